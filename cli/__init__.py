@@ -1,0 +1,38 @@
+"""The command line: each command parses, calls one library function, and shows what came back."""
+
+import click
+
+from featurebank._version import __version__
+from featurebank_cli.backbones import backbones
+from featurebank_cli.demo import demo
+from featurebank_cli.evaluate import evaluate
+from featurebank_cli.extract import extract
+from featurebank_cli.fit import fit
+from featurebank_cli.info import info
+from featurebank_cli.label import label
+from featurebank_cli.layers import layers
+from featurebank_cli.options import NamedErrors, State
+from featurebank_cli.predict import predict
+from featurebank_cli.verify import verify
+
+
+@click.group(cls=NamedErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="featurebank")
+@click.option("--quiet", is_flag=True, help="Print results and errors only.")
+@click.option("--verbose", is_flag=True, help="Print warnings of the libraries underneath as well.")
+@click.pass_context
+def main(context: click.Context, quiet: bool, verbose: bool) -> None:
+    """Embed images once, then train, compare and ship top models in seconds.
+
+    \b
+    Example:
+        featurebank extract photos/ --bank photos.bank
+        featurebank fit photos.bank
+        featurebank predict photos.featurebank new.jpg
+    """
+    context.obj = State(quiet=quiet, verbose=verbose)
+    context.obj.filter_warnings()
+
+
+for command in (extract, fit, predict, evaluate, label, backbones, layers, info, verify, demo):
+    main.add_command(command)

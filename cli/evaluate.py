@@ -1,0 +1,71 @@
+"""featurebank evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featurebank_cli.options import (
+    State,
+    json_option,
+    path_column_option,
+    percent,
+    print_json,
+    print_table,
+    printable,
+    root_option,
+)
+
+
+@click.command()
+@click.argument("predictor", type=click.Path(path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--target", help="Column of labels.  [default: the one the predictor learned]")
+@click.option("--sample-weight", help="Column of weights.")
+@path_column_option
+@root_option
+@json_option
+@click.pass_obj
+def evaluate(
+    state: State,
+    predictor: Path,
+    source: Path,
+    target: str | None,
+    sample_weight: str | None,
+    path_column: str | None,
+    root: Path | None,
+    as_json: bool,
+) -> None:
+    """Score PREDICTOR on the labelled images of SOURCE, which it must not have been trained on.
+
+    \b
+    Example:
+        featurebank evaluate photos.featurebank test_photos/
+    """
+    from featurebank.predictor import Predictor
+    from featurebank.sources import scan
+
+    found = scan(source, root=root, path_column=path_column)
+    report = Predictor.load(predictor).evaluate(
+        found, target=target, sample_weight=sample_weight, progress=state.progress("evaluate")
+    )
+    for failure in report["failures"]:
+        state.warn(f"{printable(failure['path'])}: {printable(failure['error'])}")
+    if as_json:
+        print_json(report)
+    else:
+        _print(report)
+
+
+def _print(report: dict[str, Any]) -> None:
+    rows = [
+        [name.replace("_", " "), f"{report[name]:.3f}", "{:.3f}..{:.3f}".format(*report["intervals"][name])]
+        for name in ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
+    ]
+    print_table(f"{report['n_samples']} images", ["score", "value", "95 %"], rows, right=(1, 2))
+    classes = [str(name) for name in report["classes"]]
+    confusion = [[name, *(f"{cell:g}" for cell in row)] for name, row in zip(classes, report["confusion"], strict=True)]
+    print_table("confusion (rows true, columns predicted)", ["", *classes], confusion, right=range(1, len(classes) + 1))
+    click.echo(f"accuracy {percent(report['accuracy'])} %")

@@ -1,0 +1,84 @@
+"""featurebank extract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featurebank_cli.options import (
+    State,
+    json_option,
+    path_column_option,
+    print_json,
+    printable,
+    root_option,
+    size_option,
+    strict_option,
+    weights_option,
+)
+
+SHOWN = 10
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--bank", required=True, type=click.Path(path_type=Path), help="The bank; made when it does not exist.")
+@click.option("--backbone", default="efficientnet_lite0", show_default=True, help="See `featurebank backbones`.")
+@click.option(
+    "--layer", "layers", multiple=True, default=["penultimate"], show_default=True, help="LAYER[:POOL]; may be repeated."
+)
+@weights_option
+@size_option
+@click.option("--store", type=click.Choice(["float16", "float32"]), default="float16", show_default=True, help="Stored dtype.")
+@path_column_option
+@root_option
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Images a forward pass.")
+@click.option("--workers", type=click.IntRange(min=1), help="Threads that read and decode.  [default: one a core]")
+@click.option("--verify", is_flag=True, help="Read and hash files again even when they look unchanged.")
+@strict_option
+@json_option
+@click.pass_context
+def extract(context: click.Context, source: Path, bank: Path, as_json: bool, strict: bool, **options: Any) -> None:
+    """Embed the images of SOURCE that the bank does not have yet.
+
+    SOURCE is a folder of images or of class folders, or a manifest (CSV or Parquet).
+
+    \b
+    Example:
+        featurebank extract photos/ --bank photos.bank --backbone resnet18 --layer layer3 --layer penultimate
+    """
+    from featurebank.bank import Bank
+    from featurebank.extraction import ask, run_extraction
+    from featurebank.sources import scan
+
+    state: State = context.obj
+    asked = {name: options.pop(name) for name in ("weights", "size", "store")}
+    wanted = ask(options.pop("backbone"), options.pop("layers"), **asked)
+    found = scan(source, root=options.pop("root"), path_column=options.pop("path_column"))
+    report = run_extraction(found, Bank.create(bank), wanted, progress=state.progress("extract"), **options)
+    for failure in report.failures[:SHOWN]:
+        state.warn(f"{printable(failure['path'])}: {printable(failure['error'])}")
+    if len(report.failures) > SHOWN:
+        state.warn(f"… and {len(report.failures) - SHOWN} more; `featurebank info {bank} --failures` lists them")
+    if report.ignored:
+        state.say(f"ignored {sum(report.ignored.values())} files that are not images by their suffix")
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        _summary(report, bank)
+    context.exit(1 if strict and report.failed else 0)
+
+
+def _summary(report: Any, bank: Path) -> None:
+    click.echo(
+        f"{report.samples} samples: {report.embedded} embedded, {report.reused} reused, {report.failed} failed"
+        + (f"; {report.gone} gone" if report.gone else "")
+        + f" in {report.seconds:.1f} s"
+        + (f" ({report.images_per_second:.1f} images/s)" if report.embedded else "")
+    )
+    for each in report.feature_sets:
+        click.echo(f"  {each['name']}  {each['rows']} rows of {'x'.join(map(str, each['shape']))} {each['dtype']}")
+    click.echo(f"bank: {bank}   next: featurebank fit {bank}")

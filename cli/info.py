@@ -1,0 +1,50 @@
+"""featurebank info."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featurebank_cli.options import bank_argument, csv_text, json_option, print_json, print_table, printable
+
+
+@click.command()
+@bank_argument
+@click.option("--samples", is_flag=True, help="Print the sample table as CSV instead.")
+@click.option("--failures", is_flag=True, help="Print the images that could not be read as CSV instead.")
+@json_option
+def info(bank: Path, samples: bool, failures: bool, as_json: bool) -> None:
+    """Show what BANK holds: samples, columns, feature sets, bytes on disk.
+
+    \b
+    Example:
+        featurebank info photos.bank
+    """
+    from featurebank.bank import Bank
+
+    opened = Bank(bank)
+    if samples or failures:
+        frame = opened.samples
+        chosen = frame[frame["status"] == "failed"][["source", "path", "error"]] if failures else frame
+        click.echo(csv_text(chosen).encode("utf-8", "backslashreplace"), nl=False)
+    elif as_json:
+        print_json(opened.info())
+    else:
+        _print(opened.info())
+
+
+def _print(facts: dict[str, Any]) -> None:
+    counts = ", ".join(f"{count} {word}" for word, count in facts["samples"].items())
+    click.echo(f"{facts['path']}: {facts['bytes'] / 1e6:.1f} MB; samples: {counts}")
+    for source in facts["sources"]:
+        click.echo(f"  from {printable(source)}")
+    rows = [[name, each["kind"], str(each["missing"])] for name, each in facts["columns"].items()]
+    if rows:
+        print_table("columns", ["column", "kind", "missing"], rows, right=(2,))
+    sets = [
+        [each["name"], str(each["rows"]), "x".join(map(str, each["shape"])), each["dtype"], each["fingerprint"][:8]]
+        for each in facts["feature_sets"]
+    ]
+    print_table("feature sets", ["name", "rows", "shape", "dtype", "fingerprint"], sets, right=(1, 2))

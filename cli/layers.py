@@ -1,0 +1,41 @@
+"""featurebank layers."""
+
+from __future__ import annotations
+
+import click
+
+from featurebank_cli.options import json_option, print_json, print_table, size_option
+
+
+@click.command()
+@click.argument("backbone")
+@size_option
+@json_option
+def layers(backbone: str, size: int | None, as_json: bool) -> None:
+    """List every layer of BACKBONE: output shape for one image, depth, default pooling.
+
+    \b
+    Example:
+        featurebank layers resnet18
+    """
+    from featurebank.backbones import load_backbone
+
+    found = load_backbone(backbone, "random:0", size).layers  # shapes do not depend on the weights
+    facts = [
+        {
+            "name": layer.name,
+            "shape": list(layer.shape),
+            "depth": layer.depth,
+            "layout": layer.layout,
+            "pool": layer.default_pool,
+        }
+        for layer in found.values()
+    ]
+    if as_json:
+        print_json({"backbone": backbone, "layers": facts})
+        return
+    rows = [
+        [each["name"], "x".join(map(str, each["shape"])), str(each["depth"]), each["layout"], each["pool"]]
+        for each in facts
+    ]
+    print_table(f"{len(rows)} layers of {backbone}", ["layer", "shape", "depth", "layout", "pool"], rows, right=(1, 2))

@@ -1,0 +1,157 @@
+"""What commands share: flags, errors on one line, progress, tables, JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featurebank.errors import FeatureBankError, one_line
+
+bank_argument = click.argument("bank", type=click.Path(path_type=Path))
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+root_option = click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    help="Folder that a manifest's paths start from, or where a source's files are now.",
+)
+path_column_option = click.option("--path-column", help="The manifest's column of paths.  [default: path]")
+weights_option = click.option(
+    "--weights",
+    default="DEFAULT",
+    show_default=True,
+    help="DEFAULT, a weight enum's name, a checkpoint file, or random:SEED.",
+)
+size_option = click.option("--size", type=click.IntRange(min=1), help="Input size in pixels, in place of the weights' own.")
+strict_option = click.option("--strict", is_flag=True, help="Exit with 1 when an image could not be read.")
+
+
+class NamedErrors(click.Group):
+    """A group whose commands end with one line, not a traceback, on an error that featurebank names."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except FeatureBankError as error:
+            raise click.ClickException(one_line(error)) from error
+        except KeyboardInterrupt as error:
+            raise click.ClickException(
+                "interrupted; what was finished is kept, run the same command again to go on"
+            ) from error
+
+
+@dataclass
+class State:
+    """What the group's flags say, and the progress bars that are open."""
+
+    quiet: bool = False
+    verbose: bool = False
+    _bars: list[Any] = field(default_factory=list)
+
+    def filter_warnings(self) -> None:
+        """Show featurebank's own warnings on one line, those of other libraries only with --verbose."""
+        if not self.verbose:
+            warnings.simplefilter("ignore")
+        warnings.showwarning = lambda message, *args, **kwargs: click.echo(f"Warning: {one_line(message)}", err=True)
+
+    def say(self, text: str = "") -> None:
+        """Print a line for the reader on stderr, unless --quiet."""
+        if not self.quiet:
+            click.echo(text, err=True)
+
+    def warn(self, text: str) -> None:
+        """Print a warning on stderr."""
+        click.echo(click.style("Warning: ", fg="yellow") + text, err=True)
+
+    def progress(self, title: str, unit: str = "image") -> Callable[[int, int], None] | None:
+        """Return a callback that draws a bar with rate and time left, on a terminal only."""
+        if self.quiet or not sys.stderr.isatty():
+            return None
+        return _bar(title, unit)
+
+
+def _bar(title: str, unit: str) -> Callable[[int, int], None]:
+    from tqdm import tqdm
+
+    bar: Any = None
+
+    def show(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(total=total, desc=title, unit=f" {unit}s", file=sys.stderr, dynamic_ncols=True)
+        bar.update(done - bar.n)
+        if done >= total:
+            bar.close()
+
+    return show
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object on stdout."""
+    click.echo(json.dumps(value, indent=2, allow_nan=False, default=str))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+    """Print a table that stays readable at 80 columns and in a log.
+
+    Parameters
+    ----------
+    title : str
+    columns : sequence of str
+    rows : sequence of sequences of str
+    right : sequence of int
+        Numbers of the columns that are aligned to the right.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), box=SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1))
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="right" if number in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 100).print(table)
+
+
+def printable(text: str) -> str:
+    """Return text that is safe on a terminal: control characters and undecodable bytes are escaped.
+
+    Examples
+    --------
+    >>> printable("a\\x1b[31mb")
+    'a\\\\x1b[31mb'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def csv_text(frame: Any) -> str:
+    """Return a DataFrame as CSV in which no cell of text is taken for a formula by a spreadsheet."""
+    safe = frame.copy()
+    for name in safe.columns:
+        if safe[name].dtype == object or str(safe[name].dtype) == "str":
+            safe[name] = [_defuse(value) for value in safe[name]]
+    safe.columns = [_defuse(str(name)) for name in safe.columns]
+    return str(safe.to_csv(index=False))
+
+
+def _defuse(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def percent(fraction: float) -> str:
+    """Return a fraction as percent with one decimal.
+
+    Examples
+    --------
+    >>> percent(0.8666)
+    '86.7'
+    """
+    return f"{100 * fraction:.1f}"

@@ -1,0 +1,79 @@
+"""featurebank predict."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featurebank_cli.options import State, csv_text, json_option, print_json, printable, strict_option
+
+
+@click.command()
+@click.argument("predictor", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--bank", type=click.Path(path_type=Path), help="Predict the rows that are already embedded in this bank.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the CSV here.  [default: stdout]")
+@click.option("--proba", is_flag=True, help="One more column for the probability of each class.")
+@strict_option
+@json_option
+@click.pass_context
+def predict(
+    context: click.Context,
+    predictor: Path,
+    images: tuple[Path, ...],
+    bank: Path | None,
+    output: Path | None,
+    proba: bool,
+    strict: bool,
+    as_json: bool,
+) -> None:
+    """Label IMAGES (files or folders), or the rows of a bank, as CSV: path, label, probability, error.
+
+    \b
+    Example:
+        featurebank predict photos.featurebank new.jpg more/ -o predictions.csv
+    """
+    from featurebank import storage
+    from featurebank.predictor import Predictor
+
+    state: State = context.obj
+    if bool(images) == (bank is not None):
+        raise click.UsageError("give either images or --bank")
+    loaded = Predictor.load(predictor)
+    table = _from_bank(loaded, bank) if bank is not None else _from_images(loaded, images, state)
+    shown = table if proba else table[[name for name in table.columns if not name.startswith("proba_")]]
+    if as_json:
+        rows = shown.astype(object).where(shown.notna(), None).to_dict("records")
+        print_json({"predictor": str(predictor), "target": loaded.target, "predictions": rows})
+    elif output is None:
+        sys.stdout.write(csv_text(shown).encode("utf-8", "backslashreplace").decode())
+    if output is not None:
+        storage.commit(output, csv_text(shown).encode("utf-8", "backslashreplace"))
+        state.say(f"{len(table)} predictions in {output}")
+    failed = table[table["error"] != ""]
+    for row in failed.itertuples():
+        state.warn(f"{printable(row.path)}: {printable(row.error)}")
+    context.exit(1 if len(failed) and (strict or len(failed) == len(table)) else 0)
+
+
+def _from_bank(loaded: Any, bank: Path) -> Any:
+    from featurebank.bank import Bank
+
+    return loaded.predict_bank(Bank(bank))
+
+
+def _from_images(loaded: Any, images: tuple[Path, ...], state: State) -> Any:
+    import os
+
+    from featurebank.sources import scan
+
+    paths: list[str] = []
+    for each in images:
+        if each.is_dir():
+            paths += [os.path.join(each, os.fsdecode(path)) for path in scan(each).paths]
+        else:
+            paths.append(str(each))
+    return loaded.predict_table(paths, state.progress("predict"))

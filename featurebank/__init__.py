@@ -1,0 +1,63 @@
+"""featurebank: embed images once with a frozen backbone, then try every top model in seconds.
+
+Importing this package loads neither torch nor scikit-learn; a public name loads its module when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from featurebank._version import __version__
+from featurebank.errors import FeatureBankError
+
+if TYPE_CHECKING:
+    from featurebank.backbones import Backbone, Preprocessing, list_backbones, load_backbone
+    from featurebank.bank import Bank
+    from featurebank.extraction import extract
+    from featurebank.fitting import fit
+    from featurebank.predictor import Predictor
+    from featurebank.search import TopModelSearchCV
+    from featurebank.sources import scan
+    from featurebank.spec import FeatureSpec
+    from featurebank.transformer import FeatureExtractor
+
+_HOMES = {
+    "Backbone": "backbones",
+    "Bank": "bank",
+    "FeatureExtractor": "transformer",
+    "FeatureSpec": "spec",
+    "Predictor": "predictor",
+    "Preprocessing": "backbones",
+    "TopModelSearchCV": "search",
+    "extract": "extraction",
+    "fit": "fitting",
+    "list_backbones": "backbones",
+    "load_backbone": "backbones",
+    "scan": "sources",
+}
+
+__all__ = [
+    "Backbone",
+    "Bank",
+    "FeatureBankError",
+    "FeatureExtractor",
+    "FeatureSpec",
+    "Predictor",
+    "Preprocessing",
+    "TopModelSearchCV",
+    "__version__",
+    "extract",
+    "fit",
+    "list_backbones",
+    "load_backbone",
+    "scan",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"featurebank.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'featurebank' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,296 @@
+"""What every backbone is: a frozen network in eval mode, its weights' digest, its own preprocessing, its layers."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from featurebank import images
+from featurebank.backbones.preprocessing import Preprocessing
+from featurebank.errors import BackboneError, WeightsError, one_line
+from featurebank.spec import FeatureSpec, split_pool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor, nn
+
+    from featurebank.layers import Layer
+
+CHECKPOINT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
+
+
+@dataclass
+class Backbone:
+    """A frozen network, its preprocessing, and what identifies both.
+
+    Attributes
+    ----------
+    name : str
+        Name it is asked for by.
+    model : torch.nn.Module
+        The network; it is put in eval mode and its parameters need no gradient.
+    preprocessing : Preprocessing or callable
+        Turns an RGB PIL image into what the network sees. A callable returns a float tensor (3, h, w).
+    version : str
+        Version of a custom module; empty for named ones.
+    classifier : str or None
+        Name of the module that is the last classifier, where its source knows it.
+    """
+
+    name: str
+    model: nn.Module
+    preprocessing: Preprocessing | Callable[[Image.Image], Any]
+    version: str = ""
+    classifier: str | None = None
+
+    def __post_init__(self) -> None:
+        self.model.eval().requires_grad_(False)
+
+    @classmethod
+    def from_module(
+        cls,
+        module: nn.Module,
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        transform: Preprocessing | Callable[[Image.Image], Any] | None = None,
+    ) -> Backbone:
+        """Make a backbone of your own network.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            Takes images (n, 3, h, w). It is put in eval mode.
+        name, version : str, optional
+            What it is called in feature specs; by default the module's attributes of these names. Raise the
+            version whenever its code changes.
+        transform : Preprocessing or callable, optional
+            RGB PIL image to float tensor (3, h, w); by default the module's attribute ``transform``.
+
+        Raises
+        ------
+        BackboneError
+            When a name, a version or a transform is missing.
+
+        Examples
+        --------
+        >>> import torch
+        >>> half = Preprocessing(8, (8, 8), "bilinear", (0.5,) * 3, (0.5,) * 3)
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 4))
+        >>> Backbone.from_module(net, name="tiny", version="1", transform=half).spec("logits").name
+        'tiny/logits'
+        """
+        name = name or getattr(module, "name", None)
+        version = version or getattr(module, "version", None)
+        transform = transform or getattr(module, "transform", None)
+        if not name or not version or transform is None:
+            raise BackboneError(
+                "your own module needs a name, a version and a transform: Backbone.from_module(module, name=…, "
+                "version=…, transform=…)"
+            )
+        return cls(str(name), module, transform, str(version))
+
+    @cached_property
+    def weights(self) -> str:
+        """SHA-256 (hex) of the network's tensors: names, dtypes, shapes and bytes."""
+        return state_digest(self.model.state_dict())
+
+    @cached_property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of what the network sees."""
+        if isinstance(self.preprocessing, Preprocessing):
+            return self.preprocessing.crop
+        tensor = self.prepare(Image.new("RGB", (256, 256)))
+        return int(tensor.shape[-2]), int(tensor.shape[-1])
+
+    @cached_property
+    def layers(self) -> dict[str, Layer]:
+        """Every layer that can be captured, by name, in the order of computation."""
+        from featurebank.layers import probe
+
+        return probe(self.model, self.input_size, self.classifier)
+
+    def prepare(self, image: Image.Image) -> Any:
+        """Preprocess one RGB image: uint8 (h, w, 3), or the float tensor (3, h, w) of a callable.
+
+        Raises
+        ------
+        BackboneError
+            When a callable gives something else.
+        """
+        prepared = self.preprocessing(image)
+        if isinstance(self.preprocessing, Preprocessing):
+            return prepared
+        if getattr(prepared, "ndim", 0) != 3 or not hasattr(prepared, "detach"):
+            raise BackboneError(f"the transform gave a {type(prepared).__name__}; expected a float tensor (3, h, w)")
+        return prepared
+
+    def describe_preprocessing(self) -> dict[str, Any]:
+        """Return the preprocessing as it stands in a feature spec."""
+        if isinstance(self.preprocessing, Preprocessing):
+            return self.preprocessing.to_dict()
+        text = repr(self.preprocessing)
+        if " at 0x" in text:  # a function's address says nothing; its name and the version stand for it
+            text = getattr(self.preprocessing, "__qualname__", type(self.preprocessing).__qualname__)
+        return {"transform": text, "crop": list(self.input_size)}
+
+    def spec(self, layer: str, *, store: str = "float16") -> FeatureSpec:
+        """Return the feature spec of one layer.
+
+        Parameters
+        ----------
+        layer : str
+            ``LAYER[:POOL]``.
+        store : str, default "float16"
+            Stored dtype.
+
+        Raises
+        ------
+        LayerError
+            When there is no such layer, or the pooling does not fit it.
+        """
+        from featurebank.layers import get_layer
+
+        found, pool = get_layer(self.layers, *split_pool(layer))
+        return FeatureSpec(
+            backbone=self.name,
+            version=self.version,
+            weights=self.weights,
+            layer=found.name,
+            layout=found.layout,
+            prefix=found.prefix,
+            pool=pool,
+            preprocessing=self.describe_preprocessing(),
+            pixel_policy=images.PIXEL_POLICY,
+            views="none",
+            precision="fp32",
+            store=store,
+        )
+
+
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 (hex) of a state dictionary, whatever the order of its entries."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.flatten().view(_byte_type()).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def _byte_type() -> Any:
+    import torch
+
+    return torch.uint8
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Read a checkpoint's tensors without running any code in it.
+
+    Parameters
+    ----------
+    path : Path
+        ``.safetensors``, or a torch file of tensors; ``state_dict`` and ``model`` wrappers and a ``module.``
+        prefix are taken off.
+
+    Raises
+    ------
+    WeightsError
+        When it is missing, or holds anything but tensors.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise WeightsError(f"no checkpoint at {str(path)!r}; expected a {', '.join(CHECKPOINT_SUFFIXES)} file")
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # many kinds, from a truncated zip to a refused pickle
+        raise WeightsError(f"{str(path)!r} is no file of plain tensors: {one_line(error)[:160]}") from error
+    for wrapper in _WRAPPERS:
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise WeightsError(f"{str(path)!r} does not hold a dictionary of tensors; save model.state_dict() instead")
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Load tensors into a network, all of them or none.
+
+    Raises
+    ------
+    WeightsError
+        When names or shapes differ.
+    """
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise WeightsError(f"the tensors of {where!r} do not fit this backbone: {one_line(error)[:200]}") from error
+
+
+def parse_seed(weights: str) -> int | None:
+    """Return the seed of ``random:SEED``, or None for any other weights.
+
+    Raises
+    ------
+    WeightsError
+        When the seed is no whole number.
+
+    Examples
+    --------
+    >>> parse_seed("random:7"), parse_seed("DEFAULT")
+    (7, None)
+    """
+    head, _, seed = weights.partition(":")
+    if head != "random":
+        return None
+    if not seed.isdigit():
+        raise WeightsError(f"weights {weights!r}; expected random:SEED with a whole number, e.g. random:0")
+    return int(seed)
+
+
+def checkpoint_path(weights: str) -> Path | None:
+    """Return the path that `weights` names, or None where it names something else.
+
+    Examples
+    --------
+    >>> checkpoint_path("IMAGENET1K_V1") is None, checkpoint_path("mine.pth").name
+    (True, 'mine.pth')
+    """
+    return Path(weights) if weights.endswith(CHECKPOINT_SUFFIXES) else None
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch inside, and put its random state back afterwards; builders' warnings are silenced."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        yield
+
+
+def classes_in(state: Mapping[str, Tensor], model: nn.Module) -> int | None:
+    """Return the number of classes of a checkpoint whose head differs from the model's; None if it does not."""
+    own = model.state_dict()
+    differing = [
+        name
+        for name in own
+        if name in state and own[name].ndim >= 1 and tuple(own[name].shape) != tuple(state[name].shape)
+    ]
+    return int(state[differing[-1]].shape[0]) if differing else None

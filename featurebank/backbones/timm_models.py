@@ -1,0 +1,149 @@
+"""Any timm model, asked for as ``timm:NAME`` (a weight tag may follow a dot, as in timm)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from featurebank.backbones.base import (
+    Backbone,
+    checkpoint_path,
+    classes_in,
+    load_state,
+    parse_seed,
+    read_checkpoint,
+    seeded,
+)
+from featurebank.backbones.preprocessing import Preprocessing
+from featurebank.errors import BackboneError, WeightsError, one_line
+
+PREFIX = "timm:"
+PACKAGES = ("torch", "torchvision", "timm")
+
+
+def names(pattern: str = "*") -> list[str]:
+    """Names of timm's architectures that fit a glob pattern, each with the prefix ``timm:``."""
+    import timm
+
+    return [PREFIX + name for name in timm.list_models(pattern)]
+
+
+def load(name: str, weights: str, size: int | None) -> Backbone:
+    """Build a timm model with its weights; see `featurebank.backbones.load_backbone`."""
+    import timm
+
+    architecture = name.removeprefix(PREFIX)
+    if not timm.is_model(architecture.split(".")[0]):
+        near = timm.list_models(f"*{architecture.split('_')[0]}*")[:4]
+        hint = f"did you mean {', '.join(near)}?" if near else "`featurebank backbones 'timm:*'` lists them"
+        raise BackboneError(f"timm has no model {architecture!r}; {hint}")
+    model = _pretrained(architecture, weights, _size_options(architecture, size))
+    preprocessing = preprocessing_of(model)
+    return Backbone(
+        name, model, preprocessing.with_size(size) if size else preprocessing, classifier=classifier_of(model)
+    )
+
+
+def build(name: str, state: Mapping[str, Any], size: int | None) -> Any:
+    """Build the network of a name around these tensors; the head takes their number of classes."""
+    architecture = name.removeprefix(PREFIX)
+    options = _size_options(architecture, size)
+    model = timm_model(architecture, **options)
+    classes = classes_in(state, model)
+    if classes is not None:
+        model = timm_model(architecture, num_classes=classes, **options)
+    load_state(model, state, name)
+    return model
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Return parameters, input size, licence and presence of a model's default weights."""
+    import timm
+    import torch
+    from huggingface_hub import try_to_load_from_cache
+
+    with torch.device("meta"):
+        model = timm.create_model(name.removeprefix(PREFIX))
+    config = model.pretrained_cfg
+    hub_id = config.get("hf_hub_id")
+    cached = [try_to_load_from_cache(hub_id, file) for file in ("model.safetensors", "pytorch_model.bin")] if hub_id else []
+    return {
+        "name": name,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "input_size": config["input_size"][1],
+        "license": config.get("license") or "",
+        "weights": config.get("tag") or "none",
+        "weights_here": any(isinstance(path, str) for path in cached),
+    }
+
+
+def timm_model(architecture: str, **options: Any) -> Any:
+    """Build one of timm's networks with random weights."""
+    import timm
+
+    return timm.create_model(architecture, **options)
+
+
+def classifier_of(model: Any) -> str | None:
+    """Return the name of the module that timm calls the classifier."""
+    heads = model.get_classifier()
+    head = heads[-1] if isinstance(heads, (tuple, list)) else heads
+    return next((name for name, module in model.named_modules() if module is head), None)
+
+
+def preprocessing_of(model: Any) -> Preprocessing:
+    """Resolve a timm model's own evaluation transform to numbers.
+
+    Raises
+    ------
+    BackboneError
+        When it is not a square resize and crop.
+    """
+    from timm.data import resolve_data_config
+
+    config = resolve_data_config({}, model=model)
+    _, height, width = config["input_size"]
+    if height != width or config["crop_mode"] not in ("center", "squash"):
+        raise BackboneError(
+            f"a timm model with input {height}x{width} and crop {config['crop_mode']!r}; expected a square centre "
+            "crop: wrap it with Backbone.from_module and its own transform"
+        )
+    mean, std = (tuple(float(value) for value in config[key]) for key in ("mean", "std"))
+    resize = math.floor(height / config["crop_pct"])
+    return Preprocessing(resize, (height, width), config["interpolation"], mean, std, config["crop_mode"])
+
+
+def _size_options(architecture: str, size: int | None) -> dict[str, Any]:
+    """Return what a fixed-size architecture needs to be built for another size."""
+    import timm
+
+    config = timm.get_pretrained_cfg(architecture)
+    fixed = config is not None and config.fixed_input_size
+    return {"img_size": size} if size and fixed else {}
+
+
+def _pretrained(architecture: str, weights: str, options: dict[str, Any]) -> Any:
+    import timm
+
+    seed, path = parse_seed(weights), checkpoint_path(weights)
+    if seed is not None:
+        with seeded(seed):
+            return timm_model(architecture, **options)
+    if path is not None:
+        return build(PREFIX + architecture, read_checkpoint(path), options.get("img_size"))
+    tagged = architecture if weights == "DEFAULT" else f"{architecture.split('.')[0]}.{weights}"
+    try:
+        return timm.create_model(tagged, pretrained=True, **options)
+    except Exception as error:  # no network, no such tag, a broken download: any kind
+        raise WeightsError(
+            f"weights {weights} of timm:{architecture} are not in the hub's cache and could not be fetched from "
+            f"{_hub_id(tagged)} ({one_line(error)[:80]}): bring the file and name it with --weights FILE"
+        ) from error
+
+
+def _hub_id(tagged: str) -> str:
+    import timm
+
+    config = timm.get_pretrained_cfg(tagged, allow_unregistered=True)
+    return (config.hf_hub_id if config is not None else None) or "the Hugging Face hub"

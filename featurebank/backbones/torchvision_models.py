@@ -1,0 +1,142 @@
+"""All classification models of torchvision, with their weight enums and official preprocessing."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from featurebank.backbones.base import (
+    Backbone,
+    checkpoint_path,
+    classes_in,
+    load_state,
+    parse_seed,
+    read_checkpoint,
+    seeded,
+)
+from featurebank.backbones.preprocessing import Preprocessing
+from featurebank.errors import BackboneError, WeightsError, one_line
+
+PACKAGES = ("torch", "torchvision")
+_DENSENET_KEY = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
+_OWN_NORMALISATION = ("googlenet", "inception_v3")
+_HALF = (0.5, 0.5, 0.5)
+
+
+def names() -> list[str]:
+    """Names of the models, sorted."""
+    import torchvision
+
+    return sorted(torchvision.models.list_models(module=torchvision.models))
+
+
+def suggest(name: str) -> str:
+    """Return an error's hint: names near to an unknown one."""
+    near = difflib.get_close_matches(name, names(), n=4, cutoff=0.5)
+    return f"did you mean {', '.join(near)}?" if near else "`featurebank backbones` lists them"
+
+
+def load(name: str, weights: str, size: int | None) -> Backbone:
+    """Build a torchvision model with its weights; see `featurebank.backbones.load_backbone`."""
+    if name not in names():
+        raise BackboneError(f"no backbone {name!r}; {suggest(name)}")
+    choice = _choose(name, weights)
+    model = _pretrained(name, weights, choice)
+    preprocessing = preprocessing_of(choice)
+    if _is_official(weights, choice) and name in _OWN_NORMALISATION:
+        model.transform_input = False  # its second normalisation and the first one are together this one
+        preprocessing = replace(preprocessing, mean=_HALF, std=_HALF)
+    return Backbone(name, model, preprocessing.with_size(size) if size else preprocessing)
+
+
+def build(name: str, state: Mapping[str, Any], size: int | None) -> Any:
+    """Build the network of a name around these tensors; the head takes their number of classes."""
+    import torchvision
+
+    state = {_DENSENET_KEY.sub(r"\1\2", key): tensor for key, tensor in state.items()}
+    options: dict[str, Any] = {}
+    if name in _OWN_NORMALISATION:
+        options = {"init_weights": False, "aux_logits": any(key.lower().startswith("aux") for key in state)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = torchvision.models.get_model(name, weights=None, **options)
+        classes = classes_in(state, model)
+        if classes is not None:
+            model = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
+    load_state(model, state, name)
+    return model
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Return parameters, input size, licence and presence of a model's default weights."""
+    weights = _choose(name, "DEFAULT")
+    swag = "SWAG" in weights.name
+    return {
+        "name": name,
+        "parameters": weights.meta["num_params"],
+        "input_size": preprocessing_of(weights).crop[0],
+        "license": "CC-BY-NC-4.0" if swag else "",
+        "weights": weights.name,
+        "weights_here": _hub_file(weights).is_file(),
+    }
+
+
+def _choose(name: str, weights: str) -> Any:
+    """Return the weight enum that is asked for, or that a seed's or a file's preprocessing is taken from."""
+    import torchvision
+
+    enum = torchvision.models.get_model_weights(name)
+    path = checkpoint_path(weights)
+    if path is not None:
+        official = [entry for entry in enum if os.path.basename(entry.url) == path.name]
+        return official[0] if official else enum.DEFAULT
+    if parse_seed(weights) is not None or weights == "DEFAULT":
+        return enum.DEFAULT
+    if weights not in enum.__members__:
+        have = ", ".join(["DEFAULT", *enum.__members__])
+        raise WeightsError(f"{name} has no weights {weights!r}; expected one of {have}, a file, or random:SEED")
+    return enum[weights]
+
+
+def _is_official(weights: str, choice: Any) -> bool:
+    """Say whether these are torchvision's own weights, by name or as a file."""
+    path = checkpoint_path(weights)
+    return parse_seed(weights) is None and (path is None or path.name == os.path.basename(choice.url))
+
+
+def _pretrained(name: str, weights: str, choice: Any) -> Any:
+    import torchvision
+
+    seed, path = parse_seed(weights), checkpoint_path(weights)
+    if seed is not None:
+        with seeded(seed):
+            return torchvision.models.get_model(name, weights=None)
+    if path is not None:
+        return build(name, read_checkpoint(path), None)
+    try:
+        return torchvision.models.get_model(name, weights=choice)
+    except Exception as error:  # no network, a full disk, a broken download: any kind
+        raise WeightsError(
+            f"weights {choice.name} of {name} are not on this machine ({_hub_file(choice)}) and could not be fetched "
+            f"from {choice.url} ({one_line(error)[:80]}): bring that file and name it with --weights FILE"
+        ) from error
+
+
+def preprocessing_of(weights: Any) -> Preprocessing:
+    """Return the official preprocessing of a weight enum's entry, resolved to numbers."""
+    official = weights.transforms()
+    crop = official.crop_size[0]
+    mean, std = (tuple(float(value) for value in values) for values in (official.mean, official.std))
+    return Preprocessing(official.resize_size[0], (crop, crop), official.interpolation.value, mean, std)
+
+
+def _hub_file(weights: Any) -> Path:
+    import torch
+
+    return Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(weights.url)

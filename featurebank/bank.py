@@ -1,0 +1,534 @@
+"""The bank: a folder of feature segments and sample segments that many processes may fill at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from featurebank import features, samples, segment, storage
+from featurebank._version import __version__
+from featurebank.errors import BankError, ColumnError, CorruptError
+from featurebank.features import FeatureSet, as_keys
+from featurebank.samples import SampleTable
+from featurebank.segment import Segment
+from featurebank.spec import FeatureSpec, canonical_json, digest_of, resolve_name, unique_names
+
+FORMAT = "featurebank"
+VERSION = 1
+_MAX_JSON = 1 << 20
+_LISTING_TRIES = 5
+
+
+class Bank:
+    """A folder of embeddings and samples.
+
+    Parameters
+    ----------
+    path : path-like
+        A ``NAME.bank`` folder.
+
+    Raises
+    ------
+    BankError
+        When there is no bank at `path`, or it was written by a newer version.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> bank = Bank.create(tempfile.mkdtemp() + "/photos.bank")
+    >>> len(bank.samples), bank.feature_sets
+    (0, [])
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+        file = self.path / "bank.json"
+        if not file.is_file():
+            found = "exists but is no bank" if self.path.exists() else "does not exist"
+            raise BankError(f"{str(self.path)!r} {found}; expected a folder made by `featurebank extract`")
+        facts = _read_json(file)
+        if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+            raise BankError(f"{str(file)!r} does not describe a bank; expected format {FORMAT!r}")
+        if facts.get("version") != VERSION:
+            raise BankError(f"{str(self.path)!r} is a bank of version {facts.get('version')}; this reads {VERSION}: upgrade")
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str]) -> Bank:
+        """Open the bank at `path`, making an empty one where there is none.
+
+        Raises
+        ------
+        BankError
+            When `path` is something else already.
+        StorageError
+            When it cannot be made.
+        """
+        folder = Path(path)
+        if not (folder / "bank.json").exists():
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                raise BankError(f"{str(folder)!r} exists and is no bank; name a new folder")
+            storage.make_folder(folder / "samples")
+            storage.make_folder(folder / "features")
+            facts = {"format": FORMAT, "version": VERSION, "written_by": f"featurebank {__version__}"}
+            storage.commit(folder / "bank.json", json.dumps(facts, indent=2).encode())
+        return cls(folder)
+
+    def __repr__(self) -> str:
+        return f"Bank({str(self.path)!r})"
+
+    # --- samples -------------------------------------------------------------------------------------------
+
+    @property
+    def table(self) -> SampleTable:
+        """Every sample with its columns, sorted by (source, path bytes)."""
+        return samples.merge(samples.decode_table(file) for file in self._segments(self.path / "samples", "samples"))
+
+    @property
+    def samples(self) -> pd.DataFrame:
+        """The sample table as a DataFrame: one row a sample, the user's columns after featurebank's own.
+
+        ``status`` is ``"ok"``, ``"failed"`` (see ``error``) or ``"gone"``; ``digest`` is hexadecimal. A user's
+        column that shares a name with one of featurebank's gets a ``_`` behind it here.
+        """
+        table = self.table
+        rows = table.rows
+        frame = pd.DataFrame(
+            {
+                "source": rows["source"],
+                "path": pd.Series([os.fsdecode(path) for path in rows["path"]], dtype=object),
+                "digest": pd.Series([digest.hex() for digest in rows["digest"]], dtype=object),
+                "size": rows["size"],
+                "mtime_ns": rows["mtime_ns"],
+                "status": pd.Series([samples.STATUSES[code] for code in rows["status"]], dtype=object),
+                "error": rows["error"],
+            }
+        )
+        renamed = {name: name + "_" for name in table.columns if name in frame}
+        return pd.concat([frame, table.columns.rename(columns=renamed)], axis=1)
+
+    def select(self, *columns: str, paths: Sequence[str | os.PathLike[str]] | None = None) -> SampleTable:
+        """Return the samples that embeddings can be loaded for.
+
+        Parameters
+        ----------
+        *columns : str
+            Leave out samples whose value in one of these columns is missing.
+        paths : sequence of path-like, optional
+            Relative paths that select and order the rows; by default all, sorted by (source, path bytes).
+
+        Raises
+        ------
+        ColumnError
+            When the bank has no such column.
+        BankError
+            When a path is not in the bank, or in several of its sources.
+        """
+        table = self.table
+        keep = (table.rows["status"] == samples.OK).to_numpy()
+        for name in columns:
+            keep = keep & column_of(table, name).notna().to_numpy()
+        table = table.take(keep)
+        return table if paths is None else table.take(_positions_of(table, paths))
+
+    def classes(self, target: str) -> NDArray[Any]:
+        """Return the distinct values of a column among the samples that can be loaded, sorted.
+
+        Raises
+        ------
+        ColumnError
+            When the bank has no such column.
+        """
+        return np.unique(values_of(self.select(target), target))
+
+    def label(self, frame: pd.DataFrame, *, path_column: str = "path") -> int:
+        """Attach columns to samples, or correct them, without extracting anything.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            A column of relative paths, an optional column ``source``, and the columns to set; a missing value
+            leaves what is there.
+        path_column : str, default "path"
+            Its column of paths.
+
+        Returns
+        -------
+        int
+            Number of samples whose columns changed.
+
+        Raises
+        ------
+        BankError
+            When a path is not in the bank; nothing is written then.
+        ColumnError
+            When there is no such path column, or no other.
+        """
+        if path_column not in frame.columns or len(frame.columns) < 2:
+            have = ", ".join(map(str, frame.columns))
+            raise ColumnError(f"labels have the columns {have}; expected {path_column!r} and at least one more")
+        fresh = samples.tidy(frame.drop(columns=path_column))
+        with self.locked():
+            table = self.table
+            where = _positions_of(table, [str(path) for path in frame[path_column]])
+            if len(set(where)) != len(where):
+                raise BankError("labels name a path more than once; expected one row a sample")
+            old = table.take(where)
+            columns = samples.overlay(old.columns, fresh)
+            changed = _differs(old.columns, columns)
+            self.add_samples(SampleTable(old.rows, columns).take(changed), newest=newest_stamp(table))
+        return int(changed.sum())
+
+    def add_samples(self, table: SampleTable, *, newest: int) -> None:
+        """Write rows of samples as one segment, stamped above `newest`.
+
+        The caller holds `locked` from reading the table to here, so that no other update is lost.
+        """
+        if len(table):
+            rows = table.rows.assign(stamp=np.uint64(samples.next_stamp(newest)))
+            data = samples.encode_table(SampleTable(rows, table.columns))
+            storage.commit(self.path / "samples" / _segment_name(), data)
+
+    def locked(self) -> Any:
+        """Return a context that holds the bank's lock; needed only to update samples."""
+        return storage.locked(self.path / ".lock")
+
+    # --- features ------------------------------------------------------------------------------------------
+
+    @property
+    def feature_sets(self) -> list[FeatureSet]:
+        """The feature sets, sorted by name."""
+        specs = self._specs()
+        return [self._open_set(spec, name) for spec, name in zip(specs, unique_names(specs), strict=True)]
+
+    def feature_set(self, name: str) -> FeatureSet:
+        """Return the feature set of a name (`featurebank.spec.parse_name`).
+
+        Raises
+        ------
+        FeatureSetError
+            When no set has this name, or several do.
+        """
+        specs = self._specs()
+        spec = resolve_name(name, specs)
+        return self._open_set(spec, unique_names(specs)[specs.index(spec)])
+
+    def feature_set_of(self, spec: FeatureSpec) -> FeatureSet:
+        """Return the feature set of a spec, empty when the bank has none."""
+        return self._open_set(spec, spec.name)
+
+    def _open_set(self, spec: FeatureSpec, name: str) -> FeatureSet:
+        files = self._segments(self.feature_folder(spec), "features")
+        features.check_segments(files, spec.fingerprint)
+        return FeatureSet(spec, name, tuple(files))
+
+    def feature_folder(self, spec: FeatureSpec) -> Path:
+        """Return the folder of a spec's segments."""
+        return self.path / "features" / spec.fingerprint
+
+    def missing(self, spec: FeatureSpec, digests: Iterable[bytes]) -> set[bytes]:
+        """Return those of `digests` that the feature set of a spec has no row for."""
+        wanted = sorted(set(digests))
+        found = self.feature_set_of(spec).find(as_keys(wanted)) if wanted else []
+        return {digest for digest, position in zip(wanted, found, strict=True) if position < 0}
+
+    def add_spec(self, spec: FeatureSpec, request: Mapping[str, Any] | None = None) -> None:
+        """Make the folder of a feature set, and keep the request that led to it."""
+        folder = self.feature_folder(spec)
+        if not (folder / "spec.json").exists():
+            storage.make_folder(folder / "requests")
+            storage.commit(folder / "spec.json", canonical_json(spec.to_dict()))
+        if request is not None:
+            file = folder / "requests" / f"{digest_of(request)}.json"
+            if not file.exists():
+                storage.commit(file, canonical_json(request))
+
+    def find_spec(self, request: Mapping[str, Any]) -> FeatureSpec | None:
+        """Return the spec that an earlier request of the same content led to, without loading torch."""
+        name = f"{digest_of(request)}.json"
+        return next(
+            (spec for spec in self._specs() if (self.feature_folder(spec) / "requests" / name).is_file()), None
+        )
+
+    def requests_of(self, spec: FeatureSpec) -> list[dict[str, Any]]:
+        """Return the requests that led to a spec, the last one last; empty for a custom module."""
+        files = (self.feature_folder(spec) / "requests").glob("*.json")
+        return [_read_json(file) for file in sorted(files, key=lambda file: file.stat().st_mtime_ns)]
+
+    def add_features(self, spec: FeatureSpec, digests: Sequence[bytes], values: NDArray[np.float32]) -> None:
+        """Write rows of a feature set as one segment; no lock is needed.
+
+        Parameters
+        ----------
+        spec : FeatureSpec
+            The set; `add_spec` comes first.
+        digests : sequence of n bytes of length 32
+            Content digests.
+        values : ndarray of float32, shape (n, views, …)
+            Embeddings.
+
+        Raises
+        ------
+        BankError
+            When float16 cannot hold a value.
+        StorageError
+            When the file system refuses.
+        """
+        storage.commit(self.feature_folder(spec) / _segment_name(), features.encode_rows(spec, digests, values))
+
+    def load(
+        self,
+        name: str | Sequence[str],
+        target: str | None = None,
+        *,
+        views: str = "mean",
+        paths: Sequence[str | os.PathLike[str]] | None = None,
+        sample_weight: str | None = None,
+        groups: str | None = None,
+        return_paths: bool = False,
+    ) -> Any:
+        """Load embeddings, with labels and other columns beside them.
+
+        Parameters
+        ----------
+        name : str or sequence of str
+            A feature set; several are concatenated along the last axis (`blocks` says where each lies).
+        target : str, optional
+            Column of labels; samples that have none are left out.
+        views : str, default "mean"
+            ``"mean"`` over the views, the ``"first"`` (the identity), or ``"all"``.
+        paths : sequence of path-like, optional
+            Relative paths that select and order the rows.
+        sample_weight, groups : str, optional
+            Columns to return as well.
+        return_paths : bool, default False
+            Return the paths as well, last.
+
+        Returns
+        -------
+        X : ndarray of float32, shape (n, d), or (n, views, d) for ``views="all"``
+            Rows sorted by (source, path bytes), or in the order of `paths`.
+        y : ndarray, shape (n,)
+            The labels as they are in the column (text, integers or floats); only with `target`.
+        sample_weight : ndarray of float64, shape (n,); groups : ndarray, shape (n,); paths : list of str
+            As asked for, in this order.
+
+        Raises
+        ------
+        FeatureSetError, ColumnError
+            When a name or a column is not in the bank.
+        BankError
+            When a sample has no row in the feature set.
+        """
+        table = self.select(*([target] if target else []), paths=paths)
+        results: list[Any] = [self.features(name, table, views=views)]
+        results += [values_of(table, target)] if target else []
+        results += [weights_of(table, sample_weight)] if sample_weight else []
+        results += [values_of(table, groups)] if groups else []
+        results += [[os.fsdecode(path) for path in table.rows["path"]]] if return_paths else []
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def features(self, name: str | Sequence[str], table: SampleTable, *, views: str = "mean") -> NDArray[np.float32]:
+        """Return the embeddings of the samples of a table, one row each; see `load`."""
+        names = [name] if isinstance(name, str) else list(name)
+        digests = as_keys(table.rows["digest"])
+        parts = [self.feature_set(each).read(digests, views) for each in names]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+    def blocks(self, names: Sequence[str]) -> dict[str, slice]:
+        """Return the columns that each feature set takes when `load` concatenates them.
+
+        Raises
+        ------
+        FeatureSetError
+            When a name is not in the bank.
+        """
+        ends = np.cumsum([0] + [self.feature_set(name).width for name in names])
+        return {name: slice(int(a), int(b)) for name, a, b in zip(names, ends[:-1], ends[1:], strict=True)}
+
+    # --- the whole -----------------------------------------------------------------------------------------
+
+    def info(self) -> dict[str, Any]:
+        """Return what the bank holds: counts of samples, columns, feature sets, bytes on disk."""
+        table = self.table
+        status = table.rows["status"]
+        return {
+            "path": str(self.path),
+            "samples": {word: int((status == code).sum()) for code, word in enumerate(samples.STATUSES)},
+            "sources": sorted(set(table.rows["source"])),
+            "columns": {
+                name: {"kind": samples.kind_of(column), "missing": int(column.isna().sum())}
+                for name, column in table.columns.items()
+            },
+            "feature_sets": [describe_set(each) for each in self.feature_sets],
+            "bytes": sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file()),
+        }
+
+    def verify(self) -> list[dict[str, str]]:
+        """Check every file of the bank, every byte.
+
+        Returns
+        -------
+        list of dict
+            ``file`` and ``problem`` (with the remedy) of each damaged file; empty when all is well.
+        """
+        problems = []
+        for file in sorted(self.path.glob("features/*/spec.json")):
+            problems += _problem(file, lambda file=file: self._read_spec(file.parent))
+        for kind, pattern in (("samples", "samples/*.h5"), ("features", "features/*/*.h5")):
+            for file in sorted(self.path.glob(pattern)):
+                problems += _problem(file, lambda file=file, kind=kind: _verify_segment(file, kind))
+        return problems
+
+    def _specs(self) -> list[FeatureSpec]:
+        folders = [folder for folder in (self.path / "features").iterdir() if (folder / "spec.json").exists()]
+        return sorted((self._read_spec(folder) for folder in folders), key=lambda spec: (spec.name, spec.fingerprint))
+
+    def _read_spec(self, folder: Path) -> FeatureSpec:
+        spec = FeatureSpec.from_dict(_read_json(folder / "spec.json"))
+        if spec.fingerprint != folder.name:
+            raise CorruptError(f"{str(folder)!r} holds the spec of another feature set: delete it and run extract again")
+        return spec
+
+    def _segments(self, folder: Path, kind: str) -> list[Segment]:
+        """Open the current segments of a folder; list again when a compaction removed one meanwhile."""
+        for _ in range(_LISTING_TRIES):
+            try:
+                files = [segment.open_segment(file, kind) for file in sorted(folder.glob("*.h5"))]
+            except FileNotFoundError:
+                continue
+            superseded = {name for file in files for name in file.meta.get("supersedes", [])}
+            return [file for file in files if file.path.name not in superseded]
+        raise BankError(f"the files of {str(folder)!r} keep changing; wait for the other process to end and try again")
+
+
+def column_of(table: SampleTable, name: str) -> pd.Series:
+    """Return a user's column, or one of featurebank's own (``source``, ``path``).
+
+    Raises
+    ------
+    ColumnError
+        When there is no such column.
+    """
+    if name in table.columns:
+        return table.columns[name]
+    if name in ("source", "path"):
+        return pd.Series([os.fsdecode(value) for value in table.rows[name]], dtype=object)
+    have = ", ".join(map(repr, table.columns)) or "none"
+    raise ColumnError(f"the bank has no column {name!r}; it has {have}: name one of them, or add it with `featurebank label`")
+
+
+def values_of(table: SampleTable, name: str) -> NDArray[Any]:
+    """Return a column without missing values as a plain array: text, int64, float64 or bool.
+
+    Raises
+    ------
+    ColumnError
+        When there is no such column, or it has missing values.
+    """
+    column = column_of(table, name)
+    if column.isna().any():
+        raise ColumnError(f"column {name!r} has {int(column.isna().sum())} missing values; fill them with `featurebank label`")
+    if column.dtype == object:
+        return np.array(list(column), dtype=str)
+    return column.to_numpy({"int": "int64", "float": "float64", "bool": "bool"}[samples.kind_of(column)])
+
+
+def weights_of(table: SampleTable, name: str) -> NDArray[np.float64]:
+    """Return a column of sample weights.
+
+    Raises
+    ------
+    ColumnError
+        When there is no such column, it is no number, or a value is missing, negative or infinite.
+    """
+    if samples.kind_of(column_of(table, name)) not in ("int", "float"):
+        raise ColumnError(f"column {name!r} is no column of numbers, so it cannot weight samples")
+    weights = values_of(table, name).astype(float)
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+        raise ColumnError(f"column {name!r} holds negative, infinite or only zero weights; expected numbers from 0 up")
+    return weights
+
+
+def describe_set(each: FeatureSet) -> dict[str, Any]:
+    """Return the facts of a feature set that commands print."""
+    return {
+        "name": each.name,
+        "fingerprint": each.fingerprint,
+        "rows": each.rows,
+        "shape": list(each.shape),
+        "dtype": each.dtype,
+    }
+
+
+def newest_stamp(table: SampleTable) -> int:
+    """Return the highest stamp of a table, 0 for an empty one."""
+    return int(table.rows["stamp"].max()) if len(table) else 0
+
+
+def _segment_name() -> str:
+    return f"{uuid.uuid4().hex}.h5"
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        status = os.lstat(file)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_JSON:
+            raise CorruptError(f"{str(file)!r} is a link, a special file or too large; expected a small JSON file")
+        return json.loads(file.read_bytes())
+    except CorruptError:
+        raise
+    except (OSError, ValueError) as error:
+        raise CorruptError(f"{str(file)!r} cannot be read as JSON; restore it, or extract into a new bank") from error
+
+
+def _positions_of(table: SampleTable, paths: Sequence[Any]) -> list[int]:
+    where: dict[bytes, list[int]] = {}
+    for position, path in enumerate(table.rows["path"]):
+        where.setdefault(path, []).append(position)
+    found = [where.get(os.fsencode(path), []) for path in paths]
+    for path, positions in zip(paths, found, strict=True):
+        if len(positions) != 1:
+            problem = "is not in the bank" if not positions else f"is in {len(positions)} sources of the bank"
+            raise BankError(f"path {str(path)!r} {problem}; expected paths as `Bank.samples` lists them")
+    return [positions[0] for positions in found]
+
+
+def _differs(old: pd.DataFrame, new: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return where a row of `new` is not the same as that of `old`, shape (n,)."""
+    changed = np.zeros(len(new), bool)
+    for name in new.columns:
+        first = list(old[name]) if name in old else [None] * len(new)
+        changed |= [
+            not ((pd.isna(a) and pd.isna(b)) or (pd.notna(a) and pd.notna(b) and a == b))
+            for a, b in zip(first, new[name], strict=True)
+        ]
+    return changed
+
+
+def _verify_segment(file: Path, kind: str) -> None:
+    opened = segment.open_segment(file, kind)
+    for name in opened.names:
+        opened.read(name)
+    if kind == "samples":
+        samples.decode_table(opened)
+    else:
+        features.check_segments([opened], file.parent.name)
+
+
+def _problem(file: Path, check: Any) -> list[dict[str, str]]:
+    try:
+        check()
+    except CorruptError as error:
+        return [{"file": str(file), "problem": str(error)}]
+    except FileNotFoundError:  # a compaction removed it meanwhile
+        return []
+    return []

@@ -1,0 +1,75 @@
+"""The errors of featurebank: one base, each child also the builtin a caller would expect.
+
+Every message is one line: what was found, what was expected, what to do.
+"""
+
+
+class FeatureBankError(Exception):
+    """Base of every error that featurebank raises on purpose."""
+
+
+class SourceError(FeatureBankError, ValueError):
+    """An image source (folder, manifest, list) that cannot be used as it is."""
+
+
+class ImageError(FeatureBankError, ValueError):
+    """An image that cannot be decoded under the pixel policy."""
+
+
+class BackboneError(FeatureBankError, ValueError):
+    """A backbone that is unknown, or that does not take the input it was given."""
+
+
+class WeightsError(FeatureBankError, OSError):
+    """Weights that cannot be had, or that do not fit the backbone."""
+
+
+class LayerError(FeatureBankError, LookupError):
+    """A layer that does not exist or cannot be captured, or a pooling that does not fit it."""
+
+
+class DeviceError(FeatureBankError, RuntimeError):
+    """A device that was asked for and is not there."""
+
+
+class StorageError(FeatureBankError, OSError):
+    """A write that the file system refused."""
+
+
+class BankError(FeatureBankError, ValueError):
+    """A bank that is missing, of another format, or lacks what was asked for."""
+
+
+class CorruptError(BankError):
+    """A file of a bank or predictor that is damaged, or not exactly of the expected shape."""
+
+
+class FeatureSetError(FeatureBankError, LookupError):
+    """A feature-set name that matches no set of the bank, or several."""
+
+
+class ColumnError(FeatureBankError, LookupError):
+    """A column that the sample table does not have, or that does not fit its use."""
+
+
+class TopModelError(FeatureBankError, ValueError):
+    """A top model or a search that cannot be built or fitted as asked."""
+
+
+class PredictorError(FeatureBankError, ValueError):
+    """A predictor file that cannot be read, or does not fit what it is given."""
+
+
+class NotInstalledError(FeatureBankError, ImportError):
+    """An optional package that is needed here; the message names the extra to install."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return an exception's message on one line, its class name where it has none.
+
+    Examples
+    --------
+    >>> one_line(ValueError("two\\nlines"))
+    'two lines'
+    """
+    return " ".join(str(error).split()) or type(error).__name__

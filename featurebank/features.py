@@ -1,0 +1,214 @@
+"""Feature sets: the rows of one feature spec, spread over immutable segments, found by content digest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurebank import segment
+from featurebank.errors import BankError
+from featurebank.segment import Segment
+from featurebank.spec import FeatureSpec
+
+VIEWS = ("mean", "first", "all")
+
+
+def encode_rows(
+    spec: FeatureSpec, digests: Sequence[bytes], values: NDArray[np.float32], supersedes: Sequence[str] = ()
+) -> memoryview:
+    """Return the bytes of a feature segment.
+
+    Parameters
+    ----------
+    spec : FeatureSpec
+        The feature set.
+    digests : sequence of n bytes of length 32
+        Content digest of each row.
+    values : ndarray of float32, shape (n, views, …)
+        The embeddings; stored in the spec's dtype.
+
+    Raises
+    ------
+    BankError
+        When a value is not finite, or float16 cannot hold it.
+    """
+    stored = to_stored(values, spec)
+    keys = np.frombuffer(b"".join(digests), "u1").reshape(-1, 32)
+    meta = {"fingerprint": spec.fingerprint, "supersedes": list(supersedes)}
+    return segment.encode("features", meta, {"digest": keys, "values": stored})
+
+
+def to_stored(values: NDArray[np.float32], spec: FeatureSpec) -> NDArray[Any]:
+    """Convert embeddings to the stored dtype.
+
+    Raises
+    ------
+    BankError
+        When a value is not finite, or float16 cannot hold it.
+    """
+    if not np.isfinite(values).all():
+        raise BankError(f"{spec.name} gave values that are not finite; expected numbers: check the weights")
+    with np.errstate(over="ignore"):
+        stored = np.ascontiguousarray(values.astype("<f2" if spec.store == "float16" else "<f4"))
+    if not np.isfinite(stored).all():
+        raise BankError(
+            f"{spec.name} gave {np.abs(values).max():.6g}, more than float16 holds (65504): use --store float32"
+        )
+    return stored
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """All rows of one feature spec in a bank.
+
+    Attributes
+    ----------
+    spec : FeatureSpec
+        What decided the numbers.
+    name : str
+        Its name in this bank, with ``@PREFIX`` where the short name fits several sets.
+    segments : tuple of Segment
+        The files that hold its rows.
+    """
+
+    spec: FeatureSpec
+    name: str
+    segments: tuple[Segment, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the spec."""
+        return self.spec.fingerprint
+
+    @property
+    def rows(self) -> int:
+        """Number of distinct contents that have an embedding."""
+        return len(self._keys)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one row: (views, …); empty when there are no rows."""
+        return self.segments[0].shape("values")[1:] if self.segments else ()
+
+    @property
+    def dtype(self) -> str:
+        """Stored dtype."""
+        return self.spec.store
+
+    @property
+    def width(self) -> int:
+        """Number of values of one view."""
+        return int(np.prod(self.shape[1:], dtype=int))
+
+    @cached_property
+    def _index(self) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
+        """Return the sorted distinct digests, and the position of each in the stack of all segments."""
+        stacked = [as_keys(file.read("digest")) for file in self.segments]
+        keys = np.concatenate(stacked) if stacked else np.empty(0, "S32")
+        return np.unique(keys, return_index=True)
+
+    @property
+    def _keys(self) -> NDArray[np.bytes_]:
+        return self._index[0]
+
+    def find(self, digests: NDArray[np.bytes_]) -> NDArray[np.int64]:
+        """Return the stacked position of each digest, -1 where the set has no such row.
+
+        Parameters
+        ----------
+        digests : ndarray of S32, shape (n,)
+            From `as_keys`.
+        """
+        keys, positions = self._index
+        if not len(keys):
+            return np.full(len(digests), -1)
+        slots = np.minimum(np.searchsorted(keys, digests), len(keys) - 1)
+        return np.where(keys[slots] == digests, positions[slots], -1)
+
+    def read(self, digests: NDArray[np.bytes_], views: str = "mean") -> NDArray[np.float32]:
+        """Return the embeddings of these contents, in their order.
+
+        Parameters
+        ----------
+        digests : ndarray of S32, shape (n,)
+            From `as_keys`; repeats are fine.
+        views : str, default "mean"
+            ``"mean"`` over the views, the ``"first"`` (the identity), or ``"all"``.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, d), or (n, views, d) for ``"all"``
+
+        Raises
+        ------
+        BankError
+            When a digest has no row.
+        """
+        if views not in VIEWS:
+            raise BankError(f"views={views!r}; expected one of {', '.join(VIEWS)}")
+        found = self.find(digests)
+        if (found < 0).any():
+            raise BankError(
+                f"{int((found < 0).sum())} of {len(found)} samples have no row in {self.name!r}: run extract again"
+            )
+        return self._gather(found, views)
+
+    def _gather(self, found: NDArray[np.int64], views: str) -> NDArray[np.float32]:
+        tail = (self.shape[0], self.width) if views == "all" else (self.width,)
+        out = np.empty((len(found), *tail), np.float32)
+        start = 0
+        for file in self.segments:
+            count = file.shape("digest")[0]
+            here = np.flatnonzero((found >= start) & (found < start + count))
+            if len(here):
+                rows = file.read("values").reshape(count, self.shape[0], self.width)  # (rows, views, d)
+                out[here] = _reduce(rows[found[here] - start], views)
+            start += count
+        return out
+
+
+def _reduce(rows: NDArray[Any], views: str) -> NDArray[Any]:
+    """Reduce (n, views, d) over the views."""
+    if views == "all":
+        return rows
+    if views == "first" or rows.shape[1] == 1:
+        return rows[:, 0]
+    return rows.mean(axis=1, dtype=np.float32)
+
+
+def as_keys(digests: Any) -> NDArray[np.bytes_]:
+    """Return digests as an array that sorts and compares whole, shape (n,), dtype S32.
+
+    Parameters
+    ----------
+    digests : ndarray of uint8, shape (n, 32), or iterable of bytes of length 32
+    """
+    if isinstance(digests, np.ndarray):
+        return np.ascontiguousarray(digests).view("S32").reshape(-1)
+    return np.frombuffer(b"".join(digests), "S32")
+
+
+def check_segments(segments: Iterable[Segment], fingerprint: str) -> None:
+    """Refuse segments that are not all of one feature set.
+
+    Raises
+    ------
+    CorruptError
+        When a segment belongs to another set, lacks an array, or its rows have another shape or dtype.
+    """
+    first: tuple[Any, ...] | None = None
+    for file in segments:
+        values, digest = file.shape("values"), file.shape("digest")
+        if set(file.names) != {"digest", "values"} or digest != (values[0], 32) or len(values) < 3:
+            raise segment.corrupt(file.path, "its arrays are not those of a feature segment")
+        if file.meta.get("fingerprint") != fingerprint:
+            raise segment.corrupt(file.path, "it belongs to another feature set")
+        own = (values[1:], file.dtype("values"))
+        first = first or own
+        if own != first:
+            raise segment.corrupt(file.path, f"its rows are {own}, those of the feature set {first}")

@@ -1,0 +1,129 @@
+"""From bytes to pixels: the pixel policy, safe decoding, and the content digest."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from featurebank.errors import ImageError, one_line
+
+PIXEL_POLICY = 1
+"""Version of the rules below; it is part of every feature spec."""
+
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
+SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"))
+MAX_PIXELS = 1 << 27
+
+
+def content_digest(data: bytes) -> bytes:
+    """Return the SHA-256 of a file's bytes, 32 bytes long: the key of its embeddings."""
+    return hashlib.sha256(data).digest()
+
+
+def pixel_digest(image: Image.Image) -> bytes:
+    """Return the SHA-256 of an RGB image that has no file: of its size and pixels."""
+    return hashlib.sha256(b"RGB %d %d\n" % image.size + image.tobytes()).digest()
+
+
+def decode(data: bytes) -> Image.Image:
+    """Decode an image file's bytes to RGB under the pixel policy.
+
+    EXIF rotation is applied, 16-bit grey is scaled to 8 bits, floating point is refused, transparency is
+    composited on white, CMYK and the rest are converted, and an animation gives its first frame.
+
+    Parameters
+    ----------
+    data : bytes
+        A whole JPEG, PNG, BMP, TIFF, WebP or GIF file.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode RGB.
+
+    Raises
+    ------
+    ImageError
+        When the bytes are not such an image, are cut short, or declare more than `MAX_PIXELS` pixels.
+    """
+    if not data:
+        raise ImageError("the file is empty")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(image)
+            image.load()
+            return to_rgb(image)
+    except ImageError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise ImageError(f"not a readable image; expected {', '.join(FORMATS)}") from error
+    except Exception as error:  # decoders raise many kinds on damaged bytes; each means the same to the user
+        raise ImageError(f"cannot be decoded: {one_line(error)}") from error
+
+
+def _check_size(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(f"declares {image.width}x{image.height} pixels, more than {MAX_PIXELS}: make it smaller")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Bring a loaded image to RGB under the pixel policy (see `decode`).
+
+    Raises
+    ------
+    ImageError
+        When its mode is floating point, or 32-bit values do not fit 16 bits.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ImageError("floating-point pixels have no fixed range: save it as 8 or 16 bits")
+    if image.mode.startswith("I"):
+        return _scale_16_bit(np.asarray(image))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        return _on_white(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _scale_16_bit(values: NDArray[Any]) -> Image.Image:
+    if values.size and (values.min() < 0 or values.max() > 65535):
+        raise ImageError("32-bit pixels outside 0..65535 have no fixed range: save it as 8 or 16 bits")
+    grey = (values.astype(np.uint32) + 128) // 257  # 65535 = 255 * 257, rounded to the nearest
+    return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    rgba = image.convert("RGBA")
+    white = Image.new("RGBA", rgba.size, "white")
+    return Image.alpha_composite(white, rgba).convert("RGB")
+
+
+def from_array(array: NDArray[Any]) -> Image.Image:
+    """Turn a uint8 array into an RGB image.
+
+    Parameters
+    ----------
+    array : ndarray of uint8, shape (height, width), (height, width, 3) or (height, width, 4)
+        Grey, RGB or RGBA pixels.
+
+    Raises
+    ------
+    ImageError
+        When the dtype or the shape is another.
+
+    Examples
+    --------
+    >>> from_array(np.zeros((4, 6), "uint8")).size
+    (6, 4)
+    """
+    array = np.asarray(array)
+    grey = array.ndim == 2
+    if array.dtype != np.uint8 or not (grey or (array.ndim == 3 and array.shape[2] in (3, 4))) or not array.size:
+        raise ImageError(
+            f"an array of {array.dtype} with shape {array.shape}; expected uint8 (height, width[, 3 or 4])"
+        )
+    return to_rgb(Image.fromarray(array))

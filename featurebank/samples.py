@@ -1,0 +1,359 @@
+"""The sample table: one row a sample, merged from immutable segments, the highest stamp winning."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from featurebank import segment
+from featurebank.errors import ColumnError
+from featurebank.segment import Segment
+
+OK, FAILED, GONE = range(3)
+STATUSES = ("ok", "failed", "gone")
+NO_DIGEST = bytes(32)
+FIELDS = ("source", "root", "path", "digest", "size", "mtime_ns", "status", "error", "origin", "stamp")
+_NUMBERS = {"size": "<i8", "mtime_ns": "<i8", "status": "|u1", "origin": "<u8", "stamp": "<u8"}
+_RANDOM_BITS = 12
+_KINDS = {"int": ("<i8", "Int64"), "float": ("<f8", "Float64"), "bool": ("|u1", "boolean")}
+
+
+@dataclass(frozen=True)
+class SampleTable:
+    """Rows of samples and, aligned with them, the user's columns.
+
+    Attributes
+    ----------
+    rows : DataFrame
+        One row a sample with the columns `FIELDS`; ``path`` and ``digest`` are bytes (a digest of zeros where
+        the file was never read), ``status`` an index into `STATUSES`, ``origin`` a hash of the columns that
+        the source gave, ``stamp`` the order of writing.
+    columns : DataFrame
+        The user's columns: ``Int64``, ``Float64``, ``boolean`` or object of str, missing values allowed.
+    """
+
+    rows: pd.DataFrame
+    columns: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, which: Any) -> SampleTable:
+        """Return the rows at these positions, or where a boolean mask holds."""
+        return SampleTable(
+            self.rows.iloc[which].reset_index(drop=True), self.columns.iloc[which].reset_index(drop=True)
+        )
+
+    def positions(self) -> dict[tuple[str, bytes], int]:
+        """Return the position of each (source, path)."""
+        keys = zip(self.rows["source"], self.rows["path"], strict=True)
+        return {key: position for position, key in enumerate(keys)}
+
+
+def make_table(fields: dict[str, Sequence[Any]], columns: pd.DataFrame) -> SampleTable:
+    """Build a table from plain sequences, one for each of `FIELDS`.
+
+    Parameters
+    ----------
+    fields : dict
+        A sequence of the same length for each of `FIELDS`.
+    columns : DataFrame
+        The user's columns, already `tidy`.
+    """
+    rows = {
+        name: pd.Series(fields[name], dtype=_NUMBERS[name] if name in _NUMBERS else object) for name in FIELDS
+    }
+    return SampleTable(pd.DataFrame(rows), columns.reset_index(drop=True))
+
+
+def empty_table() -> SampleTable:
+    """Return a table without rows."""
+    return make_table({name: [] for name in FIELDS}, pd.DataFrame())
+
+
+def merge(tables: Iterable[SampleTable]) -> SampleTable:
+    """Return the newest row of each sample, sorted by (source, path bytes)."""
+    tables = [table for table in tables if len(table)]
+    if not tables:
+        return empty_table()
+    rows = pd.concat([table.rows for table in tables], ignore_index=True)
+    columns = _concat_columns([table.columns for table in tables])
+    rows = rows.sort_values("stamp", kind="stable").drop_duplicates(["source", "path"], keep="last")
+    order = rows.sort_values(["source", "path"], kind="stable").index.to_numpy()
+    return SampleTable(rows.loc[order].reset_index(drop=True), columns.iloc[order].reset_index(drop=True))
+
+
+def _concat_columns(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """Stack columns; where one name has two kinds, both become the kind that holds them."""
+    names = list(dict.fromkeys(name for frame in frames for name in frame.columns))
+    return pd.DataFrame({name: _concat_column(name, frames) for name in names}, index=range(sum(map(len, frames))))
+
+
+def _concat_column(name: str, frames: list[pd.DataFrame]) -> pd.Series:
+    kinds = {kind_of(frame[name]) for frame in frames if name in frame and frame[name].notna().any()}
+    kind = next(iter(kinds)) if len(kinds) == 1 else "float" if kinds == {"int", "float"} else "str"
+    parts = [
+        _cast(frame[name], kind) if name in frame else pd.Series([None] * len(frame), dtype=_dtype(kind))
+        for frame in frames
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _dtype(kind: str) -> Any:
+    return _KINDS[kind][1] if kind in _KINDS else object
+
+
+def _cast(column: pd.Series, kind: str) -> pd.Series:
+    if kind != "str":
+        return column.astype(_dtype(kind)) if kind_of(column) != "str" else pd.Series([None] * len(column), dtype=_dtype(kind))
+    return pd.Series([None if pd.isna(value) else str(value) for value in column], dtype=object)
+
+
+def kind_of(column: pd.Series) -> str:
+    """Return the kind of a tidy column: ``int``, ``float``, ``bool`` or ``str``."""
+    return next((kind for kind, (_, dtype) in _KINDS.items() if column.dtype == dtype), "str")
+
+
+def tidy(frame: pd.DataFrame) -> pd.DataFrame:
+    """Bring any columns to the four kinds that a bank stores.
+
+    Whole numbers, floats and booleans keep their meaning, missing values included; everything else becomes
+    text. Text is not guessed at here: ``"007"`` stays ``"007"``.
+
+    Raises
+    ------
+    ColumnError
+        When column names are not distinct strings, or a cell holds a list or another container.
+
+    Examples
+    --------
+    >>> tidy(pd.DataFrame({"label": ["cat", None], "age": [3, 4]})).dtypes.astype(str).to_dict()
+    {'label': 'object', 'age': 'Int64'}
+    """
+    names = [str(name) for name in frame.columns]
+    if len(set(names)) != len(names) or "" in names:
+        raise ColumnError(f"column names {names} are not distinct and non-empty: rename them")
+    columns = {name: _tidy_column(name, frame.iloc[:, i]) for i, name in enumerate(names)}
+    return pd.DataFrame(columns, index=range(len(frame)))
+
+
+def _tidy_column(name: str, column: pd.Series) -> pd.Series:
+    column = column.reset_index(drop=True)
+    for kind, test in (("bool", pd.api.types.is_bool_dtype), ("int", pd.api.types.is_integer_dtype), ("float", pd.api.types.is_float_dtype)):
+        if test(column.dtype) and not isinstance(column.dtype, pd.CategoricalDtype):
+            return column.astype(_dtype(kind))
+    values = [None if _missing(value) else value for value in column]
+    if any(isinstance(value, (list, tuple, dict, set, np.ndarray)) for value in values):
+        raise ColumnError(f"column {name!r} holds lists or other containers: give one value a cell")
+    return pd.Series([None if value is None else _text(value) for value in values], dtype=object)
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
+
+
+def _text(value: Any) -> str:
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def parse_text(frame: pd.DataFrame) -> pd.DataFrame:
+    """Turn columns of text (a CSV's cells) into numbers where every cell reads as one and loses nothing.
+
+    An empty cell is a missing value. ``01`` stays text, since a number would lose its zero.
+
+    Examples
+    --------
+    >>> parsed = parse_text(pd.DataFrame({"a": ["1", ""], "b": ["01", "2"], "c": ["0.5", "1e3"]}))
+    >>> parsed.dtypes.astype(str).to_dict()
+    {'a': 'Int64', 'b': 'object', 'c': 'Float64'}
+    """
+    return tidy(pd.DataFrame({name: _parse_column(frame[name]) for name in frame.columns}, index=frame.index))
+
+
+def _parse_column(column: pd.Series) -> pd.Series:
+    cells = [None if value is None or value == "" else str(value) for value in column]
+    given = [cell for cell in cells if cell is not None]
+    for convert, keeps, dtype in ((int, _keeps_int, "Int64"), (float, _keeps_float, "Float64")):
+        if given and all(keeps(cell) for cell in given):
+            return pd.Series([None if cell is None else convert(cell) for cell in cells], dtype=dtype, index=column.index)
+    return pd.Series(cells, dtype=object, index=column.index)
+
+
+def _keeps_int(cell: str) -> bool:
+    digits = cell.removeprefix("-")
+    return digits.isascii() and digits.isdigit() and len(digits) < 19 and str(int(cell)) == cell
+
+
+def _keeps_float(cell: str) -> bool:
+    digits = cell.strip().lstrip("+-")
+    if not digits[:1].isdigit() and digits[:1] != ".":  # words such as nan and inf stay text
+        return False
+    if digits[0] == "0" and digits[1:2].isdigit():
+        return False
+    try:
+        return np.isfinite(float(cell)) and "_" not in cell
+    except ValueError:
+        return False
+
+
+def origins(columns: pd.DataFrame) -> NDArray[np.uint64]:
+    """Return a hash of each row of columns, shape (n,), to tell a changed manifest from a corrected label."""
+    names = list(columns.columns)
+    rows = zip(*(columns[name] for name in names), strict=True) if names else ([] for _ in range(len(columns)))
+    return np.fromiter((_origin(names, row) for row in rows), np.uint64, len(columns))
+
+
+def _origin(names: list[str], row: Iterable[Any]) -> int:
+    cells = {name: str(value) for name, value in zip(names, row, strict=True) if not pd.isna(value)}
+    return int.from_bytes(hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).digest()[:8], "little")
+
+
+def overlay(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """Return columns of `old` and `new`, row by row; where `new` has a value it wins.
+
+    Raises
+    ------
+    ColumnError
+        When a text value meets a numeric column.
+    """
+    columns = {name: old[name].reset_index(drop=True) for name in old.columns}
+    for name in new.columns:
+        fresh = new[name].reset_index(drop=True)
+        columns[name] = _overlay_column(columns[name], fresh) if name in columns else fresh
+    return pd.DataFrame(columns, index=range(len(new)))
+
+
+def _overlay_column(old: pd.Series, new: pd.Series) -> pd.Series:
+    both = _concat_column("", [old.to_frame(""), new.to_frame("")])
+    first, second = both.iloc[: len(old)], both.iloc[len(old) :].reset_index(drop=True)
+    return first.where(second.isna(), second)
+
+
+def next_stamp(newest: int) -> int:
+    """Return a stamp above every one seen: microseconds in the high bits, a random tail in the low ones.
+
+    Parameters
+    ----------
+    newest : int
+        The highest stamp of the table, 0 for an empty one.
+    """
+    microseconds = max(time.time_ns() // 1000, (newest >> _RANDOM_BITS) + 1)
+    return (microseconds << _RANDOM_BITS) | secrets.randbits(_RANDOM_BITS)
+
+
+def encode_table(table: SampleTable, supersedes: Sequence[str] = ()) -> memoryview:
+    """Return the bytes of a sample segment."""
+    rows = table.rows
+    sources = sorted(set(zip(rows["source"], rows["root"], strict=True)))
+    code = {pair: number for number, pair in enumerate(sources)}
+    arrays: dict[str, NDArray[Any]] = {
+        "source": np.array([code[pair] for pair in zip(rows["source"], rows["root"], strict=True)], "<u4"),
+        "digest": np.frombuffer(b"".join(rows["digest"]), "u1").reshape(-1, 32),
+        **{name: rows[name].to_numpy(dtype) for name, dtype in _NUMBERS.items()},
+        **_strings("path", rows["path"]),
+        **_strings("error", [encode_text(text) for text in rows["error"]]),
+    }
+    for number, name in enumerate(table.columns):
+        arrays |= _encode_column(f"columns/{number}", table.columns[name])
+    meta = {
+        "sources": sources,
+        "columns": [[name, kind_of(table.columns[name])] for name in table.columns],
+        "supersedes": list(supersedes),
+    }
+    return segment.encode("samples", meta, arrays)
+
+
+def _strings(name: str, texts: Iterable[bytes]) -> dict[str, NDArray[Any]]:
+    texts = list(texts)
+    offsets = np.zeros(len(texts) + 1, "<i8")
+    np.cumsum([len(text) for text in texts], out=offsets[1:])
+    return {f"{name}/data": np.frombuffer(b"".join(texts), "u1"), f"{name}/offsets": offsets}
+
+
+def _encode_column(name: str, column: pd.Series) -> dict[str, NDArray[Any]]:
+    mask = {f"{name}/mask": column.isna().to_numpy("u1")}
+    kind = kind_of(column)
+    if kind == "str":
+        return mask | _strings(name, [b"" if pd.isna(cell) else encode_text(cell) for cell in column])
+    return mask | {f"{name}/data": column.fillna(False if kind == "bool" else 0).to_numpy(_KINDS[kind][0])}
+
+
+def encode_text(text: str) -> bytes:
+    """Encode text as UTF-8, lone surrogates (undecodable file-name bytes) included."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def decode_table(file: Segment) -> SampleTable:
+    """Read a sample segment.
+
+    Raises
+    ------
+    CorruptError
+        When its arrays do not make a table.
+    """
+    try:
+        return _decode(file)
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise segment.corrupt(file.path, "its arrays do not make a sample table") from error
+
+
+def _decode(file: Segment) -> SampleTable:
+    count = file.shape("stamp")[0]
+    sources = [(str(source), str(root)) for source, root in file.meta["sources"]]
+    codes = _read(file, "source", "<u4", count)
+    digests = _read(file, "digest", "|u1", count, 32).tobytes()
+    fields: dict[str, Any] = {name: _read(file, name, dtype, count) for name, dtype in _NUMBERS.items()}
+    if np.any(fields["status"] >= len(STATUSES)):
+        raise ValueError("unknown status")
+    fields |= {
+        "source": [sources[number][0] for number in codes],
+        "root": [sources[number][1] for number in codes],
+        "digest": [digests[start : start + 32] for start in range(0, 32 * count, 32)],
+        "path": _read_strings(file, "path", count),
+        "error": [text.decode("utf-8", "surrogatepass") for text in _read_strings(file, "error", count)],
+    }
+    columns = {
+        str(name): _read_column(file, f"columns/{number}", str(kind), count)
+        for number, (name, kind) in enumerate(file.meta["columns"])
+    }
+    return make_table(fields, pd.DataFrame(columns, index=range(count)))
+
+
+def _read(file: Segment, name: str, dtype: str, *shape: int) -> NDArray[Any]:
+    if file.shape(name) != shape or file.dtype(name).str != dtype:
+        raise ValueError(f"{name} has another shape or dtype")
+    return np.array(file.read(name))
+
+
+def _read_strings(file: Segment, name: str, count: int) -> list[bytes]:
+    offsets = _read(file, f"{name}/offsets", "<i8", count + 1)
+    data = _read(file, f"{name}/data", "|u1", *file.shape(f"{name}/data")[:1]).tobytes()
+    if offsets[0] != 0 or offsets[-1] != len(data) or np.any(np.diff(offsets) < 0):
+        raise ValueError(f"{name} has offsets outside its data")
+    return [data[start:end] for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+
+
+def _read_column(file: Segment, name: str, kind: str, count: int) -> pd.Series:
+    mask = _read(file, f"{name}/mask", "|u1", count).astype(bool)
+    if kind == "str":
+        cells = [text.decode("utf-8", "surrogatepass") for text in _read_strings(file, name, count)]
+        return pd.Series([None if gap else cell for cell, gap in zip(cells, mask, strict=True)], dtype=object)
+    stored, dtype = _KINDS[kind]
+    values = pd.Series(_read(file, f"{name}/data", stored, count)).astype(dtype)
+    values[mask] = pd.NA
+    return values
+
+
+def path_text(path: bytes) -> str:
+    """Return a path's bytes as the operating system's text form (undecodable bytes as surrogates)."""
+    return os.fsdecode(path)

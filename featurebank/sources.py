@@ -1,0 +1,371 @@
+"""Image sources -> samples: folders, manifests, and images that already lie in memory."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from featurebank import images, samples
+from featurebank.errors import ImageError, SourceError, one_line
+
+MANIFESTS = (".csv", ".parquet", ".pq")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The samples of one image source, before any image is read.
+
+    Attributes
+    ----------
+    name : str
+        Key of the source: the absolute path of the folder or manifest, or a name for images in memory.
+    root : str
+        Folder that the paths are relative to now.
+    paths : list of bytes
+        Path of each sample, as the file system's bytes, or its id.
+    sizes, mtimes : ndarray of int64, shape (n,)
+        Bytes and modification time (ns) of each file.
+    columns : DataFrame
+        The user's columns, aligned with `paths`.
+    problems : dict of int to str
+        Why a sample cannot be read, by its position.
+    whole : bool
+        Whether `paths` is all of the source, so that a sample that is not in it is gone.
+    ignored : dict of str to int
+        Files left out because their suffix is not that of an image, counted by suffix.
+    get_image : callable, optional
+        Position to RGB image, for images in memory.
+    """
+
+    name: str
+    root: str
+    paths: list[bytes]
+    sizes: NDArray[np.int64]
+    mtimes: NDArray[np.int64]
+    columns: pd.DataFrame
+    problems: dict[int, str] = field(default_factory=dict)
+    whole: bool = False
+    ignored: dict[str, int] = field(default_factory=dict)
+    get_image: Callable[[int], Image.Image] | None = None
+
+    def read(self, position: int) -> tuple[bytes, Callable[[], Image.Image]]:
+        """Read one sample once: its content digest, and a function that decodes what was read.
+
+        Raises
+        ------
+        ImageError
+            When the file cannot be read.
+        """
+        if position in self.problems:
+            raise ImageError(self.problems[position])
+        if self.get_image is not None:
+            image = self.get_image(position)
+            return images.pixel_digest(image), lambda: image
+        data = read_file(os.path.join(os.fsencode(self.root), self.paths[position]))
+        return images.content_digest(data), lambda: images.decode(data)
+
+
+def read_file(path: bytes | str | Path) -> bytes:
+    """Return the bytes of a regular file.
+
+    Raises
+    ------
+    ImageError
+        When it is missing, special (a pipe would block for ever), or refused by the system.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ImageError("not a regular file")
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror or one_line(error)}") from error
+
+
+def scan(
+    source: Any,
+    *,
+    root: str | Path | None = None,
+    path_column: str | None = None,
+    ids: Sequence[str] | None = None,
+    columns: Mapping[str, Sequence[Any]] | pd.DataFrame | None = None,
+) -> Source:
+    """List the samples of an image source without reading an image.
+
+    Parameters
+    ----------
+    source : path, sequence or torch Dataset
+        A folder (of class folders, or flat), a manifest (CSV or Parquet), a list of image paths, of PIL images
+        or of uint8 arrays, or a Dataset whose items are images or (image, label) pairs.
+    root : path, optional
+        Folder that a manifest's paths are relative to (default: the manifest's), or where a folder's files are
+        now when they moved.
+    path_column : str, optional
+        The manifest's column of paths (default ``"path"``).
+    ids : sequence of str, optional
+        A name for each image in memory; required for PIL images and arrays.
+    columns : mapping or DataFrame, optional
+        Columns for a list or Dataset, aligned with it.
+
+    Raises
+    ------
+    SourceError
+        When the source is missing, empty, or not of these kinds.
+    """
+    if isinstance(source, (str, Path)):
+        if ids is not None or columns is not None:
+            raise SourceError("ids and columns go with a list of images; a folder or manifest has its own")
+        return _scan_path(Path(source), root, path_column)
+    if root is not None or path_column is not None:
+        raise SourceError("root and path_column go with a folder or manifest, not with a list of images")
+    if not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
+        raise SourceError(f"a {type(source).__name__} is no image source; expected a folder, a manifest or a list")
+    if len(source) == 0:
+        raise SourceError("the list of images is empty; expected at least one")
+    if isinstance(source[0], (str, Path)):
+        return _scan_list(source, ids, columns)
+    return _scan_memory(source, ids, columns)
+
+
+def _scan_path(path: Path, root: str | Path | None, path_column: str | None) -> Source:
+    if path.suffix.lower() in MANIFESTS and not path.is_dir():
+        return _scan_manifest(path, Path(root) if root else path.parent, path_column or "path")
+    if path_column is not None:
+        raise SourceError(f"{str(path)!r} is not a manifest, and only a manifest has a path column: leave it out")
+    return _scan_folder(path, Path(root) if root else path)
+
+
+# --- folders -----------------------------------------------------------------------------------------------
+
+
+def _scan_folder(name: Path, root: Path) -> Source:
+    if not root.is_dir():
+        found = "is a file" if root.exists() else "does not exist"
+        raise SourceError(f"{str(root)!r} {found}; expected a folder of images, or a {', '.join(MANIFESTS)} manifest")
+    ignored: Counter[str] = Counter()
+    entries = sorted(_walk(os.fsencode(root), b"", ignored, set()))
+    if not entries:
+        raise SourceError(f"no images in {str(root)!r}; expected files ending in {', '.join(sorted(images.SUFFIXES))}")
+    paths = [path for path, *_ in entries]
+    return Source(
+        name=os.path.abspath(name),
+        root=os.path.abspath(root),
+        paths=paths,
+        sizes=np.array([size for _, size, _, _ in entries], np.int64),
+        mtimes=np.array([mtime for _, _, mtime, _ in entries], np.int64),
+        columns=_class_folders(paths),
+        problems={i: problem for i, (*_, problem) in enumerate(entries) if problem},
+        whole=True,
+        ignored=dict(ignored),
+    )
+
+
+def _walk(
+    folder: bytes, prefix: bytes, ignored: Counter[str], seen: set[tuple[int, int]]
+) -> Iterator[tuple[bytes, int, int, str]]:
+    """Yield (path, size, mtime_ns, problem) of the images below a folder; a folder is entered once."""
+    try:
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as listing:
+            entries = list(listing)
+    except OSError as error:
+        raise SourceError(f"{os.fsdecode(folder)!r} cannot be listed: {error.strerror}; make it readable") from error
+    for entry in entries:
+        if _is_folder(entry):
+            yield from _walk(entry.path, prefix + entry.name + b"/", ignored, seen)
+        elif _is_image_name(entry.name):
+            yield prefix + entry.name, *_stat(entry.path)
+        else:
+            ignored[os.fsdecode(os.path.splitext(entry.name)[1]).lower()] += 1
+
+
+def _is_folder(entry: os.DirEntry[bytes]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that loops: it is listed as a file that cannot be read
+        return False
+
+
+def _is_image_name(name: bytes) -> bool:
+    return not name.startswith(b".") and os.fsdecode(os.path.splitext(name)[1]).lower() in images.SUFFIXES
+
+
+def _stat(path: bytes) -> tuple[int, int, str]:
+    """Return (size, mtime_ns, problem) of a file."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return 0, 0, f"cannot be read: {error.strerror or one_line(error)}"
+    return status.st_size, status.st_mtime_ns, "" if stat.S_ISREG(status.st_mode) else "not a regular file"
+
+
+def _class_folders(paths: list[bytes]) -> pd.DataFrame:
+    """Return the column ``label``, the top folder of each path; no column for a flat folder."""
+    tops = [path.split(b"/", 1)[0] if b"/" in path else None for path in paths]
+    if not any(tops):
+        return pd.DataFrame(index=range(len(paths)))
+    labels = [None if top is None else os.fsdecode(top) for top in tops]
+    return pd.DataFrame({"label": pd.Series(labels, dtype=object)})
+
+
+# --- manifests ---------------------------------------------------------------------------------------------
+
+
+def _scan_manifest(manifest: Path, root: Path, path_column: str) -> Source:
+    table = read_table(manifest)
+    if path_column not in table.columns:
+        raise SourceError(
+            f"{str(manifest)!r} has no column {path_column!r}; it has {', '.join(map(repr, table.columns))}: "
+            "name the one with the paths (--path-column)"
+        )
+    if not root.is_dir():
+        raise SourceError(f"{str(root)!r} is not a folder; expected the one that the manifest's paths start from")
+    given = [_manifest_path(cell, root) for cell in table[path_column]]
+    paths = [path for path, _ in given]
+    _refuse_repeats(manifest, paths)
+    stats = [(0, 0, problem) if problem else _stat(os.path.join(os.fsencode(root), path)) for path, problem in given]
+    return Source(
+        name=os.path.abspath(manifest),
+        root=os.path.abspath(root),
+        paths=paths,
+        sizes=np.array([size for size, _, _ in stats], np.int64),
+        mtimes=np.array([mtime for _, mtime, _ in stats], np.int64),
+        columns=table.drop(columns=path_column),
+        problems={i: problem for i, (*_, problem) in enumerate(stats) if problem},
+        whole=True,
+    )
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a CSV or Parquet file as tidy columns (see `featurebank.samples.tidy`).
+
+    Only an empty CSV cell is missing; ``NA`` and ``None`` are words like any other.
+
+    Raises
+    ------
+    SourceError
+        When the file is missing, empty or not such a table.
+    """
+    try:
+        if path.suffix.lower() == ".csv":
+            text = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+            table = samples.parse_text(text.astype(object))
+        else:
+            table = samples.tidy(pd.read_parquet(path))
+    except (OSError, ValueError, ImportError, LookupError) as error:
+        raise SourceError(f"{str(path)!r} cannot be read as a table: {one_line(error)}") from error
+    if table.empty:
+        raise SourceError(f"{str(path)!r} has no rows; expected one a sample")
+    return table
+
+
+def _manifest_path(cell: Any, root: Path) -> tuple[bytes, str]:
+    """Return a cell's path relative to the root, and the problem if it is empty or leaves it."""
+    if pd.isna(cell) or not str(cell).strip():
+        return b"", "the manifest's path is empty"
+    text = str(cell)
+    inside = os.path.normpath(os.path.relpath(text, os.path.abspath(root)) if os.path.isabs(text) else text)
+    if inside.split(os.sep, 1)[0] == os.pardir or "\0" in inside:
+        return os.fsencode(text.replace("\0", "?")), "the manifest's path leaves the root"
+    return os.fsencode(inside), ""
+
+
+def _refuse_repeats(manifest: Path, paths: list[bytes]) -> None:
+    repeats = [path for path, count in Counter(paths).items() if count > 1]
+    if repeats:
+        raise SourceError(
+            f"{str(manifest)!r} names {os.fsdecode(repeats[0])!r} more than once ({len(repeats)} such paths); "
+            "expected one row an image"
+        )
+
+
+# --- lists and datasets ------------------------------------------------------------------------------------
+
+
+def _scan_list(paths: Sequence[Any], ids: Sequence[str] | None, columns: Any) -> Source:
+    if ids is not None:
+        raise SourceError("ids go with images in memory; a list of paths is keyed by the paths")
+    keys = [os.fsencode(os.path.abspath(path)).lstrip(b"/") for path in paths]
+    if len(set(keys)) != len(keys):
+        raise SourceError("the list names a path more than once; expected each image once")
+    stats = [_stat(b"/" + key) for key in keys]
+    return Source(
+        name="files",
+        root="/",
+        paths=keys,
+        sizes=np.array([size for size, _, _ in stats], np.int64),
+        mtimes=np.array([mtime for _, mtime, _ in stats], np.int64),
+        columns=_given_columns(columns, len(keys)),
+        problems={i: problem for i, (*_, problem) in enumerate(stats) if problem},
+    )
+
+
+def _scan_memory(items: Any, ids: Sequence[str] | None, columns: Any) -> Source:
+    is_dataset = not isinstance(items, (list, tuple, np.ndarray))
+    if ids is None and not is_dataset:
+        raise SourceError("images in memory have no names; give ids, one distinct string each")
+    names = [str(name) for name in ids] if ids is not None else [str(i) for i in range(len(items))]
+    if len(names) != len(items) or len(set(names)) != len(names):
+        raise SourceError(f"{len(names)} ids for {len(items)} images; expected one distinct id each")
+    given = _given_columns(columns, len(items))
+    if is_dataset and "label" not in given and isinstance(items[0], (tuple, list)):
+        given["label"] = samples.tidy(pd.DataFrame({"label": _dataset_labels(items)}))["label"]
+    return Source(
+        name="memory" if not is_dataset else type(items).__name__,
+        root="",
+        paths=[os.fsencode(name) for name in names],
+        sizes=np.zeros(len(items), np.int64),
+        mtimes=np.zeros(len(items), np.int64),
+        columns=given,
+        get_image=lambda position: as_image(items[position]),
+    )
+
+
+def as_image(item: Any) -> Image.Image:
+    """Turn a PIL image, a uint8 array or tensor, or an (image, label) pair into an RGB image.
+
+    Raises
+    ------
+    ImageError
+        When it is none of these.
+    """
+    if isinstance(item, (tuple, list)) and item:
+        return as_image(item[0])
+    if isinstance(item, Image.Image):
+        return images.to_rgb(item)
+    if hasattr(item, "detach"):  # a torch tensor: CxHxW to HxWxC
+        array = item.detach().cpu().numpy()
+        return images.from_array(array.transpose(1, 2, 0).squeeze() if array.ndim == 3 else array)
+    if isinstance(item, np.ndarray):
+        return images.from_array(item)
+    raise ImageError(f"a {type(item).__name__} is no image; expected a PIL image or a uint8 array")
+
+
+def _dataset_labels(dataset: Any) -> list[Any]:
+    """Return the labels of a Dataset: its ``targets`` (torchvision's habit), or the second of each item."""
+    labels = getattr(dataset, "targets", None)
+    labels = [dataset[i][1] for i in range(len(dataset))] if labels is None else list(labels)
+    plain = [label.item() if hasattr(label, "item") else label for label in labels]
+    names = getattr(dataset, "classes", None)
+    is_index = names is not None and all(isinstance(label, int) and 0 <= label < len(names) for label in plain)
+    return [names[label] for label in plain] if is_index and names is not None else plain
+
+
+def _given_columns(columns: Any, count: int) -> pd.DataFrame:
+    frame = samples.tidy(pd.DataFrame(columns if columns is not None else {}, index=None))
+    if len(frame.columns) and len(frame) != count:
+        raise SourceError(f"columns have {len(frame)} rows for {count} images; expected one row an image")
+    return frame if len(frame.columns) else pd.DataFrame(index=range(count))

@@ -1,0 +1,209 @@
+"""Feature specs: everything that decides the numbers, its fingerprint, and the names of feature sets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from featurebank.errors import CorruptError, FeatureSetError
+
+POOLS = ("avg", "max", "avgmax", "gem", "cls", "none")
+LAYOUTS = ("vector", "NCHW", "NHWC", "tokens", "cls-tokens")
+_DEFAULT_POOLS = {"vector": "none", "NCHW": "avg", "NHWC": "avg", "tokens": "avg", "cls-tokens": "cls"}
+
+
+def default_pool(layout: str) -> str:
+    """Return the pooling that a layer of this layout gets when none is named.
+
+    Examples
+    --------
+    >>> default_pool("NCHW"), default_pool("cls-tokens")
+    ('avg', 'cls')
+    """
+    return _DEFAULT_POOLS[layout]
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return the one JSON text of a value: sorted keys, no spaces, ASCII.
+
+    Examples
+    --------
+    >>> canonical_json({"b": 1, "a": [0.5, None]})
+    b'{"a":[0.5,null],"b":1}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def digest_of(value: Any) -> str:
+    """Return the SHA-256 (hex) of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """Everything that decides the numbers of a feature set.
+
+    Two specs with the same fingerprint give the same embeddings; any field that changes them changes it.
+
+    Parameters
+    ----------
+    backbone : str
+        Name of the backbone, e.g. ``"resnet18"`` or ``"timm:vit_tiny_patch16_224"``.
+    version : str
+        Version that the owner of a custom module gave it; empty for named backbones.
+    weights : str
+        SHA-256 (hex) of the backbone's tensors.
+    layer : str
+        ``"penultimate"``, ``"logits"`` or a module name.
+    layout : str
+        What the layer gives: one of `LAYOUTS`.
+    prefix : int
+        Tokens that precede the patch tokens (class and register tokens); 0 where there are none.
+    pool : str
+        One of `POOLS`.
+    preprocessing : dict
+        The resolved preprocessing, input size included.
+    pixel_policy : int
+        Version of the rules that turn an image file into RGB pixels.
+    views : str
+        ``"none"`` or the name of a set of views.
+    precision : str
+        Compute dtype: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+    store : str
+        Stored dtype: ``"float16"`` or ``"float32"``.
+    """
+
+    backbone: str
+    version: str
+    weights: str
+    layer: str
+    layout: str
+    prefix: int
+    pool: str
+    preprocessing: dict[str, Any]
+    pixel_policy: int
+    views: str
+    precision: str
+    store: str
+
+    def __hash__(self) -> int:
+        return hash((self.backbone, self.weights, self.layer, self.pool, self.store))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the canonical JSON of the spec."""
+        return digest_of(self.to_dict())
+
+    @property
+    def name(self) -> str:
+        """``BACKBONE/LAYER[:POOL]``; the layer's default pool is left out."""
+        pool = "" if self.pool == default_pool(self.layout) else f":{self.pool}"
+        return f"{self.backbone}/{self.layer}{pool}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a dictionary that JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> FeatureSpec:
+        """Build a spec from `to_dict`'s dictionary.
+
+        Raises
+        ------
+        CorruptError
+            When a field is missing, unknown, or of another type.
+        """
+        if not isinstance(values, dict) or set(values) != {field.name for field in fields(cls)}:
+            raise CorruptError("a feature spec with other fields than this version knows: read it with its own version")
+        kinds = {"prefix": int, "pixel_policy": int, "preprocessing": dict}
+        for key, value in values.items():
+            if type(value) is not kinds.get(key, str):
+                raise CorruptError(f"feature spec field {key!r} holds a {type(value).__name__}: the file is damaged")
+        if values["layout"] not in LAYOUTS or values["pool"] not in POOLS:
+            raise CorruptError("a feature spec with an unknown layout or pool: the file is damaged")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class FeatureName:
+    """A parsed feature-set name; `pool` and `prefix` are empty when not given."""
+
+    backbone: str
+    layer: str
+    pool: str = ""
+    prefix: str = ""
+
+    def matches(self, spec: FeatureSpec) -> bool:
+        """Say whether a spec answers to this name."""
+        return (
+            (self.backbone, self.layer) == (spec.backbone, spec.layer)
+            and (self.pool or default_pool(spec.layout)) == spec.pool
+            and spec.fingerprint.startswith(self.prefix)
+        )
+
+
+def split_pool(layer: str) -> tuple[str, str]:
+    """Split ``LAYER[:POOL]`` into layer and pool; an empty pool means the layer's default.
+
+    Examples
+    --------
+    >>> split_pool("layer3:gem"), split_pool("penultimate")
+    (('layer3', 'gem'), ('penultimate', ''))
+    """
+    head, colon, pool = layer.rpartition(":")
+    return (head, pool) if colon and pool in POOLS else (layer, "")
+
+
+def parse_name(name: str) -> FeatureName:
+    """Parse ``BACKBONE/LAYER[:POOL][@PREFIX]`` from the right.
+
+    Raises
+    ------
+    FeatureSetError
+        When there is no ``/`` between backbone and layer.
+
+    Examples
+    --------
+    >>> parse_name("timm:vit_tiny_patch16_224/blocks.9:cls@ab12")
+    FeatureName(backbone='timm:vit_tiny_patch16_224', layer='blocks.9', pool='cls', prefix='ab12')
+    """
+    body, at, prefix = name.rpartition("@")
+    if not at:
+        body, prefix = name, ""
+    backbone, slash, layer = body.rpartition("/")
+    if not slash or not backbone or not layer:
+        raise FeatureSetError(f"feature set {name!r} is not of the form BACKBONE/LAYER[:POOL][@PREFIX]")
+    layer, pool = split_pool(layer)
+    return FeatureName(backbone, layer, pool, prefix)
+
+
+def resolve_name(name: str, specs: Sequence[FeatureSpec]) -> FeatureSpec:
+    """Return the one spec that a feature-set name stands for.
+
+    Raises
+    ------
+    FeatureSetError
+        When no spec matches, or several do (their fingerprint prefixes are listed).
+    """
+    wanted = parse_name(name)
+    found = [spec for spec in specs if wanted.matches(spec)]
+    if not found:
+        have = ", ".join(unique_names(specs)) or "none"
+        raise FeatureSetError(f"no feature set {name!r} in the bank; it has: {have}")
+    if len(found) > 1:
+        prefixes = ", ".join(f"@{spec.fingerprint[:8]}" for spec in found)
+        raise FeatureSetError(f"{name!r} fits {len(found)} feature sets; add one of {prefixes}")
+    return found[0]
+
+
+def unique_names(specs: Iterable[FeatureSpec]) -> list[str]:
+    """Return a name for each spec, with an ``@PREFIX`` where the short name fits several."""
+    specs = list(specs)
+    names = [spec.name for spec in specs]
+    return [
+        name if names.count(name) == 1 else f"{name}@{spec.fingerprint[:8]}"
+        for name, spec in zip(names, specs, strict=True)
+    ]

@@ -1,0 +1,196 @@
+"""FeatureExtractor: a scikit-learn transformer from image paths to embeddings, over a bank."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import Tags
+
+from featurebank import images, sources, storage
+from featurebank.bank import Bank
+from featurebank.errors import ImageError
+from featurebank.extraction import Ask, ask
+from featurebank.features import as_keys, to_stored
+from featurebank.spec import FeatureSpec
+
+
+class FeatureExtractor(TransformerMixin, BaseEstimator):
+    """Embed images; what the bank already has is read, the rest is computed once and kept.
+
+    A row of the bank is found by the content of the file, so folds, clones and workers share it. Feature rows are
+    written, never samples.
+
+    Parameters
+    ----------
+    backbone : str, Backbone or torch.nn.Module, default "efficientnet_lite0"
+        See `featurebank.load_backbone`.
+    layer : str or sequence of str, default "penultimate"
+        ``LAYER[:POOL]``; several are concatenated.
+    bank : path-like, optional
+        Where embeddings are kept; made when it does not exist. Without it nothing is kept.
+    weights : str, default "DEFAULT"
+        ``DEFAULT``, a weight enum's name, a checkpoint file, or ``random:SEED``.
+    size : int, optional
+        Input size in pixels.
+    store : str, default "float16"
+        Stored dtype; embeddings are rounded to it with or without a bank.
+    device : str, default "auto"
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    batch_size : int, default 32
+        Images a forward pass.
+
+    Examples
+    --------
+    >>> pixels = np.random.default_rng(0).integers(0, 255, (2, 40, 40, 3), dtype="uint8")
+    >>> FeatureExtractor(weights="random:0").fit_transform(list(pixels)).shape
+    (2, 1280)
+    """
+
+    def __init__(
+        self,
+        backbone: Any = "efficientnet_lite0",
+        *,
+        layer: str | Sequence[str] = "penultimate",
+        bank: str | os.PathLike[str] | None = None,
+        weights: str = "DEFAULT",
+        size: int | None = None,
+        store: str = "float16",
+        device: str = "auto",
+        batch_size: int = 32,
+    ):
+        self.backbone = backbone
+        self.layer = layer
+        self.bank = bank
+        self.weights = weights
+        self.size = size
+        self.store = store
+        self.device = device
+        self.batch_size = batch_size
+
+    def fit(self, X: Any = None, y: Any = None) -> FeatureExtractor:
+        """Do nothing: a frozen backbone learns nothing from the images.
+
+        Parameters
+        ----------
+        X, y : ignored
+        """
+        return self
+
+    def transform(self, X: Iterable[Any]) -> NDArray[np.float32]:
+        """Embed images.
+
+        Parameters
+        ----------
+        X : sequence of n path-like, PIL images or uint8 arrays
+
+        Returns
+        -------
+        ndarray of float32, shape (n, d)
+
+        Raises
+        ------
+        ImageError
+            When an image cannot be read; a transformer cannot leave out a row.
+        """
+        items = list(X)
+        wanted = self._ask()
+        if self.bank is not None:
+            return self._through_bank(Bank.create(self.bank), wanted, items)
+        specs = self._specs(wanted)
+        outputs = self._compute(wanted, specs, items)
+        rounded = [to_stored(out, spec).astype(np.float32) for out, spec in zip(outputs, specs, strict=True)]
+        return np.concatenate([rows.reshape(len(items), -1) for rows in rounded], axis=1)
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
+        """Return a name for each column: backbone, layer, pooling and number.
+
+        Parameters
+        ----------
+        input_features : ignored
+        """
+        wanted = self._ask()
+        specs = self._specs(wanted)
+        outputs = self._compute(wanted, specs, [np.zeros((64, 64, 3), np.uint8)])
+        names = [f"{spec.name}_{i}" for spec, out in zip(specs, outputs, strict=True) for i in range(out.size)]
+        return np.array(names, object)
+
+    def _ask(self) -> Ask:
+        return ask(self.backbone, self.layer, weights=self.weights, size=self.size, store=self.store)
+
+    def _specs(self, wanted: Ask) -> list[FeatureSpec]:
+        return [wanted.load().spec(layer, store=self.store) for layer in wanted.layers]
+
+    def _through_bank(self, bank: Bank, wanted: Ask, items: list[Any]) -> NDArray[np.float32]:
+        """Read what the bank has and compute the rest, once, whichever worker comes first."""
+        specs = wanted.specs(bank)
+        digests = [_digest(item) for item in items]
+        if _missing(bank, specs, digests):
+            wanted.register(bank)
+            with storage.locked(bank.feature_folder(specs[0]) / ".lock"):
+                missing = _missing(bank, specs, digests)
+                if missing:
+                    outputs = self._compute(wanted, specs, [items[digests.index(digest)] for digest in missing])
+                    for spec, out in zip(specs, outputs, strict=True):
+                        bank.add_features(spec, missing, out[:, None])  # one view: (n, 1, …)
+        keys = as_keys(digests)
+        return np.concatenate([bank.feature_set_of(spec).read(keys) for spec in specs], axis=1)
+
+    def _compute(self, wanted: Ask, specs: list[FeatureSpec], items: list[Any]) -> list[NDArray[np.float32]]:
+        """Embed images in padded batches: an array (n, …) for each spec."""
+        from featurebank.engine import Engine
+
+        backbone = wanted.load()
+        engine = Engine(backbone, specs, device=self.device, pad_to=self.batch_size)
+        batches = [
+            engine([backbone.prepare(_image(item)) for item in items[start : start + self.batch_size]])
+            for start in range(0, len(items), self.batch_size)
+        ]
+        return [np.concatenate(outputs) for outputs in zip(*batches, strict=True)]
+
+    def __sklearn_tags__(self) -> Tags:
+        tags: Tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        tags.requires_fit = False
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+
+def _missing(bank: Bank, specs: list[FeatureSpec], digests: list[bytes]) -> list[bytes]:
+    """Return the contents that a feature set has no row of, in order, each once."""
+    missing: set[bytes] = set().union(*(bank.missing(spec, digests) for spec in specs))
+    return [digest for digest in dict.fromkeys(digests) if digest in missing]
+
+
+def _digest(item: Any) -> bytes:
+    """Return the content digest of an image file, or of an image in memory."""
+    if isinstance(item, (str, Path)):
+        with _naming(item):
+            return images.content_digest(sources.read_file(item))
+    return images.pixel_digest(sources.as_image(item))
+
+
+def _image(item: Any) -> Any:
+    """Return the RGB image of a path, a PIL image or an array."""
+    if isinstance(item, (str, Path)):
+        with _naming(item):
+            return images.decode(sources.read_file(item))
+    return sources.as_image(item)
+
+
+@contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{str(path)!r}: {error}") from error
