@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-
 from featurebank_cli.fit import print_candidates, short
 from featurebank_cli.options import State, json_option, percent, print_json, print_table
 
@@ -36,7 +35,9 @@ def _print(report: dict[str, Any]) -> None:
     from featurebank.demo import NOTE, PUBLISHED
 
     done = report["extract"]
-    click.echo(f"\n{done['samples']} cells: {done['embedded']} embedded, {done['reused']} reused in {done['seconds']:.1f} s\n")
+    click.echo(
+        f"\n{done['samples']} cells: {done['embedded']} embedded, {done['reused']} reused in {done['seconds']:.1f} s\n"
+    )
     print_candidates({**report["fit"], "scoring": "protocol B, accuracy"})
     click.echo("")
     names = {"A": "A: p > 0, weighted by p, 75/25 x 5", "B": "B: p >= 0.5, 5-fold", "C": "C: p = 0 or 1, 5-fold"}
@@ -45,7 +46,9 @@ def _print(report: dict[str, Any]) -> None:
         what = f"{short('+'.join(each['features']))}, {each['model']}"
         rows.append([names[key], what, percent(each["score"]), "{}..{}".format(*map(percent, each["ci95"]))])
         rows += [["", f"published: {who}", percent(score), ""] for who, score in PUBLISHED[key]]
-    print_table("accuracy beside the published figures", ["protocol", "features and model", "%", "95 %"], rows, right=(2, 3))
+    print_table(
+        "accuracy beside the published figures", ["protocol", "features and model", "%", "95 %"], rows, right=(2, 3)
+    )
     click.echo(NOTE)
     click.echo("\nThree cells through the predictor:")
     for each in report["predictions"]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-
 from featurebank_cli.options import (
     State,
     json_option,

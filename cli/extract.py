@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-
 from featurebank_cli.options import (
     State,
     json_option,
@@ -27,11 +26,18 @@ SHOWN = 10
 @click.option("--bank", required=True, type=click.Path(path_type=Path), help="The bank; made when it does not exist.")
 @click.option("--backbone", default="efficientnet_lite0", show_default=True, help="See `featurebank backbones`.")
 @click.option(
-    "--layer", "layers", multiple=True, default=["penultimate"], show_default=True, help="LAYER[:POOL]; may be repeated."
+    "--layer",
+    "layers",
+    multiple=True,
+    default=["penultimate"],
+    show_default=True,
+    help="LAYER[:POOL]; may be repeated.",
 )
 @weights_option
 @size_option
-@click.option("--store", type=click.Choice(["float16", "float32"]), default="float16", show_default=True, help="Stored dtype.")
+@click.option(
+    "--store", type=click.Choice(["float16", "float32"]), default="float16", show_default=True, help="Stored dtype."
+)
 @path_column_option
 @root_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
@@ -51,7 +57,8 @@ def extract(context: click.Context, source: Path, bank: Path, as_json: bool, str
         featurebank extract photos/ --bank photos.bank --backbone resnet18 --layer layer3 --layer penultimate
     """
     from featurebank.bank import Bank
-    from featurebank.extraction import ask, run_extraction
+    from featurebank.extraction import run_extraction
+    from featurebank.request import ask
     from featurebank.sources import scan
 
     state: State = context.obj

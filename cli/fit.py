@@ -6,22 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import click
-
 from featurebank_cli.options import State, bank_argument, json_option, percent, print_json, print_table
 
 
 @click.command()
 @bank_argument
-@click.option("--features", multiple=True, help="A candidate: NAME or NAME+NAME; may be repeated.  [default: every pooled set]")
+@click.option(
+    "--features", multiple=True, help="A candidate: NAME or NAME+NAME; may be repeated.  [default: every pooled set]"
+)
 @click.option("--model", "models", multiple=True, help="logreg, svm or mlp; may be repeated.  [default: all three]")
 @click.option("--target", help="Column of classes.  [default: label, or the only column]")
 @click.option("--groups", help="Column of groups that never straddle folds.")
 @click.option("--sample-weight", help="Column of weights, for fitting and scoring.")
-@click.option("--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Folds of the cross-validation.")
+@click.option(
+    "--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Folds of the cross-validation."
+)
 @click.option("--scoring", default="accuracy", show_default=True, help="Any scikit-learn scorer.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the folds and the models.")
 @click.option("--jobs", type=int, default=-1, show_default=True, help="Threads; -1 for one a core.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The predictor.  [default: BANK's stem + .featurebank]")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The predictor.  [default: BANK's stem + .featurebank]"
+)
 @json_option
 @click.pass_obj
 def fit(state: State, bank: Path, models: tuple[str, ...], output: Path | None, as_json: bool, **options: Any) -> None:
@@ -64,14 +69,19 @@ def print_candidates(report: dict[str, Any]) -> None:
         [
             short(name),
             model,
-            ", ".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in each["params"].items()),
+            ", ".join(
+                f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+                for key, value in each["params"].items()
+            ),
             percent(each["mean"]),
             f"{percent(each['ci95'][0])}..{percent(each['ci95'][1])}",
             f"{seconds[name, model]:.1f}",
         ]
         for (name, model), each in ranked
     ]
-    title = f"{report['scoring']}, {report['folds']}-fold, {report['n_samples']} samples, {len(report['classes'])} classes"
+    title = (
+        f"{report['scoring']}, {report['folds']}-fold, {report['n_samples']} samples, {len(report['classes'])} classes"
+    )
     print_table(title, ["features", "model", "parameters", "mean %", "95 %", "s"], rows, right=(3, 4, 5))
     click.echo("The first row was selected among these, so its score is a little optimistic.")
 

@@ -28,7 +28,9 @@ weights_option = click.option(
     show_default=True,
     help="DEFAULT, a weight enum's name, a checkpoint file, or random:SEED.",
 )
-size_option = click.option("--size", type=click.IntRange(min=1), help="Input size in pixels, in place of the weights' own.")
+size_option = click.option(
+    "--size", type=click.IntRange(min=1), help="Input size in pixels, in place of the weights' own."
+)
 strict_option = click.option("--strict", is_flag=True, help="Exit with 1 when an image could not be read.")
 
 
@@ -36,6 +38,7 @@ class NamedErrors(click.Group):
     """A group whose commands end with one line, not a traceback, on an error that featurebank names."""
 
     def invoke(self, context: click.Context) -> Any:
+        """Run the command that was named."""
         try:
             return super().invoke(context)
         except FeatureBankError as error:

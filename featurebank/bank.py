@@ -59,7 +59,9 @@ class Bank:
         if not isinstance(facts, dict) or facts.get("format") != FORMAT:
             raise BankError(f"{str(file)!r} does not describe a bank; expected format {FORMAT!r}")
         if facts.get("version") != VERSION:
-            raise BankError(f"{str(self.path)!r} is a bank of version {facts.get('version')}; this reads {VERSION}: upgrade")
+            raise BankError(
+                f"{str(self.path)!r} is a bank of version {facts.get('version')}; this reads {VERSION}: upgrade"
+            )
 
     @classmethod
     def create(cls, path: str | os.PathLike[str]) -> Bank:
@@ -237,7 +239,9 @@ class Bank:
     def missing(self, spec: FeatureSpec, digests: Iterable[bytes]) -> set[bytes]:
         """Return those of `digests` that the feature set of a spec has no row for."""
         wanted = sorted(set(digests))
-        found = self.feature_set_of(spec).find(as_keys(wanted)) if wanted else []
+        if not wanted:
+            return set()
+        found = self.feature_set_of(spec).find(as_keys(wanted))
         return {digest for digest, position in zip(wanted, found, strict=True) if position < 0}
 
     def add_spec(self, spec: FeatureSpec, request: Mapping[str, Any] | None = None) -> None:
@@ -254,9 +258,7 @@ class Bank:
     def find_spec(self, request: Mapping[str, Any]) -> FeatureSpec | None:
         """Return the spec that an earlier request of the same content led to, without loading torch."""
         name = f"{digest_of(request)}.json"
-        return next(
-            (spec for spec in self._specs() if (self.feature_folder(spec) / "requests" / name).is_file()), None
-        )
+        return next((spec for spec in self._specs() if (self.feature_folder(spec) / "requests" / name).is_file()), None)
 
     def requests_of(self, spec: FeatureSpec) -> list[dict[str, Any]]:
         """Return the requests that led to a spec, the last one last; empty for a custom module."""
@@ -395,7 +397,9 @@ class Bank:
     def _read_spec(self, folder: Path) -> FeatureSpec:
         spec = FeatureSpec.from_dict(_read_json(folder / "spec.json"))
         if spec.fingerprint != folder.name:
-            raise CorruptError(f"{str(folder)!r} holds the spec of another feature set: delete it and run extract again")
+            raise CorruptError(
+                f"{str(folder)!r} holds the spec of another feature set: delete it and run extract again"
+            )
         return spec
 
     def _segments(self, folder: Path, kind: str) -> list[Segment]:
@@ -423,7 +427,9 @@ def column_of(table: SampleTable, name: str) -> pd.Series:
     if name in ("source", "path"):
         return pd.Series([os.fsdecode(value) for value in table.rows[name]], dtype=object)
     have = ", ".join(map(repr, table.columns)) or "none"
-    raise ColumnError(f"the bank has no column {name!r}; it has {have}: name one of them, or add it with `featurebank label`")
+    raise ColumnError(
+        f"the bank has no column {name!r}; it has {have}: name one of them, or add it with `featurebank label`"
+    )
 
 
 def values_of(table: SampleTable, name: str) -> NDArray[Any]:
@@ -436,7 +442,9 @@ def values_of(table: SampleTable, name: str) -> NDArray[Any]:
     """
     column = column_of(table, name)
     if column.isna().any():
-        raise ColumnError(f"column {name!r} has {int(column.isna().sum())} missing values; fill them with `featurebank label`")
+        raise ColumnError(
+            f"column {name!r} has {int(column.isna().sum())} missing values; fill them with `featurebank label`"
+        )
     if column.dtype == object:
         return np.array(list(column), dtype=str)
     return column.to_numpy({"int": "int64", "float": "float64", "bool": "bool"}[samples.kind_of(column)])

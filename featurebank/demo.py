@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedShuffleSplit
 
-from featurebank import samples, storage
+from featurebank import storage
 from featurebank.bank import Bank, values_of, weights_of
 from featurebank.errors import NotInstalledError
-from featurebank.extraction import ask, run_extraction
+from featurebank.extraction import run_extraction
 from featurebank.fitting import FitResult, fit
+from featurebank.request import ask
 from featurebank.search import TopModelSearchCV
 from featurebank.sources import scan
 
@@ -78,7 +79,11 @@ def run_demo(folder: Path, *, say: Say, make_progress: MakeProgress) -> dict[str
     predictor = folder / "solar.featurebank"
     result.save(predictor)
     say("Protocols A and C with one recipe chosen beforehand (middle blocks, svm, C=10) …")
-    protocols = {"A": protocol_a(bank), "B": _protocol(result), "C": _protocol(fit(bank, features=MIDDLE, models=RECIPE, target="C"))}
+    protocols = {
+        "A": protocol_a(bank),
+        "B": _protocol(result),
+        "C": _protocol(fit(bank, features=MIDDLE, models=RECIPE, target="C")),
+    }
     return {
         "extract": extracted.to_dict(),
         "fit": result.report,
@@ -100,7 +105,9 @@ def cells_folder() -> Path:
     """
     package = find_spec("elpv_dataset")
     if package is None or not package.submodule_search_locations:
-        raise NotInstalledError("the solar cells are not installed; expected the extra demo: pip install 'featurebank[demo]'")
+        raise NotInstalledError(
+            "the solar cells are not installed; expected the extra demo: pip install 'featurebank[demo]'"
+        )
     return Path(package.submodule_search_locations[0]) / "data"
 
 
@@ -141,6 +148,6 @@ def _predict_three(result: FitResult, cells: Path) -> list[dict[str, Any]]:
     paths = [cells / "images" / name for name in ("cell0001.png", "cell0007.png", "cell2624.png")]
     table = result.predictor.predict_table(paths)
     return [
-        {"path": samples.path_text(path.name.encode()), "label": row.label, "probability": row.probability}
+        {"path": path.name, "label": row.label, "probability": row.probability}
         for path, row in zip(paths, table.itertuples(), strict=True)
     ]

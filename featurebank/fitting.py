@@ -151,7 +151,9 @@ def default_target(bank: Bank) -> str:
         return "label"
     if len(columns) != 1:
         have = ", ".join(map(repr, columns)) or "none"
-        raise ColumnError(f"the bank has the columns {have}; name the one to learn (--target), or add it with `featurebank label`")
+        raise ColumnError(
+            f"the bank has the columns {have}; name the one to learn (--target), or add it with `featurebank label`"
+        )
     return columns[0]
 
 
@@ -193,7 +195,10 @@ def _data_warnings(bank: Bank, table: SampleTable, target: str) -> list[str]:
         labels.setdefault(digest, set()).add(value)
     torn = sum(len(values) > 1 for values in labels.values())
     if torn:
-        notes.append(f"{torn} images of identical content carry different values of {target}: correct them with `featurebank label`")
+        notes.append(
+            f"{torn} images of identical content carry different values of {target}: "
+            "correct them with `featurebank label`"
+        )
     repeats = len(table) - len(labels)
     if repeats:
         notes.append(f"{repeats} samples repeat the content of another; folds keep them together")
@@ -246,7 +251,9 @@ def _tensors(bank: Bank, features: Sequence[PredictorFeature]) -> dict[str, byte
             request = bank.requests_of(each.spec)[-1]
             backbone = load_backbone(request["backbone"], request["weights"], request["size"])
             if backbone.weights != each.spec.weights:
-                raise BankError(f"{request['weights']!r} has changed since its features were extracted: bring the old file")
+                raise BankError(
+                    f"{request['weights']!r} has changed since its features were extracted: bring the old file"
+                )
             tensors[each.spec.weights] = dump_tensors(backbone)
     return tensors
 

@@ -262,7 +262,7 @@ def _cells(tensor: Tensor, layout: str, prefix: int) -> Tensor:
     return tensor[:, prefix:].transpose(1, 2)
 
 
-class _Done(Exception):
+class _DeepestReachedError(Exception):
     """Raised inside a forward pass once the deepest layer has been captured."""
 
 
@@ -307,7 +307,7 @@ class Capture:
         with self._watching(captured):
             try:
                 output = self.model(images)
-            except _Done:
+            except _DeepestReachedError:
                 output = None
         for index, (layer, pool) in enumerate(self.wanted):
             if not layer.module:
@@ -340,7 +340,7 @@ class Capture:
                 if layer.takes_input == takes_input and layer.call == calls[when]:
                     captured[index] = pool_tensor(tensor, layer.layout, layer.prefix, pool)
             if len(captured) == len(self.wanted):
-                raise _Done
+                raise _DeepestReachedError
 
         def before(module: nn.Module, args: tuple[Any, ...]) -> None:
             keep("before", True, args[0])

@@ -188,7 +188,9 @@ class Predictor:
             return self.model.predict_proba(X)
         return self.calibrator.predict_proba(self.model.decision_function(X).reshape(len(X), -1))
 
-    def _table(self, paths: list[str], X: NDArray[np.float32], ok: NDArray[np.bool_], errors: list[str]) -> pd.DataFrame:
+    def _table(
+        self, paths: list[str], X: NDArray[np.float32], ok: NDArray[np.bool_], errors: list[str]
+    ) -> pd.DataFrame:
         labels, best = np.full(len(paths), None, object), np.full(len(paths), np.nan)
         table = np.full((len(paths), len(self.classes)), np.nan)
         if ok.any():
@@ -244,9 +246,7 @@ class Predictor:
         if not ok.any():
             raise PredictorError("no labelled image of the source could be read; expected at least one")
         weight = source.columns[sample_weight].iloc[labelled].to_numpy(float)[ok] if sample_weight else None
-        report = scores.classification_scores(
-            y[ok], self.model.predict(X), self.probabilities(X), self.classes, weight
-        )
+        report = scores.classification_scores(y[ok], self.model.predict(X), self.probabilities(X), self.classes, weight)
         failures = [
             {"path": os.fsdecode(source.paths[i]), "error": error}
             for i, error in zip(labelled, errors, strict=True)
@@ -408,7 +408,9 @@ class Predictor:
         except PredictorError:
             raise
         except FileNotFoundError as error:
-            raise PredictorError(f"no predictor at {str(path)!r}; expected a .featurebank file from `featurebank fit`") from error
+            raise PredictorError(
+                f"no predictor at {str(path)!r}; expected a .featurebank file from `featurebank fit`"
+            ) from error
         except CorruptError as error:
             raise PredictorError(f"{str(path)!r} is damaged: {one_line(error)}") from error
         except Exception as error:  # zip, JSON and skops raise many kinds on damaged or hostile bytes
@@ -450,7 +452,9 @@ def _check_facts(facts: Any, path: Any) -> None:
     if facts["format"] != FORMAT:
         raise PredictorError(f"{str(path)!r} is no predictor; expected format {FORMAT!r}")
     if facts["version"] != VERSION:
-        raise PredictorError(f"{str(path)!r} is a predictor of version {facts['version']}, this reads {VERSION}: upgrade")
+        raise PredictorError(
+            f"{str(path)!r} is a predictor of version {facts['version']}, this reads {VERSION}: upgrade"
+        )
 
 
 def _read_members(archive: zipfile.ZipFile) -> dict[str, bytes]:
@@ -458,7 +462,9 @@ def _read_members(archive: zipfile.ZipFile) -> dict[str, bytes]:
     infos = archive.infolist()
     names = [info.filename for info in infos]
     if len(set(names)) != len(names) or not {_FACTS, _FIT, _MODEL} <= set(names):
-        raise PredictorError(f"a predictor with the members {names[:6]}; expected each of {_FACTS}, {_FIT}, {_MODEL} once")
+        raise PredictorError(
+            f"a predictor with the members {names[:6]}; expected each of {_FACTS}, {_FIT}, {_MODEL} once"
+        )
     for info in infos:
         limit = _WEIGHTS_LIMIT if _WEIGHTS.fullmatch(info.filename) else _LIMITS.get(info.filename, -1)
         if info.file_size > limit or info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
@@ -476,7 +482,9 @@ def _dump(model: Any) -> bytes:
     data = skops.io.dumps(model)
     unknown = sorted(set(skops.io.get_untrusted_types(data=data)) - set(ALLOWED_TYPES))
     if unknown:
-        raise PredictorError(f"the model holds {unknown[0]}, which a predictor may not: use a plain scikit-learn pipeline")
+        raise PredictorError(
+            f"the model holds {unknown[0]}, which a predictor may not: use a plain scikit-learn pipeline"
+        )
     return data
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -70,9 +70,7 @@ def make_table(fields: dict[str, Sequence[Any]], columns: pd.DataFrame) -> Sampl
     columns : DataFrame
         The user's columns, already `tidy`.
     """
-    rows = {
-        name: pd.Series(fields[name], dtype=_NUMBERS[name] if name in _NUMBERS else object) for name in FIELDS
-    }
+    rows = {name: pd.Series(fields[name], dtype=_NUMBERS.get(name, object)) for name in FIELDS}
     return SampleTable(pd.DataFrame(rows), columns.reset_index(drop=True))
 
 
@@ -115,7 +113,11 @@ def _dtype(kind: str) -> Any:
 
 def _cast(column: pd.Series, kind: str) -> pd.Series:
     if kind != "str":
-        return column.astype(_dtype(kind)) if kind_of(column) != "str" else pd.Series([None] * len(column), dtype=_dtype(kind))
+        return (
+            column.astype(_dtype(kind))
+            if kind_of(column) != "str"
+            else pd.Series([None] * len(column), dtype=_dtype(kind))
+        )
     return pd.Series([None if pd.isna(value) else str(value) for value in column], dtype=object)
 
 
@@ -149,7 +151,11 @@ def tidy(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _tidy_column(name: str, column: pd.Series) -> pd.Series:
     column = column.reset_index(drop=True)
-    for kind, test in (("bool", pd.api.types.is_bool_dtype), ("int", pd.api.types.is_integer_dtype), ("float", pd.api.types.is_float_dtype)):
+    for kind, test in (
+        ("bool", pd.api.types.is_bool_dtype),
+        ("int", pd.api.types.is_integer_dtype),
+        ("float", pd.api.types.is_float_dtype),
+    ):
         if test(column.dtype) and not isinstance(column.dtype, pd.CategoricalDtype):
             return column.astype(_dtype(kind))
     values = [None if _missing(value) else value for value in column]
@@ -185,7 +191,9 @@ def _parse_column(column: pd.Series) -> pd.Series:
     given = [cell for cell in cells if cell is not None]
     for convert, keeps, dtype in ((int, _keeps_int, "Int64"), (float, _keeps_float, "Float64")):
         if given and all(keeps(cell) for cell in given):
-            return pd.Series([None if cell is None else convert(cell) for cell in cells], dtype=dtype, index=column.index)
+            return pd.Series(
+                [None if cell is None else convert(cell) for cell in cells], dtype=dtype, index=column.index
+            )
     return pd.Series(cells, dtype=object, index=column.index)
 
 
@@ -340,7 +348,7 @@ def _read_strings(file: Segment, name: str, count: int) -> list[bytes]:
     data = _read(file, f"{name}/data", "|u1", *file.shape(f"{name}/data")[:1]).tobytes()
     if offsets[0] != 0 or offsets[-1] != len(data) or np.any(np.diff(offsets) < 0):
         raise ValueError(f"{name} has offsets outside its data")
-    return [data[start:end] for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [data[start:end] for start, end in pairwise(offsets)]
 
 
 def _read_column(file: Segment, name: str, kind: str, count: int) -> pd.Series:
@@ -352,8 +360,3 @@ def _read_column(file: Segment, name: str, kind: str, count: int) -> pd.Series:
     values = pd.Series(_read(file, f"{name}/data", stored, count)).astype(dtype)
     values[mask] = pd.NA
     return values
-
-
-def path_text(path: bytes) -> str:
-    """Return a path's bytes as the operating system's text form (undecodable bytes as surrogates)."""
-    return os.fsdecode(path)

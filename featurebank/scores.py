@@ -119,7 +119,7 @@ def _confusion(
     true: NDArray[np.int64], guess: NDArray[np.int64], weight: NDArray[np.float64], k: int
 ) -> NDArray[np.float64]:
     """Return the weighted confusion matrix, rows true, columns predicted, shape (k, k)."""
-    return np.bincount(true * k + guess, weight, k * k).reshape(k, k)
+    return np.bincount(true * k + guess, weight, k * k).reshape(k, k).astype(np.float64)
 
 
 def _rates(confusion: NDArray[np.float64]) -> dict[str, float]:
@@ -141,6 +141,4 @@ def _bootstrap(
     count = len(weight)
     draws = (weight * np.bincount(random.integers(0, count, count), minlength=count) for _ in range(BOOTSTRAPS))
     results = [score(draw) for draw in draws if draw.any()]
-    return {
-        name: np.percentile([result[name] for result in results], [2.5, 97.5]).tolist() for name in results[0]
-    }
+    return {name: np.percentile([result[name] for result in results], [2.5, 97.5]).tolist() for name in results[0]}

@@ -224,7 +224,9 @@ class TopModelSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _evaluate(self, data: _Data) -> None:
         tried = [
-            (Candidate(names, model.name, params), model) for names in data.columns for model, params in cells(self.models)
+            (Candidate(names, model.name, params), model)
+            for names in data.columns
+            for model, params in cells(self.models)
         ]
         for candidate, model in tried:
             model.pipeline(candidate.params, data.seed)  # a wrong parameter is an error before any work is done
@@ -241,7 +243,7 @@ class TopModelSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         n_train, n_test = (float(np.mean([len(fold[side]) for fold in self.folds_])) for side in (0, 1))
         for candidate, row in zip(self.candidates_, scores, strict=True):
             candidate.fold_scores = row.tolist()
-            candidate.ci95 = corrected_interval(row, n_train, n_test)
+            candidate.ci95 = corrected_interval(row.tolist(), n_train, n_test)
 
     def _run(
         self, data: _Data, tried: list[tuple[Candidate, TopModel]], tasks: list[tuple[int, int]]

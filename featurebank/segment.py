@@ -62,9 +62,7 @@ def encode(kind: str, meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]
     }
     text = canonical_json(header)
     buffer = io.BytesIO()
-    with h5py.File(
-        buffer, "w", libver="v108", alignment_threshold=_ALIGNMENT, alignment_interval=_ALIGNMENT
-    ) as file:
+    with h5py.File(buffer, "w", libver="v108", alignment_threshold=_ALIGNMENT, alignment_interval=_ALIGNMENT) as file:
         file.attrs["format"] = np.bytes_(FORMAT)
         file.attrs["version"] = np.int64(VERSION)
         file.attrs["sha256"] = np.frombuffer(hashlib.sha256(text).digest(), "u1")

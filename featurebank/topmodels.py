@@ -122,4 +122,7 @@ def cells(models: Any) -> list[tuple[TopModel, dict[str, Any]]]:
 
 
 def _lists(grid: Mapping[str, Any]) -> dict[str, list[Any]]:
-    return {name: list(values) if isinstance(values, (list, tuple)) or hasattr(values, "tolist") else [values] for name, values in grid.items()}
+    return {
+        name: list(values) if isinstance(values, (list, tuple)) or hasattr(values, "tolist") else [values]
+        for name, values in grid.items()
+    }

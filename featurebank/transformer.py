@@ -16,8 +16,8 @@ from sklearn.utils import Tags
 from featurebank import images, sources, storage
 from featurebank.bank import Bank
 from featurebank.errors import ImageError
-from featurebank.extraction import Ask, ask
 from featurebank.features import as_keys, to_stored
+from featurebank.request import Ask, ask
 from featurebank.spec import FeatureSpec
 
 

@@ -47,7 +47,7 @@ class SelectDimensions(TransformerMixin, BaseEstimator):
         """
         X = validate_data(self, X, dtype=(np.float64, np.float32))
         wanted = np.arange(X.shape[1]) if self.dimensions is None else np.asarray(self.dimensions, np.int64)
-        if wanted.size and not (0 <= wanted.min() and wanted.max() < X.shape[1]):
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= X.shape[1]):
             raise ValueError(f"dimensions {wanted.min()}..{wanted.max()} of {X.shape[1]}; expected 0..{X.shape[1] - 1}")
         self.dimensions_ = wanted
         return self

@@ -213,11 +213,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
     if not path.is_file():
         raise WeightsError(f"no checkpoint at {str(path)!r}; expected a {', '.join(CHECKPOINT_SUFFIXES)} file")
+    state: Any
     try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # many kinds, from a truncated zip to a refused pickle
         raise WeightsError(f"{str(path)!r} is no file of plain tensors: {one_line(error)[:160]}") from error
     for wrapper in _WRAPPERS:

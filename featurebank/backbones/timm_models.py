@@ -59,15 +59,16 @@ def build(name: str, state: Mapping[str, Any], size: int | None) -> Any:
 
 def describe(name: str) -> dict[str, Any]:
     """Return parameters, input size, licence and presence of a model's default weights."""
-    import timm
     import torch
     from huggingface_hub import try_to_load_from_cache
 
     with torch.device("meta"):
-        model = timm.create_model(name.removeprefix(PREFIX))
+        model = timm_model(name.removeprefix(PREFIX))
     config = model.pretrained_cfg
     hub_id = config.get("hf_hub_id")
-    cached = [try_to_load_from_cache(hub_id, file) for file in ("model.safetensors", "pytorch_model.bin")] if hub_id else []
+    cached = (
+        [try_to_load_from_cache(hub_id, file) for file in ("model.safetensors", "pytorch_model.bin")] if hub_id else []
+    )
     return {
         "name": name,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -1,0 +1,226 @@
+"""The ledger of one extraction: what became of each sample of a source, and the sample rows that say so."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from featurebank import samples
+from featurebank.bank import Bank, newest_stamp
+from featurebank.features import as_keys
+from featurebank.samples import FAILED, GONE, NO_DIGEST, OK, SampleTable
+from featurebank.sources import Source
+from featurebank.spec import FeatureSpec
+
+
+@dataclass
+class ExtractReport:
+    """What one run of `extract` did.
+
+    Attributes
+    ----------
+    samples, embedded, reused, failed : int
+        ``samples == embedded + reused + failed``; `embedded` went through the network, or share their content
+        with one that did in this run.
+    gone : int
+        Samples marked gone because the whole source no longer has them.
+    failures : list of dict
+        ``path`` and ``error`` of each unreadable image.
+    ignored : dict of str to int
+        Files left out because their suffix is not that of an image, by suffix.
+    feature_sets : list of dict
+        Name, fingerprint, rows, shape and dtype of each feature set asked for.
+    seconds : float
+        Wall time of the run.
+    """
+
+    samples: int = 0
+    embedded: int = 0
+    reused: int = 0
+    failed: int = 0
+    gone: int = 0
+    failures: list[dict[str, str]] = field(default_factory=list)
+    ignored: dict[str, int] = field(default_factory=dict)
+    feature_sets: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def images_per_second(self) -> float:
+        """Embedded images a second of wall time."""
+        return self.embedded / self.seconds if self.seconds else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields that ``featurebank extract --json`` prints."""
+        return {**self.__dict__, "images_per_second": self.images_per_second}
+
+
+class Ledger:
+    """What one run knows: the source, the sample table before it, and what became of each sample.
+
+    Parameters
+    ----------
+    source : Source
+        The samples to settle.
+    bank : Bank
+        Where their rows go.
+    specs : sequence of FeatureSpec
+        The feature sets that a settled sample has a row in.
+    verify : bool
+        Whether unchanged files are read again.
+    """
+
+    def __init__(self, source: Source, bank: Bank, specs: Sequence[FeatureSpec], verify: bool):
+        self.source = source
+        self.bank = bank
+        self.verify = verify
+        count = len(source.paths)
+        self.table = bank.table
+        positions = self.table.positions()
+        self.before = np.array([positions.get((source.name, path), -1) for path in source.paths], np.int64)
+        self.digests: list[bytes] = [NO_DIGEST] * count
+        self.errors: list[str] = [""] * count
+        self.done = np.zeros(count, bool)
+        self.embedded = np.zeros(count, bool)
+        self.committed = np.zeros(count, bool)
+        self.origins = samples.origins(source.columns)
+        self.specs = list(specs)
+        self._sets = [bank.feature_set_of(spec) for spec in specs]
+
+    def lacking(self, digest: bytes) -> tuple[FeatureSpec, ...]:
+        """Return the feature sets asked for that have no row of a content."""
+        key = as_keys([digest])
+        return tuple(spec for spec, each in zip(self.specs, self._sets, strict=True) if each.find(key)[0] < 0)
+
+    def pending(self) -> list[int]:
+        """Return the samples to read; those whose file is unchanged and embedded are settled here."""
+        rows = self.table.rows
+        known = np.flatnonzero(self.before >= 0)
+        old = rows.iloc[self.before[known]]
+        same = (old["size"].to_numpy() == self.source.sizes[known]) & (
+            old["mtime_ns"].to_numpy() == self.source.mtimes[known]
+        )
+        same &= (self.source.get_image is None) and not self.verify
+        keys = as_keys(old["digest"])
+        present = np.logical_and.reduce([each.find(keys) >= 0 for each in self._sets])
+        for position, keep, here, digest, error in zip(known, same, present, old["digest"], old["error"], strict=True):
+            undecodable = error and digest != NO_DIGEST  # a file that could not even be read is tried again
+            if keep and (undecodable or (here and not error)):
+                self.settle(position, digest, error)
+        return [int(position) for position in np.flatnonzero(~self.done)]
+
+    def settle(self, position: int | np.integer[Any], digest: bytes, error: str, *, embedded: bool = False) -> None:
+        """Record what became of a sample."""
+        self.digests[position], self.errors[position] = digest, error
+        self.done[position], self.embedded[position] = True, embedded
+
+    def updates(self) -> tuple[SampleTable, int]:
+        """Return the rows that differ from the bank's table as it is now, and that table's newest stamp."""
+        table = self.bank.table
+        positions = table.positions()
+        which = np.flatnonzero(self.done & ~self.committed)
+        before = np.array([positions.get((self.source.name, self.source.paths[i]), -1) for i in which], np.int64)
+        old = table.take(np.maximum(before, 0)) if len(table) else None
+        fresh = self._rows(which)
+        columns = self.source.columns.iloc[which].reset_index(drop=True)
+        changed = np.ones(len(which), bool)
+        if old is not None:
+            same_origin = (before >= 0) & (old.rows["origin"].to_numpy() == self.origins[which])
+            columns = _merge_columns(old.columns, columns, before >= 0, same_origin)
+            changed = (before < 0) | _row_differs(old.rows, fresh)
+        return SampleTable(fresh, columns).take(changed), newest_stamp(table)
+
+    def _rows(self, which: NDArray[np.int64]) -> pd.DataFrame:
+        errors = [self.errors[i] for i in which]
+        return samples.make_table(
+            {
+                "source": [self.source.name] * len(which),
+                "root": [self.source.root] * len(which),
+                "path": [self.source.paths[i] for i in which],
+                "digest": [self.digests[i] for i in which],
+                "size": self.source.sizes[which].tolist(),
+                "mtime_ns": self.source.mtimes[which].tolist(),
+                "status": [FAILED if error else OK for error in errors],
+                "error": errors,
+                "origin": self.origins[which].tolist(),
+                "stamp": [0] * len(which),
+            },
+            pd.DataFrame(index=range(len(which))),
+        ).rows
+
+    def commit_samples(self) -> None:
+        """Write what became of the samples so far, under the bank's lock."""
+        with self.bank.locked():
+            table, newest = self.updates()
+            self.bank.add_samples(table, newest=newest)
+            self.committed |= self.done
+
+    def finish(self) -> None:
+        """Write the last rows, and mark what is gone from a source that was listed whole."""
+        self.commit_samples()
+        if self.gone.any():
+            with self.bank.locked():
+                table = self.bank.table
+                mask = self._gone_in(table)
+                gone = table.take(mask)
+                rows = gone.rows.assign(status=np.uint8(GONE))
+                self.bank.add_samples(SampleTable(rows, gone.columns), newest=newest_stamp(table))
+
+    @property
+    def gone(self) -> NDArray[np.bool_]:
+        """Rows of the table before this run that the whole source no longer has, shape (rows,)."""
+        return self._gone_in(self.table)
+
+    def _gone_in(self, table: SampleTable) -> NDArray[np.bool_]:
+        if not self.source.whole:
+            return np.zeros(len(table), bool)
+        here = set(self.source.paths)
+        rows = table.rows
+        return np.array(
+            [
+                source == self.source.name and path not in here and status != GONE
+                for source, path, status in zip(rows["source"], rows["path"], rows["status"], strict=True)
+            ],
+            bool,
+        )
+
+    def report(self) -> ExtractReport:
+        """Count what became of the samples."""
+        failures = [
+            {"path": os.fsdecode(path), "error": error}
+            for path, error in zip(self.source.paths, self.errors, strict=True)
+            if error
+        ]
+        embedded, failed, count = int(self.embedded.sum()), len(failures), len(self.source.paths)
+        return ExtractReport(
+            samples=count,
+            embedded=embedded,
+            reused=count - embedded - failed,
+            failed=failed,
+            gone=int(self.gone.sum()),
+            failures=failures,
+            ignored=self.source.ignored,
+        )
+
+
+def _merge_columns(
+    old: pd.DataFrame, new: pd.DataFrame, known: NDArray[np.bool_], same_origin: NDArray[np.bool_]
+) -> pd.DataFrame:
+    """Lay the source's columns over the bank's, except where the source said the same before (a label corrected
+    since then stays corrected)."""
+    kept = pd.DataFrame({name: old[name].where(known) for name in old.columns}, index=old.index)
+    given = new.copy()
+    for name in given.columns:
+        if name in kept:
+            given[name] = given[name].mask(same_origin & kept[name].notna().to_numpy())
+    return samples.overlay(kept, given)
+
+
+def _row_differs(old: pd.DataFrame, new: pd.DataFrame) -> NDArray[np.bool_]:
+    names = [name for name in samples.FIELDS if name != "stamp"]
+    return np.logical_or.reduce([old[name].to_numpy() != new[name].to_numpy() for name in names])

@@ -1,0 +1,91 @@
+"""Requests: what the user asked for, and the feature specs it leads to, without loading torch where that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from featurebank.backbones import as_backbone, backbone_request
+from featurebank.errors import BankError
+from featurebank.spec import FeatureSpec
+
+if TYPE_CHECKING:
+    from featurebank.backbones import Backbone
+    from featurebank.bank import Bank
+
+STORES = ("float16", "float32")
+
+
+@dataclass
+class Ask:
+    """A backbone and layers that are asked for; the backbone is loaded only when it is needed.
+
+    Parameters
+    ----------
+    backbone : str, Backbone or torch.nn.Module
+    layers : list of str
+    weights : str
+    size : int or None
+    store : str
+    """
+
+    backbone: Any
+    layers: list[str]
+    weights: str
+    size: int | None
+    store: str
+    _loaded: Backbone | None = None
+
+    def load(self) -> Backbone:
+        """Return the backbone, loading it the first time."""
+        if self._loaded is None:
+            self._loaded = as_backbone(self.backbone, self.weights, self.size)
+        return self._loaded
+
+    def specs(self, bank: Bank) -> list[FeatureSpec]:
+        """Return the feature spec of each layer, from the bank's earlier requests where it has them."""
+        known = [self._known(bank, layer) for layer in self.layers]
+        specs = [
+            spec or self.load().spec(layer, store=self.store) for spec, layer in zip(known, self.layers, strict=True)
+        ]
+        return list(dict.fromkeys(specs))
+
+    def register(self, bank: Bank) -> None:
+        """Make the feature sets' folders and keep the requests beside them."""
+        for layer in self.layers:
+            if self._known(bank, layer) is None:
+                bank.add_spec(self.load().spec(layer, store=self.store), self._request(layer))
+
+    def _known(self, bank: Bank, layer: str) -> FeatureSpec | None:
+        request = self._request(layer)
+        return None if request is None else bank.find_spec(request)
+
+    def _request(self, layer: str) -> dict[str, Any] | None:
+        if not isinstance(self.backbone, str):
+            return None
+        request = backbone_request(self.backbone, self.weights, self.size)
+        return {**request, "layer": layer, "store": self.store, "views": "none", "precision": "fp32"}
+
+
+def ask(
+    backbone: Any,
+    layers: str | Sequence[str],
+    *,
+    weights: str = "DEFAULT",
+    size: int | None = None,
+    store: str = "float16",
+) -> Ask:
+    """Check what is asked for and return it.
+
+    Raises
+    ------
+    BankError
+        When there is no layer, or `store` is unknown.
+    """
+    names = [layers] if isinstance(layers, str) else list(layers)
+    if not names:
+        raise BankError("no layer is asked for; expected at least one, e.g. penultimate")
+    if store not in STORES:
+        raise BankError(f"store {store!r}; expected one of {', '.join(STORES)}")
+    return Ask(backbone, names, weights, size, store)
