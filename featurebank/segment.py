@@ -236,7 +236,7 @@ def _datasets(path: Path, group: h5py.Group, prefix: str = "") -> Iterator[tuple
         member = group[raw]
         if isinstance(member, h5py.Dataset):
             yield name, member
-        elif isinstance(member, h5py.Group) and name.count("/") < 2 and not member.attrs:
+        elif isinstance(member, h5py.Group) and name.count("/") < 2 and len(member) and not member.attrs:
             yield from _datasets(path, member, name + "/")
         else:
             raise corrupt(path, f"{name!r} is neither an array nor a group of arrays")

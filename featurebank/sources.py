@@ -264,7 +264,7 @@ def read_table(path: Path) -> pd.DataFrame:
             text = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
             table = samples.parse_text(text.astype(object))
         else:
-            table = samples.tidy(pd.read_parquet(path))
+            table = samples.tidy(pd.read_parquet(path, dtype_backend="numpy_nullable"))
     except (OSError, ValueError, ImportError, LookupError) as error:
         raise SourceError(f"{str(path)!r} cannot be read as a table: {one_line(error)}") from error
     if table.empty:

@@ -1,0 +1,124 @@
+"""The rules of the house: imports point one way, only storage writes, importing is light, names are exported."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import featurebank
+
+ROOT = Path(featurebank.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+LEVELS = [
+    {"_version", "errors", "spec", "storage", "allowed"},
+    {"images", "sources", "layers", "segment", "transforms", "topmodels", "scores", "folds", "samples", "features"},
+    {"backbones", "engine", "bank"},
+    {"request", "ledger", "extraction", "transformer", "search", "predictor", "fitting"},
+    {"demo"},
+]
+LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
+WITHOUT_TORCH = {"bank", "search", "fitting", "sources", "samples", "features", "segment", "ledger", "request"}
+
+
+def module_of(file: Path) -> str:
+    return file.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(file: Path, nested: bool = True) -> set[str]:
+    """Return the modules that a file imports, as dotted names; only those at the top with nested=False."""
+    tree = ast.parse(file.read_text())
+    if not nested:
+        tree = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "featurebank":
+            found |= {f"featurebank.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_point_one_way(file):
+    own = module_of(file)
+    if own == "__init__":
+        return
+    used = {name.split(".")[1] for name in imports(file) if name.startswith("featurebank.")}
+    assert {name for name in used if LEVEL[name] > LEVEL[own]} == set()
+
+
+def test_every_module_has_its_place():
+    assert {module_of(file) for file in FILES} - {"__init__"} == set(LEVEL)
+
+
+def test_the_library_never_imports_click_or_its_command_line():
+    for file in FILES:
+        assert not {name for name in imports(file) if name.split(".")[0] in ("click", "featurebank_cli", "cli")}, file
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_TORCH))
+def test_these_modules_load_without_torch(name):
+    code = f"import sys, featurebank.{name}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_importing_featurebank_is_light():
+    code = "import sys, featurebank; assert not {'torch', 'sklearn', 'pandas', 'numpy', 'h5py'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+WRITERS = {"write_text", "write_bytes", "touch", "mkdir", "rename", "replace", "unlink", "rmdir", "to_parquet", "savefig"}
+
+
+def writes(node: ast.AST) -> bool:
+    """Say whether a call opens, makes, renames or removes a file."""
+    if not isinstance(node, ast.Call):
+        return False
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    owner = getattr(getattr(node.func, "value", None), "id", "")
+    if name in ("open", "File", "ZipFile"):
+        modes = [arg.value for arg in node.args[1:2] if isinstance(arg, ast.Constant)]
+        modes += [word.value.value for word in node.keywords if word.arg == "mode"]
+        in_memory = getattr(node.args[0], "id", "") == "buffer"
+        return not in_memory and any(set("wax+") & set(str(mode)) for mode in modes)
+    if name == "replace":  # text, dataclasses and DataFrames have a replace of their own
+        return owner == "os"
+    if name == "rename":
+        return owner == "os"
+    return name in WRITERS
+
+
+def test_the_writing_detector_detects():
+    code = "open('a', 'w'); Path('a').write_text(''); os.replace('a', 'b'); h5py.File('a', 'r+'); open('a', mode='xb')"
+    assert [writes(statement.value) for statement in ast.parse(code).body] == [True] * 5
+    assert not writes(ast.parse("open('a')").body[0].value)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_nothing_but_storage_writes(file):
+    if file.name == "storage.py":
+        return
+    calls = [ast.unparse(node) for node in ast.walk(ast.parse(file.read_text())) if writes(node)]
+    assert calls == []
+
+
+def test_nothing_loads_a_pickle():
+    banned = ("pickle.load", "joblib.load", "weights_only=False", "torch.hub.load(", "eval(", "exec(")
+    for file in [*FILES, *Path(__file__).parents[1].glob("cli/*.py")]:
+        text = file.read_text().replace(".eval()", "").replace("model.eval(", "")
+        assert not [word for word in banned if word in text], file
+
+
+def test_public_names_exist_and_are_listed():
+    assert set(featurebank.__all__) == set(dir(featurebank))
+    for name in featurebank.__all__:
+        assert getattr(featurebank, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = featurebank.nothing

@@ -1,0 +1,240 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from featurebank import Bank, samples
+from featurebank.bank import newest_stamp
+from featurebank.errors import BankError, ColumnError, CorruptError, FeatureSetError
+from featurebank.spec import FeatureSpec
+
+SPEC = FeatureSpec("net", "", "0" * 64, "penultimate", "vector", 0, "none", {"crop": [4, 4]}, 1, "none", "fp32", "float16")
+MAPS = FeatureSpec("net", "", "0" * 64, "layer3", "NCHW", 0, "none", {"crop": [4, 4]}, 1, "none", "fp32", "float32")
+
+
+def digest(number: int) -> bytes:
+    return bytes([number]) * 32
+
+
+def rows(paths, digests, status=samples.OK, source="/photos", columns=None):
+    n = len(paths)
+    fields = {
+        "source": [source] * n,
+        "root": [source] * n,
+        "path": [path.encode() for path in paths],
+        "digest": digests,
+        "size": [1] * n,
+        "mtime_ns": [1] * n,
+        "status": [status] * n,
+        "error": ["broken" if status == samples.FAILED else ""] * n,
+        "origin": [0] * n,
+        "stamp": [0] * n,
+    }
+    return samples.make_table(fields, samples.tidy(pd.DataFrame(columns or {}, index=range(n))))
+
+
+@pytest.fixture
+def bank(tmp_path):
+    """Four samples, b.jpg and d.jpg of the same content; two feature sets, rows over two segments."""
+    bank = Bank.create(tmp_path / "a.bank")
+    bank.add_spec(SPEC)
+    bank.add_features(SPEC, [digest(3), digest(1)], np.array([[[3, 3.5]], [[1, 1.5]]], np.float32))
+    bank.add_features(SPEC, [digest(2)], np.array([[[2, 2.5]]], np.float32))
+    bank.add_spec(MAPS)
+    maps = np.arange(3 * 2 * 4, dtype=np.float32).reshape(3, 2, 1, 2, 2)  # (rows, views, c, h, w)
+    bank.add_features(MAPS, [digest(1), digest(2), digest(3)], maps)
+    table = rows(
+        ["c.jpg", "a.jpg", "b.jpg", "d.jpg"],
+        [digest(3), digest(1), digest(2), digest(2)],
+        columns={"label": ["y", "x", "y", None], "weight": [3.0, 1.0, 2.0, 2.0], "n": pd.array([7, None, 9, 9], dtype="Int64")},
+    )
+    bank.add_samples(table, newest=0)
+    return bank
+
+
+def test_a_new_bank_is_empty_and_says_what_it_is(tmp_path):
+    bank = Bank.create(tmp_path / "a.bank")
+    assert (bank.path / "bank.json").read_text().startswith('{\n  "format": "featurebank",\n  "version": 1')
+    assert bank.info()["samples"] == {"ok": 0, "failed": 0, "gone": 0}
+    assert bank.verify() == []
+    assert len(Bank.create(tmp_path / "a.bank").samples) == 0
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_text("")])
+def test_opening_what_is_no_bank_is_an_error(tmp_path, make):
+    make(tmp_path / "a.bank")
+    with pytest.raises(BankError, match="expected a folder made by"):
+        Bank(tmp_path / "a.bank")
+
+
+def test_a_folder_with_other_things_is_not_made_a_bank(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(BankError, match="is no bank; name a new folder"):
+        Bank.create(tmp_path)
+
+
+def test_a_newer_bank_says_upgrade(bank):
+    file = bank.path / "bank.json"
+    file.write_text(file.read_text().replace('"version": 1', '"version": 9'))
+    with pytest.raises(BankError, match="version 9; this reads 1: upgrade"):
+        Bank(bank.path)
+
+
+def test_load_sorts_rows_by_path_however_they_were_written(bank):
+    X, paths = bank.load("net/penultimate", return_paths=True)
+    assert paths == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+    assert X.dtype == np.float32
+    np.testing.assert_array_equal(X, [[1, 1.5], [2, 2.5], [3, 3.5], [2, 2.5]])
+
+
+def test_load_with_a_target_leaves_out_the_unlabelled(bank):
+    X, y, weight, groups, paths = bank.load(
+        "net/penultimate", "label", sample_weight="weight", groups="label", return_paths=True
+    )
+    assert (y.tolist(), weight.tolist(), groups.tolist()) == (["x", "y", "y"], [1, 2, 3], ["x", "y", "y"])
+    assert paths == ["a.jpg", "b.jpg", "c.jpg"]
+    assert X.shape == (3, 2)
+    assert bank.classes("label").tolist() == ["x", "y"]
+
+
+def test_targets_keep_their_kind(bank):
+    assert bank.load("net/penultimate", "n")[1].dtype == np.int64
+    assert bank.load("net/penultimate", "weight")[1].dtype == np.float64
+
+
+def test_paths_select_and_order(bank):
+    X, paths = bank.load("net/penultimate", paths=["c.jpg", "a.jpg"], return_paths=True)
+    assert paths == ["c.jpg", "a.jpg"]
+    np.testing.assert_array_equal(X[:, 0], [3, 1])
+    with pytest.raises(BankError, match=r"'z.jpg' is not in the bank"):
+        bank.load("net/penultimate", paths=["z.jpg"])
+
+
+def test_views_are_averaged_taken_first_or_all(bank):
+    name = "net/layer3:none"
+    everything = bank.load(name, views="all")
+    assert everything.shape == (4, 2, 4)
+    np.testing.assert_array_equal(everything[0], [[0, 1, 2, 3], [4, 5, 6, 7]])
+    np.testing.assert_array_equal(bank.load(name, views="first")[0], [0, 1, 2, 3])
+    np.testing.assert_array_equal(bank.load(name)[0], [2, 3, 4, 5])
+    with pytest.raises(BankError, match="expected one of mean, first, all"):
+        bank.load(name, views="last")
+
+
+def test_several_names_concatenate_and_blocks_say_where(bank):
+    names = ["net/layer3:none", "net/penultimate"]
+    assert bank.blocks(names) == {"net/layer3:none": slice(0, 4), "net/penultimate": slice(4, 6)}
+    X = bank.load(names)
+    np.testing.assert_array_equal(X[:, 4:], bank.load("net/penultimate"))
+
+
+def test_unknown_names_say_what_there_is(bank):
+    with pytest.raises(FeatureSetError, match=r"no feature set 'net/layer9'.*net/layer3:none, net/penultimate"):
+        bank.load("net/layer9")
+    with pytest.raises(ColumnError, match=r"no column 'species'; it has 'label', 'weight', 'n'"):
+        bank.load("net/penultimate", "species")
+
+
+def test_two_sets_of_one_name_are_told_apart_by_their_fingerprint(bank):
+    other = FeatureSpec(**{**SPEC.to_dict(), "weights": "1" * 64})
+    bank.add_spec(other)
+    bank.add_features(other, [digest(i) for i in (1, 2, 3)], np.zeros((3, 1, 2), np.float32))
+    with pytest.raises(FeatureSetError, match="fits 2 feature sets; add one of @"):
+        bank.load("net/penultimate")
+    assert not bank.load(f"net/penultimate@{other.fingerprint[:8]}").any()
+
+
+def test_a_sample_without_a_row_is_an_error_not_a_lost_row(bank):
+    bank.add_samples(rows(["e.jpg"], [digest(9)]), newest=newest_stamp(bank.table))
+    with pytest.raises(BankError, match="1 of 5 samples have no row in 'net/penultimate': run extract again"):
+        bank.load("net/penultimate")
+
+
+def test_failed_and_gone_samples_are_left_out_of_loads(bank):
+    bank.add_samples(rows(["a.jpg"], [digest(1)], samples.GONE), newest=newest_stamp(bank.table))
+    bank.add_samples(rows(["b.jpg"], [digest(2)], samples.FAILED), newest=newest_stamp(bank.table))
+    assert bank.load("net/penultimate", return_paths=True)[1] == ["c.jpg", "d.jpg"]
+    assert bank.samples["status"].tolist() == ["gone", "failed", "ok", "ok"]
+    assert bank.samples["error"].tolist() == ["", "broken", "", ""]
+
+
+def test_rows_written_twice_load_once(bank):
+    bank.add_features(SPEC, [digest(1), digest(2)], np.array([[[1, 1.5]], [[2, 2.5]]], np.float32))
+    assert bank.feature_set("net/penultimate").rows == 3
+    assert bank.load("net/penultimate").shape == (4, 2)
+
+
+def test_missing_are_the_digests_without_a_row(bank):
+    assert bank.missing(SPEC, [digest(1), digest(7), digest(7)]) == {digest(7)}
+    assert bank.missing(SPEC, []) == set()
+
+
+def test_float16_that_cannot_hold_a_value_names_the_remedy(bank):
+    with pytest.raises(BankError, match="70000, more than float16 holds .* use --store float32"):
+        bank.add_features(SPEC, [digest(4)], np.array([[[70000, 0]]], np.float32))
+    with pytest.raises(BankError, match="not finite"):
+        bank.add_features(MAPS, [digest(4)], np.full((1, 2, 1, 2, 2), np.nan, np.float32))
+
+
+def test_label_attaches_corrects_and_keeps_the_rest(bank):
+    frame = pd.DataFrame({"path": ["d.jpg", "a.jpg"], "label": ["x", None], "site": ["north", "south"]})
+    assert bank.label(frame) == 2
+    columns = bank.samples.set_index("path")
+    assert columns["label"].tolist() == ["x", "y", "y", "x"]
+    assert columns.loc["d.jpg", "site"] == "north"
+    assert columns["weight"].tolist() == [1, 2, 3, 2]
+    assert bank.label(frame) == 0
+    assert len(list(bank.path.glob("samples/*.h5"))) == 2
+
+
+def test_a_label_for_an_unknown_path_writes_nothing(bank):
+    before = sorted(bank.path.rglob("*.h5"))
+    with pytest.raises(BankError, match=r"'z.jpg' is not in the bank"):
+        bank.label(pd.DataFrame({"path": ["a.jpg", "z.jpg"], "label": ["y", "y"]}))
+    assert sorted(bank.path.rglob("*.h5")) == before
+
+
+def test_a_user_column_may_carry_one_of_our_names(bank):
+    bank.label(pd.DataFrame({"path": ["a.jpg"], "size": ["huge"]}))
+    assert bank.samples.loc[0, ["size", "size_"]].tolist() == [1, "huge"]
+    assert bank.classes("size").tolist() == ["huge"]
+
+
+@pytest.mark.parametrize("weights", [[-1.0, 1, 1, 1], [0.0, 0, 0, 0], [np.inf, 1, 1, 1]])
+def test_impossible_sample_weights_are_refused(bank, weights):
+    bank.label(pd.DataFrame({"path": ["a.jpg", "b.jpg", "c.jpg", "d.jpg"], "w": weights}))
+    with pytest.raises(ColumnError, match="expected numbers from 0 up"):
+        bank.load("net/penultimate", sample_weight="w")
+
+
+def test_verify_names_the_damaged_file_and_load_refuses_it(bank):
+    file = sorted(bank.feature_folder(SPEC).glob("*.h5"))[0]
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    (problem,) = bank.verify()
+    assert problem["file"] == str(file)
+    assert "run extract again" in problem["problem"]
+    with pytest.raises(CorruptError, match=file.name):
+        bank.load("net/penultimate")
+
+
+def test_a_segment_of_another_feature_set_is_refused(bank):
+    file = next(bank.feature_folder(MAPS).glob("*.h5"))
+    file.rename(bank.feature_folder(SPEC) / file.name)
+    with pytest.raises(CorruptError):
+        bank.load("net/penultimate")
+    assert len(bank.verify()) == 1
+
+
+def test_a_changed_spec_is_refused(bank):
+    file = bank.feature_folder(SPEC) / "spec.json"
+    file.write_text(file.read_text().replace("fp32", "bf16"))
+    with pytest.raises(CorruptError, match="spec of another feature set"):
+        bank.load("net/penultimate")
+
+
+def test_requests_lead_back_to_their_spec(bank):
+    bank.add_spec(SPEC, {"backbone": "net", "weights": "DEFAULT"})
+    assert bank.find_spec({"backbone": "net", "weights": "DEFAULT"}) == SPEC
+    assert bank.find_spec({"backbone": "net", "weights": "OTHER"}) is None
+    assert bank.requests_of(SPEC) == [{"backbone": "net", "weights": "DEFAULT"}]

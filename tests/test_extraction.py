@@ -1,0 +1,320 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from featurebank import Bank, extract, extraction
+from featurebank.errors import BankError, DeviceError, ImageError, SourceError
+from featurebank.extraction import run_extraction
+from featurebank.features import as_keys
+from featurebank.request import ask
+from featurebank.sources import scan
+
+NET = {"backbone": "resnet18", "weights": "random:0"}
+NAME = "resnet18/penultimate"
+
+
+def make_images(folder, count, seed=0, size=(40, 32)):
+    random = np.random.default_rng(seed)
+    for number in range(count):
+        path = folder / ("ab"[number % 2]) / f"{number:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 255, (*size, 3), "uint8")).save(path)
+    return folder
+
+
+def run(source, bank, layers="penultimate", **options):
+    return run_extraction(scan(source), Bank.create(bank), ask("resnet18", layers, weights="random:0"), **options)
+
+
+def segments(bank):
+    return sorted(bank.path.glob("features/*/*.h5"))
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return make_images(tmp_path / "photos", 12)
+
+
+def test_a_second_run_embeds_nothing_and_ten_more_images_embed_ten(photos, tmp_path):
+    first = run(photos, tmp_path / "a.bank")
+    assert (first.samples, first.embedded, first.reused, first.failed) == (12, 12, 0, 0)
+    second = run(photos, tmp_path / "a.bank")
+    assert (second.samples, second.embedded, second.reused) == (12, 0, 12)
+    make_images(tmp_path / "more", 10, seed=1)
+    (tmp_path / "more").rename(photos / "c")
+    third = run(photos, tmp_path / "a.bank")
+    assert (third.samples, third.embedded, third.reused) == (22, 10, 12)
+    assert Bank(tmp_path / "a.bank").load(NAME).shape == (22, 512)
+
+
+def test_a_run_with_nothing_missing_loads_no_torch_and_writes_nothing(photos, tmp_path):
+    run(photos, tmp_path / "a.bank")
+    before = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "a.bank").rglob("*") if path.is_file())
+    code = (
+        "import sys; from featurebank import extract\n"
+        f"extract({str(photos)!r}, {str(tmp_path / 'a.bank')!r}, backbone='resnet18', weights='random:0')\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert before == sorted((p, p.stat().st_mtime_ns) for p in (tmp_path / "a.bank").rglob("*") if p.is_file())
+
+
+def test_identical_content_is_embedded_once_and_kept_as_two_samples(photos, tmp_path):
+    (photos / "copy.png").write_bytes((photos / "a" / "000.png").read_bytes())
+    report = run(photos, tmp_path / "a.bank")
+    bank = Bank(tmp_path / "a.bank")
+    assert (report.samples, report.embedded) == (13, 13)
+    assert bank.feature_set(NAME).rows == 12
+    X, paths = bank.load(NAME, return_paths=True)
+    np.testing.assert_array_equal(X[paths.index("copy.png")], X[paths.index("a/000.png")])
+
+
+def test_a_renamed_image_costs_nothing_and_the_old_path_is_gone(photos, tmp_path):
+    run(photos, tmp_path / "a.bank")
+    (photos / "a" / "000.png").rename(photos / "b" / "new.png")
+    report = run(photos, tmp_path / "a.bank")
+    assert (report.embedded, report.reused, report.gone) == (0, 12, 1)
+    samples = Bank(tmp_path / "a.bank").samples.set_index("path")
+    assert samples.loc["a/000.png", "status"] == "gone"
+    assert samples.loc["b/new.png", "label"] == "b"
+    again = run(photos, tmp_path / "a.bank")
+    assert again.gone == 0
+    (photos / "b" / "new.png").rename(photos / "a" / "000.png")
+    assert run(photos, tmp_path / "a.bank").gone == 1
+    assert Bank(tmp_path / "a.bank").samples.set_index("path").loc["a/000.png", "status"] == "ok"
+
+
+def test_an_edited_image_is_embedded_again(photos, tmp_path):
+    run(photos, tmp_path / "a.bank")
+    old = Bank(tmp_path / "a.bank").load(NAME, paths=["a/000.png"])
+    Image.new("RGB", (40, 40), "red").save(photos / "a" / "000.png")
+    assert run(photos, tmp_path / "a.bank").embedded == 1
+    assert np.abs(Bank(tmp_path / "a.bank").load(NAME, paths=["a/000.png"]) - old).max() > 0.01
+
+
+def test_a_file_changed_behind_its_stat_is_seen_by_verify_only(photos, tmp_path):
+    run(photos, tmp_path / "a.bank")
+    file = photos / "a" / "000.png"
+    status, data = file.stat(), bytearray(file.read_bytes())
+    Image.new("RGB", (8, 8), "blue").save(file)
+    file.write_bytes(file.read_bytes().ljust(len(data), b"\0"))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert run(photos, tmp_path / "a.bank").embedded == 0
+    assert run(photos, tmp_path / "a.bank", verify=True).embedded == 1
+
+
+def test_a_new_layer_computes_just_that_layer_for_the_known_images(photos, tmp_path):
+    run(photos, tmp_path / "a.bank")
+    report = run(photos, tmp_path / "a.bank", ["penultimate", "layer2:max"])
+    bank = Bank(tmp_path / "a.bank")
+    assert report.embedded == 12
+    assert [(each["name"], each["rows"]) for each in report.feature_sets] == [(NAME, 12), ("resnet18/layer2:max", 12)]
+    assert len(segments(bank)) == 2
+
+
+def test_unreadable_images_are_listed_and_the_rest_go_on(photos, tmp_path):
+    (photos / "a" / "empty.jpg").write_bytes(b"")
+    (photos / "a" / "text.png").write_text("hello")
+    (photos / "a" / "cut.png").write_bytes((photos / "a" / "000.png").read_bytes()[:500])
+    with pytest.warns(UserWarning, match="3 of 15 images could not be read"):
+        bank = extract(photos, tmp_path / "a.bank", **NET)
+    failed = bank.samples.query("status == 'failed'").set_index("path")["error"]
+    assert failed["a/empty.jpg"] == "the file is empty"
+    assert failed["a/text.png"].startswith("not a readable image")
+    assert "cut.png" in failed.index[0]
+    assert bank.load(NAME).shape == (12, 512)
+    with pytest.raises(ImageError, match="3 of 15"):
+        extract(photos, tmp_path / "a.bank", strict=True, **NET)
+    Image.new("RGB", (9, 9)).save(photos / "a" / "empty.jpg")
+    assert run(photos, tmp_path / "a.bank").failed == 2
+
+
+def test_a_file_that_could_not_even_be_read_is_tried_again(photos, tmp_path):
+    link = photos / "a" / "later.png"
+    link.symlink_to(tmp_path / "target.png")
+    assert run(photos, tmp_path / "a.bank").failed == 1
+    Image.new("RGB", (9, 9)).save(tmp_path / "target.png")
+    report = run(photos, tmp_path / "a.bank")
+    assert (report.failed, report.embedded) == (0, 1)
+
+
+def test_an_emptied_or_missing_root_is_an_error_and_marks_nothing_gone(photos, tmp_path):
+    run(photos, tmp_path / "a.bank")
+    photos.rename(tmp_path / "moved")
+    with pytest.raises(SourceError, match="does not exist"):
+        run(photos, tmp_path / "a.bank")
+    photos.mkdir()
+    with pytest.raises(SourceError, match="no images in"):
+        run(photos, tmp_path / "a.bank")
+    assert Bank(tmp_path / "a.bank").info()["samples"]["gone"] == 0
+
+
+def test_root_rebinds_a_source_whose_files_moved(photos, tmp_path):
+    run(photos, tmp_path / "a.bank")
+    photos.rename(tmp_path / "moved")
+    source = scan(photos, root=tmp_path / "moved")
+    report = run_extraction(source, Bank(tmp_path / "a.bank"), ask("resnet18", "penultimate", weights="random:0"))
+    assert (report.embedded, report.reused, report.gone) == (0, 12, 0)
+    assert len(Bank(tmp_path / "a.bank").samples) == 12
+
+
+def test_a_partial_list_marks_nothing_gone(photos, tmp_path):
+    paths = sorted(photos.rglob("*.png"))
+    extract(paths, tmp_path / "a.bank", columns={"label": [p.parent.name for p in paths]}, **NET)
+    bank = extract(paths[:3], tmp_path / "a.bank", **NET)
+    assert bank.info()["samples"] == {"ok": 12, "failed": 0, "gone": 0}
+    assert bank.classes("label").tolist() == ["a", "b"]
+
+
+def test_labels_corrected_in_the_bank_survive_and_a_changed_manifest_wins(photos, tmp_path):
+    manifest = tmp_path / "photos.csv"
+    manifest.write_text("path,label,site\na/000.png,cat,1\nb/001.png,dog,2\n")
+
+    def extracted():
+        return extract(manifest, tmp_path / "a.bank", root=photos, **NET).samples.set_index("path")
+
+    assert extracted()["label"].tolist() == ["cat", "dog"]
+    import pandas as pd
+
+    Bank(tmp_path / "a.bank").label(pd.DataFrame({"path": ["a/000.png"], "label": ["lynx"]}))
+    assert extracted()["label"].tolist() == ["lynx", "dog"]
+    manifest.write_text("path,label,site\na/000.png,cat,1\nb/001.png,wolf,2\n")
+    assert extracted()["label"].tolist() == ["lynx", "wolf"]
+    manifest.write_text("path,label,site\na/000.png,tiger,1\nb/001.png,wolf,2\n")
+    assert extracted()["label"].tolist() == ["tiger", "wolf"]
+
+
+def test_images_in_memory_are_found_by_their_pixels(tmp_path):
+    pixels = list(np.random.default_rng(0).integers(0, 255, (4, 20, 20, 3), "uint8"))
+    ids = ["a", "b", "c", "d"]
+    extract(pixels, tmp_path / "a.bank", ids=ids, columns={"label": [0, 1, 0, 1]}, **NET)
+    bank = extract([Image.fromarray(each) for each in pixels], tmp_path / "a.bank", ids=ids, **NET)
+    assert len(segments(bank)) == 1
+    assert bank.load(NAME, "label")[1].tolist() == [0, 1, 0, 1]
+
+
+def test_rows_do_not_depend_on_batch_neighbours_bit_by_bit(photos, tmp_path):
+    whole = extract(photos, tmp_path / "a.bank", batch_size=8, **NET).load(NAME)
+    paths = sorted(photos.rglob("*.png"))
+    bank = Bank.create(tmp_path / "b.bank")
+    for path in reversed(paths):
+        extract([path], bank, batch_size=8, **NET)
+    one_by_one = bank.load(NAME)
+    np.testing.assert_array_equal(whole, one_by_one)
+
+
+def test_workers_and_batch_size_change_features_by_less_than_1e_5(photos, tmp_path):
+    a = extract(photos, tmp_path / "a.bank", batch_size=5, workers=1, store="float32", **NET).load(NAME)
+    b = extract(photos, tmp_path / "b.bank", batch_size=12, workers=4, store="float32", **NET).load(NAME)
+    assert (np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1)).max() < 1e-5
+
+
+def test_float16_differs_from_float32_by_its_rounding_only(photos, tmp_path):
+    a = extract(photos, tmp_path / "a.bank", store="float16", **NET).load(NAME)
+    b = extract(photos, tmp_path / "a.bank", store="float32", **NET)
+    (name,) = [each.name for each in b.feature_sets if each.spec.store == "float32"]
+    np.testing.assert_array_equal(a, b.load(name).astype(np.float16))
+
+
+def test_what_was_asked_for_and_cannot_be_had_is_an_error(photos, tmp_path):
+    with pytest.raises(BankError, match="store 'float64'; expected one of float16, float32"):
+        extract(photos, tmp_path / "a.bank", store="float64", **NET)
+    with pytest.raises(BankError, match="expected at least 1"):
+        extract(photos, tmp_path / "a.bank", batch_size=0, **NET)
+    with pytest.raises(DeviceError, match="expected one of auto, cpu, cuda, mps"):
+        extract(photos, tmp_path / "a.bank", device="tpu", **NET)
+
+
+def test_progress_reaches_the_end(photos, tmp_path):
+    steps = []
+    run(photos, tmp_path / "a.bank", progress=lambda done, total: steps.append((done, total)))
+    assert steps[-1] == (12, 12)
+    assert [done for done, _ in steps] == sorted(done for done, _ in steps)
+
+
+def test_an_interrupt_keeps_what_was_computed(photos, tmp_path):
+    def stop(done, total):
+        if done == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, tmp_path / "a.bank", batch_size=4, progress=stop)
+    assert Bank(tmp_path / "a.bank").feature_set(NAME).rows == 8
+    report = run(photos, tmp_path / "a.bank", batch_size=4)
+    assert (report.embedded, report.reused) == (4, 8)
+
+
+def test_a_segment_is_written_at_its_size_limit(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(extraction, "SEGMENT_ROWS", 4)
+    run(photos, tmp_path / "a.bank", batch_size=2)
+    bank = Bank(tmp_path / "a.bank")
+    assert [file.shape("digest")[0] for file in bank.feature_set(NAME).segments] == [4, 4, 4]
+
+
+KILLED = """
+import os, signal, sys
+from featurebank import extract, extraction
+extraction.SEGMENT_ROWS = 4
+def kill(done, total):
+    if done == {at}:
+        os.kill(os.getpid(), signal.SIGKILL)
+extract(sys.argv[1], sys.argv[2], backbone="resnet18", weights="random:0", batch_size=4, progress=kill)
+"""
+
+
+@pytest.mark.parametrize("at", [2, 7, 11])
+def test_a_killed_run_resumes_and_ends_with_the_same_features(photos, tmp_path, at):
+    killed = subprocess.run([sys.executable, "-c", KILLED.format(at=at), str(photos), str(tmp_path / "a.bank")])
+    assert killed.returncode == -signal.SIGKILL
+    kept = set(segments(Bank(tmp_path / "a.bank")))
+    assert len(kept) == at // 4
+    report = run(photos, tmp_path / "a.bank", batch_size=4)
+    assert report.embedded == 12 - 4 * len(kept)
+    bank = Bank(tmp_path / "a.bank")
+    assert kept <= set(segments(bank))
+    whole = extract(photos, tmp_path / "b.bank", batch_size=4, **NET)
+    digests = as_keys(whole.table.rows["digest"])
+    np.testing.assert_array_equal(bank.feature_set(NAME).read(digests), whole.feature_set(NAME).read(digests))
+    assert bank.verify() == []
+
+
+def test_two_processes_fill_one_bank_at_once(photos, tmp_path):
+    code = (
+        "import sys; from featurebank import extract\n"
+        "extract(sys.argv[1], sys.argv[2], backbone='resnet18', weights='random:0', batch_size=4)"
+    )
+    command = [sys.executable, "-c", code, str(photos), str(tmp_path / "a.bank")]
+    Bank.create(tmp_path / "a.bank")
+    processes = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    bank = Bank(tmp_path / "a.bank")
+    assert bank.load(NAME).shape == (12, 512)
+    assert bank.verify() == []
+
+
+def test_ctrl_c_on_the_command_line_says_how_to_go_on(tmp_path):
+    photos = make_images(tmp_path / "photos", 600)
+    command = [sys.executable, "-m", "featurebank_cli", "extract", str(photos), "--bank", str(tmp_path / "a.bank")]
+    process = subprocess.Popen([*command, "--backbone", "resnet18", "--weights", "random:0"], stderr=subprocess.PIPE)
+    while not list((tmp_path / "a.bank").glob("features/*/spec.json")):
+        assert process.poll() is None
+        time.sleep(0.1)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate()[1].decode()
+    assert process.returncode == 1, error
+    assert "interrupted; what was finished is kept" in error
+    assert "Traceback" not in error
+
+
+def test_no_warning_when_every_image_is_read(photos, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        extract(photos, tmp_path / "a.bank", **NET)
