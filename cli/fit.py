@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +66,12 @@ def print_candidates(report: dict[str, Any]) -> None:
         if key not in best or each["mean"] > best[key]["mean"]:
             best[key] = each
     ranked = sorted(best.items(), key=lambda item: -item[1]["mean"])
+    common = common_backbone(name for name, _ in best)
     rows = [
         [
-            short(name),
+            short(name).removeprefix(common),
             model,
-            ", ".join(
-                f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
-                for key, value in each["params"].items()
-            ),
+            ", ".join(f"{key}={_number(value)}" for key, value in each["params"].items()),
             percent(each["mean"]),
             f"{percent(each['ci95'][0])}..{percent(each['ci95'][1])}",
             f"{seconds[name, model]:.1f}",
@@ -81,9 +80,26 @@ def print_candidates(report: dict[str, Any]) -> None:
     ]
     title = (
         f"{report['scoring']}, {report['folds']}-fold, {report['n_samples']} samples, {len(report['classes'])} classes"
+        + (f", {common.rstrip('/')}" if common else "")
     )
     print_table(title, ["features", "model", "parameters", "mean %", "95 %", "s"], rows, right=(3, 4, 5))
     click.echo("The first row was selected among these, so its score is a little optimistic.")
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def common_backbone(names: Iterable[str]) -> str:
+    """Return ``BACKBONE/`` when all feature sets are of one backbone, else an empty text.
+
+    Examples
+    --------
+    >>> common_backbone(["resnet18/layer3+resnet18/layer4", "resnet18/penultimate"])
+    'resnet18/'
+    """
+    backbones = {part.rpartition("/")[0] for name in names for part in name.split("+")}
+    return f"{backbones.pop()}/" if len(backbones) == 1 else ""
 
 
 def short(name: str) -> str:
@@ -92,9 +108,7 @@ def short(name: str) -> str:
     Examples
     --------
     >>> short("resnet18/layer3+resnet18/penultimate")
-    'resnet18/layer3+penultimate'
+    'resnet18/layer3 + penultimate'
     """
-    parts = [part.rsplit("/", 1) for part in name.split("+")]
-    if len({part[0] for part in parts}) != 1:
-        return name
-    return f"{parts[0][0]}/" + "+".join(part[-1] for part in parts)
+    common = common_backbone([name])
+    return common + " + ".join(part.removeprefix(common) for part in name.split("+"))

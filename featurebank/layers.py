@@ -113,19 +113,24 @@ def _trace(model: nn.Module, images: Tensor) -> tuple[list[_Event], Any]:
     calls: Counter[str] = Counter()
 
     def watch(name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        def hook(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
             calls[name] += 1
-            first = _shadow(args[0]) if len(args) == 1 else None
-            events.append(_Event(name, calls[name], first, _shadow(output)))
+            events.append(_Event(name, calls[name], _shadow(_only(args, named)), _shadow(output)))
 
         return hook
 
     with ExitStack() as stack, torch.inference_mode():
         for name, module in model.named_modules():
             if name:
-                stack.callback(module.register_forward_hook(watch(name)).remove)
+                stack.callback(module.register_forward_hook(watch(name), with_kwargs=True).remove)
         output = model(images)
     return events, _shadow(output)
+
+
+def _only(args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """Return the argument of a call that has just one, by position or by name."""
+    values = (*args, *named.values())
+    return values[0] if len(values) == 1 else None
 
 
 def _shadow(value: Any) -> Any:
@@ -342,13 +347,13 @@ class Capture:
             if len(captured) == len(self.wanted):
                 raise _DeepestReachedError
 
-        def before(module: nn.Module, args: tuple[Any, ...]) -> None:
-            keep("before", True, args[0])
+        def before(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+            keep("before", True, _only(args, named))
 
         def after(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
             keep("after", False, output)
 
-        return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+        return [module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after)]
 
 
 def probe(model: nn.Module, input_size: tuple[int, int], classifier: str | None = None) -> dict[str, Layer]:

@@ -25,6 +25,8 @@ NO_DIGEST = bytes(32)
 FIELDS = ("source", "root", "path", "digest", "size", "mtime_ns", "status", "error", "origin", "stamp")
 _NUMBERS = {"size": "<i8", "mtime_ns": "<i8", "status": "|u1", "origin": "<u8", "stamp": "<u8"}
 _RANDOM_BITS = 12
+_INFERRED = {"boolean": "boolean", "integer": "Int64", "floating": "Float64", "mixed-integer-float": "Float64"}
+_MAX_INT = 2**63 - 1
 _KINDS = {"int": ("<i8", "Int64"), "float": ("<f8", "Float64"), "bool": ("|u1", "boolean")}
 
 
@@ -150,18 +152,31 @@ def tidy(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _tidy_column(name: str, column: pd.Series) -> pd.Series:
-    column = column.reset_index(drop=True)
+    column = _infer(column.reset_index(drop=True))
     for kind, test in (
         ("bool", pd.api.types.is_bool_dtype),
         ("int", pd.api.types.is_integer_dtype),
         ("float", pd.api.types.is_float_dtype),
     ):
-        if test(column.dtype) and not isinstance(column.dtype, pd.CategoricalDtype):
+        if test(column.dtype) and not isinstance(column.dtype, pd.CategoricalDtype) and not _overflows(column):
             return column.astype(_dtype(kind))
     values = [None if _missing(value) else value for value in column]
     if any(isinstance(value, (list, tuple, dict, set, np.ndarray)) for value in values):
         raise ColumnError(f"column {name!r} holds lists or other containers: give one value a cell")
     return pd.Series([None if value is None else _text(value) for value in values], dtype=object)
+
+
+def _infer(column: pd.Series) -> pd.Series:
+    """Give a column of objects that are all numbers, or all booleans, its dtype; gaps do not count."""
+    kind = _INFERRED.get(pd.api.types.infer_dtype(column, skipna=True)) if column.dtype == object else None
+    return column if kind is None or _overflows(column) else column.astype(kind)
+
+
+def _overflows(column: pd.Series) -> bool:
+    """Say whether whole numbers exceed 64 bits: text keeps all of their digits."""
+    given = column.dropna()
+    is_int = pd.api.types.infer_dtype(given) == "integer"
+    return bool(is_int and len(given) and (given.max() > _MAX_INT or given.min() < -_MAX_INT))
 
 
 def _missing(value: Any) -> bool:
@@ -187,7 +202,7 @@ def parse_text(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _parse_column(column: pd.Series) -> pd.Series:
-    cells = [None if value is None or value == "" else str(value) for value in column]
+    cells = [None if _missing(value) or value == "" else str(value) for value in column]
     given = [cell for cell in cells if cell is not None]
     for convert, keeps, dtype in ((int, _keeps_int, "Int64"), (float, _keeps_float, "Float64")):
         if given and all(keeps(cell) for cell in given):
@@ -204,14 +219,14 @@ def _keeps_int(cell: str) -> bool:
 
 def _keeps_float(cell: str) -> bool:
     digits = cell.strip().lstrip("+-")
-    if not digits[:1].isdigit() and digits[:1] != ".":  # words such as nan and inf stay text
-        return False
-    if digits[0] == "0" and digits[1:2].isdigit():
+    if not cell.isascii() or "_" in cell or (digits[:1] == "0" and digits[1:2].isdigit()):
         return False
     try:
-        return np.isfinite(float(cell)) and "_" not in cell
+        value = float(cell)
     except ValueError:
         return False
+    loses = digits.isdigit() and np.isfinite(value) and int(value) != int(cell)  # an id of 20 digits, its last ones
+    return bool(np.isfinite(value)) and not loses
 
 
 def origins(columns: pd.DataFrame) -> NDArray[np.uint64]:

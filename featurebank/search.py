@@ -298,7 +298,7 @@ class TopModelSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             )
         tests = np.concatenate([test for _, test in whole])
         values = np.concatenate(decisions).reshape(len(tests), -1)
-        return LogisticRegression(C=1e4, max_iter=1000).fit(
+        return LogisticRegression(max_iter=1000).fit(
             values, y[tests], sample_weight=None if weight is None else weight[tests]
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -128,6 +129,8 @@ def scan(
         return _scan_path(Path(source), root, path_column)
     if root is not None or path_column is not None:
         raise SourceError("root and path_column go with a folder or manifest, not with a list of images")
+    if isinstance(source, (pd.Series, pd.Index)):  # positions, not its index, count below
+        source = source.tolist()
     if not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
         raise SourceError(f"a {type(source).__name__} is no image source; expected a folder, a manifest or a list")
     if len(source) == 0:
@@ -180,11 +183,11 @@ def _walk(
             return
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as listing:
-            entries = list(listing)
+            entries = sorted(listing, key=lambda entry: entry.name)  # of two links to a folder, always the same wins
     except OSError as error:
         raise SourceError(f"{os.fsdecode(folder)!r} cannot be listed: {error.strerror}; make it readable") from error
     for entry in entries:
-        if _is_folder(entry):
+        if _is_folder(entry) and not entry.name.startswith(b"."):
             yield from _walk(entry.path, prefix + entry.name + b"/", ignored, seen)
         elif _is_image_name(entry.name):
             yield prefix + entry.name, *_stat(entry.path)
@@ -261,15 +264,23 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     try:
         if path.suffix.lower() == ".csv":
-            text = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
-            table = samples.parse_text(text.astype(object))
+            table = samples.parse_text(_read_csv(path))
         else:
             table = samples.tidy(pd.read_parquet(path, dtype_backend="numpy_nullable"))
-    except (OSError, ValueError, ImportError, LookupError) as error:
+    except (OSError, ValueError, ImportError, LookupError, pd.errors.ParserWarning) as error:
         raise SourceError(f"{str(path)!r} cannot be read as a table: {one_line(error)}") from error
     if table.empty:
         raise SourceError(f"{str(path)!r} has no rows; expected one a sample")
     return table
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Return a CSV's cells as text; a row with more cells than the header has names is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        return pd.read_csv(
+            path, dtype=object, keep_default_na=False, index_col=False, encoding_errors="surrogateescape"
+        )
 
 
 def _manifest_path(cell: Any, root: Path) -> tuple[bytes, str]:
@@ -322,7 +333,8 @@ def _scan_memory(items: Any, ids: Sequence[str] | None, columns: Any) -> Source:
         raise SourceError(f"{len(names)} ids for {len(items)} images; expected one distinct id each")
     given = _given_columns(columns, len(items))
     if is_dataset and "label" not in given and isinstance(items[0], (tuple, list)):
-        given["label"] = samples.tidy(pd.DataFrame({"label": _dataset_labels(items)}))["label"]
+        labels = pd.Series(_dataset_labels(items), dtype=object)  # text that is not UTF-8 fits no other dtype
+        given["label"] = samples.tidy(labels.to_frame("label"))["label"]
     return Source(
         name="memory" if not is_dataset else type(items).__name__,
         root="",
@@ -330,8 +342,17 @@ def _scan_memory(items: Any, ids: Sequence[str] | None, columns: Any) -> Source:
         sizes=np.zeros(len(items), np.int64),
         mtimes=np.zeros(len(items), np.int64),
         columns=given,
-        get_image=lambda position: as_image(items[position]),
+        get_image=lambda position: _item_image(items, position),
     )
+
+
+def _item_image(items: Any, position: int) -> Image.Image:
+    try:
+        return as_image(items[position])
+    except ImageError:
+        raise
+    except Exception as error:  # a lazily opened file, or the Dataset's own code: any kind
+        raise ImageError(f"cannot be read: {one_line(error)}") from error
 
 
 def as_image(item: Any) -> Image.Image:
@@ -348,7 +369,9 @@ def as_image(item: Any) -> Image.Image:
         return images.to_rgb(item)
     if hasattr(item, "detach"):  # a torch tensor: CxHxW to HxWxC
         array = item.detach().cpu().numpy()
-        return images.from_array(array.transpose(1, 2, 0).squeeze() if array.ndim == 3 else array)
+        if array.ndim == 3:
+            array = array[0] if len(array) == 1 else array.transpose(1, 2, 0)
+        return images.from_array(array)
     if isinstance(item, np.ndarray):
         return images.from_array(item)
     raise ImageError(f"a {type(item).__name__} is no image; expected a PIL image or a uint8 array")
@@ -365,7 +388,10 @@ def _dataset_labels(dataset: Any) -> list[Any]:
 
 
 def _given_columns(columns: Any, count: int) -> pd.DataFrame:
-    frame = samples.tidy(pd.DataFrame(columns if columns is not None else {}, index=None))
+    try:
+        frame = samples.tidy(pd.DataFrame(columns if columns is not None else {}))
+    except ValueError as error:
+        raise SourceError(f"columns do not make a table: {one_line(error)}; expected one value an image") from error
     if len(frame.columns) and len(frame) != count:
         raise SourceError(f"columns have {len(frame)} rows for {count} images; expected one row an image")
     return frame if len(frame.columns) else pd.DataFrame(index=range(count))

@@ -110,7 +110,7 @@ class Backbone:
         """Height and width of what the network sees."""
         if isinstance(self.preprocessing, Preprocessing):
             return self.preprocessing.crop
-        tensor = self.prepare(Image.new("RGB", (256, 256)))
+        tensor = self._tensor(Image.new("RGB", (256, 256)))
         return int(tensor.shape[-2]), int(tensor.shape[-1])
 
     @cached_property
@@ -126,11 +126,19 @@ class Backbone:
         Raises
         ------
         BackboneError
-            When a callable gives something else.
+            When a callable gives something else, or not the same size for every image.
         """
-        prepared = self.preprocessing(image)
         if isinstance(self.preprocessing, Preprocessing):
-            return prepared
+            return self.preprocessing(image)
+        prepared = self._tensor(image)
+        if prepared.shape[-2:] != self.input_size:
+            sizes = [f"{height}x{width}" for height, width in (prepared.shape[-2:], self.input_size)]
+            raise BackboneError(f"the transform gave {sizes[0]}, and {sizes[1]} before; expected one size: crop to it")
+        return prepared
+
+    def _tensor(self, image: Image.Image) -> Any:
+        """Return what a callable makes of an image."""
+        prepared = self.preprocessing(image)
         if getattr(prepared, "ndim", 0) != 3 or not hasattr(prepared, "detach"):
             raise BackboneError(f"the transform gave a {type(prepared).__name__}; expected a float tensor (3, h, w)")
         return prepared
@@ -221,7 +229,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     for wrapper in _WRAPPERS:
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
         raise WeightsError(f"{str(path)!r} does not hold a dictionary of tensors; save model.state_dict() instead")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
@@ -256,8 +266,8 @@ def parse_seed(weights: str) -> int | None:
     head, _, seed = weights.partition(":")
     if head != "random":
         return None
-    if not seed.isdigit():
-        raise WeightsError(f"weights {weights!r}; expected random:SEED with a whole number, e.g. random:0")
+    if not seed.isdecimal() or int(seed) >= 1 << 63:
+        raise WeightsError(f"weights {weights!r}; expected random:SEED with a whole number below 2**63, e.g. random:0")
     return int(seed)
 
 
@@ -289,6 +299,6 @@ def classes_in(state: Mapping[str, Tensor], model: nn.Module) -> int | None:
     differing = [
         name
         for name in own
-        if name in state and own[name].ndim >= 1 and tuple(own[name].shape) != tuple(state[name].shape)
+        if name in state and state[name].ndim >= 1 and tuple(own[name].shape) != tuple(state[name].shape)
     ]
     return int(state[differing[-1]].shape[0]) if differing else None

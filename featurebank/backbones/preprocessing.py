@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from featurebank.errors import BackboneError
+from featurebank.errors import BackboneError, ImageError
+from featurebank.images import MAX_PIXELS
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -82,6 +83,11 @@ class Preprocessing:
         -------
         ndarray of uint8, shape (crop height, crop width, 3)
             What the network sees before normalisation.
+
+        Raises
+        ------
+        ImageError
+            When the image is so long that resizing its shorter side makes more than `MAX_PIXELS` pixels.
         """
         method = _RESAMPLING[self.interpolation]
         if self.mode == "squash":
@@ -95,6 +101,8 @@ def _resize_shorter(image: Image.Image, size: int, method: Image.Resampling) -> 
     """Resize so that the shorter side is `size`; the longer is rounded down, as torchvision does."""
     width, height = image.size
     target = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
+    if target[0] * target[1] > MAX_PIXELS:
+        raise ImageError(f"{width}x{height} pixels become {target[0]}x{target[1]} when resized: crop the image first")
     return image if target == image.size else image.resize(target, method)
 
 

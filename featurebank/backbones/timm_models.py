@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -34,10 +35,12 @@ def load(name: str, weights: str, size: int | None) -> Backbone:
     import timm
 
     architecture = name.removeprefix(PREFIX)
-    if not timm.is_model(architecture.split(".")[0]):
-        near = timm.list_models(f"*{architecture.split('_')[0]}*")[:4]
+    base, _, tag = architecture.partition(".")
+    if not timm.is_model(base):
+        near = difflib.get_close_matches(base, timm.list_models(), n=4, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}?" if near else "`featurebank backbones 'timm:*'` lists them"
-        raise BackboneError(f"timm has no model {architecture!r}; {hint}")
+        raise BackboneError(f"timm has no model {base!r}; {hint}")
+    _check_tag(base, tag)
     model = _pretrained(architecture, weights, _size_options(architecture, size))
     preprocessing = preprocessing_of(model)
     return Backbone(
@@ -88,8 +91,10 @@ def timm_model(architecture: str, **options: Any) -> Any:
 
 def classifier_of(model: Any) -> str | None:
     """Return the name of the module that timm calls the classifier."""
+    from torch import nn
+
     heads = model.get_classifier()
-    head = heads[-1] if isinstance(heads, (tuple, list)) else heads
+    head = heads[-1] if isinstance(heads, (tuple, list, nn.ModuleList)) else heads
     return next((name for name, module in model.named_modules() if module is head), None)
 
 
@@ -133,6 +138,8 @@ def _pretrained(architecture: str, weights: str, options: dict[str, Any]) -> Any
             return timm_model(architecture, **options)
     if path is not None:
         return build(PREFIX + architecture, read_checkpoint(path), options.get("img_size"))
+    if weights != "DEFAULT":
+        _check_tag(architecture.split(".")[0], weights)
     tagged = architecture if weights == "DEFAULT" else f"{architecture.split('.')[0]}.{weights}"
     try:
         return timm.create_model(tagged, pretrained=True, **options)
@@ -141,6 +148,15 @@ def _pretrained(architecture: str, weights: str, options: dict[str, Any]) -> Any
             f"weights {weights} of timm:{architecture} are not in the hub's cache and could not be fetched from "
             f"{_hub_id(tagged)} ({one_line(error)[:80]}): bring the file and name it with --weights FILE"
         ) from error
+
+
+def _check_tag(base: str, tag: str) -> None:
+    from timm.models import get_arch_pretrained_cfgs
+
+    tags = [name.partition(".")[2] for name in get_arch_pretrained_cfgs(base)]
+    if tag and tag not in tags:
+        have = ", ".join(["DEFAULT", *filter(None, tags)])
+        raise WeightsError(f"timm:{base} has no weights {tag!r}; expected one of {have}, a file, or random:SEED")
 
 
 def _hub_id(tagged: str) -> str:

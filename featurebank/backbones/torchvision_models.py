@@ -99,7 +99,7 @@ def _choose(name: str, weights: str) -> Any:
     if parse_seed(weights) is not None or weights == "DEFAULT":
         return enum.DEFAULT
     if weights not in enum.__members__:
-        have = ", ".join(["DEFAULT", *enum.__members__])
+        have = ", ".join(["DEFAULT", *(entry.name for entry in enum)])
         raise WeightsError(f"{name} has no weights {weights!r}; expected one of {have}, a file, or random:SEED")
     return enum[weights]
 
