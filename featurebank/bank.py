@@ -19,13 +19,13 @@ from featurebank._version import __version__
 from featurebank.errors import BankError, ColumnError, CorruptError
 from featurebank.features import FeatureSet, as_keys
 from featurebank.samples import SampleTable
-from featurebank.segment import Segment
 from featurebank.spec import FeatureSpec, canonical_json, digest_of, resolve_name, unique_names
 
 FORMAT = "featurebank"
 VERSION = 1
 _MAX_JSON = 1 << 20
-_LISTING_TRIES = 5
+GRACE = 3600.0
+"""Seconds that a superseded file stays for those who still read it."""
 
 
 class Bank:
@@ -92,7 +92,9 @@ class Bank:
     @property
     def table(self) -> SampleTable:
         """Every sample with its columns, sorted by (source, path bytes)."""
-        return samples.merge(samples.decode_table(file) for file in self._segments(self.path / "samples", "samples"))
+        return samples.merge(
+            samples.decode_table(file) for file in segment.list_segments(self.path / "samples", "samples")
+        )
 
     @property
     def samples(self) -> pd.DataFrame:
@@ -197,7 +199,7 @@ class Bank:
         if len(table):
             rows = table.rows.assign(stamp=np.uint64(samples.next_stamp(newest)))
             data = samples.encode_table(SampleTable(rows, table.columns))
-            storage.commit(self.path / "samples" / _segment_name(), data)
+            storage.commit(self.path / "samples" / segment_name(), data)
 
     def locked(self) -> Any:
         """Return a context that holds the bank's lock; needed only to update samples."""
@@ -228,7 +230,7 @@ class Bank:
         return self._open_set(spec, spec.name)
 
     def _open_set(self, spec: FeatureSpec, name: str) -> FeatureSet:
-        files = self._segments(self.feature_folder(spec), "features")
+        files = segment.list_segments(self.feature_folder(spec), "features")
         features.check_segments(files, spec.fingerprint)
         return FeatureSet(spec, name, tuple(files))
 
@@ -284,7 +286,7 @@ class Bank:
         StorageError
             When the file system refuses.
         """
-        storage.commit(self.feature_folder(spec) / _segment_name(), features.encode_rows(spec, digests, values))
+        storage.commit(self.feature_folder(spec) / segment_name(), features.encode_rows(spec, digests, values))
 
     def load(
         self,
@@ -382,36 +384,40 @@ class Bank:
         list of dict
             ``file`` and ``problem`` (with the remedy) of each damaged file; empty when all is well.
         """
-        problems = []
-        for file in sorted(self.path.glob("features/*/spec.json")):
-            problems += _problem(file, lambda file=file: self._read_spec(file.parent))
-        for kind, pattern in (("samples", "samples/*.h5"), ("features", "features/*/*.h5")):
-            for file in sorted(self.path.glob(pattern)):
-                problems += _problem(file, lambda file=file, kind=kind: _verify_segment(file, kind))
-        return problems
+        from featurebank import maintenance
+
+        return maintenance.verify(self)
+
+    def compact(self, *, grace: float = GRACE) -> dict[str, int]:
+        """Merge small segments; see `featurebank.maintenance.compact`."""
+        from featurebank import maintenance
+
+        return maintenance.compact(self, grace=grace)
+
+    def prune(self, *, grace: float = GRACE) -> dict[str, int]:
+        """Drop embeddings that no sample points at; see `featurebank.maintenance.prune`."""
+        from featurebank import maintenance
+
+        return maintenance.prune(self, grace=grace)
 
     def _specs(self) -> list[FeatureSpec]:
-        folders = [folder for folder in (self.path / "features").iterdir() if (folder / "spec.json").exists()]
-        return sorted((self._read_spec(folder) for folder in folders), key=lambda spec: (spec.name, spec.fingerprint))
+        folders = [folder for folder in self.path.glob("features/*") if (folder / "spec.json").exists()]
+        return sorted((self.read_spec(folder) for folder in folders), key=lambda spec: (spec.name, spec.fingerprint))
 
-    def _read_spec(self, folder: Path) -> FeatureSpec:
+    def read_spec(self, folder: Path) -> FeatureSpec:
+        """Return the spec of a feature set's folder.
+
+        Raises
+        ------
+        CorruptError
+            When it is damaged, or of another feature set.
+        """
         spec = FeatureSpec.from_dict(_read_json(folder / "spec.json"))
         if spec.fingerprint != folder.name:
             raise CorruptError(
                 f"{str(folder)!r} holds the spec of another feature set: delete it and run extract again"
             )
         return spec
-
-    def _segments(self, folder: Path, kind: str) -> list[Segment]:
-        """Open the current segments of a folder; list again when a compaction removed one meanwhile."""
-        for _ in range(_LISTING_TRIES):
-            try:
-                files = [segment.open_segment(file, kind) for file in sorted(folder.glob("*.h5"))]
-            except FileNotFoundError:
-                continue
-            superseded = {name for file in files for name in file.meta.get("supersedes", [])}
-            return [file for file in files if file.path.name not in superseded]
-        raise BankError(f"the files of {str(folder)!r} keep changing; wait for the other process to end and try again")
 
 
 def column_of(table: SampleTable, name: str) -> pd.Series:
@@ -482,7 +488,8 @@ def newest_stamp(table: SampleTable) -> int:
     return int(table.rows["stamp"].max()) if len(table) else 0
 
 
-def _segment_name() -> str:
+def segment_name() -> str:
+    """Return a file name for a new segment, unique without asking anyone."""
     return f"{uuid.uuid4().hex}.h5"
 
 
@@ -520,23 +527,3 @@ def _differs(old: pd.DataFrame, new: pd.DataFrame) -> NDArray[np.bool_]:
             for a, b in zip(first, new[name], strict=True)
         ]
     return changed
-
-
-def _verify_segment(file: Path, kind: str) -> None:
-    opened = segment.open_segment(file, kind)
-    for name in opened.names:
-        opened.read(name)
-    if kind == "samples":
-        samples.decode_table(opened)
-    else:
-        features.check_segments([opened], file.parent.name)
-
-
-def _problem(file: Path, check: Any) -> list[dict[str, str]]:
-    try:
-        check()
-    except CorruptError as error:
-        return [{"file": str(file), "problem": str(error)}]
-    except FileNotFoundError:  # a compaction removed it meanwhile
-        return []
-    return []

@@ -21,6 +21,7 @@ from featurebank.bank import Bank, describe_set
 from featurebank.errors import BankError, ImageError, one_line
 from featurebank.features import to_stored
 from featurebank.ledger import ExtractReport, Ledger
+from featurebank.maintenance import set_damaged_features_aside, set_damaged_tables_aside
 from featurebank.request import Ask, ask
 from featurebank.samples import NO_DIGEST
 from featurebank.sources import scan
@@ -163,7 +164,9 @@ def run_extraction(
     if batch_size < 1 or (workers is not None and workers < 1):
         raise BankError(f"batch size {batch_size} and {workers} workers; expected at least 1 of each")
     started = time.perf_counter()
+    damaged = set_damaged_tables_aside(bank)
     specs = wanted.specs(bank)
+    damaged += set_damaged_features_aside(bank, specs)
     wanted.register(bank)
     ledger = Ledger(source, bank, specs, verify)
     pending = ledger.pending()
@@ -172,6 +175,7 @@ def run_extraction(
     ledger.finish()
     report = ledger.report()
     report.feature_sets = [describe_set(bank.feature_set_of(spec)) for spec in specs]
+    report.repaired = damaged
     report.seconds = time.perf_counter() - started
     return report
 

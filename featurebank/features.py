@@ -18,9 +18,7 @@ from featurebank.spec import FeatureSpec
 VIEWS = ("mean", "first", "all")
 
 
-def encode_rows(
-    spec: FeatureSpec, digests: Sequence[bytes], values: NDArray[np.float32], supersedes: Sequence[str] = ()
-) -> memoryview:
+def encode_rows(spec: FeatureSpec, digests: Sequence[bytes], values: NDArray[np.float32]) -> memoryview:
     """Return the bytes of a feature segment.
 
     Parameters
@@ -37,10 +35,26 @@ def encode_rows(
     BankError
         When a value is not finite, or float16 cannot hold it.
     """
-    stored = to_stored(values, spec)
     keys = np.frombuffer(b"".join(digests), "u1").reshape(-1, 32)
-    meta = {"fingerprint": spec.fingerprint, "supersedes": list(supersedes)}
-    return segment.encode("features", meta, {"digest": keys, "values": stored})
+    return encode_stored(spec.fingerprint, keys, to_stored(values, spec))
+
+
+def encode_stored(
+    fingerprint: str, digests: NDArray[np.uint8], values: NDArray[Any], supersedes: Sequence[str] = ()
+) -> memoryview:
+    """Return the bytes of a feature segment for rows that are already in their stored dtype.
+
+    Parameters
+    ----------
+    fingerprint : str
+        Of the feature set.
+    digests : ndarray of uint8, shape (n, 32)
+    values : ndarray of float16 or float32, shape (n, views, …)
+    supersedes : sequence of str
+        Names of the segments that this one replaces.
+    """
+    meta = {"fingerprint": fingerprint, "supersedes": list(supersedes)}
+    return segment.encode("features", meta, {"digest": digests, "values": values})
 
 
 def to_stored(values: NDArray[np.float32], spec: FeatureSpec) -> NDArray[Any]:

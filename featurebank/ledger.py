@@ -36,6 +36,8 @@ class ExtractReport:
         Files left out because their suffix is not that of an image, by suffix.
     feature_sets : list of dict
         Name, fingerprint, rows, shape and dtype of each feature set asked for.
+    repaired : list of str
+        Damaged files that were set aside, so that their rows were made again.
     seconds : float
         Wall time of the run.
     """
@@ -48,6 +50,7 @@ class ExtractReport:
     failures: list[dict[str, str]] = field(default_factory=list)
     ignored: dict[str, int] = field(default_factory=dict)
     feature_sets: list[dict[str, Any]] = field(default_factory=list)
+    repaired: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     @property

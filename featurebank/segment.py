@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import stat
@@ -24,14 +25,15 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featurebank.errors import CorruptError
+from featurebank.errors import BankError, CorruptError
 from featurebank.spec import canonical_json
 
 FORMAT = "featurebank-segment"
 VERSION = 1
 _HEADER = "header"
-_MAX_HEADER = 64 << 20
+_MAX_HEADER = 16 << 20
 _CHUNK = 8 << 20
+_LISTING_TRIES = 20
 _ALIGNMENT = 64
 _NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+)*")
 _DTYPES = ("|u1", "<u4", "<u8", "<i8", "<f2", "<f4", "<f8")
@@ -145,11 +147,28 @@ class Segment:
             values = np.memmap(self.path, array.dtype, "r", array.offset, array.shape)
         except (OSError, ValueError) as error:
             raise corrupt(self.path, "it changed or vanished while it was read") from error
-        if name not in self._verified:
-            if _sha256(values) != array.sha256:
-                raise corrupt(self.path, f"the bytes of {name!r} do not match their digest")
-            self._verified.add(name)
+        self._verify(name, array)
         return values
+
+    def _verify(self, name: str, array: _Array) -> None:
+        """Check an array's bytes against its digest, once; read, not mapped, so that memory stays flat."""
+        if name in self._verified:
+            return
+        size = math.prod(array.shape) * array.dtype.itemsize
+        if _sha256(self.path, array.offset, size) != array.sha256:
+            raise corrupt(self.path, f"the bytes of {name!r} do not match their digest")
+        self._verified.add(name)
+
+    def verify(self) -> None:
+        """Check every array.
+
+        Raises
+        ------
+        CorruptError
+            When bytes are not the ones that were written.
+        """
+        for name, array in self._arrays.items():
+            self._verify(name, array)
 
     def _array(self, name: str) -> _Array:
         if name not in self._arrays:
@@ -160,6 +179,48 @@ class Segment:
 def corrupt(path: Path, reason: str) -> CorruptError:
     """Return the error for a damaged file: which, why, and the remedy."""
     return CorruptError(f"{str(path)!r} is damaged or not a segment: {reason}; delete it and run extract again")
+
+
+def list_segments(folder: Path, kind: str) -> list[Segment]:
+    """Open the current segments of a folder: those that no other one supersedes.
+
+    A compaction may go on meanwhile: the folder is listed twice, since one listing may pass a new file's place before
+    it is there and an old one's after it is gone, and everything is listed again when a file has vanished.
+
+    Raises
+    ------
+    CorruptError
+        When a file is not exactly a segment of this kind, or the folder is a link.
+    """
+    for _ in range(_LISTING_TRIES):
+        try:
+            files = [open_segment(path, kind) for path in segment_files(folder)]
+        except FileNotFoundError:
+            continue
+        superseded = {name for file in files for name in superseded_by(file)}
+        return [file for file in files if file.path.name not in superseded]
+    raise BankError(f"the files of {str(folder)!r} keep changing; wait for the other process to end and try again")
+
+
+def segment_files(folder: Path) -> list[Path]:
+    """Return the paths of all segments in a folder, superseded ones included, sorted; none where it is missing.
+
+    Raises
+    ------
+    CorruptError
+        When the folder is a link or a file.
+    """
+    try:
+        if not stat.S_ISDIR(os.lstat(folder).st_mode):
+            raise CorruptError(f"{str(folder)!r} is a link or a file; expected a folder inside the bank: remove it")
+    except FileNotFoundError:
+        return []
+    return sorted({*folder.glob("*.h5"), *folder.glob("*.h5")})
+
+
+def superseded_by(file: Segment) -> list[str]:
+    """Return the names of the files that a segment replaces."""
+    return [str(name) for name in file.meta.get("supersedes", [])]
 
 
 def open_segment(path: Path, kind: str) -> Segment:
@@ -266,14 +327,17 @@ def _locate(path: Path, size: int, dataset: h5py.Dataset, described: dict[str, A
     if found[0] not in _DTYPES or found != (described["dtype"], described["shape"]):
         raise corrupt(path, f"{dataset.name!r} is {found}, its header says otherwise")
     offset = dataset.id.get_offset()
-    if all(dataset.shape) and (offset is None or offset + dataset.nbytes > size):
+    nbytes = math.prod(dataset.shape) * dataset.dtype.itemsize  # h5py's own product wraps around at 2**63
+    if nbytes and (offset is None or offset + nbytes > size):
         raise corrupt(path, f"{dataset.name!r} does not lie inside the file")
     return _Array(dataset.dtype, dataset.shape, described["sha256"], offset or 0)
 
 
-def _sha256(values: NDArray[Any]) -> str:
+def _sha256(path: Path, offset: int, size: int) -> str:
     digest = hashlib.sha256()
-    raw = values.reshape(-1).view("u1")
-    for start in range(0, raw.size, _CHUNK):
-        digest.update(raw[start : start + _CHUNK].data)
+    with open(path, "rb", buffering=0) as file:
+        file.seek(offset)
+        while size and (chunk := file.read(min(size, _CHUNK))):
+            digest.update(chunk)
+            size -= len(chunk)
     return digest.hexdigest()

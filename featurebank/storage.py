@@ -74,6 +74,19 @@ def remove(path: Path) -> None:
         os.unlink(path)
 
 
+def set_aside(path: Path) -> None:
+    """Rename a damaged file to ``NAME.damaged``, so that nothing reads it and nothing is lost.
+
+    Raises
+    ------
+    StorageError
+        When the file system refuses.
+    """
+    with _storage_errors("rename", path), suppress(FileNotFoundError):
+        os.replace(path, path.with_name(path.name + ".damaged"))
+        _sync_folder(path.parent)
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the exclusive lock file at `path`; it is free again when its holder dies.

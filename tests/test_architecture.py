@@ -14,7 +14,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = [
     {"_version", "errors", "spec", "storage", "allowed"},
     {"images", "sources", "layers", "segment", "transforms", "topmodels", "scores", "folds", "samples", "features"},
-    {"backbones", "engine", "bank"},
+    {"backbones", "engine", "bank", "maintenance"},
     {"request", "ledger", "extraction", "transformer", "search", "predictor", "fitting"},
     {"demo"},
 ]

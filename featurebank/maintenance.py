@@ -1,0 +1,233 @@
+"""What keeps a bank healthy: verify, set damaged files aside, compact, prune."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurebank import features, samples, segment, storage
+from featurebank.bank import GRACE, Bank, segment_name
+from featurebank.errors import CorruptError
+from featurebank.features import as_keys
+from featurebank.segment import Segment
+from featurebank.spec import FeatureSpec
+
+MERGED_BYTES = 256 << 20
+
+Damage = tuple[Path, CorruptError]
+Keep = Callable[[NDArray[np.bytes_]], NDArray[np.bool_]]
+
+
+# --- damage ------------------------------------------------------------------------------------------------
+
+
+def verify(bank: Bank) -> list[dict[str, str]]:
+    """Check every file of a bank, every byte.
+
+    Returns
+    -------
+    list of dict
+        ``file`` and ``problem`` (with the remedy) of each damaged file; empty when all is well.
+    """
+    found = [*_damaged_tables(bank), *_damaged_features(sorted(bank.path.glob("features/*")))]
+    return [{"file": str(file), "problem": str(error)} for file, error in found]
+
+
+def set_damaged_tables_aside(bank: Bank) -> list[str]:
+    """Rename damaged sample segments and specs to ``NAME.damaged``, so that `extract` makes them again.
+
+    Returns
+    -------
+    list of str
+        What was damaged, a line each.
+
+    Raises
+    ------
+    StorageError
+        When the file system refuses.
+    """
+    return _set_aside(bank, _damaged_tables(bank))
+
+
+def set_damaged_features_aside(bank: Bank, specs: Iterable[FeatureSpec]) -> list[str]:
+    """Rename damaged segments of some feature sets to ``NAME.damaged``; see `set_damaged_tables_aside`."""
+    return _set_aside(bank, _damaged_features(bank.feature_folder(spec) for spec in specs))
+
+
+def _set_aside(bank: Bank, damage: Iterable[Damage]) -> list[str]:
+    found = list(damage)
+    if found:
+        with bank.locked():
+            for file, _ in found:
+                storage.set_aside(file)
+    return [str(error) for _, error in found]
+
+
+def _damaged_tables(bank: Bank) -> Iterator[Damage]:
+    """Yield each damaged spec and sample segment with its error."""
+    for file in sorted(bank.path.glob("features/*/spec.json")):
+        yield from _check(bank.read_spec, file, file.parent)
+    for file in segment.segment_files(bank.path / "samples"):
+        yield from _check(_check_samples, file, file)
+
+
+def _damaged_features(folders: Iterable[Path]) -> Iterator[Damage]:
+    """Yield each damaged segment of some feature sets with its error."""
+    for folder in folders:
+        for file in segment.segment_files(folder):
+            yield from _check(_check_features, file, file)
+
+
+def _check_samples(file: Path) -> None:
+    opened = segment.open_segment(file, "samples")
+    opened.verify()
+    samples.decode_table(opened)
+
+
+def _check_features(file: Path) -> None:
+    opened = segment.open_segment(file, "features")
+    opened.verify()
+    features.check_segments([opened], file.parent.name)
+
+
+def _check(check: Callable[[Path], Any], file: Path, argument: Path) -> Iterator[Damage]:
+    with suppress(FileNotFoundError):  # a compaction removed it meanwhile
+        try:
+            check(argument)
+        except CorruptError as error:
+            yield file, error
+
+
+# --- compaction --------------------------------------------------------------------------------------------
+
+
+def compact(bank: Bank, *, grace: float = GRACE) -> dict[str, int]:
+    """Merge small segments into larger ones, and remove the files that earlier merges replaced.
+
+    A merged segment lists what it supersedes, so a reader never sees a row twice or not at all; the old files go
+    once they have been superseded for `grace` seconds. Stamps of samples are preserved.
+
+    Parameters
+    ----------
+    bank : Bank
+    grace : float, default 3600
+        Seconds that a superseded file stays for those who still read it.
+
+    Returns
+    -------
+    dict
+        ``merged`` and ``removed``: how many files.
+
+    Raises
+    ------
+    StorageError
+        When the file system refuses; the bank is as it was.
+    """
+    with bank.locked():
+        merged = _compact_samples(bank)
+        for each in bank.feature_sets:
+            for files in _batches(each.segments):
+                merged += _rewrite(bank.feature_folder(each.spec), each.fingerprint, files)
+        return {"merged": merged, "removed": _remove_superseded(bank, grace)}
+
+
+def prune(bank: Bank, *, grace: float = GRACE) -> dict[str, int]:
+    """Drop embeddings of contents that no present sample has.
+
+    Parameters
+    ----------
+    bank : Bank
+    grace : float, default 3600
+        Segments younger than this many seconds are left alone: their samples may be on their way.
+
+    Returns
+    -------
+    dict
+        ``rows`` dropped and superseded files ``removed``.
+
+    Raises
+    ------
+    StorageError
+        When the file system refuses; the bank is as it was.
+    """
+    with bank.locked():
+        wanted = np.unique(as_keys(bank.select().rows["digest"]))
+
+        def keep(keys: NDArray[np.bytes_]) -> NDArray[np.bool_]:
+            return np.isin(keys, wanted)
+
+        dropped = 0
+        for each in bank.feature_sets:
+            for file in each.segments:
+                lost = int((~keep(as_keys(file.read("digest")))).sum())
+                if lost and _age(file.path) >= grace:
+                    _rewrite(bank.feature_folder(each.spec), each.fingerprint, [file], keep)
+                    dropped += lost
+        return {"rows": dropped, "removed": _remove_superseded(bank, grace)}
+
+
+def _compact_samples(bank: Bank) -> int:
+    folder = bank.path / "samples"
+    files = segment.list_segments(folder, "samples")
+    if len(files) < 2:
+        return 0
+    table = samples.merge(samples.decode_table(file) for file in files)
+    storage.commit(folder / segment_name(), samples.encode_table(table, _replaced(folder, files)))
+    return len(files)
+
+
+def _batches(files: Iterable[Segment]) -> Iterator[list[Segment]]:
+    """Yield groups of at least two segments that together stay below `MERGED_BYTES`."""
+    batch: list[Segment] = []
+    size = 0
+    for file in sorted(files, key=lambda file: file.path.stat().st_size):
+        own = file.path.stat().st_size
+        if size + own > MERGED_BYTES:
+            break
+        batch, size = [*batch, file], size + own
+    if len(batch) > 1:
+        yield batch
+
+
+def _rewrite(folder: Path, fingerprint: str, files: list[Segment], keep: Keep | None = None) -> int:
+    """Write the rows of some segments as one that supersedes them, each digest once; return how many files."""
+    digests = np.concatenate([file.read("digest") for file in files])
+    keys, first = np.unique(as_keys(digests), return_index=True)
+    rows = np.sort(first[keep(keys)] if keep else first)
+    values = np.concatenate([file.read("values") for file in files])[rows]
+    data = features.encode_stored(fingerprint, digests[rows], values, _replaced(folder, files))
+    storage.commit(folder / segment_name(), data)
+    return len(files)
+
+
+def _replaced(folder: Path, files: list[Segment]) -> list[str]:
+    """Return the names of these segments and of what they superseded and is still there."""
+    here = {path.name for path in segment.segment_files(folder)}
+    names = {file.path.name for file in files}
+    return sorted(names | {name for file in files for name in segment.superseded_by(file) if name in here})
+
+
+def _remove_superseded(bank: Bank, grace: float) -> int:
+    removed = 0
+    for folder, kind in [(bank.path / "samples", "samples"), *((f, "features") for f in bank.path.glob("features/*"))]:
+        for file in segment.list_segments(folder, kind):
+            if _age(file.path) >= grace:
+                old = [folder / name for name in segment.superseded_by(file) if "/" not in name]
+                removed += sum(path.exists() for path in old)
+                for path in old:
+                    storage.remove(path)
+        for path in folder.glob(f"{storage.TEMP_PREFIX}*"):  # left by a writer that was killed
+            if _age(path) >= max(grace, GRACE):
+                storage.remove(path)
+    return removed
+
+
+def _age(path: Path) -> float:
+    """Return the seconds since a file was written."""
+    return time.time() - path.stat().st_mtime
