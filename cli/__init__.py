@@ -2,6 +2,7 @@
 
 import click
 from featurebank_cli.backbones import backbones
+from featurebank_cli.compact import compact, prune
 from featurebank_cli.demo import demo
 from featurebank_cli.evaluate import evaluate
 from featurebank_cli.extract import extract
@@ -34,5 +35,5 @@ def main(context: click.Context, quiet: bool, verbose: bool) -> None:
     context.obj.filter_warnings()
 
 
-for command in (extract, fit, predict, evaluate, label, backbones, layers, info, verify, demo):
+for command in (extract, fit, predict, evaluate, label, backbones, layers, info, verify, compact, prune, demo):
     main.add_command(command)

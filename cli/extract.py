@@ -70,6 +70,8 @@ def extract(context: click.Context, source: Path, bank: Path, as_json: bool, str
         state.warn(f"{printable(failure['path'])}: {printable(failure['error'])}")
     if len(report.failures) > SHOWN:
         state.warn(f"… and {len(report.failures) - SHOWN} more; `featurebank info {bank} --failures` lists them")
+    for damage in report.repaired:
+        state.warn(f"{printable(damage)}: set aside, its rows were made again (labels attached by hand may be lost)")
     if report.ignored:
         state.say(f"ignored {sum(report.ignored.values())} files that are not images by their suffix")
     if as_json:

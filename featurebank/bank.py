@@ -76,12 +76,13 @@ class Bank:
         """
         folder = Path(path)
         if not (folder / "bank.json").exists():
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            if folder.exists() and not _is_blank(folder):
                 raise BankError(f"{str(folder)!r} exists and is no bank; name a new folder")
-            storage.make_folder(folder / "samples")
-            storage.make_folder(folder / "features")
+            storage.make_folder(folder)
             facts = {"format": FORMAT, "version": VERSION, "written_by": f"featurebank {__version__}"}
             storage.commit(folder / "bank.json", json.dumps(facts, indent=2).encode())
+        storage.make_folder(folder / "samples")
+        storage.make_folder(folder / "features")
         return cls(folder)
 
     def __repr__(self) -> str:
@@ -486,6 +487,11 @@ def describe_set(each: FeatureSet) -> dict[str, Any]:
 def newest_stamp(table: SampleTable) -> int:
     """Return the highest stamp of a table, 0 for an empty one."""
     return int(table.rows["stamp"].max()) if len(table) else 0
+
+
+def _is_blank(folder: Path) -> bool:
+    """Say whether a folder holds nothing, or just what a killed maker of a bank left."""
+    return folder.is_dir() and all(path.name.startswith(storage.TEMP_PREFIX) for path in folder.iterdir())
 
 
 def segment_name() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 import warnings
 from collections import Counter
@@ -13,9 +14,10 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import NDArray
+from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import check_scoring
+from sklearn.metrics import check_scoring, get_scorer_names
 from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
@@ -179,7 +181,7 @@ class TopModelSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             When a name, a grid or the folds do not fit.
         """
         X, y = validate_data(self, X, y, dtype=(np.float32, np.float64))
-        check_classification_targets(y)
+        _check_classes(y)
         self.classes_ = np.unique(y)
         if len(self.classes_) < 2:
             raise TopModelError(f"y has one class, {self.classes_[0]!r}; expected at least two classes")
@@ -218,6 +220,9 @@ class TopModelSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if unknown or not wanted:
             have = ", ".join(self.blocks)
             raise TopModelError(f"features name {sorted(unknown) or 'nothing'}; expected some of the blocks {have}")
+        wide = [name for name, block in self.blocks.items() if (block.stop or 0) > width]
+        if wide:
+            raise TopModelError(f"block {wide[0]!r} ends after the last of {width} columns; expected blocks inside X")
         every = np.arange(width)
         columns = {names: np.concatenate([every[self.blocks[name]] for name in names]) for names in wanted}
         return {names: None if np.array_equal(taken, every) else taken for names, taken in columns.items()}
@@ -228,12 +233,14 @@ class TopModelSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             for names in data.columns
             for model, params in cells(self.models)
         ]
-        for candidate, model in tried:
-            model.pipeline(candidate.params, data.seed)  # a wrong parameter is an error before any work is done
+        for candidate, model in tried:  # a wrong parameter, scoring or number of jobs is an error before any work
+            model.pipeline(candidate.params, data.seed)
+        _check_scoring(self.scoring)
+        jobs = self._jobs()
         tasks = [(number, fold) for number in range(len(tried)) for fold in range(len(self.folds_))]
         scores = np.empty((len(tried), len(self.folds_)))
         with _recorded_warnings() as self.warnings_:
-            runs = self._run(data, tried, tasks)
+            runs = self._run(data, tried, tasks, jobs)
             for done, (number, fold, score, seconds) in enumerate(runs, 1):
                 scores[number, fold] = score
                 tried[number][0].seconds += seconds
@@ -245,10 +252,14 @@ class TopModelSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             candidate.fold_scores = row.tolist()
             candidate.ci95 = corrected_interval(row.tolist(), n_train, n_test)
 
+    def _jobs(self) -> int:
+        if self.n_jobs == 0:
+            raise TopModelError("0 jobs; expected a number of threads, or -1 for one a core")
+        return int(effective_n_jobs(self.n_jobs))
+
     def _run(
-        self, data: _Data, tried: list[tuple[Candidate, TopModel]], tasks: list[tuple[int, int]]
+        self, data: _Data, tried: list[tuple[Candidate, TopModel]], tasks: list[tuple[int, int]], jobs: int
     ) -> Iterator[tuple[int, int, float, float]]:
-        jobs = effective_n_jobs(self.n_jobs)
         with threadpool_limits(1 if jobs > 1 else None):
             parallel = Parallel(jobs, prefer="threads", return_as="generator_unordered")
             yield from parallel(
@@ -268,7 +279,7 @@ class TopModelSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         taken = data.columns[best.features]
         select = [] if taken is None else [("select", SelectDimensions(taken))]
         self.best_estimator_ = Pipeline(select + model.pipeline(best.params, data.seed).steps)
-        self.best_estimator_.fit(data.X, data.y, **_weight_params(data.weight))
+        _fit(self.best_estimator_, data.X, data.y, data.weight)
         self.cv_results_ = _results(self.candidates_)
 
     def calibrate(self, X: Any, y: Any, *, sample_weight: Any = None) -> LogisticRegression:
@@ -290,10 +301,15 @@ class TopModelSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         X, y = np.asarray(X), np.asarray(y)
         weight = None if sample_weight is None else np.asarray(sample_weight)
         whole = [fold for fold in self.folds_ if len(np.unique(y[fold[0]])) == len(self.classes_)]
-        if not whole:
-            raise TopModelError("no fold's training part has every class; there is nothing to calibrate on")
+        tested: set[Any] = set().union(*(y[test].tolist() for _, test in whole))
+        unseen = [name for name in self.classes_.tolist() if name not in tested]
+        if unseen:
+            raise TopModelError(
+                f"no fold both learns and tests the class {unseen[0]!r}, so {self.best_model_} gets no probabilities: "
+                "use logreg or mlp, or other groups"
+            )
         with threadpool_limits(1):
-            decisions = Parallel(effective_n_jobs(self.n_jobs), prefer="threads")(
+            decisions = Parallel(self._jobs(), prefer="threads")(
                 delayed(_decide)(clone(self.best_estimator_), X, y, weight, fold) for fold in whole
             )
         tests = np.concatenate([test for _, test in whole])
@@ -314,8 +330,25 @@ class _Data:
     seed: int
 
 
-def _weight_params(weight: NDArray[np.float64] | None) -> dict[str, Any]:
-    return {} if weight is None else {"model__sample_weight": weight}
+def _check_classes(y: NDArray[Any]) -> None:
+    try:
+        check_classification_targets(y)
+    except ValueError as error:
+        raise TopModelError(f"{one_line(error)} Expected a column of classes") from error
+
+
+def _check_scoring(scoring: Any) -> None:
+    if isinstance(scoring, str) and scoring not in get_scorer_names():
+        near = difflib.get_close_matches(scoring, get_scorer_names(), n=1)
+        hint = f"did you mean {near[0]}?" if near else "expected one of scikit-learn's, e.g. accuracy"
+        raise TopModelError(f"no scoring {scoring!r}; {hint}")
+
+
+def _fit(pipeline: Any, X: NDArray[Any], y: NDArray[Any], weight: NDArray[np.float64] | None) -> None:
+    """Fit a pipeline whose last step takes the weights, whether or not the caller has metadata routing on."""
+    options = {} if weight is None else {"model__sample_weight": weight}
+    with config_context(enable_metadata_routing=False):
+        pipeline.fit(X, y, **options)
 
 
 def _score_fold(
@@ -328,19 +361,30 @@ def _score_fold(
     weight = data.weight
     pipeline = model.pipeline(candidate.params, data.seed)
     try:
-        pipeline.fit(rows[train], data.y[train], **_weight_params(None if weight is None else weight[train]))
+        _fit(pipeline, rows[train], data.y[train], None if weight is None else weight[train])
     except ValueError as error:
         raise TopModelError(f"{candidate.model} {candidate.params} cannot be fitted: {one_line(error)}") from error
-    options = {} if weight is None else {"sample_weight": weight[test]}
-    score = float(check_scoring(pipeline, scoring)(pipeline, rows[test], data.y[test], **options))
+    score = _score(pipeline, rows[test], data.y[test], None if weight is None else weight[test], scoring)
     return number, fold_number, score, time.perf_counter() - started
+
+
+def _score(
+    pipeline: Any, X: NDArray[Any], y: NDArray[Any], weight: NDArray[np.float64] | None, scoring: Any
+) -> float:
+    options = {} if weight is None else {"sample_weight": weight}
+    try:
+        with config_context(enable_metadata_routing=False):
+            return float(check_scoring(pipeline, scoring)(pipeline, X, y, **options))
+    except (ValueError, TypeError, AttributeError) as error:  # a scorer that needs what the model or y does not have
+        name = type(pipeline[-1]).__name__
+        raise TopModelError(f"scoring {scoring!r} does not fit {name} here: {one_line(error)[:160]}") from error
 
 
 def _decide(
     estimator: Any, X: NDArray[Any], y: NDArray[Any], weight: NDArray[np.float64] | None, fold: Fold
 ) -> NDArray[np.float64]:
     train, test = fold
-    estimator.fit(X[train], y[train], **_weight_params(None if weight is None else weight[train]))
+    _fit(estimator, X[train], y[train], None if weight is None else weight[train])
     return estimator.decision_function(X[test])
 
 

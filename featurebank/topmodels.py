@@ -122,7 +122,11 @@ def cells(models: Any) -> list[tuple[TopModel, dict[str, Any]]]:
 
 
 def _lists(grid: Mapping[str, Any]) -> dict[str, list[Any]]:
-    return {
+    lists = {
         name: list(values) if isinstance(values, (list, tuple)) or hasattr(values, "tolist") else [values]
         for name, values in grid.items()
     }
+    empty = [name for name, values in lists.items() if not values]
+    if empty:
+        raise TopModelError(f"the grid has no value for {empty[0]!r}; expected at least one")
+    return lists

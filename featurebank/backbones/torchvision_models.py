@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 import warnings
@@ -52,6 +53,7 @@ def load(name: str, weights: str, size: int | None) -> Backbone:
     if _is_official(weights, choice) and name in _OWN_NORMALISATION:
         model.transform_input = False  # its second normalisation and the first one are together this one
         preprocessing = replace(preprocessing, mean=_HALF, std=_HALF)
+    size = size or getattr(model, "image_size", None)  # a vision transformer takes one size, whatever its weights
     return Backbone(name, model, preprocessing.with_size(size) if size else preprocessing)
 
 
@@ -60,9 +62,7 @@ def build(name: str, state: Mapping[str, Any], size: int | None) -> Any:
     import torchvision
 
     state = {_DENSENET_KEY.sub(r"\1\2", key): tensor for key, tensor in state.items()}
-    options: dict[str, Any] = {}
-    if name in _OWN_NORMALISATION:
-        options = {"init_weights": False, "aux_logits": any(key.lower().startswith("aux") for key in state)}
+    options = _options(name, state)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = torchvision.models.get_model(name, weights=None, **options)
@@ -71,6 +71,16 @@ def build(name: str, state: Mapping[str, Any], size: int | None) -> Any:
             model = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
     load_state(model, state, name)
     return model
+
+
+def _options(name: str, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the tensors tell about how their network was built: auxiliary heads, a transformer's input size."""
+    if name in _OWN_NORMALISATION:
+        return {"init_weights": False, "aux_logits": any(key.lower().startswith("aux") for key in state)}
+    tokens, patch = state.get("encoder.pos_embedding"), state.get("conv_proj.weight")
+    if name.startswith("vit_") and tokens is not None and patch is not None and tokens.ndim == 3 and patch.ndim == 4:
+        return {"image_size": math.isqrt(tokens.shape[1]) * patch.shape[3]}  # n² patches and the class token
+    return {}
 
 
 def describe(name: str) -> dict[str, Any]:

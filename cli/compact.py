@@ -1,0 +1,56 @@
+"""featurebank compact and prune."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from featurebank_cli.options import bank_argument, json_option, print_json
+
+grace_option = click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=3600.0,
+    show_default=True,
+    help="Seconds that replaced files stay for those who still read them.",
+)
+
+
+@click.command()
+@bank_argument
+@grace_option
+@json_option
+def compact(bank: Path, grace: float, as_json: bool) -> None:
+    """Merge the small segments of BANK; others may go on reading and writing.
+
+    \b
+    Example:
+        featurebank compact photos.bank
+    """
+    from featurebank.bank import Bank
+
+    done = Bank(bank).compact(grace=grace)
+    if as_json:
+        print_json(done)
+    else:
+        click.echo(f"{done['merged']} files merged, {done['removed']} replaced files removed")
+
+
+@click.command()
+@bank_argument
+@grace_option
+@json_option
+def prune(bank: Path, grace: float, as_json: bool) -> None:
+    """Drop the embeddings of BANK that no present sample points at.
+
+    \b
+    Example:
+        featurebank prune photos.bank
+    """
+    from featurebank.bank import Bank
+
+    done = Bank(bank).prune(grace=grace)
+    if as_json:
+        print_json(done)
+    else:
+        click.echo(f"{done['rows']} rows dropped, {done['removed']} replaced files removed")
