@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from featurebank import scores, storage
 from featurebank._version import __version__
 from featurebank.allowed import ALLOWED_TYPES
+from featurebank.bank import weights_of
 from featurebank.errors import CorruptError, FeatureBankError, ImageError, PredictorError, one_line
 from featurebank.features import as_keys, to_stored
+from featurebank.samples import SampleTable
 from featurebank.spec import FeatureSpec
 
 if TYPE_CHECKING:
@@ -232,6 +234,8 @@ class Predictor:
         ------
         PredictorError
             When the source has no such column, or labels that the predictor does not know.
+        ColumnError
+            When the column of weights holds something else.
         """
         name = target or self.target
         wanted = [name] + ([sample_weight] if sample_weight else [])
@@ -245,7 +249,8 @@ class Predictor:
         ok = np.array([not error for error in errors], bool)
         if not ok.any():
             raise PredictorError("no labelled image of the source could be read; expected at least one")
-        weight = source.columns[sample_weight].iloc[labelled].to_numpy(float)[ok] if sample_weight else None
+        given = SampleTable(pd.DataFrame(), source.columns.iloc[labelled])
+        weight = weights_of(given, sample_weight)[ok] if sample_weight else None
         report = scores.classification_scores(y[ok], self.model.predict(X), self.probabilities(X), self.classes, weight)
         failures = [
             {"path": os.fsdecode(source.paths[i]), "error": error}
@@ -316,13 +321,16 @@ class Predictor:
             for numbers in _by_backbone(self.features):
                 backbone = self._load_backbone(self.features[numbers[0]])
                 specs = [self.features[number].spec for number in numbers]
+                for spec in specs:
+                    _check_spec(backbone, spec)
                 engines.append((backbone, Engine(backbone, specs, device="auto"), numbers))
             self._engines = engines
         return self._engines
 
     def _load_backbone(self, feature: PredictorFeature) -> Backbone:
         spec = feature.spec
-        backbone = self.backbone or self._named_backbone(feature)
+        given = self.backbone
+        backbone = given if given is not None and given.name == spec.backbone else self._named_backbone(feature)
         if backbone.weights != spec.weights:
             raise PredictorError(
                 f"the weights of {spec.backbone} here have digest {backbone.weights[:12]}, the predictor was trained "
@@ -393,14 +401,14 @@ class Predictor:
                 members = _read_members(archive)
             facts = json.loads(members[_FACTS])
             _check_facts(facts, path)
+            model = _undump(members[_MODEL])
+            calibrator = _undump(members[_CALIBRATOR]) if _CALIBRATOR in members else None
+            _check_model(model, calibrator)
             return cls(
-                [
-                    PredictorFeature(FeatureSpec.from_dict(each["spec"]), str(each["weights"]), each["size"])
-                    for each in facts["features"]
-                ],
-                _undump(members[_MODEL]),
+                _features(facts, members),
+                model,
                 str(facts["target"]),
-                calibrator=_undump(members[_CALIBRATOR]) if _CALIBRATOR in members else None,
+                calibrator=calibrator,
                 fit=json.loads(members[_FIT]),
                 tensors={name[8:72]: data for name, data in members.items() if _WEIGHTS.fullmatch(name)},
                 backbone=backbone,
@@ -412,7 +420,9 @@ class Predictor:
                 f"no predictor at {str(path)!r}; expected a .featurebank file from `featurebank fit`"
             ) from error
         except CorruptError as error:
-            raise PredictorError(f"{str(path)!r} is damaged: {one_line(error)}") from error
+            raise PredictorError(
+                f"{str(path)!r} is damaged or no predictor: {one_line(error)}; make it again with `featurebank fit`"
+            ) from error
         except Exception as error:  # zip, JSON and skops raise many kinds on damaged or hostile bytes
             raise PredictorError(
                 f"{str(path)!r} is no predictor that this featurebank reads ({type(error).__name__}: "
@@ -457,18 +467,47 @@ def _check_facts(facts: Any, path: Any) -> None:
         )
 
 
+def _features(facts: dict[str, Any], members: Mapping[str, bytes]) -> list[PredictorFeature]:
+    features = [
+        PredictorFeature(FeatureSpec.from_dict(each["spec"]), str(each["weights"]), each["size"])
+        for each in facts["features"]
+    ]
+    for each in features:
+        if each.weights == EMBEDDED and f"weights/{each.spec.weights}.safetensors" not in members:
+            raise CorruptError(f"the weights of {each.spec.name} are not in it")
+        if each.size is not None and type(each.size) is not int:
+            raise CorruptError(f"the input size of {each.spec.name} is no number")
+    if not features:
+        raise CorruptError("it names no feature set")
+    return features
+
+
+def _check_model(model: Any, calibrator: Any) -> None:
+    if not hasattr(model, "classes_") or not any(hasattr(each, "predict_proba") for each in (model, calibrator)):
+        raise CorruptError("its model is no classifier with probabilities")
+
+
+def _check_spec(backbone: Backbone, spec: FeatureSpec) -> None:
+    """Refuse a backbone whose features differ in any way from those that the model was trained on."""
+    own = backbone.spec(f"{spec.layer}:{spec.pool}", store=spec.store).to_dict()
+    for name, value in spec.to_dict().items():
+        if own[name] != value:
+            raise PredictorError(
+                f"the {name} of {spec.name} is {own[name]!r} here, the predictor was trained with {value!r}: "
+                "use the featurebank and the backbone it was trained with"
+            )
+
+
 def _read_members(archive: zipfile.ZipFile) -> dict[str, bytes]:
     """Read the members of a predictor, refusing any that `Predictor.save` would not write."""
     infos = archive.infolist()
     names = [info.filename for info in infos]
     if len(set(names)) != len(names) or not {_FACTS, _FIT, _MODEL} <= set(names):
-        raise PredictorError(
-            f"a predictor with the members {names[:6]}; expected each of {_FACTS}, {_FIT}, {_MODEL} once"
-        )
+        raise CorruptError(f"it has the members {names[:6]}; expected each of {_FACTS}, {_FIT}, {_MODEL} once")
     for info in infos:
         limit = _WEIGHTS_LIMIT if _WEIGHTS.fullmatch(info.filename) else _LIMITS.get(info.filename, -1)
         if info.file_size > limit or info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-            raise PredictorError(f"member {info.filename!r} is unknown, compressed or too large; make the file again")
+            raise CorruptError(f"member {info.filename!r} is unknown, compressed or too large")
     return {name: archive.read(name) for name in names}
 
 
@@ -496,4 +535,4 @@ def _undump(data: bytes) -> Any:
     except FeatureBankError:
         raise
     except Exception as error:  # a refused type, or damaged bytes
-        raise PredictorError(f"its model cannot be trusted or read: {one_line(error)[:160]}") from error
+        raise CorruptError(f"its model cannot be trusted or read: {one_line(error)[:160]}") from error

@@ -345,11 +345,18 @@ def _decode(file: Segment) -> SampleTable:
         "path": _read_strings(file, "path", count),
         "error": [text.decode("utf-8", "surrogatepass") for text in _read_strings(file, "error", count)],
     }
+    for number, path in zip(codes, fields["path"], strict=True):
+        if not path or (sources[number][1] and _leaves_root(path)):
+            raise ValueError("a path that leaves its root")
     columns = {
         str(name): _read_column(file, f"columns/{number}", str(kind), count)
         for number, (name, kind) in enumerate(file.meta["columns"])
     }
     return make_table(fields, pd.DataFrame(columns, index=range(count)))
+
+
+def _leaves_root(path: bytes) -> bool:
+    return path.startswith(b"/") or b".." in path.split(b"/")
 
 
 def _read(file: Segment, name: str, dtype: str, *shape: int) -> NDArray[Any]:

@@ -368,9 +368,7 @@ def _score_fold(
     return number, fold_number, score, time.perf_counter() - started
 
 
-def _score(
-    pipeline: Any, X: NDArray[Any], y: NDArray[Any], weight: NDArray[np.float64] | None, scoring: Any
-) -> float:
+def _score(pipeline: Any, X: NDArray[Any], y: NDArray[Any], weight: NDArray[np.float64] | None, scoring: Any) -> float:
     options = {} if weight is None else {"sample_weight": weight}
     try:
         with config_context(enable_metadata_routing=False):

@@ -144,11 +144,14 @@ class Segment:
         if not all(array.shape):
             return np.empty(array.shape, array.dtype)
         try:
-            values = np.memmap(self.path, array.dtype, "r", array.offset, array.shape)
+            self._verify(name, array)
+            return np.memmap(self.path, array.dtype, "r", array.offset, array.shape)
+        except FileNotFoundError as error:
+            raise BankError(f"{str(self.path)!r} was replaced while it was read: try again") from error
         except (OSError, ValueError) as error:
-            raise corrupt(self.path, "it changed or vanished while it was read") from error
-        self._verify(name, array)
-        return values
+            if isinstance(error, CorruptError):
+                raise
+            raise corrupt(self.path, "it changed while it was read") from error
 
     def _verify(self, name: str, array: _Array) -> None:
         """Check an array's bytes against its digest, once; read, not mapped, so that memory stays flat."""

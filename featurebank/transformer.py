@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,32 +115,46 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         ----------
         input_features : ignored
         """
-        wanted = self._ask()
+        return np.array([f"{name}_{i}" for name, width in self._widths(self._ask()) for i in range(width)], object)
+
+    def _widths(self, wanted: Ask) -> list[tuple[str, int]]:
+        """Return name and number of columns of each feature set, from the bank where it has rows."""
+        if self.bank is not None:
+            bank = Bank.create(self.bank)
+            sets = [bank.feature_set_of(spec) for spec in wanted.specs(bank)]
+            if all(each.segments for each in sets):
+                return [(each.spec.name, each.width) for each in sets]
         specs = self._specs(wanted)
         outputs = self._compute(wanted, specs, [np.zeros((64, 64, 3), np.uint8)])
-        names = [f"{spec.name}_{i}" for spec, out in zip(specs, outputs, strict=True) for i in range(out.size)]
-        return np.array(names, object)
+        return [(spec.name, out.size) for spec, out in zip(specs, outputs, strict=True)]
 
     def _ask(self) -> Ask:
         return ask(self.backbone, self.layer, weights=self.weights, size=self.size, store=self.store)
 
     def _specs(self, wanted: Ask) -> list[FeatureSpec]:
-        return [wanted.load().spec(layer, store=self.store) for layer in wanted.layers]
+        return list(dict.fromkeys(wanted.load().spec(layer, store=self.store) for layer in wanted.layers))
 
     def _through_bank(self, bank: Bank, wanted: Ask, items: list[Any]) -> NDArray[np.float32]:
         """Read what the bank has and compute the rest, once, whichever worker comes first."""
         specs = wanted.specs(bank)
         digests = [_digest(item) for item in items]
-        if _missing(bank, specs, digests):
+        if any(bank.missing(spec, digests) for spec in specs):
             wanted.register(bank)
-            with storage.locked(bank.feature_folder(specs[0]) / ".lock"):
-                missing = _missing(bank, specs, digests)
-                if missing:
-                    outputs = self._compute(wanted, specs, [items[digests.index(digest)] for digest in missing])
-                    for spec, out in zip(specs, outputs, strict=True):
-                        bank.add_features(spec, missing, out[:, None])  # one view: (n, 1, …)
+            with _locked(bank, specs):
+                self._fill(bank, wanted, specs, dict(zip(digests, items, strict=True)))
         keys = as_keys(digests)
         return np.concatenate([bank.feature_set_of(spec).read(keys) for spec in specs], axis=1)
+
+    def _fill(self, bank: Bank, wanted: Ask, specs: list[FeatureSpec], items: dict[bytes, Any]) -> None:
+        """Compute and write the rows that the bank still lacks, for just the feature sets that lack them."""
+        lacking = {spec: absent for spec in specs if (absent := bank.missing(spec, items))}
+        if not lacking:
+            return
+        missing = [digest for digest in items if any(digest in each for each in lacking.values())]
+        outputs = self._compute(wanted, list(lacking), [items[digest] for digest in missing])
+        for (spec, absent), out in zip(lacking.items(), outputs, strict=True):
+            rows = [row for row, digest in enumerate(missing) if digest in absent]
+            bank.add_features(spec, [missing[row] for row in rows], out[rows][:, None])  # one view: (n, 1, …)
 
     def _compute(self, wanted: Ask, specs: list[FeatureSpec], items: list[Any]) -> list[NDArray[np.float32]]:
         """Embed images in padded batches: an array (n, …) for each spec."""
@@ -166,10 +180,13 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         return True
 
 
-def _missing(bank: Bank, specs: list[FeatureSpec], digests: list[bytes]) -> list[bytes]:
-    """Return the contents that a feature set has no row of, in order, each once."""
-    missing: set[bytes] = set().union(*(bank.missing(spec, digests) for spec in specs))
-    return [digest for digest in dict.fromkeys(digests) if digest in missing]
+@contextmanager
+def _locked(bank: Bank, specs: list[FeatureSpec]) -> Iterator[None]:
+    """Hold the lock of each feature set, always in the same order, so that no two workers wait for each other."""
+    with ExitStack() as held:
+        for folder in sorted(bank.feature_folder(spec) for spec in specs):
+            held.enter_context(storage.locked(folder / ".lock"))
+        yield
 
 
 def _digest(item: Any) -> bytes:

@@ -176,13 +176,21 @@ def test_densenet_checkpoints_with_the_old_names_load(tmp_path):
 
 
 def test_a_vision_transformers_checkpoint_brings_its_input_size(tmp_path):
+    state = build("vit_b_16", image_size=96, num_classes=3).state_dict()
+    backbone = load_backbone("vit_b_16", write(tmp_path / "mine.pth", state))
+    assert backbone.input_size == (96, 96)
+    assert backbone.weights == state_digest(state)
+    assert backbone.layers["logits"].shape == (3,)
+    again = load_tensors("vit_b_16", dump_tensors(backbone), backbone.preprocessing)
+    assert again.spec("penultimate") == backbone.spec("penultimate")
+
+
+def test_a_file_of_official_weights_brings_their_own_preprocessing(tmp_path):
     weights = torchvision.models.ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1
-    state = build("vit_b_16", image_size=384, num_classes=3).state_dict()
-    for name, crop in ((os.path.basename(weights.url), 384), ("mine.pth", 384)):
-        backbone = load_backbone("vit_b_16", write(tmp_path / name, state))
-        assert backbone.input_size == (crop, crop)
-        assert backbone.weights == state_digest(state)
-        assert backbone.layers["logits"].shape == (3,)
+    state = build("vit_b_16", image_size=384).state_dict()
+    backbone = load_backbone("vit_b_16", write(tmp_path / os.path.basename(weights.url), state))
+    assert backbone.preprocessing == torchvision_models.preprocessing_of(weights)
+    assert backbone.input_size == (384, 384)
 
 
 def test_tensors_survive_a_predictors_file():
@@ -214,38 +222,37 @@ def test_a_pickle_with_code_in_it_is_refused_and_not_run(tmp_path, suffix):
     assert marker.exists()  # the code in it does work
 
 
+def without(name):
+    return lambda state: {key: tensor for key, tensor in state.items() if key != name}
+
+
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("damage", "message"),
     [
-        (build("squeezenet1_0").state_dict(), "do not fit this backbone"),
-        ({**state_of(), "conv1.weight": torch.zeros(64, 3, 5, 5)}, "do not fit this backbone"),
-        ({name: tensor for name, tensor in state_of().items() if name != "fc.bias"}, "do not fit this backbone"),
-        ({**state_of(), "fc.bias": torch.tensor(1.0)}, "do not fit this backbone"),
-        ({}, "do not fit this backbone"),
-        ({"state_dict": state_of(), "model": 3}, None),
-        ([torch.zeros(2)], "does not hold a dictionary of tensors"),
-        ({"fc.bias": "text"}, "does not hold a dictionary of tensors"),
-        ({3: torch.zeros(2)}, "does not hold a dictionary of tensors"),
-        (None, "does not hold a dictionary of tensors"),
+        (lambda state: build("squeezenet1_0").state_dict(), "do not fit this backbone"),
+        (lambda state: {**state, "conv1.weight": torch.zeros(64, 3, 5, 5)}, "do not fit this backbone"),
+        (lambda state: {**state, "fc.bias": torch.tensor(1.0)}, "do not fit this backbone"),
+        (without("fc.bias"), "do not fit this backbone"),
+        (lambda state: {}, "do not fit this backbone"),
+        (lambda state: [torch.zeros(2)], "does not hold a dictionary of tensors"),
+        (lambda state: {**state, "fc.bias": "text"}, "does not hold a dictionary of tensors"),
+        (lambda state: {**state, 3: torch.zeros(2)}, "does not hold a dictionary of tensors"),
+        (lambda state: None, "does not hold a dictionary of tensors"),
     ],
     ids=[
         "another network",
         "another shape",
-        "one missing",
         "a scalar",
+        "one missing",
         "none",
-        "wrapped",
         "list",
         "text",
         "number as name",
         "null",
     ],
 )
-def test_tensors_that_do_not_fit_are_refused_in_one_line(tmp_path, content, message):
-    path = write(tmp_path / "mine.pth", content)
-    if message is None:
-        assert load_backbone("resnet18", path).weights == state_digest(state_of())
-        return
+def test_tensors_that_do_not_fit_are_refused_in_one_line(tmp_path, damage, message):
+    path = write(tmp_path / "mine.pth", damage(state_of()))
     with pytest.raises(WeightsError, match=message) as caught:
         load_backbone("resnet18", path)
     assert "\n" not in str(caught.value)
