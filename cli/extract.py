@@ -44,10 +44,13 @@ SHOWN = 10
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Images a forward pass.")
 @click.option("--workers", type=click.IntRange(min=1), help="Threads that read and decode.  [default: one a core]")
 @click.option("--verify", is_flag=True, help="Read and hash files again even when they look unchanged.")
+@click.option("--explain", is_flag=True, help="Say what would be reused and computed, and why; compute nothing.")
 @strict_option
 @json_option
 @click.pass_context
-def extract(context: click.Context, source: Path, bank: Path, as_json: bool, strict: bool, **options: Any) -> None:
+def extract(
+    context: click.Context, source: Path, bank: Path, as_json: bool, strict: bool, explain: bool, **options: Any
+) -> None:
     """Embed the images of SOURCE that the bank does not have yet.
 
     SOURCE is a folder of images or of class folders, or a manifest (CSV or Parquet).
@@ -65,6 +68,9 @@ def extract(context: click.Context, source: Path, bank: Path, as_json: bool, str
     asked = {name: options.pop(name) for name in ("weights", "size", "store")}
     wanted = ask(options.pop("backbone"), options.pop("layers"), **asked)
     found = scan(source, root=options.pop("root"), path_column=options.pop("path_column"))
+    if explain:
+        _explain(found, bank, wanted, as_json)
+        return
     report = run_extraction(found, Bank.create(bank), wanted, progress=state.progress("extract"), **options)
     for failure in report.failures[:SHOWN]:
         state.warn(f"{printable(failure['path'])}: {printable(failure['error'])}")
@@ -72,6 +78,8 @@ def extract(context: click.Context, source: Path, bank: Path, as_json: bool, str
         state.warn(f"… and {len(report.failures) - SHOWN} more; `featurebank info {bank} --failures` lists them")
     for damage in report.repaired:
         state.warn(f"{printable(damage)}: set aside, its rows were made again (labels attached by hand may be lost)")
+    for note in report.warnings:
+        state.warn(note)
     if report.ignored:
         state.say(f"ignored {sum(report.ignored.values())} files that are not images by their suffix")
     if as_json:
@@ -79,6 +87,24 @@ def extract(context: click.Context, source: Path, bank: Path, as_json: bool, str
     else:
         _summary(report, bank)
     context.exit(1 if strict and report.failed else 0)
+
+
+def _explain(found: Any, bank: Path, wanted: Any, as_json: bool) -> None:
+    from featurebank.bank import Bank
+    from featurebank.explanation import explain
+
+    facts = explain(found, Bank(bank), wanted)
+    if as_json:
+        print_json(facts)
+        return
+    click.echo(
+        f"{facts['samples']} samples: {facts['unchanged']} unchanged, {facts['changed']} changed, {facts['new']} new; "
+        "changed and new files would be read"
+    )
+    for each in facts["feature_sets"]:
+        click.echo(f"  {each['name']}@{each['fingerprint'][:8]}: {each['hits']} hits, {each['misses']} misses")
+        for field, (there, asked) in each.get("differs", {}).items():
+            click.echo(f"    unlike {each['nearest']}: {field} is {asked!r}, there {there!r}")
 
 
 def _summary(report: Any, bank: Path) -> None:

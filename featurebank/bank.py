@@ -268,7 +268,13 @@ class Bank:
         files = (self.feature_folder(spec) / "requests").glob("*.json")
         return [_read_json(file) for file in sorted(files, key=lambda file: file.stat().st_mtime_ns)]
 
-    def add_features(self, spec: FeatureSpec, digests: Sequence[bytes], values: NDArray[np.float32]) -> None:
+    def add_features(
+        self,
+        spec: FeatureSpec,
+        digests: Sequence[bytes],
+        values: NDArray[Any],
+        made_by: Mapping[str, str] | None = None,
+    ) -> None:
         """Write rows of a feature set as one segment; no lock is needed.
 
         Parameters
@@ -277,8 +283,10 @@ class Bank:
             The set; `add_spec` comes first.
         digests : sequence of n bytes of length 32
             Content digests.
-        values : ndarray of float32, shape (n, views, …)
+        values : ndarray of float, shape (n, views, …)
             Embeddings.
+        made_by : mapping, optional
+            Library versions and device that computed them.
 
         Raises
         ------
@@ -287,7 +295,7 @@ class Bank:
         StorageError
             When the file system refuses.
         """
-        storage.commit(self.feature_folder(spec) / segment_name(), features.encode_rows(spec, digests, values))
+        storage.commit(self.feature_folder(spec) / segment_name(), features.encode_rows(spec, digests, values, made_by))
 
     def load(
         self,
@@ -481,6 +489,7 @@ def describe_set(each: FeatureSet) -> dict[str, Any]:
         "rows": each.rows,
         "shape": list(each.shape),
         "dtype": each.dtype,
+        "made_by": each.made_by,
     }
 
 

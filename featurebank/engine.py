@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from featurebank._version import __version__
 from featurebank.backbones import Backbone, Preprocessing
 from featurebank.errors import DeviceError
 from featurebank.layers import Capture, get_layer
@@ -64,6 +66,16 @@ class Engine:
             torch.backends.cudnn.allow_tf32 = False
         model = backbone.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._capture = Capture(model.eval(), wanted)
+
+    @property
+    def made_by(self) -> dict[str, str]:
+        """Library versions and device, for the record beside the features."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.machine()
+        return {
+            "featurebank": __version__,
+            "torch": str(torch.__version__),
+            "device": f"{self.device.type} {name}",
+        }
 
     def __call__(self, prepared: Sequence[Any]) -> list[NDArray[np.float32]]:
         """Embed prepared images (`Backbone.prepare`).

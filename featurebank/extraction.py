@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from featurebank.bank import Bank, describe_set
 from featurebank.errors import BankError, ImageError, one_line
-from featurebank.features import to_stored
+from featurebank.features import as_keys, to_stored
 from featurebank.ledger import ExtractReport, Ledger
 from featurebank.maintenance import set_damaged_features_aside, set_damaged_tables_aside
 from featurebank.request import Ask, ask
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 SEGMENT_ROWS = 4096
 SEGMENT_BYTES = 256 << 20
 SEGMENT_SECONDS = 30.0
+AGREEMENT_SAMPLES = 4
+AGREEMENT = 5e-3
+"""Largest relative difference between old and new rows of one image: ten times the rounding to float16."""
 
 Progress = Callable[[int, int], None]
 
@@ -192,6 +195,7 @@ def _embed(
     """Embed the pending samples; whatever ends it, what was computed is written."""
     writer = _Writer(ledger.bank, ledger)
     embedder = _Embedder(backbone, ledger, writer, device, batch_size)
+    ledger.warnings += embedder.disagreement()
     try:
         for done in embedder.embed(pending, workers):
             if progress is not None:
@@ -208,10 +212,14 @@ class _Writer:
         self.ledger = ledger
         self._rows: dict[FeatureSpec, tuple[list[bytes], list[NDArray[Any]]]] = {}
         self._settled: list[tuple[int, bytes]] = []
+        self._made_by: dict[str, str] = {}
         self._since = time.monotonic()
 
-    def add(self, spec: FeatureSpec, digests: list[bytes], output: NDArray[np.float32]) -> None:
+    def add(
+        self, spec: FeatureSpec, digests: list[bytes], output: NDArray[np.float32], made_by: dict[str, str]
+    ) -> None:
         """Take rows of one feature set, shape (n, …)."""
+        self._made_by = made_by
         keys, batches = self._rows.setdefault(spec, ([], []))
         batches.append(to_stored(output[:, None], spec))  # one view: (n, 1, …)
         keys += digests
@@ -227,7 +235,7 @@ class _Writer:
     def flush(self) -> None:
         """Write what has been collected."""
         for spec, (digests, batches) in self._rows.items():
-            self.bank.add_features(spec, digests, np.concatenate(batches))
+            self.bank.add_features(spec, digests, np.concatenate(batches), self._made_by)
         for position, digest in self._settled:
             self.ledger.settle(position, digest, "", embedded=True)
         if self._settled:
@@ -280,12 +288,31 @@ class _Embedder:
             for position in positions:
                 self.ledger.settle(position, digest, "", embedded=True)
 
+    def disagreement(self) -> list[str]:
+        """Embed a few images that the bank already has again, and say so where the rows no longer agree."""
+        old = [int(i) for i in np.flatnonzero(self.ledger.done) if not self.ledger.errors[i]][:AGREEMENT_SAMPLES]
+        read = [item for item in map(self._read_again, old) if item is not None]
+        if not read:
+            return []
+        outputs = self._engine(tuple(self.ledger.specs))([image for _, image in read])
+        keys = as_keys([digest for digest, _ in read])
+        pairs = zip(self.ledger.specs, outputs, strict=True)
+        return [line for spec, output in pairs for line in _compare(self.ledger.bank, spec, keys, output)]
+
+    def _read_again(self, position: int) -> tuple[bytes, Any] | None:
+        try:
+            digest, decode = self.ledger.source.read(position)
+            return digest, self.backbone.prepare(decode())
+        except ImageError:  # it was readable once; what it is now, the next run over it says
+            return None
+
     def _run(self, batch: list[_Prepared]) -> None:
         specs = tuple(spec for spec in self.ledger.specs if any(spec in item.lacking for item in batch))
-        outputs = self._engine(specs)([item.image for item in batch])
+        engine = self._engine(specs)
+        outputs = engine([item.image for item in batch])
         for spec, output in zip(specs, outputs, strict=True):
             rows = [row for row, item in enumerate(batch) if spec in item.lacking]
-            self.writer.add(spec, [batch[row].digest for row in rows], output[rows])
+            self.writer.add(spec, [batch[row].digest for row in rows], output[rows], engine.made_by)
         self.writer.settle(batch)
 
     def _engine(self, specs: tuple[FeatureSpec, ...]) -> Engine:
@@ -317,3 +344,20 @@ class _Embedder:
             return _Prepared(position, digest, lacking, self.backbone.prepare(decode()) if lacking else None)
         except ImageError as error:
             return _Prepared(position, digest, error=one_line(error))
+
+
+def _compare(bank: Bank, spec: FeatureSpec, keys: NDArray[np.bytes_], output: NDArray[np.float32]) -> list[str]:
+    """Return a warning when stored rows and rows computed now differ by more than rounding."""
+    each = bank.feature_set_of(spec)
+    there = each.find(keys) >= 0
+    if not there.any():
+        return []
+    old = each.read(keys[there], "first")
+    new = output[there].reshape(old.shape)
+    largest = float((np.linalg.norm(new - old, axis=1) / np.maximum(np.linalg.norm(old, axis=1), 1e-12)).max())
+    if largest <= AGREEMENT:
+        return []
+    return [
+        f"rows of {spec.name} computed now differ from stored ones by {largest:.1e} (relative; expected below "
+        f"{AGREEMENT:g}): libraries or the device changed; extract into a new bank to have rows of one kind"
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,7 +18,9 @@ from featurebank.spec import FeatureSpec
 VIEWS = ("mean", "first", "all")
 
 
-def encode_rows(spec: FeatureSpec, digests: Sequence[bytes], values: NDArray[np.float32]) -> memoryview:
+def encode_rows(
+    spec: FeatureSpec, digests: Sequence[bytes], values: NDArray[Any], made_by: Mapping[str, str] | None = None
+) -> memoryview:
     """Return the bytes of a feature segment.
 
     Parameters
@@ -27,8 +29,10 @@ def encode_rows(spec: FeatureSpec, digests: Sequence[bytes], values: NDArray[np.
         The feature set.
     digests : sequence of n bytes of length 32
         Content digest of each row.
-    values : ndarray of float32, shape (n, views, …)
+    values : ndarray of float, shape (n, views, …)
         The embeddings; stored in the spec's dtype.
+    made_by : mapping, optional
+        Library versions and device that computed them.
 
     Raises
     ------
@@ -36,11 +40,15 @@ def encode_rows(spec: FeatureSpec, digests: Sequence[bytes], values: NDArray[np.
         When a value is not finite, or float16 cannot hold it.
     """
     keys = np.frombuffer(b"".join(digests), "u1").reshape(-1, 32)
-    return encode_stored(spec.fingerprint, keys, to_stored(values, spec))
+    return encode_stored(spec.fingerprint, keys, to_stored(values, spec), [made_by] if made_by else [])
 
 
 def encode_stored(
-    fingerprint: str, digests: NDArray[np.uint8], values: NDArray[Any], supersedes: Sequence[str] = ()
+    fingerprint: str,
+    digests: NDArray[np.uint8],
+    values: NDArray[Any],
+    made_by: Sequence[Mapping[str, str]],
+    supersedes: Sequence[str] = (),
 ) -> memoryview:
     """Return the bytes of a feature segment for rows that are already in their stored dtype.
 
@@ -50,10 +58,12 @@ def encode_stored(
         Of the feature set.
     digests : ndarray of uint8, shape (n, 32)
     values : ndarray of float16 or float32, shape (n, views, …)
+    made_by : sequence of mapping
+        Library versions and devices that computed them.
     supersedes : sequence of str
         Names of the segments that this one replaces.
     """
-    meta = {"fingerprint": fingerprint, "supersedes": list(supersedes)}
+    meta = {"fingerprint": fingerprint, "made_by": [dict(each) for each in made_by], "supersedes": list(supersedes)}
     return segment.encode("features", meta, {"digest": digests, "values": values})
 
 
@@ -113,6 +123,11 @@ class FeatureSet:
     def dtype(self) -> str:
         """Stored dtype."""
         return self.spec.store
+
+    @property
+    def made_by(self) -> list[dict[str, str]]:
+        """Library versions and devices that computed the rows, each once."""
+        return made_by(self.segments)
 
     @property
     def width(self) -> int:
@@ -193,6 +208,12 @@ def _reduce(rows: NDArray[Any], views: str) -> NDArray[Any]:
     if views == "first" or rows.shape[1] == 1:
         return rows[:, 0]
     return rows.mean(axis=1, dtype=np.float32)
+
+
+def made_by(segments: Iterable[Segment]) -> list[dict[str, str]]:
+    """Return the library versions and devices that computed the rows of some segments, each once."""
+    found = [each for file in segments for each in file.meta.get("made_by", [])]
+    return [each for number, each in enumerate(found) if each not in found[:number]]
 
 
 def as_keys(digests: Any) -> NDArray[np.bytes_]:

@@ -107,7 +107,7 @@ def fit(
     candidates = candidate_features(bank, features)
     names = list(dict.fromkeys(name for candidate in candidates for name in candidate))
     table = bank.select(target, *([sample_weight] if sample_weight else []))
-    y, warnings = values_of(table, target), _data_warnings(bank, table, target)
+    y, warnings = values_of(table, target), _data_warnings(bank, table, target, sample_weight)
     tied = _groups(table, groups)
     weight = weights_of(table, sample_weight) if sample_weight else None
     X = bank.features(names, table)
@@ -184,12 +184,13 @@ def _groups(table: SampleTable, column: str | None) -> NDArray[np.int64] | None:
     return tie(digests) if len(set(digests)) < len(digests) else None
 
 
-def _data_warnings(bank: Bank, table: SampleTable, target: str) -> list[str]:
+def _data_warnings(bank: Bank, table: SampleTable, target: str, sample_weight: str | None) -> list[str]:
     """Say what a reader of the scores should know about the rows."""
-    notes = []
-    missing = int(column_of(bank.select(), target).isna().sum())
-    if missing:
-        notes.append(f"{missing} samples have no {target} and are left out")
+    notes, readable = [], bank.select()
+    for name in filter(None, (target, sample_weight)):
+        missing = int(column_of(readable, name).isna().sum())
+        if missing:
+            notes.append(f"{missing} samples have no {name} and are left out")
     labels: dict[bytes, set[Any]] = {}
     for digest, value in zip(table.rows["digest"], column_of(table, target), strict=True):
         labels.setdefault(digest, set()).add(value)

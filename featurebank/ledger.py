@@ -38,6 +38,8 @@ class ExtractReport:
         Name, fingerprint, rows, shape and dtype of each feature set asked for.
     repaired : list of str
         Damaged files that were set aside, so that their rows were made again.
+    warnings : list of str
+        What the reader of the features should know.
     seconds : float
         Wall time of the run.
     """
@@ -51,6 +53,7 @@ class ExtractReport:
     ignored: dict[str, int] = field(default_factory=dict)
     feature_sets: list[dict[str, Any]] = field(default_factory=list)
     repaired: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -92,6 +95,7 @@ class Ledger:
         self.embedded = np.zeros(count, bool)
         self.committed = np.zeros(count, bool)
         self.origins = samples.origins(source.columns)
+        self.warnings: list[str] = []
         self.specs = list(specs)
         self._sets = [bank.feature_set_of(spec) for spec in specs]
 
@@ -102,13 +106,8 @@ class Ledger:
 
     def pending(self) -> list[int]:
         """Return the samples to read; those whose file is unchanged and embedded are settled here."""
-        rows = self.table.rows
-        known = np.flatnonzero(self.before >= 0)
-        old = rows.iloc[self.before[known]]
-        same = (old["size"].to_numpy() == self.source.sizes[known]) & (
-            old["mtime_ns"].to_numpy() == self.source.mtimes[known]
-        )
-        same &= (self.source.get_image is None) and not self.verify
+        known, same = self._known()
+        old = self.table.rows.iloc[self.before[known]]
         keys = as_keys(old["digest"])
         present = np.logical_and.reduce([each.find(keys) >= 0 for each in self._sets])
         for position, keep, here, digest, error in zip(known, same, present, old["digest"], old["error"], strict=True):
@@ -116,6 +115,20 @@ class Ledger:
             if keep and (undecodable or (here and not error)):
                 self.settle(position, digest, error)
         return [int(position) for position in np.flatnonzero(~self.done)]
+
+    def unchanged(self) -> list[bytes]:
+        """Return the digests of the readable samples whose file is as the table knows it."""
+        known, same = self._known()
+        old = self.table.rows.iloc[self.before[known[same]]]
+        return [digest for digest, error in zip(old["digest"], old["error"], strict=True) if not error]
+
+    def _known(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the samples that the table knows, and whether the file of each is unchanged."""
+        known = np.flatnonzero(self.before >= 0)
+        old = self.table.rows.iloc[self.before[known]]
+        same = old["size"].to_numpy() == self.source.sizes[known]
+        same &= old["mtime_ns"].to_numpy() == self.source.mtimes[known]
+        return known, same & (self.source.get_image is None) & (not self.verify)
 
     def settle(self, position: int | np.integer[Any], digest: bytes, error: str, *, embedded: bool = False) -> None:
         """Record what became of a sample."""
@@ -208,6 +221,7 @@ class Ledger:
             gone=int(self.gone.sum()),
             failures=failures,
             ignored=self.source.ignored,
+            warnings=self.warnings,
         )
 
 

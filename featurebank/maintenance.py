@@ -201,7 +201,8 @@ def _rewrite(folder: Path, fingerprint: str, files: list[Segment], keep: Keep | 
     keys, first = np.unique(as_keys(digests), return_index=True)
     rows = np.sort(first[keep(keys)] if keep else first)
     values = np.concatenate([file.read("values") for file in files])[rows]
-    data = features.encode_stored(fingerprint, digests[rows], values, _replaced(folder, files))
+    made_by = features.made_by(files)
+    data = features.encode_stored(fingerprint, digests[rows], values, made_by, _replaced(folder, files))
     storage.commit(folder / segment_name(), data)
     return len(files)
 

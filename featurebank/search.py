@@ -129,7 +129,7 @@ class TopModelSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     classes_ : ndarray, shape (k,)
         The classes, sorted.
     warnings_ : list of str
-        What the estimators warned about, with counts.
+        What scikit-learn warned about, with counts.
 
     Examples
     --------
@@ -187,9 +187,10 @@ class TopModelSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             raise TopModelError(f"y has one class, {self.classes_[0]!r}; expected at least two classes")
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
         data = _Data(X, y, weight, self._columns(X.shape[1]), int(self.random_state))
-        self.folds_ = make_folds(self.cv, X, y, None if groups is None else np.asarray(groups), data.seed)
-        self._evaluate(data)
-        self._refit(data)
+        with _recorded_warnings() as self.warnings_:
+            self.folds_ = make_folds(self.cv, X, y, None if groups is None else np.asarray(groups), data.seed)
+            self._evaluate(data)
+            self._refit(data)
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -239,13 +240,12 @@ class TopModelSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         jobs = self._jobs()
         tasks = [(number, fold) for number in range(len(tried)) for fold in range(len(self.folds_))]
         scores = np.empty((len(tried), len(self.folds_)))
-        with _recorded_warnings() as self.warnings_:
-            runs = self._run(data, tried, tasks, jobs)
-            for done, (number, fold, score, seconds) in enumerate(runs, 1):
-                scores[number, fold] = score
-                tried[number][0].seconds += seconds
-                if self.progress is not None:
-                    self.progress(done, len(tasks))
+        runs = self._run(data, tried, tasks, jobs)
+        for done, (number, fold, score, seconds) in enumerate(runs, 1):
+            scores[number, fold] = score
+            tried[number][0].seconds += seconds
+            if self.progress is not None:
+                self.progress(done, len(tasks))
         self.candidates_ = [candidate for candidate, _ in tried]
         n_train, n_test = (float(np.mean([len(fold[side]) for fold in self.folds_])) for side in (0, 1))
         for candidate, row in zip(self.candidates_, scores, strict=True):
@@ -375,7 +375,9 @@ def _score(pipeline: Any, X: NDArray[Any], y: NDArray[Any], weight: NDArray[np.f
             return float(check_scoring(pipeline, scoring)(pipeline, X, y, **options))
     except (ValueError, TypeError, AttributeError) as error:  # a scorer that needs what the model or y does not have
         name = type(pipeline[-1]).__name__
-        raise TopModelError(f"scoring {scoring!r} does not fit {name} here: {one_line(error)[:160]}") from error
+        raise TopModelError(
+            f"scoring {scoring!r} does not fit {name} here: {one_line(error)[:160]}; choose another scoring or model"
+        ) from error
 
 
 def _decide(

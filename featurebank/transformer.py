@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from featurebank.errors import ImageError
 from featurebank.features import as_keys, to_stored
 from featurebank.request import Ask, ask
 from featurebank.spec import FeatureSpec
+
+if TYPE_CHECKING:
+    from featurebank.engine import Engine
 
 
 class FeatureExtractor(TransformerMixin, BaseEstimator):
@@ -104,7 +107,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         if self.bank is not None:
             return self._through_bank(Bank.create(self.bank), wanted, items)
         specs = self._specs(wanted)
-        outputs = self._compute(wanted, specs, items)
+        outputs = self._compute(self._engine(wanted, specs), items)
         rounded = [to_stored(out, spec).astype(np.float32) for out, spec in zip(outputs, specs, strict=True)]
         return np.concatenate([rows.reshape(len(items), -1) for rows in rounded], axis=1)
 
@@ -125,7 +128,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             if all(each.segments for each in sets):
                 return [(each.spec.name, each.width) for each in sets]
         specs = self._specs(wanted)
-        outputs = self._compute(wanted, specs, [np.zeros((64, 64, 3), np.uint8)])
+        outputs = self._compute(self._engine(wanted, specs), [np.zeros((64, 64, 3), np.uint8)])
         return [(spec.name, out.size) for spec, out in zip(specs, outputs, strict=True)]
 
     def _ask(self) -> Ask:
@@ -151,19 +154,22 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         if not lacking:
             return
         missing = [digest for digest in items if any(digest in each for each in lacking.values())]
-        outputs = self._compute(wanted, list(lacking), [items[digest] for digest in missing])
+        engine = self._engine(wanted, list(lacking))
+        outputs = self._compute(engine, [items[digest] for digest in missing])
         for (spec, absent), out in zip(lacking.items(), outputs, strict=True):
             rows = [row for row, digest in enumerate(missing) if digest in absent]
-            bank.add_features(spec, [missing[row] for row in rows], out[rows][:, None])  # one view: (n, 1, …)
+            digests = [missing[row] for row in rows]
+            bank.add_features(spec, digests, out[rows][:, None], engine.made_by)  # one view: (n, 1, …)
 
-    def _compute(self, wanted: Ask, specs: list[FeatureSpec], items: list[Any]) -> list[NDArray[np.float32]]:
-        """Embed images in padded batches: an array (n, …) for each spec."""
+    def _engine(self, wanted: Ask, specs: list[FeatureSpec]) -> Engine:
         from featurebank.engine import Engine
 
-        backbone = wanted.load()
-        engine = Engine(backbone, specs, device=self.device, pad_to=self.batch_size)
+        return Engine(wanted.load(), specs, device=self.device, pad_to=self.batch_size)
+
+    def _compute(self, engine: Engine, items: list[Any]) -> list[NDArray[np.float32]]:
+        """Embed images in padded batches: an array (n, …) for each spec."""
         batches = [
-            engine([backbone.prepare(_image(item)) for item in items[start : start + self.batch_size]])
+            engine([engine.backbone.prepare(_image(item)) for item in items[start : start + self.batch_size]])
             for start in range(0, len(items), self.batch_size)
         ]
         return [np.concatenate(outputs) for outputs in zip(*batches, strict=True)]

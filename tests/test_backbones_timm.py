@@ -44,24 +44,18 @@ def test_features_equal_timms_own_before_and_after_the_classifier(photos, distan
     assert distance(logits, after) < 1e-5
 
 
-@pytest.mark.parametrize(("name", "tokens"), [("test_vit", 1), ("test_vit2", 1)])
-def test_blocks_of_a_vision_transformer_give_their_class_token_by_default(photos, distance, name, tokens):
+@pytest.mark.parametrize(("name", "layout"), [("test_vit", "cls-tokens"), ("test_vit2", "tokens")])
+def test_averages_over_a_transformers_block_leave_out_its_class_or_register_token(photos, distance, name, layout):
     model = build(name)
+    options = {"output_fmt": "NLC", "intermediates_only": True, "return_prefix_tokens": True, "norm": False}
     with torch.no_grad():
-        whole, cls = model.forward_intermediates(
-            batch_of(model, photos),
-            indices=[2],
-            output_fmt="NLC",
-            intermediates_only=True,
-            return_prefix_tokens=True,
-            norm=False,
-        )[0]
+        ((patches, prefix),) = model.forward_intermediates(batch_of(model, photos), indices=[2], **options)
     backbone = load_backbone(f"timm:{name}", "random:0")
-    assert (backbone.layers["blocks.2"].layout, backbone.layers["blocks.2"].prefix) == ("cls-tokens", tokens)
-    found = embed(backbone, ["blocks.2", "blocks.2:avg", "blocks.2:max"], photos)
-    assert distance(found[0], cls[:, 0]) < 1e-5
-    assert distance(found[1], whole.mean(1)) < 1e-5
-    assert distance(found[2], whole.amax(1)) < 1e-5
+    assert (backbone.layers["blocks.2"].layout, backbone.layers["blocks.2"].prefix) == (layout, 1)
+    default, mean, largest = embed(backbone, ["blocks.2", "blocks.2:avg", "blocks.2:max"], photos)
+    assert distance(default, prefix[:, 0] if layout == "cls-tokens" else patches.mean(1)) < 1e-5
+    assert distance(mean, patches.mean(1)) < 1e-5
+    assert distance(largest, patches.amax(1)) < 1e-5
 
 
 def test_a_distilled_transformers_penultimate_layer_is_the_input_of_its_last_head(photos, distance):
@@ -148,7 +142,7 @@ def test_weights_that_are_not_here_say_what_was_wanted_where_it_was_sought_and_w
 )
 def test_an_unknown_tag_lists_the_known_ones(name, weights):
     with pytest.raises(
-        WeightsError, match="no weights 'best'; expected one of DEFAULT, a1_in1k, .*, a file, or random:SEED"
+        WeightsError, match=r"no weights 'best'; expected one of DEFAULT, a1_in1k, .*, a file, or random:SEED"
     ):
         load_backbone(f"timm:{name}", weights)
 

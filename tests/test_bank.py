@@ -7,8 +7,9 @@ from featurebank.bank import newest_stamp
 from featurebank.errors import BankError, ColumnError, CorruptError, FeatureSetError
 from featurebank.spec import FeatureSpec
 
-SPEC = FeatureSpec("net", "", "0" * 64, "penultimate", "vector", 0, "none", {"crop": [4, 4]}, 1, "none", "fp32", "float16")
-MAPS = FeatureSpec("net", "", "0" * 64, "layer3", "NCHW", 0, "none", {"crop": [4, 4]}, 1, "none", "fp32", "float32")
+CROP = {"crop": [4, 4]}
+SPEC = FeatureSpec("net", "", "0" * 64, "penultimate", "vector", 0, "none", CROP, 1, "none", "fp32", "float16")
+MAPS = FeatureSpec("net", "", "0" * 64, "layer3", "NCHW", 0, "none", CROP, 1, "none", "fp32", "float32")
 
 
 def digest(number: int) -> bytes:
@@ -45,7 +46,11 @@ def bank(tmp_path):
     table = rows(
         ["c.jpg", "a.jpg", "b.jpg", "d.jpg"],
         [digest(3), digest(1), digest(2), digest(2)],
-        columns={"label": ["y", "x", "y", None], "weight": [3.0, 1.0, 2.0, 2.0], "n": pd.array([7, None, 9, 9], dtype="Int64")},
+        columns={
+            "label": ["y", "x", "y", None],
+            "weight": [3.0, 1.0, 2.0, 2.0],
+            "n": pd.array([7, None, 9, 9], dtype="Int64"),
+        },
     )
     bank.add_samples(table, newest=0)
     return bank
@@ -169,7 +174,7 @@ def test_missing_are_the_digests_without_a_row(bank):
 
 
 def test_float16_that_cannot_hold_a_value_names_the_remedy(bank):
-    with pytest.raises(BankError, match="70000, more than float16 holds .* use --store float32"):
+    with pytest.raises(BankError, match=r"70000, more than float16 holds .* use --store float32"):
         bank.add_features(SPEC, [digest(4)], np.array([[[70000, 0]]], np.float32))
     with pytest.raises(BankError, match="not finite"):
         bank.add_features(MAPS, [digest(4)], np.full((1, 2, 1, 2, 2), np.nan, np.float32))

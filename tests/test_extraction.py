@@ -318,3 +318,88 @@ def test_no_warning_when_every_image_is_read(photos, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         extract(photos, tmp_path / "a.bank", **NET)
+
+
+def test_rows_that_no_longer_agree_are_warned_about(photos, tmp_path):
+    wanted = ask("resnet18", "penultimate", weights="random:0")
+    bank = Bank.create(tmp_path / "a.bank")
+    (spec,) = wanted.specs(bank)
+    wanted.register(bank)
+    few = scan(sorted(photos.rglob("*.png"))[:2])
+    drifted = np.full((2, 1, 512), 0.5, np.float32)
+    bank.add_features(spec, [few.read(i)[0] for i in range(2)], drifted)
+    assert run_extraction(few, bank, wanted).warnings == []  # nothing is computed, so nothing is compared
+    report = run_extraction(scan(sorted(photos.rglob("*.png"))), bank, wanted)
+    (warning,) = report.warnings
+    assert "rows of resnet18/penultimate computed now differ from stored ones" in warning
+    assert run(make_images(tmp_path / "other", 3, seed=9), tmp_path / "b.bank").warnings == []
+
+
+def test_the_record_says_which_libraries_and_device_made_the_rows(photos, tmp_path):
+    import torch
+
+    report = run(photos, tmp_path / "a.bank")
+    (made_by,) = report.feature_sets[0]["made_by"]
+    assert made_by["torch"] == str(torch.__version__)
+    assert made_by["device"].startswith(("cpu ", "cuda ", "mps "))
+
+
+def test_a_damaged_segment_is_repaired_by_embedding_only_its_rows(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(extraction, "SEGMENT_ROWS", 4)
+    run(photos, tmp_path / "a.bank", batch_size=4)
+    bank = Bank(tmp_path / "a.bank")
+    before = bank.load(NAME)
+    file = segments(bank)[1]
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 64
+    file.write_bytes(data)
+    report = run(photos, tmp_path / "a.bank", batch_size=4)
+    assert (report.embedded, report.reused) == (4, 8)
+    assert file.name in report.repaired[0]
+    np.testing.assert_array_equal(bank.load(NAME), before)
+    assert bank.verify() == []
+
+
+def test_a_damaged_sample_table_is_made_again_from_the_source(photos, tmp_path):
+    run(photos, tmp_path / "a.bank")
+    bank = Bank(tmp_path / "a.bank")
+    before = bank.samples
+    (file,) = bank.path.glob("samples/*.h5")
+    file.write_bytes(file.read_bytes()[:-10])
+    report = run(photos, tmp_path / "a.bank")
+    assert (report.embedded, report.reused) == (0, 12)
+    assert len(report.repaired) == 1
+    assert bank.samples.equals(before)
+
+
+def test_a_damaged_spec_is_written_again(photos, tmp_path):
+    run(photos, tmp_path / "a.bank")
+    bank = Bank(tmp_path / "a.bank")
+    (file,) = bank.path.glob("features/*/spec.json")
+    file.write_text("{}")
+    assert len(bank.verify()) == 1
+    report = run(photos, tmp_path / "a.bank")
+    assert report.embedded == 0
+    assert bank.verify() == []
+    assert bank.load(NAME).shape == (12, 512)
+
+
+def test_explain_says_what_would_hit_and_which_field_differs(photos, tmp_path):
+    from featurebank.explanation import explain
+
+    run(photos, tmp_path / "a.bank")
+    make_images(tmp_path / "more", 2, seed=1)
+    (tmp_path / "more").rename(photos / "c")
+    Image.new("RGB", (9, 9)).save(photos / "a" / "000.png")
+    bank = Bank(tmp_path / "a.bank")
+    before = sorted(bank.path.rglob("*"))
+    wanted = ask("resnet18", ["penultimate", "layer3"], weights="random:0")
+    facts = explain(scan(photos), bank, wanted)
+    assert [facts[name] for name in ("samples", "unchanged", "changed", "new")] == [14, 11, 1, 2]
+    hit, miss = facts["feature_sets"]
+    assert (hit["hits"], hit["misses"], "nearest" in hit) == (11, 0, False)
+    assert (miss["hits"], miss["misses"]) == (0, 11)
+    assert set(miss["differs"]) == {"layer", "layout", "pool"}
+    other = explain(scan(photos), bank, ask("resnet18", "penultimate", weights="random:1"))
+    assert list(other["feature_sets"][0]["differs"]) == ["weights"]
+    assert sorted(bank.path.rglob("*")) == before

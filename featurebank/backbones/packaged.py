@@ -101,7 +101,9 @@ def _rename(name: str, state: Mapping[str, Any], own: Mapping[str, Any]) -> dict
     """Give the tensors the model's names, in order; the packages' checkpoints keep another port's names."""
     values = [tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")]
     names = [key for key in own if not key.endswith("num_batches_tracked")]
-    if [tuple(own[key].shape) for key in names] != [tuple(tensor.shape) for tensor in values]:
+    shapes = [tuple(own[key].shape) for key in names]
+    found = [tuple(tensor.shape) for tensor in values]
+    if len(found) != len(shapes) or found[:-2] != shapes[:-2]:  # the last two are the head: its classes may be others
         raise WeightsError(f"{len(values)} tensors that do not fit {name}; expected its {len(names)}, in their order")
     return dict(zip(names, values, strict=True))
 

@@ -1,0 +1,328 @@
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+from sklearn.base import clone
+from sklearn.datasets import load_digits, make_classification
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, log_loss, make_scorer
+from sklearn.model_selection import (
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    cross_val_predict,
+    cross_val_score,
+)
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from featurebank import TopModelSearchCV
+from featurebank.errors import TopModelError
+
+SEED = 3
+GRIDS = {"logreg": {"C": [0.01, 1.0]}, "svm": {"C": [1.0, 10.0]}, "mlp": {"alpha": [0.01, 1.0]}}
+ESTIMATORS = {
+    "logreg": LogisticRegression(max_iter=1000, random_state=SEED),
+    "svm": SVC(random_state=SEED),
+    "mlp": MLPClassifier((64,), early_stopping=True, max_iter=200, random_state=SEED),
+}
+SVM = {"svm": {"C": [1.0]}}
+
+
+@pytest.fixture(scope="module")
+def data():
+    """120 rows of three classes that overlap, with groups of three rows and weights: X, y, groups, weights."""
+    X, y = make_classification(
+        120, 12, n_informative=5, n_classes=3, n_clusters_per_class=1, class_sep=0.7, flip_y=0.1, random_state=0
+    )
+    return X, np.array(["ant", "bee", "cat"])[y], np.arange(120) // 3, np.random.default_rng(0).random(120)
+
+
+@parametrize_with_checks([TopModelSearchCV(models={"logreg": {"C": [1.0]}}, cv=2, n_jobs=1)])
+def test_the_search_follows_scikit_learns_rules(estimator, check):
+    check(estimator)
+
+
+# --- scores ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])
+@pytest.mark.parametrize("grouped", [False, True], ids=["ungrouped", "grouped"])
+@pytest.mark.parametrize("name", GRIDS)
+def test_every_score_is_that_of_cross_val_score(data, name, grouped, weighted):
+    X, y, groups, weight = data
+    given = {**({"groups": groups} if grouped else {}), **({"sample_weight": weight} if weighted else {})}
+    search = TopModelSearchCV({name: GRIDS[name]}, cv=4, random_state=SEED).fit(X, y, **given)
+    assert len(search.candidates_) == 2
+    splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(4, shuffle=True, random_state=SEED)
+    for candidate in search.candidates_:
+        estimator = clone(ESTIMATORS[name]).set_params(**candidate.params)
+        with sklearn.config_context(enable_metadata_routing=True):
+            pipeline = make_pipeline(
+                StandardScaler().set_fit_request(sample_weight=False), estimator.set_fit_request(sample_weight=weighted)
+            )
+            scorer = make_scorer(accuracy_score).set_score_request(sample_weight=weighted)
+            expected = cross_val_score(pipeline, X, y, cv=splitter, scoring=scorer, params=given)
+        assert candidate.fold_scores == expected.tolist()
+        assert candidate.mean == np.mean(expected)
+        assert candidate.std == np.std(expected)
+
+
+def test_the_scaler_never_sees_the_test_rows():
+    random = np.random.default_rng(1)
+    y = np.arange(80) % 2
+    X = np.column_stack([y + random.normal(0, 0.4, 80), random.normal(0, 1, 80)])
+    train, test = np.arange(40), np.arange(40, 80)
+    X[test, 0] += 50 * (np.arange(40) % 4 == 0)  # outliers that would stretch the scale of the first column
+    clean = make_pipeline(StandardScaler(), SVC()).fit(X[train], y[train]).score(X[test], y[test])
+    scaler = StandardScaler().fit(X)
+    leaky = SVC().fit(scaler.transform(X[train]), y[train]).score(scaler.transform(X[test]), y[test])
+    assert clean != leaky
+    assert TopModelSearchCV(SVM, cv=[(train, test)]).fit(X, y).best_score_ == clean
+
+
+def test_all_candidates_share_the_folds_that_are_kept(data):
+    X, y, _, _ = data
+    blocks = {"left": slice(0, 6), "right": slice(6, 12)}
+    search = TopModelSearchCV({"svm": {"C": [1.0]}, "logreg": {"C": [1.0]}}, cv=3, blocks=blocks).fit(X, y)
+    expected = list(StratifiedKFold(3, shuffle=True, random_state=0).split(X, y))
+    assert all(map(np.array_equal, (test for _, test in search.folds_), (test for _, test in expected)))
+    for candidate in search.candidates_:
+        estimator = {"svm": SVC(), "logreg": LogisticRegression(max_iter=1000)}[candidate.model]
+        pipeline = make_pipeline(StandardScaler(), estimator)
+        columns = blocks[candidate.features[0]]
+        assert candidate.fold_scores == cross_val_score(pipeline, X[:, columns], y, cv=search.folds_).tolist()
+
+
+def test_any_scorer_is_taken(data):
+    X, y, _, _ = data
+    search = TopModelSearchCV({"logreg": {"C": [1.0]}}, cv=3, scoring="neg_log_loss").fit(X, y)
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    expected = cross_val_score(pipeline, X, y, cv=search.folds_, scoring="neg_log_loss")
+    np.testing.assert_allclose(search.candidates_[0].fold_scores, expected, rtol=1e-9)
+
+
+def test_random_labels_score_no_better_than_chance():
+    random = np.random.default_rng(0)
+    X, y = random.normal(size=(200, 30)), np.arange(200) % 2
+    best = TopModelSearchCV({"logreg": {"C": [0.01]}}).fit(X, y).best_candidate_
+    assert best.ci95[0] < 0.5 < best.ci95[1]
+    assert abs(best.mean - 0.5) < 0.1
+
+
+# --- results -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def search(data):
+    X, y, _, _ = data
+    return TopModelSearchCV({"svm": {"C": [1.0, 10.0]}, "logreg": {"C": [0.01]}}, cv=4, random_state=SEED).fit(X, y)
+
+
+def test_the_best_candidate_is_the_first_of_the_highest_means(search):
+    means = [candidate.mean for candidate in search.candidates_]
+    assert search.best_index_ == means.index(max(means))
+    best = search.best_candidate_
+    assert best is search.candidates_[search.best_index_]
+    assert (search.best_score_, search.best_params_) == (best.mean, best.params)
+    assert (search.best_model_, search.best_features_) == (best.model, ("X",))
+
+
+def test_cv_results_make_a_table(search):
+    table = pd.DataFrame(search.cv_results_)
+    assert table["model"].tolist() == ["svm", "svm", "logreg"]
+    assert table["params"].tolist() == [{"C": 1.0}, {"C": 10.0}, {"C": 0.01}]
+    folds = table[[f"split{fold}_test_score" for fold in range(4)]]
+    np.testing.assert_array_equal(table["mean_test_score"], folds.mean(axis=1))
+    np.testing.assert_allclose(table["std_test_score"], folds.std(axis=1, ddof=0))
+    np.testing.assert_array_equal(table["rank_test_score"], table["mean_test_score"].rank(ascending=False, method="min"))
+    assert table.loc[search.best_index_, "rank_test_score"] == 1
+
+
+def test_the_best_pipeline_is_refitted_on_all_rows(data, search):
+    X, y, _, _ = data
+    name, params = search.best_model_, search.best_params_
+    plain = make_pipeline(StandardScaler(), clone(ESTIMATORS[name]).set_params(**params)).fit(X, y)
+    np.testing.assert_array_equal(search.predict(X), plain.predict(X))
+    assert search.score(X, y) == plain.score(X, y)
+    assert search.classes_.tolist() == ["ant", "bee", "cat"]
+
+
+def test_probabilities_and_decisions_are_there_where_the_model_has_them(data):
+    X, y, _, _ = data
+    svm, logreg, mlp = (TopModelSearchCV({name: GRIDS[name]}, cv=2).fit(X, y) for name in ("svm", "logreg", "mlp"))
+    assert [hasattr(each, "predict_proba") for each in (svm, logreg, mlp)] == [False, True, True]
+    assert [hasattr(each, "decision_function") for each in (svm, logreg, mlp)] == [True, True, False]
+    np.testing.assert_allclose(logreg.predict_proba(X).sum(axis=1), 1)
+    assert svm.decision_function(X).shape == (120, 3)
+    with pytest.raises(NotFittedError):
+        TopModelSearchCV().predict(X)
+
+
+def test_a_repeated_fit_and_another_number_of_threads_change_nothing(data):
+    X, y, _, _ = data
+    X = X.astype(np.float32)
+
+    def results(jobs):
+        search = TopModelSearchCV(GRIDS, cv=3, random_state=SEED, n_jobs=jobs).fit(X, y)
+        table = pd.DataFrame(search.cv_results_).drop(columns="seconds")
+        return table, search.predict(X)
+
+    first, *others = results(2), results(2), results(1)
+    for table, predicted in others:
+        pd.testing.assert_frame_equal(table, first[0])
+        np.testing.assert_array_equal(predicted, first[1])
+
+
+def test_progress_counts_every_fit(data):
+    seen = []
+    TopModelSearchCV(SVM | {"logreg": {"C": [1, 2]}}, cv=3, progress=lambda *now: seen.append(now)).fit(*data[:2])
+    assert seen == [(done, 9) for done in range(1, 10)]
+
+
+def test_what_scikit_learn_warns_about_is_kept_not_printed(data, recwarn):
+    X, y, _, _ = data
+    search = TopModelSearchCV({"logreg": {"C": [1.0], "max_iter": [1]}}, cv=3).fit(X, y)
+    (warning,) = search.warnings_
+    assert re.match(r"lbfgs failed to converge.*\(4 times\)", warning)  # three folds and the refit
+    few = TopModelSearchCV(SVM, cv=5).fit(X, np.where(np.arange(120) < 3, "rare", y))
+    assert any("The least populated class in y has only 3 members" in warning for warning in few.warnings_)
+    assert not recwarn.list
+
+
+# --- several feature sets ----------------------------------------------------------------------------------
+
+BLOCKS = {"noise": slice(0, 12), "signal": slice(12, 24), "more": slice(24, 30)}
+
+
+@pytest.fixture(scope="module")
+def wide(data):
+    """Columns of noise, then those of `data`, then more noise."""
+    random = np.random.default_rng(2)
+    return np.hstack([random.normal(size=(120, 12)), data[0], random.normal(size=(120, 6))])
+
+
+def test_blocks_are_candidates_and_the_winner_is_named(data, wide):
+    X, y, _, _ = data
+    search = TopModelSearchCV(SVM, cv=3, blocks=BLOCKS).fit(wide, y)
+    assert [candidate.features for candidate in search.candidates_] == [("noise",), ("signal",), ("more",)]
+    assert search.best_features_ == ("signal",)
+    alone = TopModelSearchCV(SVM, cv=3).fit(X, y)
+    assert search.best_candidate_.fold_scores == alone.best_candidate_.fold_scores
+    np.testing.assert_array_equal(search.predict(wide), alone.predict(X))
+    with pytest.raises(ValueError, match="12 features, but TopModelSearchCV is expecting 30"):
+        search.predict(X)
+
+
+def test_features_concatenate_blocks_in_their_order(data, wide):
+    y = data[1]
+    wanted = [("signal", "more"), ("more", "signal"), ("noise", "signal", "more")]
+    search = TopModelSearchCV(SVM, cv=3, blocks=BLOCKS, features=wanted).fit(wide, y)
+    joined = [wide[:, 12:], np.hstack([wide[:, 24:], wide[:, 12:24]]), wide]
+    for candidate, X in zip(search.candidates_, joined, strict=True):
+        expected = cross_val_score(make_pipeline(StandardScaler(), SVC()), X, y, cv=search.folds_)
+        assert candidate.fold_scores == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"blocks": BLOCKS, "features": [["sky"]]}, r"features name \['sky'\]; expected some of the blocks noise"),
+        ({"blocks": BLOCKS, "features": []}, "features name nothing"),
+        ({"blocks": {"all": slice(0, 40)}}, "block 'all' ends after the last of 30 columns"),
+    ],
+)
+def test_blocks_that_do_not_fit_x_are_an_error(data, wide, options, message):
+    with pytest.raises(TopModelError, match=message):
+        TopModelSearchCV(SVM, **options).fit(wide, data[1])
+
+
+# --- errors ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"models": ["logreg", "vsm"]}, "no top model 'vsm'; did you mean svm"),
+        ({"models": {"logreg": None, "svm": {"c": [1]}}}, "svm has no parameter 'c'"),
+        ({"scoring": "acuracy"}, "no scoring 'acuracy'; did you mean accuracy"),
+        ({"n_jobs": 0}, "0 jobs"),
+        ({"cv": 1}, "cannot be split"),
+    ],
+)
+def test_what_is_wrong_is_an_error_before_any_work(data, options, message):
+    worked = []
+    with pytest.raises(TopModelError, match=message):
+        TopModelSearchCV(progress=lambda *now: worked.append(now), **options).fit(*data[:2])
+    assert worked == []
+
+
+def test_a_value_that_the_estimator_refuses_names_the_candidate(data):
+    with pytest.raises(TopModelError, match=r"svm \{'C': -1\} cannot be fitted: The 'C' parameter"):
+        TopModelSearchCV({"svm": {"C": [-1]}}).fit(*data[:2])
+
+
+@pytest.mark.parametrize("scoring", ["neg_log_loss", "r2", "roc_auc"])
+def test_a_scorer_that_does_not_fit_is_an_error(data, scoring):
+    with pytest.raises(TopModelError, match=f"scoring '{scoring}' does not fit SVC here"):
+        TopModelSearchCV(SVM, scoring=scoring).fit(*data[:2])
+
+
+def test_one_class_or_a_continuous_target_is_an_error(data):
+    X = data[0]
+    with pytest.raises(TopModelError, match="y has one class, 'ant'; expected at least two"):
+        TopModelSearchCV(SVM).fit(X, np.array(["ant"] * 120))
+    with pytest.raises(TopModelError, match=r"Unknown label type: continuous.*Expected a column of classes"):
+        TopModelSearchCV(SVM).fit(X, X[:, 0])
+
+
+# --- metadata routing --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_search_inside_cross_val_score_takes_routed_groups_and_weights(data, jobs):
+    X, y, groups, weight = data
+    folds = list(StratifiedGroupKFold(3, shuffle=True, random_state=0).split(X, y, groups))
+    search = TopModelSearchCV(SVM, cv=2, n_jobs=jobs)
+    expected = [
+        clone(search)
+        .fit(X[train], y[train], groups=groups[train], sample_weight=weight[train])
+        .score(X[test], y[test], sample_weight=weight[test])
+        for train, test in folds
+    ]
+    with sklearn.config_context(enable_metadata_routing=True):
+        routed = search.set_fit_request(groups=True, sample_weight=True).set_score_request(sample_weight=True)
+        params = {"groups": groups, "sample_weight": weight}
+        found = cross_val_score(routed, X, y, cv=folds, params=params, error_score="raise")
+    assert found.tolist() == expected
+
+
+# --- calibration -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_the_calibrator_learns_from_out_of_fold_decisions(classes):
+    X, y = load_digits(n_class=classes, return_X_y=True)
+    X = X + np.random.default_rng(0).normal(0, 6, X.shape)
+    search = TopModelSearchCV(SVM).fit(X, y)
+    calibrator = search.calibrate(X, y)
+    pipeline = make_pipeline(StandardScaler(), SVC())
+    decisions = cross_val_predict(pipeline, X, y, cv=search.folds_, method="decision_function")
+    expected = LogisticRegression(max_iter=1000).fit(decisions.reshape(len(X), -1), y)
+    np.testing.assert_allclose(calibrator.coef_, expected.coef_, rtol=1e-2)
+    probabilities = calibrator.predict_proba(decisions.reshape(len(X), -1))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    constant = np.tile(np.bincount(y) / len(y), (len(y), 1))
+    assert log_loss(y, probabilities) < 0.5 * log_loss(y, constant)
+
+
+def test_a_class_that_no_fold_both_learns_and_tests_cannot_be_calibrated(data):
+    X, y, groups, _ = data
+    search = TopModelSearchCV(SVM, cv=3).fit(X, y, groups=np.where(y == "cat", -1, groups))
+    with pytest.raises(TopModelError, match="no fold both learns and tests the class 'cat'"):
+        search.calibrate(X, y)
