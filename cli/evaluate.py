@@ -8,6 +8,8 @@ from typing import Any
 import click
 from featurebank_cli.options import (
     State,
+    allow_download_option,
+    brought_weights_option,
     json_option,
     path_column_option,
     percent,
@@ -25,6 +27,8 @@ from featurebank_cli.options import (
 @click.option("--sample-weight", help="Column of weights.")
 @path_column_option
 @root_option
+@brought_weights_option
+@allow_download_option
 @json_option
 @click.pass_obj
 def evaluate(
@@ -35,6 +39,8 @@ def evaluate(
     sample_weight: str | None,
     path_column: str | None,
     root: Path | None,
+    weights_file: Path | None,
+    allow_download: bool,
     as_json: bool,
 ) -> None:
     """Score PREDICTOR on the labelled images of SOURCE, which it must not have been trained on.
@@ -47,7 +53,7 @@ def evaluate(
     from featurebank.sources import scan
 
     found = scan(source, root=root, path_column=path_column)
-    report = Predictor.load(predictor).evaluate(
+    report = Predictor.load(predictor, weights_file=weights_file, allow_download=allow_download).evaluate(
         found, target=target, sample_weight=sample_weight, progress=state.progress("evaluate")
     )
     for failure in report["failures"]:

@@ -17,11 +17,12 @@ from featurebank_cli.options import State, bank_argument, json_option, percent, 
 )
 @click.option("--model", "models", multiple=True, help="logreg, svm or mlp; may be repeated.  [default: all three]")
 @click.option("--target", help="Column of classes.  [default: label, or the only column]")
-@click.option("--groups", help="Column of groups that never straddle folds.")
+@click.option("--groups", help="Column of groups that never straddle folds, or @near-duplicates.")
 @click.option("--sample-weight", help="Column of weights, for fitting and scoring.")
 @click.option(
     "--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Folds of the cross-validation."
 )
+@click.option("--nested", is_flag=True, help="Also score the whole procedure, selection included.")
 @click.option("--scoring", default="accuracy", show_default=True, help="Any scikit-learn scorer.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the folds and the models.")
 @click.option("--jobs", type=int, default=-1, show_default=True, help="Threads; -1 for one a core.")
@@ -84,6 +85,10 @@ def print_candidates(report: dict[str, Any]) -> None:
     )
     print_table(title, ["features", "model", "parameters", "mean %", "95 %", "s"], rows, right=(3, 4, 5))
     click.echo("The first row was selected among these, so its score is a little optimistic.")
+    if "nested" in report:
+        nested = report["nested"]
+        low, high = map(percent, nested["ci95"])
+        click.echo(f"Nested, the selection included: {percent(nested['mean'])} % (95 % {low}..{high}).")
 
 
 def _number(value: Any) -> str:

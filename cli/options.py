@@ -28,6 +28,15 @@ weights_option = click.option(
     show_default=True,
     help="DEFAULT, a weight enum's name, a checkpoint file, or random:SEED.",
 )
+brought_weights_option = click.option(
+    "--weights",
+    "weights_file",
+    type=click.Path(path_type=Path),
+    help="A checkpoint file with the backbone's weights.",
+)
+allow_download_option = click.option(
+    "--allow-download", is_flag=True, help="Fetch the backbone's weights from their hub when they are not here."
+)
 size_option = click.option(
     "--size", type=click.IntRange(min=1), help="Input size in pixels, in place of the weights' own."
 )

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-from featurebank_cli.options import State, csv_text, json_option, print_json, printable, strict_option
+from featurebank_cli.options import (
+    State,
+    allow_download_option,
+    brought_weights_option,
+    csv_text,
+    json_option,
+    print_json,
+    printable,
+    strict_option,
+)
 
 
 @click.command()
@@ -19,6 +28,8 @@ from featurebank_cli.options import State, csv_text, json_option, print_json, pr
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the CSV here.  [default: stdout]")
 @click.option("--proba", is_flag=True, help="One more column for the probability of each class.")
 @strict_option
+@brought_weights_option
+@allow_download_option
 @json_option
 @click.pass_context
 def predict(
@@ -29,6 +40,8 @@ def predict(
     output: Path | None,
     proba: bool,
     strict: bool,
+    weights_file: Path | None,
+    allow_download: bool,
     as_json: bool,
 ) -> None:
     """Label IMAGES (files or folders), or the rows of a bank, as CSV: path, label, probability, error.
@@ -43,7 +56,7 @@ def predict(
     state: State = context.obj
     if bool(images) == (bank is not None):
         raise click.UsageError("give either images or --bank")
-    loaded = Predictor.load(predictor)
+    loaded = Predictor.load(predictor, weights_file=weights_file, allow_download=allow_download)
     table = _from_bank(loaded, bank) if bank is not None else _from_images(loaded, images, state)
     shown = table if proba else table[[name for name in table.columns if not name.startswith("proba_")]]
     if as_json:

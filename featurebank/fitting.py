@@ -5,22 +5,30 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.metrics import check_scoring
 
 from featurebank.bank import Bank, column_of, values_of, weights_of
 from featurebank.errors import BankError, ColumnError
 from featurebank.folds import fold_numbers, tie
+from featurebank.neighbours import THRESHOLD, near_duplicate_groups, near_duplicate_pairs
 from featurebank.predictor import EMBEDDED, Predictor, PredictorFeature
 from featurebank.samples import SampleTable
+from featurebank.scores import corrected_interval
 from featurebank.search import TopModelSearchCV
 from featurebank.spec import FeatureSpec
 
 MODELS = ("logreg", "svm", "mlp")
+NEAR_DUPLICATES = ("@near-duplicates", "near-duplicates")
+NEAR_DUPLICATE_ROWS = 20_000
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass
@@ -55,10 +63,11 @@ def fit(
     groups: str | None = None,
     sample_weight: str | None = None,
     folds: int = 5,
+    nested: bool = False,
     scoring: str = "accuracy",
     seed: int = 0,
     jobs: int = -1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> FitResult:
     """Cross-validate top models over a bank's feature sets, on the same folds, and refit the best.
 
@@ -72,11 +81,14 @@ def fit(
     target : str, optional
         Column of classes; by default ``label``, or the bank's only column.
     groups : str, optional
-        Column of groups that never straddle folds. Rows of identical content never do.
+        Column of groups that never straddle folds, or ``"@near-duplicates"`` to tie images that look alike. Rows of
+        identical content never straddle folds.
     sample_weight : str, optional
         Column of weights, used in fitting and in scoring.
     folds : int, default 5
         ``StratifiedKFold(folds, shuffle=True, random_state=seed)``, grouped where rows belong together.
+    nested : bool, default False
+        Also score the whole procedure, selection included, on test parts that the search never saw.
     scoring : str, default "accuracy"
         Any scikit-learn scorer.
     seed : int, default 0
@@ -105,37 +117,102 @@ def fit(
     bank = bank if isinstance(bank, Bank) else Bank(bank)
     target = target or default_target(bank)
     candidates = candidate_features(bank, features)
-    names = list(dict.fromkeys(name for candidate in candidates for name in candidate))
-    table = bank.select(target, *([sample_weight] if sample_weight else []))
-    y, warnings = values_of(table, target), _data_warnings(bank, table, target, sample_weight)
-    tied = _groups(table, groups)
-    weight = weights_of(table, sample_weight) if sample_weight else None
-    X = bank.features(names, table)
+    rows = _load_rows(bank, candidates, target, groups, sample_weight)
     search = TopModelSearchCV(
         models,
         cv=folds,
         scoring=scoring,
-        blocks=bank.blocks(names),
+        blocks=rows.blocks,
         features=candidates,
         random_state=seed,
         n_jobs=jobs,
-        progress=progress,
-    ).fit(X, y, groups=tied, sample_weight=weight)
+        progress=_part(progress, 0, folds + 1 if nested else 1),
+    ).fit(rows.X, rows.y, groups=rows.groups, sample_weight=rows.weight)
     report = {
-        "n_samples": len(y),
+        "n_samples": len(rows.y),
         "classes": search.classes_.tolist(),
         "target": target,
         "scoring": scoring,
         "folds": len(search.folds_),
-        "grouped": tied is not None,
+        "grouped": rows.groups is not None,
         "seed": seed,
         "candidates": [candidate.to_dict() for candidate in search.candidates_],
         "best": search.best_candidate_.to_dict(),
-        "warnings": warnings + search.warnings_,
-        "seconds": time.perf_counter() - started,
+        "warnings": rows.notes + _straddling(rows, search, groups) + search.warnings_,
     }
-    kept = {**report, "samples": _fold_of_each(table, search)}
-    return FitResult(search, report, _predictor(bank, search, X, y, weight, target, kept))
+    if nested:
+        report["nested"] = _nested(search, rows, progress)
+    report["seconds"] = time.perf_counter() - started
+    kept = {**report, "samples": _fold_of_each(rows.table, search)}
+    return FitResult(search, report, _predictor(bank, search, rows, target, kept))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a fit: samples, embeddings of all feature sets side by side, labels, weights, groups."""
+
+    table: SampleTable
+    X: NDArray[np.float32]
+    blocks: dict[str, slice]
+    y: NDArray[Any]
+    weight: NDArray[np.float64] | None
+    groups: NDArray[np.int64] | None
+    notes: list[str]
+
+    @property
+    def alike(self) -> NDArray[np.float32]:
+        """The embeddings that near-duplicates are looked for in: the penultimate ones, else the first set's."""
+        names = sorted(self.blocks, key=lambda name: "/penultimate" not in name)
+        return self.X[:, self.blocks[names[0]]]
+
+
+def _load_rows(
+    bank: Bank, candidates: list[list[str]], target: str, groups: str | None, sample_weight: str | None
+) -> _Rows:
+    names = list(dict.fromkeys(name for candidate in candidates for name in candidate))
+    table = bank.select(target, *([sample_weight] if sample_weight else []))
+    rows = _Rows(
+        table,
+        bank.features(names, table),
+        bank.blocks(names),
+        values_of(table, target),
+        weights_of(table, sample_weight) if sample_weight else None,
+        None,
+        _data_warnings(bank, table, target, sample_weight),
+    )
+    return replace(rows, groups=_groups(rows, groups))
+
+
+def _part(progress: Progress | None, part: int, parts: int) -> Progress | None:
+    """Return a progress callback for one of several searches of equal size."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(part * total + done, parts * total)
+
+
+def _nested(search: TopModelSearchCV, rows: _Rows, progress: Progress | None) -> dict[str, Any]:
+    """Score the whole procedure: the search runs again inside each fold's training part."""
+    scores = []
+    parts = len(search.folds_) + 1
+    for number, (train, test) in enumerate(search.folds_, 1):
+        inner = clone(search).set_params(progress=_part(progress, number, parts))
+        weight = None if rows.weight is None else rows.weight[train]
+        inner.fit(
+            rows.X[train],
+            rows.y[train],
+            groups=None if rows.groups is None else rows.groups[train],
+            sample_weight=weight,
+        )
+        options = {} if rows.weight is None else {"sample_weight": rows.weight[test]}
+        scorer = check_scoring(inner.best_estimator_, search.scoring)
+        scores.append(float(scorer(inner.best_estimator_, rows.X[test], rows.y[test], **options)))
+    sizes = [(len(train), len(test)) for train, test in search.folds_]
+    n_train, n_test = (float(np.mean(side)) for side in zip(*sizes, strict=True))
+    return {
+        "mean": float(np.mean(scores)),
+        "ci95": list(corrected_interval(scores, n_train, n_test)),
+        "fold_scores": scores,
+    }
 
 
 def default_target(bank: Bank) -> str:
@@ -176,12 +253,31 @@ def candidate_features(bank: Bank, features: str | Sequence[str] | None) -> list
     return [[name] for name in pooled]
 
 
-def _groups(table: SampleTable, column: str | None) -> NDArray[np.int64] | None:
-    """Return groups that hold identical content together, and the column's groups; None when nothing ties rows."""
-    digests = table.rows["digest"].to_numpy()
+def _groups(rows: _Rows, column: str | None) -> NDArray[np.int64] | None:
+    """Return groups that hold identical content together, and what the user named; None when nothing ties rows."""
+    digests = rows.table.rows["digest"].to_numpy()
+    if column in NEAR_DUPLICATES:
+        return tie(near_duplicate_groups(rows.alike), digests)
     if column is not None:
-        return tie(values_of(table, column), digests)
+        return tie(values_of(rows.table, column), digests)
     return tie(digests) if len(set(digests)) < len(digests) else None
+
+
+def _straddling(rows: _Rows, search: TopModelSearchCV, groups: str | None) -> list[str]:
+    """Say how many rows have a near-duplicate in another fold, whose score is then too good."""
+    if groups in NEAR_DUPLICATES:
+        return []
+    if len(rows.y) > NEAR_DUPLICATE_ROWS:
+        return [f"not checked for near-duplicates (over {NEAR_DUPLICATE_ROWS} rows); --groups @near-duplicates does"]
+    pairs = near_duplicate_pairs(rows.alike)
+    fold = fold_numbers(search.folds_, len(rows.y))
+    torn = pairs[fold[pairs[:, 0]] != fold[pairs[:, 1]]]
+    if not len(torn):
+        return []
+    return [
+        f"{len(np.unique(torn))} samples have a near-duplicate (cosine distance below {THRESHOLD:g}) in another fold, "
+        "which flatters every score; --groups @near-duplicates keeps them together"
+    ]
 
 
 def _data_warnings(bank: Bank, table: SampleTable, target: str, sample_weight: str | None) -> list[str]:
@@ -213,20 +309,14 @@ def _fold_of_each(table: SampleTable, search: TopModelSearchCV) -> list[list[Any
     return [list(row) for row in zip(table.rows["source"], paths, numbers, strict=True)]
 
 
-def _predictor(
-    bank: Bank,
-    search: TopModelSearchCV,
-    X: NDArray[np.float32],
-    y: NDArray[Any],
-    weight: NDArray[np.float64] | None,
-    target: str,
-    report: dict[str, Any],
-) -> Predictor:
+def _predictor(bank: Bank, search: TopModelSearchCV, rows: _Rows, target: str, report: dict[str, Any]) -> Predictor:
     """Make the predictor of a search's best candidate."""
     steps = dict(search.best_estimator_.steps)
     steps.pop("select", None)  # a predictor computes just the features that its model sees
     model = type(search.best_estimator_)(list(steps.items()))
-    calibrator = None if hasattr(model, "predict_proba") else search.calibrate(X, y, sample_weight=weight)
+    calibrator = (
+        None if hasattr(model, "predict_proba") else search.calibrate(rows.X, rows.y, sample_weight=rows.weight)
+    )
     specs = [bank.feature_set(name).spec for name in search.best_features_]
     features = [_predictor_feature(bank, spec) for spec in specs]
     tensors = _tensors(bank, features)

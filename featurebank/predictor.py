@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -80,6 +81,10 @@ class Predictor:
         Safetensors of backbones whose weights came from a file, by weights digest.
     backbone : Backbone, optional
         The backbone to use in place of the named one (needed for a custom module).
+    weights_file : path-like, optional
+        A checkpoint to take the backbone's weights from; their digest must be the one the model was trained on.
+    allow_download : bool, default True
+        Whether a hub may be asked for weights that are not on this machine.
 
     Examples
     --------
@@ -98,6 +103,8 @@ class Predictor:
         fit: Mapping[str, Any] | None = None,
         tensors: Mapping[str, bytes] | None = None,
         backbone: Backbone | None = None,
+        weights_file: str | os.PathLike[str] | None = None,
+        allow_download: bool = True,
     ):
         self.features = list(features)
         self.model = model
@@ -106,6 +113,8 @@ class Predictor:
         self.fit = dict(fit or {})
         self.tensors = dict(tensors or {})
         self.backbone = backbone
+        self.weights_file = weights_file
+        self.allow_download = allow_download
         self._engines: list[tuple[Backbone, Any, list[int]]] | None = None
 
     @property
@@ -348,7 +357,9 @@ class Predictor:
         preprocessing = Preprocessing.from_dict(feature.spec.preprocessing)
         if feature.weights == EMBEDDED:
             return load_tensors(name, self.tensors[feature.spec.weights], preprocessing, feature.size)
-        return replace(load_backbone(name, feature.weights, feature.size), preprocessing=preprocessing)
+        weights = feature.weights if self.weights_file is None else os.fspath(self.weights_file)
+        backbone = load_backbone(name, weights, feature.size, allow_download=self.allow_download)
+        return replace(backbone, preprocessing=preprocessing)
 
     # --- files ---------------------------------------------------------------------------------------------
 
@@ -362,6 +373,10 @@ class Predictor:
         StorageError
             When the file system refuses.
         """
+        members = {_FIT: _json(self.fit), _MODEL: _dump(self.model)}
+        if self.calibrator is not None:
+            members[_CALIBRATOR] = _dump(self.calibrator)
+        members |= {f"weights/{digest}.safetensors": data for digest, data in self.tensors.items()}
         facts = {
             "format": FORMAT,
             "version": VERSION,
@@ -370,26 +385,34 @@ class Predictor:
             "features": [
                 {"spec": each.spec.to_dict(), "weights": each.weights, "size": each.size} for each in self.features
             ],
+            "members": {name: hashlib.sha256(data).hexdigest() for name, data in members.items()},
         }
-        members = {_FACTS: _json(facts), _FIT: _json(self.fit), _MODEL: _dump(self.model)}
-        if self.calibrator is not None:
-            members[_CALIBRATOR] = _dump(self.calibrator)
-        members |= {f"weights/{digest}.safetensors": data for digest, data in self.tensors.items()}
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-            for name, data in members.items():
+            for name, data in {_FACTS: _json(facts), **members}.items():
                 archive.writestr(name, data)
         storage.commit(Path(path), buffer.getbuffer())
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, backbone: Backbone | None = None) -> Predictor:
-        """Read a predictor file; no code in it is run.
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        backbone: Backbone | None = None,
+        weights_file: str | os.PathLike[str] | None = None,
+        allow_download: bool = False,
+    ) -> Predictor:
+        """Read a predictor file; no code in it is run, and it cannot name a file or have anything fetched.
 
         Parameters
         ----------
         path : path-like
         backbone : Backbone, optional
             The custom module it was trained on.
+        weights_file : path-like, optional
+            A checkpoint with the backbone's weights.
+        allow_download : bool, default False
+            Whether a hub may be asked for weights that are not on this machine.
 
         Raises
         ------
@@ -401,6 +424,7 @@ class Predictor:
                 members = _read_members(archive)
             facts = json.loads(members[_FACTS])
             _check_facts(facts, path)
+            _check_members(facts, members)
             model = _undump(members[_MODEL])
             calibrator = _undump(members[_CALIBRATOR]) if _CALIBRATOR in members else None
             _check_model(model, calibrator)
@@ -412,6 +436,8 @@ class Predictor:
                 fit=json.loads(members[_FIT]),
                 tensors={name[8:72]: data for name, data in members.items() if _WEIGHTS.fullmatch(name)},
                 backbone=backbone,
+                weights_file=weights_file,
+                allow_download=allow_download,
             )
         except PredictorError:
             raise
@@ -511,6 +537,14 @@ def _read_members(archive: zipfile.ZipFile) -> dict[str, bytes]:
     return {name: archive.read(name) for name in names}
 
 
+def _check_members(facts: Any, members: dict[str, bytes]) -> None:
+    """Compare every member with the digest that the facts list, before anything in it is parsed."""
+    found = {name: hashlib.sha256(data).hexdigest() for name, data in members.items() if name != _FACTS}
+    if found != facts["members"]:
+        torn = sorted(set(found.items()) ^ set(facts["members"].items()))
+        raise PredictorError(f"member {torn[0][0]!r} does not match its digest: make the file again")
+
+
 def _json(value: Any) -> bytes:
     return json.dumps(value, indent=1, sort_keys=True).encode("ascii")
 
@@ -530,6 +564,9 @@ def _dump(model: Any) -> bytes:
 def _undump(data: bytes) -> Any:
     import skops.io
 
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise PredictorError("its model is compressed, which may hide a bomb: make the file again")
     try:
         return skops.io.loads(data, trusted=list(ALLOWED_TYPES))
     except FeatureBankError:

@@ -184,7 +184,7 @@ class TopModelSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         _check_classes(y)
         self.classes_ = np.unique(y)
         if len(self.classes_) < 2:
-            raise TopModelError(f"y has one class, {self.classes_[0]!r}; expected at least two classes")
+            raise TopModelError(f"y has one class, {self.classes_.tolist()[0]!r}; expected at least two classes")
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
         data = _Data(X, y, weight, self._columns(X.shape[1]), int(self.random_state))
         with _recorded_warnings() as self.warnings_:

@@ -27,7 +27,9 @@ __all__ = [
 ]
 
 
-def load_backbone(name: str, weights: str = "DEFAULT", size: int | None = None) -> Backbone:
+def load_backbone(
+    name: str, weights: str = "DEFAULT", size: int | None = None, *, allow_download: bool = True
+) -> Backbone:
     """Load a backbone by name: its network in eval mode, its weights, its official preprocessing.
 
     Parameters
@@ -39,6 +41,8 @@ def load_backbone(name: str, weights: str = "DEFAULT", size: int | None = None) 
         (``torch.manual_seed(SEED)``, then the builder with no weights).
     size : int, optional
         Input height and width in pixels, in place of the weights' own; the resize grows in proportion.
+    allow_download : bool, default True
+        Whether weights that are not on this machine may be fetched from their hub.
 
     Returns
     -------
@@ -58,7 +62,8 @@ def load_backbone(name: str, weights: str = "DEFAULT", size: int | None = None) 
     """
     if size is not None and size < 1:
         raise BackboneError(f"an input size of {size} pixels; expected at least 1")
-    return _source(name).load(name, weights, size)
+    backbone: Backbone = _source(name).load(name, weights, size, allow_download)
+    return backbone
 
 
 def dump_tensors(backbone: Backbone) -> bytes:

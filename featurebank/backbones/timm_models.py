@@ -30,7 +30,7 @@ def names(pattern: str = "*") -> list[str]:
     return [PREFIX + name for name in timm.list_models(pattern)]
 
 
-def load(name: str, weights: str, size: int | None) -> Backbone:
+def load(name: str, weights: str, size: int | None, allow_download: bool) -> Backbone:
     """Build a timm model with its weights; see `featurebank.backbones.load_backbone`."""
     import timm
 
@@ -41,7 +41,7 @@ def load(name: str, weights: str, size: int | None) -> Backbone:
         hint = f"did you mean {', '.join(near)}?" if near else "`featurebank backbones 'timm:*'` lists them"
         raise BackboneError(f"timm has no model {base!r}; {hint}")
     _check_tag(base, tag)
-    model = _pretrained(architecture, weights, _size_options(architecture, size))
+    model = _pretrained(architecture, weights, _size_options(architecture, size), allow_download)
     preprocessing = preprocessing_of(model)
     return Backbone(
         name, model, preprocessing.with_size(size) if size else preprocessing, classifier=classifier_of(model)
@@ -63,23 +63,26 @@ def build(name: str, state: Mapping[str, Any], size: int | None) -> Any:
 def describe(name: str) -> dict[str, Any]:
     """Return parameters, input size, licence and presence of a model's default weights."""
     import torch
-    from huggingface_hub import try_to_load_from_cache
 
     with torch.device("meta"):
         model = timm_model(name.removeprefix(PREFIX))
     config = model.pretrained_cfg
-    hub_id = config.get("hf_hub_id")
-    cached = (
-        [try_to_load_from_cache(hub_id, file) for file in ("model.safetensors", "pytorch_model.bin")] if hub_id else []
-    )
     return {
         "name": name,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "input_size": config["input_size"][1],
         "license": config.get("license") or "",
         "weights": config.get("tag") or "none",
-        "weights_here": any(isinstance(path, str) for path in cached),
+        "weights_here": is_cached(config.get("hf_hub_id")),
     }
+
+
+def is_cached(hub_id: str | None) -> bool:
+    """Say whether the weights of a hub's repository are on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+
+    files = ("model.safetensors", "pytorch_model.bin")
+    return hub_id is not None and any(isinstance(try_to_load_from_cache(hub_id, file), str) for file in files)
 
 
 def timm_model(architecture: str, **options: Any) -> Any:
@@ -129,7 +132,7 @@ def _size_options(architecture: str, size: int | None) -> dict[str, Any]:
     return {"img_size": size} if size and fixed else {}
 
 
-def _pretrained(architecture: str, weights: str, options: dict[str, Any]) -> Any:
+def _pretrained(architecture: str, weights: str, options: dict[str, Any], allow_download: bool) -> Any:
     import timm
 
     seed, path = parse_seed(weights), checkpoint_path(weights)
@@ -141,12 +144,17 @@ def _pretrained(architecture: str, weights: str, options: dict[str, Any]) -> Any
     if weights != "DEFAULT":
         _check_tag(architecture.split(".")[0], weights)
     tagged = architecture if weights == "DEFAULT" else f"{architecture.split('.')[0]}.{weights}"
+    if not allow_download and not is_cached(_hub_id(tagged)):
+        raise WeightsError(
+            f"weights {weights} of timm:{architecture} are not on this machine ({_hub_id(tagged)}): allow the download "
+            "(--allow-download), or bring the file and name it with --weights FILE"
+        )
     try:
         return timm.create_model(tagged, pretrained=True, **options)
     except Exception as error:  # no network, no such tag, a broken download: any kind
         raise WeightsError(
             f"weights {weights} of timm:{architecture} are not in the hub's cache and could not be fetched from "
-            f"{_hub_id(tagged)} ({one_line(error)[:80]}): bring the file and name it with --weights FILE"
+            f"{_hub_id(tagged) or 'the hub'} ({one_line(error)[:80]}): bring the file and name it with --weights FILE"
         ) from error
 
 
@@ -159,8 +167,8 @@ def _check_tag(base: str, tag: str) -> None:
         raise WeightsError(f"timm:{base} has no weights {tag!r}; expected one of {have}, a file, or random:SEED")
 
 
-def _hub_id(tagged: str) -> str:
+def _hub_id(tagged: str) -> str | None:
     import timm
 
     config = timm.get_pretrained_cfg(tagged, allow_unregistered=True)
-    return (config.hf_hub_id if config is not None else None) or "the Hugging Face hub"
+    return config.hf_hub_id if config is not None else None

@@ -43,12 +43,12 @@ def suggest(name: str) -> str:
     return f"did you mean {', '.join(near)}?" if near else "`featurebank backbones` lists them"
 
 
-def load(name: str, weights: str, size: int | None) -> Backbone:
+def load(name: str, weights: str, size: int | None, allow_download: bool) -> Backbone:
     """Build a torchvision model with its weights; see `featurebank.backbones.load_backbone`."""
     if name not in names():
         raise BackboneError(f"no backbone {name!r}; {suggest(name)}")
     choice = _choose(name, weights)
-    model = _pretrained(name, weights, choice)
+    model = _pretrained(name, weights, choice, allow_download)
     preprocessing = preprocessing_of(choice)
     if _is_official(weights, choice) and name in _OWN_NORMALISATION:
         model.transform_input = False  # its second normalisation and the first one are together this one
@@ -120,7 +120,7 @@ def _is_official(weights: str, choice: Any) -> bool:
     return parse_seed(weights) is None and (path is None or path.name == os.path.basename(choice.url))
 
 
-def _pretrained(name: str, weights: str, choice: Any) -> Any:
+def _pretrained(name: str, weights: str, choice: Any, allow_download: bool) -> Any:
     import torchvision
 
     seed, path = parse_seed(weights), checkpoint_path(weights)
@@ -129,6 +129,11 @@ def _pretrained(name: str, weights: str, choice: Any) -> Any:
             return torchvision.models.get_model(name, weights=None)
     if path is not None:
         return build(name, read_checkpoint(path), None)
+    if not allow_download and not _hub_file(choice).is_file():
+        raise WeightsError(
+            f"weights {choice.name} of {name} are not on this machine ({_hub_file(choice)}): allow the download "
+            "(--allow-download), or bring the file and name it with --weights FILE"
+        )
     try:
         return torchvision.models.get_model(name, weights=choice)
     except Exception as error:  # no network, a full disk, a broken download: any kind

@@ -1,0 +1,477 @@
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from featurebank import Backbone, Bank, Predictor, extract, fit, load_backbone, scan
+from featurebank.errors import ColumnError, ImageError, PredictorError, SourceError
+from featurebank.predictor import PredictorFeature
+
+SVM = {"svm": {"C": [1.0]}}
+MODELS = {"logreg": {"C": [0.01]}, "svm": {"C": [1.0]}, "mlp": {"alpha": [1.0]}}
+PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+def new_images(two_classes):
+    return sorted((two_classes.parent / "new").rglob("*.png"))
+
+
+def members_of(path):
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def write_members(path, members, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+def with_facts(source, path, change):
+    """Write a copy of a predictor file whose predictor.json was changed in place by `change`."""
+    members = members_of(source)
+    facts = json.loads(members["predictor.json"])
+    change(facts)
+    return write_members(path, {**members, "predictor.json": json.dumps(facts).encode()})
+
+
+@pytest.fixture
+def predictor(two_class_predictor):
+    return Predictor.load(two_class_predictor)
+
+
+# --- predictions -------------------------------------------------------------------------------------------
+
+
+def test_new_images_get_the_right_labels(predictor, two_classes):
+    images = new_images(two_classes)
+    assert predictor.predict(images).tolist() == [path.parent.name for path in images]
+    assert predictor.classes.tolist() == ["cat", "dog"]
+
+
+def test_paths_images_and_arrays_are_the_same_to_it(predictor, two_classes):
+    path = new_images(two_classes)[0]
+    image = Image.open(path)
+    ways = [path, str(path), image, np.asarray(image)]
+    expected = predictor.predict_proba([path])
+    np.testing.assert_array_equal(predictor.predict_proba(ways), np.tile(expected, (4, 1)))
+    assert predictor.predict(str(path)).tolist() == ["cat"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_single_files_get_what_the_rows_of_the_bank_get(two_class_bank, two_classes, name):
+    result = fit(two_class_bank, models={name: MODELS[name]}, features="resnet18/layer3+resnet18/penultimate")
+    table = result.predictor.predict_bank(Bank(two_class_bank))
+    files = [two_classes / path for path in table["path"]]
+    np.testing.assert_allclose(result.predictor.predict_proba(files), table[["proba_cat", "proba_dog"]], atol=1e-4)
+    assert result.predictor.predict(files[:3]).tolist() == table["label"][:3].tolist()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_labels_are_the_models_own_decision_and_probabilities_sum_to_one(two_class_bank, name):
+    result = fit(two_class_bank, models={name: MODELS[name]}, features="resnet18/layer3")
+    X = Bank(two_class_bank).load("resnet18/layer3")
+    table = result.predictor.predict_bank(Bank(two_class_bank))
+    assert table["label"].tolist() == result.search.predict(X).tolist()
+    chances = table[["proba_cat", "proba_dog"]].to_numpy()
+    np.testing.assert_allclose(chances.sum(axis=1), 1)
+    own = np.where(table["label"] == "cat", chances[:, 0], chances[:, 1])
+    np.testing.assert_array_equal(table["probability"], own)
+
+
+def test_a_label_may_disagree_with_its_calibrated_probability_and_stays(two_class_bank):
+    result = fit(two_class_bank, models=SVM, features="resnet18/layer3")
+    result.predictor.calibrator.intercept_ += 100  # now every probability says dog
+    table = result.predictor.predict_bank(Bank(two_class_bank))
+    assert set(table["label"]) == {"cat", "dog"}
+    assert (table.loc[table["label"] == "cat", "probability"] < 0.5).all()
+
+
+def test_an_unreadable_image_is_an_error_or_a_row_with_its_reason(predictor, two_classes, tmp_path):
+    good, bad = new_images(two_classes)[0], tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"bad.png': not a readable image"):
+        predictor.predict([good, bad])
+    with pytest.raises(ImageError, match=r"a list is no image|'list'"):
+        predictor.predict([[]])
+    table = predictor.predict_table([bad, good, tmp_path / "none.png"])
+    assert table["path"].tolist() == [str(bad), str(good), str(tmp_path / "none.png")]
+    assert table["label"].tolist() == [None, "cat", None]
+    assert table["probability"].isna().tolist() == [True, False, True]
+    assert table["error"][0].startswith("not a readable image")
+    assert (table["error"][1], table["error"][2]) == ("", "cannot be read: No such file or directory")
+
+
+def test_many_images_are_embedded_in_batches_and_counted(predictor, two_classes):
+    images = sorted(two_classes.rglob("*.png"))[:18]
+    seen = []
+    table = predictor.predict_table(images, progress=lambda *now: seen.append(now))
+    assert seen == [(16, 18), (18, 18)]
+    assert table["label"].tolist() == ["cat"] * 18
+
+
+# --- the file ----------------------------------------------------------------------------------------------
+
+
+def test_the_file_holds_json_and_skops_and_no_pickle(two_class_predictor):
+    members = members_of(two_class_predictor)
+    assert set(members) == {"predictor.json", "fit.json", "model.skops", "calibrator.skops"}
+    for name, data in members.items():
+        if name.endswith(".json"):
+            json.loads(data)
+        else:  # skops is a zip of a JSON schema and of arrays
+            inner = members_of(io.BytesIO(data))
+            assert {Path(each).suffix for each in inner} <= {".json", ".npy"}
+            assert not any(b"|O" in array[:128] for array in inner.values())
+            assert not any(array.startswith(PICKLES) for array in inner.values())
+        assert not data.startswith(PICKLES)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_saved_and_loaded_predicts_the_same(two_class_bank, two_classes, tmp_path, name):
+    result = fit(two_class_bank, models={name: MODELS[name]}, features="resnet18/layer3+resnet18/penultimate")
+    result.save(tmp_path / "a.featurebank")
+    loaded = Predictor.load(tmp_path / "a.featurebank")
+    images = new_images(two_classes)
+    np.testing.assert_array_equal(loaded.predict_proba(images), result.predictor.predict_proba(images))
+    assert loaded.predict(images).tolist() == result.predictor.predict(images).tolist()
+    assert loaded.fit == result.predictor.fit
+    assert (loaded.target, loaded.classes.tolist()) == ("label", ["cat", "dog"])
+
+
+def test_saving_twice_gives_a_file_that_loads(predictor, tmp_path, two_classes):
+    predictor.save(tmp_path / "b.featurebank")
+    Predictor.load(tmp_path / "b.featurebank").save(tmp_path / "c.featurebank")
+    image = new_images(two_classes)[:1]
+    again = Predictor.load(tmp_path / "c.featurebank").predict_proba(image)
+    np.testing.assert_array_equal(again, predictor.predict_proba(image))
+
+
+@pytest.mark.parametrize("step", [RandomForestClassifier(2), FunctionTransformer(np.square)])
+def test_a_model_outside_the_allow_list_is_refused_or_round_trips(predictor, tmp_path, step):
+    """A forest is on skops's own list; a function is on none."""
+    X, y = np.eye(4), [0, 1, 0, 1]
+    model = make_pipeline(step, RandomForestClassifier(2)) if hasattr(step, "transform") else make_pipeline(step)
+    other = Predictor(predictor.features, model.fit(X, y), "label")
+    if not hasattr(step, "transform"):
+        other.save(tmp_path / "a.featurebank")
+        assert Predictor.load(tmp_path / "a.featurebank").classes.tolist() == [0, 1]
+        return
+    with pytest.raises(PredictorError, match="which a predictor may not: use a plain scikit-learn pipeline"):
+        other.save(tmp_path / "a.featurebank")
+    assert not (tmp_path / "a.featurebank").exists()
+
+
+# --- the backbone ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("weights", "0" * 64, "weights of resnet18 here have digest [0-9a-f]{12}, the predictor was trained on 0{12}"),
+        ("pixel_policy", 99, "the pixel_policy of resnet18/penultimate is 1 here, the predictor was trained with 99"),
+        ("views", "hflip", "the views of resnet18/penultimate is 'none' here"),
+        ("precision", "bf16", "the precision of resnet18/penultimate is 'fp32' here"),
+    ],
+)
+def test_another_spec_than_the_models_is_refused(two_class_predictor, two_classes, tmp_path, field, value, message):
+    changed = with_facts(
+        two_class_predictor, tmp_path / "a.featurebank", lambda facts: facts["features"][0]["spec"].update({field: value})
+    )
+    with pytest.raises(PredictorError, match=message):
+        Predictor.load(changed).predict(new_images(two_classes)[:1])
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_from_a_file_travel_inside(two_classes, tmp_path, suffix):
+    from safetensors.torch import save_file
+
+    file = tmp_path / f"mine{suffix}"
+    state = load_backbone("shufflenet_v2_x0_5", "random:5").model.state_dict()
+    (torch.save if suffix == ".pth" else save_file)(state, file)
+    bank = extract(two_classes, tmp_path / "a.bank", backbone="shufflenet_v2_x0_5", weights=str(file), size=32)
+    result = fit(bank, models=SVM)
+    result.save(tmp_path / "a.featurebank")
+    images = new_images(two_classes)
+    expected = result.predictor.predict_proba(images)
+    file.unlink()
+    loaded = Predictor.load(tmp_path / "a.featurebank")
+    np.testing.assert_array_equal(loaded.predict_proba(images), expected)
+    digest = result.predictor.features[0].spec.weights
+    assert f"weights/{digest}.safetensors" in members_of(tmp_path / "a.featurebank")
+
+
+def test_embedded_weights_are_checked_against_their_digest(two_classes, tmp_path):
+    file = tmp_path / "mine.pth"
+    torch.save(load_backbone("shufflenet_v2_x0_5", "random:5").model.state_dict(), file)
+    bank = extract(two_classes, tmp_path / "a.bank", backbone="shufflenet_v2_x0_5", weights=str(file), size=32)
+    fit(bank, models=SVM).save(tmp_path / "a.featurebank")
+    members = members_of(tmp_path / "a.featurebank")
+    (name,) = [name for name in members if name.startswith("weights/")]
+    data = bytearray(members[name])
+    data[-1] ^= 1
+    loaded = Predictor.load(write_members(tmp_path / "b.featurebank", {**members, name: bytes(data)}))
+    with pytest.raises(PredictorError, match="bring the weights it was trained on"):
+        loaded.predict(new_images(two_classes)[:1])
+    without = {key: value for key, value in members.items() if key != name}
+    with pytest.raises(PredictorError, match="the weights of shufflenet_v2_x0_5/penultimate are not in it"):
+        Predictor.load(write_members(tmp_path / "c.featurebank", without))
+
+
+class Tiny(torch.nn.Module):
+    """Mean colours of four tiles, each way, and a linear classifier."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        self.pool = torch.nn.AdaptiveAvgPool2d(8)
+        self.flat = torch.nn.Flatten()
+        torch.manual_seed(seed)
+        self.head = torch.nn.Linear(192, 5)
+
+    def forward(self, images):
+        return self.head(self.flat(self.pool(images)))
+
+
+def to_tensor(image):
+    return torch.from_numpy(np.asarray(image.resize((32, 32)))).permute(2, 0, 1).float() / 255
+
+
+def tiny(version="1", seed=0):
+    return Backbone.from_module(Tiny(seed), name="tiny", version=version, transform=to_tensor)
+
+
+def test_your_own_module_is_given_again_at_loading(two_classes, tmp_path):
+    bank = extract(two_classes, tmp_path / "a.bank", backbone=tiny())
+    result = fit(bank, models=SVM)
+    result.save(tmp_path / "a.featurebank")
+    images = new_images(two_classes)
+    with pytest.raises(PredictorError, match="'tiny' is your own module: give it as backbone= to"):
+        Predictor.load(tmp_path / "a.featurebank").predict(images)
+    loaded = Predictor.load(tmp_path / "a.featurebank", backbone=tiny())
+    table = loaded.predict_bank(bank)
+    files = [two_classes / path for path in table["path"]]
+    np.testing.assert_allclose(loaded.predict_proba(files), table[["proba_cat", "proba_dog"]], atol=1e-4)
+    assert loaded.predict(images).tolist() == [path.parent.name for path in images]
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (tiny(seed=1), "bring the weights it was trained on"),
+        (tiny(version="2"), "the version of tiny/penultimate is '2' here, the predictor was trained with '1'"),
+    ],
+)
+def test_another_module_or_version_is_refused(two_classes, tmp_path, other, message):
+    fit(extract(two_classes, tmp_path / "a.bank", backbone=tiny()), models=SVM).save(tmp_path / "a.featurebank")
+    with pytest.raises(PredictorError, match=message):
+        Predictor.load(tmp_path / "a.featurebank", backbone=other).predict(new_images(two_classes)[:1])
+
+
+def test_your_own_module_and_a_named_backbone_work_together(own_bank, two_classes, tmp_path):
+    bank = extract(two_classes, own_bank, backbone=tiny())
+    fit(bank, models=SVM, features="tiny/penultimate+resnet18/layer3").save(tmp_path / "a.featurebank")
+    loaded = Predictor.load(tmp_path / "a.featurebank", backbone=tiny())
+    table = loaded.predict_bank(bank)
+    files = [two_classes / path for path in table["path"][:2]]
+    np.testing.assert_allclose(loaded.predict_proba(files), table[["proba_cat", "proba_dog"]][:2], atol=1e-4)
+
+
+# --- files that are not what save writes -------------------------------------------------------------------
+
+
+def refused(path):
+    with pytest.raises(PredictorError) as caught:
+        Predictor.load(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert repr(str(path)) in message
+    return message
+
+
+def test_a_missing_file_or_another_kind_of_file_is_refused(tmp_path):
+    assert "no predictor at" in refused(tmp_path / "none.featurebank")
+    assert "is no predictor" in refused(tmp_path)
+    (tmp_path / "text.featurebank").write_text("hello")
+    assert "is no predictor" in refused(tmp_path / "text.featurebank")
+
+
+@pytest.mark.parametrize("kept", [0, 10, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_file_is_refused(two_class_predictor, tmp_path, kept):
+    data = two_class_predictor.read_bytes()
+    path = tmp_path / "a.featurebank"
+    path.write_bytes(data[: kept if isinstance(kept, int) else int(kept * len(data))])
+    refused(path)
+
+
+def test_any_changed_byte_is_refused_or_changes_nothing(two_class_predictor, two_class_bank, tmp_path):
+    data = two_class_predictor.read_bytes()
+    bank = Bank(two_class_bank)
+    expected = Predictor.load(two_class_predictor).predict_bank(bank)
+    random = np.random.default_rng(0)
+    outcomes = []
+    for position in random.integers(0, len(data), 60):
+        changed = bytearray(data)
+        changed[position] ^= 1 << int(random.integers(8))
+        path = tmp_path / "a.featurebank"
+        path.write_bytes(changed)
+        try:
+            loaded = Predictor.load(path)
+        except PredictorError:
+            outcomes.append("refused")
+        else:
+            pd.testing.assert_frame_equal(loaded.predict_bank(bank), expected)
+            outcomes.append("same")
+    assert outcomes.count("refused") > 50
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda members: {**members, "run.py": b"print()"}, "member 'run.py' is unknown, compressed or too large"),
+        (lambda members: {**members, "../evil.json": b"{}"}, "member '../evil.json' is unknown"),
+        (lambda members: {**members, "weights/short.safetensors": b""}, "member 'weights/short.safetensors' is unknown"),
+        (lambda members: {**members, "model.skops": b"\x80\x04N."}, "its model cannot be trusted or read"),
+        (lambda members: {**members, "predictor.json": b"[]"}, "is no predictor that this featurebank reads"),
+        (lambda members: {**members, "predictor.json": b"{"}, "is no predictor that this featurebank reads"),
+        (lambda members: {**members, "predictor.json": b" " * (1 << 20) + b"{}"}, "'predictor.json' is unknown, comp"),
+        (lambda members: {**members, "fit.json": b"?"}, "is no predictor that this featurebank reads"),
+        (lambda members: {name: members[name] for name in members if name != "fit.json"}, "expected each of"),
+        (
+            lambda members: {name: members[name] for name in members if name != "calibrator.skops"},
+            "its model is no classifier with probabilities",
+        ),
+        (lambda members: {**members, "model.skops": members["calibrator.skops"][:-40]}, "cannot be trusted or read"),
+    ],
+)
+def test_members_that_save_never_writes_are_refused(two_class_predictor, tmp_path, change, message):
+    assert message in refused(write_members(tmp_path / "a.featurebank", change(members_of(two_class_predictor))))
+
+
+def test_a_compressed_file_is_refused(two_class_predictor, tmp_path):
+    members = members_of(two_class_predictor)
+    message = refused(write_members(tmp_path / "a.featurebank", members, zipfile.ZIP_DEFLATED))
+    assert "is unknown, compressed or too large" in message
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_member_that_is_there_twice_is_refused(two_class_predictor, tmp_path):
+    path = write_members(tmp_path / "a.featurebank", members_of(two_class_predictor))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("fit.json", b"{}")
+    assert "expected each of" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda facts: facts.update(version=9), "is a predictor of version 9, this reads 1: upgrade"),
+        (lambda facts: facts.update(format="other"), "is no predictor; expected format 'featurebank-predictor'"),
+        (lambda facts: facts.update(features=[]), "it names no feature set"),
+        (lambda facts: facts["features"][0]["spec"].pop("pool"), "a feature spec with other fields"),
+        (lambda facts: facts["features"][0].update(weights="embedded"), "the weights of resnet18/penultimate are not in"),
+        (lambda facts: facts["features"][0].update(size="big"), "the input size of resnet18/penultimate is no number"),
+    ],
+)
+def test_facts_that_save_never_writes_are_refused(two_class_predictor, tmp_path, change, message):
+    assert message in refused(with_facts(two_class_predictor, tmp_path / "a.featurebank", change))
+
+
+def test_a_skops_member_cannot_name_a_type_outside_the_allow_list(two_class_predictor, tmp_path):
+    members = members_of(two_class_predictor)
+    inner = members_of(io.BytesIO(members["model.skops"]))
+    schema = json.loads(inner["schema.json"])
+    schema.update({"__module__": "os", "__class__": "system"})
+    buffer = io.BytesIO()
+    write_members(buffer, {**inner, "schema.json": json.dumps(schema).encode()})
+    changed = write_members(tmp_path / "a.featurebank", {**members, "model.skops": buffer.getvalue()})
+    assert "cannot be trusted or read" in refused(changed)
+
+
+@pytest.mark.parametrize("weights", ["/etc/passwd", "../mine.pth", "timm/other", ""])
+def test_weights_named_by_a_path_are_never_opened(two_class_predictor, two_classes, tmp_path, weights):
+    changed = with_facts(
+        two_class_predictor, tmp_path / "a.featurebank", lambda facts: facts["features"][0].update(weights=weights)
+    )
+    with pytest.raises(PredictorError, match="give it as backbone="):
+        Predictor.load(changed).predict(new_images(two_classes)[:1])
+
+
+# --- evaluation --------------------------------------------------------------------------------------------
+
+
+def test_evaluation_counts_known_mistakes(predictor, two_classes, tmp_path):
+    images = new_images(two_classes)
+    labels = [path.parent.name for path in images]
+    labels[0], labels[1], labels[9] = "dog", "dog", "cat"  # two cats called dogs, one dog called a cat
+    pd.DataFrame({"path": images, "label": labels, "w": [2.0] * 5 + [1.0] * 5}).to_csv(tmp_path / "new.csv", index=False)
+    source = scan(tmp_path / "new.csv", root=two_classes.parent)
+    report = predictor.evaluate(source)
+    assert report["confusion"] == [[3, 1], [2, 4]]
+    assert (report["n_samples"], report["classes"], report["accuracy"]) == (10, ["cat", "dog"], 0.7)
+    assert report["balanced_accuracy"] == pytest.approx((3 / 4 + 4 / 6) / 2)
+    assert report["macro_f1"] == pytest.approx((6 / 9 + 8 / 11) / 2)
+    assert report["ci95"][0] < 0.7 < report["ci95"][1]
+    assert (report["failures"], report["unlabelled"]) == ([], 0)
+    weighted = predictor.evaluate(source, sample_weight="w")
+    assert weighted["confusion"] == [[6, 1], [4, 4]]
+    assert weighted["accuracy"] == pytest.approx(10 / 15)
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+
+
+def test_unlabelled_and_unreadable_images_are_counted_apart(predictor, two_classes, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"")
+    for name, path in (("a.png", new_images(two_classes)[0]), ("b.png", new_images(two_classes)[9])):
+        (tmp_path / name).write_bytes(path.read_bytes())
+    (tmp_path / "new.csv").write_text("path,label\nbad.png,cat\na.png,\nb.png,dog\n")
+    report = predictor.evaluate(scan(tmp_path / "new.csv"))
+    assert (report["n_samples"], report["unlabelled"], report["confusion"]) == (1, 1, [[0, 0], [0, 1]])
+    assert report["failures"] == [{"path": "bad.png", "error": "the file is empty"}]
+
+
+def test_labels_are_matched_by_their_text(two_classes, tmp_path):
+    paths = sorted(two_classes.rglob("*.png"))
+    columns = {"label": [1 if path.parent.name == "dog" else 0 for path in paths]}
+    bank = extract(paths, tmp_path / "a.bank", columns=columns, backbone="resnet18", weights="random:0", size=64)
+    numbers = fit(bank, models=SVM).predictor
+    assert numbers.classes.dtype == np.int64
+    (tmp_path / "0").symlink_to(two_classes.parent / "new" / "cat")
+    (tmp_path / "test").mkdir()
+    (tmp_path / "0").rename(tmp_path / "test" / "0")
+    (tmp_path / "test" / "1").symlink_to(two_classes.parent / "new" / "dog")
+    assert numbers.evaluate(scan(tmp_path / "test"))["confusion"] == [[5, 0], [0, 5]]
+
+
+def test_what_evaluation_does_not_know_is_an_error(predictor, two_classes, tmp_path):
+    source = scan(two_classes)
+    with pytest.raises(PredictorError, match="the source has no column 'species'; it has 'label'"):
+        predictor.evaluate(source, target="species")
+    with pytest.raises(PredictorError, match="the source has no column 'w'"):
+        predictor.evaluate(source, sample_weight="w")
+    with pytest.raises(ColumnError, match="'label' is no column of numbers"):
+        predictor.evaluate(source, sample_weight="label")
+    with pytest.raises(PredictorError, match="the source has no column 'label'; it has none"):
+        predictor.evaluate(scan(two_classes / "cat"))
+    (tmp_path / "bird").symlink_to(two_classes / "cat")
+    (tmp_path / "dog").symlink_to(two_classes / "dog")
+    with pytest.raises(PredictorError, match=r"column 'label' holds \['bird'\]; this predictor knows cat, dog"):
+        predictor.evaluate(scan(tmp_path))
+    (tmp_path / "other" / "cat").mkdir(parents=True)
+    (tmp_path / "other" / "cat" / "a.png").write_bytes(b"")
+    with pytest.raises(PredictorError, match="no labelled image of the source could be read"):
+        predictor.evaluate(scan(tmp_path / "other"))
+
+
+def test_predict_bank_needs_the_models_feature_set(predictor, two_classes, tmp_path):
+    bank = extract(two_classes, tmp_path / "a.bank", backbone="resnet18", weights="random:1", size=64)
+    with pytest.raises(ValueError, match="40 of 40 samples have no row in 'resnet18/penultimate': run extract again"):
+        predictor.predict_bank(bank)
