@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from featurebank import scores, storage
 from featurebank._version import __version__
 from featurebank.allowed import ALLOWED_TYPES
+from featurebank.backbones.base import checkpoint_path
 from featurebank.bank import weights_of
 from featurebank.errors import CorruptError, FeatureBankError, ImageError, PredictorError, one_line
 from featurebank.features import as_keys, to_stored
@@ -499,6 +500,8 @@ def _features(facts: dict[str, Any], members: Mapping[str, bytes]) -> list[Predi
         for each in facts["features"]
     ]
     for each in features:
+        if each.weights and (not _SAFE_WEIGHTS.fullmatch(each.weights) or checkpoint_path(each.weights) is not None):
+            raise CorruptError(f"its weights are {each.weights[:60]!r}, not a name: bring them with --weights FILE")
         if each.weights == EMBEDDED and f"weights/{each.spec.weights}.safetensors" not in members:
             raise CorruptError(f"the weights of {each.spec.name} are not in it")
         if each.size is not None and type(each.size) is not int:
@@ -542,7 +545,7 @@ def _check_members(facts: Any, members: dict[str, bytes]) -> None:
     found = {name: hashlib.sha256(data).hexdigest() for name, data in members.items() if name != _FACTS}
     if found != facts["members"]:
         torn = sorted(set(found.items()) ^ set(facts["members"].items()))
-        raise PredictorError(f"member {torn[0][0]!r} does not match its digest: make the file again")
+        raise CorruptError(f"member {torn[0][0]!r} does not match its digest")
 
 
 def _json(value: Any) -> bytes:
@@ -566,7 +569,7 @@ def _undump(data: bytes) -> Any:
 
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-            raise PredictorError("its model is compressed, which may hide a bomb: make the file again")
+            raise CorruptError("its model is compressed, which may hide a bomb")
     try:
         return skops.io.loads(data, trusted=list(ALLOWED_TYPES))
     except FeatureBankError:

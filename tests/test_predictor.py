@@ -1,3 +1,4 @@
+import hashlib
 import io
 import json
 import zipfile
@@ -9,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from featurebank import Backbone, Bank, Predictor, extract, fit, load_backbone, scan
-from featurebank.errors import ColumnError, ImageError, PredictorError, SourceError
-from featurebank.predictor import PredictorFeature
+from featurebank.errors import ColumnError, ImageError, PredictorError
 
 SVM = {"svm": {"C": [1.0]}}
 MODELS = {"logreg": {"C": [0.01]}, "svm": {"C": [1.0]}, "mlp": {"alpha": [1.0]}}
@@ -31,6 +32,12 @@ def members_of(path):
 
 
 def write_members(path, members, compression=zipfile.ZIP_STORED):
+    """Write a predictor file by hand, the digests of its members mended."""
+    if members.get("predictor.json", b"").startswith(b"{\n"):
+        facts = json.loads(members["predictor.json"])
+        given = {name: data for name, data in members.items() if name != "predictor.json"}
+        facts["members"] = {name: hashlib.sha256(data).hexdigest() for name, data in given.items()}
+        members = {**members, "predictor.json": json.dumps(facts).encode()}
     with zipfile.ZipFile(path, "w", compression) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
@@ -42,10 +49,10 @@ def with_facts(source, path, change):
     members = members_of(source)
     facts = json.loads(members["predictor.json"])
     change(facts)
-    return write_members(path, {**members, "predictor.json": json.dumps(facts).encode()})
+    return write_members(path, {**members, "predictor.json": json.dumps(facts, indent=1).encode()})
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def predictor(two_class_predictor):
     return Predictor.load(two_class_predictor)
 
@@ -102,11 +109,11 @@ def test_an_unreadable_image_is_an_error_or_a_row_with_its_reason(predictor, two
     bad.write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"bad.png': not a readable image"):
         predictor.predict([good, bad])
-    with pytest.raises(ImageError, match=r"a list is no image|'list'"):
+    with pytest.raises(ImageError, match="'list': a list is no image"):
         predictor.predict([[]])
     table = predictor.predict_table([bad, good, tmp_path / "none.png"])
     assert table["path"].tolist() == [str(bad), str(good), str(tmp_path / "none.png")]
-    assert table["label"].tolist() == [None, "cat", None]
+    assert table["label"].isna().tolist() == [True, False, True]
     assert table["probability"].isna().tolist() == [True, False, True]
     assert table["error"][0].startswith("not a readable image")
     assert (table["error"][1], table["error"][2]) == ("", "cannot be read: No such file or directory")
@@ -158,15 +165,9 @@ def test_saving_twice_gives_a_file_that_loads(predictor, tmp_path, two_classes):
 
 
 @pytest.mark.parametrize("step", [RandomForestClassifier(2), FunctionTransformer(np.square)])
-def test_a_model_outside_the_allow_list_is_refused_or_round_trips(predictor, tmp_path, step):
-    """A forest is on skops's own list; a function is on none."""
-    X, y = np.eye(4), [0, 1, 0, 1]
-    model = make_pipeline(step, RandomForestClassifier(2)) if hasattr(step, "transform") else make_pipeline(step)
-    other = Predictor(predictor.features, model.fit(X, y), "label")
-    if not hasattr(step, "transform"):
-        other.save(tmp_path / "a.featurebank")
-        assert Predictor.load(tmp_path / "a.featurebank").classes.tolist() == [0, 1]
-        return
+def test_a_model_outside_the_allow_list_is_refused_at_saving(predictor, tmp_path, step):
+    model = make_pipeline(step, LogisticRegression()) if hasattr(step, "transform") else make_pipeline(step)
+    other = Predictor(predictor.features, model.fit(np.eye(4), [0, 1, 0, 1]), "label")
     with pytest.raises(PredictorError, match="which a predictor may not: use a plain scikit-learn pipeline"):
         other.save(tmp_path / "a.featurebank")
     assert not (tmp_path / "a.featurebank").exists()
@@ -186,7 +187,9 @@ def test_a_model_outside_the_allow_list_is_refused_or_round_trips(predictor, tmp
 )
 def test_another_spec_than_the_models_is_refused(two_class_predictor, two_classes, tmp_path, field, value, message):
     changed = with_facts(
-        two_class_predictor, tmp_path / "a.featurebank", lambda facts: facts["features"][0]["spec"].update({field: value})
+        two_class_predictor,
+        tmp_path / "a.featurebank",
+        lambda facts: facts["features"][0]["spec"].update({field: value}),
     )
     with pytest.raises(PredictorError, match=message):
         Predictor.load(changed).predict(new_images(two_classes)[:1])
@@ -243,7 +246,7 @@ class Tiny(torch.nn.Module):
 
 
 def to_tensor(image):
-    return torch.from_numpy(np.asarray(image.resize((32, 32)))).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(np.array(image.resize((32, 32)))).permute(2, 0, 1).float() / 255
 
 
 def tiny(version="1", seed=0):
@@ -339,7 +342,10 @@ def test_any_changed_byte_is_refused_or_changes_nothing(two_class_predictor, two
     [
         (lambda members: {**members, "run.py": b"print()"}, "member 'run.py' is unknown, compressed or too large"),
         (lambda members: {**members, "../evil.json": b"{}"}, "member '../evil.json' is unknown"),
-        (lambda members: {**members, "weights/short.safetensors": b""}, "member 'weights/short.safetensors' is unknown"),
+        (
+            lambda members: {**members, "weights/short.safetensors": b""},
+            "member 'weights/short.safetensors' is unknown",
+        ),
         (lambda members: {**members, "model.skops": b"\x80\x04N."}, "its model cannot be trusted or read"),
         (lambda members: {**members, "predictor.json": b"[]"}, "is no predictor that this featurebank reads"),
         (lambda members: {**members, "predictor.json": b"{"}, "is no predictor that this featurebank reads"),
@@ -378,7 +384,10 @@ def test_a_member_that_is_there_twice_is_refused(two_class_predictor, tmp_path):
         (lambda facts: facts.update(format="other"), "is no predictor; expected format 'featurebank-predictor'"),
         (lambda facts: facts.update(features=[]), "it names no feature set"),
         (lambda facts: facts["features"][0]["spec"].pop("pool"), "a feature spec with other fields"),
-        (lambda facts: facts["features"][0].update(weights="embedded"), "the weights of resnet18/penultimate are not in"),
+        (
+            lambda facts: facts["features"][0].update(weights="embedded"),
+            "the weights of resnet18/penultimate are not in",
+        ),
         (lambda facts: facts["features"][0].update(size="big"), "the input size of resnet18/penultimate is no number"),
     ],
 )
@@ -413,7 +422,9 @@ def test_evaluation_counts_known_mistakes(predictor, two_classes, tmp_path):
     images = new_images(two_classes)
     labels = [path.parent.name for path in images]
     labels[0], labels[1], labels[9] = "dog", "dog", "cat"  # two cats called dogs, one dog called a cat
-    pd.DataFrame({"path": images, "label": labels, "w": [2.0] * 5 + [1.0] * 5}).to_csv(tmp_path / "new.csv", index=False)
+    pd.DataFrame({"path": images, "label": labels, "w": [2.0] * 5 + [1.0] * 5}).to_csv(
+        tmp_path / "new.csv", index=False
+    )
     source = scan(tmp_path / "new.csv", root=two_classes.parent)
     report = predictor.evaluate(source)
     assert report["confusion"] == [[3, 1], [2, 4]]

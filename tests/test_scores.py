@@ -10,7 +10,9 @@ from featurebank.scores import classification_scores, corrected_interval, wilson
 def test_the_corrected_interval_of_two_folds_by_hand():
     # variance 0.005 x (1/2 + 1) = 0.0075; Student's t with one degree of freedom is 12.7062
     low, high = corrected_interval([0.8, 0.9], 50, 50)
-    assert (low, high) == pytest.approx((0.85 - 12.7062 * math.sqrt(0.0075), 0.85 + 12.7062 * math.sqrt(0.0075)), abs=1e-5)
+    assert (low, high) == pytest.approx(
+        (0.85 - 12.7062 * math.sqrt(0.0075), 0.85 + 12.7062 * math.sqrt(0.0075)), abs=1e-5
+    )
 
 
 def test_the_corrected_interval_of_five_folds_by_hand():

@@ -140,7 +140,9 @@ def test_cv_results_make_a_table(search):
     folds = table[[f"split{fold}_test_score" for fold in range(4)]]
     np.testing.assert_array_equal(table["mean_test_score"], folds.mean(axis=1))
     np.testing.assert_allclose(table["std_test_score"], folds.std(axis=1, ddof=0))
-    np.testing.assert_array_equal(table["rank_test_score"], table["mean_test_score"].rank(ascending=False, method="min"))
+    np.testing.assert_array_equal(
+        table["rank_test_score"], table["mean_test_score"].rank(ascending=False, method="min")
+    )
     assert table.loc[search.best_index_, "rank_test_score"] == 1
 
 

@@ -21,7 +21,6 @@ def test_columns_are_kept_in_the_order_given():
     np.testing.assert_array_equal(SelectDimensions(range(1, 3)).fit_transform(X), X[:, 1:3])
 
 
-
 def test_by_default_all_columns_are_kept():
     np.testing.assert_array_equal(SelectDimensions().fit_transform(X), X)
 

@@ -1,0 +1,30 @@
+"""A small predictor over made-up embeddings; shared by the tests of trust."""
+
+import numpy as np
+from bank_maker import SPEC, WIDTH
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from featurebank.predictor import Predictor, PredictorFeature
+from featurebank.topmodels import TOP_MODELS
+
+
+def rows(classes=3):
+    random = np.random.default_rng(0)
+    y = np.repeat([f"class {i}" for i in range(classes)], 20)
+    return (random.normal(size=(len(y), WIDTH)) + np.arange(classes).repeat(20)[:, None]).astype(np.float32), y
+
+
+def make_predictor(weights="DEFAULT", spec=SPEC, model=None):
+    X, y = rows()
+    model = model or Pipeline([("scale", StandardScaler()), ("model", SVC(C=3.0))]).fit(X, y)
+    calibrator = None
+    if not hasattr(model, "predict_proba"):
+        calibrator = TOP_MODELS["logreg"].build(0).fit(model.decision_function(X), y)
+    return Predictor([PredictorFeature(spec, weights, None)], model, "label", calibrator=calibrator)
+
+
+def probabilities(predictor):
+    X, _ = rows()
+    return [tuple(row) for row in predictor.probabilities(X).tolist()]
