@@ -567,10 +567,10 @@ def _dump(model: Any) -> bytes:
 def _undump(data: bytes) -> Any:
     import skops.io
 
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-            raise CorruptError("its model is compressed, which may hide a bomb")
     try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                raise CorruptError("its model is compressed, which may hide a bomb")
         return skops.io.loads(data, trusted=list(ALLOWED_TYPES))
     except FeatureBankError:
         raise

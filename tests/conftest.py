@@ -101,6 +101,7 @@ def own_bank(two_class_bank, tmp_path):
 def run_cli():
     """Run the command line in this process: run_cli("fit", path, "--json") -> click's result."""
     from click.testing import CliRunner
+
     from featurebank_cli import main
 
     def run(*arguments):

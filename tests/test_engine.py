@@ -85,6 +85,12 @@ def test_the_engine_puts_the_model_in_eval_mode_again(backbone, prepared):
     assert np.array_equal(first, again)
 
 
+def test_an_engine_names_the_libraries_and_the_device_behind_its_features(backbone):
+    made_by = Engine(backbone, specs(backbone, "logits"), device="cpu").made_by
+    assert made_by["torch"] == torch.__version__
+    assert made_by["device"].startswith("cpu ")
+
+
 def test_a_spec_whose_layer_the_backbone_lacks_is_refused(backbone):
     other = Backbone.from_module(nn.Sequential(nn.Flatten(), nn.Linear(3072, 2)), name="o", version="1", transform=TINY)
     with pytest.raises(LayerError, match="no layer '3'"):

@@ -66,7 +66,7 @@ def test_the_report_says_what_was_tried_on_which_folds(two_class_bank):
         assert len(each["fold_scores"]) == 4
         assert each["ci95"][0] <= each["mean"] <= each["ci95"][1]
     assert report["best"] == max(report["candidates"], key=lambda each: each["mean"])
-    assert report["warnings"] == []
+    assert all("near-duplicate" in warning for warning in report["warnings"])
 
 
 def test_scores_equal_those_of_the_search_over_loaded_rows(two_class_bank):
@@ -103,7 +103,7 @@ def folds_by(report_samples, keys):
 def test_identical_content_never_straddles_folds(tmp_path, random):
     contents = np.arange(60) // 2
     y = np.where(contents % 2, "a", "b")
-    result = fit(make_bank(tmp_path / "a.bank", random.normal(size=(60, 4)), contents, label=y), models=SVM)
+    result = fit(make_bank(tmp_path / "a.bank", random.normal(size=(60, 16)), contents, label=y), models=SVM)
     assert all(len(folds) == 1 for folds in folds_by(result.predictor.fit["samples"], contents).values())
     assert result.report["grouped"]
     assert result.report["warnings"] == ["30 samples repeat the content of another; folds keep them together"]
@@ -114,7 +114,7 @@ def test_identical_content_never_straddles_folds(tmp_path, random):
 def test_neither_content_nor_groups_straddle_folds_when_both_are_given(tmp_path, random):
     contents, site = np.arange(80), np.arange(80) // 4
     contents[79] = contents[0]  # ties the first and the last site
-    bank = make_bank(tmp_path / "a.bank", random.normal(size=(80, 4)), contents, label=np.arange(80) % 2, site=site)
+    bank = make_bank(tmp_path / "a.bank", random.normal(size=(80, 16)), contents, label=np.arange(80) % 2, site=site)
     folds = fit(bank, models=SVM, groups="site").predictor.fit["samples"]
     by_site = folds_by(folds, site)
     assert all(len(each) == 1 for each in by_site.values())
@@ -124,11 +124,40 @@ def test_neither_content_nor_groups_straddle_folds_when_both_are_given(tmp_path,
 
 def test_repeated_content_does_not_inflate_scores(tmp_path, random):
     contents = np.arange(200) // 2
-    X, y = random.normal(size=(200, 8))[contents], contents % 2
+    X, y = random.normal(size=(200, 16))[contents], contents % 2
     models = {"svm": {"C": [100.0], "gamma": [1.0]}}
     assert TopModelSearchCV(models).fit(X, y).best_score_ > 0.8  # plain folds find each row's copy in training
     low, high = fit(make_bank(tmp_path / "a.bank", X, contents, label=y), models=models).report["best"]["ci95"]
     assert low < 0.5 < high < 0.8
+
+
+def test_images_that_look_alike_are_reported_and_tied_on_request(tmp_path, random):
+    looks, y = np.arange(100) // 2, np.arange(100) // 2 % 2
+    X = random.normal(size=(100, 16))[looks] + random.normal(0, 1e-3, (100, 16))
+    bank = make_bank(tmp_path / "a.bank", X, range(100), label=y)
+    (warning,) = fit(bank, models=SVM).report["warnings"]
+    assert "have a near-duplicate" in warning
+    assert "--groups @near-duplicates keeps them together" in warning
+    tied = fit(bank, models=SVM, groups="@near-duplicates")
+    assert tied.report["warnings"] == []
+    assert all(len(folds) == 1 for folds in folds_by(tied.predictor.fit["samples"], looks).values())
+
+
+def test_nested_scores_include_the_selection(tmp_path, random):
+    X, y, weight = random.normal(size=(60, 16)), np.arange(60) % 2, random.random(60)
+    bank = make_bank(tmp_path / "a.bank", X, range(60), label=y, w=weight)
+    grid, seen = {"svm": {"C": [0.1, 1.0, 10.0], "gamma": [0.01, 0.1, 1.0]}}, []
+    result = fit(bank, models=grid, nested=True, folds=3, sample_weight="w", progress=lambda *now: seen.append(now))
+    X, expected = X.astype(np.float32), []
+    for train, test in result.search.folds_:
+        inner = TopModelSearchCV(grid, cv=3).fit(X[train], y[train], sample_weight=weight[train])
+        expected.append(inner.score(X[test], y[test], sample_weight=weight[test]))
+    nested = result.report["nested"]
+    assert nested["fold_scores"] == expected
+    assert nested["mean"] == np.mean(expected) < result.report["best"]["mean"]
+    assert nested["ci95"][0] < nested["mean"] < nested["ci95"][1]
+    assert seen == [(done, 4 * 27) for done in range(1, 4 * 27 + 1)]
+    assert "nested" not in fit(bank, models=SVM).report
 
 
 def test_random_labels_score_chance(tmp_path, random):
@@ -140,7 +169,7 @@ def test_random_labels_score_chance(tmp_path, random):
 def test_identical_content_under_two_labels_is_reported(tmp_path, random):
     y = ["a", "b"] * 15
     contents = [0, 0, 2, 3, 2, *range(5, 30)]  # 0 carries both labels, 2 the same twice
-    result = fit(make_bank(tmp_path / "a.bank", random.normal(size=(30, 4)), contents, label=y), models=SVM, folds=2)
+    result = fit(make_bank(tmp_path / "a.bank", random.normal(size=(30, 16)), contents, label=y), models=SVM, folds=2)
     assert result.report["warnings"] == [
         "1 images of identical content carry different values of label: correct them with `featurebank label`",
         "2 samples repeat the content of another; folds keep them together",
@@ -150,7 +179,7 @@ def test_identical_content_under_two_labels_is_reported(tmp_path, random):
 def test_samples_without_a_label_or_weight_are_left_out_and_reported(tmp_path, random):
     y = [None, None, *("a", "b") * 19]
     weight = [1.0] * 37 + [None] * 3
-    bank = make_bank(tmp_path / "a.bank", random.normal(size=(40, 4)), range(40), label=y, w=weight)
+    bank = make_bank(tmp_path / "a.bank", random.normal(size=(40, 16)), range(40), label=y, w=weight)
     report = fit(bank, models=SVM).report
     assert (report["n_samples"], report["warnings"]) == (38, ["2 samples have no label and are left out"])
     report = fit(bank, models=SVM, sample_weight="w").report
@@ -159,7 +188,7 @@ def test_samples_without_a_label_or_weight_are_left_out_and_reported(tmp_path, r
 
 
 def test_weights_count_in_fits_and_scores(tmp_path, random):
-    X, y = random.normal(size=(60, 4)), np.arange(60) % 2
+    X, y = random.normal(size=(60, 16)), np.arange(60) % 2
     weight = random.random(60)
     bank = make_bank(tmp_path / "a.bank", X, range(60), label=y, w=weight)
     expected = TopModelSearchCV(SVM).fit(X.astype(np.float32), y, sample_weight=weight)
@@ -171,7 +200,7 @@ def test_weights_count_in_fits_and_scores(tmp_path, random):
 @pytest.mark.parametrize("labels", [[0, 1], [True, False], ["1", "01"]])
 def test_classes_keep_their_kind(tmp_path, random, labels):
     y = np.array(labels * 15)
-    bank = make_bank(tmp_path / "a.bank", random.normal(size=(30, 4)) + np.arange(30)[:, None] % 2, range(30), label=y)
+    bank = make_bank(tmp_path / "a.bank", random.normal(size=(30, 16)) + np.arange(30)[:, None] % 2, range(30), label=y)
     result = fit(bank, models=SVM)
     assert result.report["classes"] == sorted(labels)
     table = result.predictor.predict_bank(bank)
@@ -223,7 +252,7 @@ def test_what_does_not_fit_the_bank_is_an_error(two_class_bank, tmp_path):
 
 def test_a_group_that_is_missing_is_an_error(tmp_path, random):
     site = [None, *np.arange(29) // 3]
-    bank = make_bank(tmp_path / "a.bank", random.normal(size=(30, 4)), range(30), label=np.arange(30) % 2, site=site)
+    bank = make_bank(tmp_path / "a.bank", random.normal(size=(30, 16)), range(30), label=np.arange(30) % 2, site=site)
     with pytest.raises(ColumnError, match="column 'site' has 1 missing values"):
         fit(bank, models=SVM, groups="site")
 

@@ -79,7 +79,7 @@ def test_intervals_cover_the_point(predictions, weighted):
 
 
 def test_without_weights_the_accuracy_has_wilsons_interval(predictions):
-    y, predicted, probabilities, weight = predictions
+    y, predicted, probabilities, _ = predictions
     right = int((y == predicted).sum())
     assert classification_scores(y, predicted, probabilities, CLASSES)["ci95"] == list(wilson_interval(right, 150))
     weighted = classification_scores(y, predicted, probabilities, CLASSES, np.ones(150))

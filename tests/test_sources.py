@@ -52,6 +52,11 @@ def test_class_folders_give_labels_and_sorted_relative_paths(tmp_path):
     assert (source.name, source.root, source.whole) == (str(tmp_path), str(tmp_path), True)
 
 
+def test_paths_are_sorted_as_bytes_across_folders(tmp_path):
+    source = scan(make(tmp_path, "a/x.png", "a.png", "a-b.png", "B.png", "ä.png"))
+    assert source.paths == [b"B.png", b"a-b.png", b"a.png", b"a/x.png", "ä.png".encode()]
+
+
 def test_a_flat_folder_has_no_label_column(tmp_path):
     source = scan(str(make(tmp_path, "b.png", "a.png")))
     assert source.paths == [b"a.png", b"b.png"]
