@@ -13,7 +13,8 @@ ROOT = Path(featurebank.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = [
     {"_version", "errors", "spec", "storage", "allowed"},
-    {"images", "sources", "layers", "segment", "transforms", "topmodels", "scores", "folds", "samples", "features", "neighbours"},
+    {"images", "sources", "samples", "features", "segment", "layers"}
+    | {"transforms", "topmodels", "folds", "scores", "neighbours"},
     {"backbones", "engine", "bank", "maintenance"},
     {"request", "ledger", "extraction", "transformer", "search", "predictor", "fitting"},
     {"demo", "explanation"},
