@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from featurebank_cli.options import bank_argument, csv_text, json_option, print_json, print_table, printable
+from featurebank_cli.options import bank_argument, csv_text, json_option, print_json, print_table, printable, records
 
 
 @click.command()
 @bank_argument
-@click.option("--samples", is_flag=True, help="Print the sample table as CSV instead.")
-@click.option("--failures", is_flag=True, help="Print the images that could not be read as CSV instead.")
+@click.option("--samples", is_flag=True, help="List the samples instead, as CSV.")
+@click.option("--failures", is_flag=True, help="List the images that could not be read instead, as CSV.")
 @json_option
 def info(bank: Path, samples: bool, failures: bool, as_json: bool) -> None:
     """Show what BANK holds: samples, columns, feature sets, bytes on disk.
@@ -27,6 +27,9 @@ def info(bank: Path, samples: bool, failures: bool, as_json: bool) -> None:
     if samples or failures:
         frame = opened.samples
         chosen = frame[frame["status"] == "failed"][["source", "path", "error"]] if failures else frame
+        if as_json:
+            print_json({"failures" if failures else "samples": records(chosen)})
+            return
         click.echo(csv_text(chosen).encode("utf-8", "backslashreplace"), nl=False)
     elif as_json:
         print_json(opened.info())

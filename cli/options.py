@@ -109,6 +109,11 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, allow_nan=False, default=str))
 
 
+def records(frame: Any) -> list[dict[str, Any]]:
+    """Return a DataFrame's rows as JSON can hold them, missing values as None."""
+    return list(frame.astype(object).where(frame.notna(), None).to_dict("records"))
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
     """Print a table that stays readable at 80 columns and in a log.
 

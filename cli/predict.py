@@ -15,6 +15,7 @@ from featurebank_cli.options import (
     json_option,
     print_json,
     printable,
+    records,
     strict_option,
 )
 
@@ -60,8 +61,7 @@ def predict(
     table = _from_bank(loaded, bank) if bank is not None else _from_images(loaded, images, state)
     shown = table if proba else table[[name for name in table.columns if not name.startswith("proba_")]]
     if as_json:
-        rows = shown.astype(object).where(shown.notna(), None).to_dict("records")
-        print_json({"predictor": str(predictor), "target": loaded.target, "predictions": rows})
+        print_json({"predictor": str(predictor), "target": loaded.target, "predictions": records(shown)})
     elif output is None:
         sys.stdout.write(csv_text(shown).encode("utf-8", "backslashreplace").decode())
     if output is not None:

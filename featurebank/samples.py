@@ -345,8 +345,9 @@ def _decode(file: Segment) -> SampleTable:
         "path": _read_strings(file, "path", count),
         "error": [text.decode("utf-8", "surrogatepass") for text in _read_strings(file, "error", count)],
     }
-    for number, path in zip(codes, fields["path"], strict=True):
-        if not path or (sources[number][1] and _leaves_root(path)):
+    for number, path, digest, status in zip(codes, fields["path"], fields["digest"], fields["status"], strict=True):
+        was_refused = digest == NO_DIGEST and status != OK  # a manifest's bad row, kept for its error
+        if not was_refused and (not path or (sources[number][1] and _leaves_root(path))):
             raise ValueError("a path that leaves its root")
     columns = {
         str(name): _read_column(file, f"columns/{number}", str(kind), count)

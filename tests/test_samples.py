@@ -284,7 +284,7 @@ def tables(draw):
     kinds = {
         "source": ANY_TEXT,
         "root": ANY_TEXT,
-        "path": st.binary(max_size=8),
+        "path": st.binary(min_size=1, max_size=8).filter(lambda path: path[:1] != b"/" and b".." not in path),
         "digest": st.binary(min_size=32, max_size=32),
         "size": signed,
         "mtime_ns": signed,
@@ -315,6 +315,28 @@ def test_minus_zero_and_infinities_are_kept(tmp_path):
 
 def test_a_segment_names_the_ones_it_supersedes(tmp_path):
     assert round_trip(tmp_path, table([b"a"]), ["x.h5"]).meta["supersedes"] == ["x.h5"]
+
+
+BAD_PATHS = [b"", b"../a", b"a/../../b", b"/etc/passwd"]
+
+
+def with_digest(given_table, digest):
+    given_table.rows["digest"] = [digest] * len(given_table)
+    return given_table
+
+
+@pytest.mark.parametrize("path", BAD_PATHS)
+@pytest.mark.parametrize("status", [FAILED, GONE])
+def test_a_refused_path_is_kept_with_its_error(tmp_path, path, status):
+    written = with_digest(table([path, b"a"], status=status), samples.NO_DIGEST)
+    assert decode_table(round_trip(tmp_path, written)).rows["path"].tolist() == [path, b"a"]
+
+
+@pytest.mark.parametrize("path", BAD_PATHS)
+@pytest.mark.parametrize(("status", "digest"), [(OK, bytes(32)), (OK, b"d" * 32), (FAILED, b"d" * 32)])
+def test_a_path_that_leaves_its_root_and_claims_to_have_been_read_is_damage(tmp_path, path, status, digest):
+    with pytest.raises(CorruptError, match="do not make a sample table"):
+        decode_table(round_trip(tmp_path, with_digest(table([path], status=status), digest)))
 
 
 @pytest.mark.parametrize(

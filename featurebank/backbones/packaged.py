@@ -41,7 +41,7 @@ def weights_file(name: str) -> Path | None:
     return found[0] if found else None
 
 
-def load(name: str, weights: str, size: int | None, allow_download: bool) -> Backbone:
+def load(name: str, weights: str, size: int | None, allow_download: bool = True) -> Backbone:
     """Build an EfficientNet-Lite with its weights; see `featurebank.backbones.load_backbone`."""
     seed = parse_seed(weights)
     if seed is not None:

@@ -30,7 +30,7 @@ def names(pattern: str = "*") -> list[str]:
     return [PREFIX + name for name in timm.list_models(pattern)]
 
 
-def load(name: str, weights: str, size: int | None, allow_download: bool) -> Backbone:
+def load(name: str, weights: str, size: int | None, allow_download: bool = True) -> Backbone:
     """Build a timm model with its weights; see `featurebank.backbones.load_backbone`."""
     import timm
 

@@ -43,7 +43,7 @@ def suggest(name: str) -> str:
     return f"did you mean {', '.join(near)}?" if near else "`featurebank backbones` lists them"
 
 
-def load(name: str, weights: str, size: int | None, allow_download: bool) -> Backbone:
+def load(name: str, weights: str, size: int | None, allow_download: bool = True) -> Backbone:
     """Build a torchvision model with its weights; see `featurebank.backbones.load_backbone`."""
     if name not in names():
         raise BackboneError(f"no backbone {name!r}; {suggest(name)}")

@@ -50,6 +50,7 @@ def wait(children):
 WRITERS, COMMITS = 4, 40
 
 
+@pytest.mark.slow
 def test_four_writers_with_compaction_lose_nothing_and_readers_see_one_state(tmp_path):
     bank = make(tmp_path / "a.bank", [0])
     stop = tmp_path / "stop"
@@ -141,6 +142,7 @@ def damaged_or_equal(bank, before):
         return "found"
 
 
+@pytest.mark.slow
 def test_bit_flips_are_found_and_never_returned(bank):
     random = np.random.default_rng(0)
     before, files = contents(bank), segment_paths(bank)
@@ -160,6 +162,7 @@ def test_bit_flips_are_found_and_never_returned(bank):
     assert contents(bank) == before
 
 
+@pytest.mark.slow
 def test_truncations_are_found_and_never_returned(bank):
     random = np.random.default_rng(1)
     before, files = contents(bank), segment_paths(bank)

@@ -1,0 +1,63 @@
+import pytest
+
+
+@pytest.fixture
+def labelled(two_classes, tmp_path):
+    """A manifest of the ten new images in which one cat is called a dog, with a column of weights."""
+    rows = [f"{label}/{i:02}.png,{label},{i + 1}" for label in ("cat", "dog") for i in range(5)]
+    rows[0] = "cat/00.png,dog,5"
+    (tmp_path / "new.csv").write_text("\n".join(["file,label,w", *rows]))
+    return ["--root", two_classes.parent / "new", "--path-column", "file", tmp_path / "new.csv"]
+
+
+def test_json_has_the_promised_fields_and_the_known_confusion(run_json, two_class_predictor, labelled):
+    report = run_json("evaluate", two_class_predictor, *labelled)
+    assert {
+        "n_samples",
+        "classes",
+        "accuracy",
+        "ci95",
+        "balanced_accuracy",
+        "macro_f1",
+        "log_loss",
+        "confusion",
+    } <= set(report)
+    assert report["confusion"] == [[4, 0], [1, 5]]
+    assert (report["n_samples"], report["classes"], report["accuracy"]) == (10, ["cat", "dog"], 0.9)
+    assert report["balanced_accuracy"] == pytest.approx((1 + 5 / 6) / 2)
+    assert report["macro_f1"] == pytest.approx((8 / 9 + 10 / 11) / 2)
+    assert report["ci95"] == pytest.approx([0.5958, 0.9821], abs=1e-4)  # Wilson, 9 of 10
+    assert report["log_loss"] > 0
+
+
+def test_weights_count(run_json, two_class_predictor, labelled):
+    report = run_json("evaluate", two_class_predictor, *labelled, "--sample-weight", "w")
+    assert report["confusion"] == [[14, 0], [5, 15]]
+    assert report["accuracy"] == pytest.approx(29 / 34)
+
+
+def test_the_tables_show_scores_and_confusion(run_cli, two_class_predictor, two_classes):
+    result = run_cli("evaluate", two_class_predictor, two_classes.parent / "new")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("10 images")
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert ["cat", "5", "0"] in rows
+    assert ["dog", "0", "5"] in rows
+    assert ["accuracy", "1.000", "0.722..1.000"] in rows
+    assert result.stdout.endswith("accuracy 100.0 %\n")
+
+
+def test_unknown_labels_are_an_error(run_cli, two_class_predictor, two_classes, tmp_path):
+    (tmp_path / "wolf").symlink_to(two_classes / "dog")
+    result = run_cli("evaluate", two_class_predictor, tmp_path)
+    assert result.exit_code == 1
+    assert result.stderr == "Error: column 'label' holds ['wolf']; this predictor knows cat, dog\n"
+
+
+def test_unreadable_images_are_warned_about(run_cli, two_class_predictor, two_classes, tmp_path):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "bad.png").write_bytes(b"")
+    (tmp_path / "cat" / "good.png").symlink_to(two_classes / "cat" / "00.png")
+    result = run_cli("evaluate", two_class_predictor, tmp_path)
+    assert result.stderr == "Warning: cat/bad.png: the file is empty\n"
+    assert result.stdout.startswith("1 images")

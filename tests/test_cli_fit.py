@@ -1,0 +1,81 @@
+import json
+
+import pytest
+
+from featurebank import Bank, Predictor, fit
+from featurebank_cli.fit import common_backbone, short
+
+
+def test_json_has_the_promised_fields_and_equals_the_library(run_json, two_class_bank, tmp_path):
+    report = run_json(
+        "fit", two_class_bank, "--model", "svm", "--folds", 4, "--seed", 2, "-o", tmp_path / "a.featurebank"
+    )
+    assert {"n_samples", "classes", "folds", "candidates", "best", "warnings"} <= set(report)
+    assert (report["n_samples"], report["classes"], report["folds"]) == (40, ["cat", "dog"], 4)
+    assert len(report["candidates"]) == 2 * 4
+    for each in report["candidates"]:
+        assert {"features", "model", "params", "mean", "std", "ci95", "fold_scores", "seconds"} <= set(each)
+        assert 0 <= each["mean"] <= 1
+    assert report["best"] in report["candidates"]
+    library = fit(two_class_bank, models=["svm"], folds=4, seed=2).report["candidates"]
+    assert [each["fold_scores"] for each in report["candidates"]] == [each["fold_scores"] for each in library]
+
+
+def test_the_predictor_is_saved_beside_the_bank_or_where_it_is_told(run_json, own_bank, tmp_path):
+    first = run_json("fit", own_bank, "--model", "logreg")
+    assert first["predictor"] == str(own_bank.with_suffix(".featurebank"))
+    run_json("fit", own_bank, "--model", "logreg", "-o", tmp_path / "b.featurebank")
+    one, two = (Predictor.load(path) for path in (first["predictor"], tmp_path / "b.featurebank"))
+    assert one.predict_bank(Bank(own_bank)).equals(two.predict_bank(Bank(own_bank)))
+
+
+def test_features_and_models_are_candidates_and_all_are_tried_by_default(run_json, own_bank):
+    report = run_json("fit", own_bank)
+    assert {(each["features"][0], each["model"]) for each in report["candidates"]} == {
+        (f"resnet18/{layer}", model) for layer in ("layer3", "penultimate") for model in ("logreg", "svm", "mlp")
+    }
+    joined = "resnet18/penultimate+resnet18/layer3"
+    report = run_json("fit", own_bank, "--model", "svm", "--features", joined, "--features", "resnet18/layer3")
+    assert {tuple(each["features"]) for each in report["candidates"]} == {
+        tuple(joined.split("+")),
+        ("resnet18/layer3",),
+    }
+
+
+def test_the_table_shows_the_best_of_each_features_and_model(run_cli, own_bank):
+    result = run_cli("fit", own_bank, "--model", "svm", "--model", "logreg")
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert result.stdout.startswith("accuracy, 5-fold, 40 samples, 2 classes, resnet18")
+    rows = [line[:2] for line in lines if line[:1] in (["layer3"], ["penultimate"])]
+    assert sorted(rows) == [[layer, model] for layer in ("layer3", "penultimate") for model in ("logreg", "svm")]
+    assert "The first row was selected among these, so its score is a little optimistic." in result.stdout
+    assert lines[-1][:2] == ["predictor:", str(own_bank.with_suffix(".featurebank"))]
+
+
+def test_target_groups_weights_and_scoring_reach_the_fit(run_cli, run_json, own_bank, tmp_path):
+    rows = [f"{c}/{i:02}.png,{'ab'[i % 2]},{i // 4},{1 + i % 3}" for c in ("cat", "dog") for i in range(20)]
+    rows[0] = "cat/00.png,,0,1"
+    (tmp_path / "labels.csv").write_text("\n".join(["path,side,site,w", *rows]))
+    run_json("label", own_bank, tmp_path / "labels.csv")
+    options = ["--target", "side", "--groups", "site", "--sample-weight", "w", "--scoring", "balanced_accuracy"]
+    result = run_cli("fit", own_bank, "--model", "svm", *options, "--json")
+    report = json.loads(result.stdout)
+    assert (report["classes"], report["n_samples"]) == (["a", "b"], 39)
+    assert "1 samples have no side and are left out" in report["warnings"]
+    assert "Warning: 1 samples have no side and are left out" in result.stderr
+    names = {"target": "side", "groups": "site", "sample_weight": "w", "scoring": "balanced_accuracy"}
+    library = fit(own_bank, models=["svm"], **names).report
+    assert [each["fold_scores"] for each in report["candidates"]] == [e["fold_scores"] for e in library["candidates"]]
+
+
+@pytest.mark.parametrize(
+    ("names", "common", "shown"),
+    [
+        (["resnet18/layer3+resnet18/layer4"], "resnet18/", "resnet18/layer3 + layer4"),
+        (["timm:vit/blocks.9:cls"], "timm:vit/", "timm:vit/blocks.9:cls"),
+        (["a/x+b/x"], "", "a/x + b/x"),
+    ],
+)
+def test_a_backbone_that_is_common_is_named_once(names, common, shown):
+    assert common_backbone(names) == common
+    assert short(names[0]) == shown

@@ -1,0 +1,69 @@
+import csv
+import io
+
+import pytest
+
+from featurebank import extract
+
+
+@pytest.fixture
+def bank(two_classes, tmp_path):
+    """Two images and one that cannot be read, from a manifest with columns of each kind and a formula."""
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes((two_classes / "cat" / "00.png").read_bytes() + name.encode())
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    lines = ["path,label,age,note", "a.png,cat,3,=1+1", "b.png,,4,fine", "bad.png,dog,5,"]
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    with pytest.warns(UserWarning, match="1 of 3 images could not be read"):
+        extract(tmp_path / "list.csv", tmp_path / "a.bank", backbone="resnet18", weights="random:0", size=64)
+    return tmp_path / "a.bank"
+
+
+def test_json_counts_samples_columns_and_feature_sets(run_json, bank):
+    facts = run_json("info", bank)
+    assert facts["samples"] == {"ok": 2, "failed": 1, "gone": 0}
+    assert facts["columns"] == {
+        "label": {"kind": "str", "missing": 1},
+        "age": {"kind": "int", "missing": 0},
+        "note": {"kind": "str", "missing": 1},
+    }
+    (found,) = facts["feature_sets"]
+    assert (found["name"], found["rows"], found["shape"], found["dtype"]) == (
+        "resnet18/penultimate",
+        2,
+        [1, 512],
+        "float16",
+    )
+    assert facts["sources"] == [str(bank.parent / "list.csv")]
+    assert facts["bytes"] == sum(file.stat().st_size for file in bank.rglob("*") if file.is_file())
+
+
+def test_the_page_says_the_same(run_cli, bank):
+    lines = run_cli("info", bank).stdout.splitlines()
+    assert lines[0].startswith(f"{bank}: ")
+    assert lines[0].endswith("samples: 2 ok, 1 failed, 0 gone")
+    rows = [line.split() for line in lines]
+    assert ["age", "int", "0"] in rows
+    assert ["resnet18/penultimate", "2", "1x512", "float16"] in [row[:4] for row in rows]
+
+
+def test_samples_are_listed_as_csv_with_formulas_defused(run_cli, run_json, bank):
+    rows = list(csv.DictReader(io.StringIO(run_cli("info", bank, "--samples").stdout)))
+    assert [row["path"] for row in rows] == ["a.png", "b.png", "bad.png"]
+    assert [row["status"] for row in rows] == ["ok", "ok", "failed"]
+    assert rows[0]["note"] == "'=1+1"
+    assert [row["age"] for row in rows] == ["3", "4", "5"]
+    listed = run_json("info", bank, "--samples")["samples"]
+    assert [(row["path"], row["label"], row["age"]) for row in listed] == [
+        ("a.png", "cat", 3),
+        ("b.png", None, 4),
+        ("bad.png", "dog", 5),
+    ]
+    assert listed[0]["note"] == "=1+1"
+
+
+def test_failures_are_listed_with_their_reason(run_cli, run_json, bank):
+    (row,) = csv.DictReader(io.StringIO(run_cli("info", bank, "--failures").stdout))
+    assert list(row) == ["source", "path", "error"]
+    assert (row["path"], row["error"][:20]) == ("bad.png", "not a readable image")
+    assert run_json("info", bank, "--failures")["failures"] == [row]

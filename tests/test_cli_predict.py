@@ -1,0 +1,113 @@
+import csv
+import io
+import json
+
+import pytest
+
+from featurebank import Predictor, extract, fit
+
+
+@pytest.fixture
+def new(two_classes):
+    return two_classes.parent / "new"
+
+
+def rows_of(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_folders_and_files_become_csv(run_cli, two_class_predictor, new):
+    result = run_cli("predict", two_class_predictor, new, new / "cat" / "00.png")
+    rows = rows_of(result.stdout)
+    assert list(rows[0]) == ["path", "label", "probability", "error"]
+    images = [*sorted(new.rglob("*.png")), new / "cat" / "00.png"]
+    assert [row["path"] for row in rows] == [str(path) for path in images]
+    assert [row["label"] for row in rows] == [path.parent.name for path in images]
+    assert all(0 < float(row["probability"]) <= 1 and row["error"] == "" for row in rows)
+
+
+def test_proba_adds_a_column_for_each_class(run_cli, two_class_predictor, new):
+    (row,) = rows_of(run_cli("predict", two_class_predictor, new / "dog" / "01.png", "--proba").stdout)
+    assert list(row) == ["path", "label", "probability", "error", "proba_cat", "proba_dog"]
+    assert float(row["proba_cat"]) + float(row["proba_dog"]) == pytest.approx(1)
+    assert row["probability"] == row["proba_dog"]
+
+
+def test_json_is_one_object(run_json, two_class_predictor, new):
+    report = run_json("predict", two_class_predictor, new / "cat" / "00.png", "--proba")
+    assert (report["predictor"], report["target"]) == (str(two_class_predictor), "label")
+    (row,) = report["predictions"]
+    expected = Predictor.load(two_class_predictor).predict_proba([new / "cat" / "00.png"])[0].tolist()
+    assert [row["proba_cat"], row["proba_dog"]] == pytest.approx(expected)
+    assert (row["label"], row["error"]) == ("cat", "")
+
+
+def test_the_bank_gives_what_the_files_give(run_json, two_class_predictor, two_class_bank, two_classes):
+    by_bank = run_json("predict", two_class_predictor, "--bank", two_class_bank)["predictions"]
+    by_file = run_json("predict", two_class_predictor, two_classes)["predictions"]
+    assert [row["source"] for row in by_bank] == [str(two_classes)] * 40
+    assert [str(two_classes / row["path"]) for row in by_bank] == [row["path"] for row in by_file]
+    assert [row["label"] for row in by_bank] == [row["label"] for row in by_file]
+    chances = [row["probability"] for row in by_file]
+    assert [row["probability"] for row in by_bank] == pytest.approx(chances, abs=1e-4)
+
+
+def test_output_goes_to_a_file(run_cli, two_class_predictor, two_class_bank, tmp_path):
+    result = run_cli("predict", two_class_predictor, "--bank", two_class_bank, "-o", tmp_path / "a.csv")
+    assert (result.exit_code, result.stdout) == (0, "")
+    rows = rows_of((tmp_path / "a.csv").read_text())
+    assert list(rows[0]) == ["source", "path", "label", "probability", "error"]
+    assert len(rows) == 40
+    both = run_cli("predict", two_class_predictor, "--bank", two_class_bank, "-o", tmp_path / "b.csv", "--json")
+    assert len(json.loads(both.stdout)["predictions"]) == 40
+    assert (tmp_path / "b.csv").read_text() == (tmp_path / "a.csv").read_text()
+
+
+def test_an_unreadable_image_keeps_its_row_and_strict_makes_it_an_error(run_cli, two_class_predictor, new, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    arguments = ["predict", two_class_predictor, new / "cat" / "00.png", bad, new / "dog" / "00.png"]
+    result = run_cli(*arguments)
+    assert result.exit_code == 0
+    first, broken, last = rows_of(result.stdout)
+    assert (first["label"], last["label"]) == ("cat", "dog")
+    assert (broken["path"], broken["label"], broken["probability"]) == (str(bad), "", "")
+    assert broken["error"].startswith("not a readable image")
+    assert result.stderr.startswith(f"Warning: {bad}: not a readable image")
+    assert run_cli(*arguments, "--strict").exit_code == 1
+    assert json.loads(run_cli(*arguments, "--json").stdout)["predictions"][1]["label"] is None
+
+
+def test_nothing_but_unreadable_images_is_an_error(run_cli, two_class_predictor, tmp_path):
+    result = run_cli("predict", two_class_predictor, tmp_path / "none.png")
+    assert result.exit_code == 1
+    assert rows_of(result.stdout)[0]["error"] == "cannot be read: No such file or directory"
+
+
+def test_names_that_look_like_formulas_are_defused(run_cli, two_classes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for old, new in (("cat", "=cat"), ("dog", "@dog")):
+        (tmp_path / "photos" / new).mkdir(parents=True)
+        for path in (two_classes / old).iterdir():
+            (tmp_path / "photos" / new / path.name).symlink_to(path)
+    bank = extract("photos", "a.bank", backbone="resnet18", weights="random:0", size=64)
+    fit(bank, models={"logreg": {"C": 0.01}}).save("a.featurebank")
+    for name in ("=1.png", "+1.png", "@1.png", "-1.png"):
+        (tmp_path / name).symlink_to(two_classes / "cat" / "00.png")
+    result = run_cli("predict", "a.featurebank", "--", "=1.png", "+1.png", "@1.png", "-1.png")
+    assert [row["path"] for row in rows_of(result.stdout)] == ["'=1.png", "'+1.png", "'@1.png", "'-1.png"]
+    assert [row["label"] for row in rows_of(result.stdout)] == ["'=cat"] * 4
+
+
+def test_weights_can_be_brought_as_a_file(run_cli, two_class_predictor, new, tmp_path):
+    from safetensors.torch import save_file
+
+    from featurebank import load_backbone
+
+    for seed in (0, 1):
+        save_file(load_backbone("resnet18", f"random:{seed}").model.state_dict(), tmp_path / f"{seed}.safetensors")
+    arguments = ["predict", two_class_predictor, new / "cat" / "00.png", "--weights"]
+    assert run_cli(*arguments, tmp_path / "0.safetensors").stdout == run_cli(*arguments[:-1]).stdout
+    result = run_cli(*arguments, tmp_path / "1.safetensors")
+    assert result.exit_code == 1
+    assert "bring the weights it was trained on" in result.stderr
