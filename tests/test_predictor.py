@@ -73,9 +73,15 @@ def test_paths_images_and_arrays_are_the_same_to_it(predictor, two_classes):
     assert predictor.predict(str(path)).tolist() == ["cat"]
 
 
+@pytest.fixture(scope="module")
+def resnet():
+    return load_backbone("resnet18", "random:0", 64)
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_single_files_get_what_the_rows_of_the_bank_get(two_class_bank, two_classes, name):
+def test_single_files_get_what_the_rows_of_the_bank_get(two_class_bank, two_classes, resnet, name):
     result = fit(two_class_bank, models={name: MODELS[name]}, features="resnet18/layer3+resnet18/penultimate")
+    result.predictor.backbone = resnet  # loaded once for all three
     table = result.predictor.predict_bank(Bank(two_class_bank))
     files = [two_classes / path for path in table["path"]]
     np.testing.assert_allclose(result.predictor.predict_proba(files), table[["proba_cat", "proba_dog"]], atol=1e-4)
@@ -143,23 +149,21 @@ def test_the_file_holds_json_and_skops_and_no_pickle(two_class_predictor):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_what_is_saved_and_loaded_predicts_the_same(two_class_bank, two_classes, tmp_path, name):
+def test_what_is_saved_and_loaded_predicts_the_same(two_class_bank, tmp_path, name):
     result = fit(two_class_bank, models={name: MODELS[name]}, features="resnet18/layer3+resnet18/penultimate")
     result.save(tmp_path / "a.featurebank")
     loaded = Predictor.load(tmp_path / "a.featurebank")
-    images = new_images(two_classes)
-    np.testing.assert_array_equal(loaded.predict_proba(images), result.predictor.predict_proba(images))
-    assert loaded.predict(images).tolist() == result.predictor.predict(images).tolist()
+    bank = Bank(two_class_bank)
+    pd.testing.assert_frame_equal(loaded.predict_bank(bank), result.predictor.predict_bank(bank), check_exact=True)
     assert loaded.fit == result.predictor.fit
     assert (loaded.target, loaded.classes.tolist()) == ("label", ["cat", "dog"])
 
 
-def test_saving_twice_gives_a_file_that_loads(predictor, tmp_path, two_classes):
+def test_a_loaded_predictor_saves_again(predictor, tmp_path, two_classes):
     predictor.save(tmp_path / "b.featurebank")
-    Predictor.load(tmp_path / "b.featurebank").save(tmp_path / "c.featurebank")
+    again = Predictor.load(tmp_path / "b.featurebank")
     image = new_images(two_classes)[:1]
-    again = Predictor.load(tmp_path / "c.featurebank").predict_proba(image)
-    np.testing.assert_array_equal(again, predictor.predict_proba(image))
+    np.testing.assert_array_equal(again.predict_proba(image), predictor.predict_proba(image))
 
 
 def test_a_model_outside_the_allow_list_is_refused_at_saving(predictor, tmp_path):
@@ -191,31 +195,32 @@ def test_another_spec_than_the_models_is_refused(two_class_predictor, two_classe
         Predictor.load(changed).predict(new_images(two_classes)[:1])
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_weights_from_a_file_travel_inside(two_classes, tmp_path, suffix):
-    from safetensors.torch import save_file
-
-    file = tmp_path / f"mine{suffix}"
-    state = load_backbone("shufflenet_v2_x0_5", "random:5").model.state_dict()
-    (torch.save if suffix == ".pth" else save_file)(state, file)
-    bank = extract(two_classes, tmp_path / "a.bank", backbone="shufflenet_v2_x0_5", weights=str(file), size=32)
+@pytest.fixture(scope="module")
+def from_checkpoint(two_classes, tmp_path_factory):
+    """A predictor over a backbone whose weights came from a checkpoint, which is then deleted: its file, the fit."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    torch.save(load_backbone("shufflenet_v2_x0_5", "random:5").model.state_dict(), folder / "mine.pth")
+    weights = str(folder / "mine.pth")
+    bank = extract(two_classes, folder / "a.bank", backbone="shufflenet_v2_x0_5", weights=weights, size=32)
     result = fit(bank, models=SVM)
-    result.save(tmp_path / "a.featurebank")
-    images = new_images(two_classes)
-    expected = result.predictor.predict_proba(images)
-    file.unlink()
-    loaded = Predictor.load(tmp_path / "a.featurebank")
-    np.testing.assert_array_equal(loaded.predict_proba(images), expected)
+    result.save(folder / "a.featurebank")
+    (folder / "mine.pth").unlink()
+    return folder / "a.featurebank", result
+
+
+def test_weights_from_a_file_travel_inside(from_checkpoint, two_classes):
+    path, result = from_checkpoint
     digest = result.predictor.features[0].spec.weights
-    assert f"weights/{digest}.safetensors" in members_of(tmp_path / "a.featurebank")
+    assert f"weights/{digest}.safetensors" in members_of(path)
+    loaded = Predictor.load(path)
+    table = loaded.predict_bank(Bank(path.parent / "a.bank"))
+    files = [two_classes / name for name in table["path"]]
+    np.testing.assert_allclose(loaded.predict_proba(files), table[["proba_cat", "proba_dog"]], atol=1e-4)
+    np.testing.assert_array_equal(loaded.predict_proba(files[:3]), result.predictor.predict_proba(files[:3]))
 
 
-def test_embedded_weights_are_checked_against_their_digest(two_classes, tmp_path):
-    file = tmp_path / "mine.pth"
-    torch.save(load_backbone("shufflenet_v2_x0_5", "random:5").model.state_dict(), file)
-    bank = extract(two_classes, tmp_path / "a.bank", backbone="shufflenet_v2_x0_5", weights=str(file), size=32)
-    fit(bank, models=SVM).save(tmp_path / "a.featurebank")
-    members = members_of(tmp_path / "a.featurebank")
+def test_embedded_weights_are_checked_against_their_digest(from_checkpoint, two_classes, tmp_path):
+    members = members_of(from_checkpoint[0])
     (name,) = [name for name in members if name.startswith("weights/")]
     data = bytearray(members[name])
     data[-1] ^= 1
