@@ -18,7 +18,8 @@ from featurebank.bank import Bank, column_of, values_of, weights_of
 from featurebank.errors import BankError, ColumnError
 from featurebank.folds import fold_numbers, tie
 from featurebank.neighbours import THRESHOLD, near_duplicate_groups, near_duplicate_pairs
-from featurebank.predictor import EMBEDDED, Predictor, PredictorFeature
+from featurebank.predictor import Predictor
+from featurebank.predictor_file import EMBEDDED, PredictorFeature
 from featurebank.samples import SampleTable
 from featurebank.scores import corrected_interval
 from featurebank.search import TopModelSearchCV

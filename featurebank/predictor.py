@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import os
-import re
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,13 +13,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank import scores, storage
-from featurebank._version import __version__
-from featurebank.allowed import ALLOWED_TYPES
-from featurebank.backbones.base import checkpoint_path
+from featurebank import predictor_file, scores, storage
 from featurebank.bank import weights_of
-from featurebank.errors import CorruptError, FeatureBankError, ImageError, PredictorError, one_line
+from featurebank.errors import ImageError, PredictorError, one_line
 from featurebank.features import as_keys, to_stored
+from featurebank.predictor_file import EMBEDDED, Contents, PredictorFeature
 from featurebank.samples import SampleTable
 from featurebank.spec import FeatureSpec
 
@@ -32,35 +26,7 @@ if TYPE_CHECKING:
     from featurebank.bank import Bank
     from featurebank.sources import Source
 
-FORMAT = "featurebank-predictor"
-VERSION = 1
-EMBEDDED = "embedded"
 BATCH = 16
-_FACTS, _MODEL, _CALIBRATOR, _FIT = "predictor.json", "model.skops", "calibrator.skops", "fit.json"
-_LIMITS = {_FACTS: 1 << 20, _MODEL: 4 << 30, _CALIBRATOR: 16 << 20, _FIT: 1 << 30}
-_WEIGHTS = re.compile(r"weights/[0-9a-f]{64}\.safetensors")
-_WEIGHTS_LIMIT = 16 << 30
-_SAFE_WEIGHTS = re.compile(r"[A-Za-z0-9_.]+|random:[0-9]+")
-
-
-@dataclass(frozen=True)
-class PredictorFeature:
-    """One feature set that a predictor's model sees, and how to get its backbone.
-
-    Attributes
-    ----------
-    spec : FeatureSpec
-        What decides the numbers.
-    weights : str
-        What `load_backbone` is asked for; ``"embedded"`` when the tensors are in the predictor file, empty for a
-        custom module, which the user brings.
-    size : int or None
-        Input size that was asked for.
-    """
-
-    spec: FeatureSpec
-    weights: str
-    size: int | None
 
 
 class Predictor:
@@ -353,7 +319,7 @@ class Predictor:
         from featurebank.backbones import Preprocessing, load_backbone, load_tensors
 
         name = feature.spec.backbone
-        if not _SAFE_WEIGHTS.fullmatch(feature.weights):
+        if not feature.weights:
             raise PredictorError(f"{name!r} is your own module: give it as backbone= to Predictor.load")
         preprocessing = Preprocessing.from_dict(feature.spec.preprocessing)
         if feature.weights == EMBEDDED:
@@ -374,25 +340,8 @@ class Predictor:
         StorageError
             When the file system refuses.
         """
-        members = {_FIT: _json(self.fit), _MODEL: _dump(self.model)}
-        if self.calibrator is not None:
-            members[_CALIBRATOR] = _dump(self.calibrator)
-        members |= {f"weights/{digest}.safetensors": data for digest, data in self.tensors.items()}
-        facts = {
-            "format": FORMAT,
-            "version": VERSION,
-            "written_by": f"featurebank {__version__}",
-            "target": self.target,
-            "features": [
-                {"spec": each.spec.to_dict(), "weights": each.weights, "size": each.size} for each in self.features
-            ],
-            "members": {name: hashlib.sha256(data).hexdigest() for name, data in members.items()},
-        }
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-            for name, data in {_FACTS: _json(facts), **members}.items():
-                archive.writestr(name, data)
-        storage.commit(Path(path), buffer.getbuffer())
+        contents = Contents(self.features, self.model, self.target, self.calibrator, self.fit, self.tensors)
+        storage.commit(Path(path), predictor_file.encode(contents))
 
     @classmethod
     def load(
@@ -420,41 +369,18 @@ class Predictor:
         PredictorError
             When the file is missing, damaged, or holds anything but what `save` writes.
         """
-        try:
-            with zipfile.ZipFile(path) as archive:
-                members = _read_members(archive)
-            facts = json.loads(members[_FACTS])
-            _check_facts(facts, path)
-            _check_members(facts, members)
-            model = _undump(members[_MODEL])
-            calibrator = _undump(members[_CALIBRATOR]) if _CALIBRATOR in members else None
-            _check_model(model, calibrator)
-            return cls(
-                _features(facts, members),
-                model,
-                str(facts["target"]),
-                calibrator=calibrator,
-                fit=json.loads(members[_FIT]),
-                tensors={name[8:72]: data for name, data in members.items() if _WEIGHTS.fullmatch(name)},
-                backbone=backbone,
-                weights_file=weights_file,
-                allow_download=allow_download,
-            )
-        except PredictorError:
-            raise
-        except FileNotFoundError as error:
-            raise PredictorError(
-                f"no predictor at {str(path)!r}; expected a .featurebank file from `featurebank fit`"
-            ) from error
-        except CorruptError as error:
-            raise PredictorError(
-                f"{str(path)!r} is damaged or no predictor: {one_line(error)}; make it again with `featurebank fit`"
-            ) from error
-        except Exception as error:  # zip, JSON and skops raise many kinds on damaged or hostile bytes
-            raise PredictorError(
-                f"{str(path)!r} is no predictor that this featurebank reads ({type(error).__name__}: "
-                f"{one_line(error)[:160]}); make it again with `featurebank fit`"
-            ) from error
+        found = predictor_file.read(path)
+        return cls(
+            found.features,
+            found.model,
+            found.target,
+            calibrator=found.calibrator,
+            fit=found.fit,
+            tensors=found.tensors,
+            backbone=backbone,
+            weights_file=weights_file,
+            allow_download=allow_download,
+        )
 
 
 @dataclass(frozen=True)
@@ -485,37 +411,6 @@ def _by_backbone(features: Sequence[PredictorFeature]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _check_facts(facts: Any, path: Any) -> None:
-    if facts["format"] != FORMAT:
-        raise PredictorError(f"{str(path)!r} is no predictor; expected format {FORMAT!r}")
-    if facts["version"] != VERSION:
-        raise PredictorError(
-            f"{str(path)!r} is a predictor of version {facts['version']}, this reads {VERSION}: upgrade"
-        )
-
-
-def _features(facts: dict[str, Any], members: Mapping[str, bytes]) -> list[PredictorFeature]:
-    features = [
-        PredictorFeature(FeatureSpec.from_dict(each["spec"]), str(each["weights"]), each["size"])
-        for each in facts["features"]
-    ]
-    for each in features:
-        if each.weights and (not _SAFE_WEIGHTS.fullmatch(each.weights) or checkpoint_path(each.weights) is not None):
-            raise CorruptError(f"its weights are {each.weights[:60]!r}, not a name: bring them with --weights FILE")
-        if each.weights == EMBEDDED and f"weights/{each.spec.weights}.safetensors" not in members:
-            raise CorruptError(f"the weights of {each.spec.name} are not in it")
-        if each.size is not None and type(each.size) is not int:
-            raise CorruptError(f"the input size of {each.spec.name} is no number")
-    if not features:
-        raise CorruptError("it names no feature set")
-    return features
-
-
-def _check_model(model: Any, calibrator: Any) -> None:
-    if not hasattr(model, "classes_") or not any(hasattr(each, "predict_proba") for each in (model, calibrator)):
-        raise CorruptError("its model is no classifier with probabilities")
-
-
 def _check_spec(backbone: Backbone, spec: FeatureSpec) -> None:
     """Refuse a backbone whose features differ in any way from those that the model was trained on."""
     own = backbone.spec(f"{spec.layer}:{spec.pool}", store=spec.store).to_dict()
@@ -525,54 +420,3 @@ def _check_spec(backbone: Backbone, spec: FeatureSpec) -> None:
                 f"the {name} of {spec.name} is {own[name]!r} here, the predictor was trained with {value!r}: "
                 "use the featurebank and the backbone it was trained with"
             )
-
-
-def _read_members(archive: zipfile.ZipFile) -> dict[str, bytes]:
-    """Read the members of a predictor, refusing any that `Predictor.save` would not write."""
-    infos = archive.infolist()
-    names = [info.filename for info in infos]
-    if len(set(names)) != len(names) or not {_FACTS, _FIT, _MODEL} <= set(names):
-        raise CorruptError(f"it has the members {names[:6]}; expected each of {_FACTS}, {_FIT}, {_MODEL} once")
-    for info in infos:
-        limit = _WEIGHTS_LIMIT if _WEIGHTS.fullmatch(info.filename) else _LIMITS.get(info.filename, -1)
-        if info.file_size > limit or info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-            raise CorruptError(f"member {info.filename!r} is unknown, compressed or too large")
-    return {name: archive.read(name) for name in names}
-
-
-def _check_members(facts: Any, members: dict[str, bytes]) -> None:
-    """Compare every member with the digest that the facts list, before anything in it is parsed."""
-    found = {name: hashlib.sha256(data).hexdigest() for name, data in members.items() if name != _FACTS}
-    if found != facts["members"]:
-        torn = sorted(set(found.items()) ^ set(facts["members"].items()))
-        raise CorruptError(f"member {torn[0][0]!r} does not match its digest")
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, indent=1, sort_keys=True).encode("ascii")
-
-
-def _dump(model: Any) -> bytes:
-    import skops.io
-
-    data = skops.io.dumps(model)
-    unknown = sorted(set(skops.io.get_untrusted_types(data=data)) - set(ALLOWED_TYPES))
-    if unknown:
-        raise PredictorError(
-            f"the model holds {unknown[0]}, which a predictor may not: use a plain scikit-learn pipeline"
-        )
-    return data
-
-
-def _undump(data: bytes) -> Any:
-    import skops.io
-
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-                raise CorruptError("its model is compressed, which may hide a bomb")
-        return skops.io.loads(data, trusted=list(ALLOWED_TYPES))
-    except FeatureBankError:
-        raise
-    except Exception as error:  # a refused type, or damaged bytes
-        raise CorruptError(f"its model cannot be trusted or read: {one_line(error)[:160]}") from error

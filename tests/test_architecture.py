@@ -16,7 +16,7 @@ LEVELS = [
     {"images", "sources", "samples", "features", "segment", "layers"}
     | {"transforms", "topmodels", "folds", "scores", "neighbours"},
     {"backbones", "engine", "bank", "maintenance"},
-    {"request", "ledger", "extraction", "transformer", "search", "predictor", "fitting"},
+    {"request", "ledger", "extraction", "transformer", "search", "predictor", "predictor_file", "fitting"},
     {"demo", "explanation"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

@@ -99,8 +99,6 @@ def test_a_symbolic_link_is_refused(file, tmp_path):
         segment.open_segment(link, "features")
 
 
-
-
 def replace_values(**options):
     def change(raw):
         del raw["values"]

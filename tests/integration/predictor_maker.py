@@ -6,7 +6,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from featurebank.predictor import Predictor, PredictorFeature
+from featurebank.predictor import Predictor
+from featurebank.predictor_file import PredictorFeature
 from featurebank.topmodels import TOP_MODELS
 
 

@@ -18,7 +18,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from featurebank import Predictor
 from featurebank.errors import FeatureBankError, PredictorError, WeightsError
-from featurebank.predictor import PredictorFeature
+from featurebank.predictor_file import PredictorFeature
 from featurebank.topmodels import TOP_MODELS
 
 MEMBERS = ("predictor.json", "fit.json", "model.skops", "calibrator.skops")

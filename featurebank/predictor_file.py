@@ -1,0 +1,233 @@
+"""THE predictor file: JSON, skops and safetensors in an uncompressed zip, trusted only when it proves itself."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from featurebank._version import __version__
+from featurebank.allowed import ALLOWED_TYPES
+from featurebank.backbones.base import checkpoint_path
+from featurebank.errors import CorruptError, FeatureBankError, PredictorError, one_line
+from featurebank.spec import FeatureSpec
+
+FORMAT = "featurebank-predictor"
+VERSION = 1
+EMBEDDED = "embedded"
+_FACTS, _MODEL, _CALIBRATOR, _FIT = "predictor.json", "model.skops", "calibrator.skops", "fit.json"
+_LIMITS = {_FACTS: 1 << 20, _MODEL: 4 << 30, _CALIBRATOR: 16 << 20, _FIT: 1 << 30}
+_WEIGHTS = re.compile(r"weights/[0-9a-f]{64}\.safetensors")
+_WEIGHTS_LIMIT = 16 << 30
+_SAFE_WEIGHTS = re.compile(r"[A-Za-z0-9_.]+|random:[0-9]+")
+
+
+@dataclass(frozen=True)
+class PredictorFeature:
+    """One feature set that a predictor's model sees, and how to get its backbone.
+
+    Attributes
+    ----------
+    spec : FeatureSpec
+        What decides the numbers.
+    weights : str
+        What `load_backbone` is asked for; ``"embedded"`` when the tensors are in the predictor file, empty for a
+        custom module, which the user brings.
+    size : int or None
+        Input size that was asked for.
+    """
+
+    spec: FeatureSpec
+    weights: str
+    size: int | None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a predictor file holds.
+
+    Attributes
+    ----------
+    features : list of PredictorFeature
+        The feature sets whose concatenation the model takes.
+    model : Pipeline
+        Fitted on that concatenation.
+    target : str
+        Name of the column it predicts.
+    calibrator : LogisticRegression or None
+        Turns decision values into probabilities where the model has none.
+    fit : dict
+        The report of the fit that made it.
+    tensors : dict of str to bytes
+        Safetensors of backbones whose weights came from a file, by weights digest.
+    """
+
+    features: list[PredictorFeature]
+    model: Any
+    target: str
+    calibrator: Any
+    fit: dict[str, Any]
+    tensors: dict[str, bytes]
+
+
+def encode(contents: Contents) -> memoryview:
+    """Return the bytes of a predictor file.
+
+    Raises
+    ------
+    PredictorError
+        When the model holds a type outside the fixed allow-list.
+    """
+    members = {_FIT: _json(contents.fit), _MODEL: _dump(contents.model)}
+    if contents.calibrator is not None:
+        members[_CALIBRATOR] = _dump(contents.calibrator)
+    members |= {f"weights/{digest}.safetensors": data for digest, data in contents.tensors.items()}
+    facts = {
+        "format": FORMAT,
+        "version": VERSION,
+        "written_by": f"featurebank {__version__}",
+        "target": contents.target,
+        "features": [
+            {"spec": each.spec.to_dict(), "weights": each.weights, "size": each.size} for each in contents.features
+        ],
+        "members": {name: hashlib.sha256(data).hexdigest() for name, data in members.items()},
+    }
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in {_FACTS: _json(facts), **members}.items():
+            archive.writestr(name, data)
+    return buffer.getbuffer()
+
+
+def read(path: str | os.PathLike[str]) -> Contents:
+    """Read a predictor file; no code in it is run.
+
+    Raises
+    ------
+    PredictorError
+        When the file is missing, damaged, or holds anything but what `encode` writes.
+    """
+    try:
+        return _read(path)
+    except PredictorError:
+        raise
+    except FileNotFoundError as error:
+        raise PredictorError(
+            f"no predictor at {str(path)!r}; expected a .featurebank file from `featurebank fit`"
+        ) from error
+    except CorruptError as error:
+        raise PredictorError(
+            f"{str(path)!r} is damaged or no predictor: {one_line(error)}; make it again with `featurebank fit`"
+        ) from error
+    except Exception as error:  # zip, JSON and skops raise many kinds on damaged or hostile bytes
+        raise PredictorError(
+            f"{str(path)!r} is no predictor that this featurebank reads ({type(error).__name__}: "
+            f"{one_line(error)[:160]}); make it again with `featurebank fit`"
+        ) from error
+
+
+def _read(path: str | os.PathLike[str]) -> Contents:
+    with zipfile.ZipFile(path) as archive:
+        members = _read_members(archive)
+    facts = json.loads(members[_FACTS])
+    _check_facts(facts, path)
+    _check_members(facts, members)
+    model = _undump(members[_MODEL])
+    calibrator = _undump(members[_CALIBRATOR]) if _CALIBRATOR in members else None
+    _check_model(model, calibrator)
+    return Contents(
+        _features(facts, members),
+        model,
+        str(facts["target"]),
+        calibrator,
+        json.loads(members[_FIT]),
+        {name[8:72]: data for name, data in members.items() if _WEIGHTS.fullmatch(name)},
+    )
+
+
+def _check_facts(facts: Any, path: Any) -> None:
+    if facts["format"] != FORMAT:
+        raise PredictorError(f"{str(path)!r} is no predictor; expected format {FORMAT!r}")
+    if facts["version"] != VERSION:
+        raise PredictorError(
+            f"{str(path)!r} is a predictor of version {facts['version']}, this reads {VERSION}: upgrade"
+        )
+
+
+def _features(facts: dict[str, Any], members: Mapping[str, bytes]) -> list[PredictorFeature]:
+    features = [
+        PredictorFeature(FeatureSpec.from_dict(each["spec"]), str(each["weights"]), each["size"])
+        for each in facts["features"]
+    ]
+    for each in features:
+        if each.weights and (not _SAFE_WEIGHTS.fullmatch(each.weights) or checkpoint_path(each.weights) is not None):
+            raise CorruptError(f"its weights are {each.weights[:60]!r}, not a name: bring them with --weights FILE")
+        if each.weights == EMBEDDED and f"weights/{each.spec.weights}.safetensors" not in members:
+            raise CorruptError(f"the weights of {each.spec.name} are not in it")
+        if each.size is not None and type(each.size) is not int:
+            raise CorruptError(f"the input size of {each.spec.name} is no number")
+    if not features:
+        raise CorruptError("it names no feature set")
+    return features
+
+
+def _check_model(model: Any, calibrator: Any) -> None:
+    if not hasattr(model, "classes_") or not any(hasattr(each, "predict_proba") for each in (model, calibrator)):
+        raise CorruptError("its model is no classifier with probabilities")
+
+
+def _read_members(archive: zipfile.ZipFile) -> dict[str, bytes]:
+    """Read the members of a predictor, refusing any that `encode` would not write."""
+    infos = archive.infolist()
+    names = [info.filename for info in infos]
+    if len(set(names)) != len(names) or not {_FACTS, _FIT, _MODEL} <= set(names):
+        raise CorruptError(f"it has the members {names[:6]}; expected each of {_FACTS}, {_FIT}, {_MODEL} once")
+    for info in infos:
+        limit = _WEIGHTS_LIMIT if _WEIGHTS.fullmatch(info.filename) else _LIMITS.get(info.filename, -1)
+        if info.file_size > limit or info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+            raise CorruptError(f"member {info.filename!r} is unknown, compressed or too large")
+    return {name: archive.read(name) for name in names}
+
+
+def _check_members(facts: Any, members: dict[str, bytes]) -> None:
+    """Compare every member with the digest that the facts list, before anything in it is parsed."""
+    found = {name: hashlib.sha256(data).hexdigest() for name, data in members.items() if name != _FACTS}
+    if found != facts["members"]:
+        torn = sorted(set(found.items()) ^ set(facts["members"].items()))
+        raise CorruptError(f"member {torn[0][0]!r} does not match its digest")
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=1, sort_keys=True).encode("ascii")
+
+
+def _dump(model: Any) -> bytes:
+    import skops.io
+
+    data = skops.io.dumps(model)
+    unknown = sorted(set(skops.io.get_untrusted_types(data=data)) - set(ALLOWED_TYPES))
+    if unknown:
+        raise PredictorError(
+            f"the model holds {unknown[0]}, which a predictor may not: use a plain scikit-learn pipeline"
+        )
+    return data
+
+
+def _undump(data: bytes) -> Any:
+    import skops.io
+
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                raise CorruptError("its model is compressed, which may hide a bomb")
+        return skops.io.loads(data, trusted=list(ALLOWED_TYPES))
+    except FeatureBankError:
+        raise
+    except Exception as error:  # a refused type, or damaged bytes
+        raise CorruptError(f"its model cannot be trusted or read: {one_line(error)[:160]}") from error
