@@ -1,6 +1,8 @@
 """The command line: each command parses, calls one library function, and shows what came back."""
 
 import click
+
+from featurebank._version import __version__
 from featurebank_cli.backbones import backbones
 from featurebank_cli.compact import compact, prune
 from featurebank_cli.demo import demo
@@ -13,8 +15,6 @@ from featurebank_cli.layers import layers
 from featurebank_cli.options import NamedErrors, State
 from featurebank_cli.predict import predict
 from featurebank_cli.verify import verify
-
-from featurebank._version import __version__
 
 
 @click.group(cls=NamedErrors, context_settings={"help_option_names": ["-h", "--help"]})

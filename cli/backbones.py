@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+
 from featurebank_cli.options import json_option, print_json, print_table
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+
 from featurebank_cli.options import bank_argument, json_option, print_json
 
 grace_option = click.option(

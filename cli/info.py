@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from featurebank_cli.options import bank_argument, csv_text, json_option, print_json, print_table, printable, records
 
 
