@@ -36,7 +36,10 @@ def choose_device(device: str) -> torch.device:
         raise DeviceError(f"device {device!r}; expected one of {', '.join(DEVICES)}")
     if not present[name]:
         raise DeviceError(f"device {device!r} is not on this machine; use --device cpu or auto")
-    return torch.device(device)
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise DeviceError(f"device {device!r} cannot be understood; expected e.g. cuda or cuda:0") from error
 
 
 class Engine:

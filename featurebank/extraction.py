@@ -167,6 +167,7 @@ def run_extraction(
     if batch_size < 1 or (workers is not None and workers < 1):
         raise BankError(f"batch size {batch_size} and {workers} workers; expected at least 1 of each")
     started = time.perf_counter()
+    _check_device(device)
     damaged = set_damaged_tables_aside(bank)
     specs = wanted.specs(bank)
     damaged += set_damaged_features_aside(bank, specs)
@@ -181,6 +182,14 @@ def run_extraction(
     report.repaired = damaged
     report.seconds = time.perf_counter() - started
     return report
+
+
+def _check_device(device: str) -> None:
+    """Refuse a device that is not there even when nothing is left to compute; what is always there costs nothing."""
+    if device not in ("auto", "cpu"):
+        from featurebank.engine import choose_device
+
+        choose_device(device)
 
 
 def _embed(

@@ -403,3 +403,9 @@ def test_explain_says_what_would_hit_and_which_field_differs(photos, tmp_path):
     other = explain(scan(photos), bank, ask("resnet18", "penultimate", weights="random:1"))
     assert list(other["feature_sets"][0]["differs"]) == ["weights"]
     assert sorted(bank.path.rglob("*")) == before
+
+
+def test_a_device_that_is_not_there_is_an_error_even_with_nothing_to_compute(photos, tmp_path):
+    run(photos, tmp_path / "a.bank")
+    with pytest.raises(DeviceError):
+        run(photos, tmp_path / "a.bank", device="tpu")
