@@ -145,10 +145,15 @@ def tidy(frame: pd.DataFrame) -> pd.DataFrame:
     {'label': 'object', 'age': 'Int64'}
     """
     names = [str(name) for name in frame.columns]
-    if len(set(names)) != len(names) or "" in names:
-        raise ColumnError(f"column names {names} are not distinct and non-empty: rename them")
+    if len(set(names)) != len(names) or "" in names or not all(map(_is_unicode, names)):
+        raise ColumnError(f"column names {names} are not distinct, non-empty Unicode text: rename them")
     columns = {name: _tidy_column(name, frame.iloc[:, i]) for i, name in enumerate(names)}
     return pd.DataFrame(columns, index=range(len(frame)))
+
+
+def _is_unicode(text: str) -> bool:
+    """Say whether text has no lone surrogates, which a DataFrame's header cannot hold."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _tidy_column(name: str, column: pd.Series) -> pd.Series:

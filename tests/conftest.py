@@ -10,7 +10,11 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
+
+settings.register_profile("repeatable", derandomize=True)  # the same cases in every run; fuzz.py looks further
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

@@ -133,6 +133,14 @@ def test_the_best_candidate_is_the_first_of_the_highest_means(search):
     assert (search.best_model_, search.best_features_) == (best.model, ("X",))
 
 
+def test_the_first_of_equal_candidates_wins(data):
+    X, y, _, _ = data
+    search = TopModelSearchCV({"svm": {"C": [1.0], "shrinking": [False, True]}}, cv=3).fit(X, y)
+    assert search.candidates_[0].mean == search.candidates_[1].mean
+    assert (search.best_index_, search.best_params_["shrinking"]) == (0, False)
+    assert search.cv_results_["rank_test_score"].tolist() == [1, 1]
+
+
 def test_cv_results_make_a_table(search):
     table = pd.DataFrame(search.cv_results_)
     assert table["model"].tolist() == ["svm", "svm", "logreg"]
