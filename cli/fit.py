@@ -40,13 +40,16 @@ def fit(state: State, bank: Path, models: tuple[str, ...], output: Path | None, 
         featurebank fit photos.bank --model svm --features resnet18/layer3+resnet18/penultimate
     """
     from featurebank.bank import Bank
+    from featurebank.errors import StorageError
     from featurebank.fitting import MODELS, default_output
     from featurebank.fitting import fit as run_fit
 
     options["features"] = list(options["features"]) or None
     opened = Bank(bank)
-    result = run_fit(opened, models=list(models) or MODELS, progress=state.progress("fit", "fit"), **options)
     path = output or default_output(opened)
+    if not path.parent.is_dir():
+        raise StorageError(f"no folder {str(path.parent)!r} for the predictor; make it, or name another with -o")
+    result = run_fit(opened, models=list(models) or MODELS, progress=state.progress("fit", "fit"), **options)
     result.save(path)
     report = {**result.report, "predictor": str(path)}
     for note in report["warnings"]:

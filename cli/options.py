@@ -78,7 +78,9 @@ class State:
             click.echo(text, err=True)
 
     def warn(self, text: str) -> None:
-        """Print a warning on stderr."""
+        """Print a warning on stderr, unless --quiet."""
+        if self.quiet:
+            return
         click.echo(click.style("Warning: ", fg="yellow") + text, err=True)
 
     def progress(self, title: str, unit: str = "image") -> Callable[[int, int], None] | None:

@@ -160,8 +160,8 @@ class Bank:
         Parameters
         ----------
         frame : DataFrame
-            A column of relative paths, an optional column ``source``, and the columns to set; a missing value
-            leaves what is there.
+            A column of relative paths, the columns to set (a missing value leaves what is there), and a column
+            ``source`` where a path is in several sources.
         path_column : str, default "path"
             Its column of paths.
 
@@ -177,13 +177,15 @@ class Bank:
         ColumnError
             When there is no such path column, or no other.
         """
-        if path_column not in frame.columns or len(frame.columns) < 2:
+        if path_column not in frame.columns or not set(frame.columns) - {path_column, "source"}:
             have = ", ".join(map(str, frame.columns))
             raise ColumnError(f"labels have the columns {have}; expected {path_column!r} and at least one more")
-        fresh = samples.tidy(frame.drop(columns=path_column))
+        named = ["source"] if "source" in frame.columns else []
+        fresh = samples.tidy(frame.drop(columns=[path_column, *named]))
+        sources = [str(source) for source in frame["source"]] if named else None
         with self.locked():
             table = self.table
-            where = _positions_of(table, [str(path) for path in frame[path_column]])
+            where = _positions_of(table, [str(path) for path in frame[path_column]], sources)
             if len(set(where)) != len(where):
                 raise BankError("labels name a path more than once; expected one row a sample")
             old = table.take(where)
@@ -520,11 +522,13 @@ def _read_json(file: Path) -> Any:
         raise CorruptError(f"{str(file)!r} cannot be read as JSON; restore it, or extract into a new bank") from error
 
 
-def _positions_of(table: SampleTable, paths: Sequence[Any]) -> list[int]:
-    where: dict[bytes, list[int]] = {}
-    for position, path in enumerate(table.rows["path"]):
-        where.setdefault(path, []).append(position)
-    found = [where.get(os.fsencode(path), []) for path in paths]
+def _positions_of(table: SampleTable, paths: Sequence[Any], sources: Sequence[str] | None = None) -> list[int]:
+    """Return the position of each path, of the source that is named for it where sources are."""
+    where: dict[Any, list[int]] = {}
+    for position, (source, path) in enumerate(zip(table.rows["source"], table.rows["path"], strict=True)):
+        where.setdefault(path if sources is None else (source, path), []).append(position)
+    keys = [os.fsencode(path) for path in paths]
+    found = [where.get(key, []) for key in (keys if sources is None else zip(sources, keys, strict=True))]
     for path, positions in zip(paths, found, strict=True):
         if len(positions) != 1:
             problem = "is not in the bank" if not positions else f"is in {len(positions)} sources of the bank"

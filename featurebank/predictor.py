@@ -251,6 +251,8 @@ class Predictor:
     def embed(self, images: Sequence[Any]) -> NDArray[np.float32]:
         """Return what the model sees of images, shape (n, d); see `predict`."""
         items = [images] if isinstance(images, (str, Path)) else list(images)
+        if not items:
+            raise PredictorError("no images; expected at least one")
         X, errors = self._embed_some(items, None)
         for item, error in zip(items, errors, strict=True):
             if error:

@@ -155,7 +155,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             return
         missing = [digest for digest in items if any(digest in each for each in lacking.values())]
         engine = self._engine(wanted, list(lacking))
-        outputs = self._compute(engine, [items[digest] for digest in missing])
+        outputs = self._compute(engine, [items[digest] for digest in missing], missing)
         for (spec, absent), out in zip(lacking.items(), outputs, strict=True):
             rows = [row for row, digest in enumerate(missing) if digest in absent]
             digests = [missing[row] for row in rows]
@@ -166,10 +166,14 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
 
         return Engine(wanted.load(), specs, device=self.device, pad_to=self.batch_size)
 
-    def _compute(self, engine: Engine, items: list[Any]) -> list[NDArray[np.float32]]:
-        """Embed images in padded batches: an array (n, …) for each spec."""
+    def _compute(
+        self, engine: Engine, items: list[Any], digests: list[bytes] | None = None
+    ) -> list[NDArray[np.float32]]:
+        """Embed images in padded batches: an array (n, …) for each spec; a file must still have its digest."""
+        expected: Sequence[bytes | None] = digests or [None] * len(items)
+        wanted = list(zip(items, expected, strict=True))
         batches = [
-            engine([engine.backbone.prepare(_image(item)) for item in items[start : start + self.batch_size]])
+            engine([engine.backbone.prepare(_image(*each)) for each in wanted[start : start + self.batch_size]])
             for start in range(0, len(items), self.batch_size)
         ]
         return [np.concatenate(outputs) for outputs in zip(*batches, strict=True)]
@@ -203,11 +207,14 @@ def _digest(item: Any) -> bytes:
     return images.pixel_digest(sources.as_image(item))
 
 
-def _image(item: Any) -> Any:
-    """Return the RGB image of a path, a PIL image or an array."""
+def _image(item: Any, digest: bytes | None = None) -> Any:
+    """Return the RGB image of a path, a PIL image or an array; a file must still have the digest that is given."""
     if isinstance(item, (str, Path)):
         with _naming(item):
-            return images.decode(sources.read_file(item))
+            data = sources.read_file(item)
+            if digest is not None and images.content_digest(data) != digest:
+                raise ImageError("changed while it was read: try again")
+            return images.decode(data)
     return sources.as_image(item)
 
 

@@ -243,3 +243,13 @@ def test_requests_lead_back_to_their_spec(bank):
     assert bank.find_spec({"backbone": "net", "weights": "DEFAULT"}) == SPEC
     assert bank.find_spec({"backbone": "net", "weights": "OTHER"}) is None
     assert bank.requests_of(SPEC) == [{"backbone": "net", "weights": "DEFAULT"}]
+
+
+def test_a_path_in_two_sources_is_labelled_by_naming_its_source(bank):
+    bank.add_samples(rows(["a.jpg"], [digest(1)], source="/more"), newest=newest_stamp(bank.table))
+    with pytest.raises(BankError, match="is in 2 sources of the bank"):
+        bank.label(pd.DataFrame({"path": ["a.jpg"], "label": ["z"]}))
+    assert bank.label(pd.DataFrame({"path": ["a.jpg"], "source": ["/more"], "label": ["z"]})) == 1
+    labels = bank.samples.set_index(["source", "path"])["label"]
+    assert labels["/more", "a.jpg"] == "z"
+    assert labels["/photos", "a.jpg"] == "x"

@@ -222,3 +222,22 @@ def test_float32_is_kept_as_it_is(paths, tmp_path):
     X = extractor.transform(paths[:2])
     assert not np.array_equal(X, X.astype(np.float16))
     np.testing.assert_array_equal(X, FeatureExtractor("resnet18", store="float32", **NET).transform(paths[:2]))
+
+
+def test_a_file_that_changes_between_digest_and_decoding_is_not_stored_under_its_old_digest(tmp_path, monkeypatch):
+    from featurebank import transformer
+
+    path = tmp_path / "a.png"
+    Image.new("RGB", (16, 16), "red").save(path)
+    read = transformer.sources.read_file
+
+    def read_and_change(name):
+        data = read(name)
+        Image.new("RGB", (16, 16), "blue").save(path)
+        return data
+
+    monkeypatch.setattr(transformer.sources, "read_file", read_and_change)
+    extractor = FeatureExtractor("resnet18", weights="random:0", bank=tmp_path / "a.bank")
+    with pytest.raises(ImageError, match="changed while it was read"):
+        extractor.transform([path])
+    assert not list((tmp_path / "a.bank").glob("features/*/*.h5"))
