@@ -14,7 +14,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = [
     {"_version", "errors", "spec", "storage", "allowed"},
     {"images", "sources", "samples", "features", "segment", "layers"}
-    | {"transforms", "topmodels", "folds", "scores", "neighbours"},
+    | {"transforms", "topmodels", "folds", "scores", "neighbours", "solvers"},
     {"backbones", "engine", "bank", "maintenance"},
     {"request", "ledger", "extraction", "transformer", "search", "predictor", "predictor_file", "fitting"},
     {"demo", "explanation"},

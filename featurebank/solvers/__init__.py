@@ -1,0 +1,1 @@
+"""Exact, fast cross-validation of classical top models over cached embeddings."""
