@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from featurebank_cli.fit import print_candidates, short
+from featurebank_cli.fit import print_candidates, print_findings, short
 from featurebank_cli.options import State, json_option, percent, print_json, print_table
 
 
@@ -40,6 +40,7 @@ def _print(report: dict[str, Any]) -> None:
         f"\n{done['samples']} cells: {done['embedded']} embedded, {done['reused']} reused in {done['seconds']:.1f} s\n"
     )
     print_candidates({**report["fit"], "scoring": "protocol B, accuracy"})
+    print_findings(report["fit"])
     click.echo("")
     names = {"A": "A: p > 0, weighted by p, 75/25 x 5", "B": "B: p >= 0.5, 5-fold", "C": "C: p = 0 or 1, 5-fold"}
     rows = []
@@ -57,7 +58,7 @@ def _print(report: dict[str, Any]) -> None:
     click.echo(
         f"\nSaved {report['bank']} and {report['predictor']} in {report['seconds']:.0f} s. Try next:\n"
         f"  featurebank info {report['bank']}\n"
-        f"  featurebank fit {report['bank']} --target type --model logreg\n"
+        f"  featurebank fit {report['bank']} --target type --model logreg -o type.featurebank\n"
         f"  featurebank predict {report['predictor']} YOUR_IMAGE.png\n"
         "  featurebank extract YOUR_FOLDER --bank yours.bank && featurebank fit yours.bank"
     )

@@ -59,6 +59,11 @@ def evaluate(
     )
     for failure in report["failures"]:
         state.warn(f"{printable(failure['path'])}: {printable(failure['error'])}")
+    if report["seen_in_training"]:
+        state.warn(
+            f"{report['seen_in_training']} of these images were among those the predictor learned from: "
+            "the score says nothing about new ones"
+        )
     if as_json:
         print_json(report)
     else:
@@ -66,12 +71,22 @@ def evaluate(
 
 
 def _print(report: dict[str, Any]) -> None:
+    names = [name for name in report["intervals"] if name in report]
     rows = [
         [name.replace("_", " "), f"{report[name]:.3f}", "{:.3f}..{:.3f}".format(*report["intervals"][name])]
-        for name in ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
+        for name in names
     ]
     print_table(f"{report['n_samples']} images", ["score", "value", "95 %"], rows, right=(1, 2))
+    if "confusion" in report:
+        _print_confusion(report)
+    if "per_label" in report:
+        labels = [[each["label"], str(each["n"]), f"{each['f1']:.3f}"] for each in report["per_label"]]
+        print_table("labels", ["label", "images", "F1"], labels, right=(1, 2))
+    if "accuracy" in report:
+        click.echo(f"accuracy {percent(report['accuracy'])} %")
+
+
+def _print_confusion(report: dict[str, Any]) -> None:
     classes = [str(name) for name in report["classes"]]
     confusion = [[name, *(f"{cell:g}" for cell in row)] for name, row in zip(classes, report["confusion"], strict=True)]
     print_table("confusion (rows true, columns predicted)", ["", *classes], confusion, right=range(1, len(classes) + 1))
-    click.echo(f"accuracy {percent(report['accuracy'])} %")

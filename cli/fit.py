@@ -2,29 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from featurebank_cli.options import State, bank_argument, json_option, percent, print_json, print_table
+from featurebank_cli.options import (
+    State,
+    bank_argument,
+    csv_text,
+    json_option,
+    percent,
+    print_json,
+    print_table,
+)
+
+
+def _class_weight(context: click.Context, option: click.Parameter, value: str | None) -> Any:
+    """Parse ``balanced`` or ``cat=2,dog=1``; the classes become the column's own kind later."""
+    if value is None or value == "balanced":
+        return value
+    try:
+        return {name: float(weight) for name, _, weight in (part.rpartition("=") for part in value.split(","))}
+    except ValueError as error:
+        raise click.BadParameter("expected balanced, or CLASS=WEIGHT,CLASS=WEIGHT") from error
 
 
 @click.command()
 @bank_argument
 @click.option(
-    "--features", multiple=True, help="A candidate: NAME or NAME+NAME; may be repeated.  [default: every pooled set]"
+    "--features",
+    multiple=True,
+    help="A candidate: NAME or NAME+NAME, may be repeated; all adds the best concatenations.  "
+    "[default: every pooled set]",
 )
-@click.option("--model", "models", multiple=True, help="logreg, svm or mlp; may be repeated.  [default: all three]")
-@click.option("--target", help="Column of classes.  [default: label, or the only column]")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    help="centroid, ridge, lda, logreg, linear-svm, knn, svm, mlp (numbers: ridge, knn, svr, mlp), all, or the import "
+    "path of your own; may be repeated.  [default: logreg svm mlp, or ridge svr mlp]",
+)
+@click.option(
+    "--target",
+    multiple=True,
+    help="Column of classes or numbers; several columns of 0 and 1 are labels.  [default: label, or the only column]",
+)
+@click.option("--separator", help="Divides the labels in a cell of the target, where an image has several.")
+@click.option("--task", type=click.Choice(["classification", "regression"]), help="[default: what the target holds]")
 @click.option("--groups", help="Column of groups that never straddle folds, or @near-duplicates.")
 @click.option("--sample-weight", help="Column of weights, for fitting and scoring.")
+@click.option("--class-weight", callback=_class_weight, help="balanced, or CLASS=WEIGHT,CLASS=WEIGHT.")
+@click.option(
+    "--cv",
+    help="stratified, group, stratified-group, logo, plain, or predefined:COLUMN.  [default: stratified, grouped where "
+    "rows belong together]",
+)
 @click.option(
     "--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Folds of the cross-validation."
 )
+@click.option("--repeats", type=click.IntRange(min=1), default=1, show_default=True, help="Draw the folds so often.")
 @click.option("--nested", is_flag=True, help="Also score the whole procedure, selection included.")
-@click.option("--scoring", default="accuracy", show_default=True, help="Any scikit-learn scorer.")
+@click.option("--scoring", help="Any scikit-learn scorer.  [default: accuracy, or r2]")
+@click.option(
+    "--normalize",
+    multiple=True,
+    help="standardize, none, l2, center-l2 or signed-sqrt; repeated, all are tried.  [default: standardize]",
+)
+@click.option(
+    "--select",
+    type=float,
+    multiple=True,
+    help="Share of the dimensions that is selected in each fold; may be repeated.",
+)
+@click.option("--rule", type=click.Choice(["best", "one-se"]), default="best", show_default=True, help="What wins.")
+@click.option(
+    "--calibrate",
+    type=click.Choice(["sigmoid", "isotonic", "temperature"]),
+    help="Calibrate the probabilities on out-of-fold scores.",
+)
+@click.option("--threshold", help="Tune the threshold of two classes for this scorer, e.g. f1.")
+@click.option("--learning-curve", is_flag=True, help="Also tell what more labels would bring.")
+@click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), help="Seconds for the search.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the folds and the models.")
 @click.option("--jobs", type=int, default=-1, show_default=True, help="Threads; -1 for one a core.")
 @click.option(
@@ -32,67 +92,139 @@ from featurebank_cli.options import State, bank_argument, json_option, percent, 
 )
 @json_option
 @click.pass_obj
-def fit(state: State, bank: Path, models: tuple[str, ...], output: Path | None, as_json: bool, **options: Any) -> None:
+def fit(state: State, bank: Path, output: Path | None, as_json: bool, **options: Any) -> None:
     """Cross-validate top models over the feature sets of BANK and save the best as a predictor.
+
+    Beside the predictor, STEM.oof.csv gets what the best model said of each image when it was in a test part.
+    Ctrl-C ends the search with what is finished.
 
     \b
     Example:
         featurebank fit photos.bank --model svm --features resnet18/layer3+resnet18/penultimate
     """
+    from featurebank import storage
     from featurebank.bank import Bank
     from featurebank.errors import StorageError
-    from featurebank.fitting import MODELS, default_output
+    from featurebank.fitting import default_output
     from featurebank.fitting import fit as run_fit
+    from featurebank.predictor_file import target_of
 
-    options["features"] = list(options["features"]) or None
     opened = Bank(bank)
     path = output or default_output(opened)
     if not path.parent.is_dir():
         raise StorageError(f"no folder {str(path.parent)!r} for the predictor; make it, or name another with -o")
-    result = run_fit(opened, models=list(models) or MODELS, progress=state.progress("fit", "fit"), **options)
+    result = run_fit(opened, progress=state.progress("fit", "fit"), **_arguments(options))
+    before = target_of(path)
     result.save(path)
-    report = {**result.report, "predictor": str(path)}
+    beside = path.with_suffix(".oof.csv")
+    storage.commit(beside, csv_text(result.oof).encode("utf-8", "backslashreplace"))
+    report = {**result.report, "predictor": str(path), "oof": str(beside)}
     for note in report["warnings"]:
         state.warn(note)
+    if before not in (None, report["target"]):
+        state.warn(f"{path} held a predictor of {before!r}; it is replaced by one of {report['target']!r}")
     if as_json:
         print_json(report)
     else:
         print_candidates(report)
+        print_findings(report)
         click.echo(f"predictor: {path}   next: featurebank predict {path} IMAGES...")
 
 
+def _arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the library's arguments: a flag that was not given is left to its default."""
+    several = ("features", "models", "target", "normalize", "select")
+    lists = {name: list(options.pop(name)) for name in several}
+    words = {name: "all" for name in ("features", "models") if lists[name] == ["all"]}
+    return {**options, **{name: value for name, value in lists.items() if value}, **words}
+
+
 def print_candidates(report: dict[str, Any]) -> None:
-    """Print the best of each features × model, best first."""
-    best: dict[tuple[str, str], dict[str, Any]] = {}
-    seconds: dict[tuple[str, str], float] = {}
+    """Print the best of each features × normalisation × model, best first."""
+    best: dict[tuple[Any, ...], dict[str, Any]] = {}
+    seconds: dict[tuple[Any, ...], float] = {}
     for each in report["candidates"]:
-        key = ("+".join(each["features"]), each["model"])
+        key = ("+".join(each["features"]), each["normalize"], each["select"], each["model"])
         seconds[key] = seconds.get(key, 0.0) + each["seconds"]
         if key not in best or each["mean"] > best[key]["mean"]:
             best[key] = each
     ranked = sorted(best.items(), key=lambda item: -item[1]["mean"])
-    common = common_backbone(name for name, _ in best)
+    common = common_backbone(key[0] for key in best)
+    is_imbalanced = report.get("imbalanced", False) and report["scoring"] != "balanced_accuracy"
     rows = [
         [
-            short(name).removeprefix(common),
-            model,
-            ", ".join(f"{key}={_number(value)}" for key, value in each["params"].items()),
-            percent(each["mean"]),
-            f"{percent(each['ci95'][0])}..{percent(each['ci95'][1])}",
-            f"{seconds[name, model]:.1f}",
+            _features(key, common),
+            each["model"],
+            ", ".join(f"{name}={_number(value)}" for name, value in each["params"].items()),
+            score_text(report, each["mean"]),
+            "..".join(score_text(report, end) for end in bounded(report, each["ci95"])),
+            *([percent(each["balanced_accuracy"])] if is_imbalanced else []),
+            f"{seconds[key]:.1f}",
         ]
-        for (name, model), each in ranked
+        for key, each in ranked
     ]
-    title = (
-        f"{report['scoring']}, {report['folds']}-fold, {report['n_samples']} samples, {len(report['classes'])} classes"
-        + (f", {common.rstrip('/')}" if common else "")
+    kind = "" if report["task"] == "regression" else f", {len(report['classes'])} classes"
+    title = f"{report['scoring']}, {report['folds']}-fold, {report['n_samples']} samples{kind}" + (
+        f", {common.rstrip('/')}" if common else ""
     )
-    print_table(title, ["features", "model", "parameters", "mean %", "95 %", "s"], rows, right=(3, 4, 5))
-    click.echo("The first row was selected among these, so its score is a little optimistic.")
+    unit = "mean %" if is_percent(report) else "mean"
+    columns = ["features", "model", "parameters", unit, "95 %", *(["balanced %"] if is_imbalanced else []), "s"]
+    print_table(title, columns, rows, right=range(3, len(columns)))
+
+
+def _features(key: tuple[Any, ...], common: str) -> str:
+    name, normalize, select, _ = key
+    extra = ([] if normalize == "standardize" else [normalize]) + ([] if select is None else [f"{select:g} of them"])
+    return ", ".join([short(name).removeprefix(common), *extra])
+
+
+def print_findings(report: dict[str, Any]) -> None:
+    """Print what the report says beside the table, a line each."""
+    best = report["best"]
+    if len(report["candidates"]) > 1:
+        click.echo("The best was selected among these, so its score is a little optimistic.")
+    if report["comparison"]:
+        click.echo(f"{report['comparison']['sentence']}.")
     if "nested" in report:
         nested = report["nested"]
-        low, high = map(percent, nested["ci95"])
-        click.echo(f"Nested, the selection included: {percent(nested['mean'])} % (95 % {low}..{high}).")
+        low, high = (score_text(report, end) for end in bounded(report, nested["ci95"]))
+        selected, honest = score_text(report, best["mean"]), score_text(report, nested["mean"])
+        click.echo(f"Nested, the selection included: {honest} (95 % {low}..{high}); selected: {selected}.")
+    if "held_out" in report:
+        held = report["held_out"]
+        name = "r2" if report["task"] == "regression" else "accuracy"
+        low, high = (percent(end) for end in held["intervals"][name])
+        click.echo(f"Held-out {name}: {percent(held[name])} % (95 % {low}..{high}) of {held['n_samples']} samples.")
+    if report.get("imbalanced"):
+        recalls = ", ".join(f"{each['class']} {percent(each['recall'])}" for each in report["per_class"])
+        click.echo(f"Recall by class, %: {recalls}.")
+    for each in report.get("per_label", []):
+        click.echo(f"{each['label']}: {each['n']} images, F1 {each['f1']:.3f}, ROC AUC {each['roc_auc']:.3f}")
+    if "threshold" in report:
+        tuned = report["threshold"]
+        change = f"{tuned['before']:.3f} -> {tuned['after']:.3f}"
+        click.echo(f"Threshold {tuned['threshold']:.3g} for {tuned['scoring']}: {change}, out of fold.")
+    calibration = report.get("calibration", {})
+    if calibration.get("method") and calibration["ece_before"] is not None:
+        change = f"{calibration['ece_before']:.3f} -> {calibration['ece_after']:.3f}"
+        click.echo(f"Expected calibration error, {calibration['method']}: {change}.")
+    if "learning_curve" in report:
+        click.echo(report["learning_curve"]["verdict"])
+
+
+def is_percent(report: dict[str, Any]) -> bool:
+    """Whether the score is a share, shown in percent."""
+    return not report["scoring"].startswith(("neg_", "r2", "max_error", "d2_", "explained"))
+
+
+def score_text(report: dict[str, Any], score: float) -> str:
+    """Return a score as the table shows it."""
+    return percent(score) if is_percent(report) else f"{score:.3f}"
+
+
+def bounded(report: dict[str, Any], interval: Sequence[float]) -> list[float]:
+    """Return an interval as it is shown: no share is below 0 or above 1."""
+    return [min(max(end, 0.0), 1.0) for end in interval] if is_percent(report) else list(interval)
 
 
 def _number(value: Any) -> str:

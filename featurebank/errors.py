@@ -3,6 +3,11 @@
 Every message is one line: what was found, what was expected, what to do.
 """
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class FeatureBankError(Exception):
     """Base of every error that featurebank raises on purpose."""
@@ -73,3 +78,18 @@ def one_line(error: BaseException) -> str:
     'two lines'
     """
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def near_names(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: the nearest known one, or all of them.
+
+    Examples
+    --------
+    >>> near_names("logrge", ["logreg", "svm"])
+    'did you mean logreg?'
+    >>> near_names("x", ["logreg", "svm"])
+    'expected one of logreg, svm'
+    """
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"

@@ -183,7 +183,8 @@ class FeatureSet:
         found = self.find(digests)
         if (found < 0).any():
             raise BankError(
-                f"{int((found < 0).sum())} of {len(found)} samples have no row in {self.name!r}: run extract again"
+                f"{int((found < 0).sum())} of {len(found)} samples have no row in {self.name!r}: run extract again "
+                f"with --backbone {self.spec.backbone} --layer {self.spec.layer_name}"
             )
         return self._gather(found, views)
 

@@ -5,29 +5,30 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import clone
-from sklearn.metrics import check_scoring
+from sklearn.pipeline import Pipeline
 
-from featurebank.bank import Bank, column_of, values_of, weights_of
-from featurebank.errors import BankError, ColumnError
-from featurebank.folds import fold_numbers, tie
-from featurebank.neighbours import THRESHOLD, near_duplicate_groups, near_duplicate_pairs
+from featurebank import assessment
+from featurebank.bank import Bank
+from featurebank.calibration import Calibrator, LabelsCalibrator
+from featurebank.errors import BankError, ColumnError, TopModelError
+from featurebank.folds import Folds, default_kind, fold_numbers
+from featurebank.learning_curve import learning_curve as make_learning_curve
 from featurebank.predictor import Predictor
-from featurebank.predictor_file import EMBEDDED, PredictorFeature
-from featurebank.samples import SampleTable
-from featurebank.scores import corrected_interval
+from featurebank.predictor_file import EMBEDDED, PredictorFeature, check_savable
+from featurebank.rows import Rows, Target, load_rows, predefined, straddling
 from featurebank.search import TopModelSearchCV
 from featurebank.spec import FeatureSpec
+from featurebank.topmodels import TASKS, parse_models
 
-MODELS = ("logreg", "svm", "mlp")
-NEAR_DUPLICATES = ("@near-duplicates", "near-duplicates")
-NEAR_DUPLICATE_ROWS = 20_000
+PREDEFINED = "predefined:"
 
 Progress = Callable[[int, int], None]
 
@@ -41,14 +42,21 @@ class FitResult:
     search : TopModelSearchCV
         The fitted search, over the blocks of `report`'s features.
     report : dict
-        ``n_samples, classes, folds, candidates, best, warnings, seconds, target``.
+        What ``featurebank fit --json`` prints.
     predictor : Predictor
         The best candidate, refitted on all rows.
+    oof : DataFrame
+        Out-of-fold predictions of the best candidate: ``source, path, fold, true, predicted`` and ``proba_CLASS``.
     """
 
-    search: TopModelSearchCV
-    report: dict[str, Any]
-    predictor: Predictor
+    search: TopModelSearchCV = field(repr=False)
+    report: dict[str, Any] = field(repr=False)
+    predictor: Predictor = field(repr=False)
+    oof: pd.DataFrame = field(repr=False)
+
+    def __repr__(self) -> str:
+        best = self.search.best_candidate_
+        return f"<FitResult: {best.model} on {'+'.join(best.features)}, {best.mean:.3f} of {len(self.oof)} rows>"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the predictor file; see `Predictor.save`."""
@@ -59,13 +67,25 @@ def fit(
     bank: str | os.PathLike[str] | Bank,
     *,
     features: str | Sequence[str] | None = None,
-    models: Any = MODELS,
-    target: str | None = None,
+    models: Any = None,
+    target: str | Sequence[str] | None = None,
+    separator: str | None = None,
+    task: str | None = None,
     groups: str | None = None,
     sample_weight: str | None = None,
+    cv: str | None = None,
     folds: int = 5,
+    repeats: int = 1,
     nested: bool = False,
-    scoring: str = "accuracy",
+    scoring: str | None = None,
+    normalize: str | Sequence[str] = "standardize",
+    select: Any = None,
+    class_weight: Any = None,
+    rule: str = "best",
+    calibrate: str | None = None,
+    threshold: str | None = None,
+    learning_curve: bool = False,
+    time_limit: float | None = None,
     seed: int = 0,
     jobs: int = -1,
     progress: Progress | None = None,
@@ -76,22 +96,42 @@ def fit(
     ----------
     bank : path-like or Bank
     features : str or sequence of str, optional
-        Candidates: names of feature sets, ``A+B`` for a concatenation. By default every pooled set of the bank.
-    models : str, sequence of str, or mapping of str to grid, default ("logreg", "svm", "mlp")
+        Candidates: names of feature sets, ``A+B`` for a concatenation, ``"all"`` for every pooled set and the best
+        concatenations. By default every pooled set of the bank.
+    models : str, sequence, or mapping of str to grid, optional
         See `TopModelSearchCV`.
-    target : str, optional
-        Column of classes; by default ``label``, or the bank's only column.
+    target : str or sequence of str, optional
+        Column of classes or numbers, or several columns of 0 and 1; by default ``label``, or the bank's only column.
+    separator : str, optional
+        Divides the labels in a cell of the target, where a sample has several.
+    task : str, optional
+        ``"classification"`` or ``"regression"``; by default a column of fractions is a regression.
     groups : str, optional
         Column of groups that never straddle folds, or ``"@near-duplicates"`` to tie images that look alike. Rows of
         identical content never straddle folds.
     sample_weight : str, optional
         Column of weights, used in fitting and in scoring.
+    cv : str, optional
+        ``"stratified"``, ``"group"``, ``"stratified-group"``, ``"logo"`` (one group out), ``"plain"``, or
+        ``"predefined:COLUMN"`` (`featurebank.rows.predefined`). By default stratified, grouped where rows belong
+        together.
     folds : int, default 5
-        ``StratifiedKFold(folds, shuffle=True, random_state=seed)``, grouped where rows belong together.
+        Number of folds.
+    repeats : int, default 1
+        How often the folds are drawn anew.
     nested : bool, default False
         Also score the whole procedure, selection included, on test parts that the search never saw.
-    scoring : str, default "accuracy"
-        Any scikit-learn scorer.
+    scoring : str, optional
+        Any scikit-learn scorer; accuracy by default, R² for numbers.
+    normalize, select, class_weight, rule, time_limit
+        See `TopModelSearchCV`.
+    calibrate : str, optional
+        ``"sigmoid"``, ``"isotonic"`` or ``"temperature"``: probabilities are calibrated on out-of-fold scores. A
+        model without probabilities gets the sigmoid in any case.
+    threshold : str, optional
+        A scorer of labels, for instance ``"f1"``, that the decision threshold of two classes is tuned for.
+    learning_curve : bool, default False
+        Also tell what more labels would bring.
     seed : int, default 0
         Of the folds and the estimators.
     jobs : int, default -1
@@ -116,72 +156,84 @@ def fit(
     """
     started = time.perf_counter()
     bank = bank if isinstance(bank, Bank) else Bank(bank)
-    target = target or default_target(bank)
+    wanted = Target([target] if isinstance(target, str) else list(target or [default_target(bank)]), separator, task)
     candidates = candidate_features(bank, features)
-    rows = _load_rows(bank, candidates, target, groups, sample_weight)
+    names = list(dict.fromkeys(name for candidate in candidates for name in candidate))
+    every = load_rows(bank, names, wanted, groups, sample_weight)
+    splitter, is_held_out = _splitter(every, cv, folds, repeats, seed, nested)
+    rows = every.take(~is_held_out)
+    for model in [] if models is None else parse_models(models, every.task):
+        if model.name not in TASKS[every.task]:
+            check_savable(model.estimator)
+    parts = 1 + nested * folds * repeats
     search = TopModelSearchCV(
         models,
-        cv=folds,
+        task=rows.task,
+        cv=splitter,
         scoring=scoring,
         blocks=rows.blocks,
-        features=candidates,
+        features="all" if features == "all" else candidates,
+        normalize=normalize,
+        select=select,
+        class_weight=class_weight,
+        rule=rule,
+        time_limit=time_limit,
         random_state=seed,
         n_jobs=jobs,
-        progress=_part(progress, 0, folds + 1 if nested else 1),
+        progress=_part(progress, 0, parts),
     ).fit(rows.X, rows.y, groups=rows.groups, sample_weight=rows.weight)
+    place = np.full(len(every.y), -2)
+    place[~is_held_out] = fold_numbers(search.folds_, len(rows.y))
     report = {
         "n_samples": len(rows.y),
-        "classes": search.classes_.tolist(),
-        "target": target,
-        "scoring": scoring,
+        "classes": rows.labels or getattr(search, "classes_", np.empty(0)).tolist(),
+        "target": wanted.name,
+        "separator": separator,
+        "task": rows.task,
+        "scoring": scoring or ("r2" if rows.task == "regression" else "accuracy"),
         "folds": len(search.folds_),
         "grouped": rows.groups is not None,
         "seed": seed,
         "candidates": [candidate.to_dict() for candidate in search.candidates_],
         "best": search.best_candidate_.to_dict(),
-        "warnings": rows.notes + _straddling(rows, search, groups) + search.warnings_,
+        "comparison": search.comparison_,
+        "interrupted": search.interrupted_,
+        "warnings": rows.notes + straddling(every, place, groups) + search.warnings_,
     }
-    if nested:
-        report["nested"] = _nested(search, rows, progress)
+    oof = _frame(rows, search)
+    if rows.task == "classification":
+        report |= _class_report(search, rows, calibrate, oof)
+    if rows.task == "multilabel":
+        assert rows.labels is not None
+        report["per_label"] = assessment.per_label(search.oof_, rows.labels)
+    model = search.best_estimator_
+    if threshold is not None:
+        report["threshold"], model = assessment.thresholded(search, rows, threshold)
+    if is_held_out.any():
+        report["held_out"] = assessment.held_out(search, every.take(is_held_out))
+    if nested and not search.interrupted_:
+        report["nested"] = assessment.nested(search, rows, lambda number: _part(progress, number + 1, parts))
+    if learning_curve and not search.interrupted_:
+        report["learning_curve"] = _learning_curve(search, rows, scoring, seed, jobs)
     report["seconds"] = time.perf_counter() - started
-    kept = {**report, "samples": _fold_of_each(rows.table, search)}
-    return FitResult(search, report, _predictor(bank, search, rows, target, kept))
+    kept = {**report, "samples": _fold_of_each(rows, search), "contents": _contents(rows)}
+    return FitResult(search, report, _predictor(bank, search, model, rows, wanted, calibrate, kept), oof)
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """The rows of a fit: samples, embeddings of all feature sets side by side, labels, weights, groups."""
-
-    table: SampleTable
-    X: NDArray[np.float32]
-    blocks: dict[str, slice]
-    y: NDArray[Any]
-    weight: NDArray[np.float64] | None
-    groups: NDArray[np.int64] | None
-    notes: list[str]
-
-    @property
-    def alike(self) -> NDArray[np.float32]:
-        """The embeddings that near-duplicates are looked for in: the penultimate ones, else the first set's."""
-        names = sorted(self.blocks, key=lambda name: "/penultimate" not in name)
-        return self.X[:, self.blocks[names[0]]]
-
-
-def _load_rows(
-    bank: Bank, candidates: list[list[str]], target: str, groups: str | None, sample_weight: str | None
-) -> _Rows:
-    names = list(dict.fromkeys(name for candidate in candidates for name in candidate))
-    table = bank.select(target, *([sample_weight] if sample_weight else []))
-    rows = _Rows(
-        table,
-        bank.features(names, table),
-        bank.blocks(names),
-        values_of(table, target),
-        weights_of(table, sample_weight) if sample_weight else None,
-        None,
-        _data_warnings(bank, table, target, sample_weight),
-    )
-    return replace(rows, groups=_groups(rows, groups))
+def _splitter(
+    rows: Rows, cv: str | None, folds: int, repeats: int, seed: int, nested: bool
+) -> tuple[Any, NDArray[np.bool_]]:
+    """Return the folds as the search takes them, and the rows that are held out of it."""
+    nobody = np.zeros(len(rows.y), bool)
+    if cv is not None and cv.startswith(PREDEFINED):
+        if nested or repeats > 1:
+            raise TopModelError("predefined folds can be neither nested nor repeated; leave out one or the other")
+        return predefined(rows.table, cv.removeprefix(PREDEFINED))
+    is_grouped = rows.groups is not None
+    kind = cv or default_kind(rows.task, is_grouped)
+    if is_grouped and kind in ("stratified", "plain"):
+        kind = {"stratified": "stratified-group", "plain": "group"}[kind]
+    return Folds(kind, folds, repeats, seed), nobody
 
 
 def _part(progress: Progress | None, part: int, parts: int) -> Progress | None:
@@ -191,29 +243,34 @@ def _part(progress: Progress | None, part: int, parts: int) -> Progress | None:
     return lambda done, total: progress(part * total + done, parts * total)
 
 
-def _nested(search: TopModelSearchCV, rows: _Rows, progress: Progress | None) -> dict[str, Any]:
-    """Score the whole procedure: the search runs again inside each fold's training part."""
-    scores = []
-    parts = len(search.folds_) + 1
-    for number, (train, test) in enumerate(search.folds_, 1):
-        inner = clone(search).set_params(progress=_part(progress, number, parts))
-        weight = None if rows.weight is None else rows.weight[train]
-        inner.fit(
-            rows.X[train],
-            rows.y[train],
-            groups=None if rows.groups is None else rows.groups[train],
-            sample_weight=weight,
-        )
-        options = {} if rows.weight is None else {"sample_weight": rows.weight[test]}
-        scorer = check_scoring(inner.best_estimator_, search.scoring)
-        scores.append(float(scorer(inner.best_estimator_, rows.X[test], rows.y[test], **options)))
-    sizes = [(len(train), len(test)) for train, test in search.folds_]
-    n_train, n_test = (float(np.mean(side)) for side in zip(*sizes, strict=True))
-    return {
-        "mean": float(np.mean(scores)),
-        "ci95": list(corrected_interval(scores, n_train, n_test)),
-        "fold_scores": scores,
+def _class_report(search: TopModelSearchCV, rows: Rows, calibrate: str | None, oof: pd.DataFrame) -> dict[str, Any]:
+    """Return what is said about classes; the honest probabilities go into `oof`."""
+    report: dict[str, Any] = {
+        "imbalanced": assessment.is_imbalanced(rows.y),
+        "per_class": assessment.per_class(search.oof_),
     }
+    report["calibration"], whole, proba = assessment.calibrated(search.oof_, search.best_model_, calibrate)
+    report["abstention"] = assessment.abstention(whole, proba)
+    for number, name in enumerate(search.classes_.tolist()):
+        column = np.full(len(oof), np.nan)
+        column[np.isin(search.oof_.fold, whole.fold)] = proba[:, number]
+        oof[f"proba_{name}"] = column
+    return report
+
+
+def _learning_curve(search: TopModelSearchCV, rows: Rows, scoring: str | None, seed: int, jobs: int) -> dict[str, Any]:
+    curve = make_learning_curve(
+        clone(search.best_estimator_),
+        rows.X,
+        rows.y,
+        search.folds_,
+        groups=rows.groups,
+        sample_weight=rows.weight,
+        scoring=scoring,
+        random_state=seed,
+        n_jobs=jobs,
+    )
+    return curve.to_dict()
 
 
 def default_target(bank: Bank) -> str:
@@ -245,7 +302,7 @@ def candidate_features(bank: Bank, features: str | Sequence[str] | None) -> list
     FeatureSetError
         When a name is not in the bank.
     """
-    if features is not None:
+    if features is not None and features != "all":
         given = [features] if isinstance(features, str) else list(features)
         return [[bank.feature_set(name).name for name in each.split("+")] for each in given]
     pooled = [each.name for each in bank.feature_sets if each.spec.pool != "none" or each.spec.layout == "vector"]
@@ -254,74 +311,74 @@ def candidate_features(bank: Bank, features: str | Sequence[str] | None) -> list
     return [[name] for name in pooled]
 
 
-def _groups(rows: _Rows, column: str | None) -> NDArray[np.int64] | None:
-    """Return groups that hold identical content together, and what the user named; None when nothing ties rows."""
-    digests = rows.table.rows["digest"].to_numpy()
-    if column in NEAR_DUPLICATES:
-        return tie(near_duplicate_groups(rows.alike), digests)
-    if column is not None:
-        return tie(values_of(rows.table, column), digests)
-    return tie(digests) if len(set(digests)) < len(digests) else None
-
-
-def _straddling(rows: _Rows, search: TopModelSearchCV, groups: str | None) -> list[str]:
-    """Say how many rows have a near-duplicate in another fold, whose score is then too good."""
-    if groups in NEAR_DUPLICATES:
-        return []
-    if len(rows.y) > NEAR_DUPLICATE_ROWS:
-        return [f"not checked for near-duplicates (over {NEAR_DUPLICATE_ROWS} rows); --groups @near-duplicates does"]
-    pairs = near_duplicate_pairs(rows.alike)
-    fold = fold_numbers(search.folds_, len(rows.y))
-    torn = pairs[fold[pairs[:, 0]] != fold[pairs[:, 1]]]
-    if not len(torn):
-        return []
-    return [
-        f"{len(np.unique(torn))} samples have a near-duplicate (cosine distance below {THRESHOLD:g}) in another fold, "
-        "which flatters every score; --groups @near-duplicates keeps them together"
-    ]
-
-
-def _data_warnings(bank: Bank, table: SampleTable, target: str, sample_weight: str | None) -> list[str]:
-    """Say what a reader of the scores should know about the rows."""
-    notes, readable = [], bank.select()
-    for name in filter(None, (target, sample_weight)):
-        missing = int(column_of(readable, name).isna().sum())
-        if missing:
-            notes.append(f"{missing} samples have no {name} and are left out")
-    labels: dict[bytes, set[Any]] = {}
-    for digest, value in zip(table.rows["digest"], column_of(table, target), strict=True):
-        labels.setdefault(digest, set()).add(value)
-    torn = sum(len(values) > 1 for values in labels.values())
-    if torn:
-        notes.append(
-            f"{torn} images of identical content carry different values of {target}: "
-            "correct them with `featurebank label`"
-        )
-    repeats = len(table) - len(labels)
-    if repeats:
-        notes.append(f"{repeats} samples repeat the content of another; folds keep them together")
-    return notes
-
-
-def _fold_of_each(table: SampleTable, search: TopModelSearchCV) -> list[list[Any]]:
+def _fold_of_each(rows: Rows, search: TopModelSearchCV) -> list[list[Any]]:
     """Return [source, path, fold] of each row, so that others can use the same folds."""
-    numbers = fold_numbers(search.folds_, len(table)).tolist()
-    paths = (os.fsdecode(path) for path in table.rows["path"])
-    return [list(row) for row in zip(table.rows["source"], paths, numbers, strict=True)]
+    numbers = fold_numbers(search.folds_, len(rows.y)).tolist()
+    return [list(row) for row in zip(rows.table.rows["source"], _paths(rows), numbers, strict=True)]
 
 
-def _predictor(bank: Bank, search: TopModelSearchCV, rows: _Rows, target: str, report: dict[str, Any]) -> Predictor:
-    """Make the predictor of a search's best candidate."""
-    steps = dict(search.best_estimator_.steps)
-    steps.pop("select", None)  # a predictor computes just the features that its model sees
-    model = type(search.best_estimator_)(list(steps.items()))
-    calibrator = (
-        None if hasattr(model, "predict_proba") else search.calibrate(rows.X, rows.y, sample_weight=rows.weight)
+def _contents(rows: Rows) -> list[str]:
+    """Return the beginning of each row's content digest, so that training images are known again."""
+    return sorted({digest.hex()[:16] for digest in rows.table.rows["digest"]})
+
+
+def _paths(rows: Rows) -> list[str]:
+    return [os.fsdecode(path) for path in rows.table.rows["path"]]
+
+
+def _frame(rows: Rows, search: TopModelSearchCV) -> pd.DataFrame:
+    """Return the out-of-fold predictions with the samples they are about."""
+    found, paths = search.oof_, _paths(rows)
+    frame = pd.DataFrame(
+        {
+            "source": rows.table.rows["source"].to_numpy()[found.row],
+            "path": [paths[row] for row in found.row],
+            "fold": found.fold,
+        }
     )
+    if rows.labels is None:
+        return frame.assign(true=found.true, predicted=found.predicted)
+    for number, label in enumerate(rows.labels):
+        frame[f"true_{label}"], frame[f"predicted_{label}"] = found.true[:, number], found.predicted[:, number]
+    return frame
+
+
+def _predictor(
+    bank: Bank,
+    search: TopModelSearchCV,
+    fitted: Pipeline,
+    rows: Rows,
+    target: Target,
+    calibrate: str | None,
+    report: dict[str, Any],
+) -> Predictor:
+    """Make the predictor of a search's best candidate."""
+    steps = dict(fitted.steps)
+    steps.pop("columns", None)  # a predictor computes just the features that its model sees
+    model = Pipeline(list(steps.items()))
     specs = [bank.feature_set(name).spec for name in search.best_features_]
     features = [_predictor_feature(bank, spec) for spec in specs]
     tensors = _tensors(bank, features)
-    return Predictor(features, model, target, calibrator=calibrator, fit=report, tensors=tensors)
+    return Predictor(
+        features,
+        model,
+        target.name,
+        task=rows.task,
+        labels=rows.labels,
+        calibrator=_calibrator(search, model, calibrate),
+        fit=report,
+        tensors=tensors,
+    )
+
+
+def _calibrator(search: TopModelSearchCV, model: Pipeline, method: str | None) -> Calibrator | LabelsCalibrator | None:
+    """Return what turns scores into probabilities; None for numbers, and for a model that has its own."""
+    if search.task == "regression" or (method is None and hasattr(model, "predict_proba")):
+        return None
+    if search.task == "multilabel":
+        found = search.oof_
+        return LabelsCalibrator(method or "sigmoid").fit(found.scores, found.true, found.weight)
+    return search.calibrate(method or "sigmoid")
 
 
 def _predictor_feature(bank: Bank, spec: FeatureSpec) -> PredictorFeature:

@@ -2,53 +2,161 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check_cv
+from sklearn.model_selection import (
+    GroupKFold,
+    KFold,
+    LeaveOneGroupOut,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    check_cv,
+)
 
-from featurebank.errors import TopModelError
+from featurebank.errors import TopModelError, near_names
 
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
-def make_folds(cv: Any, X: Any, y: NDArray[Any], groups: NDArray[Any] | None, seed: int) -> list[Fold]:
+KINDS = ("stratified", "group", "stratified-group", "logo", "plain")
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Folds by name, a scikit-learn splitter: stratified, grouped, both, one group out, or plain; repeated or not.
+
+    Parameters
+    ----------
+    kind : str
+        ``"stratified"``, ``"group"``, ``"stratified-group"``, ``"logo"`` (each group is a fold) or ``"plain"``.
+    n_splits : int, default 5
+        Ignored by ``"logo"``.
+    repeats : int, default 1
+        How often, each time shuffled with another seed.
+    seed : int, default 0
+
+    Examples
+    --------
+    >>> len(list(Folds("plain", 3, repeats=2).split(np.zeros((6, 1)), np.zeros(6))))
+    6
+    """
+
+    kind: str
+    n_splits: int = 5
+    repeats: int = 1
+    seed: int = 0
+
+    def split(self, X: Any, y: Any, groups: Any = None) -> Iterator[Fold]:
+        """Yield (train, test) row numbers.
+
+        Raises
+        ------
+        TopModelError
+            When the kind is unknown, or needs groups that are not given.
+        """
+        if self.kind not in KINDS:
+            raise TopModelError(f"no folds {self.kind!r}; {near_names(self.kind, KINDS)}")
+        if groups is None and ("group" in self.kind or self.kind == "logo"):
+            raise TopModelError(f"{self.kind} folds and no groups; name the column of groups")
+        if self.kind == "logo":
+            yield from LeaveOneGroupOut().split(X, y, groups)
+            return
+        for repeat in range(self.repeats):
+            yield from self._splitter(self.seed + repeat).split(X, y, groups)
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Return the number of folds."""
+        return len(np.unique(groups)) if self.kind == "logo" else self.n_splits * self.repeats
+
+    def _splitter(self, seed: int) -> Any:
+        kinds = {
+            "stratified": StratifiedKFold,
+            "group": GroupKFold,
+            "stratified-group": StratifiedGroupKFold,
+            "plain": KFold,
+        }
+        return kinds[self.kind](self.n_splits, shuffle=True, random_state=seed)
+
+
+def default_kind(task: str, is_grouped: bool) -> str:
+    """Return the kind of folds that is meant when nothing is said.
+
+    Examples
+    --------
+    >>> default_kind("classification", True), default_kind("regression", False)
+    ('stratified-group', 'plain')
+    """
+    if task == "regression":
+        return "group" if is_grouped else "plain"
+    return "stratified-group" if is_grouped else "stratified"
+
+
+def make_folds(
+    cv: Any, X: Any, y: NDArray[Any], groups: NDArray[Any] | None, seed: int, task: str = "classification"
+) -> list[Fold]:
     """Return (train, test) row numbers of each fold.
 
     Parameters
     ----------
     cv : int, scikit-learn splitter, or iterable of (train, test)
-        An integer k means ``StratifiedKFold(k, shuffle=True, random_state=seed)``, or `StratifiedGroupKFold` alike
-        when `groups` are given.
+        An integer k means `Folds` of the kind that fits: stratified for classes, grouped when `groups` are given.
     X : array of n rows
         Only its length matters to most splitters.
-    y : ndarray, shape (n,)
-        Class of each row.
+    y : ndarray, shape (n,) or (n, labels)
+        Class, labels or number of each row; several labels are stratified by their combination.
     groups : ndarray, shape (n,), or None
         Rows of one group never straddle folds.
     seed : int
         Seed of the shuffling.
+    task : str, default "classification"
 
     Raises
     ------
     TopModelError
         When the data cannot be split so.
     """
+    strata = combinations(y, cv) if y.ndim == 2 else y
     try:
         if isinstance(cv, (int, np.integer)):
-            splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
-            cv = splitter(int(cv), shuffle=True, random_state=seed)
-        folds = list(check_cv(cv, y, classifier=True).split(X, y, groups))
+            cv = Folds(default_kind(task, groups is not None), int(cv), seed=seed)
+        folds = list(check_cv(cv, strata, classifier=task != "regression").split(X, strata, groups))
+    except TopModelError:
+        raise
     except ValueError as error:
         raise TopModelError(f"the rows cannot be split into these folds: {error}") from error
     empty = [number for number, (train, test) in enumerate(folds) if not len(train) or not len(test)]
     if empty:
         raise TopModelError(f"fold {empty[0]} would be empty; ask for fewer folds than the data has groups")
+    _check_labels(folds, y)
     return folds
+
+
+def combinations(y: NDArray[Any], cv: Any) -> NDArray[np.int64]:
+    """Return the combination of labels of each row as a number; those too rare for the folds share one."""
+    _, codes, counts = np.unique(y, axis=0, return_inverse=True, return_counts=True)
+    least = int(cv) if isinstance(cv, (int, np.integer)) else getattr(cv, "n_splits", 5)
+    rare = counts < least
+    return np.where(rare[codes], -1, codes)
+
+
+def _check_labels(folds: Sequence[Fold], y: NDArray[Any]) -> None:
+    """Refuse folds whose training part holds a label in every row, or in none."""
+    if y.ndim == 1:
+        return
+    for number, (train, _) in enumerate(folds):
+        shares = y[train].mean(axis=0)
+        constant = np.flatnonzero((shares == 0) | (shares == 1))
+        if len(constant):
+            raise TopModelError(
+                f"label {constant[0]} is the same in all rows that fold {number} trains on; expected 0 and 1: "
+                "ask for fewer folds, or leave the label out"
+            )
 
 
 def fold_numbers(folds: Iterable[Fold], count: int) -> NDArray[np.int64]:

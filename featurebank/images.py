@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,8 @@ PIXEL_POLICY = 1
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
 SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"))
 MAX_PIXELS = 1 << 27
+"""The most pixels an image may declare, 134 million: cameras of 108 megapixels fit, decoding stays near a gigabyte."""
+_OPENING = threading.Lock()
 
 
 def content_digest(data: bytes) -> bytes:
@@ -54,21 +59,45 @@ def decode(data: bytes) -> Image.Image:
     if not data:
         raise ImageError("the file is empty")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_size(image)
+        with _open(data) as image:
             image.load()
             return to_rgb(image)
     except ImageError:
         raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"declares more than {MAX_PIXELS} pixels; expected at most that: make it smaller") from error
     except Image.UnidentifiedImageError as error:
         raise ImageError(f"not a readable image; expected {', '.join(FORMATS)}") from error
     except Exception as error:  # decoders raise many kinds on damaged bytes; each means the same to the user
         raise ImageError(f"cannot be decoded: {one_line(error)}") from error
 
 
-def _check_size(image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageError(f"declares {image.width}x{image.height} pixels, more than {MAX_PIXELS}: make it smaller")
+def _open(data: bytes) -> Image.Image:
+    """Open an image under our limit, and load it where Pillow's own limit would warn again while loading."""
+    with _own_limit() as pillows:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if pillows is not None and image.width * image.height > pillows:
+            image.load()
+    return image
+
+
+class _HardLimit(int):
+    """A limit at which Pillow raises; at a plain number it only warns, and raises at twice as many pixels."""
+
+    def __rmul__(self, factor: int) -> int:
+        return int(self)
+
+
+@contextmanager
+def _own_limit() -> Iterator[int | None]:
+    """Put `MAX_PIXELS` in the place of Pillow's limit, which is one for all threads, and yield that."""
+    with _OPENING:
+        pillows = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = _HardLimit(MAX_PIXELS)
+        try:
+            yield pillows
+        finally:
+            Image.MAX_IMAGE_PIXELS = pillows
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from featurebank.errors import LayerError, one_line
+from featurebank.errors import LayerError, near_names, one_line
 from featurebank.spec import POOLS, default_pool
 
 PENULTIMATE, LOGITS = "penultimate", "logits"
@@ -205,9 +205,12 @@ def get_layer(layers: dict[str, Layer], name: str, pool: str = "") -> tuple[Laye
     Raises
     ------
     LayerError
-        When there is no such layer (near names are suggested), or the pooling does not fit it.
+        When there is no such layer or pooling (near names are suggested), or the pooling does not fit the layer.
     """
     if name not in layers:
+        head, colon, tail = name.rpartition(":")
+        if colon and head in layers:
+            raise LayerError(f"no pooling {tail!r} of {head!r}; {near_names(tail, _fitting_pools(layers[head].layout))}")
         near = difflib.get_close_matches(name, layers, n=4, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}?" if near else "`featurebank layers BACKBONE` lists them"
         raise LayerError(f"no layer {name!r} that gives one tensor an image; {hint}")

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank import predictor_file, scores, storage
-from featurebank.bank import weights_of
+from featurebank.bank import values_of, weights_of
 from featurebank.errors import ImageError, PredictorError, one_line
 from featurebank.features import as_keys, to_stored
 from featurebank.predictor_file import EMBEDDED, Contents, PredictorFeature
@@ -40,8 +40,12 @@ class Predictor:
         Fitted on that concatenation.
     target : str
         Name of the column it predicts.
-    calibrator : LogisticRegression, optional
-        Turns decision values into probabilities where the model has none.
+    task : str, default "classification"
+        ``"classification"``, ``"multilabel"`` or ``"regression"``.
+    labels : list of str, optional
+        Names of the labels where an image has several.
+    calibrator : Calibrator, optional
+        Turns the model's scores into probabilities.
     fit : dict, optional
         The report of the fit that made it.
     tensors : mapping of str to bytes, optional
@@ -66,6 +70,8 @@ class Predictor:
         model: Any,
         target: str,
         *,
+        task: str = "classification",
+        labels: Sequence[str] | None = None,
         calibrator: Any = None,
         fit: Mapping[str, Any] | None = None,
         tensors: Mapping[str, bytes] | None = None,
@@ -76,6 +82,8 @@ class Predictor:
         self.features = list(features)
         self.model = model
         self.target = target
+        self.task = task
+        self.labels = None if labels is None else list(labels)
         self.calibrator = calibrator
         self.fit = dict(fit or {})
         self.tensors = dict(tensors or {})
@@ -86,8 +94,10 @@ class Predictor:
 
     @property
     def classes(self) -> NDArray[Any]:
-        """The classes, sorted, shape (k,)."""
-        return self.model.classes_
+        """The classes, sorted, shape (k,); the names of the labels where an image has several; none for numbers."""
+        if self.task == "regression":
+            return np.empty(0)
+        return self.model.classes_ if self.labels is None else np.array(self.labels)
 
     # --- predictions ---------------------------------------------------------------------------------------
 
@@ -100,7 +110,7 @@ class Predictor:
 
         Returns
         -------
-        ndarray, shape (n,)
+        ndarray, shape (n,), or of 0 and 1 with shape (n, labels)
 
         Raises
         ------
@@ -162,9 +172,14 @@ class Predictor:
         -------
         ndarray of float64, shape (n, k)
         """
-        if hasattr(self.model, "predict_proba"):
+        if self.task == "regression":
+            raise PredictorError(f"this predictor gives numbers of {self.target!r}, which have no probabilities")
+        if self.calibrator is None:
             return self.model.predict_proba(X)
-        return self.calibrator.predict_proba(self.model.decision_function(X).reshape(len(X), -1))
+        if not hasattr(self.model, "predict_proba"):
+            return self.calibrator.predict_proba(self.model.decision_function(X).reshape(len(X), -1))
+        with np.errstate(divide="ignore"):
+            return self.calibrator.predict_proba(np.log(self.model.predict_proba(X)))
 
     def _table(
         self, paths: list[str], X: NDArray[np.float32], ok: NDArray[np.bool_], errors: list[str]
@@ -172,13 +187,25 @@ class Predictor:
         labels, best = np.full(len(paths), None, object), np.full(len(paths), np.nan)
         table = np.full((len(paths), len(self.classes)), np.nan)
         if ok.any():
-            labels[ok] = self.model.predict(X).tolist()
+            labels[ok] = self._names(self.model.predict(X))
+        if ok.any() and self.task != "regression":
             table[ok] = self.probabilities(X)
+        if ok.any() and self.task == "classification":
             where = np.searchsorted(self.classes, labels[ok].astype(self.classes.dtype))
             best[ok] = table[ok][np.arange(int(ok.sum())), where]
         columns = {"path": pd.Series(paths, dtype=object), "label": labels, "probability": best, "error": errors}
+        if self.task != "classification":
+            del columns["probability"]
         chances = {f"proba_{name}": table[:, i] for i, name in enumerate(self.classes)}
         return pd.DataFrame({**columns, **chances})
+
+    def _names(self, predicted: NDArray[Any]) -> list[Any]:
+        """Return predictions as a table shows them: several labels of an image divided by semicolons."""
+        if self.labels is None:
+            return predicted.tolist()
+        return [
+            ";".join(name for name, is_there in zip(self.labels, row, strict=True) if is_there) for row in predicted
+        ]
 
     def evaluate(
         self,
@@ -213,27 +240,65 @@ class Predictor:
         ColumnError
             When the column of weights holds something else.
         """
-        name = target or self.target
-        wanted = [name] + ([sample_weight] if sample_weight else [])
+        names = [target] if target else self._target_columns()
+        wanted = names + ([sample_weight] if sample_weight else [])
         absent = [column for column in wanted if column not in source.columns]
         if absent:
             have = ", ".join(map(repr, source.columns)) or "none"
             raise PredictorError(f"the source has no column {absent[0]!r}; it has {have}: name one of them")
         labelled = [i for i in range(len(source.paths)) if not source.columns[wanted].iloc[i].isna().any()]
-        y = self._known_classes(source.columns[name].iloc[labelled], name)
-        X, errors = self._embed_some([_Item(source, i) for i in labelled], progress)
+        given = SampleTable(pd.DataFrame(), source.columns.iloc[labelled])
+        y = self._true(given, names)
+        weight = weights_of(given, sample_weight) if sample_weight else None
+        items = [_Item(source, i) for i in labelled]
+        X, errors = self._embed_some(items, progress)
         ok = np.array([not error for error in errors], bool)
         if not ok.any():
             raise PredictorError("no labelled image of the source could be read; expected at least one")
-        given = SampleTable(pd.DataFrame(), source.columns.iloc[labelled])
-        weight = weights_of(given, sample_weight)[ok] if sample_weight else None
-        report = scores.classification_scores(y[ok], self.model.predict(X), self.probabilities(X), self.classes, weight)
         failures = [
             {"path": os.fsdecode(source.paths[i]), "error": error}
             for i, error in zip(labelled, errors, strict=True)
             if error
         ]
-        return {**report, "failures": failures, "unlabelled": len(source.paths) - len(labelled)}
+        return {
+            **self._scores(X, y[ok], None if weight is None else weight[ok]),
+            "failures": failures,
+            "unlabelled": len(source.paths) - len(labelled),
+            "seen_in_training": self._count_seen(items),
+        }
+
+    def _target_columns(self) -> list[str]:
+        return self.labels if self.labels is not None and "+" in self.target else [self.target]
+
+    def _true(self, given: SampleTable, names: list[str]) -> NDArray[Any]:
+        """Return the true values as the model knows them."""
+        if self.task == "classification":
+            return self._known_classes(given.columns[names[0]], names[0])
+        if self.task == "regression":
+            return values_of(given, names[0]).astype(np.float64)
+        assert self.labels is not None
+        if len(names) > 1:
+            return np.column_stack([values_of(given, name) for name in names]).astype(np.int64)
+        cells = [set(str(cell).split(self.fit.get("separator") or ";")) for cell in values_of(given, names[0])]
+        return np.array([[label in cell for label in self.labels] for cell in cells], np.int64)
+
+    def _scores(self, X: NDArray[np.float32], y: NDArray[Any], weight: NDArray[np.float64] | None) -> dict[str, Any]:
+        predicted = self.model.predict(X)
+        if self.task == "regression":
+            return scores.regression_scores(y, predicted, weight)
+        if self.task == "multilabel":
+            return scores.label_scores(y, predicted, self.labels or [])
+        return scores.classification_scores(y, predicted, self.probabilities(X), self.classes, weight)
+
+    def _count_seen(self, items: Sequence[_Item]) -> int:
+        """Return how many readable images were in the training rows, by content."""
+        known, seen = set(self.fit.get("contents", [])), 0
+        for item in items if known else []:
+            try:
+                seen += item.source.read(item.position)[0].hex()[:16] in known
+            except ImageError:
+                continue
+        return seen
 
     def _known_classes(self, labels: Iterable[Any], name: str) -> NDArray[Any]:
         """Map labels to the predictor's classes by their text, so that a folder named 1 is the class 1."""
@@ -342,7 +407,9 @@ class Predictor:
         StorageError
             When the file system refuses.
         """
-        contents = Contents(self.features, self.model, self.target, self.calibrator, self.fit, self.tensors)
+        contents = Contents(
+            self.features, self.model, self.target, self.task, self.labels, self.calibrator, self.fit, self.tensors
+        )
         storage.commit(Path(path), predictor_file.encode(contents))
 
     @classmethod
@@ -376,6 +443,8 @@ class Predictor:
             found.features,
             found.model,
             found.target,
+            task=found.task,
+            labels=found.labels,
             calibrator=found.calibrator,
             fit=found.fit,
             tensors=found.tensors,

@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from sklearn.base import clone
+
 from featurebank._version import __version__
 from featurebank.allowed import ALLOWED_TYPES
 from featurebank.backbones.base import checkpoint_path
@@ -60,8 +63,12 @@ class Contents:
         Fitted on that concatenation.
     target : str
         Name of the column it predicts.
-    calibrator : LogisticRegression or None
-        Turns decision values into probabilities where the model has none.
+    task : str
+        ``"classification"``, ``"multilabel"`` or ``"regression"``.
+    labels : list of str or None
+        Names of the labels where a row has several.
+    calibrator : Calibrator or None
+        Turns scores into probabilities; version 1 had a `LogisticRegression`.
     fit : dict
         The report of the fit that made it.
     tensors : dict of str to bytes
@@ -71,6 +78,8 @@ class Contents:
     features: list[PredictorFeature]
     model: Any
     target: str
+    task: str
+    labels: list[str] | None
     calibrator: Any
     fit: dict[str, Any]
     tensors: dict[str, bytes]
@@ -93,6 +102,8 @@ def encode(contents: Contents) -> memoryview:
         "version": VERSION,
         "written_by": f"featurebank {__version__}",
         "target": contents.target,
+        "task": contents.task,
+        "labels": contents.labels,
         "features": [
             {"spec": each.spec.to_dict(), "weights": each.weights, "size": each.size} for each in contents.features
         ],
@@ -132,6 +143,17 @@ def read(path: str | os.PathLike[str]) -> Contents:
         ) from error
 
 
+def target_of(path: str | os.PathLike[str]) -> str | None:
+    """Return what the predictor at a path predicts; None when there is no such file, or it is no predictor."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo(_FACTS).file_size > _LIMITS[_FACTS]:
+                return None
+            return str(json.loads(archive.read(_FACTS))["target"])
+    except (OSError, zipfile.BadZipFile, ValueError, LookupError, TypeError, NotImplementedError):
+        return None
+
+
 def _read(path: str | os.PathLike[str]) -> Contents:
     with zipfile.ZipFile(path) as archive:
         members = _read_members(archive)
@@ -140,11 +162,14 @@ def _read(path: str | os.PathLike[str]) -> Contents:
     _check_members(facts, members)
     model = _undump(members[_MODEL])
     calibrator = _undump(members[_CALIBRATOR]) if _CALIBRATOR in members else None
-    _check_model(model, calibrator)
+    task, labels = str(facts.get("task", "classification")), _labels(facts)
+    _check_model(model, calibrator, task)
     return Contents(
         _features(facts, members),
         model,
         str(facts["target"]),
+        task,
+        labels,
         calibrator,
         json.loads(members[_FIT]),
         {name[8:72]: data for name, data in members.items() if _WEIGHTS.fullmatch(name)},
@@ -177,9 +202,34 @@ def _features(facts: dict[str, Any], members: Mapping[str, bytes]) -> list[Predi
     return features
 
 
-def _check_model(model: Any, calibrator: Any) -> None:
-    if not hasattr(model, "classes_") or not any(hasattr(each, "predict_proba") for each in (model, calibrator)):
+def _labels(facts: dict[str, Any]) -> list[str] | None:
+    labels = facts.get("labels")
+    return None if labels is None else [str(label) for label in labels]
+
+
+def _check_model(model: Any, calibrator: Any, task: str) -> None:
+    if task == "regression" and hasattr(model, "predict"):
+        return
+    has_proba = any(hasattr(each, "predict_proba") for each in (model, calibrator))
+    if task not in ("classification", "multilabel") or not hasattr(model, "classes_") or not has_proba:
         raise CorruptError("its model is no classifier with probabilities")
+
+
+def check_savable(estimator: Any) -> None:
+    """Refuse an estimator that a predictor file may not hold, by fitting it to a few rows and looking.
+
+    Raises
+    ------
+    PredictorError
+        When it holds a type outside the fixed allow-list.
+    """
+    random = np.random.default_rng(0)
+    X, y = random.normal(size=(40, 8)), np.arange(40) % 2
+    try:
+        fitted = clone(estimator).fit(X, y)
+    except Exception:  # it may want other rows than these; saving checks again
+        return
+    _dump(fitted)
 
 
 def _read_members(archive: zipfile.ZipFile) -> dict[str, bytes]:

@@ -2,120 +2,98 @@
 
 from __future__ import annotations
 
-import difflib
+import os
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed, effective_n_jobs
+import pandas as pd
+from joblib import effective_n_jobs
 from numpy.typing import NDArray
 from sklearn import config_context
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import check_scoring, get_scorer_names
+from sklearn.base import BaseEstimator, MetaEstimatorMixin
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline
+from sklearn.utils import ClassifierTags, RegressorTags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
-from threadpoolctl import threadpool_limits
 
-from featurebank.errors import TopModelError, one_line
-from featurebank.folds import Fold, make_folds
-from featurebank.scores import corrected_interval
-from featurebank.topmodels import TopModel, cells
+from featurebank import candidates as ranking
+from featurebank.calibration import Calibrator
+from featurebank.candidates import Candidate, Group, make_group
+from featurebank.errors import TopModelError, near_names, one_line
+from featurebank.evaluation import Data, fit_pipeline, get_score
+from featurebank.folds import make_folds
+from featurebank.outoffold import OutOfFold, gather
+from featurebank.schedule import Run
+from featurebank.scores import paired_interval
+from featurebank.solvers.problem import Problem, Settings
+from featurebank.topmodels import DEFAULT_MODELS, TASKS, TopModel, parse_models
 from featurebank.transforms import SelectDimensions
 
-
-@dataclass
-class Candidate:
-    """One features × top model × parameters, with its scores on the shared folds.
-
-    Attributes
-    ----------
-    features : tuple of str
-        Names of the blocks it sees, concatenated.
-    model : str
-        Name of the top model.
-    params : dict
-        In the estimator's own names.
-    fold_scores : list of float
-        One score a fold.
-    ci95 : tuple of float
-        Nadeau-Bengio corrected 95 % interval of the mean.
-    seconds : float
-        Time spent in its fits and scores, added up over the folds.
-    """
-
-    features: tuple[str, ...]
-    model: str
-    params: dict[str, Any]
-    fold_scores: list[float] = field(default_factory=list)
-    ci95: tuple[float, float] = (0.0, 0.0)
-    seconds: float = 0.0
-
-    @property
-    def mean(self) -> float:
-        """Mean over the folds."""
-        return float(np.mean(self.fold_scores))
-
-    @property
-    def std(self) -> float:
-        """Standard deviation over the folds (ddof 0)."""
-        return float(np.std(self.fold_scores))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields that ``featurebank fit --json`` prints."""
-        return {
-            "features": list(self.features),
-            "model": self.model,
-            "params": self.params,
-            "mean": self.mean,
-            "std": self.std,
-            "ci95": list(self.ci95),
-            "fold_scores": self.fold_scores,
-            "seconds": self.seconds,
-        }
+RULES = ("best", "one-se")
 
 
 def _best_has(method: str) -> Callable[[Any], bool]:
     return lambda search: hasattr(search.best_estimator_, method)
 
 
-class TopModelSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
     """Cross-validate top models over embeddings and refit the best one on all rows.
 
-    Every candidate is a plain scikit-learn pipeline whose every step is fitted inside the fold, and all
-    candidates see the same folds.
+    Every candidate is a plain scikit-learn pipeline whose every step is fitted inside the fold, and all candidates
+    see the same folds. The scores are those of scikit-learn; the solvers behind them (`featurebank.solvers`) share
+    the work between cells and folds.
 
     Parameters
     ----------
-    models : sequence of str, or mapping of str to grid, default ("logreg", "svm", "mlp")
-        Top models (`featurebank.topmodels`); a mapping gives the grid in the estimator's own parameter names.
+    models : str, sequence, or mapping of str to grid, optional
+        Top models (`featurebank.topmodels`): names, import paths or estimators; a mapping gives the grid in the
+        estimator's own parameter names. By default ``logreg svm mlp``, or ``ridge svr mlp`` for numbers; with a
+        time limit, all of them.
+    task : str, default "classification"
+        ``"classification"``, ``"multilabel"`` (y of 0 and 1, shape (n, labels)) or ``"regression"``.
     cv : int, splitter or iterable, default 5
         An integer means ``StratifiedKFold(k, shuffle=True, random_state=random_state)``, or
-        `StratifiedGroupKFold` alike when groups are given.
+        `StratifiedGroupKFold` alike when groups are given (`KFold` and `GroupKFold` for numbers).
     scoring : str or callable, optional
-        Any scikit-learn scorer; accuracy by default.
+        Any scikit-learn scorer; accuracy by default, R² for numbers.
     blocks : mapping of str to slice, optional
         Names the columns of each feature set in a wide X (`Bank.blocks`); by default X is one block ``"X"``.
-    features : sequence of sequences of str, optional
-        Which blocks to concatenate for each candidate; by default each block alone.
+    features : "all", or sequence of sequences of str, optional
+        Which blocks to concatenate for each candidate; by default each block alone. ``"all"`` adds concatenations:
+        the two best blocks by a quick ridge on the same folds, the three best, and so on to all of them.
+    normalize : str or sequence of str, default "standardize"
+        What is done to the rows inside the fold (`featurebank.transforms.normalization`); several are tried.
+    select : float or sequence of float or None, optional
+        Share of the dimensions to keep, selected inside the fold (`SelectRelevant`); several are tried.
+    class_weight : "balanced" or mapping, optional
+        Weights of the classes in fitting.
+    rule : str, default "best"
+        ``"best"``, or ``"one-se"``: the simplest candidate within one standard error of the best.
+    refine : int, default 1
+        Rounds of refinement of C and gamma around the best cell of each model whose grid is the default one.
+    time_limit : float, optional
+        Seconds. Cheap models come first, then the promising ones by successive halving over the folds; at least one
+        candidate is always finished.
     random_state : int, default 0
         Seed of the folds and of the estimators.
     n_jobs : int, default -1
         Threads; -1 for one a core.
+    memory : int, optional
+        Bytes that shared work may take; by default a quarter of the machine's. What does not fit is solved plainly.
     progress : callable, optional
         Called with (fits done, fits in all).
 
     Attributes
     ----------
     candidates_ : list of Candidate
-        Everything that was evaluated.
+        Everything that was evaluated on all folds.
     cv_results_ : dict of arrays
         The same in scikit-learn's form, ready for a DataFrame.
     best_candidate_ : Candidate
@@ -124,12 +102,18 @@ class TopModelSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         The best pipeline, refitted on all rows of X.
     best_score_, best_params_, best_model_, best_features_, best_index_
         Facts of the best candidate.
+    comparison_ : dict or None
+        The best candidate against the best of another recipe: difference, interval and a sentence.
+    oof_ : OutOfFold
+        What the best candidate said of the rows when they were in a test part.
     folds_ : list of (train, test)
         Row numbers of each fold.
     classes_ : ndarray, shape (k,)
         The classes, sorted.
+    interrupted_ : bool
+        Whether Ctrl-C or the time limit ended the search early.
     warnings_ : list of str
-        What scikit-learn warned about, with counts.
+        What was solved another way or left out, and what scikit-learn warned about, with counts.
 
     Examples
     --------
@@ -142,34 +126,61 @@ class TopModelSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def __init__(
         self,
-        models: Any = ("logreg", "svm", "mlp"),
+        models: Any = None,
         *,
+        task: str = "classification",
         cv: Any = 5,
         scoring: Any = None,
         blocks: Mapping[str, slice] | None = None,
-        features: Sequence[Sequence[str]] | None = None,
+        features: str | Sequence[Sequence[str]] | None = None,
+        normalize: str | Sequence[str] = "standardize",
+        select: Any = None,
+        class_weight: Any = None,
+        rule: str = "best",
+        refine: int = 1,
+        time_limit: float | None = None,
         random_state: int = 0,
         n_jobs: int | None = -1,
+        memory: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ):
         self.models = models
+        self.task = task
         self.cv = cv
         self.scoring = scoring
         self.blocks = blocks
         self.features = features
+        self.normalize = normalize
+        self.select = select
+        self.class_weight = class_weight
+        self.rule = rule
+        self.refine = refine
+        self.time_limit = time_limit
         self.random_state = random_state
         self.n_jobs = n_jobs
+        self.memory = memory
         self.progress = progress
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        is_regression = self.task == "regression"
+        tags.estimator_type = "regressor" if is_regression else "classifier"
+        tags.classifier_tags = None if is_regression else ClassifierTags(multi_label=self.task == "multilabel")
+        tags.regressor_tags = RegressorTags() if is_regression else None
+        tags.target_tags.required = True
+        return tags
 
     def fit(self, X: Any, y: Any, *, groups: Any = None, sample_weight: Any = None) -> TopModelSearchCV:
         """Evaluate every candidate and refit the best.
+
+        Ctrl-C ends the search with what is finished, if anything is.
 
         Parameters
         ----------
         X : array-like of float, shape (n, d)
             Embeddings, the blocks side by side.
-        y : array-like, shape (n,)
-            Classes: text or numbers.
+        y : array-like, shape (n,) or (n, labels)
+            Classes (text or numbers), numbers, or columns of 0 and 1.
         groups : array-like, shape (n,), optional
             Rows of one group never straddle folds.
         sample_weight : array-like of float, shape (n,), optional
@@ -180,21 +191,31 @@ class TopModelSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         TopModelError
             When a name, a grid or the folds do not fit.
         """
-        X, y = validate_data(self, X, y, dtype=(np.float32, np.float64))
-        _check_classes(y)
-        self.classes_ = np.unique(y)
-        if len(self.classes_) < 2:
-            raise TopModelError(f"y has one class, {self.classes_.tolist()[0]!r}; expected at least two classes")
+        started = time.perf_counter()
+        self._check_options()
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            dtype=(np.float32, np.float64),
+            multi_output=self.task == "multilabel",
+            y_numeric=self.task == "regression",
+        )
+        y = self._check_target(y)
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
-        data = _Data(X, y, weight, self._columns(X.shape[1]), int(self.random_state))
+        groups = None if groups is None else np.asarray(groups)
         with _recorded_warnings() as self.warnings_:
-            self.folds_ = make_folds(self.cv, X, y, None if groups is None else np.asarray(groups), data.seed)
-            self._evaluate(data)
-            self._refit(data)
+            self.folds_ = make_folds(self.cv, X, y, groups, int(self.random_state), self.task)
+            data = Data(X, y, {}, self.folds_, self.task, weight, self.class_weight)
+            deadline = None if self.time_limit is None else started + self.time_limit
+            run = Run(data, self.scoring, self._settings(), groups, deadline, self.progress)
+            self._evaluate(run)
+            self._keep(run)
+        self.warnings_[:0] = run.notes
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Return the class of each row; see `best_estimator_`."""
+        """Return the class (or number, or labels) of each row; see `best_estimator_`."""
         return self._best(X).predict(X)
 
     @available_if(_best_has("predict_proba"))
@@ -207,16 +228,127 @@ class TopModelSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         """Return decision values, where the best estimator has them."""
         return self._best(X).decision_function(X)
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy of the best estimator, or its R², whatever `scoring` is."""
+        options = {} if sample_weight is None else {"sample_weight": sample_weight}
+        with config_context(enable_metadata_routing=False):
+            return float(self._best(X).score(X, y, **options))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a candidate, the best first: what `Candidate.to_dict` holds."""
+        check_is_fitted(self)
+        return pd.DataFrame([candidate.to_dict() for candidate in self.candidates_]).sort_values(
+            "mean", ascending=False, kind="stable", ignore_index=True
+        )
+
     def _best(self, X: Any) -> Any:
         check_is_fitted(self)
         validate_data(self, X, dtype=(np.float32, np.float64), reset=False)
         return self.best_estimator_
 
-    def _columns(self, width: int) -> dict[tuple[str, ...], NDArray[np.int64] | None]:
-        """Return the columns of X that each candidate's features take; None for all of them."""
+    def calibrate(self, method: str = "sigmoid") -> Calibrator:
+        """Fit a calibrator that turns the best estimator's scores into probabilities.
+
+        It learns from out-of-fold scores: log-probabilities where the model has probabilities, else decision values.
+
+        Parameters
+        ----------
+        method : str, default "sigmoid"
+            ``"sigmoid"``, ``"isotonic"`` or ``"temperature"``; see `featurebank.calibration.Calibrator`.
+
+        Raises
+        ------
+        TopModelError
+            When the method is unknown, or no fold both learns and tests one of the classes.
+        """
+        check_is_fitted(self)
+        found = self.oof_.complete(self.best_model_)
+        return Calibrator(method).fit(found.scores, found.true, found.weight)
+
+    # --- checks --------------------------------------------------------------------------------------------
+
+    def _check_options(self) -> None:
+        for name, value, known in (("task", self.task, TASKS), ("rule", self.rule, RULES)):
+            if value not in known:
+                raise TopModelError(f"no {name} {value!r}; {near_names(str(value), known)}")
+        if self.n_jobs == 0:
+            raise TopModelError("0 jobs; expected a number of threads, or -1 for one a core")
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise TopModelError(f"a time limit of {self.time_limit!r}; expected seconds above 0")
+        get_score(self.scoring, self.task)
+
+    def _check_target(self, y: NDArray[Any]) -> NDArray[Any]:
+        if self.task == "regression":
+            return y
+        if self.task == "multilabel":
+            if y.ndim != 2 or not np.isin(y, (0, 1)).all():
+                raise TopModelError(f"y of shape {y.shape} for several labels; expected columns of 0 and 1")
+            self.classes_ = np.arange(y.shape[1])
+            return y.astype(np.int64)
+        try:
+            check_classification_targets(y)
+        except ValueError as error:
+            raise TopModelError(f"{one_line(error)} Expected a column of classes") from error
+        self.classes_ = np.unique(y)
+        if len(self.classes_) < 2:
+            raise TopModelError(f"y has one class, {self.classes_.tolist()[0]!r}; expected at least two classes")
+        return y
+
+    def _settings(self) -> Settings:
+        memory = _quarter_of_memory() if self.memory is None else int(self.memory)
+        return Settings(int(effective_n_jobs(self.n_jobs)), memory, int(self.random_state))
+
+    def _models(self, weighted: bool) -> list[TopModel]:
+        default = DEFAULT_MODELS[self.task] if self.time_limit is None else "all"
+        models = parse_models(default if self.models is None else self.models, self.task)
+        if self.models is None and (weighted or self.class_weight is not None):
+            models = [model for model in models if model.takes("sample_weight")]
+        asked = {"sample_weight": weighted, "class_weight": self.class_weight is not None}
+        for argument in (name for name, is_asked in asked.items() if is_asked):
+            for model in models:
+                if not model.takes(argument):
+                    raise TopModelError(
+                        f"{model.name} takes no {argument.replace('_', ' ')}s; leave the weights out, or the model"
+                    )
+        for model in models:  # a wrong parameter is an error before any work
+            for params in model.cells():
+                estimator = model.pipeline(params, int(self.random_state))[-1]
+                try:
+                    estimator._validate_params()
+                except ValueError as error:
+                    raise TopModelError(f"{model.name} {params} cannot be fitted: {one_line(error)}") from error
+        return models
+
+    # --- plan ----------------------------------------------------------------------------------------------
+
+    def _evaluate(self, run: Run) -> None:
+        models = self._models(run.data.weight is not None)
+        wanted = self._features(run)
+        groups = [
+            make_group(features, select, normalize, model, model.cells())
+            for features in wanted
+            for select in _several(self.select)
+            for normalize in _several(self.normalize)
+            for model in models
+        ]
+        for group in groups:  # an unknown normalisation is an error before any work
+            group.before()
+        if self.time_limit is None:
+            run.all(groups)
+        else:
+            run.halving(groups)
+        for _ in range(self.refine):
+            run.refine(groups)
+
+    def _features(self, run: Run) -> list[tuple[str, ...]]:
+        """Name the blocks of each candidate's features, and tell the data which columns those are."""
+        width = run.data.X.shape[1]
         if self.blocks is None:
-            return {("X",): None}
-        wanted = [(name,) for name in self.blocks] if self.features is None else [tuple(f) for f in self.features]
+            run.data.columns[("X",)] = None
+            return [("X",)]
+        singles: list[tuple[str, ...]] = [(name,) for name in self.blocks]
+        is_all = isinstance(self.features, str) and self.features == "all"
+        wanted = singles if self.features is None or is_all else [tuple(names) for names in self.features]
         unknown = {name for names in wanted for name in names} - set(self.blocks)
         if unknown or not wanted:
             have = ", ".join(self.blocks)
@@ -224,168 +356,81 @@ class TopModelSearchCV(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         wide = [name for name, block in self.blocks.items() if (block.stop or 0) > width]
         if wide:
             raise TopModelError(f"block {wide[0]!r} ends after the last of {width} columns; expected blocks inside X")
-        every = np.arange(width)
-        columns = {names: np.concatenate([every[self.blocks[name]] for name in names]) for names in wanted}
-        return {names: None if np.array_equal(taken, every) else taken for names, taken in columns.items()}
+        for names in wanted:
+            self._add_columns(run.data, names)
+        if is_all:
+            ranked = run.ranked(singles)
+            wanted = singles + [
+                tuple(sorted(ranked[:m], key=list(self.blocks).index)) for m in range(2, len(ranked) + 1)
+            ]
+            for names in wanted:
+                self._add_columns(run.data, names)
+        return wanted
 
-    def _evaluate(self, data: _Data) -> None:
-        tried = [
-            (Candidate(names, model.name, params), model)
-            for names in data.columns
-            for model, params in cells(self.models)
-        ]
-        for candidate, model in tried:  # a wrong parameter, scoring or number of jobs is an error before any work
-            model.pipeline(candidate.params, data.seed)
-        _check_scoring(self.scoring)
-        jobs = self._jobs()
-        tasks = [(number, fold) for number in range(len(tried)) for fold in range(len(self.folds_))]
-        scores = np.empty((len(tried), len(self.folds_)))
-        runs = self._run(data, tried, tasks, jobs)
-        for done, (number, fold, score, seconds) in enumerate(runs, 1):
-            scores[number, fold] = score
-            tried[number][0].seconds += seconds
-            if self.progress is not None:
-                self.progress(done, len(tasks))
-        self.candidates_ = [candidate for candidate, _ in tried]
-        n_train, n_test = (float(np.mean([len(fold[side]) for fold in self.folds_])) for side in (0, 1))
-        for candidate, row in zip(self.candidates_, scores, strict=True):
-            candidate.fold_scores = row.tolist()
-            candidate.ci95 = corrected_interval(row.tolist(), n_train, n_test)
+    def _add_columns(self, data: Data, names: tuple[str, ...]) -> None:
+        assert self.blocks is not None
+        every = np.arange(data.X.shape[1])
+        taken = np.concatenate([every[self.blocks[name]] for name in names])
+        data.columns[names] = None if np.array_equal(taken, every) else taken
 
-    def _jobs(self) -> int:
-        if self.n_jobs == 0:
-            raise TopModelError("0 jobs; expected a number of threads, or -1 for one a core")
-        return int(effective_n_jobs(self.n_jobs))
+    # --- results -------------------------------------------------------------------------------------------
 
-    def _run(
-        self, data: _Data, tried: list[tuple[Candidate, TopModel]], tasks: list[tuple[int, int]], jobs: int
-    ) -> Iterator[tuple[int, int, float, float]]:
-        with threadpool_limits(1 if jobs > 1 else None):
-            parallel = Parallel(jobs, prefer="threads", return_as="generator_unordered")
-            yield from parallel(
-                delayed(_score_fold)(data, *tried[number], self.folds_[fold], self.scoring, number, fold)
-                for number, fold in tasks
-            )
-
-    def _refit(self, data: _Data) -> None:
-        means = [candidate.mean for candidate in self.candidates_]
-        if not np.isfinite(means).any():
-            raise TopModelError("no candidate has a score that is a number; check scoring and the classes in each fold")
-        self.best_index_ = int(np.nanargmax(means))
-        best = self.best_candidate_ = self.candidates_[self.best_index_]
+    def _keep(self, run: Run) -> None:
+        found = run.finished()
+        self.interrupted_ = run.interrupted
+        self.candidates_ = [candidate for _, candidate in found]
+        order = sorted(TASKS[self.task], key=lambda name: TASKS[self.task][name].simplicity)
+        self.best_index_ = ranking.best_of(self.candidates_, self.rule, order)
+        group, best = found[self.best_index_]
+        self.best_candidate_ = best
         self.best_score_, self.best_params_ = best.mean, best.params
         self.best_model_, self.best_features_ = best.model, best.features
-        model = next(model for model, _ in cells({best.model: best.params}))
-        taken = data.columns[best.features]
-        select = [] if taken is None else [("select", SelectDimensions(taken))]
-        self.best_estimator_ = Pipeline(select + model.pipeline(best.params, data.seed).steps)
-        _fit(self.best_estimator_, data.X, data.y, data.weight)
-        self.cv_results_ = _results(self.candidates_)
-
-    def calibrate(self, X: Any, y: Any, *, sample_weight: Any = None) -> LogisticRegression:
-        """Fit a calibrator that turns the best estimator's decision values into probabilities.
-
-        The decision values are out-of-fold: the best pipeline is fitted on each fold's training rows again. For
-        two classes this is Platt's (1999) method, for more its multinomial form.
-
-        Parameters
-        ----------
-        X, y, sample_weight
-            The rows that `fit` saw.
-
-        Returns
-        -------
-        LogisticRegression
-            Fitted on decision values of shape (n, 1) or (n, k).
-        """
-        X, y = np.asarray(X), np.asarray(y)
-        weight = None if sample_weight is None else np.asarray(sample_weight)
-        whole = [fold for fold in self.folds_ if len(np.unique(y[fold[0]])) == len(self.classes_)]
-        tested: set[Any] = set().union(*(y[test].tolist() for _, test in whole))
-        unseen = [name for name in self.classes_.tolist() if name not in tested]
-        if unseen:
-            raise TopModelError(
-                f"no fold both learns and tests the class {unseen[0]!r}, so {self.best_model_} gets no probabilities: "
-                "use logreg or mlp, or other groups"
-            )
-        with threadpool_limits(1):
-            decisions = Parallel(self._jobs(), prefer="threads")(
-                delayed(_decide)(clone(self.best_estimator_), X, y, weight, fold) for fold in whole
-            )
-        tests = np.concatenate([test for _, test in whole])
-        values = np.concatenate(decisions).reshape(len(tests), -1)
-        return LogisticRegression(max_iter=1000).fit(
-            values, y[tests], sample_weight=None if weight is None else weight[tests]
+        run.set_intervals(found)
+        self.comparison_ = self._compared(run)
+        self.cv_results_ = ranking.to_results(self.candidates_)
+        self.oof_: OutOfFold = gather(run.data, run.predictions_of(group, best))
+        self.best_estimator_ = fit_pipeline(
+            self.pipeline(run.data, group, best), run.data.X, run.data.y, self._fit_weight(run.data, group.model)
         )
 
+    def pipeline(self, data: Data, group: Group, candidate: Candidate) -> Pipeline:
+        """Return the unfitted pipeline of a candidate, which takes all columns of X."""
+        taken = data.columns[candidate.features]
+        select = [] if taken is None else [("columns", SelectDimensions(taken))]
+        before = [*select, *group.before()]
+        plain = group.model.pipeline(candidate.params, int(self.random_state), before, self.class_weight)
+        if self.task == "multilabel":
+            plain.steps[-1] = ("model", OneVsRestClassifier(plain.steps[-1][1]))
+        return plain
 
-@dataclass(frozen=True)
-class _Data:
-    """What every fit of a search shares."""
+    def _fit_weight(self, data: Data, model: TopModel) -> NDArray[np.float64] | None:
+        """Return the weights of all rows; those of classes are among them for a model that takes no other."""
+        if self.class_weight is None or "class_weight" in model.estimator.get_params():
+            return data.weight
+        everyone = np.arange(len(data.y))
+        whole = Problem(data.X, data.y, [(everyone, everyone)], False, data.weight, self.class_weight)
+        return whole.full_weights(0, count_weights=False)
 
-    X: NDArray[Any]
-    y: NDArray[Any]
-    weight: NDArray[np.float64] | None
-    columns: dict[tuple[str, ...], NDArray[np.int64] | None]
-    seed: int
+    def _compared(self, run: Run) -> dict[str, Any] | None:
+        """Compare the best candidate with the best of another recipe, on the shared folds."""
+        best = self.best_candidate_
+        others = [self.candidates_[number] for number in ranking.best_of_each(self.candidates_)]
+        others = [other for other in others if other.recipe != best.recipe]
+        if not others or len(self.folds_) < 2:
+            return None
+        found = paired_interval(best.fold_scores, others[0].fold_scores, run.n_train, run.n_test)
+        return {"other": others[0].to_dict(), **found, "sentence": ranking.sentence(best, others[0], found)}
 
 
-def _check_classes(y: NDArray[Any]) -> None:
+def _several(value: Any) -> list[Any]:
+    return [value] if value is None or isinstance(value, (str, int, float)) else list(value)
+
+
+def _quarter_of_memory() -> int:
     try:
-        check_classification_targets(y)
-    except ValueError as error:
-        raise TopModelError(f"{one_line(error)} Expected a column of classes") from error
-
-
-def _check_scoring(scoring: Any) -> None:
-    if isinstance(scoring, str) and scoring not in get_scorer_names():
-        near = difflib.get_close_matches(scoring, get_scorer_names(), n=1)
-        hint = f"did you mean {near[0]}?" if near else "expected one of scikit-learn's, e.g. accuracy"
-        raise TopModelError(f"no scoring {scoring!r}; {hint}")
-
-
-def _fit(pipeline: Any, X: NDArray[Any], y: NDArray[Any], weight: NDArray[np.float64] | None) -> None:
-    """Fit a pipeline whose last step takes the weights, whether or not the caller has metadata routing on."""
-    options = {} if weight is None else {"model__sample_weight": weight}
-    with config_context(enable_metadata_routing=False):
-        pipeline.fit(X, y, **options)
-
-
-def _score_fold(
-    data: _Data, candidate: Candidate, model: TopModel, fold: Fold, scoring: Any, number: int, fold_number: int
-) -> tuple[int, int, float, float]:
-    """Fit one candidate on one fold's training rows and score it on its test rows."""
-    started = time.perf_counter()
-    taken, (train, test) = data.columns[candidate.features], fold
-    rows = data.X if taken is None else data.X[:, taken]
-    weight = data.weight
-    pipeline = model.pipeline(candidate.params, data.seed)
-    try:
-        _fit(pipeline, rows[train], data.y[train], None if weight is None else weight[train])
-    except ValueError as error:
-        raise TopModelError(f"{candidate.model} {candidate.params} cannot be fitted: {one_line(error)}") from error
-    score = _score(pipeline, rows[test], data.y[test], None if weight is None else weight[test], scoring)
-    return number, fold_number, score, time.perf_counter() - started
-
-
-def _score(pipeline: Any, X: NDArray[Any], y: NDArray[Any], weight: NDArray[np.float64] | None, scoring: Any) -> float:
-    options = {} if weight is None else {"sample_weight": weight}
-    try:
-        with config_context(enable_metadata_routing=False):
-            return float(check_scoring(pipeline, scoring)(pipeline, X, y, **options))
-    except (ValueError, TypeError, AttributeError) as error:  # a scorer that needs what the model or y does not have
-        name = type(pipeline[-1]).__name__
-        raise TopModelError(
-            f"scoring {scoring!r} does not fit {name} here: {one_line(error)[:160]}; choose another scoring or model"
-        ) from error
-
-
-def _decide(
-    estimator: Any, X: NDArray[Any], y: NDArray[Any], weight: NDArray[np.float64] | None, fold: Fold
-) -> NDArray[np.float64]:
-    train, test = fold
-    _fit(estimator, X[train], y[train], None if weight is None else weight[train])
-    return estimator.decision_function(X[test])
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+    except (ValueError, OSError, AttributeError):  # not every system says
+        return 2 * 2**30
 
 
 @contextmanager
@@ -394,23 +439,7 @@ def _recorded_warnings() -> Iterator[list[str]]:
     messages: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", "Stochastic Optimizer: Maximum iterations")  # meant so, see EPOCHS
         yield messages
     counts = Counter(one_line(each.message) for each in caught if isinstance(each.message, Warning))
     messages += [text if times == 1 else f"{text} ({times} times)" for text, times in counts.items()]
-
-
-def _results(candidates: list[Candidate]) -> dict[str, Any]:
-    """Return the candidates as scikit-learn's ``cv_results_``."""
-    scores = np.array([candidate.fold_scores for candidate in candidates])
-    means = scores.mean(axis=1)
-    ranks = np.array([1 + int((means > mean).sum()) for mean in means])
-    return {
-        "features": [list(candidate.features) for candidate in candidates],
-        "model": [candidate.model for candidate in candidates],
-        "params": [candidate.params for candidate in candidates],
-        "mean_test_score": means,
-        "std_test_score": scores.std(axis=1),
-        "rank_test_score": ranks,
-        "seconds": np.array([candidate.seconds for candidate in candidates]),
-        **{f"split{fold}_test_score": scores[:, fold] for fold in range(scores.shape[1])},
-    }

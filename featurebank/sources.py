@@ -44,6 +44,8 @@ class Source:
         Whether `paths` is all of the source, so that a sample that is not in it is gone.
     ignored : dict of str to int
         Files left out because their suffix is not that of an image, counted by suffix.
+    class_folders : bool
+        Whether the column ``label`` is the name of the folder that an image lies in.
     get_image : callable, optional
         Position to RGB image, for images in memory.
     """
@@ -57,6 +59,7 @@ class Source:
     problems: dict[int, str] = field(default_factory=dict)
     whole: bool = False
     ignored: dict[str, int] = field(default_factory=dict)
+    class_folders: bool = False
     get_image: Callable[[int], Image.Image] | None = None
 
     def read(self, position: int) -> tuple[bytes, Callable[[], Image.Image]]:
@@ -160,16 +163,18 @@ def _scan_folder(name: Path, root: Path) -> Source:
     if not entries:
         raise SourceError(f"no images in {str(root)!r}; expected files ending in {', '.join(sorted(images.SUFFIXES))}")
     paths = [path for path, *_ in entries]
+    columns = _class_folders(paths)
     return Source(
         name=os.path.abspath(name),
         root=os.path.abspath(root),
         paths=paths,
         sizes=np.array([size for _, size, _, _ in entries], np.int64),
         mtimes=np.array([mtime for _, _, mtime, _ in entries], np.int64),
-        columns=_class_folders(paths),
+        columns=columns,
         problems={i: problem for i, (*_, problem) in enumerate(entries) if problem},
         whole=True,
         ignored=dict(ignored),
+        class_folders="label" in columns,
     )
 
 
@@ -262,6 +267,9 @@ def read_table(path: Path) -> pd.DataFrame:
     SourceError
         When the file is missing, empty or not such a table.
     """
+    if path.is_dir() or path.suffix.lower() not in MANIFESTS:
+        found = "is a folder" if path.is_dir() else "is no table by its suffix"
+        raise SourceError(f"{str(path)!r} {found}; expected a file that ends in {', '.join(MANIFESTS)}")
     try:
         if path.suffix.lower() == ".csv":
             table = samples.parse_text(_read_csv(path))

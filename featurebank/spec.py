@@ -98,10 +98,14 @@ class FeatureSpec:
         return digest_of(self.to_dict())
 
     @property
+    def layer_name(self) -> str:
+        """``LAYER[:POOL]``, as `extract` takes it; the layer's default pool is left out."""
+        return self.layer if self.pool == default_pool(self.layout) else f"{self.layer}:{self.pool}"
+
+    @property
     def name(self) -> str:
         """``BACKBONE/LAYER[:POOL]``; the layer's default pool is left out."""
-        pool = "" if self.pool == default_pool(self.layout) else f":{self.pool}"
-        return f"{self.backbone}/{self.layer}{pool}"
+        return f"{self.backbone}/{self.layer_name}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dictionary that JSON can hold."""
@@ -129,7 +133,7 @@ class FeatureSpec:
 
 @dataclass(frozen=True)
 class FeatureName:
-    """A parsed feature-set name; `pool` and `prefix` are empty when not given."""
+    """A parsed feature-set name; `pool` and `prefix` are empty when not given, so is `backbone` in a short name."""
 
     backbone: str
     layer: str
@@ -139,7 +143,7 @@ class FeatureName:
     def matches(self, spec: FeatureSpec) -> bool:
         """Say whether a spec answers to this name."""
         return (
-            (self.backbone, self.layer) == (spec.backbone, spec.layer)
+            (self.backbone or spec.backbone, self.layer) == (spec.backbone, spec.layer)
             and (self.pool or default_pool(spec.layout)) == spec.pool
             and spec.fingerprint.startswith(self.prefix)
         )
@@ -170,32 +174,45 @@ def parse_name(name: str) -> FeatureName:
     >>> parse_name("timm:vit_tiny_patch16_224/blocks.9:cls@ab12")
     FeatureName(backbone='timm:vit_tiny_patch16_224', layer='blocks.9', pool='cls', prefix='ab12')
     """
-    body, at, prefix = name.rpartition("@")
-    if not at:
-        body, prefix = name, ""
+    body, prefix = _split_prefix(name)
     backbone, slash, layer = body.rpartition("/")
     if not slash or not backbone or not layer:
         raise FeatureSetError(f"feature set {name!r} is not of the form BACKBONE/LAYER[:POOL][@PREFIX]")
-    layer, pool = split_pool(layer)
-    return FeatureName(backbone, layer, pool, prefix)
+    return FeatureName(backbone, *split_pool(layer), prefix)
+
+
+def _split_prefix(name: str) -> tuple[str, str]:
+    body, at, prefix = name.rpartition("@")
+    return (body, prefix) if at else (name, "")
 
 
 def resolve_name(name: str, specs: Sequence[FeatureSpec]) -> FeatureSpec:
     """Return the one spec that a feature-set name stands for.
 
+    Parameters
+    ----------
+    name : str
+        ``BACKBONE/LAYER[:POOL][@PREFIX]`` (`parse_name`), or without ``BACKBONE/`` where one spec alone fits.
+    specs : sequence of FeatureSpec
+
     Raises
     ------
     FeatureSetError
-        When no spec matches, or several do (their fingerprint prefixes are listed).
+        When no spec matches, or several do (what tells them apart is listed).
     """
-    wanted = parse_name(name)
+    name = name.strip()
+    is_short = "/" not in name
+    body, prefix = _split_prefix(name)
+    wanted = FeatureName("", *split_pool(body), prefix) if is_short else parse_name(name)
     found = [spec for spec in specs if wanted.matches(spec)]
     if not found:
         have = ", ".join(unique_names(specs)) or "none"
         raise FeatureSetError(f"no feature set {name!r} in the bank; it has: {have}")
     if len(found) > 1:
-        prefixes = ", ".join(f"@{spec.fingerprint[:8]}" for spec in found)
-        raise FeatureSetError(f"{name!r} fits {len(found)} feature sets; add one of {prefixes}")
+        full = dict(zip(specs, unique_names(specs), strict=True))
+        ways = [full[spec] if is_short else f"@{spec.fingerprint[:8]}" for spec in found]
+        what = "name one of" if is_short else "add one of"
+        raise FeatureSetError(f"{name!r} fits {len(found)} feature sets; {what} {', '.join(ways)}")
     return found[0]
 
 

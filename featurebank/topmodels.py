@@ -1,107 +1,228 @@
-"""Top models: name -> plain scikit-learn pipeline and its search space."""
+"""Top models: name -> plain scikit-learn pipeline, its search space, and the solver that cross-validates it fast."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any
 
-from sklearn.linear_model import LogisticRegression
+from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.model_selection import ParameterGrid
-from sklearn.neural_network import MLPClassifier
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NearestCentroid
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
+from sklearn.svm import SVC, SVR
+from sklearn.utils.validation import has_fit_parameter
 
-from featurebank.errors import TopModelError
+from featurebank.errors import TopModelError, near_names
+from featurebank.solvers import knn, lda, logistic, plain, ridge, svm
+from featurebank.solvers.problem import Events
+from featurebank.transforms import Step
 
 Grid = Mapping[str, Sequence[Any]]
+Solver = Callable[..., Events]
 
 
 @dataclass(frozen=True)
 class TopModel:
-    """A top model: how its estimator is built, and what is searched when nothing is said.
+    """A top model: its estimator, what is searched when nothing is said, and how it is cross-validated.
 
     Attributes
     ----------
     name : str
         Name on the command line and in results.
-    build : callable
-        Seed to estimator.
+    estimator : BaseEstimator
+        Unfitted; the parameters that no grid changes.
     grid : mapping
-        Default values of the estimator's own parameters, at most four cells.
+        Values of the estimator's own parameters.
+    solver : callable
+        `featurebank.solvers`: predictions of every cell and fold.
+    refined : tuple of str
+        Parameters on a logarithmic scale, which a refinement may divide more finely.
+    simplicity : int
+        Order of the models for the one-standard-error rule, the simplest first.
+    is_cheap : bool
+        Whether it is so fast that a search with little time starts with it.
+    is_default_grid : bool
+        Whether the grid is the model's own, not the caller's.
     """
 
     name: str
-    build: Callable[[int], Any]
+    estimator: BaseEstimator
     grid: Grid
+    solver: Solver = plain.solve
+    refined: tuple[str, ...] = ()
+    simplicity: int = 9
+    is_cheap: bool = False
+    is_default_grid: bool = True
 
-    def pipeline(self, params: Mapping[str, Any], seed: int) -> Pipeline:
-        """Return an unfitted pipeline: standardise, then the estimator with these parameters.
+    def cells(self) -> list[dict[str, Any]]:
+        """Return the parameters of every cell of the grid."""
+        return list(ParameterGrid({name: list(values) for name, values in self.grid.items()}))
+
+    def pipeline(
+        self, params: Mapping[str, Any], seed: int, before: Sequence[Step] = (), class_weight: Any = None
+    ) -> Pipeline:
+        """Return an unfitted pipeline: the steps before the model, then the estimator with these parameters.
 
         Raises
         ------
         TopModelError
-            When the estimator has no such parameter.
+            When the estimator has no such parameter, or the parameter no such value.
         """
-        estimator = self.build(seed)
-        unknown = set(params) - set(estimator.get_params())
+        estimator = clone(self.estimator)
+        known = estimator.get_params()
+        unknown = set(params) - set(known)
         if unknown:
             raise TopModelError(f"{self.name} has no parameter {sorted(unknown)[0]!r}; see {type(estimator).__name__}")
-        return Pipeline([("scale", StandardScaler()), ("model", estimator.set_params(**params))])
+        common = {"random_state": seed, "class_weight": class_weight}
+        given = {name: value for name, value in common.items() if name in known and value is not None}
+        return Pipeline([*before, ("model", estimator.set_params(**given | dict(params)))])
+
+    def takes(self, argument: str) -> bool:
+        """Whether the estimator can use ``"sample_weight"`` or ``"class_weight"`` (as weights of rows, if need be)."""
+        takes_weights = has_fit_parameter(self.estimator, "sample_weight")
+        return takes_weights or (argument == "class_weight" and argument in self.estimator.get_params())
 
 
-def _logreg(seed: int) -> LogisticRegression:
-    return LogisticRegression(max_iter=1000, random_state=seed)
+EPOCHS = 50
+"""Epochs of the mlp. A fixed, small number regularises well; early stopping wastes a tenth of a small set."""
 
 
-def _svm(seed: int) -> SVC:
-    return SVC(random_state=seed)
-
-
-def _mlp(seed: int) -> MLPClassifier:
-    return MLPClassifier((64,), early_stopping=True, max_iter=200, random_state=seed)
-
-
-TOP_MODELS = {
+CLASSIFIERS = {
     model.name: model
     for model in (
-        TopModel("logreg", _logreg, {"C": [1e-4, 1e-3, 1e-2, 1e-1]}),
-        TopModel("svm", _svm, {"C": [1.0, 3.0, 10.0, 30.0]}),
-        TopModel("mlp", _mlp, {"alpha": [1e-2, 1.0]}),
+        TopModel("centroid", NearestCentroid(), {}, simplicity=0, is_cheap=True),
+        TopModel(
+            "ridge",
+            RidgeClassifier(),
+            {"alpha": [10.0**power for power in range(0, 7)]},
+            ridge.solve,
+            simplicity=1,
+            is_cheap=True,
+        ),
+        TopModel(
+            "lda",
+            LinearDiscriminantAnalysis(solver="lsqr"),
+            {"shrinkage": [0.01, 0.03, 0.1, 0.3, 0.6, 0.9]},
+            lda.solve,
+            simplicity=2,
+            is_cheap=True,
+        ),
+        TopModel(
+            "logreg",
+            LogisticRegression(max_iter=1000),
+            {"C": [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]},
+            logistic.solve,
+            ("C",),
+            3,
+        ),
+        TopModel(
+            "linear-svm", SVC(kernel="linear"), {"C": [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]}, svm.solve, ("C",), simplicity=4
+        ),
+        TopModel("knn", KNeighborsClassifier(), {"n_neighbors": [1, 3, 5, 9, 15, 25]}, knn.solve, simplicity=5),
+        TopModel("svm", SVC(), {"C": [1.0, 3.0, 10.0, 30.0]}, svm.solve, ("C", "gamma"), simplicity=6),
+        TopModel("mlp", MLPClassifier((64,), max_iter=EPOCHS), {"alpha": [1e-2, 1.0, 10.0]}, simplicity=7),
     )
+}
+REGRESSORS = {
+    model.name: model
+    for model in (
+        TopModel(
+            "ridge",
+            Ridge(),
+            {"alpha": [10.0**power for power in range(0, 7)]},
+            ridge.solve,
+            simplicity=1,
+            is_cheap=True,
+        ),
+        TopModel("knn", KNeighborsRegressor(), {"n_neighbors": [1, 3, 5, 9, 15, 25]}, knn.solve, simplicity=5),
+        TopModel("svr", SVR(), {"C": [0.1, 0.3, 1.0, 3.0, 10.0]}, svm.solve, ("C", "gamma"), simplicity=6),
+        TopModel("mlp", MLPRegressor((64,), max_iter=EPOCHS), {"alpha": [1e-2, 1.0, 10.0]}, simplicity=7),
+    )
+}
+TASKS = {"classification": CLASSIFIERS, "multilabel": CLASSIFIERS, "regression": REGRESSORS}
+DEFAULT_MODELS = {
+    "classification": ("logreg", "svm", "mlp"),
+    "multilabel": ("logreg", "svm", "mlp"),
+    "regression": ("ridge", "svr", "mlp"),
 }
 
 
-def get_top_model(name: str) -> TopModel:
-    """Return a top model by name.
+def get_top_model(name: str, task: str = "classification") -> TopModel:
+    """Return a top model by name, or by the import path of an estimator of your own.
+
+    Parameters
+    ----------
+    name : str
+        ``"svm"``, or for instance ``"sklearn.ensemble.ExtraTreesClassifier"``.
+    task : str, default "classification"
+        ``"classification"``, ``"multilabel"`` or ``"regression"``.
 
     Raises
     ------
     TopModelError
-        When the name is unknown.
+        When the name is unknown, or the estimator is for another task.
 
     Examples
     --------
     >>> get_top_model("svm").pipeline({"C": 10.0}, seed=0)[-1]
     SVC(C=10.0, random_state=0)
     """
-    if name not in TOP_MODELS:
-        near = difflib.get_close_matches(name, TOP_MODELS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(TOP_MODELS)}"
-        raise TopModelError(f"no top model {name!r}; {hint}")
-    return TOP_MODELS[name]
+    known = TASKS[task]
+    if name in known:
+        return known[name]
+    if "." not in name:
+        hint = near_names(name, known)
+        others = [other for other, models in TASKS.items() if name in models]
+        raise TopModelError(
+            f"no top model {name!r} for {task}{f' (it is for {others[0]})' if others else ''}; {hint} "
+            "(your own: the import path of an estimator)"
+        )
+    return own_model(name, _imported(name), task)
 
 
-def cells(models: Any) -> list[tuple[TopModel, dict[str, Any]]]:
-    """Return every (top model, parameters) to try.
+def _imported(path: str) -> BaseEstimator:
+    """Return an estimator by its import path, ``package.module.Class``."""
+    module, _, name = path.replace(":", ".").rpartition(".")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise TopModelError(f"no estimator at {path!r} ({error}); expected package.module.Class") from error
+    try:
+        return found() if isinstance(found, type) else found
+    except TypeError as error:
+        raise TopModelError(f"{path} cannot be made without arguments: give it as an object in Python") from error
+
+
+def own_model(name: str, estimator: Any, task: str, grid: Grid | None = None) -> TopModel:
+    """Return a top model made of any scikit-learn estimator.
+
+    Raises
+    ------
+    TopModelError
+        When it is no estimator, or one for another task.
+    """
+    if not isinstance(estimator, BaseEstimator) or not hasattr(estimator, "predict"):
+        raise TopModelError(f"{name} is {type(estimator).__name__}; expected a scikit-learn classifier or regressor")
+    if is_classifier(estimator) == (task == "regression"):
+        raise TopModelError(f"{name} is no estimator for {task}; choose one that is")
+    return TopModel(name, estimator, grid or {}, is_default_grid=not grid)
+
+
+def parse_models(models: Any, task: str = "classification") -> list[TopModel]:
+    """Return the top models that are meant, each with the grid to try.
 
     Parameters
     ----------
-    models : str, sequence of str, or mapping of str to grid
-        Names, or names with a grid (lists of values, or one value) in the estimator's own parameter names; None
-        for the default grid.
+    models : str, sequence, or mapping of str to grid
+        ``"all"``; or names, import paths or estimators; or names with a grid (lists of values, or one value) in the
+        estimator's own parameter names, None for the default grid, or an (estimator, grid) pair under a name of your
+        choice.
+    task : str, default "classification"
 
     Raises
     ------
@@ -110,15 +231,29 @@ def cells(models: Any) -> list[tuple[TopModel, dict[str, Any]]]:
 
     Examples
     --------
-    >>> [(model.name, params) for model, params in cells({"svm": {"C": [1, 10]}})]
-    [('svm', {'C': 1}), ('svm', {'C': 10})]
+    >>> [(model.name, model.cells()) for model in parse_models({"svm": {"C": [1, 10]}})]
+    [('svm', [{'C': 1}, {'C': 10}])]
     """
-    names = [models] if isinstance(models, str) else list(models)
-    if not names:
-        raise TopModelError(f"no top model is asked for; expected some of {', '.join(TOP_MODELS)}")
-    grids = models if isinstance(models, Mapping) else {}
-    found = [get_top_model(name) for name in names]
-    return [(model, params) for model in found for params in ParameterGrid(_lists(grids.get(model.name) or model.grid))]
+    if isinstance(models, str) and models == "all":
+        return list(TASKS[task].values())
+    wanted = [models] if isinstance(models, (str, BaseEstimator)) else models
+    if not len(wanted):
+        raise TopModelError(f"no top model is asked for; expected some of {', '.join(TASKS[task])}")
+    if isinstance(wanted, Mapping):
+        return [_with_grid(name, value, task) for name, value in wanted.items()]
+    return [
+        get_top_model(each, task) if isinstance(each, str) else own_model(type(each).__name__, each, task)
+        for each in wanted
+    ]
+
+
+def _with_grid(name: str, value: Any, task: str) -> TopModel:
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], BaseEstimator):
+        return own_model(name, value[0], task, _lists(value[1]))
+    model = get_top_model(name, task)
+    if not value:
+        return model
+    return replace(model, grid=_lists(value), is_default_grid=False)
 
 
 def _lists(grid: Mapping[str, Any]) -> dict[str, list[Any]]:

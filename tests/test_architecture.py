@@ -14,9 +14,11 @@ FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = [
     {"_version", "errors", "spec", "storage", "allowed"},
     {"images", "sources", "samples", "features", "segment", "layers"}
-    | {"transforms", "topmodels", "folds", "scores", "neighbours", "solvers"},
+    | {"transforms", "topmodels", "folds", "scores", "neighbours", "solvers", "candidates", "evaluation"}
+    | {"outoffold", "schedule", "calibration", "learning_curve"},
     {"backbones", "engine", "bank", "maintenance"},
-    {"request", "ledger", "extraction", "transformer", "search", "predictor", "predictor_file", "fitting"},
+    {"request", "ledger", "extraction", "transformer", "search", "predictor", "predictor_file"}
+    | {"rows", "assessment", "fitting"},
     {"demo", "explanation"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

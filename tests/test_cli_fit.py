@@ -12,7 +12,7 @@ def test_json_has_the_promised_fields_and_equals_the_library(run_json, two_class
     )
     assert {"n_samples", "classes", "folds", "candidates", "best", "warnings"} <= set(report)
     assert (report["n_samples"], report["classes"], report["folds"]) == (40, ["cat", "dog"], 4)
-    assert len(report["candidates"]) == 2 * 4
+    assert len(report["candidates"]) == 2 * 4 + 8  # the grid on two sets, refined on the better one
     for each in report["candidates"]:
         assert {"features", "model", "params", "mean", "std", "ci95", "fold_scores", "seconds"} <= set(each)
         assert 0 <= each["mean"] <= 1
@@ -48,7 +48,7 @@ def test_the_table_shows_the_best_of_each_features_and_model(run_cli, own_bank):
     assert result.stdout.startswith("accuracy, 5-fold, 40 samples, 2 classes, resnet18")
     rows = [line[:2] for line in lines if line[:1] in (["layer3"], ["penultimate"])]
     assert sorted(rows) == [[layer, model] for layer in ("layer3", "penultimate") for model in ("logreg", "svm")]
-    assert "The first row was selected among these, so its score is a little optimistic." in result.stdout
+    assert "The best was selected among these, so its score is a little optimistic." in result.stdout
     assert lines[-1][:2] == ["predictor:", str(own_bank.with_suffix(".featurebank"))]
 
 

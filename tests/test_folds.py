@@ -2,10 +2,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.model_selection import LeaveOneGroupOut, PredefinedSplit, StratifiedGroupKFold, StratifiedKFold
+from sklearn.model_selection import (
+    GroupKFold,
+    KFold,
+    LeaveOneGroupOut,
+    PredefinedSplit,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+)
 
 from featurebank.errors import TopModelError
-from featurebank.folds import fold_numbers, make_folds, tie
+from featurebank.folds import Folds, fold_numbers, make_folds, tie
 
 Y = np.array(["a", "b", "b"] * 20)
 X = np.zeros((60, 1))
@@ -48,6 +55,50 @@ def test_a_splitter_or_a_list_of_folds_is_taken_as_it_is():
 def test_data_that_cannot_be_split_so_is_an_error(k, groups):
     with pytest.raises(TopModelError, match="cannot be split into these folds"):
         make_folds(k, X, Y, groups, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "splitter"),
+    [
+        ("stratified", StratifiedKFold),
+        ("stratified-group", StratifiedGroupKFold),
+        ("group", GroupKFold),
+        ("plain", KFold),
+    ],
+)
+def test_folds_by_name_are_scikit_learns_repeated_with_the_next_seed(kind, splitter):
+    found = list(Folds(kind, 3, repeats=2, seed=5).split(X, Y, GROUPS))
+    expected = [fold for seed in (5, 6) for fold in splitter(3, shuffle=True, random_state=seed).split(X, Y, GROUPS)]
+    assert equal(found, expected)
+    assert Folds(kind, 3, repeats=2).get_n_splits() == 6
+
+
+def test_one_group_out_has_a_fold_a_group():
+    assert equal(Folds("logo").split(X, Y, GROUPS), LeaveOneGroupOut().split(X, Y, GROUPS))
+    assert Folds("logo").get_n_splits(X, Y, GROUPS) == 15
+
+
+@pytest.mark.parametrize("kind", ["group", "stratified-group", "logo"])
+def test_folds_by_group_need_groups(kind):
+    with pytest.raises(TopModelError, match=f"{kind} folds and no groups"):
+        make_folds(Folds(kind), X, Y, None, 0)
+
+
+def test_unknown_folds_are_an_error_with_a_hint():
+    with pytest.raises(TopModelError, match="no folds 'stratifed'; did you mean stratified"):
+        make_folds(Folds("stratifed"), X, Y, None, 0)
+
+
+def test_numbers_get_plain_folds_and_several_labels_are_stratified_by_their_combination():
+    numbers = np.linspace(0, 1, 60)
+    assert equal(make_folds(4, X, numbers, None, 1, "regression"), KFold(4, shuffle=True, random_state=1).split(X))
+    labels = np.column_stack([Y == "a", np.arange(60) % 2]).astype(int)
+    codes = 2 * labels[:, 0] + labels[:, 1]
+    expected = StratifiedKFold(4, shuffle=True, random_state=1).split(X, codes)
+    assert equal(make_folds(4, X, labels, None, 1, "multilabel"), expected)
+    labels[:, 1] = np.arange(60) == 7
+    with pytest.raises(TopModelError, match=r"label 1 is the same in all rows that fold \d trains on"):
+        make_folds(4, X, labels, None, 1, "multilabel")
 
 
 def test_an_empty_fold_is_an_error():

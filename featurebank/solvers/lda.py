@@ -15,7 +15,9 @@ from threadpoolctl import threadpool_limits
 from featurebank.solvers import plain
 from featurebank.solvers.folds import rotated
 from featurebank.solvers.moments import Array, Moments
-from featurebank.solvers.problem import Cells, Events, Prediction, Problem, Settings, label, split
+from featurebank.solvers.problem import Cells, Events, Prediction, Problem, Settings, changed, label, split
+
+DEFAULT = LinearDiscriminantAnalysis()
 
 
 class Scatter(NamedTuple):
@@ -32,7 +34,9 @@ class Scatter(NamedTuple):
     variance: float
 
 
-def solve(problem: Problem, cells: Cells, settings: Settings) -> Events:
+def solve(
+    problem: Problem, cells: Cells, settings: Settings, estimator: LinearDiscriminantAnalysis | None = None
+) -> Events:
     """Predictions of `LinearDiscriminantAnalysis` for every cell and fold.
 
     Solvers "lsqr" and "eigen" with a number for shrinkage share one eigendecomposition of the within-class
@@ -42,9 +46,10 @@ def solve(problem: Problem, cells: Cells, settings: Settings) -> Events:
     """
     if problem.sample_weight is not None:
         raise ValueError("sample weights found; linear discriminant analysis takes none: drop them or the model")
-    model = LinearDiscriminantAnalysis()
+    model = DEFAULT if estimator is None else estimator
     is_tall = min(len(train) for train, _ in problem.folds) >= problem.X.shape[1]
-    fast, rest = split(cells, ("solver", "shrinkage", "tol"))
+    full = {number: changed(model, DEFAULT) | dict(cell) for number, cell in cells.items()}
+    fast, rest = split(full, ("solver", "shrinkage", "tol"))
     fast = {number: cell for number, cell in fast.items() if is_shared(cell, is_tall)}
     rest = {number: dict(cells[number]) for number in cells if number not in fast}
     yield from plain.solve(problem, rest, settings, model, "no shared decomposition for their parameters")

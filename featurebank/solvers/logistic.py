@@ -17,21 +17,33 @@ from threadpoolctl import threadpool_limits
 from featurebank.solvers import plain
 from featurebank.solvers.designs import Design, design
 from featurebank.solvers.lbfgs import Array, Descent
-from featurebank.solvers.problem import Cells, Events, Note, Prediction, Problem, Settings, label, split
+from featurebank.solvers.problem import (
+    Cells,
+    Events,
+    Note,
+    Prediction,
+    Problem,
+    Settings,
+    changed,
+    label,
+    split,
+)
 
 DEFAULT = LogisticRegression()
+SHARED = ("C", "tol", "max_iter")
 CARE = 0.1
 """Share of scikit-learn's `tol` to stop at: a warm start may already meet `tol` where it begins."""
 
 
-def solve(problem: Problem, cells: Cells, settings: Settings) -> Events:
+def solve(problem: Problem, cells: Cells, settings: Settings, estimator: LogisticRegression | None = None) -> Events:
     """Predictions of `LogisticRegression` (L2, lbfgs) for every cell and fold, to the solver's tolerance.
 
     The path runs from strong to weak regularisation, each C from the last one's solution. With
     `settings.score` it ends once the mean score has clearly passed its peak; a note names the cells left out.
     """
-    fast, rest = split(cells, ("C", "tol", "max_iter"))
-    yield from plain.solve(problem, rest, settings, DEFAULT, "they change more than C, tol and max_iter")
+    model = DEFAULT if estimator is None else estimator
+    fast, rest = split({number: changed(model, DEFAULT) | dict(cell) for number, cell in cells.items()}, SHARED)
+    yield from plain.solve(problem, rest, settings, model, "they change more than C, tol and max_iter")
     if not fast:
         return
     # Threads of our own wait quietly; those of BLAS spin, which on a busy machine costs many times the work.
@@ -47,6 +59,9 @@ def walk(paths: list[Path], cells: Cells, settings: Settings) -> Events:
     for done, number in enumerate(order, 1):
         found = [prediction for path in paths for prediction in path.step(number)]
         yield from found
+        stopped = sum(path.stopped for path in paths)
+        if stopped:
+            yield Note(f"{stopped} folds did not converge within max_iter for {dict(cells[number])}", (number,))
         results.append(found)
         left = tuple(order[done:])
         if left and settings.score is not None and is_past_peak(results, settings.score):
@@ -98,6 +113,7 @@ class Path:
         self.slabs = [slice(start, stop) for start, stop in pairwise(edges)]
         outputs = 1 if len(self.classes) == 2 else len(self.classes)
         self.points = np.zeros((len(folds), outputs, self.design.width + 1))  # (F, K, d + 1), intercept last
+        self.stopped = 0
 
     def step(self, number: int) -> list[Prediction]:
         """Solve one cell on all folds from where the path stands, and predict the test rows."""
@@ -116,6 +132,7 @@ class Path:
             losses, gradients = self.evaluate(active, points, strengths)
             list(self.pool.map(Descent.tell, [descents[row] for row in active], losses, gradients))
         self.points = np.stack([descent.trial for descent in descents])
+        self.stopped = sum(descent.iterations >= max_iter for descent in descents)
         return self.predictions(number, (time.perf_counter() - start) / len(self.folds))
 
     def evaluate(self, rows: list[int], points: Array, strengths: Array) -> tuple[Array, Array]:

@@ -10,12 +10,14 @@ from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import has_fit_parameter
+from threadpoolctl import threadpool_limits
 
 from featurebank.solvers.problem import Cells, Events, Note, Prediction, Problem, Settings
 
 
 def solve(problem: Problem, cells: Cells, settings: Settings, estimator: BaseEstimator, reason: str = "") -> Events:
-    """Fit `estimator` with each cell's parameters on each fold; `reason` becomes a note."""
+    """Fit `estimator` with each cell's parameters on each fold, in threads; `reason` becomes a note."""
     if not cells:
         return
     if reason:
@@ -25,7 +27,8 @@ def solve(problem: Problem, cells: Cells, settings: Settings, estimator: BaseEst
         for number, cell in cells.items()
         for fold in range(len(problem.folds))
     )
-    yield from Parallel(settings.n_jobs, return_as="generator_unordered")(jobs)
+    with threadpool_limits(1 if settings.n_jobs > 1 else None):
+        yield from Parallel(settings.n_jobs, prefer="threads", return_as="generator_unordered")(jobs)
 
 
 def pipeline(problem: Problem, estimator: BaseEstimator, cell: Mapping[str, Any], seed: int) -> Pipeline:
@@ -43,7 +46,7 @@ def fit(problem: Problem, fold: int, number: int, model: Pipeline) -> Prediction
     """Fit one pipeline on one fold and keep all it says of the test rows."""
     start = time.perf_counter()
     train, test = problem.folds[fold]
-    weights = problem.weights(train)
+    weights = problem.full_weights(fold, count_weights=False) if is_emulated(problem, model) else problem.weights(train)
     extra = {} if weights is None else {f"{model.steps[-1][0]}__sample_weight": weights}
     model.fit(problem.X[train], problem.y[train], **extra)
     rows = problem.X[test]
@@ -57,3 +60,10 @@ def fit(problem: Problem, fold: int, number: int, model: Pipeline) -> Prediction
         said.get("predict_proba"),
         time.perf_counter() - start,
     )
+
+
+def is_emulated(problem: Problem, model: Pipeline) -> bool:
+    """Whether the class weights become weights of rows, for an estimator that knows only those."""
+    estimator = model[-1]
+    is_known = "class_weight" in estimator.get_params()
+    return problem.class_weight is not None and not is_known and has_fit_parameter(estimator, "sample_weight")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 from sklearn.utils.class_weight import compute_class_weight
 
 Cells = Mapping[int, Mapping[str, Any]]
@@ -156,6 +157,14 @@ def split(cells: Cells, supported: Iterable[str]) -> tuple[dict[int, dict[str, A
     """Cells whose every parameter is among `supported`, and the rest."""
     fast = {number: dict(cell) for number, cell in cells.items() if set(cell) <= set(supported)}
     return fast, {number: dict(cell) for number, cell in cells.items() if number not in fast}
+
+
+def changed(model: BaseEstimator, default: BaseEstimator) -> dict[str, Any]:
+    """Parameters of `model` that differ from those of `default`; a seed changes no fast method."""
+    plain = default.get_params()
+    return {
+        name: value for name, value in model.get_params().items() if value != plain[name] and name != "random_state"
+    }
 
 
 def label(classes: NDArray[Any], decision: NDArray[Any]) -> NDArray[Any]:

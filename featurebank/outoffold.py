@@ -1,0 +1,130 @@
+"""Out-of-fold predictions: what a model said of each row when the row was in a test part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurebank.errors import TopModelError
+from featurebank.evaluation import Data
+from featurebank.solvers.problem import Prediction
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Predictions of one candidate on the test rows of every fold.
+
+    Attributes
+    ----------
+    row : ndarray of int64, shape (m,)
+        Row number in X; with repeated folds a row comes several times.
+    fold : ndarray of int64, shape (m,)
+        The fold that tested it.
+    true, predicted : ndarray, shape (m,) or (m, labels)
+    scores : ndarray of float64, shape (m,) or (m, k), or None
+        Logarithms of probabilities where the model has them, else decision values; None for numbers. A class that a
+        fold did not learn has -inf.
+    proba : ndarray of float64, shape (m, k), or None
+        Probabilities where the model has them.
+    weight : ndarray of float64, shape (m,), or None
+    classes : ndarray, shape (k,), or None
+    """
+
+    row: NDArray[np.int64]
+    fold: NDArray[np.int64]
+    true: NDArray[Any]
+    predicted: NDArray[Any]
+    scores: NDArray[np.float64] | None
+    proba: NDArray[np.float64] | None
+    weight: NDArray[np.float64] | None
+    classes: NDArray[Any] | None
+
+    def rows(self, chosen: NDArray[np.bool_]) -> OutOfFold:
+        """Return some of the predictions."""
+        parts = {
+            name: value if value is None or name == "classes" else value[chosen] for name, value in vars(self).items()
+        }
+        return OutOfFold(**parts)
+
+    def complete(self, model: str) -> OutOfFold:
+        """Return the predictions of the folds that learned every class.
+
+        Raises
+        ------
+        TopModelError
+            When the model has no scores, or no such fold tests one of the classes.
+        """
+        assert self.classes is not None
+        if self.scores is None:
+            raise TopModelError(f"{model} gives neither probabilities nor decision values; choose another model")
+        scores = self.scores.reshape(len(self.row), -1)
+        holes = {int(fold) for fold in np.unique(self.fold) if np.isneginf(scores[self.fold == fold]).all(axis=0).any()}
+        found = self.rows(~np.isin(self.fold, list(holes)))
+        unseen = sorted(set(self.classes.tolist()) - set(np.unique(found.true).tolist()))
+        if unseen:
+            raise TopModelError(
+                f"no fold both learns and tests the class {unseen[0]!r}, so {model} gets no probabilities: "
+                "ask for fewer folds, or other groups"
+            )
+        return found
+
+
+def gather(data: Data, found: Sequence[Prediction]) -> OutOfFold:
+    """Return the predictions of all folds as one table, the folds in their order."""
+    tests = [data.folds[each.fold][1] for each in found]
+    row = np.concatenate(tests)
+    classes = None if data.task == "regression" else _classes(data)
+    scores = proba = None
+    if classes is not None:
+        scores, proba = (_stack(found, classes, kind) for kind in (_scores, _proba))
+    return OutOfFold(
+        row,
+        np.repeat([each.fold for each in found], [len(test) for test in tests]),
+        data.y[row],
+        np.concatenate([each.labels for each in found]),
+        scores,
+        proba,
+        None if data.weight is None else data.weight[row],
+        classes,
+    )
+
+
+def score_values(decision: NDArray[Any] | None, proba: NDArray[Any] | None) -> NDArray[np.float64] | None:
+    """Return what a calibrator takes: logarithms of probabilities where there are any, else decision values."""
+    if proba is None:
+        return None if decision is None else decision.astype(np.float64)
+    with np.errstate(divide="ignore"):
+        return np.log(proba.astype(np.float64))
+
+
+def _classes(data: Data) -> NDArray[Any]:
+    return np.arange(data.y.shape[1]) if data.task == "multilabel" else np.unique(data.y)
+
+
+def _scores(prediction: Prediction) -> NDArray[np.float64] | None:
+    return score_values(prediction.decision, prediction.proba)
+
+
+def _proba(prediction: Prediction) -> NDArray[np.float64] | None:
+    return None if prediction.proba is None else prediction.proba.astype(np.float64)
+
+
+def _stack(found: Sequence[Prediction], classes: NDArray[Any], kind: Any) -> NDArray[np.float64] | None:
+    """Stack values of all folds, (m,) or (m, k); a class that a fold did not learn has -inf, or no chance."""
+    parts = [kind(each) for each in found]
+    if any(part is None for part in parts):
+        return None
+    learned = [np.asarray(each.classes) for each in found]
+    if all(part.ndim == 1 and np.array_equal(own, classes) for part, own in zip(parts, learned, strict=True)):
+        return np.concatenate(parts)
+    wide = []
+    for part, own in zip(parts, learned, strict=True):
+        columns = part if part.ndim == 2 else np.column_stack([-part, part])
+        full = np.full((len(part), len(classes)), 0.0 if kind is _proba else -np.inf)
+        full[:, np.searchsorted(classes, own)] = columns
+        wide.append(full)
+    return np.concatenate(wide)
