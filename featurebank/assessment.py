@@ -77,7 +77,7 @@ def calibrated(found: OutOfFold, model: str, method: str | None) -> tuple[dict[s
     assert whole.classes is not None
     own = whole.proba
     used = method or (None if own is not None else "sigmoid")
-    proba = own if used is None else cross_calibrated(whole.scores, whole.true, whole.fold, used, whole.weight)
+    proba = own if used is None else cross_calibrated(whole.scores, whole.true, _parts(whole), used, whole.weight)
     assert proba is not None
 
     def error(chances: NDArray[Any] | None) -> float | None:
@@ -86,6 +86,13 @@ def calibrated(found: OutOfFold, model: str, method: str | None) -> tuple[dict[s
         return expected_calibration_error(whole.true, chances, whole.classes, sample_weight=whole.weight)
 
     return {"method": used, "ece_before": error(own), "ece_after": error(proba)}, whole, proba
+
+
+def _parts(found: OutOfFold) -> NDArray[np.int64]:
+    """Return the folds, or five parts drawn from the rows where there is but one fold."""
+    if len(np.unique(found.fold)) > 1:
+        return found.fold
+    return np.random.default_rng(0).permutation(len(found.fold)) % 5
 
 
 def abstention(found: OutOfFold, proba: NDArray[Any]) -> list[dict[str, Any]]:
@@ -111,7 +118,7 @@ def thresholded(search: TopModelSearchCV, rows: Rows, scoring: str) -> tuple[dic
     has_proba = found.proba is not None
     score = found.proba[:, 1] if found.proba is not None else np.asarray(found.scores).reshape(-1)
     true = found.true == classes[1]
-    said = cross_thresholds(true, score, found.fold, metric, found.weight)
+    said = cross_thresholds(true, score, _parts(found), metric, found.weight)
     threshold = best_threshold(true, score, metric, found.weight)
     options = {} if found.weight is None else {"sample_weight": found.weight}
     pipeline = clone(search.best_estimator_)

@@ -141,7 +141,9 @@ REGRESSORS = {
         ),
         TopModel("knn", KNeighborsRegressor(), {"n_neighbors": [1, 3, 5, 9, 15, 25]}, knn.solve, simplicity=5),
         TopModel("svr", SVR(), {"C": [0.1, 0.3, 1.0, 3.0, 10.0]}, svm.solve, ("C", "gamma"), simplicity=6),
-        TopModel("mlp", MLPRegressor((64,), max_iter=EPOCHS), {"alpha": [1e-2, 1.0, 10.0]}, simplicity=7),
+        TopModel(
+            "mlp", MLPRegressor(hidden_layer_sizes=(64,), max_iter=EPOCHS), {"alpha": [1e-2, 1.0, 10.0]}, simplicity=7
+        ),
     )
 }
 TASKS = {"classification": CLASSIFIERS, "multilabel": CLASSIFIERS, "regression": REGRESSORS}

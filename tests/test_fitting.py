@@ -5,11 +5,16 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
-from featurebank import Bank, extract, fit, load_backbone, samples
-from featurebank.errors import BankError, ColumnError, FeatureSetError, TopModelError
+from featurebank import Bank, Predictor, extract, fit, load_backbone, samples
+from featurebank.errors import BankError, ColumnError, FeatureSetError, PredictorError, TopModelError
 from featurebank.fitting import candidate_features, default_output, default_target
+from featurebank.scores import wilson_interval
 from featurebank.search import TopModelSearchCV
 from featurebank.spec import FeatureSpec
 
@@ -287,3 +292,189 @@ def test_a_checkpoint_that_changed_since_extraction_is_an_error(two_classes, tmp
     save(2)
     with pytest.raises(BankError, match=r"mine.safetensors' has changed since its features were extracted"):
         fit(bank, models=SVM)
+
+
+# --- numbers, several labels, given splits -----------------------------------------------------------------
+
+
+def test_a_column_of_fractions_is_learned_as_numbers(tmp_path, random):
+    X = random.normal(size=(80, 16))
+    bank = make_bank(tmp_path / "a.bank", X, range(80), age=X[:, 0] + 0.1 * random.normal(size=80))
+    result = fit(bank, models=["ridge"])
+    report = result.report
+    assert (report["task"], report["scoring"], report["classes"]) == ("regression", "r2", [])
+    assert report["best"]["mean"] > 0.9
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    result.save(tmp_path / "a.featurebank")
+    table = Predictor.load(tmp_path / "a.featurebank").predict_bank(bank)
+    assert list(table) == ["source", "path", "label", "error"]
+    np.testing.assert_allclose(table["label"].astype(float), result.search.predict(X.astype(np.float32)), rtol=1e-6)
+    with pytest.raises(ColumnError, match="column 'age' holds text; regression needs numbers"):
+        fit(make_bank(tmp_path / "b.bank", X, range(80), age=["a"] * 80), task="regression")
+
+
+@pytest.mark.parametrize("kind", ["columns", "cells"])
+def test_several_labels_come_from_columns_or_from_cells(tmp_path, random, kind):
+    X = random.normal(size=(90, 16))
+    labels = (X[:, :3] > 0).astype(int)
+    names = np.array(["cat", "dog", "sky"])
+    cells = ["|".join(names[row == 1]) or None for row in labels]
+    columns = {"tags": cells} if kind == "cells" else dict(zip(names, labels.T, strict=True))
+    bank = make_bank(tmp_path / "a.bank", X, range(90), **columns)
+    options = {"target": "tags", "separator": "|"} if kind == "cells" else {"target": list(names)}
+    result = fit(bank, models=["svm", "logreg"], **options)
+    report = result.report
+    assert (report["task"], report["classes"]) == ("multilabel", ["cat", "dog", "sky"])
+    assert [each["label"] for each in report["per_label"]] == ["cat", "dog", "sky"]
+    assert all(each["roc_auc"] > 0.8 for each in report["per_label"])
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    result.save(tmp_path / "a.featurebank")
+    table = Predictor.load(tmp_path / "a.featurebank").predict_bank(bank)
+    said = result.search.predict(X.astype(np.float32))
+    assert table["label"].tolist() == [";".join(names[row == 1]) for row in said]
+    assert {"proba_cat", "proba_dog", "proba_sky"} <= set(table)
+    assert table[["proba_cat", "proba_dog", "proba_sky"]].to_numpy().max() <= 1
+
+
+def test_labels_in_a_column_that_is_not_0_and_1_are_an_error(tmp_path, random):
+    bank = make_bank(tmp_path / "a.bank", random.normal(size=(30, 4)), range(30), a=[0, 1] * 15, b=[0, 1, 2] * 10)
+    with pytest.raises(ColumnError, match="column 'b' holds more than 0 and 1"):
+        fit(bank, target=["a", "b"])
+
+
+def test_a_given_split_is_the_only_fold_and_test_rows_are_held_out(tmp_path, random):
+    X, y = random.normal(size=(90, 16)), np.arange(90) % 2
+    X[:, 0] += 2 * y
+    split = np.array(["train", "Train", "val", "test", "train"] * 18)
+    bank = make_bank(tmp_path / "a.bank", X, range(90), label=y, split=split)
+    result = fit(bank, models=SVM, cv="predefined:split")
+    X = X.astype(np.float32)
+    train, val, test = (np.char.lower(split) == name for name in ("train", "val", "test"))
+    pipeline = make_pipeline(StandardScaler(), SVC())
+    assert result.report["n_samples"] == 72
+    assert result.report["best"]["fold_scores"] == [pipeline.fit(X[train], y[train]).score(X[val], y[val])]
+    assert result.report["best"]["interval"] == "wilson"
+    held = result.report["held_out"]
+    assert held["accuracy"] == pipeline.fit(X[~test], y[~test]).score(X[test], y[test])
+    assert held["intervals"]["accuracy"] == list(wilson_interval(held["accuracy"] * 18, 18))
+    numbered = make_bank(tmp_path / "b.bank", X, range(90), label=y, part=np.arange(90) % 3 - 1)
+    assert [len(test) for _, test in fit(numbered, models=SVM, cv="predefined:part").search.folds_] == [30, 30]
+    with pytest.raises(TopModelError, match="predefined folds can be neither nested nor repeated"):
+        fit(bank, cv="predefined:split", nested=True)
+    with pytest.raises(TopModelError, match="column 'split' gives no split"):
+        fit(make_bank(tmp_path / "c.bank", X, range(90), split=["train"] * 90, y=y), target="y", cv="predefined:split")
+
+
+def test_near_duplicates_across_a_given_split_are_counted(tmp_path, random):
+    looks, y = np.arange(100) // 2, np.arange(100) // 2 % 2
+    X = random.normal(size=(100, 16))[looks] + random.normal(0, 1e-3, (100, 16))
+    together = np.where(looks < 40, "train", "test")
+    torn = np.where(np.arange(100) % 2, "train", "test")
+    bank = make_bank(tmp_path / "a.bank", X, range(100), label=y, together=together, torn=torn)
+    assert fit(bank, models=SVM, target="label", cv="predefined:together").report["warnings"] == []
+    (warning,) = fit(bank, models=SVM, target="label", cv="predefined:torn").report["warnings"]
+    assert warning.startswith("100 samples have a near-duplicate")
+
+
+@pytest.mark.parametrize(("cv", "count"), [("logo", 6), ("group", 4), ("stratified-group", 4)])
+def test_folds_by_name_hold_groups_together(tmp_path, random, cv, count):
+    site = np.arange(60) % 6
+    bank = make_bank(
+        tmp_path / "a.bank", random.normal(size=(60, 8)), range(60), label=np.arange(60) // 6 % 2, site=site
+    )
+    result = fit(bank, models=SVM, target="label", groups="site", cv=cv, folds=4)
+    assert result.report["folds"] == count
+    assert all(len(each) == 1 for each in folds_by(result.predictor.fit["samples"], site).values())
+    assert result.report["best"]["interval"] == "cluster-bootstrap"
+
+
+def test_repeated_folds_are_drawn_anew(tmp_path, random):
+    bank = make_bank(tmp_path / "a.bank", random.normal(size=(60, 8)), range(60), label=np.arange(60) % 2)
+    report = fit(bank, models=SVM, folds=3, repeats=4).report
+    assert len(report["best"]["fold_scores"]) == report["folds"] == 12
+
+
+# --- calibration, threshold, learning curve, out-of-fold predictions ---------------------------------------
+
+
+def test_calibration_is_reported_before_and_after_and_shipped(tmp_path, random):
+    X, y = random.normal(size=(400, 30)), np.arange(400) % 2
+    X[:, 0] += y
+    bank = make_bank(tmp_path / "a.bank", X, range(400), label=y)
+    models = {"logreg": {"C": [1e4]}}
+    plain, tuned = fit(bank, models=models), fit(bank, models=models, calibrate="temperature")
+    before, after = plain.report["calibration"], tuned.report["calibration"]
+    assert (before["method"], after["method"]) == (None, "temperature")
+    assert before["ece_before"] == before["ece_after"] == after["ece_before"]
+    assert after["ece_after"] < after["ece_before"]
+    tuned.save(tmp_path / "a.featurebank")
+    table = Predictor.load(tmp_path / "a.featurebank").predict_bank(bank)
+    assert tuned.predictor.calibrator.temperature_ > 1
+    assert table["probability"].mean() < plain.predictor.predict_bank(bank)["probability"].mean()
+    curve = tuned.report["abstention"]
+    assert curve[0]["coverage"] == 1.0
+    assert curve[0]["accuracy"] == pytest.approx(tuned.report["best"]["mean"], abs=1e-9)
+
+
+def test_a_threshold_is_tuned_out_of_fold_and_shipped(tmp_path, random):
+    y = (np.arange(300) % 6 == 0).astype(int)
+    X = random.normal(size=(300, 16))
+    X[:, 0] += 1.5 * y
+    bank = make_bank(tmp_path / "a.bank", X, range(300), label=y)
+    result = fit(bank, models={"logreg": {"C": [0.1]}}, threshold="balanced_accuracy")
+    tuned = result.report["threshold"]
+    assert tuned["on"] == "predict_proba"
+    assert tuned["after"] > tuned["before"] + 0.05
+    assert 0 < tuned["threshold"] < 0.5
+    result.save(tmp_path / "a.featurebank")
+    loaded = Predictor.load(tmp_path / "a.featurebank")
+    chances = loaded.model.predict_proba(X.astype(np.float32))[:, 1]
+    np.testing.assert_array_equal(
+        loaded.model.predict(X.astype(np.float32)), (chances >= tuned["threshold"]).astype(int)
+    )
+    with pytest.raises(TopModelError, match="judges scores, not labels"):
+        fit(bank, models=SVM, threshold="roc_auc")
+    three = make_bank(tmp_path / "b.bank", X, range(300), label=np.arange(300) % 3)
+    with pytest.raises(TopModelError, match="a threshold for 3 classes; expected two"):
+        fit(three, models=SVM, threshold="f1_macro")
+
+
+def test_a_learning_curve_says_whether_to_label_more(tmp_path, random):
+    X, y = random.normal(size=(120, 8)), np.arange(120) % 2
+    bank = make_bank(tmp_path / "a.bank", X, range(120), label=y)
+    curve = fit(bank, models={"ridge": {"alpha": [1.0]}}, learning_curve=True).report["learning_curve"]
+    assert json.loads(json.dumps(curve, allow_nan=False)) == curve
+    assert "Label more" not in curve["verdict"]
+    assert {1, 2, 5, 10, 20} <= {point["per_class"] for point in curve["points"]}
+
+
+def test_out_of_fold_predictions_name_their_samples(two_class_bank):
+    result = fit(two_class_bank, features="resnet18/layer3", models={"logreg": {"C": [0.01]}}, folds=4)
+    X, y, paths = Bank(two_class_bank).load("resnet18/layer3", "label", return_paths=True)
+    oof = result.oof.set_index("path").loc[paths]
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=0.01))
+    expected = cross_val_predict(pipeline, X, y, cv=result.search.folds_, method="predict_proba")
+    np.testing.assert_allclose(oof[["proba_cat", "proba_dog"]], expected, atol=1e-3)
+    assert (oof["true"] == y).all()
+    assert (oof["fold"].to_numpy() == [row[2] for row in result.predictor.fit["samples"]]).all()
+
+
+def test_an_imbalance_is_reported_with_the_recall_of_each_class(tmp_path, random):
+    y = (np.arange(100) % 5 == 0).astype(int)
+    bank = make_bank(tmp_path / "a.bank", random.normal(size=(100, 8)), range(100), label=y)
+    report = fit(bank, models={"ridge": {"alpha": [1e6]}}).report
+    assert report["imbalanced"]
+    assert [(each["class"], each["n"]) for each in report["per_class"]] == [(0, 80), (1, 20)]
+    assert [each["recall"] for each in report["per_class"]] == [1.0, 0.0]
+    assert report["best"]["balanced_accuracy"] == 0.5
+
+
+def test_a_model_that_a_predictor_may_not_hold_is_refused_before_fitting(two_class_bank):
+    seen = []
+    with pytest.raises(PredictorError, match=r"the model holds .*, which a predictor may not"):
+        fit(two_class_bank, models=[FunctionClassifier()], progress=lambda *now: seen.append(now))
+    assert seen == []
+
+
+class FunctionClassifier(LogisticRegression):
+    """An estimator of a type that no predictor file may hold."""

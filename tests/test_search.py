@@ -2,8 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
-from sklearn.base import clone
-from sklearn.datasets import load_digits, make_classification
+from scipy import stats
+from sklearn.base import clone, is_regressor
+from sklearn.datasets import load_digits, make_classification, make_regression
+from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss, make_scorer
@@ -13,14 +15,18 @@ from sklearn.model_selection import (
     cross_val_predict,
     cross_val_score,
 )
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featurebank import TopModelSearchCV
 from featurebank.errors import TopModelError
+from featurebank.scores import wilson_interval
+from featurebank.topmodels import CLASSIFIERS, REGRESSORS
+from featurebank.transforms import NORMALIZATIONS, SelectRelevant, normalization
 
 SEED = 3
 GRIDS = {"logreg": {"C": [0.01, 1.0]}, "svm": {"C": [1.0, 10.0]}, "mlp": {"alpha": [0.01, 1.0]}}
@@ -335,3 +341,276 @@ def test_a_class_that_no_fold_both_learns_and_tests_cannot_be_calibrated(data):
     search = TopModelSearchCV(SVM, cv=3).fit(X, y, groups=np.where(y == "cat", -1, groups))
     with pytest.raises(TopModelError, match="no fold both learns and tests the class 'cat'"):
         search.calibrate()
+
+
+def test_calibration_by_name_learns_from_log_probabilities_where_there_are_any(data):
+    X, y, _, _ = data
+    search = TopModelSearchCV({"logreg": {"C": [1.0]}}, cv=4).fit(X, y)
+    calibrator = search.calibrate("temperature")
+    assert calibrator.temperature_ > 0
+    np.testing.assert_allclose(calibrator.predict_proba(np.log(search.predict_proba(X))).sum(axis=1), 1)
+    with pytest.raises(TopModelError, match="did you mean isotonic"):
+        search.calibrate("isotnic")
+
+
+# --- every top model ---------------------------------------------------------------------------------------
+
+
+def reference(pipeline, X, y, folds):
+    """Scores of scikit-learn's own cross-validation on the same folds."""
+    return cross_val_score(pipeline, X, y, cv=folds, error_score="raise")
+
+
+@pytest.mark.parametrize("normalize", NORMALIZATIONS)
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_every_model_and_normalisation_scores_as_its_plain_pipeline(data, name, normalize):
+    X, y, _, _ = data
+    model = CLASSIFIERS[name]
+    search = TopModelSearchCV({name: model.grid}, cv=3, normalize=normalize, random_state=SEED).fit(X, y)
+    for candidate in search.candidates_:
+        pipeline = model.pipeline(candidate.params, SEED, normalization(normalize))
+        found, expected = candidate.fold_scores, reference(pipeline, X, y, search.folds_)
+        assert np.abs(found - expected).max() <= 1 / 40 + 1e-12  # one of the forty rows of a fold changes sides at most
+        assert np.mean(np.abs(found - expected)) <= 1 / 120 + 1e-12
+    assert type(search.best_estimator_[-1]) is type(model.estimator)
+
+
+@pytest.mark.parametrize("name", REGRESSORS)
+def test_every_regressor_scores_as_its_plain_pipeline(name):
+    X, y = make_regression(120, 15, n_informative=6, noise=20, random_state=0)
+    search = TopModelSearchCV([name], task="regression", cv=3, random_state=SEED).fit(X, y)
+    for candidate in search.candidates_:
+        pipeline = REGRESSORS[name].pipeline(candidate.params, SEED, normalization("standardize"))
+        np.testing.assert_allclose(candidate.fold_scores, reference(pipeline, X, y, search.folds_), atol=1e-4)
+    assert is_regressor(search)
+    assert search.score(X, y) == search.best_estimator_.score(X, y)
+
+
+@parametrize_with_checks(
+    [TopModelSearchCV({"ridge": {"alpha": [1.0]}}, task="regression", normalize="none", cv=2, n_jobs=1)]
+)
+def test_the_regression_search_follows_scikit_learns_rules(estimator, check):
+    check(estimator)
+
+
+def test_your_own_estimator_is_searched_like_the_others(data):
+    X, y, _, _ = data
+    trees = ExtraTreesClassifier(n_estimators=10)
+    search = TopModelSearchCV({"trees": (trees, {"max_depth": [2, 4]}), "svm": {"C": [1.0]}}, cv=3).fit(X, y)
+    assert [candidate.model for candidate in search.candidates_] == ["trees", "trees", "svm"]
+    pipeline = make_pipeline(StandardScaler(), ExtraTreesClassifier(10, max_depth=2, random_state=0))
+    assert search.candidates_[0].fold_scores == reference(pipeline, X, y, search.folds_).tolist()
+
+
+def test_class_weights_reach_every_model_that_takes_them(data):
+    X, y, _, _ = data
+    y = np.where(np.arange(120) % 4 == 0, y, "bee")
+    models = {"ridge": None, "logreg": {"C": [0.01, 1.0]}, "linear-svm": None, "svm": None}
+    search = TopModelSearchCV(models, cv=3, class_weight="balanced", refine=0).fit(X, y)
+    for candidate in search.candidates_:
+        pipeline = CLASSIFIERS[candidate.model].pipeline(
+            candidate.params, 0, normalization("standardize"), class_weight="balanced"
+        )
+        assert np.abs(candidate.fold_scores - reference(pipeline, X, y, search.folds_)).max() <= 1 / 40 + 1e-12
+    with pytest.raises(TopModelError, match="knn takes no class weights"):
+        TopModelSearchCV("knn", class_weight="balanced").fit(X, y)
+    with pytest.raises(TopModelError, match="lda takes no sample weights"):
+        TopModelSearchCV("lda").fit(X, y, sample_weight=np.ones(120))
+
+
+# --- several labels ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def labels(data):
+    """The classes of `data` as columns of 0 and 1, and one more label."""
+    return np.column_stack([data[1] == "ant", data[1] == "bee", data[0][:, 0] > 0]).astype(int)
+
+
+@pytest.mark.parametrize("name", ["svm", "logreg", "knn", "ridge", "mlp"])
+def test_several_labels_score_as_one_model_a_label(data, labels, name):
+    X = data[0]
+    model = CLASSIFIERS[name]
+    search = TopModelSearchCV([name], task="multilabel", cv=3, refine=0).fit(X, labels)
+    for candidate in search.candidates_:
+        pipeline = make_pipeline(StandardScaler(), OneVsRestClassifier(model.pipeline(candidate.params, 0)[-1]))
+        expected = reference(pipeline, X, labels, search.folds_)
+        assert np.abs(candidate.fold_scores - expected).max() <= 1 / 40 + 1e-12
+    assert search.predict(X).shape == labels.shape
+    assert isinstance(search.best_estimator_[-1], OneVsRestClassifier)
+    assert search.oof_.true.shape == (120, 3)
+
+
+def test_labels_that_are_not_0_and_1_are_an_error(data):
+    with pytest.raises(TopModelError, match="expected columns of 0 and 1"):
+        TopModelSearchCV(task="multilabel").fit(data[0], np.arange(240).reshape(120, 2))
+
+
+# --- selection of features ---------------------------------------------------------------------------------
+
+
+def test_all_features_are_each_block_and_the_best_together(data, wide):
+    search = TopModelSearchCV("ridge", cv=3, blocks=BLOCKS, features="all").fit(wide, data[1])
+    tried = list(dict.fromkeys(candidate.features for candidate in search.candidates_))
+    assert tried[:3] == [("noise",), ("signal",), ("more",)]
+    assert len(tried) == 5
+    assert "signal" in tried[3]
+    assert tried[4] == ("noise", "signal", "more")
+
+
+def test_dimensions_are_selected_inside_the_fold():
+    random = np.random.default_rng(0)
+    X, y = random.normal(size=(100, 2000)), np.arange(100) % 2
+    leaky = X[:, SelectRelevant(0.01).fit(X, y).dimensions_]
+    assert TopModelSearchCV("ridge").fit(leaky, y).best_score_ > 0.8
+    best = TopModelSearchCV({"ridge": {"alpha": [1.0]}}, select=0.01).fit(X, y).best_candidate_
+    assert best.select == 0.01
+    assert best.ci95[0] < 0.5 < best.ci95[1]
+
+
+def test_selected_dimensions_score_as_their_plain_pipeline(data, wide):
+    y = data[1]
+    search = TopModelSearchCV({"svm": {"C": [1.0]}}, cv=3, select=[None, 0.2]).fit(wide, y)
+    assert [candidate.select for candidate in search.candidates_] == [None, 0.2]
+    pipeline = Pipeline([*normalization("standardize", 0.2), ("model", SVC())])
+    assert search.candidates_[1].fold_scores == reference(pipeline, wide, y, search.folds_).tolist()
+
+
+# --- which wins --------------------------------------------------------------------------------------------
+
+
+def test_the_grid_is_refined_around_the_best_cell(data):
+    X, y, _, _ = data
+    coarse = TopModelSearchCV("svm", cv=3, refine=0).fit(X, y)
+    fine = TopModelSearchCV("svm", cv=3, refine=1).fit(X, y)
+    assert len(coarse.candidates_) == 4
+    assert [c.fold_scores for c in fine.candidates_[:4]] == [c.fold_scores for c in coarse.candidates_]
+    assert len(fine.candidates_) == 12
+    assert fine.best_score_ >= coarse.best_score_
+    assert {type(c.params["gamma"]) for c in fine.candidates_[4:] if "gamma" in c.params} == {float}
+    given = TopModelSearchCV({"svm": {"C": [1.0, 10.0]}}, cv=3).fit(X, y)
+    assert len(given.candidates_) == 2  # a grid of the caller's own is the grid
+
+
+def test_the_one_standard_error_rule_takes_the_simplest_within_reach(data):
+    X, y, _, _ = data
+    options = {"models": ["ridge", "svm", "knn"], "cv": 5, "refine": 0}
+    best, simple = (TopModelSearchCV(**options, rule=rule).fit(X, y) for rule in ("best", "one-se"))
+    top = best.best_candidate_
+    error = np.std(top.fold_scores, ddof=1) / np.sqrt(5)
+    within = [c for c in simple.candidates_ if c.mean >= top.mean - error]
+    assert simple.best_candidate_.model == min(within, key=lambda c: CLASSIFIERS[c.model].simplicity).model
+    assert simple.best_candidate_.mean >= top.mean - error
+
+
+def test_the_leaders_are_compared_on_the_shared_folds(data):
+    X, y, _, _ = data
+    search = TopModelSearchCV({"svm": {"C": [1.0]}, "logreg": {"C": [0.1]}}, cv=4).fit(X, y)
+    ranked = sorted(search.candidates_, key=lambda c: -c.mean)
+    difference = np.subtract(ranked[0].fold_scores, ranked[1].fold_scores)
+    found = search.comparison_
+    assert found["difference"] == pytest.approx(difference.mean())
+    error = np.sqrt(difference.var(ddof=1) * (1 / 4 + 30 / 90))
+    assert found["ci95"][1] - found["difference"] == pytest.approx(stats.t.ppf(0.975, 3) * error)
+    assert "cannot be told apart: +" in found["sentence"]
+    assert TopModelSearchCV({"svm": {"C": [1.0]}}, cv=4).fit(X, y).comparison_ is None
+
+
+# --- intervals ---------------------------------------------------------------------------------------------
+
+
+def test_one_held_out_part_has_wilsons_interval(data):
+    X, y, _, _ = data
+    search = TopModelSearchCV(SVM, cv=[(np.arange(80), np.arange(80, 120))]).fit(X, y)
+    best = search.best_candidate_
+    assert best.interval == "wilson"
+    assert best.ci95 == wilson_interval(best.mean * 40, 40)
+
+
+def test_groups_widen_the_interval():
+    random = np.random.default_rng(0)
+    y = np.arange(40) % 2
+    centres = random.normal(size=(40, 10)) + 0.6 * y[:, None]
+    X, groups = np.repeat(centres, 10, axis=0) + random.normal(0, 0.05, (400, 10)), np.repeat(np.arange(40), 10)
+    grouped = TopModelSearchCV(SVM).fit(X, np.repeat(y, 10), groups=groups).best_candidate_
+    single = TopModelSearchCV(SVM, cv=list(StratifiedGroupKFold(5).split(X, np.repeat(y, 10), groups))).fit(
+        X, np.repeat(y, 10)
+    )
+    naive = wilson_interval(grouped.mean * 400, 400)
+    assert grouped.interval == "cluster-bootstrap"
+    assert single.best_candidate_.interval == "nadeau-bengio"
+    assert grouped.ci95[1] - grouped.ci95[0] > 1.5 * (naive[1] - naive[0])
+
+
+# --- budgets and interruptions -----------------------------------------------------------------------------
+
+
+def test_a_time_limit_always_gives_a_result(data):
+    X, y, _, _ = data
+    search = TopModelSearchCV(cv=3, time_limit=1e-3).fit(X, y)
+    assert search.interrupted_
+    assert search.best_model_ == "centroid"
+    assert "the time limit ended the search early; what was finished is shown" in search.warnings_
+
+
+def test_enough_time_goes_from_the_cheap_to_the_promising(data):
+    X, y, _, _ = data
+    search = TopModelSearchCV(cv=3, time_limit=600, refine=0).fit(X, y)
+    models = list(dict.fromkeys(candidate.model for candidate in search.candidates_))
+    assert models[:3] == ["centroid", "ridge", "lda"]
+    assert not search.interrupted_
+    assert len(models) == 3 + 2  # five dearer models: three survive the first fold, two the second
+    for candidate in search.candidates_:
+        assert len(candidate.fold_scores) == 3
+
+
+def test_control_c_returns_what_is_finished(data):
+    X, y, _, _ = data
+    seen = []
+
+    def progress(done, total):
+        seen.append(done)
+        if done == 7:
+            raise KeyboardInterrupt
+
+    search = TopModelSearchCV({"logreg": {"C": [0.1, 1.0]}, "svm": {"C": [1.0]}}, cv=3, progress=progress).fit(X, y)
+    assert search.interrupted_
+    assert [candidate.model for candidate in search.candidates_] == ["logreg", "logreg"]
+    assert seen == list(range(1, 8))
+
+
+def test_control_c_before_anything_is_finished_goes_through(data):
+    def progress(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        TopModelSearchCV(SVM, cv=3, progress=progress).fit(*data[:2])
+
+
+def test_a_gram_matrix_that_does_not_fit_is_solved_plainly_and_said(data):
+    X, y, _, _ = data
+    small = TopModelSearchCV(SVM, cv=3, memory=1000).fit(X, y)
+    assert "svm on X: plain SVC for 1 cells: kernels need" in small.warnings_[0]
+    assert small.best_candidate_.fold_scores == TopModelSearchCV(SVM, cv=3).fit(X, y).best_candidate_.fold_scores
+
+
+# --- out of fold -------------------------------------------------------------------------------------------
+
+
+def test_out_of_fold_predictions_are_those_of_scikit_learn(data):
+    X, y, _, _ = data
+    search = TopModelSearchCV({"svm": {"C": [1.0]}}, cv=4).fit(X, y)
+    found = search.oof_
+    order = np.argsort(found.row)
+    pipeline = make_pipeline(StandardScaler(), SVC())
+    np.testing.assert_array_equal(found.predicted[order], cross_val_predict(pipeline, X, y, cv=search.folds_))
+    expected = cross_val_predict(pipeline, X, y, cv=search.folds_, method="decision_function")
+    np.testing.assert_allclose(found.scores[order], expected, atol=1e-6)
+    assert (found.true[order] == y).all()
+
+
+def test_results_make_a_frame_best_first(search):
+    frame = search.to_frame()
+    assert frame["mean"].is_monotonic_decreasing
+    assert frame.loc[0, "params"] == search.best_params_
+    assert {"features", "normalize", "select", "model", "ci95", "balanced_accuracy", "seconds"} <= set(frame)
