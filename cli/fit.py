@@ -141,6 +141,8 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
 
 def print_candidates(report: dict[str, Any]) -> None:
     """Print the best of each features × normalisation × model, best first."""
+    from featurebank.scores import is_share
+
     best: dict[tuple[Any, ...], dict[str, Any]] = {}
     seconds: dict[tuple[Any, ...], float] = {}
     for each in report["candidates"]:
@@ -167,7 +169,7 @@ def print_candidates(report: dict[str, Any]) -> None:
     title = f"{report['scoring']}, {report['folds']}-fold, {report['n_samples']} samples{kind}" + (
         f", {common.rstrip('/')}" if common else ""
     )
-    unit = "mean %" if is_percent(report) else "mean"
+    unit = "mean %" if is_share(report["scoring"]) else "mean"
     columns = ["features", "model", "parameters", unit, "95 %", *(["balanced %"] if is_imbalanced else []), "s"]
     print_table(title, columns, rows, right=range(3, len(columns)))
 
@@ -184,7 +186,8 @@ def print_findings(report: dict[str, Any]) -> None:
     if len(report["candidates"]) > 1:
         click.echo("The best was selected among these, so its score is a little optimistic.")
     if report["comparison"]:
-        click.echo(f"{report['comparison']['sentence']}.")
+        common = common_backbone("+".join(each["features"]) for each in report["candidates"])
+        click.echo(f"{report['comparison']['sentence'].replace(common, '')}.")
     if "nested" in report:
         nested = report["nested"]
         low, high = (score_text(report, end) for end in bounded(report, nested["ci95"]))
@@ -212,19 +215,18 @@ def print_findings(report: dict[str, Any]) -> None:
         click.echo(report["learning_curve"]["verdict"])
 
 
-def is_percent(report: dict[str, Any]) -> bool:
-    """Whether the score is a share, shown in percent."""
-    return not report["scoring"].startswith(("neg_", "r2", "max_error", "d2_", "explained"))
-
-
 def score_text(report: dict[str, Any], score: float) -> str:
     """Return a score as the table shows it."""
-    return percent(score) if is_percent(report) else f"{score:.3f}"
+    from featurebank.scores import is_share
+
+    return percent(score) if is_share(report["scoring"]) else f"{score:.3f}"
 
 
 def bounded(report: dict[str, Any], interval: Sequence[float]) -> list[float]:
     """Return an interval as it is shown: no share is below 0 or above 1."""
-    return [min(max(end, 0.0), 1.0) for end in interval] if is_percent(report) else list(interval)
+    from featurebank.scores import is_share
+
+    return [min(max(end, 0.0), 1.0) for end in interval] if is_share(report["scoring"]) else list(interval)
 
 
 def _number(value: Any) -> str:

@@ -166,11 +166,22 @@ def best_of_each(candidates: Sequence[Candidate]) -> list[int]:
     return sorted(best.values(), key=lambda number: -candidates[number].mean)
 
 
-def sentence(best: Candidate, other: Candidate, found: Mapping[str, Any]) -> str:
-    """Say whether two candidates can be told apart; `found` is from `scores.paired_interval`."""
-    points, (low, high) = 100 * found["difference"], (100 * end for end in found["ci95"])
+def sentence(best: Candidate, other: Candidate, found: Mapping[str, Any], is_share: bool = True) -> str:
+    """Say whether two candidates can be told apart.
+
+    Parameters
+    ----------
+    best, other : Candidate
+    found : mapping
+        From `featurebank.scores.paired_interval`.
+    is_share : bool, default True
+        Whether the score is a share, whose difference is said in points of a hundred.
+    """
     verb = "can be told apart" if found["told_apart"] else "cannot be told apart"
-    return f"{_called(best)} and {_called(other)} {verb}: {points:+.1f} points, 95 % interval {low:+.1f}…{high:+.1f}"
+    values = [found["difference"], *found["ci95"]]
+    mean, low, high = (f"{100 * value:+.1f}" if is_share else f"{value:+.3f}" for value in values)
+    unit = " points" if is_share else ""
+    return f"{_called(best)} and {_called(other)} {verb}: {mean}{unit}, 95 % interval {low}…{high}"
 
 
 def _called(candidate: Candidate) -> str:

@@ -125,9 +125,10 @@ class Run:
                 if self._must_stop():
                     break
         except KeyboardInterrupt:
-            self.interrupted = True
             if not self._any_finished():
                 raise
+            self.interrupted = True
+            self.notes.append("interrupted; what was finished is shown")
         except FeatureBankError:
             raise
         except ValueError as error:

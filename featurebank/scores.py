@@ -111,6 +111,17 @@ def paired_interval(first: Sequence[float], second: Sequence[float], n_train: fl
     return {"difference": float(np.mean(differences)), "ci95": [low, high], "told_apart": bool(low > 0 or high < 0)}
 
 
+def is_share(scoring: Any) -> bool:
+    """Say whether a scorer gives a share, from 0 to 1, the higher the better.
+
+    Examples
+    --------
+    >>> is_share("balanced_accuracy"), is_share("neg_log_loss"), is_share("r2")
+    (True, False, False)
+    """
+    return not str(scoring).startswith(("neg_", "r2", "max_error", "d2_", "explained"))
+
+
 def wilson_interval(correct: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the Wilson (1927) interval of a proportion.
 

@@ -31,7 +31,7 @@ from featurebank.evaluation import Data, fit_pipeline, get_score
 from featurebank.folds import make_folds
 from featurebank.outoffold import OutOfFold, gather
 from featurebank.schedule import Run
-from featurebank.scores import paired_interval
+from featurebank.scores import is_share, paired_interval
 from featurebank.solvers.problem import Problem, Settings
 from featurebank.topmodels import DEFAULT_MODELS, TASKS, TopModel, parse_models
 from featurebank.transforms import SelectDimensions
@@ -419,7 +419,8 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         if not others or len(self.folds_) < 2:
             return None
         found = paired_interval(best.fold_scores, others[0].fold_scores, run.n_train, run.n_test)
-        return {"other": others[0].to_dict(), **found, "sentence": ranking.sentence(best, others[0], found)}
+        shares = is_share("r2" if self.scoring is None and self.task == "regression" else self.scoring)
+        return {"other": others[0].to_dict(), **found, "sentence": ranking.sentence(best, others[0], found, shares)}
 
 
 def _several(value: Any) -> list[Any]:
@@ -439,6 +440,7 @@ def _recorded_warnings() -> Iterator[list[str]]:
     messages: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", ".*tasks which were still being processed")  # a search that was ended
         warnings.filterwarnings("ignore", "Stochastic Optimizer: Maximum iterations")  # meant so, see EPOCHS
         yield messages
     counts = Counter(one_line(each.message) for each in caught if isinstance(each.message, Warning))
