@@ -39,19 +39,24 @@ def compact(bank: Path, grace: float, as_json: bool) -> None:
 
 @click.command()
 @bank_argument
+@click.option("--source", help="Mark the samples of this source gone before, as `featurebank info` names it.")
 @grace_option
 @json_option
-def prune(bank: Path, grace: float, as_json: bool) -> None:
+def prune(bank: Path, source: str | None, grace: float, as_json: bool) -> None:
     """Drop the embeddings of BANK that no present sample points at.
+
+    A folder or manifest that is gone for good is forgotten with --source; extracting it again brings it back.
 
     \b
     Example:
         featurebank prune photos.bank
+        featurebank prune photos.bank --source old_photos/
     """
     from featurebank.bank import Bank
 
-    done = Bank(bank).prune(grace=grace)
+    done = Bank(bank).prune(grace=grace, source=source)
     if as_json:
         print_json(done)
-    else:
-        click.echo(f"{done['rows']} rows dropped, {done['removed']} replaced files removed")
+        return
+    gone = f"{done['gone']} samples marked gone, " if "gone" in done else ""
+    click.echo(f"{gone}{done['rows']} rows dropped, {done['removed']} replaced files removed")

@@ -20,6 +20,7 @@ from featurebank_cli.options import (
 )
 
 SHOWN = 10
+CLASSES_SHOWN = 6
 
 
 @click.command()
@@ -77,10 +78,8 @@ def extract(
         state.warn(f"{printable(failure['path'])}: {printable(failure['error'])}")
     if len(report.failures) > SHOWN:
         state.warn(f"… and {len(report.failures) - SHOWN} more; `featurebank info {bank} --failures` lists them")
-    for damage in report.repaired:
-        state.warn(f"{printable(damage)}: set aside, its rows were made again (labels attached by hand may be lost)")
-    for note in report.warnings:
-        state.warn(note)
+    for note in [*report.repaired, *report.warnings]:
+        state.warn(printable(note))
     if report.ignored:
         state.say(f"ignored {sum(report.ignored.values())} files that are not images by their suffix")
     if as_json:
@@ -102,8 +101,11 @@ def _explain(found: Any, bank: Path, wanted: Any, as_json: bool) -> None:
         f"{facts['samples']} samples: {facts['unchanged']} unchanged, {facts['changed']} changed, {facts['new']} new; "
         "changed and new files would be read"
     )
+    unread = {word: facts[word] for word in ("new", "changed") if facts[word]}
+    more = " ".join(f"+{count} {word}" for word, count in unread.items())
+    tail = f", {more}: hit or miss is not known until they are read" if unread else ""
     for each in facts["feature_sets"]:
-        click.echo(f"  {each['name']}@{each['fingerprint'][:8]}: {each['hits']} hits, {each['misses']} misses")
+        click.echo(f"  {each['name']}@{each['fingerprint'][:8]}: {each['hits']} hits, {each['misses']} misses{tail}")
         for field, (there, asked) in each.get("differs", {}).items():
             click.echo(f"    unlike {each['nearest']}: {field} is {asked!r}, there {there!r}")
 
@@ -115,6 +117,29 @@ def _summary(report: Any, bank: Path) -> None:
         + f" in {report.seconds:.1f} s"
         + (f" ({report.images_per_second:.1f} images/s)" if report.embedded else "")
     )
+    if report.labels:
+        click.echo(f"  labels: {_labels(report.labels)}")
     for each in report.feature_sets:
         click.echo(f"  {each['name']}  {each['rows']} rows of {'x'.join(map(str, each['shape']))} {each['dtype']}")
-    click.echo(f"bank: {bank}   next: featurebank fit {bank}")
+    click.echo(f"bank: {bank}   next: {_next_command(bank)}")
+
+
+def _labels(counts: dict[str, int]) -> str:
+    """Return the classes that the folders' names gave, with their counts, as far as they fit a line."""
+    named = [f"{printable(name)} {count}" for name, count in counts.items() if name]
+    more = [f"… ({len(named)} classes)"] if len(named) > CLASSES_SHOWN else []
+    none = f"; {counts['']} in no class folder" if "" in counts else ""
+    return ", ".join(named[:CLASSES_SHOWN] + more) + none
+
+
+def _next_command(bank: Path) -> str:
+    """Return what can be done with a bank: fit, once a column can be learned."""
+    from featurebank.bank import Bank
+
+    columns = Bank(bank).select().columns
+    usable = [name for name in columns if columns[name].nunique() > 1]
+    if not usable:
+        return f"featurebank label {bank} LABELS.csv (columns: path, label), then featurebank fit {bank}"
+    if "label" in usable or len(columns.columns) == 1:
+        return f"featurebank fit {bank}"
+    return f"featurebank fit {bank} --target COLUMN (one of {', '.join(map(printable, usable[:CLASSES_SHOWN]))})"

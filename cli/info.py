@@ -51,3 +51,5 @@ def _print(facts: dict[str, Any]) -> None:
         for each in facts["feature_sets"]
     ]
     print_table("feature sets", ["name", "rows", "shape", "dtype", "fingerprint"], sets, right=(1, 2))
+    for line in facts["incomplete"]:
+        click.echo(printable(line))

@@ -18,6 +18,7 @@ from featurebank import features, samples, segment, storage
 from featurebank._version import __version__
 from featurebank.errors import BankError, ColumnError, CorruptError
 from featurebank.features import FeatureSet, as_keys
+from featurebank.remedies import missing_rows, near_path
 from featurebank.samples import SampleTable
 from featurebank.spec import FeatureSpec, canonical_json, digest_of, resolve_name, unique_names
 
@@ -354,9 +355,15 @@ class Bank:
     def features(self, name: str | Sequence[str], table: SampleTable, *, views: str = "mean") -> NDArray[np.float32]:
         """Return the embeddings of the samples of a table, one row each; see `load`."""
         names = [name] if isinstance(name, str) else list(name)
-        digests = as_keys(table.rows["digest"])
-        parts = [self.feature_set(each).read(digests, views) for each in names]
+        parts = [self._read(self.feature_set(each), table, views) for each in names]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+    def _read(self, each: FeatureSet, table: SampleTable, views: str) -> NDArray[np.float32]:
+        """Return one set's rows of a table; where some are missing, the error says what to run."""
+        problem = missing_rows(self, each, table)
+        if problem:
+            raise BankError(problem)
+        return each.read(as_keys(table.rows["digest"]), views)
 
     def blocks(self, names: Sequence[str]) -> dict[str, slice]:
         """Return the columns that each feature set takes when `load` concatenates them.
@@ -372,18 +379,24 @@ class Bank:
     # --- the whole -----------------------------------------------------------------------------------------
 
     def info(self) -> dict[str, Any]:
-        """Return what the bank holds: counts of samples, columns, feature sets, bytes on disk."""
+        """Return what the bank holds: counts of samples, columns, feature sets, bytes on disk.
+
+        ``sources`` are those with samples that are not gone; ``incomplete`` has a line, with the remedy, for each
+        feature set that lacks rows of readable samples.
+        """
         table = self.table
         status = table.rows["status"]
+        sets, readable = self.feature_sets, table.take((status == samples.OK).to_numpy())
         return {
             "path": str(self.path),
             "samples": {word: int((status == code).sum()) for code, word in enumerate(samples.STATUSES)},
-            "sources": sorted(set(table.rows["source"])),
+            "sources": sorted(set(table.rows["source"][status != samples.GONE])),
             "columns": {
                 name: {"kind": samples.kind_of(column), "missing": int(column.isna().sum())}
                 for name, column in table.columns.items()
             },
-            "feature_sets": [describe_set(each) for each in self.feature_sets],
+            "feature_sets": [describe_set(each) for each in sets],
+            "incomplete": [line for each in sets if (line := missing_rows(self, each, readable))],
             "bytes": sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file()),
         }
 
@@ -405,11 +418,11 @@ class Bank:
 
         return maintenance.compact(self, grace=grace)
 
-    def prune(self, *, grace: float = GRACE) -> dict[str, int]:
-        """Drop embeddings that no sample points at; see `featurebank.maintenance.prune`."""
+    def prune(self, *, grace: float = GRACE, source: str | os.PathLike[str] | None = None) -> dict[str, int]:
+        """Drop embeddings that no sample points at, a whole source first; see `featurebank.maintenance.prune`."""
         from featurebank import maintenance
 
-        return maintenance.prune(self, grace=grace)
+        return maintenance.prune(self, grace=grace, source=source)
 
     def _specs(self) -> list[FeatureSpec]:
         folders = [folder for folder in self.path.glob("features/*") if (folder / "spec.json").exists()]
@@ -425,9 +438,7 @@ class Bank:
         """
         spec = FeatureSpec.from_dict(_read_json(folder / "spec.json"))
         if spec.fingerprint != folder.name:
-            raise CorruptError(
-                f"{str(folder)!r} holds the spec of another feature set: delete it and run extract again"
-            )
+            raise CorruptError(f"{str(folder)!r} holds the spec of another feature set: {segment.REMEDY}")
         return spec
 
 
@@ -529,11 +540,25 @@ def _positions_of(table: SampleTable, paths: Sequence[Any], sources: Sequence[st
         where.setdefault(path if sources is None else (source, path), []).append(position)
     keys = [os.fsencode(path) for path in paths]
     found = [where.get(key, []) for key in (keys if sources is None else zip(sources, keys, strict=True))]
-    for path, positions in zip(paths, found, strict=True):
-        if len(positions) != 1:
-            problem = "is not in the bank" if not positions else f"is in {len(positions)} sources of the bank"
-            raise BankError(f"path {str(path)!r} {problem}; expected paths as `Bank.samples` lists them")
+    for path, positions, source in zip(paths, found, sources or [""] * len(found), strict=True):
+        if not positions:
+            raise BankError(_unknown_path(table, str(path), source))
+        if len(positions) > 1:
+            raise BankError(
+                f"path {str(path)!r} is in {len(positions)} sources of the bank; expected one: name it in a column "
+                "'source' of the labels, as `featurebank info BANK --samples` lists it"
+            )
     return [positions[0] for positions in found]
+
+
+def _unknown_path(table: SampleTable, path: str, source: str) -> str:
+    """Return the message about a path that the bank, or the source named with it, does not have."""
+    elsewhere = table.rows["source"][table.rows["path"] == os.fsencode(path)]
+    if len(elsewhere):
+        return f"path {path!r} is not in source {source!r}; expected one of {', '.join(map(repr, elsewhere))}"
+    near = near_path(path, table.rows["path"])
+    hint = f"did you mean {near!r}? " if near else ""
+    return f"path {path!r} is not in the bank; {hint}`featurebank info BANK --samples` lists its paths"
 
 
 def _differs(old: pd.DataFrame, new: pd.DataFrame) -> NDArray[np.bool_]:

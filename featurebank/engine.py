@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,28 @@ class Engine:
         with torch.inference_mode():
             outputs = self._capture(self._batch(prepared))
         return [output[:count].cpu().numpy() for output in outputs]
+
+    def embed_views(self, prepared: Iterable[Any], views: int, at_once: int) -> list[NDArray[np.float32]]:
+        """Embed the views of images, a bounded number of them in a forward pass.
+
+        Parameters
+        ----------
+        prepared : iterable of n times `views` prepared images
+            The views of the first image, those of the second, and so on.
+        views : int
+            Number of views of each image.
+        at_once : int
+            Most views in one forward pass.
+
+        Returns
+        -------
+        list of ndarray of float32, each of shape (n, views, …)
+            One for each spec.
+        """
+        stream = iter(prepared)
+        outputs = [self(batch) for batch in iter(lambda: list(islice(stream, at_once)), [])]
+        joined = [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
+        return [rows.reshape(-1, views, *rows.shape[1:]) for rows in joined]
 
     def _batch(self, prepared: Sequence[Any]) -> Tensor:
         """Stack, pad and normalise to float32 (n, 3, h, w), channels last in memory."""

@@ -177,6 +177,7 @@ def run_extraction(
     if pending:
         _embed(wanted.load(), ledger, pending, device, batch_size, workers, progress)
     ledger.finish()
+    ledger.warnings += ledger.about_missing_sources()
     report = ledger.report()
     report.feature_sets = [describe_set(bank.feature_set_of(spec)) for spec in specs]
     report.repaired = damaged

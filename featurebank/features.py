@@ -86,6 +86,27 @@ def to_stored(values: NDArray[np.float32], spec: FeatureSpec) -> NDArray[Any]:
     return stored
 
 
+def as_loaded(values: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.float32]:
+    """Return embeddings as `FeatureSet.read` would give them back: rounded to the stored dtype, their views averaged.
+
+    Parameters
+    ----------
+    values : ndarray of float32, shape (n, views, …)
+    spec : FeatureSpec
+
+    Returns
+    -------
+    ndarray of float32, shape (n, d)
+
+    Raises
+    ------
+    BankError
+        When the bank would refuse them; see `to_stored`.
+    """
+    stored = to_stored(values, spec)
+    return _reduce(stored.reshape(*stored.shape[:2], -1), "mean").astype(np.float32)
+
+
 @dataclass(frozen=True)
 class FeatureSet:
     """All rows of one feature spec in a bank.

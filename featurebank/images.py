@@ -21,7 +21,7 @@ PIXEL_POLICY = 1
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
 SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"))
 MAX_PIXELS = 1 << 27
-"""The most pixels an image may declare, 134 million: cameras of 108 megapixels fit, decoding stays near a gigabyte."""
+"""The most pixels that an image may declare: 134 million, so that a 108-megapixel camera's photos are in."""
 _OPENING = threading.Lock()
 
 

@@ -210,7 +210,9 @@ def get_layer(layers: dict[str, Layer], name: str, pool: str = "") -> tuple[Laye
     if name not in layers:
         head, colon, tail = name.rpartition(":")
         if colon and head in layers:
-            raise LayerError(f"no pooling {tail!r} of {head!r}; {near_names(tail, _fitting_pools(layers[head].layout))}")
+            raise LayerError(
+                f"no pooling {tail!r} of {head!r}; {near_names(tail, _fitting_pools(layers[head].layout))}"
+            )
         near = difflib.get_close_matches(name, layers, n=4, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}?" if near else "`featurebank layers BACKBONE` lists them"
         raise LayerError(f"no layer {name!r} that gives one tensor an image; {hint}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank import samples
+from featurebank import remedies, samples
 from featurebank.bank import Bank, newest_stamp
 from featurebank.features import as_keys
 from featurebank.samples import FAILED, GONE, NO_DIGEST, OK, SampleTable
@@ -36,8 +37,10 @@ class ExtractReport:
         Files left out because their suffix is not that of an image, by suffix.
     feature_sets : list of dict
         Name, fingerprint, rows, shape and dtype of each feature set asked for.
+    labels : dict of str to int
+        Samples of each class where the folders' names are the labels; ``""`` for those in no class folder.
     repaired : list of str
-        Damaged files that were set aside, so that their rows were made again.
+        Damaged files that were set aside, so that their rows were made again, and what that costs.
     warnings : list of str
         What the reader of the features should know.
     seconds : float
@@ -52,6 +55,7 @@ class ExtractReport:
     failures: list[dict[str, str]] = field(default_factory=list)
     ignored: dict[str, int] = field(default_factory=dict)
     feature_sets: list[dict[str, Any]] = field(default_factory=list)
+    labels: dict[str, int] = field(default_factory=dict)
     repaired: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -221,8 +225,21 @@ class Ledger:
             gone=int(self.gone.sum()),
             failures=failures,
             ignored=self.source.ignored,
+            labels=self.labels(),
             warnings=self.warnings,
         )
+
+    def labels(self) -> dict[str, int]:
+        """Count the samples of each class folder, in the order of their names; empty for any other source."""
+        if not self.source.class_folders:
+            return {}
+        return dict(sorted(Counter(self.source.columns["label"].fillna("")).items()))
+
+    def about_missing_sources(self) -> list[str]:
+        """Say which other sources of the bank are no longer there; see `featurebank.remedies`."""
+        contents = {digest for digest, error in zip(self.digests, self.errors, strict=True) if not error}
+        root = self.source.root if os.path.isabs(self.source.name) else ""
+        return remedies.about_missing_sources(self.bank, self.table, self.source.name, root, contents, self.specs)
 
 
 def _merge_columns(

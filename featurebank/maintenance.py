@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -12,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurebank import features, samples, segment, storage
-from featurebank.bank import GRACE, Bank, segment_name
-from featurebank.errors import CorruptError
+from featurebank.bank import GRACE, Bank, newest_stamp, segment_name
+from featurebank.errors import BankError, CorruptError
 from featurebank.features import as_keys
-from featurebank.segment import Segment
+from featurebank.samples import SampleTable
+from featurebank.segment import REMEDY, Segment
 from featurebank.spec import FeatureSpec
 
 MERGED_BYTES = 256 << 20
@@ -45,7 +47,7 @@ def set_damaged_tables_aside(bank: Bank) -> list[str]:
     Returns
     -------
     list of str
-        What was damaged, a line each.
+        What was damaged and what that costs, a line each.
 
     Raises
     ------
@@ -66,7 +68,22 @@ def _set_aside(bank: Bank, damage: Iterable[Damage]) -> list[str]:
         with bank.locked():
             for file, _ in found:
                 storage.set_aside(file)
-    return [str(error) for _, error in found]
+    return [_aftermath(file, error) for file, error in found]
+
+
+def _aftermath(file: Path, error: CorruptError) -> str:
+    """Say what was damaged, where it is now, and what becomes of what it held."""
+    if file.parent.name == "samples":
+        then = (
+            "its samples are listed again when their sources are extracted; labels that were attached by hand and lay "
+            "in it are lost: attach them again with `featurebank label`"
+        )
+    elif file.name == "spec.json":
+        then = "it is written again when its feature set is asked for, and nothing is lost"
+    else:
+        then = "its rows are computed again from the images, when their sources are extracted; no label is lost"
+    reason = str(error).removesuffix(REMEDY).rstrip(":; ")
+    return f"{reason}; set aside as {file.name + '.damaged'!r}: {then}"
 
 
 def _damaged_tables(bank: Bank) -> Iterator[Damage]:
@@ -137,26 +154,32 @@ def compact(bank: Bank, *, grace: float = GRACE) -> dict[str, int]:
         return {"merged": merged, "removed": _remove_superseded(bank, grace)}
 
 
-def prune(bank: Bank, *, grace: float = GRACE) -> dict[str, int]:
-    """Drop embeddings of contents that no present sample has.
+def prune(bank: Bank, *, grace: float = GRACE, source: str | os.PathLike[str] | None = None) -> dict[str, int]:
+    """Drop embeddings of contents that no present sample has; a source that is named is marked gone before.
 
     Parameters
     ----------
     bank : Bank
     grace : float, default 3600
         Segments younger than this many seconds are left alone: their samples may be on their way.
+    source : path-like, optional
+        A folder, a manifest or another key of a source that the bank is to forget. Its samples come back, with their
+        labels, when it is extracted again.
 
     Returns
     -------
     dict
-        ``rows`` dropped and superseded files ``removed``.
+        ``rows`` dropped and superseded files ``removed``; with a source, the samples marked ``gone`` as well.
 
     Raises
     ------
+    BankError
+        When the bank has no such source.
     StorageError
         When the file system refuses; the bank is as it was.
     """
     with bank.locked():
+        gone = {} if source is None else {"gone": _mark_gone(bank, os.fspath(source))}
         wanted = np.unique(as_keys(bank.select().rows["digest"]))
 
         def keep(keys: NDArray[np.bytes_]) -> NDArray[np.bool_]:
@@ -169,7 +192,22 @@ def prune(bank: Bank, *, grace: float = GRACE) -> dict[str, int]:
                 if lost and _age(file.path) >= grace:
                     _rewrite(bank.feature_folder(each.spec), each.fingerprint, [file], keep)
                     dropped += lost
-        return {"rows": dropped, "removed": _remove_superseded(bank, grace)}
+        return {**gone, "rows": dropped, "removed": _remove_superseded(bank, grace)}
+
+
+def _mark_gone(bank: Bank, source: str) -> int:
+    """Mark every sample of a source gone, under the bank's lock; return how many were not."""
+    table = bank.table
+    known = sorted(set(table.rows["source"]))
+    name = source if source in known else os.path.abspath(source)
+    if name not in known:
+        have = ", ".join(map(repr, known)) or "none"
+        raise BankError(f"no source {source!r} in {str(bank.path)!r}; expected one of its own: {have}")
+    rows = table.rows
+    present = table.take(((rows["source"] == name) & (rows["status"] != samples.GONE)).to_numpy())
+    gone = present.rows.assign(status=np.uint8(samples.GONE))
+    bank.add_samples(SampleTable(gone, present.columns), newest=newest_stamp(table))
+    return len(present)
 
 
 def _compact_samples(bank: Bank) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from featurebank.backbones import as_backbone, backbone_request
 from featurebank.errors import BankError
 from featurebank.spec import FeatureSpec
+from featurebank.views import count_views
 
 if TYPE_CHECKING:
     from featurebank.backbones import Backbone
@@ -28,6 +29,7 @@ class Ask:
     weights : str
     size : int or None
     store : str
+    views : str
     """
 
     backbone: Any
@@ -35,6 +37,7 @@ class Ask:
     weights: str
     size: int | None
     store: str
+    views: str
     _loaded: Backbone | None = None
 
     def load(self) -> Backbone:
@@ -46,16 +49,17 @@ class Ask:
     def specs(self, bank: Bank) -> list[FeatureSpec]:
         """Return the feature spec of each layer, from the bank's earlier requests where it has them."""
         known = [self._known(bank, layer) for layer in self.layers]
-        specs = [
-            spec or self.load().spec(layer, store=self.store) for spec, layer in zip(known, self.layers, strict=True)
-        ]
+        specs = [spec or self._spec(layer) for spec, layer in zip(known, self.layers, strict=True)]
         return list(dict.fromkeys(specs))
 
     def register(self, bank: Bank) -> None:
         """Make the feature sets' folders and keep the requests beside them."""
         for layer in self.layers:
             if self._known(bank, layer) is None:
-                bank.add_spec(self.load().spec(layer, store=self.store), self._request(layer))
+                bank.add_spec(self._spec(layer), self._request(layer))
+
+    def _spec(self, layer: str) -> FeatureSpec:
+        return self.load().spec(layer, store=self.store, views=self.views)
 
     def _known(self, bank: Bank, layer: str) -> FeatureSpec | None:
         request = self._request(layer)
@@ -65,7 +69,7 @@ class Ask:
         if not isinstance(self.backbone, str):
             return None
         request = backbone_request(self.backbone, self.weights, self.size)
-        return {**request, "layer": layer, "store": self.store, "views": "none", "precision": "fp32"}
+        return {**request, "layer": layer, "store": self.store, "views": self.views, "precision": "fp32"}
 
 
 def ask(
@@ -75,17 +79,19 @@ def ask(
     weights: str = "DEFAULT",
     size: int | None = None,
     store: str = "float16",
+    views: str = "none",
 ) -> Ask:
     """Check what is asked for and return it.
 
     Raises
     ------
     BankError
-        When there is no layer, or `store` is unknown.
+        When there is no layer, or `store` or `views` is unknown.
     """
     names = [layers] if isinstance(layers, str) else list(layers)
     if not names:
         raise BankError("no layer is asked for; expected at least one, e.g. penultimate")
     if store not in STORES:
         raise BankError(f"store {store!r}; expected one of {', '.join(STORES)}")
-    return Ask(backbone, names, weights, size, store)
+    count_views(views)
+    return Ask(backbone, names, weights, size, store, views)

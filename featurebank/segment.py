@@ -30,6 +30,7 @@ from featurebank.spec import canonical_json
 
 FORMAT = "featurebank-segment"
 VERSION = 1
+REMEDY = "delete it and run extract again"
 _HEADER = "header"
 _MAX_HEADER = 16 << 20
 _CHUNK = 8 << 20
@@ -181,7 +182,7 @@ class Segment:
 
 def corrupt(path: Path, reason: str) -> CorruptError:
     """Return the error for a damaged file: which, why, and the remedy."""
-    return CorruptError(f"{str(path)!r} is damaged or not a segment: {reason}; delete it and run extract again")
+    return CorruptError(f"{str(path)!r} is damaged or not a segment: {reason}; {REMEDY}")
 
 
 def list_segments(folder: Path, kind: str) -> list[Segment]:

@@ -16,7 +16,7 @@ LEVELS = [
     {"images", "sources", "samples", "features", "segment", "layers"}
     | {"transforms", "topmodels", "folds", "scores", "neighbours", "solvers", "candidates", "evaluation"}
     | {"outoffold", "schedule", "calibration", "learning_curve"},
-    {"backbones", "engine", "bank", "maintenance"},
+    {"backbones", "engine", "bank", "maintenance", "remedies"},
     {"request", "ledger", "extraction", "transformer", "search", "predictor", "predictor_file"}
     | {"rows", "assessment", "fitting"},
     {"demo", "explanation"},

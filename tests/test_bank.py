@@ -5,6 +5,7 @@ import pytest
 from featurebank import Bank, samples
 from featurebank.bank import newest_stamp
 from featurebank.errors import BankError, ColumnError, CorruptError, FeatureSetError
+from featurebank.features import as_keys
 from featurebank.spec import FeatureSpec
 
 CROP = {"crop": [4, 4]}
@@ -139,6 +140,11 @@ def test_unknown_names_say_what_there_is(bank):
         bank.load("net/penultimate", "species")
 
 
+def test_a_set_is_found_by_its_layer_alone(bank):
+    assert bank.feature_set("penultimate").name == "net/penultimate"
+    np.testing.assert_array_equal(bank.load(["layer3:none", "penultimate"])[:, 4:], bank.load("net/penultimate"))
+
+
 def test_two_sets_of_one_name_are_told_apart_by_their_fingerprint(bank):
     other = FeatureSpec(**{**SPEC.to_dict(), "weights": "1" * 64})
     bank.add_spec(other)
@@ -150,8 +156,19 @@ def test_two_sets_of_one_name_are_told_apart_by_their_fingerprint(bank):
 
 def test_a_sample_without_a_row_is_an_error_not_a_lost_row(bank):
     bank.add_samples(rows(["e.jpg"], [digest(9)]), newest=newest_stamp(bank.table))
-    with pytest.raises(BankError, match="1 of 5 samples have no row in 'net/penultimate': run extract again"):
+    with pytest.raises(BankError, match="1 of 5 samples have no row in 'net/penultimate': extract '/photos' again"):
         bank.load("net/penultimate")
+    bank.add_spec(MAPS, {"backbone": "net", "weights": "DEFAULT", "size": None})
+    ((line, other),) = [bank.info()["incomplete"]]
+    assert line.startswith("1 of 5 samples have no row in 'net/layer3:none': '/photos' (1 samples) is no longer there")
+    assert other.startswith("1 of 5 samples have no row in 'net/penultimate': ")
+
+
+def test_contents_without_a_row_name_the_layer_to_ask_for(bank):
+    with pytest.raises(BankError) as caught:
+        bank.feature_set("layer3:none").read(as_keys([digest(1), digest(9)]))
+    ending = "run extract again with --backbone net --layer layer3:none"
+    assert str(caught.value) == f"1 of 2 samples have no row in 'net/layer3:none': {ending}"
 
 
 def test_failed_and_gone_samples_are_left_out_of_loads(bank):
@@ -196,6 +213,14 @@ def test_a_label_for_an_unknown_path_writes_nothing(bank):
     with pytest.raises(BankError, match=r"'z.jpg' is not in the bank"):
         bank.label(pd.DataFrame({"path": ["a.jpg", "z.jpg"], "label": ["y", "y"]}))
     assert sorted(bank.path.rglob("*.h5")) == before
+
+
+@pytest.mark.parametrize("path", ["photos/c.jpg", "./c.jpg", "/photos/c.jpg", "C.JPG", "c.jpeg"])
+def test_an_unknown_path_suggests_the_one_that_was_meant(bank, path):
+    with pytest.raises(BankError) as caught:
+        bank.label(pd.DataFrame({"path": [path], "label": ["z"]}))
+    hint = "did you mean 'c.jpg'? `featurebank info BANK --samples` lists its paths"
+    assert str(caught.value) == f"path {path!r} is not in the bank; {hint}"
 
 
 def test_a_user_column_may_carry_one_of_our_names(bank):
@@ -247,8 +272,10 @@ def test_requests_lead_back_to_their_spec(bank):
 
 def test_a_path_in_two_sources_is_labelled_by_naming_its_source(bank):
     bank.add_samples(rows(["a.jpg"], [digest(1)], source="/more"), newest=newest_stamp(bank.table))
-    with pytest.raises(BankError, match="is in 2 sources of the bank"):
+    with pytest.raises(BankError, match="is in 2 sources of the bank; expected one: name it in a column 'source'"):
         bank.label(pd.DataFrame({"path": ["a.jpg"], "label": ["z"]}))
+    with pytest.raises(BankError, match=r"'b.jpg' is not in source '/more'; expected one of '/photos'"):
+        bank.label(pd.DataFrame({"path": ["b.jpg"], "source": ["/more"], "label": ["z"]}))
     assert bank.label(pd.DataFrame({"path": ["a.jpg"], "source": ["/more"], "label": ["z"]})) == 1
     labels = bank.samples.set_index(["source", "path"])["label"]
     assert labels["/more", "a.jpg"] == "z"

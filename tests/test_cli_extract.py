@@ -41,8 +41,42 @@ def test_the_summary_says_what_was_done_and_what_is_next(run_cli, photos, tmp_pa
     bank = tmp_path / "a.bank"
     lines = run_cli("extract", photos, "--bank", bank, *NET, "--store", "float32").stdout.splitlines()
     assert lines[0].startswith("4 samples: 4 embedded, 0 reused, 0 failed in ")
-    assert lines[1] == "  resnet18/penultimate  4 rows of 1x512 float32"
-    assert lines[2] == f"bank: {bank}   next: featurebank fit {bank}"
+    assert lines[1] == "  labels: cat 2, dog 2"
+    assert lines[2] == "  resnet18/penultimate  4 rows of 1x512 float32"
+    assert lines[3] == f"bank: {bank}   next: featurebank fit {bank}"
+
+
+def test_many_classes_are_not_all_listed_and_images_without_one_are_counted(run_cli, run_json, photos, tmp_path):
+    for name in ("a", "b", "c", "d", "e"):
+        (photos / name).mkdir()
+        Image.new("RGB", (40, 40), (0, 0, ord(name))).save(photos / name / "01.png")
+    (photos / "dog" / "00.png").rename(photos / "a" / "00.png")
+    Image.new("RGB", (40, 40)).save(photos / "00.png")
+    lines = run_cli("extract", photos, "--bank", tmp_path / "a.bank", *NET).stdout.splitlines()
+    assert lines[1] == "  labels: a 2, b 1, c 1, cat 2, d 1, dog 1, … (7 classes); 1 in no class folder"
+    counts = {"": 1, "a": 2, "b": 1, "c": 1, "cat": 2, "d": 1, "dog": 1, "e": 1}
+    assert run_json("extract", photos, "--bank", tmp_path / "a.bank", *NET)["labels"] == counts
+
+
+def test_a_flat_folder_is_labelled_before_it_can_be_fitted(run_cli, photos, tmp_path):
+    bank, labels = tmp_path / "a.bank", tmp_path / "labels.csv"
+
+    def next_command():
+        result = run_cli("extract", photos / "cat", "--bank", bank, *NET)
+        assert "labels:" not in result.stdout
+        return result.stdout.splitlines()[-1].partition("next: ")[2]
+
+    label_first = f"featurebank label {bank} LABELS.csv (columns: path, label), then featurebank fit {bank}"
+    assert next_command() == label_first
+    labels.write_text("path,site\n00.png,a\n01.png,a\n")
+    run_cli("label", bank, labels)
+    assert next_command() == label_first  # one class is none
+    labels.write_text("path,site\n00.png,b\n")
+    run_cli("label", bank, labels)
+    assert next_command() == f"featurebank fit {bank}"
+    labels.write_text("path,age\n00.png,3\n01.png,4\n")
+    run_cli("label", bank, labels)
+    assert next_command() == f"featurebank fit {bank} --target COLUMN (one of site, age)"
 
 
 def test_unreadable_images_are_reported_and_strict_makes_them_an_error(run_cli, photos, tmp_path):
@@ -104,7 +138,83 @@ def test_explain_says_what_would_be_done_and_does_nothing(run_cli, run_json, pho
     assert [(each["hits"], each["misses"]) for each in facts["feature_sets"]] == [(4, 0)]
     shown = run_cli("extract", photos, "--bank", bank, *NET[:-1], "32", "--explain").stdout
     assert "0 hits, 4 misses" in shown
+    assert "0 hits, 4 misses, +1 new: hit or miss is not known until they are read\n" in shown
     assert "unlike resnet18/penultimate" in shown
     assert ": preprocessing is {" in shown
     assert "'crop': [32, 32]" in shown
     assert sorted(bank.rglob("*")) == before
+
+
+def test_explain_says_nothing_of_unread_files_where_all_are_known(run_cli, photos, tmp_path):
+    run_cli("extract", photos, "--bank", tmp_path / "a.bank", *NET)
+    shown = run_cli("extract", photos, "--bank", tmp_path / "a.bank", *NET, "--explain").stdout
+    assert shown.endswith(": 4 hits, 0 misses\n")
+    Image.new("RGB", (40, 40), "red").save(photos / "cat" / "new.png")
+    (photos / "dog" / "00.png").unlink()
+    Image.new("RGB", (40, 40), "blue").save(photos / "dog" / "00.png")
+    shown = run_cli("extract", photos, "--bank", tmp_path / "a.bank", *NET, "--explain").stdout
+    assert shown.endswith(": 3 hits, 0 misses, +1 new +1 changed: hit or miss is not known until they are read\n")
+
+
+def test_a_renamed_folder_that_counts_twice_is_warned_about_and_pruned(run_cli, run_json, photos, tmp_path):
+    bank, moved = tmp_path / "a.bank", tmp_path / "moved"
+    run_json("extract", photos, "--bank", bank, *NET)
+    photos.rename(moved)
+    result = run_cli("extract", moved, "--bank", bank, *NET)
+    assert result.stderr == (
+        f"Warning: '{photos}' is no longer there, yet its 4 samples still count, 4 of them again in '{moved}': "
+        f"`featurebank prune {bank} --source {photos}` drops them (a folder that moves keeps its name and labels with "
+        f"`featurebank extract {photos} --bank {bank} --root {moved}`)\n"
+    )
+    assert run_json("info", bank)["samples"] == {"ok": 8, "failed": 0, "gone": 0}
+    rebound = run_cli("extract", photos, "--bank", bank, *NET, "--root", moved)  # now both names lie in one folder
+    assert rebound.stderr == (
+        f"Warning: '{moved}' has its files in the same folder, and its 4 samples count too, 4 of them again in "
+        f"'{photos}': `featurebank prune {bank} --source {moved}` drops them\n"
+    )
+    assert run_json("prune", bank, "--source", moved)["gone"] == 4
+    assert run_json("info", bank)["samples"] == {"ok": 4, "failed": 0, "gone": 4}
+    assert run_cli("extract", photos, "--bank", bank, *NET, "--root", moved).stderr == ""
+
+
+def test_other_images_of_a_missing_folder_are_no_reason_for_a_warning(run_cli, photos, tmp_path):
+    run_cli("extract", photos / "cat", "--bank", tmp_path / "a.bank", *NET)
+    (photos / "cat").rename(tmp_path / "elsewhere")
+    assert run_cli("extract", photos / "dog", "--bank", tmp_path / "a.bank", *NET).stderr == ""
+
+
+def test_rows_lost_with_a_renamed_folder_have_a_way_out(run_cli, run_json, photos, tmp_path):
+    bank, moved = tmp_path / "a.bank", tmp_path / "moved"
+    run_json("extract", photos, "--bank", bank, *NET)
+    photos.rename(moved)
+    run_json("extract", moved, "--bank", bank, *NET)
+    (moved / "dog" / "01.png").unlink()
+    (file,) = bank.glob("features/*/*.h5")
+    file.write_bytes(file.read_bytes()[:-10])
+    damage, lost = run_cli("extract", moved, "--bank", bank, *NET).stderr.splitlines()
+    assert damage.endswith(
+        f"set aside as '{file.name}.damaged': its rows are computed again from the images, when their sources are "
+        "extracted; no label is lost"
+    )
+    assert "delete it" not in damage
+    facts = f"3 of them again in '{moved}' and 1 of them without a row in 'resnet18/penultimate'"
+    assert f"its 4 samples still count, {facts}: `featurebank prune {bank} --source {photos}` drops" in lost
+    failed = run_cli("fit", bank, "--model", "svm", "--folds", 2)
+    command = f"`featurebank prune {bank} --source {photos}` if not; or choose other sets with --features\n"
+    assert failed.stderr.startswith("Error: 1 of 7 samples have no row in 'resnet18/penultimate': ")
+    assert failed.stderr.endswith(command)
+    assert run_cli("prune", bank, "--source", photos).exit_code == 0
+    assert run_cli("extract", moved, "--bank", bank, *NET).stderr == ""
+    assert len(Bank(bank).load("penultimate")) == 3
+
+
+def test_damaged_samples_name_what_is_lost(run_cli, photos, tmp_path):
+    bank = tmp_path / "a.bank"
+    run_cli("extract", photos, "--bank", bank, *NET)
+    (file,) = bank.glob("samples/*.h5")
+    file.write_bytes(file.read_bytes()[:-10])
+    (line,) = run_cli("extract", photos, "--bank", bank, *NET).stderr.splitlines()
+    assert f"set aside as '{file.name}.damaged': its samples are listed again" in line
+    assert line.endswith(
+        "labels that were attached by hand and lay in it are lost: attach them again with `featurebank label`"
+    )

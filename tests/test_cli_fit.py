@@ -42,6 +42,14 @@ def test_features_and_models_are_candidates_and_all_are_tried_by_default(run_jso
     }
 
 
+def test_features_are_named_as_the_table_shows_them(run_json, own_bank):
+    report = run_json("fit", own_bank, "--model", "svm", "--features", "layer3 + penultimate", "--features", "layer3")
+    assert {tuple(each["features"]) for each in report["candidates"]} == {
+        ("resnet18/layer3", "resnet18/penultimate"),
+        ("resnet18/layer3",),
+    }
+
+
 def test_the_table_shows_the_best_of_each_features_and_model(run_cli, own_bank):
     result = run_cli("fit", own_bank, "--model", "svm", "--model", "logreg")
     lines = [line.split() for line in result.stdout.splitlines()]

@@ -67,3 +67,21 @@ def test_failures_are_listed_with_their_reason(run_cli, run_json, bank):
     assert list(row) == ["source", "path", "error"]
     assert (row["path"], row["error"][:20]) == ("bad.png", "not a readable image")
     assert run_json("info", bank, "--failures")["failures"] == [row]
+
+
+def test_a_set_that_lacks_rows_is_named_with_the_command_that_makes_them(run_cli, run_json, bank):
+    assert run_json("info", bank)["incomplete"] == []
+    (bank.parent / "c.png").write_bytes((bank.parent / "a.png").read_bytes() + b"c")
+    (bank.parent / "more.csv").write_text("path\nc.png\n")
+    net = {"backbone": "resnet18", "weights": "random:0", "size": 64}
+    extract(bank.parent / "more.csv", bank, layers="layer3:max", **net)
+    command = f"featurebank extract {{}} --bank {bank} --backbone resnet18 --weights random:0 --size 64 --layer {{}}"
+    first = command.format(bank.parent / "list.csv", "layer3:max")
+    second = command.format(bank.parent / "more.csv", "penultimate")
+    expected = [
+        f"2 of 3 samples have no row in 'resnet18/layer3:max': run `{first}` (2 samples)",
+        f"1 of 3 samples have no row in 'resnet18/penultimate': run `{second}` (1 samples)",
+    ]
+    expected = [f"{line}; or choose other sets with --features" for line in expected]
+    assert run_json("info", bank)["incomplete"] == expected
+    assert run_cli("info", bank).stdout.splitlines()[-2:] == expected

@@ -40,6 +40,8 @@ def test_a_path_column_of_another_name_and_parquet(run_cli, own_bank, tmp_path):
     ("lines", "message"),
     [
         (["path,label", "cat/00.png,dog", "cow/00.png,cow"], "path 'cow/00.png' is not in the bank"),
+        (["path,label", "photos/cat/00.png,dog"], "did you mean 'cat/00.png'? `featurebank info BANK --samples` lists"),
+        (["path,label", "cat/OO.png,dog"], "path 'cat/OO.png' is not in the bank; did you mean 'cat/00.png'?"),
         (["path,label", "cat/00.png,dog", "cat/00.png,cat"], "labels name a path more than once"),
         (["file,label", "cat/00.png,dog"], "labels have the columns file, label; expected 'path'"),
         (["path", "cat/00.png"], "labels have the columns path; expected 'path' and at least one more"),
@@ -75,3 +77,9 @@ def test_a_value_edited_in_the_manifest_wins_over_a_correction(run_json, two_cla
     run_json("label", bank, write(tmp_path / "labels.csv", "path,label", "a.png,lynx", "b.png,lynx"))
     assert extracted("a.png,cat", "b.png,cat") == ["lynx", "lynx"]
     assert extracted("a.png,tiger", "b.png,cat") == ["tiger", "lynx"]
+
+
+def test_a_folder_in_place_of_a_table_is_an_error_of_one_line(run_cli, own_bank, two_classes):
+    result = run_cli("label", own_bank, two_classes)
+    ending = "is a folder; expected a file that ends in .csv, .parquet, .pq"
+    assert (result.exit_code, result.stderr) == (1, f"Error: {str(two_classes)!r} {ending}\n")

@@ -2,6 +2,7 @@ import hashlib
 import io
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -171,7 +172,7 @@ def png_header(width, height):
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -184,10 +185,11 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpa
         (encode(photo(), "TIFF")[:-500], "cannot be decoded: .*truncated"),
         (encode(photo(), "GIF")[:-500], "cannot be decoded: .*truncated"),
         (encode(photo(), "WEBP")[:-500], "cannot be decoded"),
-        (png_header(12000, 12000), "declares 12000x12000 pixels, more than 134217728"),
-        (png_header(2**31 - 1, 2**31 - 1), "exceeds limit"),
+        (png_header(2**14 + 1, 2**13), "declares more than 134217728 pixels; expected at most that: make it smaller"),
+        (png_header(2**14, 2**14), "declares more than 134217728 pixels"),
+        (png_header(2**31 - 1, 2**31 - 1), "declares more than 134217728 pixels"),
     ],
-    ids=["no bytes", "text", "eps", "ppm", "jpeg", "png", "tiff", "gif", "webp", "large bomb", "huge bomb"],
+    ids=["no bytes", "text", "eps", "ppm", "jpeg", "png", "tiff", "gif", "webp", "at the limit", "bomb", "huge bomb"],
 )
 def test_damaged_and_foreign_bytes_are_refused_in_one_line(data, message):
     with pytest.raises(ImageError, match=message) as caught:
@@ -195,9 +197,56 @@ def test_damaged_and_foreign_bytes_are_refused_in_one_line(data, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("error")
 def test_the_largest_allowed_size_passes_the_header_check():
-    with pytest.raises(ImageError, match="cannot be decoded"), pytest.warns(Image.DecompressionBombWarning):
+    with pytest.raises(ImageError, match="cannot be decoded"):
         images.decode(png_header(2**14, 2**13))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_valid_image_that_pillow_would_warn_of_is_read_in_silence():
+    bits = Image.new("1", (9500, 9500))  # 90 megapixels in 11 kB
+    bits.putpixel((9499, 9499), 1)
+    assert Image.MAX_IMAGE_PIXELS < 9500 * 9500 < images.MAX_PIXELS
+    shown = images.decode(encode(bits, "PNG"))
+    assert (shown.mode, shown.size) == ("RGB", (9500, 9500))
+    assert [shown.getpixel((x, 9499)) for x in (9498, 9499)] == [(0, 0, 0), WHITE]
+
+
+FORMATS = [
+    ("PNG", {}),
+    ("JPEG", {}),
+    ("BMP", {}),
+    ("TIFF", {}),  # Pillow looks at its limit once more when it loads these two,
+    ("TIFF", {"compression": "tiff_lzw"}),
+    ("GIF", {"disposal": 2}),  # and before the size is known for these two
+    ("WEBP", {"lossless": True}),
+]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("format", "options"), FORMATS)
+@pytest.mark.parametrize("pillows", [1, 48 * 64 - 1, None])
+def test_no_limit_of_pillows_decides_what_is_read(monkeypatch, format, options, pillows):
+    data = encode(photo(), format, **options)
+    expected = images.decode(data).tobytes()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillows)
+    monkeypatch.setattr(images, "MAX_PIXELS", 48 * 64)
+    assert images.decode(data).tobytes() == expected
+    monkeypatch.setattr(images, "MAX_PIXELS", 48 * 64 - 1)
+    with pytest.raises(ImageError, match="declares more than 3071 pixels; expected at most that: make it smaller"):
+        images.decode(data)
+    assert pillows == Image.MAX_IMAGE_PIXELS
+
+
+def test_decoding_in_threads_leaves_pillows_limit_as_it_was(monkeypatch):
+    data = encode(photo(), "PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3072)
+    with ThreadPoolExecutor(8) as pool:
+        sizes = set(pool.map(lambda _: images.decode(data).size, range(400)))
+    assert sizes == {(64, 48)}
+    assert Image.MAX_IMAGE_PIXELS == 3072
+    assert type(Image.MAX_IMAGE_PIXELS) is int
 
 
 @pytest.mark.parametrize(

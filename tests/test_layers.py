@@ -6,6 +6,7 @@ from torch import nn
 
 from featurebank.errors import LayerError
 from featurebank.layers import Capture, find_layers, get_layer, pool_tensor, probe
+from featurebank.spec import split_pool
 
 IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -262,6 +263,21 @@ def test_an_unknown_layer_suggests_near_names():
         get_layer(layers, "layer33")
     with pytest.raises(LayerError, match="`featurebank layers BACKBONE` lists them"):
         get_layer(layers, "zzzzzzzzzz")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("layer3:avgmx", "no pooling 'avgmx' of 'layer3'; did you mean avgmax?"),
+        ("layer3:sum", "no pooling 'sum' of 'layer3'; expected one of avg, max, avgmax, gem, none"),
+        ("penultimate:avgmx", "no pooling 'avgmx' of 'penultimate'; expected one of none"),
+    ],
+)
+def test_an_unknown_pooling_is_not_taken_for_a_layer(name, message):
+    layers = find_layers(torchvision.models.resnet18().eval(), torch.zeros(2, 3, 32, 32))
+    with pytest.raises(LayerError) as caught:
+        get_layer(layers, *split_pool(name))
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(

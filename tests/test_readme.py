@@ -49,13 +49,27 @@ def commands() -> list[str]:
 
 
 def test_the_tour_runs_line_by_line(folder):
-    assert len(commands()) == 13
+    assert len(commands()) == 14
     for line in commands():
         done = subprocess.run([FEATUREBANK, *shlex.split(line)[1:]], cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, (line, done.stderr)
         if " new.jpg" in line:
             assert "new.jpg,dog," in done.stdout
     assert (folder / "predictions.csv").read_text().startswith("source,path,label,probability")
+    assert (folder / "photos.featurebank").exists()
+    assert (folder / "site.featurebank").exists()
+
+
+def test_the_label_file_is_the_one_that_the_text_shows(folder):
+    header, row = re.search(r"^`(path,.*?)` and `(.*?)`", README, re.MULTILINE).groups()
+    lines = (folder / "labels.csv").read_text().splitlines()
+    assert lines[0] == header
+    assert row.split(",")[0] in [line.split(",")[0] for line in lines]
+
+
+def test_the_tour_starts_in_its_environment():
+    (block,) = [block for block in blocks("sh") if block.startswith("source ")]
+    assert block.splitlines()[:2] == ["source .venv/bin/activate", commands()[0]]
 
 
 def test_the_python_block_runs(folder):
@@ -71,7 +85,7 @@ def test_links_and_pictures_exist():
 
 
 def test_the_set_up_lines_are_the_promised_two():
-    lines = [line for block in blocks("sh") for line in block.splitlines() if "venv" in line]
+    lines = [line for block in blocks("sh") for line in block.splitlines() if "venv .venv" in line]
     assert [re.search(r'"(.*?)"', line)[1] for line in lines] == [".[demo]", ".[test]"]
     assert [line.rsplit("/", 1)[1] for line in lines] == ["featurebank demo", "pytest"]
 

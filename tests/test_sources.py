@@ -10,7 +10,7 @@ from PIL import Image
 
 from featurebank import images, sources
 from featurebank.errors import ColumnError, ImageError, SourceError
-from featurebank.sources import scan
+from featurebank.sources import read_table, scan
 
 GREY = Image.new("RGB", (5, 4), (9, 9, 9))
 
@@ -463,3 +463,21 @@ def test_options_that_do_not_fit_the_source_are_refused_in_one_line(source, opti
 def test_given_columns_must_be_single_values():
     with pytest.raises(ColumnError, match="'boxes' holds lists"):
         scan([GREY], ids=["a"], columns={"boxes": [[1, 2]]})
+
+
+def test_a_folder_or_another_kind_of_file_is_no_table(tmp_path):
+    ending = "expected a file that ends in .csv, .parquet, .pq"
+    with pytest.raises(SourceError) as caught:
+        read_table(tmp_path)
+    assert str(caught.value) == f"{str(tmp_path)!r} is a folder; {ending}"
+    (tmp_path / "labels.xlsx").write_bytes(b"PK")
+    with pytest.raises(SourceError) as caught:
+        read_table(tmp_path / "labels.xlsx")
+    assert str(caught.value) == f"{str(tmp_path / 'labels.xlsx')!r} is no table by its suffix; {ending}"
+
+
+def test_a_source_knows_whether_its_labels_are_the_names_of_folders(tmp_path):
+    assert scan(make(tmp_path / "classes", "cat/a.png", "b.png")).class_folders
+    assert not scan(make(tmp_path / "flat", "a.png")).class_folders
+    (tmp_path / "flat" / "list.csv").write_text("path,label\na.png,cat\n")
+    assert not scan(tmp_path / "flat" / "list.csv").class_folders

@@ -115,8 +115,9 @@ def test_something_else_than_a_spec_is_refused(values):
 def test_the_name_leaves_out_the_default_pool_and_shows_any_other(layout, pool):
     spec = replace(SPEC, layout=layout, pool=pool)
     assert default_pool(layout) == pool
-    assert spec.name == "resnet18/layer3"
+    assert (spec.name, spec.layer_name) == ("resnet18/layer3", "layer3")
     assert replace(spec, pool="gem").name == "resnet18/layer3:gem"
+    assert replace(spec, pool="gem").layer_name == "layer3:gem"
 
 
 @pytest.mark.parametrize(
@@ -163,6 +164,25 @@ def test_a_name_that_fits_several_lists_their_prefixes_and_a_prefix_decides():
     for spec, name in zip(specs, unique_names(specs), strict=True):
         assert name == f"resnet18/layer3@{spec.fingerprint[:8]}"
         assert resolve_name(name, specs) == spec
+
+
+def test_a_name_without_backbone_finds_the_one_set_with_that_layer_and_pool():
+    specs = [SPEC, replace(SPEC, layer="layer4"), replace(SPEC, pool="gem"), replace(SPEC, layer="layer4", pool="max")]
+    for name, spec in zip(("layer3", "layer4", "layer3:gem", " layer4:max "), specs, strict=True):
+        assert resolve_name(name, specs) == spec
+    assert resolve_name("layer3:avg", specs) == SPEC
+    assert resolve_name(f"layer3@{SPEC.fingerprint[:8]}", [SPEC, replace(SPEC, store="float32")]) == SPEC
+    with pytest.raises(
+        FeatureSetError, match="no feature set 'layer5' in the bank; it has: resnet18/layer3, resnet18/"
+    ):
+        resolve_name("layer5", specs)
+
+
+def test_a_name_without_backbone_that_fits_several_sets_lists_them():
+    specs = [SPEC, replace(SPEC, backbone="resnet34"), replace(SPEC, backbone="resnet34", store="float32")]
+    with pytest.raises(FeatureSetError) as caught:
+        resolve_name("layer3", specs)
+    assert str(caught.value) == f"'layer3' fits 3 feature sets; name one of {', '.join(unique_names(specs))}"
 
 
 def test_an_unknown_name_lists_what_there_is():

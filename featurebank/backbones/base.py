@@ -17,6 +17,7 @@ from featurebank import images
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.errors import BackboneError, WeightsError, one_line
 from featurebank.spec import FeatureSpec, split_pool
+from featurebank.views import make_views
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,6 +137,10 @@ class Backbone:
             raise BackboneError(f"the transform gave {sizes[0]}, and {sizes[1]} before; expected one size: crop to it")
         return prepared
 
+    def prepare_views(self, image: Image.Image, views: str, digest: bytes) -> Iterator[Any]:
+        """Preprocess the views of one RGB image, one at a time; see `prepare` and `featurebank.views.make_views`."""
+        return map(self.prepare, make_views(image, views, digest))
+
     def _tensor(self, image: Image.Image) -> Any:
         """Return what a callable makes of an image."""
         prepared = self.preprocessing(image)
@@ -152,7 +157,7 @@ class Backbone:
             text = getattr(self.preprocessing, "__qualname__", type(self.preprocessing).__qualname__)
         return {"transform": text, "crop": list(self.input_size)}
 
-    def spec(self, layer: str, *, store: str = "float16") -> FeatureSpec:
+    def spec(self, layer: str, *, store: str = "float16", views: str = "none") -> FeatureSpec:
         """Return the feature spec of one layer.
 
         Parameters
@@ -161,6 +166,8 @@ class Backbone:
             ``LAYER[:POOL]``.
         store : str, default "float16"
             Stored dtype.
+        views : str, default "none"
+            See `featurebank.views.count_views`.
 
         Raises
         ------
@@ -180,7 +187,7 @@ class Backbone:
             pool=pool,
             preprocessing=self.describe_preprocessing(),
             pixel_policy=images.PIXEL_POLICY,
-            views="none",
+            views=views,
             precision="fp32",
             store=store,
         )

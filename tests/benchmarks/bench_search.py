@@ -1,4 +1,4 @@
-"""Each solver against `GridSearchCV` of the same pipeline: same data, folds and cores, one run.
+"""`TopModelSearchCV` against `GridSearchCV` of the same pipeline: same data, folds and cores, one run, both refit.
 
 Every side runs in its own process, ours before and after scikit-learn's; memory is the largest proportional
 set size of its process tree.
@@ -18,40 +18,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.linear_model import LogisticRegression, RidgeClassifier
-from sklearn.metrics import accuracy_score
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
+from sklearn.model_selection import GridSearchCV, ParameterGrid, StratifiedKFold
 from threadpoolctl import threadpool_info
 
-from featurebank.solvers import knn, lda, logistic, ridge, svm
-from featurebank.solvers.problem import Prediction, Problem, Settings, collect
+from featurebank import TopModelSearchCV
+from featurebank.topmodels import CLASSIFIERS
+from featurebank.transforms import normalization
 
 JOBS, SEED = 2, 0
-C_PATH = [{"C": c} for c in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)]
-RBF = [{"C": c, "gamma": g} for c in (0.1, 1.0, 10.0, 100.0) for g in (1e-5, 1e-4, 1e-3, 1e-2)]
-WIDE_RBF = [{"C": c, "gamma": g} for c in (0.1, 1.0, 10.0, 100.0) for g in (1e-6, 1e-5, 1e-4, 1e-3)]
-ALPHAS = [{"alpha": float(a)} for a in np.logspace(-2, 5, 15)]
-SHRINKAGES = [{"solver": "lsqr", "shrinkage": s} for s in (0.01, 0.1, 0.5, 0.9)]
-NEIGHBOURS = [{"n_neighbors": k} for k in (1, 3, 5, 9, 15, 25, 41, 65)]
+C_PATH = {"C": [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0]}
+RBF = {"C": [0.1, 1.0, 10.0, 100.0], "gamma": [1e-5, 1e-4, 1e-3, 1e-2]}
+WIDE_RBF = {"C": [0.1, 1.0, 10.0, 100.0], "gamma": [1e-6, 1e-5, 1e-4, 1e-3]}
+ALPHAS = {"alpha": [float(a) for a in np.logspace(-2, 5, 15)]}
+SHRINKAGES = {"shrinkage": [0.01, 0.1, 0.5, 0.9]}
+NEIGHBOURS = {"n_neighbors": [1, 3, 5, 9, 15, 25, 41, 65]}
 
-CASES: dict[str, tuple[str, Any, Any, list[dict[str, Any]], float]] = {
-    "svm": ("solar", svm.solve, SVC(), RBF, 12),
-    "linear-svm": ("solar", svm.solve, SVC(kernel="linear"), C_PATH, 5),
-    "ridge-solar": ("solar", ridge.solve, RidgeClassifier(), ALPHAS, 5),
-    "knn-solar": ("solar", knn.solve, KNeighborsClassifier(), NEIGHBOURS, 6),
-    "logistic": ("many", logistic.solve, LogisticRegression(), C_PATH, 3),
-    "ridge": ("many", ridge.solve, RidgeClassifier(), ALPHAS, 5),
-    "knn": ("many", knn.solve, KNeighborsClassifier(), NEIGHBOURS, 6),
-    "lda": ("many", lda.solve, LinearDiscriminantAnalysis(), SHRINKAGES, 0),
-    "wide-logistic": ("wide", logistic.solve, LogisticRegression(), C_PATH, 10),
-    "wide-svm": ("wide", svm.solve, SVC(), WIDE_RBF, 10),
-    "wide-linear-svm": ("wide", svm.solve, SVC(kernel="linear"), C_PATH, 10),
-    "wide-ridge": ("wide", ridge.solve, RidgeClassifier(), ALPHAS, 0),
+CASES: dict[str, tuple[str, str, dict[str, list[Any]], float]] = {
+    "svm": ("solar", "svm", RBF, 12),
+    "linear-svm": ("solar", "linear-svm", C_PATH, 5),
+    "ridge-solar": ("solar", "ridge", ALPHAS, 5),
+    "knn-solar": ("solar", "knn", NEIGHBOURS, 6),
+    "logistic": ("many", "logreg", C_PATH, 3),
+    "ridge": ("many", "ridge", ALPHAS, 5),
+    "knn": ("many", "knn", NEIGHBOURS, 6),
+    "lda": ("many", "lda", SHRINKAGES, 0),
+    "wide-logistic": ("wide", "logreg", C_PATH, 10),
+    "wide-svm": ("wide", "svm", WIDE_RBF, 10),
+    "wide-linear-svm": ("wide", "linear-svm", C_PATH, 10),
+    "wide-ridge": ("wide", "ridge", ALPHAS, 0),
 }
 SHAPES = {"solar": (2624, 1280, 2), "many": (10_000, 1280, 10), "wide": (600, 25_088, 3)}
 
@@ -78,28 +72,20 @@ def rows(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ours(case: str, X: Any, y: Any, folds: Any) -> np.ndarray:
-    """Accuracy (cells, folds) by the solver; NaN where the path stopped before."""
-    _, solve, estimator, cells, _ = CASES[case]
-
-    def accuracy(p: Prediction) -> float:
-        return float(accuracy_score(y[folds[p.fold][1]], p.labels))
-
-    settings = Settings(JOBS, score=accuracy)
-    extra = (estimator,) if solve in (svm.solve, ridge.solve, knn.solve) else ()
-    solution = collect(solve(Problem(X, y, folds), dict(enumerate(cells)), settings, *extra), settings)
-    scores = np.full((len(cells), len(folds)), np.nan)
-    for key, prediction in solution.predictions.items():
-        scores[key] = accuracy(prediction)
-    return scores
+    """Accuracy (cells, folds) by the search; NaN where the path stopped before."""
+    _, name, grid, _ = CASES[case]
+    search = TopModelSearchCV({name: grid}, cv=folds, n_jobs=JOBS).fit(X, y)
+    found = {str(candidate.params): candidate.fold_scores for candidate in search.candidates_}
+    missing = [np.nan] * len(folds)
+    return np.array([found.get(str(cell), missing) for cell in ParameterGrid(grid)])
 
 
 def theirs(case: str, X: Any, y: Any, folds: Any) -> np.ndarray:
     """Accuracy (cells, folds) by `GridSearchCV`."""
-    _, _, estimator, cells, _ = CASES[case]
-    grid = [{f"model__{name}": [value] for name, value in cell.items()} for cell in cells]
-    pipe = make_pipeline(StandardScaler(), estimator)
-    pipe.steps[-1] = ("model", estimator)
-    search = GridSearchCV(pipe, grid, cv=folds, n_jobs=JOBS, refit=False).fit(X, y)
+    _, name, grid, _ = CASES[case]
+    pipe = CLASSIFIERS[name].pipeline({}, SEED, normalization("standardize"))
+    named = {f"model__{parameter}": values for parameter, values in grid.items()}
+    search = GridSearchCV(pipe, named, cv=folds, n_jobs=JOBS).fit(X, y)
     return np.stack([search.cv_results_[f"split{fold}_test_score"] for fold in range(len(folds))], axis=1)
 
 
@@ -148,7 +134,8 @@ def measure(case: str, side: str) -> dict[str, Any]:
 
 def report(case: str) -> None:
     """Measure both sides of a case, ours twice around scikit-learn's, and print what they show."""
-    data, _, _, cells, bar = CASES[case]
+    data, _, grid, bar = CASES[case]
+    cells = list(ParameterGrid(grid))
     first, reference, second = measure(case, "ours"), measure(case, "theirs"), measure(case, "ours")
     seconds, runs = reference["seconds"], [first["seconds"], second["seconds"]]
     mine, scores = first["scores"].mean(axis=1), reference["scores"].mean(axis=1)  # (cells,)
