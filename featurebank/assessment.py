@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
-from sklearn.metrics import check_scoring, f1_score, get_scorer, recall_score, roc_auc_score
+from sklearn.metrics import check_scoring, f1_score, recall_score, roc_auc_score
 from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import Pipeline
 
@@ -20,7 +20,7 @@ from featurebank.calibration import (
     expected_calibration_error,
 )
 from featurebank.errors import TopModelError
-from featurebank.evaluation import fit_pipeline
+from featurebank.evaluation import fit_pipeline, get_score
 from featurebank.outoffold import OutOfFold
 from featurebank.rows import Rows
 from featurebank.scores import classification_scores, corrected_interval, label_scores, regression_scores
@@ -111,7 +111,7 @@ def thresholded(search: TopModelSearchCV, rows: Rows, scoring: str) -> tuple[dic
         When there are not two classes, or the scoring does not judge labels.
     """
     found = search.oof_.complete(search.best_model_)
-    metric = _label_metric(scoring)
+    metric = label_metric(scoring)
     classes = search.classes_
     if rows.task != "classification" or len(classes) != 2:
         raise TopModelError(f"a threshold for {len(classes)} classes; expected two")
@@ -136,8 +136,15 @@ def thresholded(search: TopModelSearchCV, rows: Rows, scoring: str) -> tuple[dic
     return report, fit_pipeline(pipeline, rows.X, rows.y, rows.weight)
 
 
-def _label_metric(scoring: str) -> Callable[..., float]:
-    scorer: Any = get_scorer(scoring)
+def label_metric(scoring: str) -> Callable[..., float]:
+    """Return a scorer of labels as a function of true and predicted labels, the higher the better.
+
+    Raises
+    ------
+    TopModelError
+        When there is no such scorer, or it judges scores.
+    """
+    scorer: Any = get_score(scoring, "classification")
     if scorer._response_method != "predict":
         raise TopModelError(f"{scoring!r} judges scores, not labels; tune a threshold for accuracy, f1 or the like")
     kwargs = {**scorer._kwargs, "pos_label": True} if "pos_label" in scorer._kwargs else scorer._kwargs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from sklearn.pipeline import Pipeline
 from featurebank import assessment
 from featurebank.bank import Bank
 from featurebank.calibration import Calibrator, LabelsCalibrator
-from featurebank.errors import BankError, ColumnError, TopModelError
+from featurebank.errors import BankError, ColumnError, TopModelError, near_names
 from featurebank.folds import Folds, default_kind, fold_numbers
 from featurebank.learning_curve import learning_curve as make_learning_curve
 from featurebank.predictor import Predictor
@@ -162,6 +162,8 @@ def fit(
     every = load_rows(bank, names, wanted, groups, sample_weight)
     splitter, is_held_out = _splitter(every, cv, folds, repeats, seed, nested)
     rows = every.take(~is_held_out)
+    if threshold is not None:
+        assessment.label_metric(threshold)
     for model in [] if models is None else parse_models(models, every.task):
         if model.name not in TASKS[every.task]:
             check_savable(model.estimator)
@@ -175,7 +177,7 @@ def fit(
         features="all" if features == "all" else candidates,
         normalize=normalize,
         select=select,
-        class_weight=class_weight,
+        class_weight=_class_weight(class_weight, rows),
         rule=rule,
         time_limit=time_limit,
         random_state=seed,
@@ -234,6 +236,18 @@ def _splitter(
     if is_grouped and kind in ("stratified", "plain"):
         kind = {"stratified": "stratified-group", "plain": "group"}[kind]
     return Folds(kind, folds, repeats, seed), nobody
+
+
+def _class_weight(given: Any, rows: Rows) -> Any:
+    """Return class weights under the classes themselves, which a command names as text; 1 where none is given."""
+    if not isinstance(given, Mapping) or rows.task != "classification":
+        return given
+    classes = {str(name): name for name in np.unique(rows.y).tolist()}
+    weights = {str(name): weight for name, weight in given.items()}
+    unknown = sorted(set(weights) - set(classes))
+    if unknown:
+        raise TopModelError(f"a weight for the class {unknown[0]!r}; {near_names(unknown[0], classes)}")
+    return {name: weights.get(text, 1.0) for text, name in classes.items()}
 
 
 def _part(progress: Progress | None, part: int, parts: int) -> Progress | None:

@@ -1,5 +1,6 @@
 import json
 
+import pandas as pd
 import pytest
 
 from featurebank import Bank, Predictor, fit
@@ -87,3 +88,87 @@ def test_target_groups_weights_and_scoring_reach_the_fit(run_cli, run_json, own_
 def test_a_backbone_that_is_common_is_named_once(names, common, shown):
     assert common_backbone(names) == common
     assert short(names[0]) == shown
+
+
+def test_every_option_of_the_search_reaches_it(run_cli, own_bank, tmp_path):
+    options = [
+        "--model",
+        "svm",
+        "--normalize",
+        "l2",
+        "--select",
+        "0.5",
+        "--rule",
+        "one-se",
+        "--calibrate",
+        "temperature",
+    ]
+    more = [
+        "--cv",
+        "stratified",
+        "--repeats",
+        2,
+        "--folds",
+        3,
+        "--class-weight",
+        "cat=2,dog=1",
+        "--threshold",
+        "f1_macro",
+    ]
+    result = run_cli("fit", own_bank, *options, *more, "--features", "all", "--learning-curve", "--json")
+    report = json.loads(result.stdout)
+    assert report["folds"] == 6
+    assert {(each["normalize"], each["select"]) for each in report["candidates"]} == {("l2", 0.5)}
+    assert ["resnet18/layer3", "resnet18/penultimate"] in [each["features"] for each in report["candidates"]]
+    assert report["calibration"]["method"] == "temperature"
+    assert report["threshold"]["scoring"] == "f1_macro"
+    assert report["learning_curve"]["verdict"]
+    model = Predictor.load(report["predictor"]).model
+    assert [type(step).__name__ for step in model] == ["Normalizer", "SelectRelevant", "FixedThresholdClassifier"]
+    assert model[-1].estimator_.class_weight == {"cat": 2.0, "dog": 1.0}
+
+
+def test_the_findings_are_printed_a_line_each(run_cli, own_bank):
+    options = ["--model", "svm", "--model", "logreg", "--nested", "--learning-curve", "--calibrate", "sigmoid"]
+    result = run_cli("fit", own_bank, *options, "--features", "layer3", "--features", "penultimate")
+    assert "told apart: " in result.stdout
+    assert "Nested, the selection included: " in result.stdout
+    assert any(line.startswith(("Label more", "Stop", "Not clear")) for line in result.stdout.splitlines())
+
+
+def test_out_of_fold_predictions_lie_beside_the_predictor(run_json, own_bank):
+    report = run_json("fit", own_bank, "--model", "logreg")
+    frame = pd.read_csv(report["oof"])
+    assert report["oof"] == str(own_bank.with_suffix(".oof.csv"))
+    assert list(frame) == ["source", "path", "fold", "true", "predicted", "proba_cat", "proba_dog"]
+    assert len(frame) == 40
+    assert (frame["true"] == frame["path"].str.split("/").str[0]).all()
+
+
+def test_a_predictor_of_something_else_is_replaced_with_a_word(run_cli, own_bank, tmp_path):
+    rows = [f"{c}/{i:02}.png,{'ab'[i % 2]}" for c in ("cat", "dog") for i in range(20)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,side", *rows]))
+    run_cli("label", own_bank, tmp_path / "labels.csv")
+    assert "held a predictor" not in run_cli("fit", own_bank, "--model", "ridge").stderr
+    result = run_cli("fit", own_bank, "--model", "ridge", "--target", "side")
+    assert "held a predictor of 'label'; it is replaced by one of 'side'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--class-weight", "cat:2"], 2, "expected balanced, or CLASS=WEIGHT"),
+        (["--class-weight", "cta=2"], 1, "a weight for the class 'cta'; did you mean cat?"),
+        (["--cv", "statified"], 1, "no folds 'statified'; did you mean stratified?"),
+        (["--cv", "group"], 1, "group folds and no groups; name the column of groups"),
+        (["--normalize", "l3"], 1, "no normalisation 'l3'; expected one of standardize, none, l2"),
+        (["--model", "sklearn.ensemble.Forest"], 1, "no estimator at 'sklearn.ensemble.Forest'"),
+        (["--select", "2"], 1, "a share of 2.0 dimensions; expected a number above 0"),
+        (["--threshold", "f2"], 1, "no scoring 'f2'"),
+        (["--time-limit", "0"], 2, "0.0 is not in the range"),
+    ],
+)
+def test_what_cannot_be_had_is_an_error(run_cli, own_bank, options, code, message):
+    result = run_cli("fit", own_bank, "--model", "ridge", *options)
+    assert result.exit_code == code
+    assert message in result.stderr

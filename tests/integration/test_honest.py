@@ -9,6 +9,7 @@ from bank_maker import SPEC, digest
 from click.testing import CliRunner
 
 from featurebank import Bank, samples
+from featurebank.transforms import SelectRelevant
 from featurebank_cli import main
 
 
@@ -97,7 +98,54 @@ def test_the_best_of_many_is_optimistic_and_the_nested_score_is_not(tmp_path):
     assert abs(np.mean(nested) - 0.5) < 0.12  # three standard errors of 240 tosses are 0.097
 
 
-@pytest.mark.parametrize("model", ["logreg", "svm", "mlp"])
+def test_dimensions_chosen_on_random_labels_stay_at_chance_and_leak_when_chosen_outside_the_folds(tmp_path):
+    random = np.random.default_rng(5)
+    X, label = random.normal(size=(120, 1500)), random.permutation(np.repeat(["a", "b"], 60))
+    chosen = SelectRelevant(0.02).fit_transform(X.astype(np.float32), label)
+    leaky = fit(make_bank(tmp_path / "leaky.bank", chosen, {"label": label}), "--model", "ridge")["best"]
+    bank = make_bank(tmp_path / "a.bank", X, {"label": label})
+    honest = fit(bank, "--model", "ridge", "--select", "0.02", "--nested")
+    assert leaky["mean"] > 0.75
+    assert chance(honest["nested"], 0.14)
+    assert chance(honest["best"], 0.2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--features", "all", "--normalize", "l2", "--normalize", "signed-sqrt"],
+        ["--calibrate", "isotonic"],
+        ["--rule", "one-se"],
+        ["--time-limit", "20"],
+        ["--cv", "stratified", "--repeats", "3"],
+        ["--class-weight", "a=2,b=1"],
+    ],
+    ids=lambda options: options[0],
+)
+def test_random_labels_are_chance_through_every_path_of_the_search(tmp_path, options):
+    random = np.random.default_rng(6)
+    label = random.permutation(["a", "b"] * 100)
+    bank = make_bank(tmp_path / "a.bank", random.normal(size=(200, 40)), {"label": label})
+    nested = [] if "--repeats" in options or "--time-limit" in options else ["--nested"]
+    report = fit(bank, "--model", "svm", "--model", "logreg", *options, *nested)
+    assert chance(report["nested"] if nested else report["best"], 0.15)
+    assert chance({"mean": report["abstention"][0]["accuracy"]}, 0.2)
+
+
+def test_groups_stay_at_chance_through_the_whole_search(tmp_path):
+    random = np.random.default_rng(7)
+    group = np.repeat(np.arange(40), 8)
+    X = random.normal(size=(40, 30))[group] * 3 + random.normal(size=(320, 30))
+    label = random.permutation(np.repeat(["a", "b"], 20))[group]
+    bank = make_bank(tmp_path / "a.bank", X, {"label": label, "patient": group})
+    options = ["--groups", "patient", "--nested", "--select", "0.5", "--normalize", "center-l2", "--learning-curve"]
+    report = fit(bank, "--model", "svm", "--model", "knn", "--model", "lda", *options)
+    assert chance(report["nested"], 0.2)
+    assert "Label more" not in report["learning_curve"]["verdict"]
+    assert report["best"]["interval"] == "cluster-bootstrap"
+
+
+@pytest.mark.parametrize("model", ["logreg", "svm", "mlp", "linear-svm", "ridge", "lda", "knn", "centroid"])
 def test_random_labels_are_chance_for_every_top_model(tmp_path, model):
     random = np.random.default_rng(3)
     bank = make_bank(
