@@ -41,6 +41,8 @@ def _print(report: dict[str, Any]) -> None:
     )
     print_candidates({**report["fit"], "scoring": "protocol B, accuracy"})
     print_findings(report["fit"])
+    for note in report["fit"]["warnings"]:
+        click.echo(f"Note: {note}.")
     click.echo("")
     names = {"A": "A: p > 0, weighted by p, 75/25 x 5", "B": "B: p >= 0.5, 5-fold", "C": "C: p = 0 or 1, 5-fold"}
     rows = []
@@ -52,11 +54,11 @@ def _print(report: dict[str, Any]) -> None:
         "accuracy beside the published figures", ["protocol", "features and model", "%", "95 %"], rows, right=(2, 3)
     )
     click.echo(NOTE)
-    click.echo("\nThree cells through the predictor:")
+    click.echo("\nThree cells, of those it learned from, through the predictor:")
     for each in report["predictions"]:
         click.echo(f"  {each['path']}: {each['label']} ({percent(each['probability'])} %)")
     click.echo(
-        f"\nSaved {report['bank']} and {report['predictor']} in {report['seconds']:.0f} s. Try next:\n"
+        f"\nSaved {report['bank']}, {report['predictor']} and solar_cells.csv in {report['seconds']:.0f} s. Try next:\n"
         f"  featurebank info {report['bank']}\n"
         f"  featurebank fit {report['bank']} --target type --model logreg -o type.featurebank\n"
         f"  featurebank predict {report['predictor']} YOUR_IMAGE.png\n"

@@ -38,6 +38,13 @@ CLASSES_SHOWN = 6
 @weights_option
 @size_option
 @click.option(
+    "--views",
+    default="none",
+    show_default=True,
+    help="What is embedded beside each image itself: hflip, flips, dihedral (8 flips and quarter turns), or augment:K "
+    "(K - 1 random changes, the same in every run).",
+)
+@click.option(
     "--store", type=click.Choice(["float16", "float32"]), default="float16", show_default=True, help="Stored dtype."
 )
 @path_column_option
@@ -67,7 +74,7 @@ def extract(
     from featurebank.sources import scan
 
     state: State = context.obj
-    asked = {name: options.pop(name) for name in ("weights", "size", "store")}
+    asked = {name: options.pop(name) for name in ("weights", "size", "views", "store")}
     wanted = ask(options.pop("backbone"), options.pop("layers"), **asked)
     found = scan(source, root=options.pop("root"), path_column=options.pop("path_column"))
     if explain:

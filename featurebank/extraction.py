@@ -8,8 +8,8 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from featurebank.request import Ask, ask
 from featurebank.samples import NO_DIGEST
 from featurebank.sources import scan
 from featurebank.spec import FeatureSpec
+from featurebank.views import count_views, share_batches
 
 if TYPE_CHECKING:
     from featurebank.backbones import Backbone
@@ -51,6 +52,7 @@ def extract(
     weights: str = "DEFAULT",
     size: int | None = None,
     store: str = "float16",
+    views: str = "none",
     root: str | Path | None = None,
     path_column: str | None = None,
     ids: Sequence[str] | None = None,
@@ -83,6 +85,11 @@ def extract(
         Input size in pixels, in place of the weights' own.
     store : str, default "float16"
         Stored dtype, ``"float16"`` or ``"float32"``.
+    views : str, default "none"
+        What is embedded of each image beside itself: ``"hflip"`` (mirrored), ``"flips"`` (mirrored, upside down,
+        both), ``"dihedral"`` (all 8 flips and quarter turns), or ``"augment:K"`` (K - 1 random changes, always the
+        same for the same content: crop, small turn and shift, mirroring, colours). `Bank.load` averages them, or
+        returns the ``"first"``, the image itself, or ``"all"``.
     root : path, optional
         Folder that a manifest's paths start from, or where a source's files are now.
     path_column : str, optional
@@ -94,7 +101,7 @@ def extract(
     device : str, default "auto"
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
     batch_size : int, default 32
-        Images a forward pass.
+        Images a forward pass; each view of an image counts as one.
     workers : int, optional
         Threads that read and decode; by default one a core.
     verify : bool, default False
@@ -131,7 +138,7 @@ def extract(
     report = run_extraction(
         found,
         Bank.create(bank) if not isinstance(bank, Bank) else bank,
-        ask(backbone, layers, weights=weights, size=size, store=store),
+        ask(backbone, layers, weights=weights, size=size, store=store, views=views),
         device=device,
         batch_size=batch_size,
         workers=workers,
@@ -228,10 +235,10 @@ class _Writer:
     def add(
         self, spec: FeatureSpec, digests: list[bytes], output: NDArray[np.float32], made_by: dict[str, str]
     ) -> None:
-        """Take rows of one feature set, shape (n, …)."""
+        """Take rows of one feature set, shape (n, views, …)."""
         self._made_by = made_by
         keys, batches = self._rows.setdefault(spec, ([], []))
-        batches.append(to_stored(output[:, None], spec))  # one view: (n, 1, …)
+        batches.append(to_stored(output, spec))
         keys += digests
 
     def settle(self, items: Sequence[_Prepared]) -> None:
@@ -256,12 +263,12 @@ class _Writer:
 
 @dataclass
 class _Prepared:
-    """One sample that was read: its digest, the feature sets that lack it, and its prepared image if any does."""
+    """One sample that was read: its digest, the feature sets that lack it, and its prepared views if any does."""
 
     position: int
     digest: bytes
     lacking: tuple[FeatureSpec, ...] = ()
-    image: Any = None
+    views: list[Any] = field(default_factory=list)
     error: str = ""
 
 
@@ -273,7 +280,9 @@ class _Embedder:
         self.ledger = ledger
         self.writer = writer
         self.device = device
-        self.batch_size = batch_size
+        self.views = ledger.specs[0].views  # one for all that is asked for at once
+        self.count = count_views(self.views)
+        self.images_at_once, self.views_at_once = share_batches(self.count, batch_size)
         self._engines: dict[tuple[FeatureSpec, ...], Engine] = {}
 
     def embed(self, pending: list[int], workers: int | None) -> Iterator[int]:
@@ -288,7 +297,7 @@ class _Embedder:
             else:
                 repeats[item.digest] = []
                 batch.append(item)
-            if len(batch) == self.batch_size:
+            if len(batch) == self.images_at_once:
                 self._run(batch)
                 batch = []
             yield done
@@ -304,41 +313,50 @@ class _Embedder:
         read = [item for item in map(self._read_again, old) if item is not None]
         if not read:
             return []
-        outputs = self._engine(tuple(self.ledger.specs))([image for _, image in read])
+        outputs = self._compute(tuple(self.ledger.specs), [views for _, views in read])
         keys = as_keys([digest for digest, _ in read])
         pairs = zip(self.ledger.specs, outputs, strict=True)
         return [line for spec, output in pairs for line in _compare(self.ledger.bank, spec, keys, output)]
 
-    def _read_again(self, position: int) -> tuple[bytes, Any] | None:
+    def _read_again(self, position: int) -> tuple[bytes, list[Any]] | None:
         try:
             digest, decode = self.ledger.source.read(position)
-            return digest, self.backbone.prepare(decode())
+            return digest, self._prepare(decode(), digest)
         except ImageError:  # it was readable once; what it is now, the next run over it says
             return None
 
     def _run(self, batch: list[_Prepared]) -> None:
         specs = tuple(spec for spec in self.ledger.specs if any(spec in item.lacking for item in batch))
-        engine = self._engine(specs)
-        outputs = engine([item.image for item in batch])
+        outputs = self._compute(specs, [item.views for item in batch])
+        made_by = self._engine(specs).made_by
         for spec, output in zip(specs, outputs, strict=True):
             rows = [row for row, item in enumerate(batch) if spec in item.lacking]
-            self.writer.add(spec, [batch[row].digest for row in rows], output[rows], engine.made_by)
+            self.writer.add(spec, [batch[row].digest for row in rows], output[rows], made_by)
         self.writer.settle(batch)
+
+    def _prepare(self, image: Any, digest: bytes) -> list[Any]:
+        return list(self.backbone.prepare_views(image, self.views, digest))
+
+    def _compute(self, specs: tuple[FeatureSpec, ...], images: list[list[Any]]) -> list[NDArray[np.float32]]:
+        """Embed the prepared views of images: an array (n, views, …) for each spec."""
+        return self._engine(specs).embed_views(chain.from_iterable(images), self.count, self.views_at_once)
 
     def _engine(self, specs: tuple[FeatureSpec, ...]) -> Engine:
         if specs not in self._engines:
             from featurebank.engine import Engine
 
-            self._engines[specs] = Engine(self.backbone, specs, device=self.device, pad_to=self.batch_size)
+            self._engines[specs] = Engine(self.backbone, specs, device=self.device, pad_to=self.views_at_once)
         return self._engines[specs]
 
     def _read_all(self, pending: list[int], workers: int | None) -> Iterator[_Prepared]:
         """Read and prepare in threads, in order, with a bounded number in flight."""
-        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        threads = workers or os.cpu_count() or 1
+        ahead = max(4 * self.images_at_once, threads)
+        with ThreadPoolExecutor(threads) as pool:
             waiting: deque[Future[_Prepared]] = deque()
             positions = iter(pending)
             try:
-                waiting.extend(pool.submit(self._read, position) for position in islice(positions, 4 * self.batch_size))
+                waiting.extend(pool.submit(self._read, position) for position in islice(positions, ahead))
                 while waiting:
                     yield waiting.popleft().result()
                     waiting.extend(pool.submit(self._read, position) for position in islice(positions, 1))
@@ -351,7 +369,7 @@ class _Embedder:
         try:
             digest, decode = self.ledger.source.read(position)
             lacking = self.ledger.lacking(digest)
-            return _Prepared(position, digest, lacking, self.backbone.prepare(decode()) if lacking else None)
+            return _Prepared(position, digest, lacking, self._prepare(decode(), digest) if lacking else [])
         except ImageError as error:
             return _Prepared(position, digest, error=one_line(error))
 
@@ -362,8 +380,8 @@ def _compare(bank: Bank, spec: FeatureSpec, keys: NDArray[np.bytes_], output: ND
     there = each.find(keys) >= 0
     if not there.any():
         return []
-    old = each.read(keys[there], "first")
-    new = output[there].reshape(old.shape)
+    new = output[there].reshape(int(there.sum()), -1)
+    old = each.read(keys[there], "all").reshape(new.shape)
     largest = float((np.linalg.norm(new - old, axis=1) / np.maximum(np.linalg.norm(old, axis=1), 1e-12)).max())
     if largest <= AGREEMENT:
         return []

@@ -203,9 +203,10 @@ class FeatureSet:
             raise BankError(f"views={views!r}; expected one of {', '.join(VIEWS)}")
         found = self.find(digests)
         if (found < 0).any():
+            views_too = f" --views {self.spec.views}" if self.spec.views != "none" else ""
             raise BankError(
                 f"{int((found < 0).sum())} of {len(found)} samples have no row in {self.name!r}: run extract again "
-                f"with --backbone {self.spec.backbone} --layer {self.spec.layer_name}"
+                f"with --backbone {self.spec.backbone} --layer {self.spec.layer_name}{views_too}"
             )
         return self._gather(found, views)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,29 +185,12 @@ def fit(
         n_jobs=jobs,
         progress=_part(progress, 0, parts),
     ).fit(rows.X, rows.y, groups=rows.groups, sample_weight=rows.weight)
-    place = np.full(len(every.y), -2)
-    place[~is_held_out] = fold_numbers(search.folds_, len(rows.y))
-    report = {
-        "n_samples": len(rows.y),
-        "classes": rows.labels or getattr(search, "classes_", np.empty(0)).tolist(),
-        "target": wanted.name,
-        "separator": separator,
-        "task": rows.task,
-        "scoring": scoring or ("r2" if rows.task == "regression" else "accuracy"),
-        "folds": len(search.folds_),
-        "grouped": rows.groups is not None,
-        "seed": seed,
-        "candidates": [candidate.to_dict() for candidate in search.candidates_],
-        "best": search.best_candidate_.to_dict(),
-        "comparison": search.comparison_,
-        "interrupted": search.interrupted_,
-        "warnings": rows.notes + straddling(every, place, groups) + search.warnings_,
-    }
+    report = _facts(search, rows, wanted, scoring)
+    report["warnings"] = rows.notes + straddling(every, _place(search, is_held_out), groups) + search.warnings_
     oof = _frame(rows, search)
     if rows.task == "classification":
         report |= _class_report(search, rows, calibrate, oof)
-    if rows.task == "multilabel":
-        assert rows.labels is not None
+    if rows.labels is not None:
         report["per_label"] = assessment.per_label(search.oof_, rows.labels)
     model = search.best_estimator_
     if threshold is not None:
@@ -216,10 +200,36 @@ def fit(
     if nested and not search.interrupted_:
         report["nested"] = assessment.nested(search, rows, lambda number: _part(progress, number + 1, parts))
     if learning_curve and not search.interrupted_:
-        report["learning_curve"] = _learning_curve(search, rows, scoring, seed, jobs)
+        report["learning_curve"] = _learning_curve(search, rows)
     report["seconds"] = time.perf_counter() - started
     kept = {**report, "samples": _fold_of_each(rows, search), "contents": _contents(rows)}
     return FitResult(search, report, _predictor(bank, search, model, rows, wanted, calibrate, kept), oof)
+
+
+def _facts(search: TopModelSearchCV, rows: Rows, target: Target, scoring: str | None) -> dict[str, Any]:
+    """Return the part of the report that every fit has."""
+    return {
+        "n_samples": len(rows.y),
+        "classes": rows.labels or getattr(search, "classes_", np.empty(0)).tolist(),
+        "target": target.name,
+        "separator": target.separator,
+        "task": rows.task,
+        "scoring": scoring or ("r2" if rows.task == "regression" else "accuracy"),
+        "folds": len(search.folds_),
+        "grouped": rows.groups is not None,
+        "seed": search.random_state,
+        "candidates": [candidate.to_dict() for candidate in search.candidates_],
+        "best": search.best_candidate_.to_dict(),
+        "comparison": search.comparison_,
+        "interrupted": search.interrupted_,
+    }
+
+
+def _place(search: TopModelSearchCV, is_held_out: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the fold that tests each row, -1 for rows that only train, -2 for rows that are held out."""
+    place = np.full(len(is_held_out), -2)
+    place[~is_held_out] = fold_numbers(search.folds_, int((~is_held_out).sum()))
+    return place
 
 
 def _splitter(
@@ -272,18 +282,21 @@ def _class_report(search: TopModelSearchCV, rows: Rows, calibrate: str | None, o
     return report
 
 
-def _learning_curve(search: TopModelSearchCV, rows: Rows, scoring: str | None, seed: int, jobs: int) -> dict[str, Any]:
-    curve = make_learning_curve(
-        clone(search.best_estimator_),
-        rows.X,
-        rows.y,
-        search.folds_,
-        groups=rows.groups,
-        sample_weight=rows.weight,
-        scoring=scoring,
-        random_state=seed,
-        n_jobs=jobs,
-    )
+def _learning_curve(search: TopModelSearchCV, rows: Rows) -> dict[str, Any]:
+    """Return the learning curve of the best pipeline on the folds of the search."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # small sets make scikit-learn warn at every turn
+        curve = make_learning_curve(
+            clone(search.best_estimator_),
+            rows.X,
+            rows.y,
+            search.folds_,
+            groups=rows.groups,
+            sample_weight=rows.weight,
+            scoring=search.scoring,
+            random_state=search.random_state,
+            n_jobs=search.n_jobs,
+        )
     return curve.to_dict()
 
 

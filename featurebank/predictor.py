@@ -15,18 +15,21 @@ from numpy.typing import NDArray
 
 from featurebank import predictor_file, scores, storage
 from featurebank.bank import values_of, weights_of
-from featurebank.errors import ImageError, PredictorError, one_line
-from featurebank.features import as_keys, to_stored
+from featurebank.errors import BankError, ImageError, PredictorError, one_line
+from featurebank.features import as_keys, as_loaded
 from featurebank.predictor_file import EMBEDDED, Contents, PredictorFeature
 from featurebank.samples import SampleTable
 from featurebank.spec import FeatureSpec
+from featurebank.views import count_views
 
 if TYPE_CHECKING:
     from featurebank.backbones import Backbone
     from featurebank.bank import Bank
+    from featurebank.engine import Engine
     from featurebank.sources import Source
 
 BATCH = 16
+_BACKBONE = ("backbone", "version", "weights", "preprocessing")
 
 
 class Predictor:
@@ -332,43 +335,48 @@ class Predictor:
         errors: list[str] = []
         parts: list[NDArray[np.float32]] = []
         for start in range(0, len(items), BATCH):
-            images = []
+            opened = []
             for item in items[start : start + BATCH]:
                 try:
-                    images.append(_open(item))
+                    opened.append(_open(item))
                     errors.append("")
                 except ImageError as error:
                     errors.append(one_line(error))
-            if images:
-                parts.append(self._embed_batch(images))
+            if opened:
+                parts.append(self._embed_batch(opened))
             if progress is not None:
                 progress(len(errors), len(items))
         return np.concatenate(parts) if parts else np.empty((0, 0), np.float32), errors
 
-    def _embed_batch(self, images: list[Any]) -> NDArray[np.float32]:
-        """Embed RGB images, rounded as the bank stores them, shape (n, d)."""
+    def _embed_batch(self, opened: list[tuple[Any, bytes]]) -> NDArray[np.float32]:
+        """Embed RGB images with their digests as the bank stores and loads them, shape (n, d)."""
         parts: dict[int, NDArray[np.float32]] = {}
         for backbone, engine, numbers in self._open_engines():
-            outputs = engine([backbone.prepare(image) for image in images])
+            views = self.features[numbers[0]].spec.views
+            prepared = (view for image, digest in opened for view in backbone.prepare_views(image, views, digest))
+            outputs = engine.embed_views(prepared, count_views(views), BATCH)
             for number, output in zip(numbers, outputs, strict=True):
-                stored = to_stored(output, self.features[number].spec)
-                parts[number] = stored.astype(np.float32).reshape(len(images), -1)
+                parts[number] = as_loaded(output, self.features[number].spec)
         return np.concatenate([parts[number] for number in sorted(parts)], axis=1)
 
     def _open_engines(self) -> list[tuple[Backbone, Any, list[int]]]:
-        """Load each backbone once, with the numbers of the features that it gives."""
+        """Load each backbone once, with the numbers of the features that it gives for the same views."""
         if self._engines is None:
-            from featurebank.engine import Engine
-
             engines = []
-            for numbers in _by_backbone(self.features):
-                backbone = self._load_backbone(self.features[numbers[0]])
-                specs = [self.features[number].spec for number in numbers]
-                for spec in specs:
-                    _check_spec(backbone, spec)
-                engines.append((backbone, Engine(backbone, specs, device="auto"), numbers))
+            for alike in _groups(range(len(self.features)), self.features, _BACKBONE):
+                backbone = self._load_backbone(self.features[alike[0]])
+                parts = _groups(alike, self.features, ("views",))
+                engines += [(backbone, self._engine(backbone, numbers), numbers) for numbers in parts]
             self._engines = engines
         return self._engines
+
+    def _engine(self, backbone: Backbone, numbers: Sequence[int]) -> Engine:
+        from featurebank.engine import Engine
+
+        specs = [self.features[number].spec for number in numbers]
+        for spec in specs:
+            _check_spec(backbone, spec)
+        return Engine(backbone, specs, device="auto")
 
     def _load_backbone(self, feature: PredictorFeature) -> Backbone:
         spec = feature.spec
@@ -462,29 +470,36 @@ class _Item:
     position: int
 
 
-def _open(item: Any) -> Any:
-    """Return the RGB image of a path, a source's sample, a PIL image or an array."""
+def _open(item: Any) -> tuple[Any, bytes]:
+    """Return the RGB image of a path, a source's sample, a PIL image or an array, and its content digest."""
     from featurebank import images, sources
 
     if isinstance(item, _Item):
-        return item.source.read(item.position)[1]()
+        digest, decode = item.source.read(item.position)
+        return decode(), digest
     if isinstance(item, (str, Path)):
-        return images.decode(sources.read_file(item))
-    return sources.as_image(item)
+        data = sources.read_file(item)
+        return images.decode(data), images.content_digest(data)
+    image = sources.as_image(item)
+    return image, images.pixel_digest(image)
 
 
-def _by_backbone(features: Sequence[PredictorFeature]) -> list[list[int]]:
+def _groups(numbers: Iterable[int], features: Sequence[PredictorFeature], fields: Sequence[str]) -> list[list[int]]:
+    """Group features by fields of their specs."""
     groups: dict[str, list[int]] = {}
-    for number, each in enumerate(features):
-        spec = each.spec
-        key = json.dumps([spec.backbone, spec.version, spec.weights, spec.preprocessing], sort_keys=True)
+    for number in numbers:
+        key = json.dumps([getattr(features[number].spec, field) for field in fields], sort_keys=True)
         groups.setdefault(key, []).append(number)
     return list(groups.values())
 
 
 def _check_spec(backbone: Backbone, spec: FeatureSpec) -> None:
     """Refuse a backbone whose features differ in any way from those that the model was trained on."""
-    own = backbone.spec(f"{spec.layer}:{spec.pool}", store=spec.store).to_dict()
+    try:
+        count_views(spec.views)
+    except BankError as error:
+        raise PredictorError(f"{spec.name}: {one_line(error)}; use the featurebank it was trained with") from error
+    own = backbone.spec(f"{spec.layer}:{spec.pool}", store=spec.store, views=spec.views).to_dict()
     for name, value in spec.to_dict().items():
         if own[name] != value:
             raise PredictorError(

@@ -131,7 +131,8 @@ def missing_rows(bank: Bank, each: FeatureSet, table: SampleTable) -> str:
 def _way(bank: Bank, spec: FeatureSpec, source: str, root: str, count: int) -> str:
     """Return how the rows that one source lacks are made, or what to do when its files are not there."""
     if not os.path.isabs(source) or not _requests(bank, spec):
-        return f"extract {source!r} again from Python with layers={spec.layer_name!r} ({count} samples)"
+        views = f", views={spec.views!r}" if spec.views != "none" else ""
+        return f"extract {source!r} again from Python with layers={spec.layer_name!r}{views} ({count} samples)"
     if not is_missing(source, root):
         rebound = root not in (source, os.path.dirname(source))
         return f"run `{extract_command(bank, spec, source, root if rebound else '')}` ({count} samples)"
@@ -153,6 +154,7 @@ def extract_command(bank: Bank, spec: FeatureSpec, source: str, root: str = "") 
         "--backbone": spec.backbone if spec.backbone != DEFAULT_BACKBONE else None,
         "--weights": asked.get("weights") if asked.get("weights") != "DEFAULT" else None,
         "--size": asked.get("size"),
+        "--views": spec.views if spec.views != "none" else None,
         "--store": spec.store if spec.store != "float16" else None,
         "--layer": spec.layer_name,
         "--root": root or None,

@@ -49,16 +49,17 @@ class Ask:
     def specs(self, bank: Bank) -> list[FeatureSpec]:
         """Return the feature spec of each layer, from the bank's earlier requests where it has them."""
         known = [self._known(bank, layer) for layer in self.layers]
-        specs = [spec or self._spec(layer) for spec, layer in zip(known, self.layers, strict=True)]
+        specs = [spec or self.spec(layer) for spec, layer in zip(known, self.layers, strict=True)]
         return list(dict.fromkeys(specs))
 
     def register(self, bank: Bank) -> None:
         """Make the feature sets' folders and keep the requests beside them."""
         for layer in self.layers:
             if self._known(bank, layer) is None:
-                bank.add_spec(self._spec(layer), self._request(layer))
+                bank.add_spec(self.spec(layer), self._request(layer))
 
-    def _spec(self, layer: str) -> FeatureSpec:
+    def spec(self, layer: str) -> FeatureSpec:
+        """Return the feature spec of one layer, from the loaded backbone."""
         return self.load().spec(layer, store=self.store, views=self.views)
 
     def _known(self, bank: Bank, layer: str) -> FeatureSpec | None:

@@ -28,7 +28,7 @@ from featurebank.calibration import Calibrator
 from featurebank.candidates import Candidate, Group, make_group
 from featurebank.errors import TopModelError, near_names, one_line
 from featurebank.evaluation import Data, fit_pipeline, get_score
-from featurebank.folds import make_folds
+from featurebank.folds import Fold, make_folds
 from featurebank.outoffold import OutOfFold, gather
 from featurebank.schedule import Run
 from featurebank.scores import is_share, paired_interval
@@ -325,7 +325,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         models = self._models(run.data.weight is not None)
         wanted = self._features(run)
         groups = [
-            make_group(features, select, normalize, model, model.cells())
+            make_group(features, select, normalize, model, cells_for(model, run.data.folds))
             for features in wanted
             for select in _several(self.select)
             for normalize in _several(self.normalize)
@@ -421,6 +421,12 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         found = paired_interval(best.fold_scores, others[0].fold_scores, run.n_train, run.n_test)
         shares = is_share("r2" if self.scoring is None and self.task == "regression" else self.scoring)
         return {"other": others[0].to_dict(), **found, "sentence": ranking.sentence(best, others[0], found, shares)}
+
+
+def cells_for(model: TopModel, folds: Sequence[Fold]) -> list[dict[str, Any]]:
+    """Return the cells of a model's grid; of its default grid those that the smallest training part allows."""
+    smallest = min(len(train) for train, _ in folds)
+    return [cell for cell in model.cells() if not model.is_default_grid or cell.get("n_neighbors", 0) <= smallest]
 
 
 def _several(value: Any) -> list[Any]:

@@ -16,9 +16,10 @@ from sklearn.utils import Tags
 from featurebank import images, sources, storage
 from featurebank.bank import Bank
 from featurebank.errors import ImageError
-from featurebank.features import as_keys, to_stored
+from featurebank.features import as_keys, as_loaded
 from featurebank.request import Ask, ask
 from featurebank.spec import FeatureSpec
+from featurebank.views import count_views, share_batches
 
 if TYPE_CHECKING:
     from featurebank.engine import Engine
@@ -44,10 +45,13 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         Input size in pixels.
     store : str, default "float16"
         Stored dtype; embeddings are rounded to it with or without a bank.
+    views : str, default "none"
+        ``none``, ``hflip``, ``flips``, ``dihedral`` or ``augment:K``; see `featurebank.extract`. A row is the mean
+        over the views.
     device : str, default "auto"
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
     batch_size : int, default 32
-        Images a forward pass.
+        Images a forward pass; each view of an image counts as one.
 
     Examples
     --------
@@ -65,6 +69,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         weights: str = "DEFAULT",
         size: int | None = None,
         store: str = "float16",
+        views: str = "none",
         device: str = "auto",
         batch_size: int = 32,
     ):
@@ -74,6 +79,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         self.weights = weights
         self.size = size
         self.store = store
+        self.views = views
         self.device = device
         self.batch_size = batch_size
 
@@ -108,8 +114,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             return self._through_bank(Bank.create(self.bank), wanted, items)
         specs = self._specs(wanted)
         outputs = self._compute(self._engine(wanted, specs), items)
-        rounded = [to_stored(out, spec).astype(np.float32) for out, spec in zip(outputs, specs, strict=True)]
-        return np.concatenate([rows.reshape(len(items), -1) for rows in rounded], axis=1)
+        return np.concatenate([as_loaded(out, spec) for out, spec in zip(outputs, specs, strict=True)], axis=1)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Return a name for each column: backbone, layer, pooling and number.
@@ -129,13 +134,13 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
                 return [(each.spec.name, each.width) for each in sets]
         specs = self._specs(wanted)
         outputs = self._compute(self._engine(wanted, specs), [np.zeros((64, 64, 3), np.uint8)])
-        return [(spec.name, out.size) for spec, out in zip(specs, outputs, strict=True)]
+        return [(spec.name, out[0, 0].size) for spec, out in zip(specs, outputs, strict=True)]
 
     def _ask(self) -> Ask:
-        return ask(self.backbone, self.layer, weights=self.weights, size=self.size, store=self.store)
+        return ask(self.backbone, self.layer, weights=self.weights, size=self.size, store=self.store, views=self.views)
 
     def _specs(self, wanted: Ask) -> list[FeatureSpec]:
-        return list(dict.fromkeys(wanted.load().spec(layer, store=self.store) for layer in wanted.layers))
+        return list(dict.fromkeys(map(wanted.spec, wanted.layers)))
 
     def _through_bank(self, bank: Bank, wanted: Ask, items: list[Any]) -> NDArray[np.float32]:
         """Read what the bank has and compute the rest, once, whichever worker comes first."""
@@ -159,24 +164,24 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         for (spec, absent), out in zip(lacking.items(), outputs, strict=True):
             rows = [row for row, digest in enumerate(missing) if digest in absent]
             digests = [missing[row] for row in rows]
-            bank.add_features(spec, digests, out[rows][:, None], engine.made_by)  # one view: (n, 1, …)
+            bank.add_features(spec, digests, out[rows], engine.made_by)
 
     def _engine(self, wanted: Ask, specs: list[FeatureSpec]) -> Engine:
         from featurebank.engine import Engine
 
-        return Engine(wanted.load(), specs, device=self.device, pad_to=self.batch_size)
+        return Engine(wanted.load(), specs, device=self.device, pad_to=self._views_at_once())
+
+    def _views_at_once(self) -> int:
+        return share_batches(count_views(self.views), self.batch_size)[1]
 
     def _compute(
         self, engine: Engine, items: list[Any], digests: list[bytes] | None = None
     ) -> list[NDArray[np.float32]]:
-        """Embed images in padded batches: an array (n, …) for each spec; a file must still have its digest."""
+        """Embed images in padded batches: an array (n, views, …) for each spec; a file must still have its digest."""
         expected: Sequence[bytes | None] = digests or [None] * len(items)
-        wanted = list(zip(items, expected, strict=True))
-        batches = [
-            engine([engine.backbone.prepare(_image(*each)) for each in wanted[start : start + self.batch_size]])
-            for start in range(0, len(items), self.batch_size)
-        ]
-        return [np.concatenate(outputs) for outputs in zip(*batches, strict=True)]
+        opened = (_open(*each) for each in zip(items, expected, strict=True))
+        prepared = (view for image, key in opened for view in engine.backbone.prepare_views(image, self.views, key))
+        return engine.embed_views(prepared, count_views(self.views), self._views_at_once())
 
     def __sklearn_tags__(self) -> Tags:
         tags: Tags = super().__sklearn_tags__()
@@ -207,15 +212,17 @@ def _digest(item: Any) -> bytes:
     return images.pixel_digest(sources.as_image(item))
 
 
-def _image(item: Any, digest: bytes | None = None) -> Any:
-    """Return the RGB image of a path, a PIL image or an array; a file must still have the digest that is given."""
+def _open(item: Any, expected: bytes | None = None) -> tuple[Any, bytes]:
+    """Return the RGB image of a path, a PIL image or an array, and its digest; a file's must be the expected one."""
     if isinstance(item, (str, Path)):
         with _naming(item):
             data = sources.read_file(item)
-            if digest is not None and images.content_digest(data) != digest:
+            digest = images.content_digest(data)
+            if digest != (expected or digest):
                 raise ImageError("changed while it was read: try again")
-            return images.decode(data)
-    return sources.as_image(item)
+            return images.decode(data), digest
+    image = sources.as_image(item)
+    return image, expected or images.pixel_digest(image)
 
 
 @contextmanager

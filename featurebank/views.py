@@ -120,6 +120,13 @@ def window(width: int, height: int, random: Random) -> tuple[tuple[int, int], tu
     Its sides are at least `SMALLEST` of the longest that fit; it turns by at most `ANGLE`, and less in a long image,
     where a turned window would have to be small.
 
+    Parameters
+    ----------
+    width, height : int
+        Of the image.
+    random : random.Random
+        Where the window is drawn from.
+
     Returns
     -------
     size : tuple of int

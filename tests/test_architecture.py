@@ -13,7 +13,7 @@ ROOT = Path(featurebank.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = [
     {"_version", "errors", "spec", "storage", "allowed"},
-    {"images", "sources", "samples", "features", "segment", "layers"}
+    {"images", "sources", "samples", "features", "segment", "layers", "views"}
     | {"transforms", "topmodels", "folds", "scores", "neighbours", "solvers", "candidates", "evaluation"}
     | {"outoffold", "schedule", "calibration", "learning_curve"},
     {"backbones", "engine", "bank", "maintenance", "remedies"},
@@ -22,7 +22,7 @@ LEVELS = [
     {"demo", "explanation"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
-WITHOUT_TORCH = {"bank", "search", "fitting", "sources", "samples", "features", "segment", "ledger", "request"}
+WITHOUT_TORCH = {"bank", "search", "fitting", "sources", "samples", "features", "segment", "ledger", "request", "views"}
 
 
 def module_of(file: Path) -> str:

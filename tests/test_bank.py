@@ -5,7 +5,7 @@ import pytest
 from featurebank import Bank, samples
 from featurebank.bank import newest_stamp
 from featurebank.errors import BankError, ColumnError, CorruptError, FeatureSetError
-from featurebank.features import as_keys
+from featurebank.features import as_keys, as_loaded
 from featurebank.spec import FeatureSpec
 
 CROP = {"crop": [4, 4]}
@@ -113,6 +113,20 @@ def test_paths_select_and_order(bank):
     np.testing.assert_array_equal(X[:, 0], [3, 1])
     with pytest.raises(BankError, match=r"'z.jpg' is not in the bank"):
         bank.load("net/penultimate", paths=["z.jpg"])
+
+
+@pytest.mark.parametrize("store", ["float16", "float32"])
+def test_what_is_computed_now_is_brought_to_the_very_bits_that_a_bank_would_load(tmp_path, store):
+    spec = FeatureSpec(**{**MAPS.to_dict(), "store": store, "views": "augment:5"})
+    values = np.random.default_rng(0).normal(size=(3, 5, 7, 2, 2)).astype(np.float32)
+    bank = Bank.create(tmp_path / "b.bank")
+    bank.add_spec(spec)
+    bank.add_features(spec, [digest(number) for number in range(3)], values)
+    loaded = bank.feature_set_of(spec).read(as_keys([digest(number) for number in range(3)]))
+    found = as_loaded(values, spec)
+    assert found.dtype == loaded.dtype == np.float32
+    np.testing.assert_array_equal(found, loaded)
+    np.testing.assert_array_equal(as_loaded(values[1:2], spec), loaded[1:2])
 
 
 def test_views_are_averaged_taken_first_or_all(bank):

@@ -145,6 +145,35 @@ def test_explain_says_what_would_be_done_and_does_nothing(run_cli, run_json, pho
     assert sorted(bank.rglob("*")) == before
 
 
+def test_views_are_stored_and_named_by_explain(run_cli, run_json, photos, tmp_path):
+    bank = tmp_path / "a.bank"
+    run_json("extract", photos, "--bank", bank, *NET)
+    before = sorted(bank.rglob("*"))
+    asked = ["extract", photos, "--bank", bank, *NET, "--views", "flips"]
+    shown = run_cli(*asked, "--explain").stdout
+    assert "0 hits, 4 misses" in shown
+    assert "views is 'flips', there 'none'\n" in shown
+    assert run_json(*asked, "--explain")["feature_sets"][0]["differs"] == {"views": ["none", "flips"]}
+    assert sorted(bank.rglob("*")) == before
+    result = run_cli(*asked)
+    assert "4 embedded, 0 reused" in result.stdout
+    assert "  resnet18/penultimate  4 rows of 4x512 float16\n" in result.stdout
+    assert run_json(*asked)["reused"] == 4
+    names = [each["name"] for each in run_json("info", bank)["feature_sets"]]
+    assert len(names) == len(set(names)) == 2
+    assert all(name.startswith("resnet18/penultimate@") for name in names)
+
+
+def test_unknown_views_are_one_line_with_the_nearest_name(run_cli, photos, tmp_path):
+    for views, line in (
+        ("dihedrl", "no views 'dihedrl'; did you mean dihedral?"),
+        ("augment:1", "views 'augment:1'; expected augment:K with K from 2 to 256, e.g. augment:8"),
+    ):
+        result = run_cli("extract", photos, "--bank", tmp_path / "a.bank", *NET, "--views", views)
+        assert (result.exit_code, result.stderr) == (1, f"Error: {line}\n")
+    assert not (tmp_path / "a.bank").exists()
+
+
 def test_explain_says_nothing_of_unread_files_where_all_are_known(run_cli, photos, tmp_path):
     run_cli("extract", photos, "--bank", tmp_path / "a.bank", *NET)
     shown = run_cli("extract", photos, "--bank", tmp_path / "a.bank", *NET, "--explain").stdout

@@ -409,3 +409,157 @@ def test_a_device_that_is_not_there_is_an_error_even_with_nothing_to_compute(pho
     run(photos, tmp_path / "a.bank")
     with pytest.raises(DeviceError):
         run(photos, tmp_path / "a.bank", device="tpu")
+
+
+# --- views -------------------------------------------------------------------------------------------------
+
+SMALL = {**NET, "size": 64, "store": "float32"}
+
+
+def saved_as(photos, folder, change):
+    """Save a changed copy of every photo under its own path."""
+    for path in photos.rglob("*.png"):
+        copy = folder / path.relative_to(photos)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        change(Image.open(path)).save(copy)
+    return folder
+
+
+@pytest.fixture
+def odd(tmp_path):
+    """Six photos whose crops lie off the middle by half a pixel."""
+    return make_images(tmp_path / "odd", 6, size=(41, 66))
+
+
+def test_each_view_is_what_a_changed_copy_of_the_file_gives(odd, tmp_path, distance):
+    turned = Image.Transpose
+    changes = [
+        lambda image: image,
+        *[
+            lambda image, method=method: image.transpose(method)
+            for method in (
+                turned.FLIP_LEFT_RIGHT, turned.FLIP_TOP_BOTTOM, turned.ROTATE_180,
+                turned.TRANSPOSE, turned.ROTATE_90, turned.ROTATE_270, turned.TRANSVERSE,
+            )
+        ],
+    ]  # fmt: skip
+    views = extract(odd, tmp_path / "a.bank", views="dihedral", **SMALL).load(NAME, views="all")
+    assert views.shape == (6, 8, 512)
+    for number, change in enumerate(changes):
+        copies = saved_as(odd, tmp_path / f"odd{number}", change)
+        plain = extract(copies, tmp_path / f"{number}.bank", **SMALL).load(NAME)
+        assert distance(views[:, number], plain) < 1e-5
+
+
+def test_views_of_maps_keep_their_shape(odd, tmp_path):
+    options = {**SMALL, "layers": ["layer4:none", "penultimate"]}
+    bank = extract(odd, tmp_path / "a.bank", views="hflip", **options)
+    assert [each.shape for each in bank.feature_sets] == [(2, 512, 2, 2), (2, 512)]
+    maps = bank.load("resnet18/layer4:none", views="all").reshape(6, 2, 512, 4)
+    np.testing.assert_allclose(maps.mean(-1), bank.load(NAME, views="all"), rtol=1e-4, atol=1e-5)
+
+
+def test_a_bank_loads_the_mean_the_first_or_all_views(odd, tmp_path):
+    bank = extract(odd, tmp_path / "a.bank", views="flips", **{**SMALL, "store": "float16"})
+    everything = bank.load(NAME, views="all")
+    assert everything.shape == (6, 4, 512)
+    np.testing.assert_array_equal(bank.load(NAME), everything.mean(axis=1, dtype=np.float32))
+    np.testing.assert_array_equal(bank.load(NAME, views="first"), everything[:, 0])
+    assert (np.abs(everything - everything[:, :1]).max(axis=2) > 0).tolist() == [[False, True, True, True]] * 6
+
+
+def test_other_views_are_another_feature_set(odd, tmp_path):
+    for views in ("none", "hflip", "augment:2", "augment:3"):
+        bank = extract(odd, tmp_path / "a.bank", views=views, **SMALL)
+    sets = {each.spec.views: each for each in bank.feature_sets}
+    assert [sets[views].shape[0] for views in ("none", "hflip", "augment:2", "augment:3")] == [1, 2, 2, 3]
+    assert all(each.name == f"{NAME}@{each.fingerprint[:8]}" for each in sets.values())
+    assert len({each.name for each in sets.values()}) == 4
+    with pytest.raises(LookupError, match="fits 4 feature sets"):
+        bank.load(NAME)
+    assert bank.load(sets["augment:3"].name, views="all").shape == (6, 3, 512)
+
+
+def test_views_that_the_bank_has_are_not_computed_again_and_need_no_torch(odd, tmp_path):
+    extract(odd, tmp_path / "a.bank", views="augment:3", **SMALL)
+    code = (
+        "import sys; from featurebank import extract\n"
+        f"extract({str(odd)!r}, {str(tmp_path / 'a.bank')!r}, views='augment:3', **{SMALL!r})\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert len(segments(Bank(tmp_path / "a.bank"))) == 1
+
+
+def test_random_views_depend_on_the_content_alone_bit_by_bit(odd, tmp_path):
+    options = {**SMALL, "views": "augment:4", "batch_size": 8}
+    whole = extract(odd, tmp_path / "a.bank", **options).load(NAME, views="all")
+    one_by_one = Bank.create(tmp_path / "b.bank")
+    for path in sorted(odd.rglob("*.png"), reverse=True):
+        extract([path], one_by_one, workers=1, **options)
+    np.testing.assert_array_equal(one_by_one.load(NAME, views="all"), whole)
+    (odd / "a" / "000.png").rename(odd / "b" / "zzz.png")
+    renamed = extract(odd, tmp_path / "c.bank", **options).load(NAME, views="all", paths=["b/zzz.png"])
+    np.testing.assert_array_equal(renamed[0], whole[0])
+    assert len(np.unique(whole.reshape(-1, 512), axis=0)) == 24
+
+
+def test_batch_size_and_workers_change_views_by_less_than_1e_5(odd, tmp_path, distance):
+    options = {**SMALL, "views": "augment:3"}
+    loaded = [
+        extract(odd, tmp_path / f"{batch}.bank", batch_size=batch, workers=workers, **options).load(NAME, views="all")
+        for batch, workers in ((1, 1), (2, 3), (7, 2), (32, None))
+    ]
+    assert max(distance(each.reshape(-1, 512), loaded[0].reshape(-1, 512)) for each in loaded[1:]) < 1e-5
+
+
+@pytest.mark.parametrize(("batch_size", "passes"), [(32, [32, 32]), (8, [8] * 6), (5, [4] * 12), (1, [1] * 48)])
+def test_no_forward_pass_holds_more_views_than_the_batch_size(odd, tmp_path, monkeypatch, batch_size, passes):
+    from featurebank.engine import Engine
+
+    seen = []
+    batch = Engine._batch
+    monkeypatch.setattr(Engine, "_batch", lambda self, prepared: seen.append(batch(self, prepared)) or seen[-1])
+    extract(odd, tmp_path / "a.bank", views="dihedral", batch_size=batch_size, **SMALL)
+    assert [len(images) for images in seen] == passes
+
+
+def test_few_images_are_in_flight_when_each_has_many_views(tmp_path, monkeypatch):
+    from featurebank.backbones import Backbone
+
+    photos = make_images(tmp_path / "photos", 30)
+    prepared, largest = [], 0
+    prepare = Backbone.prepare_views
+
+    def count(self, *arguments):
+        prepared.append(1)
+        return prepare(self, *arguments)
+
+    def progress(done, total):
+        nonlocal largest
+        largest = max(largest, len(prepared) - done)
+
+    monkeypatch.setattr(Backbone, "prepare_views", count)
+    extract(photos, tmp_path / "a.bank", views="dihedral", batch_size=8, workers=2, progress=progress, **SMALL)
+    assert 0 < largest <= 4
+
+
+def test_views_that_no_longer_agree_are_warned_about(odd, tmp_path):
+    wanted = ask("resnet18", "penultimate", weights="random:0", size=64, views="hflip")
+    bank = Bank.create(tmp_path / "a.bank")
+    few = scan(sorted(odd.rglob("*.png"))[:2])
+    run_extraction(few, bank, wanted)
+    (stored,) = bank.feature_sets
+    digests = [few.read(i)[0] for i in range(2)]
+    rows = stored.read(as_keys(digests), "all")
+    rows[:, 1] *= 1.1  # the image itself still agrees
+    segments(bank)[0].unlink()
+    bank.add_features(stored.spec, digests, rows)
+    (warning,) = run_extraction(scan(sorted(odd.rglob("*.png"))), bank, wanted).warnings
+    assert "rows of resnet18/penultimate computed now differ from stored ones" in warning
+
+
+def test_unknown_views_are_an_error_before_anything_is_made(odd, tmp_path):
+    with pytest.raises(BankError, match=r"no views 'flps'; did you mean flips\?"):
+        extract(odd, tmp_path / "a.bank", views="flps", **SMALL)
+    assert Bank(tmp_path / "a.bank").feature_sets == []

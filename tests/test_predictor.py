@@ -181,7 +181,8 @@ def test_a_model_outside_the_allow_list_is_refused_at_saving(predictor, tmp_path
     [
         ("weights", "0" * 64, "weights of resnet18 here have digest [0-9a-f]{12}, the predictor was trained on 0{12}"),
         ("pixel_policy", 99, "the pixel_policy of resnet18/penultimate is 1 here, the predictor was trained with 99"),
-        ("views", "hflip", "the views of resnet18/penultimate is 'none' here"),
+        ("views", "hflp", "resnet18/penultimate: no views 'hflp'; did you mean hflip.; use the featurebank it was"),
+        ("views", "augment:999999999", "expected augment:K with K from 2 to 256, e.g. augment:8; use the featurebank"),
         ("precision", "bf16", "the precision of resnet18/penultimate is 'fp32' here"),
     ],
 )
@@ -230,6 +231,40 @@ def test_embedded_weights_are_checked_against_their_digest(from_checkpoint, two_
     without = {key: value for key, value in members.items() if key != name}
     with pytest.raises(PredictorError, match="the weights of shufflenet_v2_x0_5/penultimate are not in it"):
         Predictor.load(write_members(tmp_path / "c.featurebank", without))
+
+
+@pytest.fixture(scope="module")
+def viewed_bank(two_classes, tmp_path_factory):
+    """Three feature sets of one backbone that differ in their views; the bank and their names by views."""
+    path = tmp_path_factory.mktemp("views") / "a.bank"
+    for views in ("none", "flips", "augment:3"):
+        bank = extract(
+            two_classes, path, backbone="resnet18", weights="random:0", size=64, layers="layer3", views=views
+        )
+    return bank, {each.spec.views: each.name for each in bank.feature_sets}
+
+
+@pytest.mark.parametrize("views", [["flips"], ["augment:3"], ["none", "flips", "augment:3"]], ids="+".join)
+def test_new_images_get_the_views_that_the_model_was_trained_on(viewed_bank, two_classes, tmp_path, monkeypatch, views):
+    bank, names = viewed_bank
+    wanted = "+".join(names[each] for each in views)
+    fit(bank, models=MODELS, features=wanted).save(tmp_path / "a.featurebank")
+    loads = []
+    monkeypatch.setattr(
+        "featurebank.backbones.load_backbone", lambda *args, **kw: loads.append(args) or load_backbone(*args, **kw)
+    )
+    loaded = Predictor.load(tmp_path / "a.featurebank")
+    table = loaded.predict_bank(bank)
+    files = [two_classes / path for path in table["path"]]
+    expected = table[["proba_cat", "proba_dog"]].to_numpy()
+    np.testing.assert_allclose(loaded.predict_proba(files), expected, atol=1e-4)
+    for number in (0, 17, 39):
+        np.testing.assert_allclose(loaded.predict_proba([files[number]])[0], expected[number], atol=1e-4)
+        np.testing.assert_allclose(
+            loaded.embed(files[number]), bank.load(wanted.split("+"), paths=[table["path"][number]]), atol=2e-3
+        )
+    assert len(loads) == 1
+    assert loaded.evaluate(scan(two_classes))["accuracy"] == np.mean(table["label"] == [f.parent.name for f in files])
 
 
 class Tiny(torch.nn.Module):

@@ -78,6 +78,10 @@ def test_images_in_memory_and_modules_of_ones_own_are_extracted_from_python(bank
     request.write_text("damaged")
     add(bank, str(tmp_path), 1)
     assert f"extract '{tmp_path}' again from Python" in message(bank)
+    flipped = FeatureSpec(**{**SPEC.to_dict(), "layer": "other", "views": "flips"})
+    bank.add_spec(flipped)
+    text = missing_rows(bank, bank.feature_set_of(flipped), bank.table)
+    assert "from Python with layers='other:avgmax', views='flips' (2 samples)" in text
 
 
 def test_of_many_sources_the_ones_that_lack_most_are_named(bank, tmp_path):
@@ -94,6 +98,8 @@ def test_defaults_are_left_out_and_words_are_quoted(bank):
     plain = FeatureSpec(**{**SPEC.to_dict(), "backbone": "efficientnet_lite0", "pool": "avg", "store": "float16"})
     bank.add_spec(plain, {"weights": "DEFAULT", "size": None})
     assert extract_command(bank, plain, "/my photos") == "featurebank extract '/my photos' --bank a.bank --layer map"
+    flipped = FeatureSpec(**{**plain.to_dict(), "views": "flips"})
+    assert extract_command(bank, flipped, "/a") == "featurebank extract /a --bank a.bank --views flips --layer map"
     assert shlex.split(prune_command(bank, "/it's"))[-1] == "/it's"
     assert prune_command(bank, "/a\x1b[2J\n").isprintable()
 

@@ -441,6 +441,14 @@ def test_several_labels_score_as_one_model_a_label(data, labels, name):
     assert search.oof_.true.shape == (120, 3)
 
 
+def test_a_default_grid_asks_for_no_more_neighbours_than_there_are(data):
+    X, y, _, _ = data
+    search = TopModelSearchCV("knn", cv=2).fit(X[:30], y[:30])
+    assert [candidate.params["n_neighbors"] for candidate in search.candidates_] == [1, 3, 5, 9, 15]
+    with pytest.raises(TopModelError, match="knn cannot be fitted: Expected n_neighbors <= n_samples_fit"):
+        TopModelSearchCV({"knn": {"n_neighbors": [25]}}, cv=2).fit(X[:30], y[:30])
+
+
 def test_labels_that_are_not_0_and_1_are_an_error(data):
     with pytest.raises(TopModelError, match="expected columns of 0 and 1"):
         TopModelSearchCV(task="multilabel").fit(data[0], np.arange(240).reshape(120, 2))

@@ -133,6 +133,27 @@ def test_processes_that_miss_the_same_images_at_once_embed_none_twice(two_classe
     assert len(rows) == len(set(rows)) == 40
 
 
+# --- views -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("views", ["flips", "augment:3"])
+def test_views_are_averaged_as_the_bank_does_with_or_without_one(two_classes, paths, tmp_path, distance, views):
+    options = {**NET, "views": views}
+    bank = extract(two_classes, tmp_path / "a.bank", backbone="resnet18", **options)
+    names = [str(path.relative_to(two_classes)) for path in paths[:5]]
+    X = bank.load("resnet18/penultimate", paths=names)
+    kept = FeatureExtractor("resnet18", bank=bank.path, **options)
+    np.testing.assert_array_equal(kept.transform(paths[:5]), X)
+    assert len(segments(bank.path)) == 40
+    for without in (FeatureExtractor("resnet18", **options), FeatureExtractor("resnet18", batch_size=3, **options)):
+        assert distance(without.transform(paths[:5]), X) < 1e-3  # float16 may round the other way
+    own = FeatureExtractor("resnet18", bank=tmp_path / "b.bank", **options)
+    np.testing.assert_array_equal(own.transform(paths[:5]), X)
+    (each,) = Bank(tmp_path / "b.bank").feature_sets
+    assert (each.rows, each.shape) == (5, bank.feature_sets[0].shape)
+    assert len(without.get_feature_names_out()) == len(own.get_feature_names_out()) == 512
+
+
 # --- inside scikit-learn -----------------------------------------------------------------------------------
 
 
@@ -213,6 +234,8 @@ def test_an_unreadable_image_is_an_error_that_names_it(paths, tmp_path, with_ban
 def test_wrong_options_are_errors_at_transform_not_before(paths):
     with pytest.raises(LayerError, match="no layer 'layer9'"):
         FeatureExtractor("resnet18", layer="layer9", **NET).transform(paths[:1])
+    with pytest.raises(BankError, match="no views 'mirror'"):
+        FeatureExtractor("resnet18", views="mirror", **NET).transform(paths[:1])
     with pytest.raises(BankError, match="store 'int8'; expected one of float16, float32"):
         FeatureExtractor("resnet18", store="int8", **NET).transform(paths[:1])
 
