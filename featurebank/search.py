@@ -40,7 +40,7 @@ RULES = ("best", "one-se")
 
 
 def _best_has(method: str) -> Callable[[Any], bool]:
-    return lambda search: hasattr(search.best_estimator_, method)
+    return lambda search: hasattr(getattr(search, "best_estimator_", None), method)
 
 
 class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
@@ -78,6 +78,8 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         ``"best"``, or ``"one-se"``: the simplest candidate within one standard error of the best.
     refine : int, default 1
         Rounds of refinement of C and gamma around the best cell of each model whose grid is the default one.
+    refit : bool, default True
+        Fit the best pipeline on all rows; without it there is no `best_estimator_`, only scores.
     time_limit : float, optional
         Seconds. Cheap models come first, then the promising ones by successive halving over the folds; at least one
         candidate is always finished.
@@ -138,6 +140,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         class_weight: Any = None,
         rule: str = "best",
         refine: int = 1,
+        refit: bool = True,
         time_limit: float | None = None,
         random_state: int = 0,
         n_jobs: int | None = -1,
@@ -155,6 +158,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         self.class_weight = class_weight
         self.rule = rule
         self.refine = refine
+        self.refit = refit
         self.time_limit = time_limit
         self.random_state = random_state
         self.n_jobs = n_jobs
@@ -389,9 +393,10 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         self.comparison_ = self._compared(run)
         self.cv_results_ = ranking.to_results(self.candidates_)
         self.oof_: OutOfFold = gather(run.data, run.predictions_of(group, best))
-        self.best_estimator_ = fit_pipeline(
-            self.pipeline(run.data, group, best), run.data.X, run.data.y, self._fit_weight(run.data, group.model)
-        )
+        if self.refit:
+            self.best_estimator_ = fit_pipeline(
+                self.pipeline(run.data, group, best), run.data.X, run.data.y, self._fit_weight(run.data, group.model)
+            )
 
     def pipeline(self, data: Data, group: Group, candidate: Candidate) -> Pipeline:
         """Return the unfitted pipeline of a candidate, which takes all columns of X."""

@@ -167,6 +167,13 @@ def test_the_best_pipeline_is_refitted_on_all_rows(data, search):
     assert search.classes_.tolist() == ["ant", "bee", "cat"]
 
 
+def test_without_a_refit_there_are_scores_and_no_estimator(data, search):
+    scores = clone(search).set_params(refit=False).fit(*data[:2])
+    assert scores.best_score_ == search.best_score_
+    assert not hasattr(scores, "best_estimator_")
+    assert not hasattr(scores, "predict_proba")
+
+
 def test_probabilities_and_decisions_are_there_where_the_model_has_them(data):
     X, y, _, _ = data
     svm, logreg, mlp = (TopModelSearchCV({name: GRIDS[name]}, cv=2).fit(X, y) for name in ("svm", "logreg", "mlp"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -221,16 +223,15 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     Raises
     ------
     WeightsError
-        When it is missing, or holds anything but tensors.
+        When it is missing, holds anything but tensors, or declares more than its own bytes.
     """
     import torch
-    from safetensors.torch import load_file
 
     if not path.is_file():
         raise WeightsError(f"no checkpoint at {str(path)!r}; expected a {', '.join(CHECKPOINT_SUFFIXES)} file")
     state: Any
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        state = _read_tensors(path)
     except Exception as error:  # many kinds, from a truncated zip to a refused pickle
         raise WeightsError(f"{str(path)!r} is no file of plain tensors: {one_line(error)[:160]}") from error
     for wrapper in _WRAPPERS:
@@ -240,7 +241,42 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
     ):
         raise WeightsError(f"{str(path)!r} does not hold a dictionary of tensors; save model.state_dict() instead")
+    for name, tensor in state.items():
+        _check_tensor(path, name, tensor)
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _read_tensors(path: Path) -> Any:
+    """Read a safetensors file, whose own header holds its shapes to its bytes, or a torch file."""
+    import torch
+    from safetensors.torch import load_file
+
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked, size = sum(info.file_size for info in archive.infolist()), path.stat().st_size
+        if unpacked > size:
+            raise WeightsError(f"its {size} bytes unpack to {unpacked}; expected a file that torch.save wrote")
+    return torch.load(path, "cpu", weights_only=True)
+
+
+def _check_tensor(path: Path, name: str, tensor: Tensor) -> None:
+    """Refuse a tensor that is not all there: what is built after its shape must not outgrow the file."""
+    import torch
+
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_nested:
+        raise WeightsError(
+            f"tensor {name[:80]!r} of {str(path)!r} is sparse, quantized, nested or empty; expected plain numbers: "
+            "save dense tensors"
+        )
+    declared = math.prod(tensor.shape) * tensor.element_size()
+    held = min(tensor.untyped_storage().nbytes(), path.stat().st_size)
+    if declared > held:
+        raise WeightsError(
+            f"tensor {name[:80]!r} of {str(path)!r} declares {declared} bytes and holds {held}; expected all of them: "
+            "save tensor.contiguous()"
+        )
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
@@ -301,11 +337,20 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def classes_in(state: Mapping[str, Tensor], model: nn.Module) -> int | None:
-    """Return the number of classes of a checkpoint whose head differs from the model's; None if it does not."""
-    own = model.state_dict()
-    differing = [
-        name
-        for name in own
-        if name in state and state[name].ndim >= 1 and tuple(own[name].shape) != tuple(state[name].shape)
-    ]
-    return int(state[differing[-1]].shape[0]) if differing else None
+    """Return the number of classes of a checkpoint whose head differs from the model's; None if it does not.
+
+    The head is every module with a tensor of another shape. Unless all tensors of these modules are there and differ
+    from the model's in their first length alone, which is one number, the checkpoint does not fit: None.
+    """
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    heads = {_module_of(name) for name in own if found.get(name, own[name]) != own[name]}
+    parts = [name for name in own if _module_of(name) in heads]
+    classes = {found[name][0] for name in parts if found.get(name)}
+    fits = len(classes) == 1 and all(own[name] and found.get(name) == (*classes, *own[name][1:]) for name in parts)
+    return classes.pop() if fits else None
+
+
+def _module_of(name: str) -> str:
+    """Return the name of the module that a tensor belongs to."""
+    return name.rpartition(".")[0]

@@ -28,6 +28,7 @@ PACKAGES = ("torch", "torchvision")
 _DENSENET_KEY = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 _OWN_NORMALISATION = ("googlenet", "inception_v3")
 _HALF = (0.5, 0.5, 0.5)
+_TOKENS, _PATCH = "encoder.pos_embedding", "conv_proj.weight"
 
 
 def names() -> list[str]:
@@ -77,10 +78,21 @@ def _options(name: str, state: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the tensors tell about how their network was built: auxiliary heads, a transformer's input size."""
     if name in _OWN_NORMALISATION:
         return {"init_weights": False, "aux_logits": any(key.lower().startswith("aux") for key in state)}
-    tokens, patch = state.get("encoder.pos_embedding"), state.get("conv_proj.weight")
-    if name.startswith("vit_") and tokens is not None and patch is not None and tokens.ndim == 3 and patch.ndim == 4:
-        return {"image_size": math.isqrt(tokens.shape[1]) * patch.shape[3]}  # n² patches and the class token
-    return {}
+    return _size_of_tokens(name, state) if name.startswith("vit_") else {}
+
+
+def _size_of_tokens(name: str, state: Mapping[str, Any]) -> dict[str, int]:
+    """Return the input size that a transformer's position embedding is for: n² patches and the class token."""
+    import torch
+    import torchvision
+
+    with torch.device("meta"):
+        own = torchvision.models.get_model(name, weights=None).state_dict()
+    tokens, patch = (tuple(getattr(state.get(key), "shape", ())) for key in (_TOKENS, _PATCH))
+    width = own[_TOKENS].shape[2]
+    if len(tokens) != 3 or (tokens[0], tokens[2]) != (1, width) or patch != tuple(own[_PATCH].shape):
+        return {}  # it does not fit, and nothing is built after its shapes
+    return {"image_size": math.isqrt(tokens[1]) * patch[3]}
 
 
 def describe(name: str) -> dict[str, Any]:

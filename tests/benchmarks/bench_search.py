@@ -1,4 +1,4 @@
-"""`TopModelSearchCV` against `GridSearchCV` of the same pipeline: same data, folds and cores, one run, both refit.
+"""`TopModelSearchCV` against `GridSearchCV` of the same pipeline: same data, folds and cores, one run, neither refits.
 
 Every side runs in its own process, ours before and after scikit-learn's; memory is the largest proportional
 set size of its process tree.
@@ -75,7 +75,7 @@ def rows(name: str) -> tuple[np.ndarray, np.ndarray]:
 def ours(case: str, X: Any, y: Any, folds: Any) -> np.ndarray:
     """Accuracy (cells, folds) by the search; NaN where the path stopped before."""
     _, name, grid, _ = CASES[case]
-    search = TopModelSearchCV({name: grid}, cv=folds, n_jobs=JOBS).fit(X, y)
+    search = TopModelSearchCV({name: grid}, cv=folds, n_jobs=JOBS, refit=False).fit(X, y)
     found = {str(candidate.params): candidate.fold_scores for candidate in search.candidates_}
     missing = [np.nan] * len(folds)
     return np.array([found.get(str(cell), missing) for cell in ParameterGrid(grid)])
@@ -86,7 +86,7 @@ def theirs(case: str, X: Any, y: Any, folds: Any) -> np.ndarray:
     _, name, grid, _ = CASES[case]
     pipe = CLASSIFIERS[name].pipeline({}, SEED, normalization("standardize"))
     named = {f"model__{parameter}": values for parameter, values in grid.items()}
-    search = GridSearchCV(pipe, named, cv=folds, n_jobs=JOBS).fit(X, y)
+    search = GridSearchCV(pipe, named, cv=folds, n_jobs=JOBS, refit=False).fit(X, y)
     return np.stack([search.cv_results_[f"split{fold}_test_score"] for fold in range(len(folds))], axis=1)
 
 
