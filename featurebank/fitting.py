@@ -200,7 +200,7 @@ def fit(
     if nested and not search.interrupted_:
         report["nested"] = assessment.nested(search, rows, lambda number: _part(progress, number + 1, parts))
     if learning_curve and not search.interrupted_:
-        report["learning_curve"] = _learning_curve(search, rows)
+        report["learning_curve"] = _learning_curve(search, rows, jobs)
     report["seconds"] = time.perf_counter() - started
     kept = {**report, "samples": _fold_of_each(rows, search), "contents": _contents(rows)}
     return FitResult(search, report, _predictor(bank, search, model, rows, wanted, calibrate, kept), oof)
@@ -282,7 +282,7 @@ def _class_report(search: TopModelSearchCV, rows: Rows, calibrate: str | None, o
     return report
 
 
-def _learning_curve(search: TopModelSearchCV, rows: Rows) -> dict[str, Any]:
+def _learning_curve(search: TopModelSearchCV, rows: Rows, jobs: int) -> dict[str, Any]:
     """Return the learning curve of the best pipeline on the folds of the search."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # small sets make scikit-learn warn at every turn
@@ -295,7 +295,7 @@ def _learning_curve(search: TopModelSearchCV, rows: Rows) -> dict[str, Any]:
             sample_weight=rows.weight,
             scoring=search.scoring,
             random_state=search.random_state,
-            n_jobs=search.n_jobs,
+            n_jobs=jobs,
         )
     return curve.to_dict()
 

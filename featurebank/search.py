@@ -303,25 +303,31 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         return Settings(int(effective_n_jobs(self.n_jobs)), memory, int(self.random_state))
 
     def _models(self, weighted: bool) -> list[TopModel]:
-        default = DEFAULT_MODELS[self.task] if self.time_limit is None else "all"
-        models = parse_models(default if self.models is None else self.models, self.task)
-        if self.models is None and (weighted or self.class_weight is not None):
-            models = [model for model in models if model.takes("sample_weight")]
-        asked = {"sample_weight": weighted, "class_weight": self.class_weight is not None}
-        for argument in (name for name, is_asked in asked.items() if is_asked):
-            for model in models:
-                if not model.takes(argument):
-                    raise TopModelError(
-                        f"{model.name} takes no {argument.replace('_', ' ')}s; leave the weights out, or the model"
-                    )
-        for model in models:  # a wrong parameter is an error before any work
-            for params in model.cells():
-                estimator = model.pipeline(params, int(self.random_state))[-1]
-                try:
-                    estimator._validate_params()
-                except ValueError as error:
-                    raise TopModelError(f"{model.name} {params} cannot be fitted: {one_line(error)}") from error
+        """Return the models to try; one that was named and cannot use the weights is an error."""
+        asked = [name for name, given in (("sample_weight", weighted), ("class_weight", self.class_weight)) if given]
+        if self.models is None:
+            default = DEFAULT_MODELS[self.task] if self.time_limit is None else "all"
+            return [model for model in parse_models(default, self.task) if all(map(model.takes, asked))]
+        models = parse_models(self.models, self.task)
+        for model in models:
+            refused = [name for name in asked if not model.takes(name)]
+            if refused:
+                raise TopModelError(
+                    f"{model.name} takes no {refused[0].replace('_', ' ')}s; leave the weights out, or the model"
+                )
+            self._check_cells(model)
         return models
+
+    def _check_cells(self, model: TopModel) -> None:
+        """Refuse parameters that the estimator does not have, or values it does not take, before any work."""
+        for params in model.cells():
+            estimator = model.pipeline(params, int(self.random_state))[-1]
+            if not hasattr(estimator, "_parameter_constraints"):  # not every library declares them
+                continue
+            try:
+                estimator._validate_params()
+            except ValueError as error:
+                raise TopModelError(f"{model.name} {params} cannot be fitted: {one_line(error)}") from error
 
     # --- plan ----------------------------------------------------------------------------------------------
 

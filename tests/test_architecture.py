@@ -15,7 +15,7 @@ LEVELS = [
     {"_version", "errors", "spec", "storage", "allowed"},
     {"images", "sources", "samples", "features", "segment", "layers", "views"}
     | {"transforms", "topmodels", "folds", "scores", "neighbours", "solvers", "candidates", "evaluation"}
-    | {"outoffold", "schedule", "calibration", "learning_curve"},
+    | {"outoffold", "schedule", "calibration", "learning_curve", "power_law"},
     {"backbones", "engine", "bank", "maintenance", "remedies"},
     {"request", "ledger", "extraction", "transformer", "search", "predictor", "predictor_file"}
     | {"rows", "assessment", "fitting"},

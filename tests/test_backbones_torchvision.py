@@ -1,12 +1,15 @@
+import json
 import os
 import pickle
+import struct
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 import torchvision
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from featurebank.backbones import (
@@ -270,6 +273,144 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path, name):
     with pytest.raises(WeightsError, match="no file of plain tensors") as caught:
         load_backbone("resnet18", str(tmp_path / name))
     assert "\n" not in str(caught.value)
+
+
+# --- checkpoints that declare more than they hold ----------------------------------------------------------
+
+HUGE = 1 << 40
+
+
+class Uninitialised:
+    """A tensor that the file makes from a number: a gigabyte of address space, no byte of it in the file."""
+
+    def __reduce__(self):
+        return torch.Tensor, (1 << 28,)
+
+
+@pytest.fixture
+def options(monkeypatch):
+    """Collect the options that torchvision's networks are built with."""
+    seen = []
+    whole = torchvision.models.get_model
+
+    def spy(name, **given):
+        seen.append({key: given[key] for key in ("num_classes", "image_size") if key in given})
+        return whole(name, **given)
+
+    monkeypatch.setattr(torchvision.models, "get_model", spy)
+    return seen
+
+
+def odd_tensors():
+    """Return tensors that a torch file may hold and a network's may not be, with torch's warnings silenced."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return [
+            torch.sparse_coo_tensor(size=(HUGE, 512)),
+            torch.zeros(1, 0).to_sparse_csr(),
+            torch.quantize_per_tensor(torch.zeros(1), 1, 0, torch.qint8).expand(5),
+            torch.empty(HUGE, device="meta"),
+        ]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", ["fc.weight", "conv1.weight", "of_nothing"])
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.zeros(1).expand(HUGE), f"declares {4 * HUGE} bytes and holds 4; expected all of them"),
+        (torch.zeros(512).expand(HUGE, 512), f"declares {2048 * HUGE} bytes and holds 2048; expected all of them"),
+        (torch.zeros(8).as_strided((HUGE, 4), (0, 1)), f"declares {16 * HUGE} bytes and holds 32"),
+        (torch.zeros(1).expand(1 << 31, 1 << 31), f"declares {4 << 62} bytes and holds 4"),
+        (torch.zeros(1).expand(64, 3, 7, 7), "declares 37632 bytes and holds 4"),
+        (Uninitialised(), f"declares {4 << 28} bytes and holds"),
+        *((tensor, "sparse, quantized or empty") for tensor in odd_tensors()),
+    ],
+    ids=[
+        "expanded", "expanded rows", "overlapping", "more than 64 bits", "of the right shape", "made from a number",
+        "sparse", "sparse rows", "quantized", "meta",
+    ],
+)  # fmt: skip
+def test_a_tensor_that_declares_more_than_it_holds_is_refused_in_one_line(tmp_path, options, name, tensor, message):
+    path = write(tmp_path / "mine.pth", {"fc.bias": torch.zeros(7), name: tensor})
+    assert os.path.getsize(path) < 10_000
+    with pytest.raises(WeightsError, match=message) as caught:
+        load_backbone("resnet18", path)
+    assert f"tensor {name!r}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert options == []
+
+
+@pytest.mark.parametrize("damage", ["shape", "offsets"])
+def test_a_safetensors_file_that_declares_more_than_it_holds_is_refused_in_one_line(tmp_path, options, damage):
+    entry = {"dtype": "F32", "shape": [HUGE, 512], "data_offsets": [0, 4]}
+    if damage == "offsets":
+        entry["data_offsets"] = [0, 2048 * HUGE]
+    header = json.dumps({"fc.weight": entry}).encode()
+    (tmp_path / "mine.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    with pytest.raises(WeightsError, match="no file of plain tensors") as caught:
+        load_backbone("resnet18", str(tmp_path / "mine.safetensors"))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(WeightsError, match="are damaged"):
+        load_tensors("resnet18", (tmp_path / "mine.safetensors").read_bytes(), None)
+    assert options == []
+
+
+def test_a_compressed_torch_file_is_refused_before_it_is_inflated(tmp_path, monkeypatch):
+    write(tmp_path / "stored.pth", {"fc.bias": torch.zeros(1 << 22)})
+    with (
+        zipfile.ZipFile(tmp_path / "stored.pth") as stored,
+        zipfile.ZipFile(tmp_path / "mine.pth", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for info in stored.infolist():
+            bomb.writestr(info.filename, stored.read(info))
+    assert torch.load(tmp_path / "mine.pth", weights_only=True)["fc.bias"].shape == (1 << 22,)  # torch does inflate it
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(WeightsError, match=r"its \d{5} bytes unpack to 1677\d{4}; expected a file that torch.save"):
+        load_backbone("resnet18", str(tmp_path / "mine.pth"))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"fc.bias": (100_000,)},
+        {"fc.weight": (100_000, 1)},
+        {"fc.weight": (100_000, 512, 1), "fc.bias": (100_000,)},
+        {"fc.weight": (7, 512), "fc.bias": (100_000,)},
+        {"fc.weight": (1000, 512), "fc.bias": (100_000,)},
+        {"fc.weight": (), "fc.bias": ()},
+        {"conv1.weight": (100_000, 3)},
+        {"conv1.weight": (65, 3, 7, 7)},
+    ],
+    ids=str,
+)
+def test_a_network_is_not_built_after_a_head_that_is_not_whole(tmp_path, options, head):
+    state = {name: tensor for name, tensor in state_of(1000).items() if name not in head}
+    state |= {name: torch.zeros(shape) for name, shape in head.items()}
+    with pytest.raises(WeightsError, match="do not fit this backbone"):
+        load_backbone("resnet18", write(tmp_path / "mine.pth", state))
+    with pytest.raises(WeightsError, match="do not fit this backbone"):
+        load_tensors("resnet18", save(state), None)
+    built = [{}, {"num_classes": 65}] if head == {"conv1.weight": (65, 3, 7, 7)} else [{}]
+    assert options == 2 * built
+
+
+@pytest.mark.parametrize(
+    ("tokens", "patch"),
+    [
+        ((1, 100_000, 1), (768, 3, 16, 16)),
+        ((1, 197, 768), (768, 3, 16, 1000)),
+        ((1, 2, 1), (1, 1, 1, 100_000)),
+        ((2, 5, 768), (768, 3, 16, 16)),
+        ((197, 768), (768, 3, 16, 16)),
+    ],
+    ids=str,
+)
+def test_a_transformer_is_not_built_after_tokens_that_do_not_fit(options, tokens, patch):
+    state = {"encoder.pos_embedding": torch.zeros(tokens), "conv_proj.weight": torch.zeros(patch)}
+    with pytest.raises(WeightsError, match="do not fit this backbone"):
+        load_tensors("vit_b_16", save(state), None)
+    assert not any(options)
 
 
 def test_a_missing_checkpoint_is_an_error_that_names_it():

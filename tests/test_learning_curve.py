@@ -15,7 +15,8 @@ from sklearn.preprocessing import StandardScaler
 
 from featurebank.errors import TopModelError
 from featurebank.folds import Folds, make_folds
-from featurebank.learning_curve import LearningCurve, PowerLaw, fit_power_law, learning_curve
+from featurebank.learning_curve import LearningCurve, learning_curve
+from featurebank.power_law import PowerLaw, fit_power_law
 
 TRUTH = PowerLaw(0.92, 1.5, 0.5)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from featurebank.backbones import packaged, timm_models, torchvision_models
 from featurebank.backbones.base import Backbone, checkpoint_path, parse_seed, read_checkpoint, state_digest
-from featurebank.backbones.preprocessing import Preprocessing
+from featurebank.backbones.preprocessing import MAX_SIDE, Preprocessing
 from featurebank.errors import BackboneError, WeightsError
 
 __all__ = [
@@ -60,8 +60,7 @@ def load_backbone(
     >>> load_backbone("efficientnet_lite0").input_size
     (224, 224)
     """
-    if size is not None and size < 1:
-        raise BackboneError(f"an input size of {size} pixels; expected at least 1")
+    _check_size(size)
     backbone: Backbone = _source(name).load(name, weights, size, allow_download)
     return backbone
 
@@ -79,12 +78,15 @@ def load_tensors(name: str, data: bytes, preprocessing: Preprocessing, size: int
 
     Raises
     ------
+    BackboneError
+        When the input size is none.
     WeightsError
         When the bytes are no tensors, or do not fit the architecture.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
+    _check_size(size)
     try:
         state = load(data)
     except (SafetensorError, ValueError) as error:
@@ -150,6 +152,12 @@ def list_backbones(pattern: str | None = None) -> list[dict[str, Any]]:
         for name in source.names()
         if pattern is None or fnmatch.fnmatch(name, pattern)
     ]
+
+
+def _check_size(size: int | None) -> None:
+    """Refuse a size that no network takes before one is built for it: the file of a predictor may ask for any."""
+    if size is not None and not 1 <= size <= MAX_SIDE:
+        raise BackboneError(f"an input size of {size} pixels; expected 1 to {MAX_SIDE}")
 
 
 def _source(name: str) -> ModuleType:

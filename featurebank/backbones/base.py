@@ -265,9 +265,9 @@ def _check_tensor(path: Path, name: str, tensor: Tensor) -> None:
     """Refuse a tensor that is not all there: what is built after its shape must not outgrow the file."""
     import torch
 
-    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_nested:
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
         raise WeightsError(
-            f"tensor {name[:80]!r} of {str(path)!r} is sparse, quantized, nested or empty; expected plain numbers: "
+            f"tensor {name[:80]!r} of {str(path)!r} is sparse, quantized or empty; expected plain numbers: "
             "save dense tensors"
         )
     declared = math.prod(tensor.shape) * tensor.element_size()

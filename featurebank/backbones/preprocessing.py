@@ -21,6 +21,8 @@ _RESAMPLING = {
     "hamming": Image.Resampling.HAMMING,
 }
 MODES = ("center", "squash")
+MAX_SIDE = 8192
+"""The longest side of a network's input in pixels; a predictor's file may ask for any, and memory is its square."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,13 @@ class Preprocessing:
             raise BackboneError(
                 f"preprocessing with {self.interpolation!r} and {self.mode!r}; "
                 f"expected one of {', '.join(_RESAMPLING)} and one of {', '.join(MODES)}"
+            )
+
+        sides = (self.resize, *self.crop)
+        if len(sides) != 3 or not all(type(side) is int and 1 <= side <= MAX_SIDE for side in sides):
+            raise BackboneError(
+                f"preprocessing that resizes to {self.resize!r:.20} and crops to {self.crop!r:.40}; expected whole "
+                f"numbers of pixels, a height and a width of 1 to {MAX_SIDE}"
             )
 
     def to_dict(self) -> dict[str, Any]:
