@@ -5,6 +5,7 @@ from torch import nn
 from torchvision import transforms
 
 from featurebank.backbones import Backbone, Preprocessing, as_backbone, state_digest
+from featurebank.backbones.base import classes_in
 from featurebank.errors import BackboneError, LayerError
 
 TINY = Preprocessing(8, (8, 8), "bilinear", (0.5,) * 3, (0.5,) * 3)
@@ -129,6 +130,43 @@ def test_the_weights_digest_ignores_the_order_of_tensors_and_sees_names_shapes_d
         {"x" if name == "a" else name: tensor for name, tensor in state.items()},
     ]
     assert len({digest, *map(state_digest, others)}) == 6
+
+
+class TwoHeads(nn.Module):
+    """Two heads of 10 classes, with a tensor at the root."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1, 10))
+        self.body = nn.BatchNorm2d(4)
+        self.head, self.twin = nn.Linear(4, 10), nn.Linear(4, 10, bias=False)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "classes"),
+    [
+        ({}, None),
+        ({"head.weight": (7, 4), "head.bias": (7,)}, 7),
+        ({"head.weight": (7, 4), "head.bias": (7,), "twin.weight": (7, 4)}, 7),
+        ({"head.weight": (11, 4), "head.bias": (11,), "of_another": (3, 3)}, 11),
+        ({"twin.weight": (0, 4)}, 0),
+        ({"head.weight": (7, 4), "head.bias": (7,), "twin.weight": (8, 4)}, None),
+        ({"head.weight": (7, 4), "head.bias": (8,)}, None),
+        ({"head.weight": (7, 4), "head.bias": None}, None),
+        ({"head.weight": (7, 4)}, None),
+        ({"head.weight": (7, 5), "head.bias": (7,)}, None),
+        ({"head.weight": (7, 4), "head.bias": (7, 1)}, None),
+        ({"head.weight": (7, 4), "head.bias": ()}, None),
+        ({"token": (1, 11)}, None),
+        ({"body.num_batches_tracked": (7,)}, None),
+    ],
+    ids=str,
+)
+def test_the_number_of_classes_is_the_length_that_whole_heads_agree_on(shapes, classes):
+    model = TwoHeads()
+    state = {**model.state_dict(), **{name: torch.zeros(shape) for name, shape in shapes.items() if shape is not None}}
+    state = {name: tensor for name, tensor in state.items() if shapes.get(name, ()) is not None}
+    assert classes_in(state, model) == classes
 
 
 def test_a_callable_transform_is_described_by_its_text_and_size():

@@ -497,8 +497,9 @@ def test_a_size_replaces_the_weights_own_and_is_part_of_the_fingerprint(noise):
     assert small.prepare(noise(50, 80)).shape == (96, 96, 3)
     assert small.layers["layer4"].shape == (512, 3, 3)
     assert own.spec("layer4").fingerprint != small.spec("layer4").fingerprint
-    with pytest.raises(BackboneError, match="expected at least 1"):
-        load_backbone("resnet18", "random:0", 0)
+    for size in (0, -1, 8193, 10**12):
+        with pytest.raises(BackboneError, match=f"an input size of {size} pixels; expected 1 to 8192"):
+            load_backbone("resnet18", "random:0", size)
 
 
 def test_every_classification_model_of_torchvision_is_listed_with_its_facts(empty_hub):

@@ -96,6 +96,27 @@ def test_unknown_interpolations_and_modes_are_refused(change):
         Preprocessing(**{"resize": 8, "crop": (8, 8), "interpolation": "bilinear", "mean": HALF, "std": HALF, **change})
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"resize": 0},
+        {"resize": 8193},
+        {"resize": "8"},
+        {"resize": True},
+        {"crop": (8, 10**6)},
+        {"crop": (-8, 8)},
+        {"crop": (8.0, 8.0)},
+        {"crop": (8,)},
+        {"crop": (8, 8, 8)},
+    ],
+    ids=str,
+)
+def test_sizes_that_no_network_takes_are_refused_in_one_short_line(change):
+    fields = {"resize": 8, "crop": (8, 8), "interpolation": "bilinear", "mean": HALF, "std": HALF, **change}
+    with pytest.raises(BackboneError, match=r"whole numbers of pixels, a height and a width of 1 to 8192$"):
+        Preprocessing(**fields)
+
+
 def test_another_size_keeps_the_share_of_the_crop():
     own = Preprocessing(256, (224, 224), "bilinear", HALF, HALF)
     assert own.with_size(448) == Preprocessing(512, (448, 448), "bilinear", HALF, HALF)

@@ -6,9 +6,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from featurebank.calibration import Calibrator
 from featurebank.predictor import Predictor
 from featurebank.predictor_file import PredictorFeature
-from featurebank.topmodels import TOP_MODELS
 
 
 def rows(classes=3):
@@ -22,7 +22,7 @@ def make_predictor(weights="DEFAULT", spec=SPEC, model=None):
     model = model or Pipeline([("scale", StandardScaler()), ("model", SVC(C=3.0))]).fit(X, y)
     calibrator = None
     if not hasattr(model, "predict_proba"):
-        calibrator = TOP_MODELS["logreg"].build(0).fit(model.decision_function(X), y)
+        calibrator = Calibrator().fit(model.decision_function(X), y)
     return Predictor([PredictorFeature(spec, weights, None)], model, "label", calibrator=calibrator)
 
 

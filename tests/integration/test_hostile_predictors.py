@@ -13,13 +13,19 @@ import numpy as np
 import pytest
 from bank_maker import SPEC
 from predictor_maker import make_predictor, probabilities, rows
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import FixedThresholdClassifier
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from featurebank import Predictor
-from featurebank.errors import FeatureBankError, PredictorError, WeightsError
+from featurebank.calibration import CALIBRATIONS, Calibrator, LabelsCalibrator
+from featurebank.errors import BackboneError, FeatureBankError, PredictorError, WeightsError
 from featurebank.predictor_file import PredictorFeature
-from featurebank.topmodels import TOP_MODELS
+from featurebank.topmodels import CLASSIFIERS, REGRESSORS
+from featurebank.transforms import NORMALIZATIONS, normalization
 
 MEMBERS = ("predictor.json", "fit.json", "model.skops", "calibrator.skops")
 
@@ -159,7 +165,7 @@ def test_another_type_in_the_schema_is_refused(file, canary, old, new):
 
 def test_saving_refuses_what_loading_would(tmp_path):
     X, y = rows()
-    model = Pipeline([("own", FunctionTransformer(np.load)), ("model", TOP_MODELS["logreg"].build(0))])
+    model = Pipeline([("own", FunctionTransformer(np.load)), ("model", LogisticRegression())])
     model[-1].fit(X, y)
     predictor = Predictor([PredictorFeature(SPEC, "DEFAULT", None)], model, "label")
     with pytest.raises(PredictorError, match="which a predictor may not"):
@@ -167,13 +173,47 @@ def test_saving_refuses_what_loading_would(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("model", sorted(TOP_MODELS))
+@pytest.mark.parametrize("model", sorted(CLASSIFIERS))
 def test_the_allow_list_covers_every_shipped_top_model(tmp_path, model):
     X, y = rows()
-    pipeline = Pipeline([("scale", StandardScaler()), ("model", TOP_MODELS[model].build(0))]).fit(X, y)
+    pipeline = Pipeline([("scale", StandardScaler()), ("model", clone(CLASSIFIERS[model].estimator))]).fit(X, y)
     path = tmp_path / "a.featurebank"
     make_predictor(model=pipeline).save(path)
     assert (Predictor.load(path).model.predict(X) == pipeline.predict(X)).all()
+
+
+@pytest.mark.parametrize("model", sorted(REGRESSORS))
+def test_the_allow_list_covers_every_regressor(tmp_path, model):
+    X, _ = rows()
+    pipeline = Pipeline([("scale", StandardScaler()), ("model", clone(REGRESSORS[model].estimator))]).fit(X, X[:, 0])
+    path = tmp_path / "a.featurebank"
+    Predictor([PredictorFeature(SPEC, "DEFAULT", None)], pipeline, "age", task="regression").save(path)
+    np.testing.assert_array_equal(Predictor.load(path).model.predict(X), pipeline.predict(X))
+
+
+@pytest.mark.parametrize("method", CALIBRATIONS)
+@pytest.mark.parametrize("normalize", NORMALIZATIONS)
+def test_the_allow_list_covers_every_normalisation_calibration_and_threshold(tmp_path, normalize, method):
+    X, y = rows(2)
+    fixed = FixedThresholdClassifier(LogisticRegression(), threshold=0.3, pos_label=y[-1])
+    model = Pipeline([*normalization(normalize, 0.5), ("model", fixed)]).fit(X, y)
+    calibrator = Calibrator(method).fit(model.decision_function(X), y)
+    path = tmp_path / "a.featurebank"
+    Predictor([PredictorFeature(SPEC, "DEFAULT", None)], model, "label", calibrator=calibrator).save(path)
+    loaded = Predictor.load(path)
+    assert (loaded.model.predict(X) == model.predict(X)).all()
+    np.testing.assert_array_equal(loaded.calibrator.predict_proba(X[:, 0]), calibrator.predict_proba(X[:, 0]))
+
+
+def test_the_allow_list_covers_several_labels(tmp_path):
+    X, y = rows()
+    labels = np.column_stack([y == name for name in np.unique(y)]).astype(int)
+    model = Pipeline([("model", OneVsRestClassifier(clone(CLASSIFIERS["svm"].estimator)))]).fit(X, labels)
+    calibrator = LabelsCalibrator().fit(model.decision_function(X), labels)
+    path = tmp_path / "a.featurebank"
+    names = {"task": "multilabel", "labels": ["a", "b", "c"], "calibrator": calibrator}
+    Predictor([PredictorFeature(SPEC, "DEFAULT", None)], model, "tags", **names).save(path)
+    assert (Predictor.load(path).model.predict(X) == model.predict(X)).all()
 
 
 # --- zip tricks --------------------------------------------------------------------------------------------
@@ -225,14 +265,14 @@ def test_a_member_marked_as_a_link_is_just_bytes(file, tmp_path):
 # --- what it names -----------------------------------------------------------------------------------------
 
 
-def renamed(tmp_path, weights, backbone="resnet18"):
+def renamed(tmp_path, weights, backbone="resnet18", crop=(8, 8)):
     path = tmp_path / "named.featurebank"
     spec = replace(
         SPEC,
         backbone=backbone,
         preprocessing={
             "resize": 8,
-            "crop": [8, 8],
+            "crop": list(crop),
             "interpolation": "bilinear",
             "mean": [0.5, 0.5, 0.5],
             "std": [0.5, 0.5, 0.5],
@@ -288,6 +328,23 @@ def test_an_impossible_input_size_is_refused(file, size):
     write_members(file, {**members, "predictor.json": json.dumps(facts).encode()})
     with pytest.raises(PredictorError):
         Predictor.load(file)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_lite0", "timm:test_vit"])
+def test_a_predictor_cannot_ask_for_an_input_that_fills_the_memory(tmp_path, monkeypatch, backbone):
+    import torch
+
+    huge = renamed(tmp_path, "random:0", backbone, crop=(10**6, 10**6))
+    small = renamed(tmp_path, "random:0", backbone)
+    members = read_members(small)
+    facts = json.loads(members["predictor.json"])
+    facts["features"][0]["size"] = 10**6
+    write_members(small, {**members, "predictor.json": json.dumps(facts).encode()})
+    monkeypatch.setattr(torch.nn, "Conv2d", None)  # what every one of them is built with
+    for file, message in ((huge, r"crops to \(1000000, 1000000\)"), (small, "an input size of 1000000 pixels")):
+        with pytest.raises(BackboneError, match=message) as caught:
+            Predictor.load(file).predict([np.zeros((8, 8, 3), np.uint8)])
+        assert "\n" not in str(caught.value)
 
 
 def test_an_untouched_file_reads_the_same(file):
