@@ -197,7 +197,9 @@ def fit(
         report["threshold"], model = assessment.thresholded(search, rows, threshold)
     if is_held_out.any():
         report["held_out"] = assessment.held_out(search, every.take(is_held_out))
-    if nested and not search.interrupted_:
+    if (nested or learning_curve) and search.interrupted_:
+        report["warnings"].append("interrupted: neither a nested score nor a learning curve was made")
+    elif nested:
         report["nested"] = assessment.nested(search, rows, lambda number: _part(progress, number + 1, parts))
     if learning_curve and not search.interrupted_:
         report["learning_curve"] = _learning_curve(search, rows, jobs)
@@ -222,6 +224,7 @@ def _facts(search: TopModelSearchCV, rows: Rows, target: Target, scoring: str | 
         "best": search.best_candidate_.to_dict(),
         "comparison": search.comparison_,
         "interrupted": search.interrupted_,
+        "timed_out": search.timed_out_,
     }
 
 

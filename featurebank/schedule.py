@@ -49,7 +49,7 @@ class Run:
         self.deadline, self.progress = deadline, progress
         self.groups: list[Group] = []
         self.notes: list[str] = []
-        self.interrupted = False
+        self.interrupted = self.timed_out = False
         self.done = self.total = 0
         self.folds = range(len(data.folds))
         self.n_train, self.n_test = (float(np.mean([len(fold[side]) for fold in data.folds])) for side in (0, 1))
@@ -151,10 +151,10 @@ class Run:
 
     def _must_stop(self) -> bool:
         is_late = self.deadline is not None and time.perf_counter() > self.deadline
-        if is_late and not self.interrupted and self._any_finished():
-            self.interrupted = True
+        if is_late and not self.timed_out and self._any_finished():
+            self.timed_out = True
             self.notes.append("the time limit ended the search early; what was finished is shown")
-        return self.interrupted
+        return self.interrupted or self.timed_out
 
     def _any_finished(self) -> bool:
         return any(len(scores) == len(self.folds) for group in self.groups for scores in group.scores.values())

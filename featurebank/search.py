@@ -112,8 +112,8 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         Row numbers of each fold.
     classes_ : ndarray, shape (k,)
         The classes, sorted.
-    interrupted_ : bool
-        Whether Ctrl-C or the time limit ended the search early.
+    interrupted_, timed_out_ : bool
+        Whether Ctrl-C, or the time limit, ended the search early.
     warnings_ : list of str
         What was solved another way or left out, and what scikit-learn warned about, with counts.
 
@@ -387,7 +387,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
 
     def _keep(self, run: Run) -> None:
         found = run.finished()
-        self.interrupted_ = run.interrupted
+        self.interrupted_, self.timed_out_ = run.interrupted, run.timed_out
         self.candidates_ = [candidate for _, candidate in found]
         order = sorted(TASKS[self.task], key=lambda name: TASKS[self.task][name].simplicity)
         self.best_index_ = ranking.best_of(self.candidates_, self.rule, order)

@@ -88,6 +88,8 @@ class TopModel:
         return takes_weights or (argument == "class_weight" and argument in self.estimator.get_params())
 
 
+ALPHAS = [10.0**power for power in range(7)]
+NEIGHBOURS = [1, 3, 5, 9, 15, 25]
 # Neighbours are searched by brute force: right for wide rows, and a predictor file holds no tree.
 EPOCHS = 50
 """Epochs of the mlp. A fixed, small number regularises well; early stopping wastes a tenth of a small set."""
@@ -97,14 +99,7 @@ CLASSIFIERS = {
     model.name: model
     for model in (
         TopModel("centroid", NearestCentroid(), {}, simplicity=0, is_cheap=True),
-        TopModel(
-            "ridge",
-            RidgeClassifier(),
-            {"alpha": [10.0**power for power in range(0, 7)]},
-            ridge.solve,
-            simplicity=1,
-            is_cheap=True,
-        ),
+        TopModel("ridge", RidgeClassifier(), {"alpha": ALPHAS}, ridge.solve, simplicity=1, is_cheap=True),
         TopModel(
             "lda",
             LinearDiscriminantAnalysis(solver="lsqr"),
@@ -124,7 +119,7 @@ CLASSIFIERS = {
         TopModel(
             "linear-svm", SVC(kernel="linear"), {"C": [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]}, svm.solve, ("C",), simplicity=4
         ),
-        TopModel("knn", KNeighborsClassifier(algorithm="brute"), {"n_neighbors": [1, 3, 5, 9, 15, 25]}, knn.solve, simplicity=5),
+        TopModel("knn", KNeighborsClassifier(algorithm="brute"), {"n_neighbors": NEIGHBOURS}, knn.solve, simplicity=5),
         TopModel("svm", SVC(), {"C": [1.0, 3.0, 10.0, 30.0]}, svm.solve, ("C", "gamma"), simplicity=6),
         TopModel("mlp", MLPClassifier((64,), max_iter=EPOCHS), {"alpha": [1e-2, 1.0, 10.0]}, simplicity=7),
     )
@@ -132,15 +127,8 @@ CLASSIFIERS = {
 REGRESSORS = {
     model.name: model
     for model in (
-        TopModel(
-            "ridge",
-            Ridge(),
-            {"alpha": [10.0**power for power in range(0, 7)]},
-            ridge.solve,
-            simplicity=1,
-            is_cheap=True,
-        ),
-        TopModel("knn", KNeighborsRegressor(algorithm="brute"), {"n_neighbors": [1, 3, 5, 9, 15, 25]}, knn.solve, simplicity=5),
+        TopModel("ridge", Ridge(), {"alpha": ALPHAS}, ridge.solve, simplicity=1, is_cheap=True),
+        TopModel("knn", KNeighborsRegressor(algorithm="brute"), {"n_neighbors": NEIGHBOURS}, knn.solve, simplicity=5),
         TopModel("svr", SVR(), {"C": [0.1, 0.3, 1.0, 3.0, 10.0]}, svm.solve, ("C", "gamma"), simplicity=6),
         TopModel(
             "mlp", MLPRegressor(hidden_layer_sizes=(64,), max_iter=EPOCHS), {"alpha": [1e-2, 1.0, 10.0]}, simplicity=7

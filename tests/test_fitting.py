@@ -478,3 +478,25 @@ def test_a_model_that_a_predictor_may_not_hold_is_refused_before_fitting(two_cla
 
 class FunctionClassifier(LogisticRegression):
     """An estimator of a type that no predictor file may hold."""
+
+
+def test_what_an_interruption_costs_is_said(tmp_path, random):
+    bank = make_bank(tmp_path / "a.bank", random.normal(size=(60, 8)), range(60), label=np.arange(60) % 2)
+
+    def interrupt(done, total):
+        if done == 7:
+            raise KeyboardInterrupt
+
+    models = {"ridge": {"alpha": [1.0]}, "svm": {"C": [1.0]}}
+    report = fit(bank, models=models, nested=True, learning_curve=True, progress=interrupt).report
+    assert report["interrupted"]
+    assert [each["model"] for each in report["candidates"]] == ["ridge"]
+    assert report["warnings"][-1] == "interrupted: neither a nested score nor a learning curve was made"
+    assert not {"nested", "learning_curve"} & set(report)
+
+
+def test_a_nested_search_keeps_its_time_limit(tmp_path, random):
+    bank = make_bank(tmp_path / "a.bank", random.normal(size=(60, 8)), range(60), label=np.arange(60) % 2)
+    report = fit(bank, time_limit=0.001, nested=True, folds=3).report
+    assert report["timed_out"]
+    assert len(report["nested"]["fold_scores"]) == 3

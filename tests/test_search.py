@@ -563,7 +563,7 @@ def test_groups_widen_the_interval():
 def test_a_time_limit_always_gives_a_result(data):
     X, y, _, _ = data
     search = TopModelSearchCV(cv=3, time_limit=1e-3).fit(X, y)
-    assert search.interrupted_
+    assert search.timed_out_
     assert search.best_model_ == "centroid"
     assert "the time limit ended the search early; what was finished is shown" in search.warnings_
 
@@ -573,7 +573,7 @@ def test_enough_time_goes_from_the_cheap_to_the_promising(data):
     search = TopModelSearchCV(cv=3, time_limit=600, refine=0).fit(X, y)
     models = list(dict.fromkeys(candidate.model for candidate in search.candidates_))
     assert models[:3] == ["centroid", "ridge", "lda"]
-    assert not search.interrupted_
+    assert not search.timed_out_
     assert len(models) == 3 + 2  # five dearer models: three survive the first fold, two the second
     for candidate in search.candidates_:
         assert len(candidate.fold_scores) == 3
