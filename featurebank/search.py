@@ -307,16 +307,27 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         asked = [name for name, given in (("sample_weight", weighted), ("class_weight", self.class_weight)) if given]
         if self.models is None:
             default = DEFAULT_MODELS[self.task] if self.time_limit is None else "all"
-            return [model for model in parse_models(default, self.task) if all(map(model.takes, asked))]
+            taking = [
+                model for model in parse_models(default, self.task) if all(self._takes(model, name) for name in asked)
+            ]
+            if not taking:
+                raise TopModelError("several labels take no sample weights here; leave the weights out")
+            return taking
         models = parse_models(self.models, self.task)
         for model in models:
-            refused = [name for name in asked if not model.takes(name)]
+            refused = [name for name in asked if not self._takes(model, name)]
             if refused:
                 raise TopModelError(
                     f"{model.name} takes no {refused[0].replace('_', ' ')}s; leave the weights out, or the model"
                 )
             self._check_cells(model)
         return models
+
+    def _takes(self, model: TopModel, argument: str) -> bool:
+        """Whether a model can use weights; of several labels each has its own estimator, which gets none for rows."""
+        if self.task == "multilabel":
+            return argument == "class_weight" and argument in model.estimator.get_params()
+        return model.takes(argument)
 
     def _check_cells(self, model: TopModel) -> None:
         """Refuse parameters that the estimator does not have, or values it does not take, before any work."""

@@ -456,6 +456,16 @@ def test_a_default_grid_asks_for_no_more_neighbours_than_there_are(data):
         TopModelSearchCV({"knn": {"n_neighbors": [25]}}, cv=2).fit(X[:30], y[:30])
 
 
+def test_several_labels_take_class_weights_where_the_estimator_does_and_no_sample_weights(data, labels):
+    X = data[0]
+    search = TopModelSearchCV("logreg", task="multilabel", class_weight="balanced", cv=3, refine=0).fit(X, labels)
+    assert search.best_estimator_[-1].estimator.class_weight == "balanced"
+    with pytest.raises(TopModelError, match="mlp takes no class weights"):
+        TopModelSearchCV("mlp", task="multilabel", class_weight="balanced").fit(X, labels)
+    with pytest.raises(TopModelError, match="several labels take no sample weights"):
+        TopModelSearchCV(task="multilabel").fit(X, labels, sample_weight=np.ones(120))
+
+
 def test_labels_that_are_not_0_and_1_are_an_error(data):
     with pytest.raises(TopModelError, match="expected columns of 0 and 1"):
         TopModelSearchCV(task="multilabel").fit(data[0], np.arange(240).reshape(120, 2))
