@@ -35,6 +35,12 @@ OPERATIONS = {
 
 
 @pytest.fixture
+def tmp_path(in_memory):
+    """A kill and a replayed power cut are the same on any file system; the disk's own time is most of theirs."""
+    return in_memory
+
+
+@pytest.fixture
 def bank(tmp_path):
     bank = make(tmp_path / "old.bank", [0, 1, 2], [3, 4], [5])
     bank.add_features(*_orphan())  # a row that no sample points at, for prune
