@@ -50,7 +50,21 @@ CLASSES_SHOWN = 6
 @path_column_option
 @root_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Images a forward pass.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="Compute dtype; bf16 and fp16 give other embeddings, and how far off they are is printed.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "eager", "compile", "onnx"]),
+    default="auto",
+    show_default=True,
+    help="What runs the network; auto: ONNX Runtime for fp32 on a CPU, where it is installed.",
+)
+@click.option("--batch-size", type=click.IntRange(min=1), help="Images a forward pass.  [default: as memory allows]")
 @click.option("--workers", type=click.IntRange(min=1), help="Threads that read and decode.  [default: one a core]")
 @click.option("--verify", is_flag=True, help="Read and hash files again even when they look unchanged.")
 @click.option("--explain", is_flag=True, help="Say what would be reused and computed, and why; compute nothing.")
@@ -69,24 +83,30 @@ def extract(
         featurebank extract photos/ --bank photos.bank --backbone resnet18 --layer layer3 --layer penultimate
     """
     from featurebank.bank import Bank
+    from featurebank.drift import Drift
     from featurebank.extraction import run_extraction
+    from featurebank.pipeline import Compute
     from featurebank.request import ask
     from featurebank.sources import scan
 
     state: State = context.obj
-    asked = {name: options.pop(name) for name in ("weights", "size", "views", "store")}
+    asked = {name: options.pop(name) for name in ("weights", "size", "views", "store", "precision")}
     wanted = ask(options.pop("backbone"), options.pop("layers"), **asked)
     found = scan(source, root=options.pop("root"), path_column=options.pop("path_column"))
     if explain:
         _explain(found, bank, wanted, as_json)
         return
-    report = run_extraction(found, Bank.create(bank), wanted, progress=state.progress("extract"), **options)
+    compute = Compute(**{name: options[name] for name in ("device", "engine", "batch_size", "workers")})
+    progress = state.progress("extract")
+    report = run_extraction(found, Bank.create(bank), wanted, compute, verify=options["verify"], progress=progress)
     for failure in report.failures[:SHOWN]:
         state.warn(f"{printable(failure['path'])}: {printable(failure['error'])}")
     if len(report.failures) > SHOWN:
         state.warn(f"… and {len(report.failures) - SHOWN} more; `featurebank info {bank} --failures` lists them")
     for note in [*report.repaired, *report.warnings]:
         state.warn(printable(note))
+    for each in report.drift:
+        state.say(str(Drift(**each)))
     if report.ignored:
         state.say(f"ignored {sum(report.ignored.values())} files that are not images by their suffix")
     if as_json:
@@ -122,7 +142,7 @@ def _summary(report: Any, bank: Path) -> None:
         f"{report.samples} samples: {report.embedded} embedded, {report.reused} reused, {report.failed} failed"
         + (f"; {report.gone} gone" if report.gone else "")
         + f" in {report.seconds:.1f} s"
-        + (f" ({report.images_per_second:.1f} images/s)" if report.embedded else "")
+        + (f" ({report.images_per_second:.1f} images/s, {'; '.join(report.engines)})" if report.embedded else "")
     )
     if report.labels:
         click.echo(f"  labels: {_labels(report.labels)}")

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import math
+import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from featurebank import runners
 from featurebank._version import __version__
-from featurebank.backbones import Backbone, Preprocessing
-from featurebank.errors import DeviceError
-from featurebank.layers import Capture, get_layer
+from featurebank.backbones import Backbone
+from featurebank.errors import DeviceError, EngineError, NotInstalledError, near_names
+from featurebank.runners import CapturedModel, Runner
 from featurebank.spec import FeatureSpec
+from featurebank.views import count_views, share_batches
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+ENGINES = ("auto", "eager", "compile", "onnx")
+MANY = 256
+"""Images from which `auto` exports a network: it takes some seconds once, which fewer images do not win back."""
+CHECKED = 8
+"""Images of the first batch that are compared with plain eager PyTorch."""
+TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}
+"""Largest relative distance to eager at the same precision: in bf16 each engine rounds elsewhere."""
+LARGEST_BATCH, LARGEST_GPU_BATCH = 32, 256
+LIVE_LAYERS = 6
+"""Tensors of the largest layer's size that one image keeps alive at once, rounded up from what was measured."""
+MEMORY_SHARE = 0.25
+_Tag = TypeVar("_Tag")
+_Launched = list[tuple[int, Sequence[Tensor], Any]]
 
 
 def choose_device(device: str) -> torch.device:
@@ -43,6 +61,61 @@ def choose_device(device: str) -> torch.device:
         raise DeviceError(f"device {device!r} cannot be understood; expected e.g. cuda or cuda:0") from error
 
 
+def choose_engine(engine: str, device: str, precision: str, *, worth_export: bool = True) -> str:
+    """Return the engine to use; ``"auto"`` takes ONNX Runtime, several times faster, for float32 on a CPU.
+
+    Parameters
+    ----------
+    engine : str
+        One of `ENGINES`.
+    device : str
+        Type of the device.
+    precision : str
+        ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+    worth_export : bool, default True
+        Whether there is an export already, or enough images to make one for.
+
+    Raises
+    ------
+    EngineError
+        When the engine is unknown, or does not run on this device or at this precision.
+    NotInstalledError
+        When it needs a library that is not installed.
+
+    Examples
+    --------
+    >>> choose_engine("auto", "cuda", "fp32"), choose_engine("compile", "cpu", "bf16")
+    ('eager', 'compile')
+    """
+    if engine not in ENGINES:
+        raise EngineError(f"no engine {engine!r}; {near_names(engine, ENGINES)}")
+    fits = device == "cpu" and precision == "fp32"
+    if engine == "onnx" and not fits:
+        raise EngineError(f"engine 'onnx' runs fp32 on the cpu, not {precision} on {device}; use eager or compile")
+    if engine == "onnx" and not runners.has_onnx():
+        raise NotInstalledError("engine 'onnx' needs ONNX Runtime: pip install 'featurebank[onnx]'")
+    if engine == "auto":
+        return "onnx" if fits and worth_export and runners.has_onnx() else "eager"
+    return engine
+
+
+def choose_batch_size(backbone: Backbone, device: torch.device) -> int:
+    """Return how many images a forward pass may take: a power of two, by the memory that there is.
+
+    The largest layer is counted `LIVE_LAYERS` times in float32, and a quarter of the memory may go there.
+    """
+    largest = max(math.prod(layer.shape) for layer in backbone.layers.values()) * 4 * LIVE_LAYERS
+    fitting = max(1, int(MEMORY_SHARE * _memory(device) / largest))
+    return min(LARGEST_BATCH if device.type == "cpu" else LARGEST_GPU_BATCH, 1 << (fitting.bit_length() - 1))
+
+
+def _memory(device: torch.device) -> int:
+    """Return the bytes of memory: free ones of a GPU, all of this machine's otherwise."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 class Engine:
     """Run a backbone up to the deepest of several layers and return their pooled outputs.
 
@@ -51,38 +124,69 @@ class Engine:
     backbone : Backbone
         The network and its preprocessing.
     specs : sequence of FeatureSpec
-        The layers wanted, in the order of the results.
+        The layers wanted, of one precision and of the same views, in the order of the results.
     device : str, default "auto"
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
-    pad_to : int, optional
-        Batch size that smaller batches are padded to, so that a row's bits do not depend on its neighbours.
+    engine : str, default "auto"
+        ``eager``, ``compile`` (TorchInductor), ``onnx`` (ONNX Runtime) or ``auto``, see `choose_engine`. What
+        ``auto`` takes is compared with eager on the first batch, and eager takes over, with a warning, where it is
+        further off than `TOLERANCE`; an engine that was named is refused then.
+    batch_size : int, optional
+        Most views in a forward pass; by default as many as memory allows, see `choose_batch_size`. It is halved when
+        memory runs out all the same.
+    images : int, default 0
+        How many images are expected; from `MANY` on ``auto`` exports a network that has not been exported before.
+    pad : bool, default True
+        Fill the last batch up, so that a row's bits do not depend on its neighbours.
+
+    Raises
+    ------
+    DeviceError, EngineError, NotInstalledError
+        When what was named cannot be had.
     """
 
     def __init__(
-        self, backbone: Backbone, specs: Sequence[FeatureSpec], *, device: str = "auto", pad_to: int | None = None
+        self,
+        backbone: Backbone,
+        specs: Sequence[FeatureSpec],
+        *,
+        device: str = "auto",
+        engine: str = "auto",
+        batch_size: int | None = None,
+        images: int = 0,
+        pad: bool = True,
     ):
         self.backbone = backbone
+        self.specs = list(specs)
         self.device = choose_device(device)
-        self.pad_to = pad_to
-        wanted = [get_layer(backbone.layers, spec.layer, spec.pool) for spec in specs]
+        self.views = count_views(self.specs[0].views)
+        self.images_at_once, self.batch_size = share_batches(
+            self.views, batch_size or choose_batch_size(backbone, self.device)
+        )
+        self.pad = pad
+        self.warnings: list[str] = []
+        self._is_named = engine != "auto"
+        worth = images * self.views >= MANY or runners.export_path(self.specs).is_file()
+        self.engine = choose_engine(engine, self.device.type, self.specs[0].precision, worth_export=worth)
         if self.device.type == "cuda":  # TF32 keeps 10 bits of a float32's 23
             torch.backends.cuda.matmul.allow_tf32 = False
             torch.backends.cudnn.allow_tf32 = False
-        model = backbone.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._capture = Capture(model.eval(), wanted)
+        self._eager = runners.run_eagerly(self._captured(stop=True))
+        self._runner: Runner | None = None
 
     @property
     def made_by(self) -> dict[str, str]:
-        """Library versions and device, for the record beside the features."""
+        """Library versions, device and engine, for the record beside the features."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.machine()
         return {
             "featurebank": __version__,
             "torch": str(torch.__version__),
             "device": f"{self.device.type} {name}",
+            "engine": self.engine,
         }
 
     def __call__(self, prepared: Sequence[Any]) -> list[NDArray[np.float32]]:
-        """Embed prepared images (`Backbone.prepare`).
+        """Embed prepared images (`Backbone.prepare`), a batch at a time.
 
         Parameters
         ----------
@@ -92,23 +196,21 @@ class Engine:
         -------
         list of ndarray of float32, each of shape (n, …)
             One for each spec.
-        """
-        count = len(prepared)
-        with torch.inference_mode():
-            outputs = self._capture(self._batch(prepared))
-        return [output[:count].cpu().numpy() for output in outputs]
 
-    def embed_views(self, prepared: Iterable[Any], views: int, at_once: int) -> list[NDArray[np.float32]]:
+        Raises
+        ------
+        EngineError
+            When not even one image fits the memory, or the engine that was named is not as exact as eager.
+        """
+        return _collect(self._launch(prepared))
+
+    def embed_views(self, prepared: Iterable[Any]) -> list[NDArray[np.float32]]:
         """Embed the views of images, a bounded number of them in a forward pass.
 
         Parameters
         ----------
         prepared : iterable of n times `views` prepared images
             The views of the first image, those of the second, and so on.
-        views : int
-            Number of views of each image.
-        at_once : int
-            Most views in one forward pass.
 
         Returns
         -------
@@ -116,26 +218,152 @@ class Engine:
             One for each spec.
         """
         stream = iter(prepared)
-        outputs = [self(batch) for batch in iter(lambda: list(islice(stream, at_once)), [])]
+        outputs = [self(batch) for batch in iter(lambda: list(islice(stream, self.batch_size)), [])]
         joined = [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
-        return [rows.reshape(-1, views, *rows.shape[1:]) for rows in joined]
+        return [rows.reshape(-1, self.views, *rows.shape[1:]) for rows in joined]
 
-    def _batch(self, prepared: Sequence[Any]) -> Tensor:
-        """Stack, pad and normalise to float32 (n, 3, h, w), channels last in memory."""
-        preprocessing = self.backbone.preprocessing
-        if isinstance(preprocessing, Preprocessing):
-            pixels = torch.from_numpy(self._pad(np.stack(prepared))).to(self.device)  # (n, h, w, 3) uint8
-            images = pixels.permute(0, 3, 1, 2).float() / 255
-            mean, std = (
-                torch.tensor(values, device=self.device).view(1, 3, 1, 1)
-                for values in (preprocessing.mean, preprocessing.std)
-            )
-            images = (images - mean) / std
-        else:
-            stacked = np.stack([image.detach().cpu().float().numpy() for image in prepared])
-            images = torch.from_numpy(self._pad(stacked)).to(self.device)
-        return images.contiguous(memory_format=torch.channels_last)
+    def stream(self, batches: Iterable[tuple[_Tag, Sequence[Any]]]) -> Iterator[tuple[_Tag, list[NDArray[np.float32]]]]:
+        """Embed batch after batch; a GPU computes one while the next is put together.
 
-    def _pad(self, batch: NDArray[Any]) -> NDArray[Any]:
-        missing = (self.pad_to or 0) - len(batch)
-        return batch if missing <= 0 else np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
+        Parameters
+        ----------
+        batches : iterable of (tag, prepared)
+            Whatever belongs to a batch, and its n images times `views` prepared views.
+
+        Yields
+        ------
+        tag : as it was given
+        outputs : list of ndarray of float32, each of shape (n, views, …)
+        """
+        ahead = 1 if self.device.type == "cuda" else 0
+        waiting: deque[tuple[_Tag, _Launched]] = deque()
+        for tag, prepared in batches:
+            waiting.append((tag, self._launch(prepared)))
+            if len(waiting) > ahead:
+                yield self._finish(*waiting.popleft())
+        while waiting:
+            yield self._finish(*waiting.popleft())
+
+    def _finish(self, tag: _Tag, launched: _Launched) -> tuple[_Tag, list[NDArray[np.float32]]]:
+        return tag, [rows.reshape(-1, self.views, *rows.shape[1:]) for rows in _collect(launched)]
+
+    def _launch(self, prepared: Sequence[Any]) -> _Launched:
+        """Start the forward passes of prepared images; with half as many at once whenever memory runs out."""
+        launched: _Launched = []
+        start = 0
+        while start < len(prepared):
+            part = prepared[start : start + self.batch_size]
+            try:
+                launched.append(self._launch_batch(part))
+            except Exception as error:
+                self._halve(error)
+                continue
+            start += len(part)
+        return launched
+
+    def _launch_batch(self, prepared: Sequence[Any]) -> tuple[int, Sequence[Tensor], Any]:
+        pixels = self._pixels(prepared)
+        if self._runner is None:
+            self._runner = self._checked(pixels)
+        outputs = self._runner(pixels)
+        if self.device.type != "cuda":
+            return len(prepared), [output.cpu() for output in outputs], None
+        copies = [output.to("cpu", non_blocking=True) for output in outputs]  # into pinned memory
+        done = torch.cuda.Event()
+        done.record()
+        return len(prepared), copies, done
+
+    def _halve(self, error: Exception) -> None:
+        """Halve the batch size when an error says that memory ran out; raise any other one."""
+        if not is_out_of_memory(error):
+            raise error
+        if self.batch_size == 1:
+            raise EngineError(
+                f"one image does not fit the memory of {self.device}: use a smaller --size or backbone"
+            ) from error
+        self.batch_size //= 2
+        self._runner = None if self.engine == "compile" else self._runner  # its code is for the larger batch
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.warnings.append(f"memory ran out: batches of {self.batch_size} from here on")
+
+    def _checked(self, pixels: Tensor) -> Runner:
+        """Return the engine's runner, once it has given what eager gives on a first batch."""
+        if self.engine == "eager":
+            return self._eager
+        try:
+            return self._agreeing(pixels)
+        except EngineError as error:
+            if self._is_named:
+                raise
+            self.warnings.append(f"{error}; eager is used instead")
+            self.engine = "eager"
+            return self._eager
+
+    def _agreeing(self, pixels: Tensor) -> Runner:
+        """Open the engine and compare; an export from the cache gets a second chance, made anew."""
+        path = runners.export_path(self.specs)
+        was_there = self.engine == "onnx" and path.is_file()
+        expected = self._eager(pixels[:CHECKED])
+        tolerance = TOLERANCE[self.specs[0].precision]
+        for renew in (False, True) if was_there else (False,):
+            runner = self._open(pixels, renew)
+            far = max(map(_distance, runner(pixels), expected))
+            if far <= tolerance:
+                return runner
+        raise EngineError(
+            f"engine {self.engine!r} is {far:.1e} off plain eager PyTorch on the first batch (relative; expected "
+            f"below {tolerance:g}): use --engine eager"
+        )
+
+    def _open(self, pixels: Tensor, renew: bool) -> Runner:
+        """Compile, or open the exported network, which is made where there is none or it is to be renewed."""
+        if self.engine == "compile":
+            return runners.compile_model(self._captured(stop=False), pixels)
+        path = runners.export_path(self.specs)
+        if renew or not path.is_file():
+            runners.export_onnx(self._captured(stop=False), pixels, path)
+        return runners.open_onnx(path)
+
+    def _captured(self, *, stop: bool) -> CapturedModel:
+        model = CapturedModel(self.backbone, self.specs, stop=stop)
+        return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _pixels(self, prepared: Sequence[Any]) -> Tensor:
+        """Stack and pad prepared images, and bring them to the device."""
+        arrays = [each if isinstance(each, np.ndarray) else each.detach().cpu().float().numpy() for each in prepared]
+        arrays += arrays[-1:] * (self.batch_size - len(arrays) if self.pad else 0)
+        pixels = torch.from_numpy(np.stack(arrays))
+        if self.device.type == "cuda":
+            return pixels.pin_memory().to(self.device, non_blocking=True)
+        return pixels.to(self.device)
+
+
+def _collect(launched: _Launched) -> list[NDArray[np.float32]]:
+    """Wait for launched batches and join their rows, without those that only filled a batch up."""
+    parts = []
+    for count, outputs, done in launched:
+        if done is not None:
+            done.synchronize()
+        parts.append([output[:count].float().numpy() for output in outputs])
+    return [np.concatenate(rows) if len(rows) > 1 else rows[0] for rows in zip(*parts, strict=True)]
+
+
+def _distance(found: Tensor, expected: Tensor) -> float:
+    """Return the largest relative distance of the rows that both have."""
+    found, expected = found[: len(expected)].float().flatten(1), expected[: len(found)].float().flatten(1)
+    lengths = expected.norm(dim=1).clamp(min=1e-12)
+    return float(((found - expected).norm(dim=1) / lengths).nan_to_num(math.inf).max())
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Say whether an error of torch or ONNX Runtime means that memory ran out.
+
+    Examples
+    --------
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(ValueError("no"))
+    (True, False)
+    """
+    text = str(error).lower()
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or ("memory" in text and ("allocate" in text or "out of" in text))

@@ -37,6 +37,10 @@ class DeviceError(FeatureBankError, RuntimeError):
     """A device that was asked for and is not there."""
 
 
+class EngineError(FeatureBankError, RuntimeError):
+    """An engine that cannot run this network here, or whose embeddings are not those of plain PyTorch."""
+
+
 class StorageError(FeatureBankError, OSError):
     """A write that the file system refused."""
 

@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import chain, islice
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from featurebank.bank import Bank, describe_set
-from featurebank.errors import BankError, ImageError, one_line
-from featurebank.features import as_keys, to_stored
+from featurebank.errors import BankError, ImageError
 from featurebank.ledger import ExtractReport, Ledger
 from featurebank.maintenance import set_damaged_features_aside, set_damaged_tables_aside
+from featurebank.pipeline import Compute, Pipeline
 from featurebank.request import Ask, ask
-from featurebank.samples import NO_DIGEST
 from featurebank.sources import scan
-from featurebank.spec import FeatureSpec
-from featurebank.views import count_views, share_batches
 
 if TYPE_CHECKING:
-    from featurebank.backbones import Backbone
-    from featurebank.engine import Engine
     from featurebank.sources import Source
-
-SEGMENT_ROWS = 4096
-SEGMENT_BYTES = 256 << 20
-SEGMENT_SECONDS = 30.0
-AGREEMENT_SAMPLES = 4
-AGREEMENT = 5e-3
-"""Largest relative difference between old and new rows of one image: ten times the rounding to float16."""
 
 Progress = Callable[[int, int], None]
 
@@ -53,12 +36,14 @@ def extract(
     size: int | None = None,
     store: str = "float16",
     views: str = "none",
+    precision: str = "fp32",
     root: str | Path | None = None,
     path_column: str | None = None,
     ids: Sequence[str] | None = None,
     columns: Mapping[str, Sequence[Any]] | pd.DataFrame | None = None,
     device: str = "auto",
-    batch_size: int = 32,
+    engine: str = "auto",
+    batch_size: int | None = None,
     workers: int | None = None,
     verify: bool = False,
     strict: bool = False,
@@ -90,6 +75,9 @@ def extract(
         both), ``"dihedral"`` (all 8 flips and quarter turns), or ``"augment:K"`` (K - 1 random changes, always the
         same for the same content: crop, small turn and shift, mirroring, colours). `Bank.load` averages them, or
         returns the ``"first"``, the image itself, or ``"all"``.
+    precision : str, default "fp32"
+        Dtype that the network computes in: ``"bf16"`` or ``"fp16"`` is faster on hardware that has it and gives other
+        embeddings, in a feature set of their own.
     root : path, optional
         Folder that a manifest's paths start from, or where a source's files are now.
     path_column : str, optional
@@ -100,8 +88,11 @@ def extract(
         Columns for a list or Dataset.
     device : str, default "auto"
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
-    batch_size : int, default 32
-        Images a forward pass; each view of an image counts as one.
+    engine : str, default "auto"
+        ``eager``, ``compile`` (TorchInductor), ``onnx`` (ONNX Runtime), or ``auto``, which takes ONNX Runtime for
+        float32 on a CPU where it is installed. None differs from plain float32 PyTorch by more than 1e-4.
+    batch_size : int, optional
+        Images a forward pass; each view of an image counts as one. By default as many as memory allows.
     workers : int, optional
         Threads that read and decode; by default one a core.
     verify : bool, default False
@@ -128,6 +119,7 @@ def extract(
     Examples
     --------
     >>> import tempfile
+    >>> import numpy as np
     >>> pixels = np.random.default_rng(0).integers(0, 255, (3, 40, 40, 3), dtype="uint8")
     >>> folder = tempfile.mkdtemp()
     >>> bank = extract(list(pixels), folder + "/a.bank", ids=["a", "b", "c"], weights="random:0")
@@ -138,10 +130,8 @@ def extract(
     report = run_extraction(
         found,
         Bank.create(bank) if not isinstance(bank, Bank) else bank,
-        ask(backbone, layers, weights=weights, size=size, store=store, views=views),
-        device=device,
-        batch_size=batch_size,
-        workers=workers,
+        ask(backbone, layers, weights=weights, size=size, store=store, views=views, precision=precision),
+        Compute(device, engine, batch_size, workers),
         verify=verify,
         progress=progress,
     )
@@ -157,10 +147,8 @@ def run_extraction(
     source: Source,
     bank: Bank,
     wanted: Ask,
+    compute: Compute | None = None,
     *,
-    device: str = "auto",
-    batch_size: int = 32,
-    workers: int | None = None,
     verify: bool = False,
     progress: Progress | None = None,
 ) -> ExtractReport:
@@ -171,221 +159,46 @@ def run_extraction(
     BankError
         When the batch size or the number of workers is below 1.
     """
-    if batch_size < 1 or (workers is not None and workers < 1):
-        raise BankError(f"batch size {batch_size} and {workers} workers; expected at least 1 of each")
     started = time.perf_counter()
-    _check_device(device)
+    compute = compute or Compute()
+    _check(wanted, compute)
     damaged = set_damaged_tables_aside(bank)
     specs = wanted.specs(bank)
     damaged += set_damaged_features_aside(bank, specs)
     wanted.register(bank)
     ledger = Ledger(source, bank, specs, verify)
-    pending = ledger.pending()
-    if pending:
-        _embed(wanted.load(), ledger, pending, device, batch_size, workers, progress)
+    report = ExtractReport(repaired=damaged)
+    _embed(wanted, ledger, compute, progress, report)
     ledger.finish()
     ledger.warnings += ledger.about_missing_sources()
-    report = ledger.report()
+    ledger.fill(report)
     report.feature_sets = [describe_set(bank.feature_set_of(spec)) for spec in specs]
-    report.repaired = damaged
     report.seconds = time.perf_counter() - started
     return report
 
 
-def _check_device(device: str) -> None:
-    """Refuse a device that is not there even when nothing is left to compute; what is always there costs nothing."""
-    if device not in ("auto", "cpu"):
-        from featurebank.engine import choose_device
+def _check(wanted: Ask, compute: Compute) -> None:
+    """Refuse what can never be had even when nothing is left to compute; what is always there costs nothing."""
+    sizes = [size for size in (compute.batch_size, compute.workers) if size is not None]
+    if any(size < 1 for size in sizes):
+        raise BankError(f"batch size {compute.batch_size} and {compute.workers} workers; expected at least 1 of each")
+    if compute.device not in ("auto", "cpu") or compute.engine not in ("auto", "eager"):
+        from featurebank.engine import choose_device, choose_engine
 
-        choose_device(device)
-
-
-def _embed(
-    backbone: Backbone,
-    ledger: Ledger,
-    pending: list[int],
-    device: str,
-    batch_size: int,
-    workers: int | None,
-    progress: Progress | None,
-) -> None:
-    """Embed the pending samples; whatever ends it, what was computed is written."""
-    writer = _Writer(ledger.bank, ledger)
-    embedder = _Embedder(backbone, ledger, writer, device, batch_size)
-    ledger.warnings += embedder.disagreement()
-    try:
-        for done in embedder.embed(pending, workers):
-            if progress is not None:
-                progress(done, len(pending))
-    finally:
-        writer.flush()
+        choose_engine(compute.engine, choose_device(compute.device).type, wanted.precision)
 
 
-class _Writer:
-    """Collects rows and writes them as segments, features before the samples that point at them."""
+def _embed(wanted: Ask, ledger: Ledger, compute: Compute, progress: Progress | None, report: ExtractReport) -> None:
+    """Embed the pending samples, and note in the report how."""
+    pending = ledger.pending()
+    done = itertools.count(1)
 
-    def __init__(self, bank: Bank, ledger: Ledger):
-        self.bank = bank
-        self.ledger = ledger
-        self._rows: dict[FeatureSpec, tuple[list[bytes], list[NDArray[Any]]]] = {}
-        self._settled: list[tuple[int, bytes]] = []
-        self._made_by: dict[str, str] = {}
-        self._since = time.monotonic()
+    def advance() -> None:
+        count = next(done)
+        if progress is not None:
+            progress(count, len(pending))
 
-    def add(
-        self, spec: FeatureSpec, digests: list[bytes], output: NDArray[np.float32], made_by: dict[str, str]
-    ) -> None:
-        """Take rows of one feature set, shape (n, views, …)."""
-        self._made_by = made_by
-        keys, batches = self._rows.setdefault(spec, ([], []))
-        batches.append(to_stored(output, spec))
-        keys += digests
-
-    def settle(self, items: Sequence[_Prepared]) -> None:
-        """Take samples whose rows have all been added; write when there is enough."""
-        self._settled += [(item.position, item.digest) for item in items]
-        size = max(sum(batch.nbytes for batch in batches) for _, batches in self._rows.values())
-        late = time.monotonic() - self._since > SEGMENT_SECONDS
-        if len(self._settled) >= SEGMENT_ROWS or size >= SEGMENT_BYTES or late:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what has been collected."""
-        for spec, (digests, batches) in self._rows.items():
-            self.bank.add_features(spec, digests, np.concatenate(batches), self._made_by)
-        for position, digest in self._settled:
-            self.ledger.settle(position, digest, "", embedded=True)
-        if self._settled:
-            self.ledger.commit_samples()
-        self._rows, self._settled = {}, []
-        self._since = time.monotonic()
-
-
-@dataclass
-class _Prepared:
-    """One sample that was read: its digest, the feature sets that lack it, and its prepared views if any does."""
-
-    position: int
-    digest: bytes
-    lacking: tuple[FeatureSpec, ...] = ()
-    views: list[Any] = field(default_factory=list)
-    error: str = ""
-
-
-class _Embedder:
-    """Reads, decodes and embeds the pending samples; the network runs only as deep as they need."""
-
-    def __init__(self, backbone: Backbone, ledger: Ledger, writer: _Writer, device: str, batch_size: int):
-        self.backbone = backbone
-        self.ledger = ledger
-        self.writer = writer
-        self.device = device
-        self.views = ledger.specs[0].views  # one for all that is asked for at once
-        self.count = count_views(self.views)
-        self.images_at_once, self.views_at_once = share_batches(self.count, batch_size)
-        self._engines: dict[tuple[FeatureSpec, ...], Engine] = {}
-
-    def embed(self, pending: list[int], workers: int | None) -> Iterator[int]:
-        """Settle every pending sample; yield how many are done after each step."""
-        batch: list[_Prepared] = []
-        repeats: dict[bytes, list[int]] = {}
-        for done, item in enumerate(self._read_all(pending, workers), 1):
-            if not item.lacking:
-                self.ledger.settle(item.position, item.digest, item.error)
-            elif item.digest in repeats:
-                repeats[item.digest].append(item.position)
-            else:
-                repeats[item.digest] = []
-                batch.append(item)
-            if len(batch) == self.images_at_once:
-                self._run(batch)
-                batch = []
-            yield done
-        if batch:
-            self._run(batch)
-        for digest, positions in repeats.items():
-            for position in positions:
-                self.ledger.settle(position, digest, "", embedded=True)
-
-    def disagreement(self) -> list[str]:
-        """Embed a few images that the bank already has again, and say so where the rows no longer agree."""
-        old = [int(i) for i in np.flatnonzero(self.ledger.done) if not self.ledger.errors[i]][:AGREEMENT_SAMPLES]
-        read = [item for item in map(self._read_again, old) if item is not None]
-        if not read:
-            return []
-        outputs = self._compute(tuple(self.ledger.specs), [views for _, views in read])
-        keys = as_keys([digest for digest, _ in read])
-        pairs = zip(self.ledger.specs, outputs, strict=True)
-        return [line for spec, output in pairs for line in _compare(self.ledger.bank, spec, keys, output)]
-
-    def _read_again(self, position: int) -> tuple[bytes, list[Any]] | None:
-        try:
-            digest, decode = self.ledger.source.read(position)
-            return digest, self._prepare(decode(), digest)
-        except ImageError:  # it was readable once; what it is now, the next run over it says
-            return None
-
-    def _run(self, batch: list[_Prepared]) -> None:
-        specs = tuple(spec for spec in self.ledger.specs if any(spec in item.lacking for item in batch))
-        outputs = self._compute(specs, [item.views for item in batch])
-        made_by = self._engine(specs).made_by
-        for spec, output in zip(specs, outputs, strict=True):
-            rows = [row for row, item in enumerate(batch) if spec in item.lacking]
-            self.writer.add(spec, [batch[row].digest for row in rows], output[rows], made_by)
-        self.writer.settle(batch)
-
-    def _prepare(self, image: Any, digest: bytes) -> list[Any]:
-        return list(self.backbone.prepare_views(image, self.views, digest))
-
-    def _compute(self, specs: tuple[FeatureSpec, ...], images: list[list[Any]]) -> list[NDArray[np.float32]]:
-        """Embed the prepared views of images: an array (n, views, …) for each spec."""
-        return self._engine(specs).embed_views(chain.from_iterable(images), self.count, self.views_at_once)
-
-    def _engine(self, specs: tuple[FeatureSpec, ...]) -> Engine:
-        if specs not in self._engines:
-            from featurebank.engine import Engine
-
-            self._engines[specs] = Engine(self.backbone, specs, device=self.device, pad_to=self.views_at_once)
-        return self._engines[specs]
-
-    def _read_all(self, pending: list[int], workers: int | None) -> Iterator[_Prepared]:
-        """Read and prepare in threads, in order, with a bounded number in flight."""
-        threads = workers or os.cpu_count() or 1
-        ahead = max(4 * self.images_at_once, threads)
-        with ThreadPoolExecutor(threads) as pool:
-            waiting: deque[Future[_Prepared]] = deque()
-            positions = iter(pending)
-            try:
-                waiting.extend(pool.submit(self._read, position) for position in islice(positions, ahead))
-                while waiting:
-                    yield waiting.popleft().result()
-                    waiting.extend(pool.submit(self._read, position) for position in islice(positions, 1))
-            finally:
-                for future in waiting:
-                    future.cancel()
-
-    def _read(self, position: int) -> _Prepared:
-        digest = NO_DIGEST
-        try:
-            digest, decode = self.ledger.source.read(position)
-            lacking = self.ledger.lacking(digest)
-            return _Prepared(position, digest, lacking, self._prepare(decode(), digest) if lacking else [])
-        except ImageError as error:
-            return _Prepared(position, digest, error=one_line(error))
-
-
-def _compare(bank: Bank, spec: FeatureSpec, keys: NDArray[np.bytes_], output: NDArray[np.float32]) -> list[str]:
-    """Return a warning when stored rows and rows computed now differ by more than rounding."""
-    each = bank.feature_set_of(spec)
-    there = each.find(keys) >= 0
-    if not there.any():
-        return []
-    new = output[there].reshape(int(there.sum()), -1)
-    old = each.read(keys[there], "all").reshape(new.shape)
-    largest = float((np.linalg.norm(new - old, axis=1) / np.maximum(np.linalg.norm(old, axis=1), 1e-12)).max())
-    if largest <= AGREEMENT:
-        return []
-    return [
-        f"rows of {spec.name} computed now differ from stored ones by {largest:.1e} (relative; expected below "
-        f"{AGREEMENT:g}): libraries or the device changed; extract into a new bank to have rows of one kind"
-    ]
+    pipeline = Pipeline(wanted, ledger, compute, advance)
+    pipeline.run(pending)
+    ledger.warnings += pipeline.warnings
+    report.engines, report.drift = pipeline.engines, [each.to_dict() for each in pipeline.drift]

@@ -287,6 +287,8 @@ class Capture:
         In eval mode.
     wanted : sequence of (Layer, str)
         Layers with their pooling, from `get_layer`.
+    stop : bool, default True
+        End the forward pass after the deepest layer. An exporter needs the whole pass, and drops the rest itself.
 
     Examples
     --------
@@ -297,10 +299,10 @@ class Capture:
     [(2, 4)]
     """
 
-    def __init__(self, model: nn.Module, wanted: Sequence[tuple[Layer, str]]):
+    def __init__(self, model: nn.Module, wanted: Sequence[tuple[Layer, str]], *, stop: bool = True):
         self.model = model
         self.wanted = list(wanted)
-        self._last = max(layer.depth for layer, _ in self.wanted)
+        self.stop = stop
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         """Return one tensor for each wanted layer.
@@ -349,7 +351,7 @@ class Capture:
                 layer, pool = self.wanted[index]
                 if layer.takes_input == takes_input and layer.call == calls[when]:
                     captured[index] = pool_tensor(tensor, layer.layout, layer.prefix, pool)
-            if len(captured) == len(self.wanted):
+            if self.stop and len(captured) == len(self.wanted):
                 raise _DeepestReachedError
 
         def before(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:

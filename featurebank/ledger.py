@@ -43,6 +43,10 @@ class ExtractReport:
         Damaged files that were set aside, so that their rows were made again, and what that costs.
     warnings : list of str
         What the reader of the features should know.
+    engines : list of str
+        What computed: engine, device, batch size; empty when nothing was missing.
+    drift : list of dict
+        At a reduced precision: how far each layer is from float32 (`featurebank.drift.Drift`).
     seconds : float
         Wall time of the run.
     """
@@ -58,6 +62,8 @@ class ExtractReport:
     labels: dict[str, int] = field(default_factory=dict)
     repaired: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    engines: list[str] = field(default_factory=list)
+    drift: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -209,25 +215,18 @@ class Ledger:
             bool,
         )
 
-    def report(self) -> ExtractReport:
-        """Count what became of the samples."""
-        failures = [
+    def fill(self, report: ExtractReport) -> None:
+        """Put into a report what became of the samples."""
+        report.failures = [
             {"path": os.fsdecode(path), "error": error}
             for path, error in zip(self.source.paths, self.errors, strict=True)
             if error
         ]
-        embedded, failed, count = int(self.embedded.sum()), len(failures), len(self.source.paths)
-        return ExtractReport(
-            samples=count,
-            embedded=embedded,
-            reused=count - embedded - failed,
-            failed=failed,
-            gone=int(self.gone.sum()),
-            failures=failures,
-            ignored=self.source.ignored,
-            labels=self.labels(),
-            warnings=self.warnings,
-        )
+        report.samples, report.embedded = len(self.source.paths), int(self.embedded.sum())
+        report.failed = len(report.failures)
+        report.reused = report.samples - report.embedded - report.failed
+        report.gone, report.ignored = int(self.gone.sum()), self.source.ignored
+        report.labels, report.warnings = self.labels(), self.warnings
 
     def labels(self) -> dict[str, int]:
         """Count the samples of each class folder, in the order of their names; empty for any other source."""

@@ -354,7 +354,7 @@ class Predictor:
         for backbone, engine, numbers in self._open_engines():
             views = self.features[numbers[0]].spec.views
             prepared = (view for image, digest in opened for view in backbone.prepare_views(image, views, digest))
-            outputs = engine.embed_views(prepared, count_views(views), BATCH)
+            outputs = engine.embed_views(prepared)
             for number, output in zip(numbers, outputs, strict=True):
                 parts[number] = as_loaded(output, self.features[number].spec)
         return np.concatenate([parts[number] for number in sorted(parts)], axis=1)
@@ -365,7 +365,7 @@ class Predictor:
             engines = []
             for alike in _groups(range(len(self.features)), self.features, _BACKBONE):
                 backbone = self._load_backbone(self.features[alike[0]])
-                parts = _groups(alike, self.features, ("views",))
+                parts = _groups(alike, self.features, ("views", "precision"))
                 engines += [(backbone, self._engine(backbone, numbers), numbers) for numbers in parts]
             self._engines = engines
         return self._engines
@@ -376,7 +376,7 @@ class Predictor:
         specs = [self.features[number].spec for number in numbers]
         for spec in specs:
             _check_spec(backbone, spec)
-        return Engine(backbone, specs, device="auto")
+        return Engine(backbone, specs, batch_size=BATCH, pad=False)
 
     def _load_backbone(self, feature: PredictorFeature) -> Backbone:
         spec = feature.spec

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurebank.backbones import as_backbone, backbone_request
 from featurebank.errors import BankError
-from featurebank.spec import FeatureSpec
+from featurebank.spec import PRECISIONS, FeatureSpec
 from featurebank.views import count_views
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Ask:
     size : int or None
     store : str
     views : str
+    precision : str
     """
 
     backbone: Any
@@ -38,6 +39,7 @@ class Ask:
     size: int | None
     store: str
     views: str
+    precision: str
     _loaded: Backbone | None = None
 
     def load(self) -> Backbone:
@@ -60,7 +62,7 @@ class Ask:
 
     def spec(self, layer: str) -> FeatureSpec:
         """Return the feature spec of one layer, from the loaded backbone."""
-        return self.load().spec(layer, store=self.store, views=self.views)
+        return self.load().spec(layer, store=self.store, views=self.views, precision=self.precision)
 
     def _known(self, bank: Bank, layer: str) -> FeatureSpec | None:
         request = self._request(layer)
@@ -70,7 +72,7 @@ class Ask:
         if not isinstance(self.backbone, str):
             return None
         request = backbone_request(self.backbone, self.weights, self.size)
-        return {**request, "layer": layer, "store": self.store, "views": self.views, "precision": "fp32"}
+        return {**request, "layer": layer, "store": self.store, "views": self.views, "precision": self.precision}
 
 
 def ask(
@@ -81,18 +83,21 @@ def ask(
     size: int | None = None,
     store: str = "float16",
     views: str = "none",
+    precision: str = "fp32",
 ) -> Ask:
     """Check what is asked for and return it.
 
     Raises
     ------
     BankError
-        When there is no layer, or `store` or `views` is unknown.
+        When there is no layer, or `store`, `views` or `precision` is unknown.
     """
     names = [layers] if isinstance(layers, str) else list(layers)
     if not names:
         raise BankError("no layer is asked for; expected at least one, e.g. penultimate")
     if store not in STORES:
         raise BankError(f"store {store!r}; expected one of {', '.join(STORES)}")
+    if precision not in PRECISIONS:
+        raise BankError(f"precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
     count_views(views)
-    return Ask(backbone, names, weights, size, store, views)
+    return Ask(backbone, names, weights, size, store, views, precision)

@@ -11,6 +11,7 @@ from typing import Any
 from featurebank.errors import CorruptError, FeatureSetError
 
 POOLS = ("avg", "max", "avgmax", "gem", "cls", "none")
+PRECISIONS = ("fp32", "bf16", "fp16")
 LAYOUTS = ("vector", "NCHW", "NHWC", "tokens", "cls-tokens")
 _DEFAULT_POOLS = {"vector": "none", "NCHW": "avg", "NHWC": "avg", "tokens": "avg", "cls-tokens": "cls"}
 
@@ -126,8 +127,10 @@ class FeatureSpec:
         for key, value in values.items():
             if type(value) is not kinds.get(key, str):
                 raise CorruptError(f"feature spec field {key!r} holds a {type(value).__name__}: the file is damaged")
-        if values["layout"] not in LAYOUTS or values["pool"] not in POOLS:
-            raise CorruptError("a feature spec with an unknown layout or pool: the file is damaged")
+        known = {"layout": LAYOUTS, "pool": POOLS, "precision": PRECISIONS}
+        wrong = [key for key, words in known.items() if values[key] not in words]
+        if wrong:
+            raise CorruptError(f"a feature spec with an unknown {wrong[0]}: the file is damaged")
         return cls(**values)
 
 

@@ -15,6 +15,12 @@ from featurebank.errors import StorageError
 TEMP_PREFIX = ".tmp-"
 
 
+def cache_folder() -> Path:
+    """Return the folder for what can be made again: ``FEATUREBANK_CACHE``, else ``featurebank`` in the user's cache."""
+    given = os.environ.get("FEATUREBANK_CACHE")
+    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "featurebank"
+
+
 def commit(path: Path, data: bytes | memoryview) -> None:
     """Write a file so that a reader, or a machine after a crash, sees the old file or the whole new one.
 

@@ -19,7 +19,6 @@ from featurebank.errors import ImageError
 from featurebank.features import as_keys, as_loaded
 from featurebank.request import Ask, ask
 from featurebank.spec import FeatureSpec
-from featurebank.views import count_views, share_batches
 
 if TYPE_CHECKING:
     from featurebank.engine import Engine
@@ -48,10 +47,14 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
     views : str, default "none"
         ``none``, ``hflip``, ``flips``, ``dihedral`` or ``augment:K``; see `featurebank.extract`. A row is the mean
         over the views.
+    precision : str, default "fp32"
+        Dtype that the network computes in: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
     device : str, default "auto"
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
-    batch_size : int, default 32
-        Images a forward pass; each view of an image counts as one.
+    engine : str, default "auto"
+        See `featurebank.extract`.
+    batch_size : int, optional
+        Images a forward pass; each view of an image counts as one. By default as many as memory allows.
 
     Examples
     --------
@@ -70,8 +73,10 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         size: int | None = None,
         store: str = "float16",
         views: str = "none",
+        precision: str = "fp32",
         device: str = "auto",
-        batch_size: int = 32,
+        engine: str = "auto",
+        batch_size: int | None = None,
     ):
         self.backbone = backbone
         self.layer = layer
@@ -80,7 +85,9 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         self.size = size
         self.store = store
         self.views = views
+        self.precision = precision
         self.device = device
+        self.engine = engine
         self.batch_size = batch_size
 
     def fit(self, X: Any = None, y: Any = None) -> FeatureExtractor:
@@ -113,7 +120,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         if self.bank is not None:
             return self._through_bank(Bank.create(self.bank), wanted, items)
         specs = self._specs(wanted)
-        outputs = self._compute(self._engine(wanted, specs), items)
+        outputs = self._compute(self._engine(wanted, specs, len(items)), items)
         return np.concatenate([as_loaded(out, spec) for out, spec in zip(outputs, specs, strict=True)], axis=1)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
@@ -133,11 +140,19 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             if all(each.segments for each in sets):
                 return [(each.spec.name, each.width) for each in sets]
         specs = self._specs(wanted)
-        outputs = self._compute(self._engine(wanted, specs), [np.zeros((64, 64, 3), np.uint8)])
+        outputs = self._compute(self._engine(wanted, specs, 1), [np.zeros((64, 64, 3), np.uint8)])
         return [(spec.name, out[0, 0].size) for spec, out in zip(specs, outputs, strict=True)]
 
     def _ask(self) -> Ask:
-        return ask(self.backbone, self.layer, weights=self.weights, size=self.size, store=self.store, views=self.views)
+        return ask(
+            self.backbone,
+            self.layer,
+            weights=self.weights,
+            size=self.size,
+            store=self.store,
+            views=self.views,
+            precision=self.precision,
+        )
 
     def _specs(self, wanted: Ask) -> list[FeatureSpec]:
         return list(dict.fromkeys(map(wanted.spec, wanted.layers)))
@@ -159,20 +174,18 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         if not lacking:
             return
         missing = [digest for digest in items if any(digest in each for each in lacking.values())]
-        engine = self._engine(wanted, list(lacking))
+        engine = self._engine(wanted, list(lacking), len(missing))
         outputs = self._compute(engine, [items[digest] for digest in missing], missing)
         for (spec, absent), out in zip(lacking.items(), outputs, strict=True):
             rows = [row for row, digest in enumerate(missing) if digest in absent]
             digests = [missing[row] for row in rows]
             bank.add_features(spec, digests, out[rows], engine.made_by)
 
-    def _engine(self, wanted: Ask, specs: list[FeatureSpec]) -> Engine:
+    def _engine(self, wanted: Ask, specs: list[FeatureSpec], count: int) -> Engine:
         from featurebank.engine import Engine
 
-        return Engine(wanted.load(), specs, device=self.device, pad_to=self._views_at_once())
-
-    def _views_at_once(self) -> int:
-        return share_batches(count_views(self.views), self.batch_size)[1]
+        how: dict[str, Any] = {"device": self.device, "engine": self.engine, "batch_size": self.batch_size}
+        return Engine(wanted.load(), specs, images=count, **how)
 
     def _compute(
         self, engine: Engine, items: list[Any], digests: list[bytes] | None = None
@@ -181,7 +194,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         expected: Sequence[bytes | None] = digests or [None] * len(items)
         opened = (_open(*each) for each in zip(items, expected, strict=True))
         prepared = (view for image, key in opened for view in engine.backbone.prepare_views(image, self.views, key))
-        return engine.embed_views(prepared, count_views(self.views), self._views_at_once())
+        return engine.embed_views(prepared)
 
     def __sklearn_tags__(self) -> Tags:
         tags: Tags = super().__sklearn_tags__()

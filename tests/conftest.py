@@ -1,8 +1,10 @@
 """Shared by all tests: no hub is ever asked, and a few small helpers."""
 
+import atexit
 import json
 import os
 import shutil
+import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 
@@ -15,6 +17,9 @@ from PIL import Image
 
 settings.register_profile("repeatable", derandomize=True)  # the same cases in every run; fuzz.py looks further
 settings.load_profile("repeatable")
+
+os.environ["FEATUREBANK_CACHE"] = tempfile.mkdtemp(prefix="featurebank-tests-")  # exports; child processes inherit it
+atexit.register(shutil.rmtree, os.environ["FEATUREBANK_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

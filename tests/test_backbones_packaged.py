@@ -46,9 +46,9 @@ def photos(noise):
     return [noise(320, 240), noise(200, 333, seed=1), noise(90, 61, seed=2)]
 
 
-def embed(backbone, layers, photos, pad_to=4):
+def embed(backbone, layers, photos, batch_size=4):
     specs = [backbone.spec(layer) for layer in layers]
-    return Engine(backbone, specs, device="cpu", pad_to=pad_to)([backbone.prepare(photo) for photo in photos])
+    return Engine(backbone, specs, device="cpu", batch_size=batch_size)([backbone.prepare(photo) for photo in photos])
 
 
 def test_features_equal_timms_with_the_same_checkpoint_loaded_by_hand(photos, distance):

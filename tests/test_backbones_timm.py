@@ -26,9 +26,9 @@ def batch_of(model, photos):
     return torch.stack([transform(photo) for photo in photos])
 
 
-def embed(backbone, layers, photos, pad_to=4):
+def embed(backbone, layers, photos, batch_size=4):
     specs = [backbone.spec(layer) for layer in layers]
-    return Engine(backbone, specs, device="cpu", pad_to=pad_to)([backbone.prepare(photo) for photo in photos])
+    return Engine(backbone, specs, device="cpu", batch_size=batch_size)([backbone.prepare(photo) for photo in photos])
 
 
 @pytest.mark.parametrize(

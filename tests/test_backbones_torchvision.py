@@ -41,9 +41,9 @@ def official(model, weights, nodes, photos):
         return create_feature_extractor(model, {node: node for node in nodes})(batch)
 
 
-def embed(backbone, layers, photos, pad_to=3):
+def embed(backbone, layers, photos, batch_size=3):
     specs = [backbone.spec(layer) for layer in layers]
-    return Engine(backbone, specs, device="cpu", pad_to=pad_to)([backbone.prepare(photo) for photo in photos])
+    return Engine(backbone, specs, device="cpu", batch_size=batch_size)([backbone.prepare(photo) for photo in photos])
 
 
 def write(path, content):
@@ -124,7 +124,7 @@ def test_your_own_weights_of_those_models_get_the_usual_normalisation(photos, di
     with torch.no_grad():
         expected = model(batch)
     backbone = load_backbone(name, write(tmp_path / "mine.pth", model.state_dict()))
-    assert distance(embed(backbone, ["logits"], photos[:1], pad_to=1)[0], expected) < 1e-5
+    assert distance(embed(backbone, ["logits"], photos[:1], batch_size=1)[0], expected) < 1e-5
 
 
 # --- weights -----------------------------------------------------------------------------------------------
@@ -540,7 +540,7 @@ def test_every_model_lists_its_layers_and_its_features_are_finite(noise, name):
     assert layers["penultimate"].layout == ("NCHW" if name.startswith("squeezenet") else "vector")
     assert len(layers) > 10
     head = dict(backbone.model.named_modules())[layers["penultimate"].module]
-    logits, penultimate = embed(backbone, ["logits", "penultimate"], [noise(300, 200)], pad_to=1)
+    logits, penultimate = embed(backbone, ["logits", "penultimate"], [noise(300, 200)], batch_size=1)
     assert penultimate.shape == (1, head.weight.shape[1])
     assert np.isfinite(logits).all()
     assert np.isfinite(penultimate).all()

@@ -49,13 +49,13 @@ def test_logits_equal_the_plain_models_output(backbone, prepared, distance):
 
 def test_one_array_for_each_spec_in_their_order(backbone, prepared, distance):
     layers = specs(backbone, "penultimate", "3:none", "0:gem", "logits")
-    outputs = Engine(backbone, layers, device="cpu", pad_to=8)(prepared)
+    outputs = Engine(backbone, layers, device="cpu", batch_size=8)(prepared)
     assert [output.shape for output in outputs] == [(5, 24), (5, 32, 13, 13), (5, 16), (5, 7)]
     assert distance(outputs[1], plain(net()[:4], prepared)) < 1e-5
 
 
 def test_a_rows_bits_do_not_depend_on_its_neighbours_when_batches_are_padded(backbone, prepared):
-    engine = Engine(backbone, specs(backbone, "penultimate", "3"), device="cpu", pad_to=8)
+    engine = Engine(backbone, specs(backbone, "penultimate", "3"), device="cpu", batch_size=8)
     together = engine(prepared)
     for count in (1, 2, 5):
         apart = engine(prepared[:count])
@@ -68,7 +68,7 @@ def test_a_callable_transforms_float_tensors_go_in_as_they_are(prepared, noise, 
 
     backbone = Backbone.from_module(net(), name="tiny", version="1", transform=transform)
     images = [noise(50, 40, seed=number) for number in range(3)]
-    (found,) = Engine(backbone, specs(backbone, "logits"), device="cpu", pad_to=4)(
+    (found,) = Engine(backbone, specs(backbone, "logits"), device="cpu", batch_size=4)(
         [backbone.prepare(image) for image in images]
     )
     with torch.no_grad():
@@ -119,6 +119,6 @@ def test_an_unknown_device_lists_the_known_ones():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpus_features_equal_the_cpus(backbone, prepared, distance):
     wanted = specs(backbone, "penultimate", "3")
-    on_cpu = Engine(backbone, wanted, device="cpu", pad_to=8)(prepared)
-    on_gpu = Engine(backbone, wanted, device="cuda", pad_to=8)(prepared)
+    on_cpu = Engine(backbone, wanted, device="cpu", batch_size=8)(prepared)
+    on_gpu = Engine(backbone, wanted, device="cuda", batch_size=8)(prepared)
     assert max(map(distance, on_gpu, on_cpu)) < 1e-5

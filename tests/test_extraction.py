@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featurebank import Bank, extract, extraction
+from featurebank import Bank, extract, writer
 from featurebank.errors import BankError, DeviceError, ImageError, SourceError
 from featurebank.extraction import run_extraction
 from featurebank.features import as_keys
+from featurebank.pipeline import Compute
 from featurebank.request import ask
 from featurebank.sources import scan
 
@@ -30,7 +31,9 @@ def make_images(folder, count, seed=0, size=(40, 32)):
 
 
 def run(source, bank, layers="penultimate", **options):
-    return run_extraction(scan(source), Bank.create(bank), ask("resnet18", layers, weights="random:0"), **options)
+    compute = Compute(**{name: options.pop(name) for name in ("device", "engine", "batch_size", "workers") if name in options})
+    wanted = ask("resnet18", layers, weights="random:0")
+    return run_extraction(scan(source), Bank.create(bank), wanted, compute, **options)
 
 
 def segments(bank):
@@ -252,7 +255,7 @@ def test_an_interrupt_keeps_what_was_computed(photos, tmp_path):
 
 
 def test_a_segment_is_written_at_its_size_limit(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(extraction, "SEGMENT_ROWS", 4)
+    monkeypatch.setattr(writer, "SEGMENT_ROWS", 4)
     run(photos, tmp_path / "a.bank", batch_size=2)
     bank = Bank(tmp_path / "a.bank")
     assert [file.shape("digest")[0] for file in bank.feature_set(NAME).segments] == [4, 4, 4]
@@ -260,8 +263,8 @@ def test_a_segment_is_written_at_its_size_limit(photos, tmp_path, monkeypatch):
 
 KILLED = """
 import os, signal, sys
-from featurebank import extract, extraction
-extraction.SEGMENT_ROWS = 4
+from featurebank import extract, writer
+writer.SEGMENT_ROWS = 4
 def kill(done, total):
     if done == {at}:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -349,7 +352,7 @@ def test_the_record_says_which_libraries_and_device_made_the_rows(photos, tmp_pa
 
 
 def test_a_damaged_segment_is_repaired_by_embedding_only_its_rows(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(extraction, "SEGMENT_ROWS", 4)
+    monkeypatch.setattr(writer, "SEGMENT_ROWS", 4)
     run(photos, tmp_path / "a.bank", batch_size=4)
     bank = Bank(tmp_path / "a.bank")
     before = bank.load(NAME)
@@ -522,8 +525,8 @@ def test_no_forward_pass_holds_more_views_than_the_batch_size(odd, tmp_path, mon
     from featurebank.engine import Engine
 
     seen = []
-    batch = Engine._batch
-    monkeypatch.setattr(Engine, "_batch", lambda self, prepared: seen.append(batch(self, prepared)) or seen[-1])
+    batch = Engine._pixels
+    monkeypatch.setattr(Engine, "_pixels", lambda self, prepared: seen.append(batch(self, prepared)) or seen[-1])
     extract(odd, tmp_path / "a.bank", views="dihedral", batch_size=batch_size, **SMALL)
     assert [len(images) for images in seen] == passes
 

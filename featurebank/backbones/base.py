@@ -159,7 +159,7 @@ class Backbone:
             text = getattr(self.preprocessing, "__qualname__", type(self.preprocessing).__qualname__)
         return {"transform": text, "crop": list(self.input_size)}
 
-    def spec(self, layer: str, *, store: str = "float16", views: str = "none") -> FeatureSpec:
+    def spec(self, layer: str, *, store: str = "float16", views: str = "none", precision: str = "fp32") -> FeatureSpec:
         """Return the feature spec of one layer.
 
         Parameters
@@ -170,6 +170,8 @@ class Backbone:
             Stored dtype.
         views : str, default "none"
             See `featurebank.views.count_views`.
+        precision : str, default "fp32"
+            Compute dtype.
 
         Raises
         ------
@@ -190,7 +192,7 @@ class Backbone:
             preprocessing=self.describe_preprocessing(),
             pixel_policy=images.PIXEL_POLICY,
             views=views,
-            precision="fp32",
+            precision=precision,
             store=store,
         )
 

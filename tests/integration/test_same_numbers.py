@@ -118,11 +118,11 @@ NEIGHBOURS = {
 
 
 @pytest.mark.parametrize("neighbours", NEIGHBOURS)
-@pytest.mark.parametrize("pad_to", [None, 9])
-def test_features_do_not_depend_on_the_neighbours_or_the_place_in_the_batch(photos, distance, neighbours, pad_to):
+@pytest.mark.parametrize("pad", [False, True])
+def test_features_do_not_depend_on_the_neighbours_or_the_place_in_the_batch(photos, distance, neighbours, pad):
     backbone = load_backbone("resnet18", "random:0", 64)
     image = backbone.prepare(Image.open(photos[9]))
-    engine = Engine(backbone, [backbone.spec(layer) for layer in LAYERS], device="cpu", pad_to=pad_to)
+    engine = Engine(backbone, [backbone.spec(layer) for layer in LAYERS], device="cpu", batch_size=9, pad=pad)
     alone = engine([image])
     for size in (2, 5, 9):
         for place in range(size):
