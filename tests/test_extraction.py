@@ -31,7 +31,9 @@ def make_images(folder, count, seed=0, size=(40, 32)):
 
 
 def run(source, bank, layers="penultimate", **options):
-    compute = Compute(**{name: options.pop(name) for name in ("device", "engine", "batch_size", "workers") if name in options})
+    compute = Compute(
+        **{name: options.pop(name) for name in ("device", "engine", "batch_size", "workers") if name in options}
+    )
     wanted = ask("resnet18", layers, weights="random:0")
     return run_extraction(scan(source), Bank.create(bank), wanted, compute, **options)
 
