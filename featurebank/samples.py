@@ -26,6 +26,7 @@ NO_DIGEST = bytes(32)
 FIELDS = ("source", "root", "path", "digest", "size", "mtime_ns", "status", "error", "origin", "stamp")
 _NUMBERS = {"size": "<i8", "mtime_ns": "<i8", "status": "|u1", "origin": "<u8", "stamp": "<u8"}
 _RANDOM_BITS = 12
+_SLASH = ord("/")
 _INFERRED = {"boolean": "boolean", "integer": "Int64", "floating": "Float64", "mixed-integer-float": "Float64"}
 _MAX_INT = 2**63 - 1
 _KINDS = {"int": ("<i8", "Int64"), "float": ("<f8", "Float64"), "bool": ("|u1", "boolean")}
@@ -366,10 +367,7 @@ def _decode(file: Segment) -> SampleTable:
         "path": _read_strings(file, "path", count),
         "error": [text.decode("utf-8", "surrogatepass") for text in _read_strings(file, "error", count)],
     }
-    for number, path, digest, status in zip(codes, fields["path"], fields["digest"], fields["status"], strict=True):
-        was_refused = digest == NO_DIGEST and status != OK  # a manifest's bad row, kept for its error
-        if not was_refused and (not path or (sources[number][1] and _leaves_root(path))):
-            raise ValueError("a path that leaves its root")
+    _check_paths(fields)
     columns = {
         str(name): _read_column(file, f"columns/{number}", str(kind), count)
         for number, (name, kind) in enumerate(file.meta["columns"])
@@ -377,8 +375,18 @@ def _decode(file: Segment) -> SampleTable:
     return make_table(fields, pd.DataFrame(columns, index=range(count)))
 
 
+def _check_paths(fields: dict[str, Any]) -> None:
+    """Refuse a path that is empty or leaves its root; a manifest's bad row, kept for its error, may have one."""
+    odd = [number for number, path in enumerate(fields["path"]) if not path or path[0] == _SLASH or b".." in path]
+    for number in odd:
+        path, has_root = fields["path"][number], bool(fields["root"][number])
+        was_refused = fields["digest"][number] == NO_DIGEST and fields["status"][number] != OK
+        if not was_refused and (not path or (has_root and _leaves_root(path))):
+            raise ValueError("a path that leaves its root")
+
+
 def _leaves_root(path: bytes) -> bool:
-    return path.startswith(b"/") or (b".." in path and b".." in path.split(b"/"))
+    return path.startswith(b"/") or b".." in path.split(b"/")
 
 
 def _read(file: Segment, name: str, dtype: str, *shape: int) -> NDArray[Any]:
