@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 AHEAD = 4
 """Batches that may lie read and decoded before the network."""
 AGREEMENT_SAMPLES = 4
-DRIFT_SAMPLES = 64
+DRIFT_SAMPLES = 32
 
 
 @dataclass(frozen=True)
