@@ -19,7 +19,7 @@ LEVELS = [
     {"backbones", "engine", "bank", "maintenance", "remedies"},
     {"request", "ledger", "extraction", "transformer", "search", "predictor", "predictor_file"}
     | {"rows", "assessment", "fitting"},
-    {"demo", "explanation"},
+    {"demo", "explanation", "finetune"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 WITHOUT_TORCH = {"bank", "search", "fitting", "sources", "samples", "features", "segment", "ledger", "request", "views"}

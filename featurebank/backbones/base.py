@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from featurebank.layers import Layer
+    from featurebank.layers import Layers
 
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
@@ -117,7 +117,7 @@ class Backbone:
         return int(tensor.shape[-2]), int(tensor.shape[-1])
 
     @cached_property
-    def layers(self) -> dict[str, Layer]:
+    def layers(self) -> Layers:
         """Every layer that can be captured, by name, in the order of computation."""
         from featurebank.layers import probe
 
