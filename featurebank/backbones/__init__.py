@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,7 @@ __all__ = [
     "Preprocessing",
     "as_backbone",
     "backbone_request",
+    "build_backbone",
     "dump_tensors",
     "list_backbones",
     "load_backbone",
@@ -86,11 +88,26 @@ def load_tensors(name: str, data: bytes, preprocessing: Preprocessing, size: int
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    _check_size(size)
     try:
         state = load(data)
     except (SafetensorError, ValueError) as error:
         raise WeightsError(f"the embedded weights of {name} are damaged: make the file again") from error
+    return build_backbone(name, state, preprocessing, size)
+
+
+def build_backbone(
+    name: str, state: Mapping[str, Any], preprocessing: Preprocessing, size: int | None = None
+) -> Backbone:
+    """Build a named backbone around these tensors; its head takes their number of classes.
+
+    Raises
+    ------
+    BackboneError
+        When the input size is none.
+    WeightsError
+        When the tensors do not fit the architecture.
+    """
+    _check_size(size)
     source = _source(name)
     model = source.build(name, state, size)
     classifier = None if source is torchvision_models else timm_models.classifier_of(model)
