@@ -16,8 +16,8 @@ LEVELS = [
     {"images", "sources", "samples", "features", "segment", "layers", "views"}
     | {"transforms", "topmodels", "folds", "scores", "neighbours", "solvers", "candidates", "evaluation"}
     | {"outoffold", "schedule", "calibration", "learning_curve", "power_law"},
-    {"backbones", "engine", "bank", "maintenance", "remedies"},
-    {"request", "ledger", "extraction", "transformer", "search", "predictor", "predictor_file"}
+    {"backbones", "engine", "bank", "maintenance", "remedies", "predictor_file"},
+    {"request", "ledger", "extraction", "transformer", "search", "predictor"}
     | {"rows", "assessment", "fitting"},
     {"demo", "explanation", "finetune"},
 ]

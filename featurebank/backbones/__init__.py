@@ -6,10 +6,11 @@ import fnmatch
 import os
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from featurebank.backbones import packaged, timm_models, torchvision_models
+from featurebank.backbones import packaged, predictors, timm_models, torchvision_models
 from featurebank.backbones.base import Backbone, checkpoint_path, parse_seed, read_checkpoint, state_digest
 from featurebank.backbones.preprocessing import MAX_SIDE, Preprocessing
 from featurebank.errors import BackboneError, WeightsError
@@ -21,6 +22,7 @@ __all__ = [
     "backbone_request",
     "build_backbone",
     "dump_tensors",
+    "is_predictor_file",
     "list_backbones",
     "load_backbone",
     "load_tensors",
@@ -37,7 +39,8 @@ def load_backbone(
     Parameters
     ----------
     name : str
-        ``efficientnet_lite0`` (also 1, 2), a classification model of torchvision, or ``timm:NAME``.
+        ``efficientnet_lite0`` (also 1, 2), a classification model of torchvision, ``timm:NAME``, or the path of a
+        predictor file with a backbone's weights in it (``tuned.featurebank``).
     weights : str, default "DEFAULT"
         ``DEFAULT``, a weight enum's name (``IMAGENET1K_V1``), a checkpoint file, or ``random:SEED``
         (``torch.manual_seed(SEED)``, then the builder with no weights).
@@ -142,7 +145,10 @@ def backbone_request(name: str, weights: str, size: int | None) -> dict[str, Any
     source = _source(name)
     parse_seed(weights)
     path = checkpoint_path(weights)
-    if path is None and source is packaged and weights == "DEFAULT":
+    if source is predictors:
+        name = os.path.abspath(name)
+        path = Path(name)
+    elif path is None and source is packaged and weights == "DEFAULT":
         path = packaged.weights_file(name)
     return {
         "backbone": name,
@@ -177,7 +183,14 @@ def _check_size(size: int | None) -> None:
         raise BackboneError(f"an input size of {size} pixels; expected 1 to {MAX_SIDE}")
 
 
+def is_predictor_file(name: str) -> bool:
+    """Say whether a backbone is named by the predictor file that has its weights."""
+    return name.endswith(predictors.SUFFIX)
+
+
 def _source(name: str) -> ModuleType:
+    if is_predictor_file(name):
+        return predictors
     if name.startswith(timm_models.PREFIX):
         return timm_models
     return packaged if name in packaged.names() else torchvision_models

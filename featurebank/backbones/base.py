@@ -103,6 +103,11 @@ class Backbone:
             )
         return cls(str(name), module, transform, str(version))
 
+    @property
+    def is_named(self) -> bool:
+        """Whether it can be built anew from its name and tensors, unlike a module of the user's own."""
+        return not self.version and isinstance(self.preprocessing, Preprocessing)
+
     @cached_property
     def weights(self) -> str:
         """SHA-256 (hex) of the network's tensors: names, dtypes, shapes and bytes."""

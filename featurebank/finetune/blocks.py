@@ -123,8 +123,10 @@ def _around(module: str) -> Iterable[str]:
 
 def _is_list_of_blocks(module: nn.Module) -> bool:
     children = list(module.children())
-    return isinstance(module, nn.Sequential) and len(children) > 1 and all(
-        isinstance(child, nn.Sequential) for child in children
+    return (
+        isinstance(module, nn.Sequential)
+        and len(children) > 1
+        and all(isinstance(child, nn.Sequential) for child in children)
     )
 
 

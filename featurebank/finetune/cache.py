@@ -176,9 +176,7 @@ def _check_read(ledger: Ledger, expected: Sequence[bytes]) -> None:
     changed = "changed since it was extracted: run `featurebank extract` again"
     errors = [
         (path, error or changed)
-        for path, error, digest, known in zip(
-            ledger.source.paths, ledger.errors, ledger.digests, expected, strict=True
-        )
+        for path, error, digest, known in zip(ledger.source.paths, ledger.errors, ledger.digests, expected, strict=True)
         if error or digest != known
     ]
     if errors:

@@ -45,14 +45,14 @@ def dump(training: Training, key: str) -> bytes:
         "rate": progress.rate,
         "average_steps": progress.average.steps if progress.average else None,
         "scaler": training.scaler.state_dict(),
-        "optimizer": {},
     }
+    plain: dict[str, dict[str, Any]] = {}
     for number, state in training.optimizer.state_dict()["state"].items():
-        plain = {name: value for name, value in state.items() if not isinstance(value, Tensor)}
-        facts["optimizer"][number] = plain
-        tensors |= {f"optimizer/{number}/{name}": state[name] for name in state if name not in plain}
+        held = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+        plain[number] = {name: value for name, value in state.items() if name not in held}
+        tensors |= {f"optimizer/{number}/{name}": tensor for name, tensor in held.items()}
     on_cpu = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    return save_tensors(on_cpu, metadata={_FACTS: json.dumps(facts)})
+    return save_tensors(on_cpu, metadata={_FACTS: json.dumps({**facts, "optimizer": plain})})
 
 
 def restore(training: Training, data: bytes, key: str) -> None:

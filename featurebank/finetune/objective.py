@@ -8,43 +8,57 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.class_weight import compute_sample_weight
 from torch import Tensor
 from torch.nn import functional
 
 from featurebank.errors import FineTuneError, near_names
 
 
+def by_class(given: Any, classes: NDArray[Any]) -> Any:
+    """Return class weights under the classes themselves, which a command names as text; 1 where none is given.
+
+    Raises
+    ------
+    FineTuneError
+        When a class is named that is not there.
+
+    Examples
+    --------
+    >>> by_class({"3": 2.0}, np.array([1, 3])), by_class("balanced", np.array([1, 3]))
+    ({1: 1.0, 3: 2.0}, 'balanced')
+    """
+    if not isinstance(given, Mapping):
+        return given
+    known = {str(name): name for name in classes.tolist()}
+    weights = {str(name): float(weight) for name, weight in given.items()}
+    unknown = sorted(set(weights) - set(known))
+    if unknown:
+        raise FineTuneError(f"a weight for the class {unknown[0]!r}; {near_names(unknown[0], known)}")
+    return {name: weights.get(text, 1.0) for text, name in known.items()}
+
+
 def row_weights(
-    codes: NDArray[np.int64], sample_weight: NDArray[np.float64] | None, class_weight: Any, classes: NDArray[Any]
+    y: NDArray[Any], sample_weight: NDArray[np.float64] | None, class_weight: Any = None
 ) -> NDArray[np.float32]:
     """Return what each row counts in the loss, 1 on average.
 
     Parameters
     ----------
-    codes : ndarray of int64, shape (n,)
-        Number of each row's class.
+    y : ndarray, shape (n,)
+        Classes.
     sample_weight : ndarray of float64, shape (n,), or None
     class_weight : "balanced", mapping of class to float, or None
-        A class that the mapping leaves out counts 1.
-    classes : ndarray, shape (k,)
+        See `by_class`.
 
-    Raises
-    ------
-    FineTuneError
-        When the mapping names a class that is not there.
+    Examples
+    --------
+    >>> row_weights(np.array(["a", "a", "b", "a"]), None, "balanced")
+    array([0.6666667, 0.6666667, 2.       , 0.6666667], dtype=float32)
     """
-    weight = np.ones(len(codes)) if sample_weight is None else np.asarray(sample_weight, np.float64)
-    if isinstance(class_weight, Mapping):
-        unknown = set(class_weight) - set(classes.tolist())
-        if unknown:
-            name = sorted(map(str, unknown))[0]
-            raise FineTuneError(f"a weight for the class {name!r}; {near_names(name, map(str, classes))}")
-        weight = weight * np.array([class_weight.get(name, 1.0) for name in classes.tolist()])[codes]
-    elif class_weight is not None:
-        present = np.unique(codes)
-        by_class = dict(zip(present, compute_class_weight(class_weight, classes=present, y=codes), strict=True))
-        weight = weight * np.array([by_class[code] for code in codes])
+    weight = compute_sample_weight(class_weight, y)
+    if sample_weight is not None:
+        weight = weight * sample_weight
     return (weight / weight.mean()).astype(np.float32)
 
 

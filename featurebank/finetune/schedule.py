@@ -51,9 +51,7 @@ def make_optimizer(blocks: Sequence[Block], recipe: Recipe, rate: float) -> torc
             parameters = [each for each in block.parameters.values() if (each.ndim > 1) == decays]
             decay = recipe.weight_decay if decays else 0.0
             if parameters:
-                groups.append(
-                    {"params": parameters, "lr": base, "base": base, "block": number, "weight_decay": decay}
-                )
+                groups.append({"params": parameters, "lr": base, "base": base, "block": number, "weight_decay": decay})
     makers: dict[str, Callable[..., torch.optim.Optimizer]] = {
         "sgd": lambda groups: torch.optim.SGD(groups, momentum=MOMENTUM),
         "adam": torch.optim.Adam,

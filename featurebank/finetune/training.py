@@ -184,7 +184,7 @@ class Training:
     def _epoch(self, progress: Progress, number: int) -> None:
         """Train on every row once, and judge the weights, or their average."""
         started = time.perf_counter()
-        losses = [loss for loss in self._train(number, progress.average)]
+        losses = list(self._train(number, progress.average))
         seconds = time.perf_counter() - started
         now = self.weights.copy()
         if progress.average is not None:
@@ -308,4 +308,3 @@ class Training:
 
         progress.share = interpolate(progress.start, progress.best, score) if len(self.data.validation) else 0.5
         progress.best = between(progress.start, progress.best, progress.share)
-

@@ -7,16 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
-from torch import Tensor, nn
+from torch import nn
 
 from featurebank.backbones import Backbone, Preprocessing, build_backbone, dump_tensors
-from featurebank.finetune.blocks import Block, rates
+from featurebank.finetune.blocks import rates
 from featurebank.finetune.head import to_model
 from featurebank.finetune.network import Network
 from featurebank.finetune.recipe import Recipe
-from featurebank.finetune.training import Epoch, Progress
+from featurebank.finetune.setup import Setup
+from featurebank.finetune.training import Epoch
+from featurebank.finetune.tuning import Trained
 from featurebank.layers import PENULTIMATE
 from featurebank.predictor import Predictor
 from featurebank.predictor_file import EMBEDDED, PredictorFeature
@@ -37,48 +40,43 @@ class Tuned:
     model : Pipeline
         The head, as a top model of the penultimate embeddings.
     classes : ndarray, shape (k,)
-    blocks : list of Block
-        What trained, from the cut to the head.
     recipe : Recipe
-    progress : Progress
-        History, best epoch, and whether it was interrupted.
-    n_train, n_validation : int
+    trained : Trained
+        How it came about.
     """
 
     backbone: Backbone
     model: Pipeline
     classes: NDArray[Any]
-    blocks: list[Block]
     recipe: Recipe
-    progress: Progress
-    n_train: int
-    n_validation: int
+    trained: Trained
 
     @property
     def best(self) -> Epoch:
         """The epoch whose weights these are."""
-        return self.progress.history[self.progress.best_epoch]
+        return self.trained.progress.history[self.trained.progress.best_epoch]
 
     def report(self) -> dict[str, Any]:
         """Return what there is to say about the training, as JSON can hold it."""
-        by_block = zip(self.blocks, rates(self.blocks, self.progress.rate, self.recipe.lr_decay), strict=True)
+        blocks, progress = self.trained.blocks, self.trained.progress
+        by_block = zip(blocks, rates(blocks, progress.rate, self.recipe.lr_decay), strict=True)
         return {
-            "n_train": self.n_train,
-            "n_validation": self.n_validation,
+            "n_train": self.trained.n_train,
+            "n_validation": self.trained.n_validation,
             "classes": self.classes.tolist(),
             "backbone": self.backbone.name,
             "weights": self.backbone.weights,
             "recipe": self.recipe.to_dict(),
-            "lr": self.progress.rate,
+            "lr": progress.rate,
             "blocks": [
                 {"name": block.name, "parameters": sum(each.numel() for each in block.parameters.values()), "lr": rate}
                 for block, rate in by_block
             ],
-            "history": [epoch.to_dict() for epoch in self.progress.history],
-            "start": self.progress.history[0].to_dict(),
+            "history": [epoch.to_dict() for epoch in progress.history],
+            "start": progress.history[0].to_dict(),
             "best": self.best.to_dict(),
-            "average_share": self.progress.share,
-            "interrupted": self.progress.interrupted,
+            "average_share": progress.share,
+            "interrupted": progress.interrupted,
         }
 
     def predictor(self, target: str = "label", fit: Mapping[str, Any] | None = None) -> Predictor:
@@ -92,7 +90,7 @@ class Tuned:
             The report of the run that made it.
         """
         spec = self.backbone.spec(PENULTIMATE, views=self.recipe.views)
-        if not is_named(self.backbone):
+        if not self.backbone.is_named:
             feature = PredictorFeature(spec, "", None)
             return Predictor([feature], self.model, target, fit=fit, backbone=self.backbone)
         feature = PredictorFeature(spec, EMBEDDED, self.backbone.input_size[0])
@@ -100,34 +98,21 @@ class Tuned:
         return Predictor([feature], self.model, target, fit=fit, tensors=tensors, backbone=self.backbone)
 
 
-def finish(
-    backbone: Backbone,
-    network: Network,
-    classes: NDArray[Any],
-    blocks: list[Block],
-    recipe: Recipe,
-    progress: Progress,
-    counts: tuple[int, int],
-) -> Tuned:
+def finish(setup: Setup, trained: Trained) -> Tuned:
     """Make what is shipped of a trained network."""
-    trained = {name: tensor.cpu() for name, tensor in network.tail.network.state_dict().items()}
-    model = to_model(network.layers, classes)
-    tuned = _with_weights(backbone, network, trained)
-    return Tuned(tuned, model, classes, blocks, recipe, progress, *counts)
+    classes = np.unique(setup.labels.y)
+    backbone = _with_weights(setup.backbone, trained.network)
+    return Tuned(backbone, to_model(trained.network.layers, classes), classes, setup.recipe, trained)
 
 
-def is_named(backbone: Backbone) -> bool:
-    """Say whether a backbone can be built anew from its name and tensors."""
-    return not backbone.version and isinstance(backbone.preprocessing, Preprocessing)
-
-
-def _with_weights(backbone: Backbone, network: Network, trained: dict[str, Tensor]) -> Backbone:
+def _with_weights(backbone: Backbone, network: Network) -> Backbone:
     """Return the backbone with the trained tensors in the place of its own."""
+    trained = {name: tensor.cpu() for name, tensor in network.tail.network.state_dict().items()}
     head = f"{network.head}."
     is_linear = isinstance(network.layers, nn.Linear)
     kept = {name: tensor for name, tensor in trained.items() if is_linear or not name.startswith(head)}
     whole = {name: tensor.cpu() for name, tensor in backbone.model.state_dict().items()} | kept
-    if is_named(backbone):
+    if backbone.is_named:
         assert isinstance(backbone.preprocessing, Preprocessing)
         state = {name: tensor for name, tensor in whole.items() if not name.lower().startswith(_AUXILIARY)}
         return build_backbone(backbone.name, state, backbone.preprocessing, backbone.input_size[0])

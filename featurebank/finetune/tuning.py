@@ -1,4 +1,4 @@
-"""One fine-tuning: rows held out, a head from frozen embeddings, the training, the network that comes of it."""
+"""One fine-tuning: rows held out, a head from frozen embeddings, the training."""
 
 from __future__ import annotations
 
@@ -8,58 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from featurebank import storage
 from featurebank.backbones import Backbone, load_backbone
 from featurebank.errors import FineTuneError
 from featurebank.finetune import checkpoint
+from featurebank.finetune.blocks import Block
 from featurebank.finetune.head import fit_head, random_layers, to_layers
-from featurebank.finetune.network import Feed, Network, Rows
+from featurebank.finetune.labels import Rows, hold_out
+from featurebank.finetune.network import Feed, Network
 from featurebank.finetune.objective import row_weights
-from featurebank.finetune.recipe import Recipe
-from featurebank.finetune.training import Data, Epoch, Training
-from featurebank.finetune.tuned import Tuned, finish, is_named
-from featurebank.folds import Folds, default_kind, make_folds, tie
+from featurebank.finetune.setup import Setup
+from featurebank.finetune.training import Data, Epoch, Progress, Training
 from featurebank.spec import digest_of
 from featurebank.views import count_views
-
-
-@dataclass(frozen=True)
-class Labels:
-    """What is known about the images of a feed, in its order.
-
-    Attributes
-    ----------
-    y : ndarray, shape (n,)
-        Classes.
-    digests : list of bytes
-        Contents; rows of the same content stay together.
-    groups : ndarray, shape (n,), or None
-        Rows that stay together.
-    weight : ndarray of float64, shape (n,), or None
-        What each row counts.
-    """
-
-    y: NDArray[Any]
-    digests: list[bytes]
-    groups: NDArray[Any] | None = None
-    weight: NDArray[np.float64] | None = None
-
-    def take(self, rows: Rows) -> Labels:
-        """Return some of the rows."""
-        groups, weight = (None if each is None else each[rows] for each in (self.groups, self.weight))
-        return Labels(self.y[rows], [self.digests[row] for row in rows], groups, weight)
-
-    @property
-    def ties(self) -> NDArray[np.int64] | None:
-        """Groups that also hold the same content together; None where nothing ties rows."""
-        keys = [np.array([digest.hex() for digest in self.digests])]
-        if self.groups is None and len(set(self.digests)) == len(self.digests):
-            return None
-        return tie(*keys, *([] if self.groups is None else [self.groups]))
 
 
 @dataclass(frozen=True)
@@ -84,28 +47,42 @@ class Watch:
     resume: bool = False
 
 
-def tune(
-    backbone: Backbone,
+@dataclass(frozen=True)
+class Trained:
+    """A network after its training, with the best epoch's weights.
+
+    Attributes
+    ----------
+    network : Network
+    blocks : list of Block
+        What trained, from the cut to the head.
+    progress : Progress
+        History, best epoch, and whether it was interrupted.
+    n_train, n_validation : int
+    """
+
+    network: Network
+    blocks: list[Block]
+    progress: Progress
+    n_train: int
+    n_validation: int
+
+
+def train_network(
+    setup: Setup,
     feed: Feed,
-    labels: Labels,
-    recipe: Recipe,
-    device: torch.device,
     *,
     rows: Rows | None = None,
     top_model: Pipeline | None = None,
     watch: Watch | None = None,
-) -> Tuned:
-    """Fine-tune a backbone.
+) -> Trained:
+    """Fine-tune a copy of a backbone's upper part.
 
     Parameters
     ----------
-    backbone : Backbone
-        It is left as it is.
+    setup : Setup
     feed : Feed
-        The input of the module at the cut.
-    labels : Labels
-    recipe : Recipe
-    device : torch.device
+        The input of the module at the cut (`Setup.open`).
     rows : ndarray of int64, optional
         The rows to learn from; by default all.
     top_model : Pipeline, optional
@@ -117,70 +94,38 @@ def tune(
     FeatureBankError
         A child of it says what was found, what was expected and what to do.
     """
-    watch = watch or Watch()
+    watch, recipe, labels = watch or Watch(), setup.recipe, setup.labels
     rows = np.arange(len(labels.y)) if rows is None else rows
-    classes, codes = np.unique(labels.y, return_inverse=True)
-    train, validation = hold_out(labels, rows, recipe)
-    network = Network(
-        backbone, recipe.cut, device, precision=recipe.precision, trains_batchnorm=recipe.trains_batchnorm
-    )
-    _start(network, backbone, feed, labels, train, recipe, top_model)
-    weight = np.ones(len(codes), np.float32)
-    weight[train] = row_weights(
-        codes[train], None if labels.weight is None else labels.weight[train], recipe.class_weight, classes
-    )
-    data = Data(feed, codes, weight, labels.weight, train, validation)
-    key = _key(backbone, labels, rows, recipe)
+    train, validation = hold_out(labels, rows, recipe.validation, recipe.seed)
+    network = setup.network()
+    _start(setup, network, feed, train, top_model)
+    data = _data(setup, feed, train, validation)
     training = Training(network, data, recipe, on_epoch=watch.on_epoch, on_step=watch.on_step)
+    key = _key(setup, rows)
     training.on_checkpoint = _saver(watch.checkpoint, key)
     if watch.resume:
         checkpoint.restore(training, _read(watch.checkpoint), key)
-    progress = training.run()
-    return finish(backbone, network, classes, training.blocks, recipe, progress, (len(train), len(validation)))
+    return Trained(network, training.blocks, training.run(), len(train), len(validation))
 
 
-def hold_out(labels: Labels, rows: Rows, recipe: Recipe) -> tuple[Rows, Rows]:
-    """Divide rows into those that train and those that choose the epoch, stratified, rows of one group together.
-
-    Raises
-    ------
-    FineTuneError
-        When too few rows are left to train on.
-    TopModelError
-        When the rows cannot be divided so.
-    """
-    if len(np.unique(labels.y[rows])) < 2:
-        raise FineTuneError(f"{len(rows)} rows of one class; expected two classes or more")
-    if not recipe.validation:
-        return rows, rows[:0]
-    part = labels.take(rows)
-    kind = default_kind("classification", part.ties is not None)
-    folds = Folds(kind, max(2, round(1 / recipe.validation)), seed=recipe.seed)
-    train, validation = make_folds(folds, np.zeros((len(rows), 1)), part.y, part.ties, recipe.seed)[0]
-    lost = sorted(set(part.y.tolist()) - set(part.y[train].tolist()))
-    if lost:
-        raise FineTuneError(
-            f"class {lost[0]!r} has no row left to train on; expected more of its rows or groups, or --validation 0"
-        )
-    return rows[train], rows[validation]
+def _data(setup: Setup, feed: Feed, train: Rows, validation: Rows) -> Data:
+    """Return the rows as the training takes them; the loss counts the training rows 1 on average."""
+    labels = setup.labels
+    part = labels.take(train)
+    weight = np.ones(len(labels.y), np.float32)
+    weight[train] = row_weights(part.y, part.weight, setup.class_weight)
+    codes = np.unique(labels.y, return_inverse=True)[1]
+    return Data(feed, codes, weight, labels.weight, train, validation)
 
 
-def _start(
-    network: Network,
-    backbone: Backbone,
-    feed: Feed,
-    labels: Labels,
-    train: Rows,
-    recipe: Recipe,
-    top_model: Pipeline | None,
-) -> None:
+def _start(setup: Setup, network: Network, feed: Feed, train: Rows, top_model: Pipeline | None) -> None:
     """Give the network the weights, and the head, that training starts from."""
+    recipe, part = setup.recipe, setup.labels.take(train)
     if recipe.init == "random":
-        _randomize(network, backbone, recipe.seed)
-        classes = len(np.unique(labels.y))
+        _randomize(network, setup.backbone, recipe.seed)
+        classes = len(np.unique(setup.labels.y))
         network.set_head(random_layers(network.width, classes, recipe.head, recipe.seed))
         return
-    part = labels.take(train)
     X = network.embeddings(feed, train, count_views(recipe.views), recipe.batch_size)
     fitted = fit_head(
         X,
@@ -189,7 +134,7 @@ def _start(
         recipe=top_model,
         groups=part.ties,
         sample_weight=part.weight,
-        class_weight=recipe.class_weight,
+        class_weight=setup.class_weight,
         seed=recipe.seed,
     )
     network.set_head(to_layers(fitted))
@@ -197,7 +142,7 @@ def _start(
 
 def _randomize(network: Network, backbone: Backbone, seed: int) -> None:
     """Draw the weights from the cut on anew, as the architecture's own code does."""
-    if not is_named(backbone):
+    if not backbone.is_named:
         raise FineTuneError(
             f"{backbone.name!r} is your own module, which cannot be built anew; expected --init pretrained: "
             "give it random weights yourself"
@@ -205,14 +150,16 @@ def _randomize(network: Network, backbone: Backbone, seed: int) -> None:
     fresh = load_backbone(backbone.name, f"random:{seed}", backbone.input_size[0]).model.state_dict()
     state = network.tail.network.state_dict()
     head = f"{network.head}."
-    network.tail.network.load_state_dict({name: state[name] if name.startswith(head) else fresh[name] for name in state})
+    drawn = {name: old if name.startswith(head) else fresh[name] for name, old in state.items()}
+    network.tail.network.load_state_dict(drawn)
 
 
-def _key(backbone: Backbone, labels: Labels, rows: Rows, recipe: Recipe) -> str:
+def _key(setup: Setup, rows: Rows) -> str:
     """Return a digest of everything that a training depends on, but for how many epochs it may take."""
+    labels, recipe = setup.labels, replace(setup.recipe, epochs=1)
     facts: dict[str, Any] = {
-        "backbone": backbone.weights,
-        "recipe": {name: str(value) for name, value in replace(recipe, epochs=1).to_dict().items()},
+        "backbone": setup.backbone.weights,
+        "recipe": {name: str(value) for name, value in recipe.to_dict().items()},
         "rows": [[labels.digests[row].hex(), str(labels.y[row])] for row in rows],
         "weight": None if labels.weight is None else labels.weight[rows].tolist(),
     }
@@ -227,4 +174,3 @@ def _read(path: Path | None) -> bytes:
     if path is None or not path.is_file():
         raise FineTuneError(f"no checkpoint at {str(path)!r} to resume from; leave out --resume to begin anew")
     return path.read_bytes()
-
