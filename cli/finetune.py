@@ -66,10 +66,9 @@ def _rate(context: click.Context, option: click.Parameter, value: str | None) ->
 )
 @click.option(
     "--augment",
-    default="cached:8",
-    show_default=True,
     help="cached:K (K views of each image, their activations in the bank), cached:flips and the like, live (read and "
-    "changed anew in each epoch), or live:hflip,vflip,crop=0.5,translate=0.1,rotate=15,jitter=0.2.",
+    "changed anew in each epoch), or live:hflip,vflip,crop=0.5,translate=0.1,rotate=15,jitter=0.2.  "
+    "[default: cached:8; live from input]",
 )
 @click.option(
     "--views", default="none", show_default=True, help="Views of an image whose scores a prediction averages."

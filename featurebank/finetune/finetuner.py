@@ -78,7 +78,7 @@ class FineTuner(ClassifierMixin, BaseEstimator):
         head: str = "linear",
         init: str = "pretrained",
         unfreeze: str = "all",
-        augment: str = "cached:8",
+        augment: str | None = None,
         views: str = "none",
         store: str = "float16",
         epochs: int = 10,

@@ -146,7 +146,7 @@ def _folded(scaler: StandardScaler, weight: NDArray[Any], bias: NDArray[Any]) ->
     """Fold (x - mean) / scale into the layer behind it."""
     if scaler.scale_ is not None:
         weight = weight / scaler.scale_
-    return weight, bias if scaler.mean_ is None else bias - weight @ scaler.mean_
+    return weight, bias - weight @ scaler.mean_ if scaler.with_mean else bias
 
 
 def _linear(weight: NDArray[Any], bias: NDArray[Any]) -> nn.Linear:

@@ -17,6 +17,7 @@ UNFREEZE = ("all", "gradual", "only:BLOCK")
 AVERAGES = ("none", "ema", "wise-ft")
 PRECISIONS = ("fp32", "bf16", "fp16")
 CACHED, LIVE = "cached", "live"
+VIEWS = 8
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,11 @@ class Recipe:
     unfreeze : str, default "all"
         ``"all"`` at once; ``"gradual"``, from the head on one block more each epoch (Howard and Ruder 2018);
         ``"only:BLOCK"``, that block and nothing else (surgical fine-tuning, Lee et al. 2023).
-    augment : str, default "cached:8"
+    augment : str, optional
         ``"cached:K"``: K views of each image, the image itself among them, whose activations lie in the bank;
         ``"cached:VIEWS"`` for the exact views ``none``, ``hflip``, ``flips`` or ``dihedral``. ``"live"``: images read
-        anew and changed in every epoch, see `featurebank.finetune.augment.Augmentation`.
+        anew and changed in every epoch, see `featurebank.finetune.augment.Augmentation`. By default ``"cached:8"``, and
+        ``"live"`` where all of the network trains.
     views : str, default "none"
         Views of an image whose scores are averaged in predicting; with cached views, the first ones of those.
     store : str, default "float16"
@@ -91,7 +93,7 @@ class Recipe:
     head: str = "linear"
     init: str = "pretrained"
     unfreeze: str = "all"
-    augment: str = "cached:8"
+    augment: str | None = None
     views: str = "none"
     store: str = "float16"
     epochs: int = 10
@@ -121,19 +123,24 @@ class Recipe:
         _check_word("precision", self.precision, PRECISIONS)
         _check_word("store", self.store, ("float16", "float32"))
         _check_word("batchnorm", self.batchnorm or "eval", ("eval", "train"))
-        _check_word("augment", self.augment.split(":")[0], (CACHED, LIVE))
+        _check_word("augment", self.changes.split(":")[0], (CACHED, LIVE))
         self._check_views()
         self._check_numbers()
 
     @property
+    def changes(self) -> str:
+        """`augment`, or what stands for it where it is not given."""
+        return self.augment or (LIVE if self.cut == "input" else f"{CACHED}:{VIEWS}")
+
+    @property
     def is_cached(self) -> bool:
         """Whether activations come from the bank; nothing can be kept where the whole network trains."""
-        return self.augment.startswith(CACHED)
+        return self.changes.startswith(CACHED)
 
     @property
     def cached_views(self) -> str:
         """The views whose activations are kept, as `featurebank.extract` names them."""
-        views = self.augment.partition(":")[2]
+        views = self.changes.partition(":")[2]
         if views == "1":
             return "none"
         return f"{AUGMENT}:{views}" if views.isdecimal() else views

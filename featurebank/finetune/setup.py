@@ -146,7 +146,7 @@ class Setup:
             self.module,
             self.source,
             self.labels.digests,
-            augment=self.recipe.augment,
+            augment=self.recipe.changes,
             views=self.recipe.views,
             device=self.device,
             workers=self.workers,
