@@ -147,7 +147,7 @@ class Network:
     def embeddings(self, feed: Feed, rows: Rows, views: int, batch_size: int) -> NDArray[np.float32]:
         """Return the penultimate embeddings of images, averaged over their first views, shape (n, d)."""
         given: list[Tensor] = []
-        handle = self.layers.register_forward_pre_hook(lambda module, args: given.append(args[0]))
+        handle = self.layers.register_forward_hook(lambda module, args, output: given.append(args[0]))
 
         def embed(x: Tensor) -> Tensor:
             self.tail(x)

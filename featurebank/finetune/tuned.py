@@ -89,7 +89,7 @@ class Tuned:
         fit : mapping, optional
             The report of the run that made it.
         """
-        spec = self.backbone.spec(PENULTIMATE, views=self.recipe.views)
+        spec = self.backbone.spec(PENULTIMATE, store=self.recipe.store, views=self.recipe.views)
         if not self.backbone.is_named:
             feature = PredictorFeature(spec, "", None)
             return Predictor([feature], self.model, target, fit=fit, backbone=self.backbone)
