@@ -176,17 +176,19 @@ def finetune(
     from featurebank import storage
     from featurebank.bank import Bank
     from featurebank.errors import StorageError
-    from featurebank.finetune.job import Hooks, default_output
-    from featurebank.finetune.job import finetune as run_finetune
-    from featurebank.finetune.plot import learning_curve
-    from featurebank.finetune.recipe import Recipe
-    from featurebank.finetune.tuning import Watch
+    from featurebank.finetuning.job import Hooks, default_output
+    from featurebank.finetuning.job import finetune as run_finetune
+    from featurebank.finetuning.plot import check_format, learning_curve
+    from featurebank.finetuning.recipe import Recipe
+    from featurebank.finetuning.tuning import Watch
 
     opened = Bank(bank)
     path = output or default_output(opened)
     for place in filter(None, (path, plot)):
         if not place.parent.is_dir():
             raise StorageError(f"no folder {str(place.parent)!r}; make it, or name another with -o or --plot")
+    if plot is not None:
+        check_format(plot.suffix)
     recipe = Recipe(**{field.name: options.pop(field.name) for field in fields(Recipe)})
     checkpoint = path.with_suffix(".checkpoint")
     hooks = Hooks(

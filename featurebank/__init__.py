@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from featurebank.backbones import Backbone, Preprocessing, list_backbones, load_backbone
     from featurebank.bank import Bank
     from featurebank.extraction import extract
-    from featurebank.finetune.finetuner import FineTuner
-    from featurebank.finetune.job import finetune
-    from featurebank.finetune.recipe import Recipe
+    from featurebank.finetuning.finetuner import FineTuner
+    from featurebank.finetuning.job import finetune
+    from featurebank.finetuning.recipe import Recipe
     from featurebank.fitting import fit
     from featurebank.predictor import Predictor
     from featurebank.search import TopModelSearchCV
@@ -28,13 +28,13 @@ _HOMES = {
     "Bank": "bank",
     "FeatureExtractor": "transformer",
     "FeatureSpec": "spec",
-    "FineTuner": "finetune.finetuner",
+    "FineTuner": "finetuning.finetuner",
     "Predictor": "predictor",
     "Preprocessing": "backbones",
     "TopModelSearchCV": "search",
-    "Recipe": "finetune.recipe",
+    "Recipe": "finetuning.recipe",
     "extract": "extraction",
-    "finetune": "finetune.job",
+    "finetune": "finetuning.job",
     "fit": "fitting",
     "list_backbones": "backbones",
     "load_backbone": "backbones",

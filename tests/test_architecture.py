@@ -19,7 +19,7 @@ LEVELS = [
     {"backbones", "engine", "bank", "maintenance", "remedies", "predictor_file"},
     {"request", "ledger", "extraction", "transformer", "search", "predictor"}
     | {"rows", "assessment", "fitting"},
-    {"demo", "explanation", "finetune"},
+    {"demo", "explanation", "finetuning"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 WITHOUT_TORCH = {"bank", "search", "fitting", "sources", "samples", "features", "segment", "ledger", "request", "views"}

@@ -5,7 +5,7 @@ from torch import nn
 
 from featurebank import Backbone, Preprocessing, load_backbone
 from featurebank.errors import LayerError
-from featurebank.finetune.cut import Tail, classifier_of, find_cut, layer_at
+from featurebank.finetuning.cut import Tail, classifier_of, find_cut, layer_at
 from featurebank.layers import Capture
 
 FAMILIES = [

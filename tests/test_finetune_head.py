@@ -9,7 +9,7 @@ from sklearn.svm import SVC
 from torch import nn
 
 from featurebank.errors import TopModelError
-from featurebank.finetune.head import fit_head, hidden_units, is_recipe, random_layers, to_layers, to_model
+from featurebank.finetuning.head import fit_head, hidden_units, is_recipe, random_layers, to_layers, to_model
 from featurebank.predictor_file import _dump, _undump
 
 

@@ -6,14 +6,14 @@ import torch
 
 from featurebank import load_backbone
 from featurebank.errors import FeatureBankError, FineTuneError
-from featurebank.finetune.augment import parse
-from featurebank.finetune.averaging import MovingAverage, between, interpolate
-from featurebank.finetune.blocks import active, find_blocks, rates
-from featurebank.finetune.cut import Tail, classifier_of, find_cut, layer_at
-from featurebank.finetune.labels import Labels, hold_out
-from featurebank.finetune.objective import Mix, by_class, judge, loss_of, mixed_loss, row_weights
-from featurebank.finetune.recipe import Recipe
-from featurebank.finetune.schedule import factor, find_rate, make_optimizer
+from featurebank.finetuning.augment import parse
+from featurebank.finetuning.averaging import MovingAverage, between, interpolate
+from featurebank.finetuning.blocks import active, find_blocks, rates
+from featurebank.finetuning.cut import Tail, classifier_of, find_cut, layer_at
+from featurebank.finetuning.labels import Labels, hold_out
+from featurebank.finetuning.objective import Mix, by_class, judge, loss_of, mixed_loss, row_weights
+from featurebank.finetuning.recipe import Recipe
+from featurebank.finetuning.schedule import factor, find_rate, make_optimizer
 
 # --- blocks ------------------------------------------------------------------------------------------------
 

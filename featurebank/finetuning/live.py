@@ -17,9 +17,9 @@ from torch import Tensor
 
 from featurebank.backbones import Backbone, Preprocessing
 from featurebank.errors import ImageError
-from featurebank.finetune.augment import parse
-from featurebank.finetune.cache import Plan, Rows
-from featurebank.finetune.cut import layer_at
+from featurebank.finetuning.augment import parse
+from featurebank.finetuning.cache import Plan, Rows
+from featurebank.finetuning.cut import layer_at
 from featurebank.layers import Capture
 from featurebank.sources import Source
 from featurebank.views import MAX_VIEWS, count_views, make_views
@@ -40,13 +40,13 @@ class Live:
     backbone : Backbone
         Its network runs up to the cut, without gradients.
     module : str
-        From `featurebank.finetune.cut.find_cut`; empty for the images themselves.
+        From `featurebank.finetuning.cut.find_cut`; empty for the images themselves.
     source : Source
         The images, in the order in which their numbers are used.
     digests : sequence of bytes
         Their contents; a file that holds another one now is an error.
     augment : str, default "live"
-        See `featurebank.finetune.augment.parse`.
+        See `featurebank.finetuning.augment.parse`.
     views : str, default "none"
         The fixed views.
     device : torch.device

@@ -9,7 +9,7 @@ from random import Random
 from PIL import Image, ImageEnhance
 
 from featurebank.errors import FineTuneError, near_names
-from featurebank.finetune.recipe import LIVE
+from featurebank.finetuning.recipe import LIVE
 from featurebank.views import augment
 
 _SHAPES = (3 / 4, 4 / 3)

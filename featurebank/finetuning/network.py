@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from featurebank.backbones import Backbone
 from featurebank.errors import LayerError
-from featurebank.finetune.blocks import Block, find_blocks
-from featurebank.finetune.cut import Tail, classifier_of, find_cut, layer_at
+from featurebank.finetuning.blocks import Block, find_blocks
+from featurebank.finetuning.cut import Tail, classifier_of, find_cut, layer_at
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Rows = NDArray[np.int64]
@@ -41,7 +41,7 @@ class Network:
     ----------
     backbone : Backbone
     cut : str
-        See `featurebank.finetune.cut.find_cut`.
+        See `featurebank.finetuning.cut.find_cut`.
     device : torch.device
     precision : str, default "fp32"
     trains_batchnorm : bool, default False

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featurebank.errors import FineTuneError
-from featurebank.finetune.averaging import MovingAverage, between, interpolate
-from featurebank.finetune.blocks import Block, active
-from featurebank.finetune.network import Feed, Network, Rows, Weights, split
-from featurebank.finetune.objective import Mix, judge, mixed_loss
-from featurebank.finetune.recipe import Recipe
-from featurebank.finetune.schedule import factor, find_rate, make_optimizer
+from featurebank.finetuning.averaging import MovingAverage, between, interpolate
+from featurebank.finetuning.blocks import Block, active
+from featurebank.finetuning.network import Feed, Network, Rows, Weights, split
+from featurebank.finetuning.objective import Mix, judge, mixed_loss
+from featurebank.finetuning.recipe import Recipe
+from featurebank.finetuning.schedule import factor, find_rate, make_optimizer
 from featurebank.views import count_views
 
 _FINDING = 1 << 40
@@ -140,7 +140,6 @@ class Training:
         self.network, self.data, self.recipe = network, data, recipe
         self.on_epoch, self.on_step, self.on_checkpoint = on_epoch, on_step, on_checkpoint
         self.blocks: list[Block] = network.blocks()
-        active(self.blocks, recipe.unfreeze, 1)  # an unknown block is an error before any work
         self.weights = Weights(network, self.blocks)
         self.optimizer = make_optimizer(self.blocks, recipe, recipe.rate)
         self.scaler = torch.amp.GradScaler(network.device.type, enabled=recipe.precision == "fp16")

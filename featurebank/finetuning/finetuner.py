@@ -18,12 +18,12 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from featurebank.bank import Bank
 from featurebank.errors import FineTuneError
-from featurebank.finetune.cache import digests_of
-from featurebank.finetune.labels import Labels
-from featurebank.finetune.recipe import Recipe
-from featurebank.finetune.setup import Origin, Setup
-from featurebank.finetune.tuned import Tuned, finish
-from featurebank.finetune.tuning import train_network
+from featurebank.finetuning.cache import digests_of
+from featurebank.finetuning.labels import Labels
+from featurebank.finetuning.recipe import Recipe
+from featurebank.finetuning.setup import Origin, Setup
+from featurebank.finetuning.tuned import Tuned, finish
+from featurebank.finetuning.tuning import train_network
 from featurebank.predictor import Predictor
 from featurebank.sources import Source, scan
 

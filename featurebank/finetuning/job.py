@@ -14,15 +14,15 @@ from sklearn.pipeline import Pipeline
 from featurebank.backbones import Backbone
 from featurebank.bank import Bank, values_of, weights_of
 from featurebank.errors import ColumnError, FineTuneError
-from featurebank.finetune.cache import source_of
-from featurebank.finetune.compare import compare, frozen_of, shared_folds
-from featurebank.finetune.estimate import Estimate, estimate
-from featurebank.finetune.head import is_recipe
-from featurebank.finetune.labels import Labels
-from featurebank.finetune.recipe import Recipe
-from featurebank.finetune.setup import Origin, Setup
-from featurebank.finetune.tuned import Tuned, finish
-from featurebank.finetune.tuning import Watch, train_network
+from featurebank.finetuning.cache import source_of
+from featurebank.finetuning.compare import compare, frozen_of, shared_folds
+from featurebank.finetuning.estimate import Estimate, estimate
+from featurebank.finetuning.head import is_recipe
+from featurebank.finetuning.labels import Labels
+from featurebank.finetuning.recipe import Recipe
+from featurebank.finetuning.setup import Origin, Setup
+from featurebank.finetuning.tuned import Tuned, finish
+from featurebank.finetuning.tuning import Watch, train_network
 from featurebank.fitting import default_target
 from featurebank.layers import PENULTIMATE
 from featurebank.predictor import Predictor
@@ -43,7 +43,7 @@ class Hooks:
     on_fold : callable, optional
         Called with (folds done, folds in all).
     watch : Watch
-        See `featurebank.finetune.tuning.Watch`.
+        See `featurebank.finetuning.tuning.Watch`.
     """
 
     on_estimate: Callable[[Estimate], None] | None = None
@@ -145,6 +145,9 @@ def finetune(
     labels = _labels(table, target, groups, sample_weight)
     setup = Setup(bank, origin, source_of(table), labels, recipe, device, workers)
     top_model, notes = _top_model(given, setup.backbone)
+    setup.check()
+    if hooks.watch.resume:
+        hooks.watch.saved()
     if hooks.on_estimate is not None:
         hooks.on_estimate(estimate(setup))
     feed, more = setup.open(hooks.on_cached)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from featurebank.errors import FineTuneError, near_names
-from featurebank.finetune.head import hidden_units
+from featurebank.finetuning.head import hidden_units
 from featurebank.views import AUGMENT, count_views
 
 RATES = {"sgd": 1e-2, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 3e-4, "adagrad": 1e-2}
@@ -39,7 +39,7 @@ class Recipe:
     augment : str, optional
         ``"cached:K"``: K views of each image, the image itself among them, whose activations lie in the bank;
         ``"cached:VIEWS"`` for the exact views ``none``, ``hflip``, ``flips`` or ``dihedral``. ``"live"``: images read
-        anew and changed in every epoch, see `featurebank.finetune.augment.Augmentation`. By default ``"cached:8"``, and
+        anew and changed in every epoch, see `featurebank.finetuning.augment.parse`. By default ``"cached:8"``, and
         ``"live"`` where all of the network trains.
     views : str, default "none"
         Views of an image whose scores are averaged in predicting; with cached views, the first ones of those.

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from featurebank.errors import ImageError, StorageError
-from featurebank.finetune.cache import bytes_needed
-from featurebank.finetune.cut import layer_at
-from featurebank.finetune.network import Network
-from featurebank.finetune.recipe import Recipe
-from featurebank.finetune.setup import Setup
+from featurebank.finetuning.cache import bytes_needed
+from featurebank.finetuning.cut import layer_at
+from featurebank.finetuning.network import Network
+from featurebank.finetuning.recipe import Recipe
+from featurebank.finetuning.setup import Setup
 from featurebank.layers import Capture
 from featurebank.views import count_views, make_views
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from featurebank.errors import FineTuneError, near_names
-from featurebank.finetune.cut import Tail
+from featurebank.finetuning.cut import Tail
 
 GRADUAL, ONLY = "gradual", "only:"
 
@@ -145,7 +145,7 @@ def active(blocks: Sequence[Block], unfreeze: str, epoch: int) -> list[bool]:
     ----------
     blocks : sequence of Block
     unfreeze : str
-        See `featurebank.finetune.recipe.Recipe`.
+        See `featurebank.finetuning.recipe.Recipe`.
     epoch : int
         From 1.
 

@@ -13,8 +13,8 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from featurebank.errors import FineTuneError, one_line
-from featurebank.finetune.averaging import MovingAverage
-from featurebank.finetune.training import Epoch, Progress, Training
+from featurebank.finetuning.averaging import MovingAverage
+from featurebank.finetuning.training import Epoch, Progress, Training
 
 _FACTS = "facts"
 

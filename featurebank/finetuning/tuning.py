@@ -13,14 +13,14 @@ from sklearn.pipeline import Pipeline
 from featurebank import storage
 from featurebank.backbones import Backbone, load_backbone
 from featurebank.errors import FineTuneError
-from featurebank.finetune import checkpoint
-from featurebank.finetune.blocks import Block
-from featurebank.finetune.head import fit_head, random_layers, to_layers
-from featurebank.finetune.labels import Rows, hold_out
-from featurebank.finetune.network import Feed, Network
-from featurebank.finetune.objective import row_weights
-from featurebank.finetune.setup import Setup
-from featurebank.finetune.training import Data, Epoch, Progress, Training
+from featurebank.finetuning import checkpoint
+from featurebank.finetuning.blocks import Block
+from featurebank.finetuning.head import fit_head, random_layers, to_layers
+from featurebank.finetuning.labels import Rows, hold_out
+from featurebank.finetuning.network import Feed, Network
+from featurebank.finetuning.objective import row_weights
+from featurebank.finetuning.setup import Setup
+from featurebank.finetuning.training import Data, Epoch, Progress, Training
 from featurebank.spec import digest_of
 from featurebank.views import count_views
 
@@ -45,6 +45,19 @@ class Watch:
     on_step: Callable[[int, int], None] | None = None
     checkpoint: Path | None = None
     resume: bool = False
+
+    def saved(self) -> bytes:
+        """Return what the checkpoint holds.
+
+        Raises
+        ------
+        FineTuneError
+            When there is none.
+        """
+        if self.checkpoint is None or not self.checkpoint.is_file():
+            where = str(self.checkpoint)
+            raise FineTuneError(f"no checkpoint at {where!r} to resume from; leave out --resume to begin anew")
+        return self.checkpoint.read_bytes()
 
 
 @dataclass(frozen=True)
@@ -104,7 +117,7 @@ def train_network(
     key = _key(setup, rows)
     training.on_checkpoint = _saver(watch.checkpoint, key)
     if watch.resume:
-        checkpoint.restore(training, _read(watch.checkpoint), key)
+        checkpoint.restore(training, watch.saved(), key)
     return Trained(network, training.blocks, training.run(), len(train), len(validation))
 
 
@@ -168,9 +181,3 @@ def _key(setup: Setup, rows: Rows) -> str:
 
 def _saver(path: Path | None, key: str) -> Callable[[Training], None] | None:
     return None if path is None else lambda training: storage.commit(path, checkpoint.dump(training, key))
-
-
-def _read(path: Path | None) -> bytes:
-    if path is None or not path.is_file():
-        raise FineTuneError(f"no checkpoint at {str(path)!r} to resume from; leave out --resume to begin anew")
-    return path.read_bytes()

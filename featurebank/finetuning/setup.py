@@ -13,13 +13,14 @@ import torch
 from featurebank.backbones import Backbone
 from featurebank.bank import Bank
 from featurebank.engine import choose_device
-from featurebank.finetune.cache import Cached, fill
-from featurebank.finetune.cut import find_cut, layer_at
-from featurebank.finetune.labels import Labels
-from featurebank.finetune.live import Live
-from featurebank.finetune.network import Feed, Network
-from featurebank.finetune.objective import by_class
-from featurebank.finetune.recipe import Recipe
+from featurebank.finetuning.blocks import active
+from featurebank.finetuning.cache import Cached, fill
+from featurebank.finetuning.cut import find_cut, layer_at
+from featurebank.finetuning.labels import Labels
+from featurebank.finetuning.live import Live
+from featurebank.finetuning.network import Feed, Network
+from featurebank.finetuning.objective import by_class
+from featurebank.finetuning.recipe import Recipe
 from featurebank.layers import PENULTIMATE
 from featurebank.pipeline import Compute
 from featurebank.request import Ask, ask
@@ -122,6 +123,17 @@ class Setup:
             precision=recipe.precision,
             trains_batchnorm=recipe.trains_batchnorm,
         )
+
+    def check(self) -> None:
+        """Refuse what cannot be had before anything is computed.
+
+        Raises
+        ------
+        FeatureBankError
+            A child of it says what was found, what was expected and what to do.
+        """
+        active(self.network().blocks(), self.recipe.unfreeze, 1)
+        by_class(self.recipe.class_weight, np.unique(self.labels.y))
 
     def open(self, progress: Callable[[int, int], None] | None = None) -> tuple[Feed, list[str]]:
         """Return the input of the module at the cut, cached in the bank or live, and what the reader should know.

@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from featurebank.errors import FineTuneError, NotInstalledError
 
 FORMATS = (".png", ".svg", ".pdf")
+
+
+def check_format(suffix: str) -> None:
+    """Refuse a picture that cannot be drawn.
+
+    Raises
+    ------
+    FineTuneError
+        When the format is none of `FORMATS`.
+    NotInstalledError
+        When matplotlib is not installed.
+    """
+    if suffix.lower() not in FORMATS:
+        raise FineTuneError(f"a plot in {suffix!r}; expected one of {', '.join(FORMATS)}")
+    if find_spec("matplotlib") is None:
+        raise NotInstalledError("a plot needs matplotlib: pip install 'featurebank[plot]'")
 
 
 def learning_curve(history: Sequence[Mapping[str, Any]], suffix: str = ".png") -> bytes:
@@ -28,18 +45,13 @@ def learning_curve(history: Sequence[Mapping[str, Any]], suffix: str = ".png") -
 
     Raises
     ------
-    FineTuneError
-        When the format is none of these.
-    NotInstalledError
-        When matplotlib is not installed.
+    FeatureBankError
+        See `check_format`.
     """
-    if suffix.lower() not in FORMATS:
-        raise FineTuneError(f"a plot in {suffix!r}; expected one of {', '.join(FORMATS)}")
-    try:
-        from matplotlib.backend_bases import FigureCanvasBase
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise NotInstalledError("a plot needs matplotlib: pip install 'featurebank[plot]'") from error
+    check_format(suffix)
+    from matplotlib.backend_bases import FigureCanvasBase
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 3.5), layout="constrained")
     losses, scores = figure.subplots(1, 2)
     for name, label in (("train_loss", "training"), ("loss", "validation")):

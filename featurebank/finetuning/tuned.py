@@ -13,13 +13,13 @@ from sklearn.pipeline import Pipeline
 from torch import nn
 
 from featurebank.backbones import Backbone, Preprocessing, build_backbone, dump_tensors
-from featurebank.finetune.blocks import rates
-from featurebank.finetune.head import to_model
-from featurebank.finetune.network import Network
-from featurebank.finetune.recipe import Recipe
-from featurebank.finetune.setup import Setup
-from featurebank.finetune.training import Epoch
-from featurebank.finetune.tuning import Trained
+from featurebank.finetuning.blocks import rates
+from featurebank.finetuning.head import to_model
+from featurebank.finetuning.network import Network
+from featurebank.finetuning.recipe import Recipe
+from featurebank.finetuning.setup import Setup
+from featurebank.finetuning.training import Epoch
+from featurebank.finetuning.tuning import Trained
 from featurebank.layers import PENULTIMATE
 from featurebank.predictor import Predictor
 from featurebank.predictor_file import EMBEDDED, PredictorFeature

@@ -14,12 +14,12 @@ from sklearn.pipeline import Pipeline
 
 from featurebank.evaluation import fit_pipeline
 from featurebank.features import as_keys
-from featurebank.finetune.head import fit_head
-from featurebank.finetune.labels import Rows
-from featurebank.finetune.network import Feed
-from featurebank.finetune.objective import judge
-from featurebank.finetune.setup import Setup
-from featurebank.finetune.tuning import train_network
+from featurebank.finetuning.head import fit_head
+from featurebank.finetuning.labels import Rows
+from featurebank.finetuning.network import Feed
+from featurebank.finetuning.objective import judge
+from featurebank.finetuning.setup import Setup
+from featurebank.finetuning.tuning import train_network
 from featurebank.folds import Fold, make_folds
 from featurebank.predictor import Predictor
 from featurebank.samples import SampleTable
@@ -106,7 +106,7 @@ def compare(
     frozen : Frozen
     folds : sequence of (train, test)
     top_model : Pipeline, optional
-        See `featurebank.finetune.tuning.train_network`.
+        See `featurebank.finetuning.tuning.train_network`.
     progress : callable, optional
         Called with (folds done, folds in all).
 

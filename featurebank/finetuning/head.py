@@ -87,11 +87,14 @@ def fit_head(
     """
     if recipe is not None and not hidden_units(head):
         return fit_pipeline(clone(recipe), X, y, sample_weight)
-    smallest = int(np.unique(y, return_counts=True)[1].min())
+    units = np.arange(len(y)) if groups is None else groups
+    smallest = min(len(np.unique(units[y == name])) for name in np.unique(y))
     if smallest < 2:
-        raise TopModelError("a class has a single row to train on; expected two or more, to choose a head by")
-    units = hidden_units(head)
-    models: Any = ["logreg"] if not units else {"mlp": (MLPClassifier((units,), max_iter=200), {"alpha": [0.01, 1.0]})}
+        raise TopModelError("a class has a single row, or group, to train on; expected two to choose a head by")
+    hidden = hidden_units(head)
+    models: Any = (
+        ["logreg"] if not hidden else {"mlp": (MLPClassifier((hidden,), max_iter=200), {"alpha": [0.01, 1.0]})}
+    )
     search = TopModelSearchCV(models, cv=min(FOLDS, smallest), class_weight=class_weight, random_state=seed)
     fitted: Pipeline = search.fit(X, y, groups=groups, sample_weight=sample_weight).best_estimator_
     return fitted

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from featurebank.finetune.blocks import Block, rates
-from featurebank.finetune.recipe import Recipe
+from featurebank.finetuning.blocks import Block, rates
+from featurebank.finetuning.recipe import Recipe
 
 MOMENTUM = 0.9
 LOWEST, HIGHEST, TRIED = 1e-6, 1.0, 60
