@@ -58,6 +58,13 @@ CLASSES_SHOWN = 6
     help="Compute dtype; bf16 and fp16 give other embeddings, and how far off they are is printed.",
 )
 @click.option(
+    "--decoder",
+    type=click.Choice(["pil", "tensor", "reduced"]),
+    default="pil",
+    show_default=True,
+    help="tensor resizes images faster, reduced decodes large JPEG files faster; both give slightly other embeddings.",
+)
+@click.option(
     "--engine",
     type=click.Choice(["auto", "eager", "compile", "onnx"]),
     default="auto",
@@ -90,7 +97,7 @@ def extract(
     from featurebank.sources import scan
 
     state: State = context.obj
-    asked = {name: options.pop(name) for name in ("weights", "size", "views", "store", "precision")}
+    asked = {name: options.pop(name) for name in ("weights", "size", "views", "store", "precision", "decoder")}
     wanted = ask(options.pop("backbone"), options.pop("layers"), **asked)
     found = scan(source, root=options.pop("root"), path_column=options.pop("path_column"))
     if explain:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import stat
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,16 @@ from numpy.typing import NDArray
 from featurebank import features, samples, segment, storage
 from featurebank._version import __version__
 from featurebank.errors import BankError, ColumnError, CorruptError
-from featurebank.features import FeatureSet, as_keys
+from featurebank.features import FeatureSet, as_keys, check_views
 from featurebank.remedies import missing_rows, near_path
 from featurebank.samples import SampleTable
+from featurebank.segment import Segment
 from featurebank.spec import FeatureSpec, canonical_json, digest_of, resolve_name, unique_names
 
 FORMAT = "featurebank"
 VERSION = 1
 _MAX_JSON = 1 << 20
+ROWS_AT_ONCE = 8192
 GRACE = 3600.0
 """Seconds that a superseded file stays for those who still read it."""
 
@@ -52,6 +56,7 @@ class Bank:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
+        self._made: dict[str, tuple[tuple[Segment, ...], Any]] = {}
         file = self.path / "bank.json"
         if not file.is_file():
             found = "exists but is no bank" if self.path.exists() else "does not exist"
@@ -93,10 +98,17 @@ class Bank:
 
     @property
     def table(self) -> SampleTable:
-        """Every sample with its columns, sorted by (source, path bytes)."""
-        return samples.merge(
-            samples.decode_table(file) for file in segment.list_segments(self.path / "samples", "samples")
-        )
+        """Every sample with its columns, sorted by (source, path bytes); not to be changed."""
+        files = tuple(segment.list_segments(self.path / "samples", "samples"))
+        return self._kept("samples", files, lambda: samples.merge(map(samples.decode_table, files)))
+
+    def _kept(self, key: str, files: tuple[Segment, ...], make: Callable[[], Any]) -> Any:
+        """Return what was made of segment files the last time, as long as they are the same; else make it."""
+        before, made = self._made.get(key, ((), None))
+        if made is None or len(before) != len(files) or not all(map(operator.is_, before, files)):
+            made = make()
+            self._made[key] = files, made
+        return made
 
     @property
     def samples(self) -> pd.DataFrame:
@@ -234,9 +246,10 @@ class Bank:
         return self._open_set(spec, spec.name)
 
     def _open_set(self, spec: FeatureSpec, name: str) -> FeatureSet:
-        files = segment.list_segments(self.feature_folder(spec), "features")
+        files = tuple(segment.list_segments(self.feature_folder(spec), "features"))
         features.check_segments(files, spec.fingerprint)
-        return FeatureSet(spec, name, tuple(files))
+        found: FeatureSet = self._kept(spec.fingerprint, files, lambda: FeatureSet(spec, name, files))
+        return found if found.name == name else replace(found, name=name)
 
     def feature_folder(self, spec: FeatureSpec) -> Path:
         """Return the folder of a spec's segments."""
@@ -352,18 +365,74 @@ class Bank:
         results += [[os.fsdecode(path) for path in table.rows["path"]]] if return_paths else []
         return results[0] if len(results) == 1 else tuple(results)
 
+    def iter_batches(
+        self,
+        name: str | Sequence[str],
+        target: str | None = None,
+        *,
+        batch_size: int = 256,
+        shuffle: bool = False,
+        seed: int = 0,
+        views: str = "mean",
+        paths: Sequence[str | os.PathLike[str]] | None = None,
+        sample_weight: str | None = None,
+    ) -> Iterator[Any]:
+        """Load embeddings a batch at a time, for what does not fit into memory.
+
+        Parameters
+        ----------
+        name, target, views, paths, sample_weight
+            See `load`.
+        batch_size : int, default 256
+            Rows in a batch; the last one may have fewer.
+        shuffle : bool, default False
+            Take the rows in a random order, each once; otherwise in that of `load`.
+        seed : int, default 0
+            Of the order; raise it with every epoch.
+
+        Yields
+        ------
+        X : ndarray of float32, shape (batch_size, d), or (batch_size, views, d) for ``views="all"``
+            With `target` or `sample_weight` it comes in a tuple before them.
+        y : ndarray, shape (batch_size,); sample_weight : ndarray of float64, shape (batch_size,)
+
+        Raises
+        ------
+        BankError
+            When the batch size is below 1, or as `load`.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from featurebank import extract
+        >>> pixels = np.random.default_rng(0).integers(0, 255, (5, 40, 40, 3), dtype="uint8")
+        >>> bank = extract(list(pixels), tempfile.mkdtemp() + "/a.bank", ids=list("abcde"), weights="random:0")
+        >>> [len(X) for X in bank.iter_batches("penultimate", batch_size=2)]
+        [2, 2, 1]
+        """
+        if batch_size < 1:
+            raise BankError(f"batch size {batch_size}; expected at least 1")
+        table = self.select(*([target] if target else []), paths=paths)
+        beside = [values_of(table, target)] if target else []
+        beside += [weights_of(table, sample_weight)] if sample_weight else []
+        names = [name] if isinstance(name, str) else list(name)
+        found = [self._find(self.feature_set(each), table, views) for each in names]
+        order = np.random.default_rng(seed).permutation(len(table)) if shuffle else np.arange(len(table))
+        return _batches(found, beside, order, batch_size, views)
+
     def features(self, name: str | Sequence[str], table: SampleTable, *, views: str = "mean") -> NDArray[np.float32]:
         """Return the embeddings of the samples of a table, one row each; see `load`."""
         names = [name] if isinstance(name, str) else list(name)
-        parts = [self._read(self.feature_set(each), table, views) for each in names]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+        found = [self._find(self.feature_set(each), table, views) for each in names]
+        return _concatenate([each.gather(rows, views) for each, rows in found])
 
-    def _read(self, each: FeatureSet, table: SampleTable, views: str) -> NDArray[np.float32]:
-        """Return one set's rows of a table; where some are missing, the error says what to run."""
-        problem = missing_rows(self, each, table)
-        if problem:
-            raise BankError(problem)
-        return each.read(as_keys(table.rows["digest"]), views)
+    def _find(self, each: FeatureSet, table: SampleTable, views: str) -> tuple[FeatureSet, NDArray[np.int64]]:
+        """Return a set and where it has the rows of a table; where some are missing, the error says what to run."""
+        check_views(views)
+        found = each.find(as_keys(table.rows["digest"]))
+        if (found < 0).any():
+            raise BankError(missing_rows(self, each, table))
+        return each, found
 
     def blocks(self, names: Sequence[str]) -> dict[str, slice]:
         """Return the columns that each feature set takes when `load` concatenates them.
@@ -442,6 +511,27 @@ class Bank:
         return spec
 
 
+def _concatenate(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+
+def _batches(
+    found: list[tuple[FeatureSet, NDArray[np.int64]]],
+    beside: list[NDArray[Any]],
+    order: NDArray[np.int64],
+    batch_size: int,
+    views: str,
+) -> Iterator[Any]:
+    """Yield batches in an order; several are read at once, since random rows lie in many files."""
+    block = max(1, ROWS_AT_ONCE // batch_size) * batch_size
+    for start in range(0, len(order), block):
+        rows = order[start : start + block]
+        X = _concatenate([each.gather(positions[rows], views) for each, positions in found])
+        for at in range(0, len(rows), batch_size):
+            part = slice(at, at + batch_size)
+            yield (X[part], *(values[rows[part]] for values in beside)) if beside else X[part]
+
+
 def column_of(table: SampleTable, name: str) -> pd.Series:
     """Return a user's column, or one of featurebank's own (``source``, ``path``).
 
@@ -475,7 +565,8 @@ def values_of(table: SampleTable, name: str) -> NDArray[Any]:
         )
     if column.dtype == object:
         return np.array(list(column), dtype=str)
-    return column.to_numpy({"int": "int64", "float": "float64", "bool": "bool"}[samples.kind_of(column)])
+    dtype = {"int": "int64", "float": "float64", "bool": "bool"}[samples.kind_of(column)]
+    return column.to_numpy(dtype, copy=True)  # the caller's to change; the table is not
 
 
 def weights_of(table: SampleTable, name: str) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ import os
 import platform
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -15,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featurebank import runners
+from featurebank import runners, storage
 from featurebank._version import __version__
 from featurebank.backbones import Backbone
-from featurebank.errors import DeviceError, EngineError, NotInstalledError, near_names
+from featurebank.errors import DeviceError, EngineError, NotInstalledError, StorageError, near_names
 from featurebank.runners import CapturedModel, Runner
 from featurebank.spec import FeatureSpec
 from featurebank.views import count_views, share_batches
@@ -293,7 +294,7 @@ class Engine:
             return self._eager
         try:
             return self._agreeing(pixels)
-        except EngineError as error:
+        except (EngineError, StorageError) as error:
             if self._is_named:
                 raise
             self.warnings.append(f"{error}; eager is used instead")
@@ -301,27 +302,33 @@ class Engine:
             return self._eager
 
     def _agreeing(self, pixels: Tensor) -> Runner:
-        """Open the engine and compare; an export from the cache gets a second chance, made anew."""
-        path = runners.export_path(self.specs)
-        was_there = self.engine == "onnx" and path.is_file()
+        """Open the engine and compare; an export in the cache that is not this network's is made anew."""
         expected = self._eager(pixels[:CHECKED])
-        tolerance = TOLERANCE[self.specs[0].precision]
-        for renew in (False, True) if was_there else (False,):
-            runner = self._open(pixels, renew)
-            far = max(map(_distance, runner(pixels), expected))
-            if far <= tolerance:
-                return runner
-        raise EngineError(
-            f"engine {self.engine!r} is {far:.1e} off plain eager PyTorch on the first batch (relative; expected "
-            f"below {tolerance:g}): use --engine eager"
-        )
+        path = runners.export_path(self.specs)
+        if self.engine == "onnx" and path.is_file():
+            with suppress(EngineError):
+                return self._compared(pixels, expected)
+            storage.remove(path)
+        return self._compared(pixels, expected)
 
-    def _open(self, pixels: Tensor, renew: bool) -> Runner:
-        """Compile, or open the exported network, which is made where there is none or it is to be renewed."""
+    def _compared(self, pixels: Tensor, expected: Sequence[Tensor]) -> Runner:
+        """Open the engine, and refuse it where it is further off than the tolerance."""
+        runner = self._open(pixels)
+        far = max(map(_distance, runner(pixels), expected))
+        tolerance = TOLERANCE[self.specs[0].precision]
+        if far > tolerance:
+            raise EngineError(
+                f"engine {self.engine!r} is {far:.1e} off plain eager PyTorch on the first batch (relative; expected "
+                f"below {tolerance:g}): use --engine eager"
+            )
+        return runner
+
+    def _open(self, pixels: Tensor) -> Runner:
+        """Compile, or open the exported network, which is made where there is none."""
         if self.engine == "compile":
             return runners.compile_model(self._captured(stop=False), pixels)
         path = runners.export_path(self.specs)
-        if renew or not path.is_file():
+        if not path.is_file():
             runners.export_onnx(self._captured(stop=False), pixels, path)
         return runners.open_onnx(path)
 

@@ -37,6 +37,7 @@ def extract(
     store: str = "float16",
     views: str = "none",
     precision: str = "fp32",
+    decoder: str = "pil",
     root: str | Path | None = None,
     path_column: str | None = None,
     ids: Sequence[str] | None = None,
@@ -78,6 +79,9 @@ def extract(
     precision : str, default "fp32"
         Dtype that the network computes in: ``"bf16"`` or ``"fp16"`` is faster on hardware that has it and gives other
         embeddings, in a feature set of their own.
+    decoder : str, default "pil"
+        ``"tensor"`` resizes faster, ``"reduced"`` decodes large JPEG files faster; either gives slightly other
+        embeddings, in a feature set of their own. See `featurebank.backbones.Preprocessing`.
     root : path, optional
         Folder that a manifest's paths start from, or where a source's files are now.
     path_column : str, optional
@@ -130,7 +134,16 @@ def extract(
     report = run_extraction(
         found,
         Bank.create(bank) if not isinstance(bank, Bank) else bank,
-        ask(backbone, layers, weights=weights, size=size, store=store, views=views, precision=precision),
+        ask(
+            backbone,
+            layers,
+            weights=weights,
+            size=size,
+            store=store,
+            views=views,
+            precision=precision,
+            decoder=decoder,
+        ),
         Compute(device, engine, batch_size, workers),
         verify=verify,
         progress=progress,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +19,8 @@ from featurebank.segment import Segment
 from featurebank.spec import FeatureSpec
 
 VIEWS = ("mean", "first", "all")
+PARALLEL_BYTES = 8 << 20
+"""Results from this size on are read by a thread a core."""
 
 
 def encode_rows(
@@ -124,6 +129,7 @@ class FeatureSet:
     spec: FeatureSpec
     name: str
     segments: tuple[Segment, ...]
+    _opened: dict[int, NDArray[Any]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def fingerprint(self) -> str:
@@ -199,8 +205,7 @@ class FeatureSet:
         BankError
             When a digest has no row.
         """
-        if views not in VIEWS:
-            raise BankError(f"views={views!r}; expected one of {', '.join(VIEWS)}")
+        check_views(views)
         found = self.find(digests)
         if (found < 0).any():
             views_too = f" --views {self.spec.views}" if self.spec.views != "none" else ""
@@ -208,20 +213,58 @@ class FeatureSet:
                 f"{int((found < 0).sum())} of {len(found)} samples have no row in {self.name!r}: run extract again "
                 f"with --backbone {self.spec.backbone} --layer {self.spec.layer_name}{views_too}"
             )
-        return self._gather(found, views)
+        return self.gather(found, views)
 
-    def _gather(self, found: NDArray[np.int64], views: str) -> NDArray[np.float32]:
+    def gather(self, found: NDArray[np.int64], views: str = "mean") -> NDArray[np.float32]:
+        """Return the embeddings at stacked positions (`find`), in their order; see `read`.
+
+        Segments are checked, read and converted straight from the file into the result, large results in threads.
+        """
         tail = (self.shape[0], self.width) if views == "all" else (self.width,)
         out = np.empty((len(found), *tail), np.float32)
-        start = 0
-        for file in self.segments:
-            count = file.shape("digest")[0]
-            here = np.flatnonzero((found >= start) & (found < start + count))
-            if len(here):
-                rows = file.read("values").reshape(count, self.shape[0], self.width)  # (rows, views, d)
-                out[here] = _reduce(rows[found[here] - start], views)
-            start += count
+        ends = np.cumsum([0, *(file.shape("digest")[0] for file in self.segments)])
+        order = np.argsort(found, kind="stable")
+        edges = np.searchsorted(found[order], ends)
+
+        def fill(number: int) -> None:
+            here = order[edges[number] : edges[number + 1]]
+            rows = self._values(number)[_as_slice(found[here] - ends[number])]  # (rows, views, d)
+            out[_as_slice(here)] = _reduce(rows, views)
+
+        wanted = [number for number in range(len(self.segments)) if edges[number] < edges[number + 1]]
+        if out.nbytes < PARALLEL_BYTES:
+            deque(map(fill, wanted), maxlen=0)
+        else:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                deque(pool.map(fill, wanted), maxlen=0)
         return out
+
+    def _values(self, number: int) -> NDArray[Any]:
+        """Return a segment's rows, memory-mapped once, shape (rows, views, d)."""
+        if number not in self._opened:
+            file = self.segments[number]
+            rows = file.read("values").view(np.ndarray)  # a memmap's own class makes every slice slower
+            self._opened[number] = rows.reshape(len(rows), self.shape[0], self.width)
+        return self._opened[number]
+
+
+def _as_slice(positions: NDArray[np.int64]) -> NDArray[np.int64] | slice:
+    """Return positions as a slice where they are consecutive: what it takes is not copied first."""
+    first, last = int(positions[0]), int(positions[-1])
+    is_run = last - first == len(positions) - 1 and bool((np.diff(positions) == 1).all())
+    return slice(first, last + 1) if is_run else positions
+
+
+def check_views(views: str) -> None:
+    """Refuse an unknown way to reduce views.
+
+    Raises
+    ------
+    BankError
+        When it is none of `VIEWS`.
+    """
+    if views not in VIEWS:
+        raise BankError(f"views={views!r}; expected one of {', '.join(VIEWS)}")
 
 
 def _reduce(rows: NDArray[Any], views: str) -> NDArray[Any]:

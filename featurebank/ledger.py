@@ -97,10 +97,9 @@ class Ledger:
         self.verify = verify
         count = len(source.paths)
         self.table = bank.table
-        positions = self.table.positions()
-        self.before = np.array([positions.get((source.name, path), -1) for path in source.paths], np.int64)
-        self.digests: list[bytes] = [NO_DIGEST] * count
-        self.errors: list[str] = [""] * count
+        self.before = self.table.find(source.name, source.paths)
+        self.digests = np.full(count, NO_DIGEST, object)
+        self.errors = np.full(count, "", object)
         self.done = np.zeros(count, bool)
         self.embedded = np.zeros(count, bool)
         self.committed = np.zeros(count, bool)
@@ -118,13 +117,24 @@ class Ledger:
         """Return the samples to read; those whose file is unchanged and embedded are settled here."""
         known, same = self._known()
         old = self.table.rows.iloc[self.before[known]]
+        digests, errors = old["digest"].to_numpy(), old["error"].to_numpy()
         keys = as_keys(old["digest"])
         present = np.logical_and.reduce([each.find(keys) >= 0 for each in self._sets])
-        for position, keep, here, digest, error in zip(known, same, present, old["digest"], old["error"], strict=True):
-            undecodable = error and digest != NO_DIGEST  # a file that could not even be read is tried again
-            if keep and (undecodable or (here and not error)):
-                self.settle(position, digest, error)
+        failed = errors != ""
+        undecodable = failed & (digests != NO_DIGEST)  # a file that could not even be read is tried again
+        kept = same & (undecodable | (present & ~failed))
+        here = known[kept]
+        self.digests[here], self.errors[here], self.done[here] = digests[kept], errors[kept], True
+        self.committed[here] = self._rows_stand(old[kept], here)
         return [int(position) for position in np.flatnonzero(~self.done)]
+
+    def _rows_stand(self, old: pd.DataFrame, here: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Say which rows of unchanged files need no new one: nothing that the source says of them has changed."""
+        status = np.where(old["error"].to_numpy() == "", OK, FAILED)
+        stands: NDArray[np.bool_] = old["status"].to_numpy() == status
+        stands &= old["origin"].to_numpy() == self.origins[here]
+        stands &= old["root"].to_numpy() == self.source.root
+        return stands
 
     def unchanged(self) -> list[bytes]:
         """Return the digests of the readable samples whose file is as the table knows it."""
@@ -148,9 +158,8 @@ class Ledger:
     def updates(self) -> tuple[SampleTable, int]:
         """Return the rows that differ from the bank's table as it is now, and that table's newest stamp."""
         table = self.bank.table
-        positions = table.positions()
         which = np.flatnonzero(self.done & ~self.committed)
-        before = np.array([positions.get((self.source.name, self.source.paths[i]), -1) for i in which], np.int64)
+        before = table.find(self.source.name, [self.source.paths[i] for i in which])
         old = table.take(np.maximum(before, 0)) if len(table) else None
         fresh = self._rows(which)
         columns = self.source.columns.iloc[which].reset_index(drop=True)
@@ -181,6 +190,8 @@ class Ledger:
 
     def commit_samples(self) -> None:
         """Write what became of the samples so far, under the bank's lock."""
+        if not (self.done & ~self.committed).any():
+            return
         with self.bank.locked():
             table, newest = self.updates()
             self.bank.add_samples(table, newest=newest)
@@ -205,15 +216,11 @@ class Ledger:
     def _gone_in(self, table: SampleTable) -> NDArray[np.bool_]:
         if not self.source.whole:
             return np.zeros(len(table), bool)
-        here = set(self.source.paths)
-        rows = table.rows
-        return np.array(
-            [
-                source == self.source.name and path not in here and status != GONE
-                for source, path, status in zip(rows["source"], rows["path"], rows["status"], strict=True)
-            ],
-            bool,
-        )
+        rows, here = table.rows, table.find(self.source.name, self.source.paths)
+        gone: NDArray[np.bool_] = rows["source"].to_numpy() == self.source.name
+        gone &= rows["status"].to_numpy() != GONE
+        gone[here[here >= 0]] = False
+        return gone
 
     def fill(self, report: ExtractReport) -> None:
         """Put into a report what became of the samples."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def verify(bank: Bank) -> list[dict[str, str]]:
     list of dict
         ``file`` and ``problem`` (with the remedy) of each damaged file; empty when all is well.
     """
-    found = [*_damaged_tables(bank), *_damaged_features(sorted(bank.path.glob("features/*")))]
+    found = [*_damaged_specs(bank), *_damaged_tables(bank), *_damaged_features(sorted(bank.path.glob("features/*")))]
     return [{"file": str(file), "problem": str(error)} for file, error in found]
 
 
@@ -54,7 +55,10 @@ def set_damaged_tables_aside(bank: Bank) -> list[str]:
     StorageError
         When the file system refuses.
     """
-    return _set_aside(bank, _damaged_tables(bank))
+    with suppress(CorruptError):
+        _ = bank.table  # reads every byte of it, and is kept for whoever asks next
+        return _set_aside(bank, _damaged_specs(bank))
+    return _set_aside(bank, [*_damaged_specs(bank), *_damaged_tables(bank)])
 
 
 def set_damaged_features_aside(bank: Bank, specs: Iterable[FeatureSpec]) -> list[str]:
@@ -86,19 +90,24 @@ def _aftermath(file: Path, error: CorruptError) -> str:
     return f"{reason}; set aside as {file.name + '.damaged'!r}: {then}"
 
 
-def _damaged_tables(bank: Bank) -> Iterator[Damage]:
-    """Yield each damaged spec and sample segment with its error."""
+def _damaged_specs(bank: Bank) -> Iterator[Damage]:
+    """Yield each damaged spec with its error."""
     for file in sorted(bank.path.glob("features/*/spec.json")):
         yield from _check(bank.read_spec, file, file.parent)
+
+
+def _damaged_tables(bank: Bank) -> Iterator[Damage]:
+    """Yield each damaged sample segment with its error."""
     for file in segment.segment_files(bank.path / "samples"):
         yield from _check(_check_samples, file, file)
 
 
 def _damaged_features(folders: Iterable[Path]) -> Iterator[Damage]:
-    """Yield each damaged segment of some feature sets with its error."""
-    for folder in folders:
-        for file in segment.segment_files(folder):
-            yield from _check(_check_features, file, file)
+    """Yield each damaged segment of some feature sets with its error; they are hashed by a thread a core."""
+    files = [file for folder in folders for file in segment.segment_files(folder)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for damage in pool.map(lambda file: list(_check(_check_features, file, file)), files):
+            yield from damage
 
 
 def _check_samples(file: Path) -> None:

@@ -192,11 +192,12 @@ class Pipeline:
         try:
             digest, decode = self.ledger.source.read(position)
             lacking = self.ledger.lacking(digest)
-            return Item(position, digest, lacking, self._prepare(decode(), digest) if lacking else [])
+            return Item(position, digest, lacking, self._prepare(decode, digest) if lacking else [])
         except ImageError as error:
             return Item(position, digest, error=one_line(error))
 
-    def _prepare(self, image: Any, digest: bytes) -> list[Any]:
+    def _prepare(self, decode: Callable[[int], Any], digest: bytes) -> list[Any]:
+        image = decode(self.backbone.least_side)
         return list(self.backbone.prepare_views(image, self.ledger.specs[0].views, digest))
 
     # --- the network ---------------------------------------------------------------------------------------
@@ -260,7 +261,7 @@ class Pipeline:
         for position in positions:
             with suppress(ImageError):
                 digest, decode = self.ledger.source.read(position)
-                items.append(Item(position, digest, views=self._prepare(decode(), digest)))
+                items.append(Item(position, digest, views=self._prepare(decode, digest)))
         return items
 
     def _embed_plainly(self, specs: Sequence[FeatureSpec], items: Sequence[Item]) -> list[NDArray[np.float32]]:

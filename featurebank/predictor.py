@@ -338,7 +338,7 @@ class Predictor:
             opened = []
             for item in items[start : start + BATCH]:
                 try:
-                    opened.append(_open(item))
+                    opened.append(_open(item, self._least_side()))
                     errors.append("")
                 except ImageError as error:
                     errors.append(one_line(error))
@@ -358,6 +358,16 @@ class Predictor:
             for number, output in zip(numbers, outputs, strict=True):
                 parts[number] = as_loaded(output, self.features[number].spec)
         return np.concatenate([parts[number] for number in sorted(parts)], axis=1)
+
+    def _least_side(self) -> int:
+        """Return what images are decoded to, which is one for all backbones."""
+        sides = {backbone.least_side for backbone, _, _ in self._open_engines()}
+        if len(sides) > 1:
+            raise PredictorError(
+                "the features of this predictor were extracted with decoders that reduce images differently: fit it "
+                "on feature sets of one --decoder and one --size"
+            )
+        return sides.pop()
 
     def _open_engines(self) -> list[tuple[Backbone, Any, list[int]]]:
         """Load each backbone once, with the numbers of the features that it gives for the same views."""
@@ -470,16 +480,16 @@ class _Item:
     position: int
 
 
-def _open(item: Any) -> tuple[Any, bytes]:
+def _open(item: Any, least: int) -> tuple[Any, bytes]:
     """Return the RGB image of a path, a source's sample, a PIL image or an array, and its content digest."""
     from featurebank import images, sources
 
     if isinstance(item, _Item):
         digest, decode = item.source.read(item.position)
-        return decode(), digest
+        return decode(least), digest
     if isinstance(item, (str, Path)):
         data = sources.read_file(item)
-        return images.decode(data), images.content_digest(data)
+        return images.decode(data, least), images.content_digest(data)
     image = sources.as_image(item)
     return image, images.pixel_digest(image)
 
@@ -499,7 +509,9 @@ def _check_spec(backbone: Backbone, spec: FeatureSpec) -> None:
         count_views(spec.views)
     except BankError as error:
         raise PredictorError(f"{spec.name}: {one_line(error)}; use the featurebank it was trained with") from error
-    own = backbone.spec(f"{spec.layer}:{spec.pool}", store=spec.store, views=spec.views).to_dict()
+    own = backbone.spec(
+        f"{spec.layer}:{spec.pool}", store=spec.store, views=spec.views, precision=spec.precision
+    ).to_dict()
     for name, value in spec.to_dict().items():
         if own[name] != value:
             raise PredictorError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from featurebank.backbones import as_backbone, backbone_request
+from featurebank.backbones.preprocessing import DECODERS
 from featurebank.errors import BankError
 from featurebank.spec import PRECISIONS, FeatureSpec
 from featurebank.views import count_views
@@ -31,6 +32,7 @@ class Ask:
     store : str
     views : str
     precision : str
+    decoder : str
     """
 
     backbone: Any
@@ -40,12 +42,13 @@ class Ask:
     store: str
     views: str
     precision: str
+    decoder: str
     _loaded: Backbone | None = None
 
     def load(self) -> Backbone:
         """Return the backbone, loading it the first time."""
         if self._loaded is None:
-            self._loaded = as_backbone(self.backbone, self.weights, self.size)
+            self._loaded = as_backbone(self.backbone, self.weights, self.size).with_decoder(self.decoder)
         return self._loaded
 
     def specs(self, bank: Bank) -> list[FeatureSpec]:
@@ -72,7 +75,8 @@ class Ask:
         if not isinstance(self.backbone, str):
             return None
         request = backbone_request(self.backbone, self.weights, self.size)
-        return {**request, "layer": layer, "store": self.store, "views": self.views, "precision": self.precision}
+        request |= {"layer": layer, "store": self.store, "views": self.views, "precision": self.precision}
+        return request if self.decoder == "pil" else {**request, "decoder": self.decoder}
 
 
 def ask(
@@ -84,13 +88,14 @@ def ask(
     store: str = "float16",
     views: str = "none",
     precision: str = "fp32",
+    decoder: str = "pil",
 ) -> Ask:
     """Check what is asked for and return it.
 
     Raises
     ------
     BankError
-        When there is no layer, or `store`, `views` or `precision` is unknown.
+        When there is no layer, or `store`, `views`, `precision` or `decoder` is unknown.
     """
     names = [layers] if isinstance(layers, str) else list(layers)
     if not names:
@@ -99,5 +104,7 @@ def ask(
         raise BankError(f"store {store!r}; expected one of {', '.join(STORES)}")
     if precision not in PRECISIONS:
         raise BankError(f"precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
+    if decoder not in DECODERS:
+        raise BankError(f"decoder {decoder!r}; expected one of {', '.join(DECODERS)}")
     count_views(views)
-    return Ask(backbone, names, weights, size, store, views, precision)
+    return Ask(backbone, names, weights, size, store, views, precision, decoder)

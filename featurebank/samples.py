@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import secrets
 import time
 from collections.abc import Iterable, Sequence
@@ -25,6 +26,7 @@ NO_DIGEST = bytes(32)
 FIELDS = ("source", "root", "path", "digest", "size", "mtime_ns", "status", "error", "origin", "stamp")
 _NUMBERS = {"size": "<i8", "mtime_ns": "<i8", "status": "|u1", "origin": "<u8", "stamp": "<u8"}
 _RANDOM_BITS = 12
+_SLASH = ord("/")
 _INFERRED = {"boolean": "boolean", "integer": "Int64", "floating": "Float64", "mixed-integer-float": "Float64"}
 _MAX_INT = 2**63 - 1
 _KINDS = {"int": ("<i8", "Int64"), "float": ("<f8", "Float64"), "bool": ("|u1", "boolean")}
@@ -56,10 +58,14 @@ class SampleTable:
             self.rows.iloc[which].reset_index(drop=True), self.columns.iloc[which].reset_index(drop=True)
         )
 
-    def positions(self) -> dict[tuple[str, bytes], int]:
-        """Return the position of each (source, path)."""
-        keys = zip(self.rows["source"], self.rows["path"], strict=True)
-        return {key: position for position, key in enumerate(keys)}
+    def find(self, source: str, paths: Sequence[bytes]) -> NDArray[np.int64]:
+        """Return the position of each path of a source, -1 where it has none, shape (n,)."""
+        of_source = np.flatnonzero(self.rows["source"].to_numpy() == source)
+        there = self.rows["path"].to_numpy()[of_source]
+        if len(there) == len(paths) and list(there) == list(paths):  # a folder in which no file came or went
+            return of_source
+        positions = dict(zip(there, of_source, strict=True))
+        return np.fromiter((positions.get(path, -1) for path in paths), np.int64, len(paths))
 
 
 def make_table(fields: dict[str, Sequence[Any]], columns: pd.DataFrame) -> SampleTable:
@@ -83,14 +89,22 @@ def empty_table() -> SampleTable:
 
 def merge(tables: Iterable[SampleTable]) -> SampleTable:
     """Return the newest row of each sample, sorted by (source, path bytes)."""
-    tables = [table for table in tables if len(table)]
+    tables = sorted((table for table in tables if len(table)), key=lambda table: int(table.rows["stamp"].iloc[0]))
     if not tables:
         return empty_table()
     rows = pd.concat([table.rows for table in tables], ignore_index=True)
     columns = _concat_columns([table.columns for table in tables])
+    if _is_sorted(rows):  # as one run over a source leaves it
+        return SampleTable(rows, columns)
     rows = rows.sort_values("stamp", kind="stable").drop_duplicates(["source", "path"], keep="last")
     order = rows.sort_values(["source", "path"], kind="stable").index.to_numpy()
     return SampleTable(rows.loc[order].reset_index(drop=True), columns.iloc[order].reset_index(drop=True))
+
+
+def _is_sorted(rows: pd.DataFrame) -> bool:
+    """Say whether every sample is there once, in order."""
+    keys = list(zip(rows["source"], rows["path"], strict=True))
+    return all(map(operator.lt, keys, keys[1:]))
 
 
 def _concat_columns(frames: list[pd.DataFrame]) -> pd.DataFrame:
@@ -120,6 +134,8 @@ def _cast(column: pd.Series, kind: str) -> pd.Series:
             if kind_of(column) != "str"
             else pd.Series([None] * len(column), dtype=_dtype(kind))
         )
+    if pd.api.types.infer_dtype(column, skipna=True) in ("string", "empty"):
+        return column.astype(object).where(column.notna(), None)
     return pd.Series([None if pd.isna(value) else str(value) for value in column], dtype=object)
 
 
@@ -237,8 +253,9 @@ def _keeps_float(cell: str) -> bool:
 def origins(columns: pd.DataFrame) -> NDArray[np.uint64]:
     """Return a hash of each row of columns, shape (n,), to tell a changed manifest from a corrected label."""
     names = list(columns.columns)
-    rows = zip(*(columns[name] for name in names), strict=True) if names else ([] for _ in range(len(columns)))
-    return np.fromiter((_origin(names, row) for row in rows), np.uint64, len(columns))
+    rows = list(zip(*(columns[name] for name in names), strict=True)) if names else [()] * len(columns)
+    hashes = {row: _origin(names, row) for row in set(rows)}  # labels repeat
+    return np.fromiter(map(hashes.__getitem__, rows), np.uint64, len(columns))
 
 
 def _origin(names: list[str], row: Iterable[Any]) -> int:
@@ -350,15 +367,22 @@ def _decode(file: Segment) -> SampleTable:
         "path": _read_strings(file, "path", count),
         "error": [text.decode("utf-8", "surrogatepass") for text in _read_strings(file, "error", count)],
     }
-    for number, path, digest, status in zip(codes, fields["path"], fields["digest"], fields["status"], strict=True):
-        was_refused = digest == NO_DIGEST and status != OK  # a manifest's bad row, kept for its error
-        if not was_refused and (not path or (sources[number][1] and _leaves_root(path))):
-            raise ValueError("a path that leaves its root")
+    _check_paths(fields)
     columns = {
         str(name): _read_column(file, f"columns/{number}", str(kind), count)
         for number, (name, kind) in enumerate(file.meta["columns"])
     }
     return make_table(fields, pd.DataFrame(columns, index=range(count)))
+
+
+def _check_paths(fields: dict[str, Any]) -> None:
+    """Refuse a path that is empty or leaves its root; a manifest's bad row, kept for its error, may have one."""
+    odd = [number for number, path in enumerate(fields["path"]) if not path or path[0] == _SLASH or b".." in path]
+    for number in odd:
+        path, has_root = fields["path"][number], bool(fields["root"][number])
+        was_refused = fields["digest"][number] == NO_DIGEST and fields["status"][number] != OK
+        if not was_refused and (not path or (has_root and _leaves_root(path))):
+            raise ValueError("a path that leaves its root")
 
 
 def _leaves_root(path: bytes) -> bool:

@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from featurebank import images, samples
 from featurebank.errors import ImageError, SourceError, one_line
 
 MANIFESTS = (".csv", ".parquet", ".pq")
+_SUFFIXES = frozenset(suffix[1:].encode() for suffix in images.SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ class Source:
     class_folders: bool = False
     get_image: Callable[[int], Image.Image] | None = None
 
-    def read(self, position: int) -> tuple[bytes, Callable[[], Image.Image]]:
-        """Read one sample once: its content digest, and a function that decodes what was read.
+    def read(self, position: int) -> tuple[bytes, Callable[[int], Image.Image]]:
+        """Read one sample once: its content digest, and a function that decodes what was read (`images.decode`).
 
         Raises
         ------
@@ -74,9 +76,9 @@ class Source:
             raise ImageError(self.problems[position])
         if self.get_image is not None:
             image = self.get_image(position)
-            return images.pixel_digest(image), lambda: image
+            return images.pixel_digest(image), lambda least: image
         data = read_file(os.path.join(os.fsencode(self.root), self.paths[position]))
-        return images.content_digest(data), lambda: images.decode(data)
+        return images.content_digest(data), lambda least: images.decode(data, least)
 
 
 def read_file(path: bytes | str | Path) -> bytes:
@@ -159,19 +161,19 @@ def _scan_folder(name: Path, root: Path) -> Source:
         found = "is a file" if root.exists() else "does not exist"
         raise SourceError(f"{str(root)!r} {found}; expected a folder of images, or a {', '.join(MANIFESTS)} manifest")
     ignored: Counter[str] = Counter()
-    entries = sorted(_walk(os.fsencode(root), b"", ignored, set()))
+    entries = sorted(_walk(os.fsencode(root), b"", ignored, set()), key=itemgetter(0))
     if not entries:
         raise SourceError(f"no images in {str(root)!r}; expected files ending in {', '.join(sorted(images.SUFFIXES))}")
-    paths = [path for path, *_ in entries]
+    paths, sizes, mtimes, problems = zip(*entries, strict=True)
     columns = _class_folders(paths)
     return Source(
         name=os.path.abspath(name),
         root=os.path.abspath(root),
-        paths=paths,
-        sizes=np.array([size for _, size, _, _ in entries], np.int64),
-        mtimes=np.array([mtime for _, _, mtime, _ in entries], np.int64),
+        paths=list(paths),
+        sizes=np.array(sizes, np.int64),
+        mtimes=np.array(mtimes, np.int64),
         columns=columns,
-        problems={i: problem for i, (*_, problem) in enumerate(entries) if problem},
+        problems={i: problem for i, problem in enumerate(problems) if problem},
         whole=True,
         ignored=dict(ignored),
         class_folders="label" in columns,
@@ -188,16 +190,18 @@ def _walk(
             return
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as listing:
-            entries = sorted(listing, key=lambda entry: entry.name)  # of two links to a folder, always the same wins
+            entries = sorted(listing, key=attrgetter("name"))  # of two links to a folder, always the same wins
     except OSError as error:
         raise SourceError(f"{os.fsdecode(folder)!r} cannot be listed: {error.strerror}; make it readable") from error
     for entry in entries:
-        if _is_folder(entry) and not entry.name.startswith(b"."):
+        stem, dot, suffix = entry.name.rpartition(b".")
+        hidden = entry.name.startswith(b".")
+        if not hidden and _is_folder(entry):
             yield from _walk(entry.path, prefix + entry.name + b"/", ignored, seen)
-        elif _is_image_name(entry.name):
-            yield prefix + entry.name, *_stat(entry.path)
+        elif not hidden and suffix.lower() in _SUFFIXES:
+            yield prefix + entry.name, *_stat(entry)
         else:
-            ignored[os.fsdecode(os.path.splitext(entry.name)[1]).lower()] += 1
+            ignored[os.fsdecode(dot + suffix).lower() if stem else ""] += 1
 
 
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:
@@ -207,11 +211,7 @@ def _is_folder(entry: os.DirEntry[bytes]) -> bool:
         return False
 
 
-def _is_image_name(name: bytes) -> bool:
-    return not name.startswith(b".") and os.fsdecode(os.path.splitext(name)[1]).lower() in images.SUFFIXES
-
-
-def _stat(path: bytes) -> tuple[int, int, str]:
+def _stat(path: bytes | os.DirEntry[bytes]) -> tuple[int, int, str]:
     """Return (size, mtime_ns, problem) of a file."""
     try:
         status = os.stat(path)
@@ -220,12 +220,13 @@ def _stat(path: bytes) -> tuple[int, int, str]:
     return status.st_size, status.st_mtime_ns, "" if stat.S_ISREG(status.st_mode) else "not a regular file"
 
 
-def _class_folders(paths: list[bytes]) -> pd.DataFrame:
+def _class_folders(paths: Sequence[bytes]) -> pd.DataFrame:
     """Return the column ``label``, the top folder of each path; no column for a flat folder."""
-    tops = [path.split(b"/", 1)[0] if b"/" in path else None for path in paths]
+    tops = [top if slash else None for top, slash, _ in (path.partition(b"/") for path in paths)]
     if not any(tops):
         return pd.DataFrame(index=range(len(paths)))
-    labels = [None if top is None else os.fsdecode(top) for top in tops]
+    names = {top: None if top is None else os.fsdecode(top) for top in set(tops)}
+    labels = [names[top] for top in tops]
     return pd.DataFrame({"label": pd.Series(labels, dtype=object)})
 
 

@@ -49,6 +49,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         over the views.
     precision : str, default "fp32"
         Dtype that the network computes in: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+    decoder : str, default "pil"
+        ``"pil"``, ``"tensor"`` or ``"reduced"``, see `featurebank.extract`.
     device : str, default "auto"
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
     engine : str, default "auto"
@@ -74,6 +76,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         store: str = "float16",
         views: str = "none",
         precision: str = "fp32",
+        decoder: str = "pil",
         device: str = "auto",
         engine: str = "auto",
         batch_size: int | None = None,
@@ -86,6 +89,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         self.store = store
         self.views = views
         self.precision = precision
+        self.decoder = decoder
         self.device = device
         self.engine = engine
         self.batch_size = batch_size
@@ -152,6 +156,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             store=self.store,
             views=self.views,
             precision=self.precision,
+            decoder=self.decoder,
         )
 
     def _specs(self, wanted: Ask) -> list[FeatureSpec]:
@@ -192,7 +197,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
     ) -> list[NDArray[np.float32]]:
         """Embed images in padded batches: an array (n, views, …) for each spec; a file must still have its digest."""
         expected: Sequence[bytes | None] = digests or [None] * len(items)
-        opened = (_open(*each) for each in zip(items, expected, strict=True))
+        least = engine.backbone.least_side
+        opened = (_open(item, least, key) for item, key in zip(items, expected, strict=True))
         prepared = (view for image, key in opened for view in engine.backbone.prepare_views(image, self.views, key))
         return engine.embed_views(prepared)
 
@@ -225,7 +231,7 @@ def _digest(item: Any) -> bytes:
     return images.pixel_digest(sources.as_image(item))
 
 
-def _open(item: Any, expected: bytes | None = None) -> tuple[Any, bytes]:
+def _open(item: Any, least: int, expected: bytes | None) -> tuple[Any, bytes]:
     """Return the RGB image of a path, a PIL image or an array, and its digest; a file's must be the expected one."""
     if isinstance(item, (str, Path)):
         with _naming(item):
@@ -233,7 +239,7 @@ def _open(item: Any, expected: bytes | None = None) -> tuple[Any, bytes]:
             digest = images.content_digest(data)
             if digest != (expected or digest):
                 raise ImageError("changed while it was read: try again")
-            return images.decode(data), digest
+            return images.decode(data, least), digest
     image = sources.as_image(item)
     return image, expected or images.pixel_digest(image)
 

@@ -16,13 +16,14 @@ LEVELS = [
     {"images", "sources", "samples", "features", "segment", "layers", "views"}
     | {"transforms", "topmodels", "folds", "scores", "neighbours", "solvers", "candidates", "evaluation"}
     | {"outoffold", "schedule", "calibration", "learning_curve", "power_law"},
-    {"backbones", "engine", "bank", "maintenance", "remedies", "predictor_file"},
-    {"request", "ledger", "extraction", "transformer", "search", "predictor"}
+    {"backbones", "runners", "engine", "bank", "maintenance", "remedies", "drift", "predictor_file"},
+    {"request", "ledger", "writer", "pipeline", "extraction", "transformer", "search", "predictor"}
     | {"rows", "assessment", "fitting"},
     {"demo", "explanation", "finetuning"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 WITHOUT_TORCH = {"bank", "search", "fitting", "sources", "samples", "features", "segment", "ledger", "request", "views"}
+WITHOUT_TORCH |= {"writer", "pipeline", "drift", "extraction"}
 
 
 def module_of(file: Path) -> str:

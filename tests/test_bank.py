@@ -294,3 +294,80 @@ def test_a_path_in_two_sources_is_labelled_by_naming_its_source(bank):
     labels = bank.samples.set_index(["source", "path"])["label"]
     assert labels["/more", "a.jpg"] == "z"
     assert labels["/photos", "a.jpg"] == "x"
+
+
+# --- batches -----------------------------------------------------------------------------------------------
+
+
+def name(number):
+    return int(number).to_bytes(2, "big") * 16
+
+
+@pytest.fixture
+def many(tmp_path):
+    """1,000 samples with a label and a weight, rows over three segments in another order than the samples."""
+    bank = Bank.create(tmp_path / "many.bank")
+    bank.add_spec(SPEC)
+    order = np.random.default_rng(0).permutation(1000)
+    for part in np.array_split(order, 3):
+        values = np.stack([part, -part], axis=1)[:, None].astype(np.float32)
+        bank.add_features(SPEC, [name(number) for number in part], values)
+    columns = pd.DataFrame({"label": [f"c{n % 3}" for n in range(1000)], "weight": np.arange(1000.0)})
+    fields = {
+        **{field: ["/s"] * 1000 for field in ("source", "root")},
+        **{field: [0] * 1000 for field in ("size", "mtime_ns", "origin", "stamp", "status")},
+        "path": [b"%04d.jpg" % n for n in range(1000)],
+        "digest": [name(n) for n in range(1000)],
+        "error": [""] * 1000,
+    }
+    bank.add_samples(samples.make_table(fields, samples.tidy(columns)), newest=0)
+    return bank
+
+
+def test_batches_joined_are_what_load_gives(many):
+    X, y, weight = many.load(SPEC.name, target="label", sample_weight="weight")
+    parts = list(many.iter_batches(SPEC.name, target="label", sample_weight="weight", batch_size=64))
+    assert [len(part[0]) for part in parts] == [64] * 15 + [40]
+    for joined, expected in zip(map(np.concatenate, zip(*parts, strict=True)), (X, y, weight), strict=True):
+        np.testing.assert_array_equal(joined, expected)
+    assert np.array_equal(X[:, 0], np.arange(1000))
+
+
+def test_shuffled_batches_take_each_row_once_and_keep_its_label(many, monkeypatch):
+    monkeypatch.setattr("featurebank.bank.ROWS_AT_ONCE", 100)
+    first, again, other = (
+        list(many.iter_batches(SPEC.name, "label", batch_size=30, shuffle=True, seed=seed)) for seed in (0, 0, 1)
+    )
+    rows = np.concatenate([X[:, 0] for X, _ in first])
+    assert sorted(rows) == list(range(1000))
+    assert not np.array_equal(rows, np.sort(rows))
+    assert [f"c{int(row) % 3}" for row in rows] == list(np.concatenate([y for _, y in first]))
+    assert all(np.array_equal(a, b) for (a, _), (b, _) in zip(first, again, strict=True))
+    assert not np.array_equal(first[0][0], other[0][0])
+
+
+def test_batches_select_paths_and_concatenate_sets(many):
+    paths = ["0007.jpg", "0003.jpg", "0005.jpg"]
+    (X,) = many.iter_batches([SPEC.name, SPEC.name], paths=paths, views="all")
+    np.testing.assert_array_equal(X[:, 0], [[7, -7, 7, -7], [3, -3, 3, -3], [5, -5, 5, -5]])
+
+
+def test_batches_refuse_what_load_refuses(many):
+    with pytest.raises(BankError, match="batch size 0; expected at least 1"):
+        many.iter_batches(SPEC.name, batch_size=0)
+    with pytest.raises(ColumnError, match="no column 'lable'"):
+        many.iter_batches(SPEC.name, "lable")
+
+
+def test_what_the_caller_changes_is_not_what_the_bank_gives_next(many):
+    X, weight = many.load(SPEC.name, sample_weight="weight")
+    (y,) = many.load(SPEC.name, target="weight")[1:]
+    X[:], weight[:], y[:] = 0, 0, 0
+    X, y, weight = many.load(SPEC.name, target="weight", sample_weight="weight")
+    assert (X[5, 0], y[5], weight[5]) == (5, 5, 5)
+
+
+def test_another_processs_rows_are_seen_by_an_open_bank(many):
+    assert many.feature_set(SPEC.name).rows == 1000
+    Bank(many.path).add_features(SPEC, [name(2000)], np.zeros((1, 1, 2), np.float32))
+    assert many.feature_set(SPEC.name).rows == 1001

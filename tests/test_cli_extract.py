@@ -1,5 +1,6 @@
 import json
 import os
+import re
 
 import pytest
 from PIL import Image
@@ -247,3 +248,17 @@ def test_damaged_samples_name_what_is_lost(run_cli, photos, tmp_path):
     assert line.endswith(
         "labels that were attached by hand and lay in it are lost: attach them again with `featurebank label`"
     )
+
+
+def test_a_reduced_precision_prints_its_drift(run_cli, run_json, photos, tmp_path):
+    result = run_cli("extract", photos, "--bank", tmp_path / "a.bank", "--precision", "bf16", *NET)
+    assert re.search(r"bf16 against fp32 on \d+ images, resnet18/penultimate: 1-cos .*quick ridge score", result.stderr)
+    assert "eager on cpu in batches of 32" in result.stdout
+    assert run_json("extract", photos, "--bank", tmp_path / "b.bank", "--precision", "fp16", *NET)["drift"][0]["images"]
+
+
+def test_an_engine_that_cannot_be_had_is_one_line(run_cli, photos, tmp_path):
+    options = ("--engine", "onnx", "--precision", "bf16")
+    result = run_cli("extract", photos, "--bank", tmp_path / "a.bank", *options, *NET)
+    assert result.exit_code == 1
+    assert result.stderr == "Error: engine 'onnx' runs fp32 on the cpu, not bf16 on cpu; use eager or compile\n"

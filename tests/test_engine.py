@@ -1,10 +1,15 @@
+import subprocess
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from featurebank.backbones import Backbone, Preprocessing
-from featurebank.engine import Engine, choose_device
+from featurebank import engine
+from featurebank.backbones import Backbone, Preprocessing, load_backbone
+from featurebank.engine import Engine, choose_batch_size, choose_device
 from featurebank.errors import DeviceError, LayerError
 
 TINY = Preprocessing(32, (32, 32), "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -95,6 +100,59 @@ def test_a_spec_whose_layer_the_backbone_lacks_is_refused(backbone):
     other = Backbone.from_module(nn.Sequential(nn.Flatten(), nn.Linear(3072, 2)), name="o", version="1", transform=TINY)
     with pytest.raises(LayerError, match="no layer '3'"):
         Engine(other, specs(backbone, "3"), device="cpu")
+
+
+def test_a_stream_gives_each_batch_with_its_tag_in_order(backbone, prepared, distance):
+    engine = Engine(backbone, specs(backbone, "penultimate"), device="cpu", batch_size=4)
+    batches = [("a", prepared[:3]), ("b", prepared[3:]), ("c", prepared)]
+    found = list(engine.stream(batches))
+    assert [tag for tag, _ in found] == ["a", "b", "c"]
+    for (_, (rows,)), (_, batch) in zip(found, batches, strict=True):
+        assert rows.shape == (len(batch), 1, 24)
+        assert distance(rows, engine(batch)[0]) == 0
+
+
+def test_views_that_do_not_fill_a_batch_evenly_stay_with_their_image(backbone, prepared):
+    views = [replace(spec, views="dihedral") for spec in specs(backbone, "logits")]
+    for batch_size in (1, 3, 8, 32):
+        engine = Engine(backbone, views, device="cpu", batch_size=batch_size)
+        (rows,) = engine.embed_views(prepared[number // 8] for number in range(40))
+        assert rows.shape == (5, 8, 7)
+        assert np.ptp(rows, axis=1).max() < 1e-5
+        assert np.ptp(rows, axis=0).max() > 1e-3
+
+
+SHORT_OF_MEMORY = """
+import resource, numpy as np
+from featurebank.backbones import load_backbone
+from featurebank.engine import Engine
+backbone = load_backbone("resnet18", "random:0", 160)
+pixels = list(np.random.default_rng(0).integers(0, 256, (64, 160, 160, 3), dtype=np.uint8))
+specs = [backbone.spec("penultimate")]
+expected = Engine(backbone, specs, device="cpu", engine="eager", batch_size=4)(pixels)[0]
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20),) * 2)
+engine = Engine(backbone, specs, device="cpu", engine="eager", batch_size=64)
+found = engine(pixels)[0]
+print(engine.batch_size, np.abs(found - expected).max() < 1e-5, *engine.warnings, sep="; ")
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
+def test_when_memory_runs_out_batches_are_halved_and_no_row_is_lost():
+    done = subprocess.run([sys.executable, "-c", SHORT_OF_MEMORY], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    size, same, *warnings = done.stdout.strip().split("; ")
+    assert int(size) < 64
+    assert same == "True"
+    assert warnings[0] == "memory ran out: batches of 32 from here on"
+
+
+@pytest.mark.parametrize(("size", "gib", "batch"), [(224, 24, 32), (64, 1, 32), (224, 1, 8), (224, 0.01, 1)])
+def test_the_batch_size_is_what_a_quarter_of_the_memory_holds(monkeypatch, size, gib, batch):
+    # the largest layer of resnet18 at 224 pixels, 64 x 112 x 112 floats, six times: 18.4 MiB
+    monkeypatch.setattr(engine, "_memory", lambda device: int(gib * 2**30))
+    assert choose_batch_size(load_backbone("resnet18", "random:0", size), torch.device("cpu")) == batch
 
 
 def test_auto_takes_a_gpu_when_there_is_one():

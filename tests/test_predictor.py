@@ -183,7 +183,7 @@ def test_a_model_outside_the_allow_list_is_refused_at_saving(predictor, tmp_path
         ("pixel_policy", 99, "the pixel_policy of resnet18/penultimate is 1 here, the predictor was trained with 99"),
         ("views", "hflp", "resnet18/penultimate: no views 'hflp'; did you mean hflip.; use the featurebank it was"),
         ("views", "augment:999999999", "expected augment:K with K from 2 to 256, e.g. augment:8; use the featurebank"),
-        ("precision", "bf16", "the precision of resnet18/penultimate is 'fp32' here"),
+        ("precision", "fp8", "unknown precision"),
     ],
 )
 def test_another_spec_than_the_models_is_refused(two_class_predictor, two_classes, tmp_path, field, value, message):

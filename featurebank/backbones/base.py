@@ -8,7 +8,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,6 +120,25 @@ class Backbone:
             return self.preprocessing.crop
         tensor = self._tensor(Image.new("RGB", (256, 256)))
         return int(tensor.shape[-2]), int(tensor.shape[-1])
+
+    @property
+    def least_side(self) -> int:
+        """What `featurebank.images.decode` is to be told; see `Preprocessing.least_side`."""
+        return self.preprocessing.least_side if isinstance(self.preprocessing, Preprocessing) else 0
+
+    def with_decoder(self, decoder: str) -> Backbone:
+        """Return the same backbone with another way to decode and resize images (`Preprocessing`).
+
+        Raises
+        ------
+        BackboneError
+            When the preprocessing is a callable of your own, which takes whole images.
+        """
+        if decoder == "pil":
+            return self
+        if not isinstance(self.preprocessing, Preprocessing):
+            raise BackboneError(f"decoder {decoder!r} does not go with a transform of your own; use decoder pil")
+        return replace(self, preprocessing=replace(self.preprocessing, decoder=decoder))
 
     @cached_property
     def layers(self) -> Layers:
