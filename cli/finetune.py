@@ -118,6 +118,7 @@ def _rate(context: click.Context, option: click.Parameter, value: str | None) ->
     show_default=True,
     help="Share of the images that choose the epoch.",
 )
+@click.option("--refit", is_flag=True, help="Then train anew on all images, to the epoch that was chosen.")
 @click.option(
     "--batchnorm",
     type=click.Choice(["eval", "train"]),

@@ -222,6 +222,7 @@ def test_one_class_is_an_error():
         ({"lr": 0}, "lr 0; expected auto, or a number above 0"),
         ({"lr": float("nan")}, "lr nan; expected auto, or a number above 0"),
         ({"epochs": 0}, "epochs 0; expected a number from 1 up"),
+        ({"refit": True, "validation": 0.0}, "refit with nothing that validation rows chose"),
         ({"validation": 1.0}, "validation 1.0; expected a share from 0 to below 1"),
         ({"precision": "fp8"}, "no precision 'fp8'; expected one of fp32, bf16, fp16"),
         (

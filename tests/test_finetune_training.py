@@ -57,7 +57,7 @@ def make(own_bank):
 
 
 def train(setup, **options):
-    return train_network(setup, setup.open()[0], **options)
+    return train_network(setup, setup.feed()[0], **options)
 
 
 def states(trained):
@@ -73,7 +73,7 @@ def test_the_two_paths_give_every_family_the_same_loss_and_an_epoch_trains(make,
     how = {"name": name, "size": size, "count": 32, "batch_size": 32}
     setup = make(cut, **how, store=store, optimizer="sgd")
     live = make(cut, **how, augment="live", views="augment:2")
-    cached_feed, live_feed = setup.open()[0], live.open()[0]
+    cached_feed, live_feed = setup.feed()[0], live.feed()[0]
     rows, views = np.arange(len(setup.labels.y)), np.arange(len(setup.labels.y)) % 2
     network = setup.network()
     y = torch.from_numpy(np.unique(setup.labels.y, return_inverse=True)[1])
@@ -91,30 +91,30 @@ def test_the_two_paths_give_every_family_the_same_loss_and_an_epoch_trains(make,
 def test_a_cache_in_float32_is_the_live_input_itself(make, distance):
     cached, live = make(store="float32", augment="cached:flips"), make(augment="live", views="flips")
     rows, views = np.arange(8), np.arange(8) % 4
-    found, expected = (next(iter(setup.open()[0].stream([(rows, views)]))) for setup in (cached, live))
+    found, expected = (next(iter(setup.feed()[0].stream([(rows, views)]))) for setup in (cached, live))
     assert distance(found, expected) < 1e-5
 
 
 def test_images_are_not_read_again_once_their_activations_are_there(make):
     setup = make()
-    setup.open()
+    setup.feed()
     again = make()
     object.__setattr__(again, "source", None)
     assert again.missing == 0
-    assert len(again.open()[0]) == 40
+    assert len(again.feed()[0]) == 40
 
 
 def test_an_image_that_is_gone_is_named(make, tmp_path):
     setup = make()
     object.__setattr__(setup.source, "paths", [b"/nowhere/a.png", *setup.source.paths[1:]])
     with pytest.raises(ImageError, match=r"1 of 40 images cannot be used; '/nowhere/a.png': cannot be read"):
-        setup.open()
+        setup.feed()
 
 
 def test_the_bank_gets_feature_rows_and_no_samples(make, own_bank):
     before = Bank(own_bank).samples
     setup = make("layer4", augment="cached:3")
-    setup.open()
+    setup.feed()
     bank = Bank(own_bank)
     assert bank.samples.equals(before)
     stored = bank.feature_set("layer4.input:none")
@@ -122,7 +122,7 @@ def test_the_bank_gets_feature_rows_and_no_samples(make, own_bank):
 
 
 def test_random_changes_of_live_images_repeat_with_the_seed(make):
-    feed = make(augment="live:hflip,crop=0.5").open()[0]
+    feed = make(augment="live:hflip,crop=0.5").feed()[0]
     draws = feed.draw(np.random.default_rng(0), 4)
     first, again = (next(iter(feed.stream([(np.arange(4), draws)]))) for _ in range(2))
     plain = next(iter(feed.stream([(np.arange(4), np.zeros(4, np.int64))])))
@@ -138,11 +138,11 @@ def test_at_the_start_the_network_says_what_the_top_model_says(make, own_bank, s
     setup = make(store=store, validation=0.0)
     X = Bank(own_bank).load("resnet18/penultimate")
     if store == "float32":  # the same float32 vector that the network sees
-        X = setup.network().embeddings(setup.open()[0], np.arange(40), 1, 8)
+        X = setup.network().embeddings(setup.feed()[0], np.arange(40), 1, 8)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01)).fit(X, setup.labels.y)
     network = setup.network()
     network.set_head(to_layers(model))
-    logits = network.logits(setup.open()[0], np.arange(40), 1, 8)
+    logits = network.logits(setup.feed()[0], np.arange(40), 1, 8)
     found = torch.from_numpy(logits).softmax(1).numpy()
     np.testing.assert_allclose(found, model.predict_proba(X), atol=tolerance)
 
@@ -150,7 +150,7 @@ def test_at_the_start_the_network_says_what_the_top_model_says(make, own_bank, s
 def test_the_head_of_a_predictor_gives_its_parameters(make):
     setup = make(validation=0.0, cut="head", lr=1e-12)
     top_model = make_pipeline(StandardScaler(), LogisticRegression(C=0.5))
-    feed = setup.open()[0]
+    feed = setup.feed()[0]
     trained = train_network(setup, feed, top_model=top_model)
     X = setup.network().embeddings(feed, np.arange(40), 1, 8)
     expected = top_model.fit(X, setup.labels.y).predict_proba(X)
@@ -160,7 +160,7 @@ def test_the_head_of_a_predictor_gives_its_parameters(make):
 
 def test_views_are_averaged_in_predicting(make):
     setup = make(augment="cached:flips", views="flips")
-    network, feed = setup.network(), setup.open()[0]
+    network, feed = setup.network(), setup.feed()[0]
     each = [next(iter(feed.stream([(np.arange(8), np.full(8, view))]))) for view in range(4)]
     with torch.no_grad():
         expected = torch.stack([network.tail(network.place(x)) for x in each]).mean(0)
@@ -201,7 +201,7 @@ def test_training_lowers_the_loss_and_leaves_the_statistics_and_the_backbone_alo
 def test_the_best_epoch_is_restored_and_patience_ends_the_rest(make):
     seen = []
     setup = make(epochs=9, patience=2, lr=1.0, optimizer="sgd")  # only makes it worse
-    feed = setup.open()[0]
+    feed = setup.feed()[0]
     trained = train_network(setup, feed, watch=Watch(on_epoch=seen.append))
     progress = trained.progress
     assert progress.best_epoch < 9
@@ -239,6 +239,7 @@ def test_only_the_chosen_block_changes(make):
         {"cut": "head"},
         {"batchnorm": "train"},
         {"validation": 0.0},
+        {"refit": True},
     ],
     ids=str,
 )
@@ -322,7 +323,7 @@ def test_a_damaged_checkpoint_is_an_error(make, tmp_path, damage):
 def test_the_predictor_says_what_the_network_says(make, two_classes, tmp_path, name, cut, size, head):
     store = "float32" if name == "inception_v3" else "float16"
     setup = make(cut, name=name, size=size, head=head, count=20, store=store, validation=0.0, epochs=2)
-    feed = setup.open()[0]
+    feed = setup.feed()[0]
     trained = train_network(setup, feed)
     tuned = finish(setup, trained)
     assert tuned.backbone.weights != setup.backbone.weights
@@ -339,4 +340,4 @@ def test_the_predictor_says_what_the_network_says(make, two_classes, tmp_path, n
 
 def test_a_cut_that_is_none_is_an_error_before_any_image_is_read(make):
     with pytest.raises(LayerError, match="no module 'layer9' to cut before"):
-        make("layer9").open()
+        make("layer9").feed()

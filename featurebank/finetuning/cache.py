@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from featurebank import storage
 from featurebank.bank import Bank
 from featurebank.errors import ImageError
 from featurebank.features import FeatureSet, as_keys
@@ -51,11 +52,12 @@ class Cached:
 
     def __init__(self, stored: FeatureSet, digests: Sequence[bytes]):
         keys = as_keys(digests)
-        stored.read(keys[:0])  # complains where there is no row at all
-        self.views = stored.shape[0]
-        self._values = [file.read("values") for file in stored.segments]  # memory-mapped, each (rows, views, …)
-        starts = np.cumsum([0, *map(len, self._values)])
         found = stored.find(keys)
+        if (found < 0).any():
+            stored.read(keys)  # whose error says what is missing, and what to run
+        self.views = stored.shape[0]
+        self._values = [_plain(file.read("values")) for file in stored.segments]  # each (rows, views, …)
+        starts = np.cumsum([0, *map(len, self._values)])
         self._segment = np.searchsorted(starts, found, "right") - 1
         self._row = found - starts[self._segment]
 
@@ -131,7 +133,7 @@ def fill(
     ----------
     bank : Bank
     wanted : Ask
-        The backbone and its layers.
+        The backbone and one layer of it.
     source : Source
         Where the images can be read.
     digests : sequence of bytes
@@ -150,13 +152,27 @@ def fill(
     ImageError
         When an image cannot be read, or is no longer what it was.
     """
-    specs = wanted.specs(bank)
-    missing = set[bytes]().union(*(bank.missing(spec, digests) for spec in specs))
-    first = {digest: position for position, digest in reversed(list(enumerate(digests)))}
-    positions = sorted(first[digest] for digest in missing)
-    if not positions:
+    (spec,) = wanted.specs(bank)
+    if not bank.missing(spec, digests):
         return []
     wanted.register(bank)
+    with storage.locked(bank.feature_folder(spec) / ".lock"):  # of workers that want the same, the first computes it
+        return _fill(bank, wanted, source, digests, compute, progress)
+
+
+def _fill(
+    bank: Bank,
+    wanted: Ask,
+    source: Source,
+    digests: Sequence[bytes],
+    compute: Compute,
+    progress: Callable[[int, int], None] | None,
+) -> list[str]:
+    specs = wanted.specs(bank)
+    first = {digest: position for position, digest in reversed(list(enumerate(digests)))}
+    positions = sorted(first[digest] for digest in bank.missing(specs[0], digests))
+    if not positions:
+        return []
     ledger = _RowsOnly(take(source, positions), bank, specs, verify=True)
     done = itertools.count(1)
     pipeline = Pipeline(wanted, ledger, compute, lambda: progress and progress(next(done), len(positions)))
@@ -198,3 +214,8 @@ def bytes_needed(shape: Sequence[int], views: int, images: int, store: str) -> i
     """
     size: Any = np.dtype(store).itemsize
     return int(np.prod([*shape, views, images, size], dtype=np.int64))
+
+
+def _plain(mapped: NDArray[Any]) -> NDArray[Any]:
+    """Return a memory-mapped array without its class, which makes every slice slower."""
+    return mapped.view(np.ndarray)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from featurebank.errors import FineTuneError, one_line
 from featurebank.finetuning.averaging import MovingAverage
-from featurebank.finetuning.training import Epoch, Progress, Training
+from featurebank.finetuning.progress import Epoch, Progress
+from featurebank.finetuning.training import Training
 
 _FACTS = "facts"
 

@@ -148,14 +148,18 @@ def _summary(name: str, pairs: Sequence[tuple[float, float]], folds: Sequence[Fo
     before, after = ([pair[side] for pair in pairs] for side in (0, 1))
     found: dict[str, Any] = {
         "folds": len(pairs),
-        "frozen": {"name": name, "mean": float(np.mean(before or np.nan)), "fold_scores": before},
-        "tuned": {"mean": float(np.mean(after or np.nan)), "fold_scores": after},
+        "frozen": {"name": name, "mean": _mean(before), "fold_scores": before},
+        "tuned": {"mean": _mean(after), "fold_scores": after},
     }
     if len(pairs) < 2:
         return {**found, "sentence": "Fewer than two folds were finished, which compare nothing."}
     n_train, n_test = (float(np.mean([len(fold[side]) for fold in folds])) for side in (0, 1))
     found |= paired_interval(after, before, n_train, n_test)
     return {**found, "sentence": sentence(found)}
+
+
+def _mean(scores: Sequence[float]) -> float | None:
+    return float(np.mean(scores)) if scores else None
 
 
 def sentence(found: Mapping[str, Any]) -> str:

@@ -126,7 +126,8 @@ def _reading_seconds(setup: Setup) -> float:
     for position in range(min(_IMAGES, len(setup.source.paths))):
         with suppress(ImageError):  # said when it is needed
             digest, decode = setup.source.read(position)
-            done += len([setup.backbone.prepare(view) for view in make_views(decode(), views, digest)])
+            image = decode(setup.backbone.least_side)
+            done += len([setup.backbone.prepare(view) for view in make_views(image, views, digest)])
     threads = 1 if setup.device.type == "cpu" else setup.workers or os.cpu_count() or 1
     return (time.perf_counter() - started) / max(1, done) / threads
 

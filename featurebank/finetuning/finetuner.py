@@ -91,6 +91,7 @@ class FineTuner(ClassifierMixin, BaseEstimator):
         clip: float = 1.0,
         patience: int = 5,
         validation: float = 0.15,
+        refit: bool = False,
         batchnorm: str | None = None,
         average: str = "none",
         label_smoothing: float = 0.0,
@@ -122,6 +123,7 @@ class FineTuner(ClassifierMixin, BaseEstimator):
         self.clip = clip
         self.patience = patience
         self.validation = validation
+        self.refit = refit
         self.batchnorm = batchnorm
         self.average = average
         self.label_smoothing = label_smoothing
@@ -160,7 +162,8 @@ class FineTuner(ClassifierMixin, BaseEstimator):
         origin = Origin(self.backbone, self.weights, self.size)
         with self._open_bank() as bank:
             setup = Setup(bank, origin, source, labels, recipe, self.device, self.workers)
-            feed, _ = setup.open()
+            setup.check()
+            feed, _ = setup.feed()
             self.tuned_: Tuned = finish(setup, train_network(setup, feed))
         self.classes_ = self.tuned_.classes
         self.predictor_: Predictor = self.tuned_.predictor()

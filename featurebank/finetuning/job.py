@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,7 @@ def finetune(
         hooks.watch.saved()
     if hooks.on_estimate is not None:
         hooks.on_estimate(estimate(setup))
-    feed, more = setup.open(hooks.on_cached)
+    feed, more = setup.feed(hooks.on_cached)
     cached_seconds = time.perf_counter() - started
     trained = train_network(setup, feed, top_model=top_model, watch=hooks.watch)
     tuned = finish(setup, trained)
@@ -188,16 +188,21 @@ def _origin(bank: Bank, backbone: Any, weights: str, size: int | None, given: Pr
     if backbone is not None:
         return Origin(backbone, weights, size)
     if given is not None:
-        return _origin_of(bank, given, path)
+        return _origin_of(given, path)
     requests = [bank.requests_of(each.spec)[-1:] for each in bank.feature_sets]
-    found = {Origin(each[0]["backbone"], each[0]["weights"], each[0]["size"]) for each in requests if each}
+    found = {_origin_in(each[0]) for each in requests if each}
     if len(found) != 1:
         names = ", ".join(sorted(str(each) for each in found)) or "none by name"
         raise FineTuneError(f"the bank has features of these backbones: {names}; name one with --backbone")
     return found.pop()
 
 
-def _origin_of(bank: Bank, given: Predictor, path: Any) -> Origin:
+def _origin_in(request: Mapping[str, Any]) -> Origin:
+    """Return the backbone that a request of `featurebank.extract` named."""
+    return Origin(request["backbone"], request["weights"], request["size"], request.get("decoder", "pil"))
+
+
+def _origin_of(given: Predictor, path: Any) -> Origin:
     """Return the backbone of a predictor, which carries the weights itself where no name would find them."""
     first = given.features[0]
     if any(each.spec.weights != first.spec.weights or each.size != first.size for each in given.features):
@@ -206,7 +211,8 @@ def _origin_of(bank: Bank, given: Predictor, path: Any) -> Origin:
         raise FineTuneError(f"{first.spec.backbone!r} is your own module: give it as backbone= to finetune")
     if first.weights == EMBEDDED:
         return Origin(os.fspath(path))
-    return Origin(first.spec.backbone, first.weights, first.size)
+    decoder = first.spec.preprocessing.get("decoder", "pil")
+    return Origin(first.spec.backbone, first.weights, first.size, decoder)
 
 
 def _top_model(given: Predictor | None, backbone: Backbone) -> tuple[Pipeline | None, list[str]]:

@@ -103,7 +103,7 @@ class Live:
             digest, decode = self.source.read(row)
             if digest != self.digests[row]:
                 raise ImageError("changed since it was extracted: run `featurebank extract` again")
-            image = decode()
+            image = decode(self.backbone.least_side)
         except ImageError as error:
             raise ImageError(f"{os.fsdecode(self.source.paths[row])!r}: {error}") from error
         if draw >= MAX_VIEWS:

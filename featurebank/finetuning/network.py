@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -129,7 +129,7 @@ class Network:
             yield
 
     def logits(self, feed: Feed, rows: Rows, views: int, batch_size: int) -> NDArray[np.float32]:
-        """Return the logits of images, averaged over their first views.
+        """Return the logits of images, of the embeddings that are averaged over their first views.
 
         Parameters
         ----------
@@ -142,32 +142,24 @@ class Network:
         -------
         ndarray of float32, shape (n, k)
         """
-        return self._run(feed, rows, views, batch_size, self.tail)
+        X = torch.from_numpy(self.embeddings(feed, rows, views, batch_size)).to(self.device)
+        with torch.no_grad():
+            return self.layers(X).cpu().numpy()
 
     def embeddings(self, feed: Feed, rows: Rows, views: int, batch_size: int) -> NDArray[np.float32]:
         """Return the penultimate embeddings of images, averaged over their first views, shape (n, d)."""
-        given: list[Tensor] = []
-        handle = self.layers.register_forward_hook(lambda module, args, output: given.append(args[0]))
-
-        def embed(x: Tensor) -> Tensor:
-            self.tail(x)
-            return given.pop()
-
-        try:
-            return self._run(feed, rows, views, batch_size, embed)
-        finally:
-            handle.remove()
-
-    def _run(
-        self, feed: Feed, rows: Rows, views: int, batch_size: int, run: Callable[[Tensor], Tensor]
-    ) -> NDArray[np.float32]:
         self.switch(training=False)
         each, which = np.repeat(rows, views), np.tile(np.arange(views), len(rows))
         plan = list(zip(split(each, batch_size), split(which, batch_size), strict=True))
-        with torch.no_grad(), self.cast():
-            outputs = [run(self.place(x)).float().cpu().numpy() for x in feed.stream(plan)]
-        joined = np.concatenate(outputs)
-        return joined.reshape(len(rows), views, -1).mean(axis=1)
+        given: list[Tensor] = []
+        handle = self.layers.register_forward_hook(lambda module, args, output: given.append(args[0].float().cpu()))
+        try:
+            with torch.no_grad(), self.cast():
+                for x in feed.stream(plan):
+                    self.tail(self.place(x))
+        finally:
+            handle.remove()
+        return torch.cat(given).view(len(rows), views, -1).mean(1).numpy()
 
 
 def split(values: NDArray[Any], size: int) -> list[NDArray[Any]]:

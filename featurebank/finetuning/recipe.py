@@ -64,6 +64,8 @@ class Recipe:
         Epochs without a better validation score until training stops.
     validation : float, default 0.15
         Share of the training rows that choose the epoch; 0 for none, then all epochs are run.
+    refit : bool, default False
+        Train anew on all rows, those of the validation too, to the epoch that they chose.
     batchnorm : str, optional
         ``"eval"`` keeps the statistics of batch normalisation, ``"train"`` learns them anew; by default the latter
         for random weights only.
@@ -106,6 +108,7 @@ class Recipe:
     clip: float = 1.0
     patience: int = 5
     validation: float = 0.15
+    refit: bool = False
     batchnorm: str | None = None
     average: str = "none"
     label_smoothing: float = 0.0
@@ -126,6 +129,10 @@ class Recipe:
         _check_word("augment", self.changes.split(":")[0], (CACHED, LIVE))
         self._check_views()
         self._check_numbers()
+        if self.refit and (not self.validation or self.average == "wise-ft"):
+            raise FineTuneError(
+                "refit with nothing that validation rows chose, or with wise-ft; expected one or the other"
+            )
 
     @property
     def changes(self) -> str:

@@ -13,6 +13,7 @@ import torch
 from featurebank.backbones import Backbone
 from featurebank.bank import Bank
 from featurebank.engine import choose_device
+from featurebank.errors import FineTuneError
 from featurebank.finetuning.blocks import active
 from featurebank.finetuning.cache import Cached, fill
 from featurebank.finetuning.cut import find_cut, layer_at
@@ -29,11 +30,12 @@ from featurebank.sources import Source
 
 @dataclass(frozen=True)
 class Origin:
-    """A backbone as it is asked for: the arguments of `featurebank.load_backbone`, or the backbone itself."""
+    """A backbone as it is asked for, by `featurebank.load_backbone` or as an object, and a decoder."""
 
     backbone: Any
     weights: str = "DEFAULT"
     size: int | None = None
+    decoder: str = "pil"
 
     def __str__(self) -> str:
         more = [self.weights] * (self.weights != "DEFAULT") + [f"{self.size} px"] * (self.size is not None)
@@ -82,6 +84,7 @@ class Setup:
             size=self.origin.size,
             store=self.recipe.store,
             views=views,
+            decoder=self.origin.decoder,
         )
 
     @property
@@ -132,10 +135,14 @@ class Setup:
         FeatureBankError
             A child of it says what was found, what was expected and what to do.
         """
+        if self.recipe.precision == "fp16" and self.device.type != "cuda":
+            raise FineTuneError(
+                f"precision fp16 trains on a GPU, not on {self.device.type}; expected fp32 or bf16 here"
+            )
         active(self.network().blocks(), self.recipe.unfreeze, 1)
-        by_class(self.recipe.class_weight, np.unique(self.labels.y))
+        _ = self.class_weight
 
-    def open(self, progress: Callable[[int, int], None] | None = None) -> tuple[Feed, list[str]]:
+    def feed(self, progress: Callable[[int, int], None] | None = None) -> tuple[Feed, list[str]]:
         """Return the input of the module at the cut, cached in the bank or live, and what the reader should know.
 
         Parameters

@@ -4,110 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from featurebank.errors import FineTuneError
 from featurebank.finetuning.averaging import MovingAverage, between, interpolate
 from featurebank.finetuning.blocks import Block, active
-from featurebank.finetuning.network import Feed, Network, Rows, Weights, split
+from featurebank.finetuning.network import Network, Rows, Weights, split
 from featurebank.finetuning.objective import Mix, judge, mixed_loss
+from featurebank.finetuning.progress import Data, Epoch, Progress
 from featurebank.finetuning.recipe import Recipe
 from featurebank.finetuning.schedule import factor, find_rate, make_optimizer
 from featurebank.views import count_views
 
 _FINDING = 1 << 40
 """Stands for an epoch in the seed of the search for a learning rate."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch came to; number 0 is the start, before any step.
-
-    Attributes
-    ----------
-    number : int
-    train_loss : float or None
-        Mean over the steps; None at the start.
-    loss, score : float or None
-        Log loss and accuracy of the validation rows, weighted; None without any.
-    seconds : float
-        Wall time of the training part.
-    images_per_second : float
-        Rate of the training part.
-    seconds_left : float
-        What the epochs that may follow would take.
-    """
-
-    number: int
-    train_loss: float | None
-    loss: float | None
-    score: float | None
-    seconds: float = 0.0
-    images_per_second: float = 0.0
-    seconds_left: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields for a report."""
-        return asdict(self)
-
-
-@dataclass
-class Progress:
-    """Where a training stands: all that a checkpoint holds beside the optimiser.
-
-    Attributes
-    ----------
-    history : list of Epoch
-    start, best : dict of str to Tensor
-        The weights before any step, and those of the best epoch so far.
-    best_epoch : int
-    rate : float
-        Learning rate of the head.
-    interrupted : bool
-    average : MovingAverage or None
-    share : float
-        How far from `start` to the best epoch the weights lie, 1 where they are not averaged.
-    """
-
-    history: list[Epoch]
-    start: dict[str, Tensor]
-    best: dict[str, Tensor]
-    best_epoch: int
-    rate: float
-    interrupted: bool = False
-    average: MovingAverage | None = None
-    share: float = 1.0
-
-
-@dataclass(frozen=True)
-class Data:
-    """The rows of a training.
-
-    Attributes
-    ----------
-    feed : Feed
-    y : ndarray of int64, shape (n,)
-        Number of each image's class.
-    loss_weight : ndarray of float32, shape (n,)
-        What each row counts in the loss.
-    score_weight : ndarray of float64, shape (n,), or None
-        What each row counts in the score.
-    train, validation : ndarray of int64
-        Numbers of the rows that train, and of those that choose the epoch.
-    """
-
-    feed: Feed
-    y: NDArray[np.int64]
-    loss_weight: NDArray[np.float32]
-    score_weight: NDArray[np.float64] | None
-    train: Rows
-    validation: Rows
 
 
 class Training:
@@ -148,8 +62,13 @@ class Training:
         self._steps = len(split(data.train, recipe.batch_size))
         self.progress: Progress | None = None
 
-    def run(self) -> Progress:
+    def run(self, last: int | None = None) -> Progress:
         """Train to the end, or until it is interrupted; the network has the best weights afterwards.
+
+        Parameters
+        ----------
+        last : int, optional
+            The epoch to end with; the learning rate goes as if all of them followed.
 
         Returns
         -------
@@ -158,7 +77,7 @@ class Training:
         progress = self.progress or self._begin()
         self.progress = progress
         try:
-            for number in range(progress.history[-1].number + 1, self.recipe.epochs + 1):
+            for number in range(progress.history[-1].number + 1, (last or self.recipe.epochs) + 1):
                 if number - progress.best_epoch > self.recipe.patience and len(self.data.validation):
                     break
                 self._epoch(progress, number)

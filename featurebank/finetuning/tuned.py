@@ -16,9 +16,9 @@ from featurebank.backbones import Backbone, Preprocessing, build_backbone, dump_
 from featurebank.finetuning.blocks import rates
 from featurebank.finetuning.head import to_model
 from featurebank.finetuning.network import Network
+from featurebank.finetuning.progress import Epoch
 from featurebank.finetuning.recipe import Recipe
 from featurebank.finetuning.setup import Setup
-from featurebank.finetuning.training import Epoch
 from featurebank.finetuning.tuning import Trained
 from featurebank.layers import PENULTIMATE
 from featurebank.predictor import Predictor

@@ -19,8 +19,9 @@ from featurebank.finetuning.head import fit_head, random_layers, to_layers
 from featurebank.finetuning.labels import Rows, hold_out
 from featurebank.finetuning.network import Feed, Network
 from featurebank.finetuning.objective import row_weights
+from featurebank.finetuning.progress import Data, Epoch, Progress
 from featurebank.finetuning.setup import Setup
-from featurebank.finetuning.training import Data, Epoch, Progress, Training
+from featurebank.finetuning.training import Training
 from featurebank.spec import digest_of
 from featurebank.views import count_views
 
@@ -95,7 +96,7 @@ def train_network(
     ----------
     setup : Setup
     feed : Feed
-        The input of the module at the cut (`Setup.open`).
+        The input of the module at the cut (`Setup.feed`).
     rows : ndarray of int64, optional
         The rows to learn from; by default all.
     top_model : Pipeline, optional
@@ -107,18 +108,30 @@ def train_network(
     FeatureBankError
         A child of it says what was found, what was expected and what to do.
     """
-    watch, recipe, labels = watch or Watch(), setup.recipe, setup.labels
-    rows = np.arange(len(labels.y)) if rows is None else rows
-    train, validation = hold_out(labels, rows, recipe.validation, recipe.seed)
-    network = setup.network()
-    _start(setup, network, feed, train, top_model)
-    data = _data(setup, feed, train, validation)
-    training = Training(network, data, recipe, on_epoch=watch.on_epoch, on_step=watch.on_step)
+    watch, recipe = watch or Watch(), setup.recipe
+    rows = np.arange(len(setup.labels.y)) if rows is None else rows
+    train, validation = hold_out(setup.labels, rows, recipe.validation, recipe.seed)
+    training = _training(setup, feed, train, validation, top_model, watch)
     key = _key(setup, rows)
     training.on_checkpoint = _saver(watch.checkpoint, key)
     if watch.resume:
         checkpoint.restore(training, watch.saved(), key)
-    return Trained(network, training.blocks, training.run(), len(train), len(validation))
+    progress = training.run()
+    if recipe.refit and progress.best_epoch and len(validation) and not progress.interrupted:
+        again = _training(setup, feed, rows, validation[:0], top_model, Watch(on_step=watch.on_step))
+        if not again.run(progress.best_epoch).interrupted:
+            training = again
+    return Trained(training.network, training.blocks, progress, len(training.data.train), len(validation))
+
+
+def _training(
+    setup: Setup, feed: Feed, train: Rows, validation: Rows, top_model: Pipeline | None, watch: Watch
+) -> Training:
+    """Return a training that is about to begin."""
+    network = setup.network()
+    _start(setup, network, feed, train, top_model)
+    data = _data(setup, feed, train, validation)
+    return Training(network, data, setup.recipe, on_epoch=watch.on_epoch, on_step=watch.on_step)
 
 
 def _data(setup: Setup, feed: Feed, train: Rows, validation: Rows) -> Data:
