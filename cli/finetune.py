@@ -113,7 +113,7 @@ def _rate(context: click.Context, option: click.Parameter, value: str | None) ->
 )
 @click.option(
     "--validation",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=click.FloatRange(0, 0.5),
     default=0.15,
     show_default=True,
     help="Share of the images that choose the epoch.",

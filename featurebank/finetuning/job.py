@@ -145,30 +145,26 @@ def finetune(
     labels = _labels(table, target, groups, sample_weight)
     setup = Setup(bank, origin, source_of(table), labels, recipe, device, workers)
     top_model, notes = _top_model(given, setup.backbone)
+    _check(setup, hooks)
+    feed, more = setup.feed(hooks.on_cached)
+    cached = time.perf_counter()
+    tuned = finish(setup, train_network(setup, feed, top_model=top_model, watch=hooks.watch))
+    report = {"n_samples": len(labels.y), "target": target, "cut": setup.module or recipe.cut, **tuned.report()}
+    report |= {"warnings": notes + more, "cache_seconds": cached - started, "seconds": time.perf_counter() - started}
+    if folds and not report["interrupted"]:
+        frozen, shared = frozen_of(given, setup, feed, table), shared_folds(given, setup, table, folds)
+        report["comparison"] = compare(setup, feed, frozen, shared, top_model=top_model, progress=hooks.on_fold)
+    contents = sorted({digest.hex()[:16] for digest in labels.digests})
+    return FineTuneResult(tuned, tuned.predictor(target, {**report, "contents": contents}), report)
+
+
+def _check(setup: Setup, hooks: Hooks) -> None:
+    """Refuse what cannot be had, and say what the rest will take, before anything is computed."""
     setup.check()
     if hooks.watch.resume:
         hooks.watch.saved()
     if hooks.on_estimate is not None:
         hooks.on_estimate(estimate(setup))
-    feed, more = setup.feed(hooks.on_cached)
-    cached_seconds = time.perf_counter() - started
-    trained = train_network(setup, feed, top_model=top_model, watch=hooks.watch)
-    tuned = finish(setup, trained)
-    report = {
-        "n_samples": len(labels.y),
-        "target": target,
-        **tuned.report(),
-        "cut": setup.module or recipe.cut,
-        "cache_seconds": cached_seconds,
-        "seconds": time.perf_counter() - started,
-        "warnings": notes + more,
-    }
-    if folds and not trained.progress.interrupted:
-        frozen = frozen_of(given, setup, feed, table)
-        shared = shared_folds(given, setup, table, folds)
-        report["comparison"] = compare(setup, feed, frozen, shared, top_model=top_model, progress=hooks.on_fold)
-    contents = sorted({digest.hex()[:16] for digest in labels.digests})
-    return FineTuneResult(tuned, tuned.predictor(target, {**report, "contents": contents}), report)
 
 
 def _labels(table: SampleTable, target: str, groups: str | None, sample_weight: str | None) -> Labels:

@@ -68,17 +68,21 @@ def hold_out(labels: Labels, rows: Rows, share: float, seed: int) -> tuple[Rows,
     TopModelError
         When the rows cannot be divided so.
     """
-    if len(np.unique(labels.y[rows])) < 2:
-        raise FineTuneError(f"{len(rows)} rows of one class; expected two classes or more")
-    if not share:
-        return rows, rows[:0]
+    known = np.unique(labels.y)
+    if len(known) < 2:
+        raise FineTuneError(f"{len(labels.y)} rows of one class; expected two classes or more")
+    train, validation = _divided(labels, rows, share, seed) if share else (rows, rows[:0])
+    lost = sorted(set(known.tolist()) - set(labels.y[train].tolist()))
+    if lost:
+        raise FineTuneError(
+            f"class {lost[0]!r} has no row to train on; expected more of its rows or groups, or --validation 0"
+        )
+    return train, validation
+
+
+def _divided(labels: Labels, rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
     part = labels.take(rows)
     kind = default_kind("classification", part.ties is not None)
     folds = Folds(kind, max(2, round(1 / share)), seed=seed)
     train, validation = make_folds(folds, np.zeros((len(rows), 1)), part.y, part.ties, seed)[0]
-    lost = sorted(set(part.y.tolist()) - set(part.y[train].tolist()))
-    if lost:
-        raise FineTuneError(
-            f"class {lost[0]!r} has no row left to train on; expected more of its rows or groups, or --validation 0"
-        )
     return rows[train], rows[validation]

@@ -183,7 +183,9 @@ class Recipe:
         for name, value in least.items():
             if not math.isfinite(getattr(self, name)) or getattr(self, name) < value:
                 raise FineTuneError(f"{name} {getattr(self, name)}; expected a number from {value} up")
-        for name in ("warmup", "validation", "label_smoothing"):
+        if not 0 <= self.validation <= 0.5:
+            raise FineTuneError(f"validation {self.validation}; expected a share from 0 to 0.5")
+        for name in ("warmup", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise FineTuneError(f"{name} {getattr(self, name)}; expected a share from 0 to below 1")
         if self.lr not in (None, "auto") and not (isinstance(self.lr, (int, float)) and 0 < self.lr < math.inf):

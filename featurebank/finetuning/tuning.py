@@ -118,7 +118,7 @@ def train_network(
         checkpoint.restore(training, watch.saved(), key)
     progress = training.run()
     if recipe.refit and progress.best_epoch and len(validation) and not progress.interrupted:
-        again = _training(setup, feed, rows, validation[:0], top_model, Watch(on_step=watch.on_step))
+        again = _training(setup, feed, rows, validation[:0], top_model, Watch())
         if not again.run(progress.best_epoch).interrupted:
             training = again
     return Trained(training.network, training.blocks, progress, len(training.data.train), len(validation))
