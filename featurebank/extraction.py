@@ -118,7 +118,8 @@ def extract(
     Warns
     -----
     UserWarning
-        When images could not be read; ``bank.samples`` lists them with the reason.
+        When images could not be read (``bank.samples`` lists them with the reason), when damaged files were set aside,
+        and whatever else a reader of the embeddings should know.
 
     Examples
     --------
@@ -148,6 +149,8 @@ def extract(
         verify=verify,
         progress=progress,
     )
+    for line in [*report.repaired, *report.warnings]:
+        warnings.warn(line, stacklevel=2)
     if report.failed:
         message = f"{report.failed} of {report.samples} images could not be read; first: {report.failures[0]}"
         if strict:

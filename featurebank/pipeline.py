@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 AHEAD = 4
 """Batches that may lie read and decoded before the network."""
 AGREEMENT_SAMPLES = 4
-DRIFT_SAMPLES = 64
+DRIFT_SAMPLES = 32
 
 
 @dataclass(frozen=True)
@@ -217,12 +217,14 @@ class Pipeline:
         return share_batches(count_views(self.ledger.specs[0].views), size)[0]
 
     def _engine(self, specs: tuple[FeatureSpec, ...]) -> Engine:
-        """Return the engine for feature sets; before the first one opens, a few images are looked at."""
-        if not self._engines:
+        """Return the engine for feature sets; with the first one, a few images are looked at."""
+        is_first = not self._engines
+        if is_first:
             self._compare_with_stored()
-            self._measure_drift()
         if specs not in self._engines:
             self._engines[specs] = self._open(specs, engine=self.compute.engine, batch_size=self.compute.batch_size)
+        if is_first:
+            self._measure_drift(self._engines[specs])
         return self._engines[specs]
 
     def _open(self, specs: Sequence[FeatureSpec], **how: Any) -> Engine:
@@ -240,9 +242,9 @@ class Pipeline:
         for spec, output in zip(self.ledger.specs, self._embed_plainly(self.ledger.specs, read), strict=True):
             self.warnings += compare_with_stored(self.ledger.bank, spec, keys, output)
 
-    def _measure_drift(self) -> None:
+    def _measure_drift(self, engine: Engine) -> None:
         """Where a reduced precision is asked for, embed images from all over the source in float32 as well."""
-        specs = self.ledger.specs
+        specs = engine.specs
         if specs[0].precision == "fp32":
             return
         count = min(DRIFT_SAMPLES, len(self._pending))
@@ -252,7 +254,8 @@ class Pipeline:
         columns = self.ledger.source.columns
         labels = [columns["label"].iloc[item.position] for item in read] if "label" in columns else None
         exact = self._embed_plainly([replace(spec, precision="fp32") for spec in specs], read)
-        pairs = zip(specs, exact, self._embed_plainly(specs, read), strict=True)
+        reduced = engine.embed_views(chain.from_iterable(item.views for item in read))
+        pairs = zip(specs, exact, reduced, strict=True)
         self.drift = [measure_drift(spec, full, reduced, labels) for spec, full, reduced in pairs]
 
     def _read_again(self, positions: Sequence[int]) -> list[Item]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -334,24 +337,24 @@ class Predictor:
         """Embed the readable ones of some images; return X of those, and an error or "" for each."""
         errors: list[str] = []
         parts: list[NDArray[np.float32]] = []
-        for start in range(0, len(items), BATCH):
-            opened = []
-            for item in items[start : start + BATCH]:
-                try:
-                    opened.append(_open(item, self._least_side()))
-                    errors.append("")
-                except ImageError as error:
-                    errors.append(one_line(error))
-            if opened:
-                parts.append(self._embed_batch(opened))
-            if progress is not None:
-                progress(len(errors), len(items))
+        try_open = partial(_try_open, least=self._least_side(len(items)))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for start in range(0, len(items), BATCH):
+                tried = list(pool.map(try_open, items[start : start + BATCH]))
+                opened = [each for each, _ in tried if each is not None]
+                errors += [error for _, error in tried]
+                if opened:
+                    parts.append(self._embed_batch(opened))
+                if progress is not None:
+                    progress(len(errors), len(items))
+        for line in [line for _, engine, _ in self._open_engines(len(items)) for line in engine.warnings]:
+            warnings.warn(line, stacklevel=2)
         return np.concatenate(parts) if parts else np.empty((0, 0), np.float32), errors
 
     def _embed_batch(self, opened: list[tuple[Any, bytes]]) -> NDArray[np.float32]:
         """Embed RGB images with their digests as the bank stores and loads them, shape (n, d)."""
         parts: dict[int, NDArray[np.float32]] = {}
-        for backbone, engine, numbers in self._open_engines():
+        for backbone, engine, numbers in self._open_engines(len(opened)):
             views = self.features[numbers[0]].spec.views
             prepared = (view for image, digest in opened for view in backbone.prepare_views(image, views, digest))
             outputs = engine.embed_views(prepared)
@@ -359,9 +362,9 @@ class Predictor:
                 parts[number] = as_loaded(output, self.features[number].spec)
         return np.concatenate([parts[number] for number in sorted(parts)], axis=1)
 
-    def _least_side(self) -> int:
-        """Return what images are decoded to, which is one for all backbones."""
-        sides = {backbone.least_side for backbone, _, _ in self._open_engines()}
+    def _least_side(self, count: int) -> int:
+        """Return what so many images are decoded to, which is one for all backbones."""
+        sides = {backbone.least_side for backbone, _, _ in self._open_engines(count)}
         if len(sides) > 1:
             raise PredictorError(
                 "the features of this predictor were extracted with decoders that reduce images differently: fit it "
@@ -369,24 +372,24 @@ class Predictor:
             )
         return sides.pop()
 
-    def _open_engines(self) -> list[tuple[Backbone, Any, list[int]]]:
-        """Load each backbone once, with the numbers of the features that it gives for the same views."""
+    def _open_engines(self, count: int) -> list[tuple[Backbone, Any, list[int]]]:
+        """Load each backbone once, for so many images, with the numbers of the features that one pass of it gives."""
         if self._engines is None:
             engines = []
             for alike in _groups(range(len(self.features)), self.features, _BACKBONE):
                 backbone = self._load_backbone(self.features[alike[0]])
                 parts = _groups(alike, self.features, ("views", "precision"))
-                engines += [(backbone, self._engine(backbone, numbers), numbers) for numbers in parts]
+                engines += [(backbone, self._engine(backbone, numbers, count), numbers) for numbers in parts]
             self._engines = engines
         return self._engines
 
-    def _engine(self, backbone: Backbone, numbers: Sequence[int]) -> Engine:
+    def _engine(self, backbone: Backbone, numbers: Sequence[int], count: int) -> Engine:
         from featurebank.engine import Engine
 
         specs = [self.features[number].spec for number in numbers]
         for spec in specs:
             _check_spec(backbone, spec)
-        return Engine(backbone, specs, batch_size=BATCH, pad=False)
+        return Engine(backbone, specs, batch_size=BATCH, images=count, pad=False)
 
     def _load_backbone(self, feature: PredictorFeature) -> Backbone:
         spec = feature.spec
@@ -478,6 +481,14 @@ class _Item:
 
     source: Source
     position: int
+
+
+def _try_open(item: Any, least: int) -> tuple[tuple[Any, bytes] | None, str]:
+    """Return what `_open` does and no error, or nothing and why."""
+    try:
+        return _open(item, least), ""
+    except ImageError as error:
+        return None, one_line(error)
 
 
 def _open(item: Any, least: int) -> tuple[Any, bytes]:

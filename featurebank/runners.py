@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
+import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -16,7 +19,7 @@ from torch import Tensor, nn
 
 from featurebank import storage
 from featurebank.backbones import Backbone, Preprocessing
-from featurebank.errors import EngineError, NotInstalledError, one_line
+from featurebank.errors import EngineError, one_line
 from featurebank.layers import Capture, get_layer
 from featurebank.spec import FeatureSpec, digest_of
 
@@ -24,6 +27,9 @@ Runner = Callable[[Tensor], Sequence[Tensor]]
 """Takes pixels, a tensor (n, …) on the device, and gives one float32 tensor (n, …) for each layer."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SUFFIXES = {"onnx": ".onnx", "compile": ".pt2"}
+_AFTER_THE_NETWORK = ("store", "views", "pixel_policy")
+"""Fields of a feature spec that the network knows nothing of."""
 _TRACED = 2
 """Images in the batch that an export is traced with; exporters take a length of 1 for a constant."""
 
@@ -89,8 +95,33 @@ def run_eagerly(model: CapturedModel) -> Runner:
     return run
 
 
-def compile_model(model: CapturedModel, example: Tensor) -> Runner:
-    """Return a runner that TorchInductor compiled, its weights frozen into the code.
+def is_available(engine: str) -> bool:
+    """Say whether an engine's libraries are installed: ONNX Runtime and its exporter, or a C++ compiler."""
+    if engine == "onnx":
+        return all(importlib.util.find_spec(name) for name in ("onnxruntime", "onnxscript"))
+    return engine == "eager" or any(map(shutil.which, ("c++", "g++", "clang++", "cl")))
+
+
+def export_path(engine: str, specs: Sequence[FeatureSpec], device: str, batch_size: int) -> Path:
+    """Return where the exported network of feature specs lies, or would lie, in the user's cache folder.
+
+    Parameters
+    ----------
+    engine : str
+        ``"onnx"`` or ``"compile"``.
+    specs : sequence of FeatureSpec
+    device : str
+        With `batch_size`, what compiled code is made for; an ONNX file is for batches of any size.
+    batch_size : int
+    """
+    layers = [{**spec.to_dict(), **dict.fromkeys(_AFTER_THE_NETWORK)} for spec in specs]
+    made_for = [device, batch_size, platform.machine()] if engine == "compile" else []
+    key = digest_of({"layers": layers, "torch": str(torch.__version__), "made_for": made_for})
+    return storage.cache_folder() / engine / f"{key}{SUFFIXES[engine]}"
+
+
+def export_compiled(model: CapturedModel, example: Tensor, path: Path) -> None:
+    """Have TorchInductor compile a network ahead of time, its weights frozen into the code.
 
     Parameters
     ----------
@@ -98,16 +129,34 @@ def compile_model(model: CapturedModel, example: Tensor) -> Runner:
         Made with ``stop=False``.
     example : Tensor
         A batch of the size and on the device that it will run with.
+    path : Path
+        See `export_path`.
 
     Raises
     ------
     EngineError
         When the network cannot be traced, or there is no compiler.
     """
-    with _engine_errors("compile"), torch.no_grad():
-        traced = torch.export.export(model, (example,), strict=False).module()
-        compiled = torch.compile(traced, options={"freezing": True})
-        compiled(example)
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder, path.name)
+        with _engine_errors("compile"), torch.no_grad():
+            traced = torch.export.export(model, (example,), strict=False)
+            options = {"freezing": True}
+            torch._inductor.aoti_compile_and_package(traced, package_path=str(package), inductor_configs=options)
+        storage.make_folder(path.parent)
+        storage.commit(path, package.read_bytes())
+
+
+def open_compiled(path: Path) -> Runner:
+    """Return a runner of compiled code.
+
+    Raises
+    ------
+    EngineError
+        When it cannot be loaded.
+    """
+    with _engine_errors("compile"):
+        compiled: Any = torch._inductor.aoti_load_package(str(path))
 
     def run(pixels: Tensor) -> Sequence[Tensor]:
         with torch.no_grad():
@@ -115,17 +164,6 @@ def compile_model(model: CapturedModel, example: Tensor) -> Runner:
         return outputs
 
     return run
-
-
-def has_onnx() -> bool:
-    """Say whether ONNX Runtime and the exporter's library are installed."""
-    return all(importlib.util.find_spec(name) for name in ("onnxruntime", "onnxscript"))
-
-
-def export_path(specs: Sequence[FeatureSpec]) -> Path:
-    """Return where the exported network of feature specs lies, or would lie, in the user's cache folder."""
-    key = digest_of({"specs": [spec.fingerprint for spec in specs], "torch": str(torch.__version__)})
-    return storage.cache_folder() / "onnx" / f"{key}.onnx"
 
 
 def export_onnx(model: CapturedModel, example: Tensor, path: Path) -> None:
@@ -162,11 +200,7 @@ def open_onnx(path: Path) -> Runner:
     ------
     EngineError
         When the file cannot be read.
-    NotInstalledError
-        When ONNX Runtime is not installed.
     """
-    if not has_onnx():
-        raise NotInstalledError("engine 'onnx' needs ONNX Runtime: pip install 'featurebank[onnx]'")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

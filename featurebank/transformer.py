@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -200,7 +201,10 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         least = engine.backbone.least_side
         opened = (_open(item, least, key) for item, key in zip(items, expected, strict=True))
         prepared = (view for image, key in opened for view in engine.backbone.prepare_views(image, self.views, key))
-        return engine.embed_views(prepared)
+        outputs = engine.embed_views(prepared)
+        for line in engine.warnings:
+            warnings.warn(line, stacklevel=2)
+        return outputs
 
     def __sklearn_tags__(self) -> Tags:
         tags: Tags = super().__sklearn_tags__()

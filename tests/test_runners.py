@@ -3,7 +3,6 @@ import pytest
 import torch
 from torch import nn
 
-from featurebank import runners
 from featurebank.backbones import Backbone, Preprocessing, load_backbone
 from featurebank.engine import MANY, Engine, choose_engine
 from featurebank.errors import EngineError
@@ -75,11 +74,11 @@ def test_exported_networks_give_what_eager_gives(name, distance):
 
 def test_auto_exports_for_many_images_and_uses_the_export_for_few(cache):
     backbone = backbone_of(Net())
-    _, few = engines(backbone, ["logits"], "auto", images=MANY - 1)
+    _, few = engines(backbone, ["logits"], "auto", images=MANY["onnx"] - 1)
     few(pixels(2))
     assert few.engine == "eager"
     assert not cache.exists()
-    _, many = engines(backbone, ["logits"], "auto", images=MANY)
+    _, many = engines(backbone, ["logits"], "auto", images=MANY["onnx"])
     many(pixels(2))
     assert many.engine == "onnx"
     assert len(list(cache.glob("onnx/*.onnx"))) == 1
@@ -91,11 +90,11 @@ def test_auto_exports_for_many_images_and_uses_the_export_for_few(cache):
 def test_an_export_that_is_not_this_networks_is_made_again(content, distance):
     backbone = backbone_of(Net())
     plain, onnx = engines(backbone, ["logits"], "onnx")
-    path = runners.export_path(onnx.specs)
+    path = onnx._path("onnx")
     if content == "another network":
         _, other = engines(backbone_of(Net(seed=1)), ["logits"], "onnx")
         other(pixels(2))
-        content = runners.export_path(other.specs).read_bytes()
+        content = other._path("onnx").read_bytes()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     assert distance(onnx(pixels(4))[0], plain(pixels(4))[0]) < 1e-5
@@ -103,13 +102,13 @@ def test_an_export_that_is_not_this_networks_is_made_again(content, distance):
     assert onnx.warnings == []
 
 
-@pytest.mark.parametrize(("module", "reason"), [(Restless, "off plain eager PyTorch"), (Deciding, "cannot run this")])
+@pytest.mark.parametrize(("module", "reason"), [(Restless, "off plain float32 PyTorch"), (Deciding, "cannot run this")])
 @pytest.mark.parametrize("engine", ["onnx", "compile"])
 def test_an_engine_that_cannot_be_trusted_is_refused_by_name_and_replaced_under_auto(module, reason, engine):
     backbone = backbone_of(module())
     with pytest.raises(EngineError, match=f"engine '{engine}'.*{reason}.*use --engine eager"):
         engines(backbone, ["logits"], engine)[1](pixels(3))
-    _, auto = engines(backbone, ["logits"], "auto", images=MANY)
+    _, auto = engines(backbone, ["logits"], "auto", images=MANY["onnx"])
     assert auto(pixels(3))[0].shape == (3, 8)
     assert auto.engine == "eager"
     assert len(auto.warnings) == 1
@@ -123,8 +122,10 @@ def test_engines_and_precisions_that_do_not_go_together_are_refused():
         choose_engine("onnx", "cpu", "bf16")
     with pytest.raises(EngineError, match="not fp32 on cuda"):
         choose_engine("onnx", "cuda", "fp32")
-    assert [choose_engine("auto", "cpu", precision) for precision in ("fp32", "bf16")] == ["onnx", "eager"]
-    assert choose_engine("auto", "cpu", "fp32", worth_export=False) == "eager"
+    best = [choose_engine("auto", "cpu", precision) for precision in ("fp32", "bf16", "fp16")]
+    assert best == ["onnx", "compile", "eager"]
+    assert choose_engine("auto", "cpu", "fp32", is_worth=lambda engine: False) == "eager"
+    assert choose_engine("auto", "cuda", "bf16") == "eager"
 
 
 @pytest.mark.parametrize(("precision", "least", "most"), [("bf16", 1e-4, 5e-2), ("fp16", 1e-5, 5e-3)])
@@ -145,3 +146,5 @@ def test_compiled_bf16_agrees_with_eager_bf16(distance):
         Engine(backbone, specs, device="cpu", engine=name, batch_size=8) for name in ("eager", "compile")
     )
     assert distance(compiled(pixels(5))[0], plain(pixels(5))[0]) < 2e-2
+    (again,) = Engine(backbone, specs, device="cpu", batch_size=8)(pixels(5))  # auto takes what was compiled before
+    assert distance(again, compiled(pixels(5))[0]) == 0
