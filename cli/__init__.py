@@ -8,6 +8,7 @@ from featurebank_cli.compact import compact, prune
 from featurebank_cli.demo import demo
 from featurebank_cli.evaluate import evaluate
 from featurebank_cli.extract import extract
+from featurebank_cli.finetune import finetune
 from featurebank_cli.fit import fit
 from featurebank_cli.info import info
 from featurebank_cli.label import label
@@ -35,5 +36,19 @@ def main(context: click.Context, quiet: bool, verbose: bool) -> None:
     context.obj.filter_warnings()
 
 
-for command in (extract, fit, predict, evaluate, label, backbones, layers, info, verify, compact, prune, demo):
+for command in (
+    extract,
+    fit,
+    finetune,
+    predict,
+    evaluate,
+    label,
+    backbones,
+    layers,
+    info,
+    verify,
+    compact,
+    prune,
+    demo,
+):
     main.add_command(command)

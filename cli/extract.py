@@ -26,7 +26,12 @@ CLASSES_SHOWN = 6
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--bank", required=True, type=click.Path(path_type=Path), help="The bank; made when it does not exist.")
-@click.option("--backbone", default="efficientnet_lite0", show_default=True, help="See `featurebank backbones`.")
+@click.option(
+    "--backbone",
+    default="efficientnet_lite0",
+    show_default=True,
+    help="See `featurebank backbones`; or the file of a fine-tuned predictor.",
+)
 @click.option(
     "--layer",
     "layers",

@@ -29,6 +29,11 @@ def _class_weight(context: click.Context, option: click.Parameter, value: str | 
         raise click.BadParameter("expected balanced, or CLASS=WEIGHT,CLASS=WEIGHT") from error
 
 
+class_weight_option = click.option(
+    "--class-weight", callback=_class_weight, help="balanced, or CLASS=WEIGHT,CLASS=WEIGHT."
+)
+
+
 @click.command()
 @bank_argument
 @click.option(
@@ -53,7 +58,7 @@ def _class_weight(context: click.Context, option: click.Parameter, value: str | 
 @click.option("--task", type=click.Choice(["classification", "regression"]), help="[default: what the target holds]")
 @click.option("--groups", help="Column of groups that never straddle folds, or @near-duplicates.")
 @click.option("--sample-weight", help="Column of weights, for fitting and scoring.")
-@click.option("--class-weight", callback=_class_weight, help="balanced, or CLASS=WEIGHT,CLASS=WEIGHT.")
+@class_weight_option
 @click.option(
     "--cv",
     help="stratified, group, stratified-group, logo, plain, or predefined:COLUMN.  [default: stratified, grouped where "

@@ -18,9 +18,10 @@ def layers(backbone: str, size: int | None, as_json: bool) -> None:
     Example:
         featurebank layers resnet18
     """
-    from featurebank.backbones import load_backbone
+    from featurebank.backbones import is_predictor_file, load_backbone
 
-    found = load_backbone(backbone, "random:0", size).layers  # shapes do not depend on the weights
+    weights = "DEFAULT" if is_predictor_file(backbone) else "random:0"  # shapes do not depend on them
+    found = load_backbone(backbone, weights, size).layers
     facts = [
         {
             "name": layer.name,

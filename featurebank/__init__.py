@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from featurebank.backbones import Backbone, Preprocessing, list_backbones, load_backbone
     from featurebank.bank import Bank
     from featurebank.extraction import extract
+    from featurebank.finetuning.finetuner import FineTuner
+    from featurebank.finetuning.job import finetune
+    from featurebank.finetuning.recipe import Recipe
     from featurebank.fitting import fit
     from featurebank.predictor import Predictor
     from featurebank.search import TopModelSearchCV
@@ -25,10 +28,13 @@ _HOMES = {
     "Bank": "bank",
     "FeatureExtractor": "transformer",
     "FeatureSpec": "spec",
+    "FineTuner": "finetuning.finetuner",
     "Predictor": "predictor",
     "Preprocessing": "backbones",
     "TopModelSearchCV": "search",
+    "Recipe": "finetuning.recipe",
     "extract": "extraction",
+    "finetune": "finetuning.job",
     "fit": "fitting",
     "list_backbones": "backbones",
     "load_backbone": "backbones",
@@ -41,11 +47,14 @@ __all__ = [
     "FeatureBankError",
     "FeatureExtractor",
     "FeatureSpec",
+    "FineTuner",
     "Predictor",
     "Preprocessing",
+    "Recipe",
     "TopModelSearchCV",
     "__version__",
     "extract",
+    "finetune",
     "fit",
     "list_backbones",
     "load_backbone",

@@ -65,6 +65,10 @@ class TopModelError(FeatureBankError, ValueError):
     """A top model or a search that cannot be built or fitted as asked."""
 
 
+class FineTuneError(FeatureBankError, ValueError):
+    """A fine-tuning that cannot be done as asked."""
+
+
 class PredictorError(FeatureBankError, ValueError):
     """A predictor file that cannot be read, or does not fit what it is given."""
 

@@ -17,6 +17,7 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from featurebank import assessment
+from featurebank.backbones import is_predictor_file
 from featurebank.bank import Bank
 from featurebank.calibration import Calibrator, LabelsCalibrator
 from featurebank.errors import BankError, ColumnError, TopModelError, near_names
@@ -416,6 +417,8 @@ def _predictor_feature(bank: Bank, spec: FeatureSpec) -> PredictorFeature:
     if not requests:
         return PredictorFeature(spec, "", None)
     last = requests[-1]
+    if is_predictor_file(last["backbone"]):
+        return PredictorFeature(spec, EMBEDDED, spec.preprocessing["crop"][0])
     from_file = last["file"] is not None and last["weights"] != "DEFAULT"
     return PredictorFeature(spec, EMBEDDED if from_file else last["weights"], last["size"])
 

@@ -17,6 +17,8 @@ from featurebank.errors import LayerError, near_names, one_line
 from featurebank.spec import POOLS, default_pool
 
 PENULTIMATE, LOGITS = "penultimate", "logits"
+INPUT = ".input"
+"""What is put behind a module's name to name its input: a layer that is found when it is asked for, never listed."""
 GEM_POWER = 3.0
 _PROBE_BATCH = 2
 
@@ -28,7 +30,7 @@ class Layer:
     Attributes
     ----------
     name : str
-        ``"penultimate"``, ``"logits"`` or a module name.
+        ``"penultimate"``, ``"logits"``, a module name, or one with ``.input`` behind it.
     module : str
         Name of the module that is watched; empty for the whole network.
     takes_input : bool
@@ -60,17 +62,33 @@ class Layer:
         return default_pool(self.layout)
 
 
+class Layers(dict[str, Layer]):
+    """The layers of a network by name, in the order of computation, and the inputs of its modules beside them.
+
+    Attributes
+    ----------
+    inputs : dict of str to Layer
+        ``MODULE.input`` of each module that is called once and takes one tensor with a row an image, in the order in
+        which the modules are called.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs: dict[str, Layer] = {}
+
+
 @dataclass(frozen=True)
 class _Event:
-    """One call of one module in the probing pass."""
+    """One call of one module in the probing pass, and how many calls had ended when it began."""
 
     module: str
     call: int
     input: Any
     output: Any
+    before: int = 0
 
 
-def find_layers(model: nn.Module, images: Tensor, classifier: str | None = None) -> dict[str, Layer]:
+def find_layers(model: nn.Module, images: Tensor, classifier: str | None = None) -> Layers:
     """List every layer of a network, by one forward pass, in the order of computation.
 
     Parameters
@@ -84,7 +102,7 @@ def find_layers(model: nn.Module, images: Tensor, classifier: str | None = None)
 
     Returns
     -------
-    dict of str to Layer
+    Layers
         ``"penultimate"`` and ``"logits"`` included.
 
     Raises
@@ -93,7 +111,7 @@ def find_layers(model: nn.Module, images: Tensor, classifier: str | None = None)
         When the network gives no tensor.
     """
     events, output = _trace(model, images)
-    layers: dict[str, Layer] = {}
+    layers = Layers()
     for depth, event in enumerate(events, 1):
         if _is_per_image(event.output):
             layers[event.module] = _layer(model, event.module, event, depth, event.output, takes_input=False)
@@ -104,24 +122,43 @@ def find_layers(model: nn.Module, images: Tensor, classifier: str | None = None)
     depth, head = _find_classifier(model, events, classifier) or (len(events) + 1, end)
     tensor = head.input if head is not end else output
     layers[PENULTIMATE] = _layer(model, PENULTIMATE, head, depth, tensor, takes_input=head is not end)
+    layers.inputs = _inputs(model, events)
     return layers
+
+
+def _inputs(model: nn.Module, events: Sequence[_Event]) -> dict[str, Layer]:
+    """Return the input of each module that is called once, in the order in which they are called."""
+    calls = Counter(event.module for event in events)
+    latest = reversed(events)  # of two that begin together the outer ends last
+    found = [event for event in latest if calls[event.module] == 1 and _is_per_image(event.input)]
+    ordered = sorted(found, key=lambda event: event.before)
+    named = [(event.module + INPUT, event) for event in ordered]
+    return {name: _layer(model, name, event, event.before, event.input, takes_input=True) for name, event in named}
 
 
 def _trace(model: nn.Module, images: Tensor) -> tuple[list[_Event], Any]:
     """Run the network once and record what every named module took and gave, as shapes on the meta device."""
     events: list[_Event] = []
     calls: Counter[str] = Counter()
+    before: dict[str, int] = {}
+
+    def begin(name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            before[name] = len(events)
+
+        return hook
 
     def watch(name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
             calls[name] += 1
-            events.append(_Event(name, calls[name], _shadow(_only(args, named)), _shadow(output)))
+            events.append(_Event(name, calls[name], _shadow(_only(args, named)), _shadow(output), before[name]))
 
         return hook
 
     with ExitStack() as stack, torch.inference_mode():
         for name, module in model.named_modules():
             if name:
+                stack.callback(module.register_forward_pre_hook(begin(name)).remove)
                 stack.callback(module.register_forward_hook(watch(name), with_kwargs=True).remove)
         output = model(images)
     return events, _shadow(output)
@@ -190,12 +227,12 @@ def _is_classifier(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
 
 
-def get_layer(layers: dict[str, Layer], name: str, pool: str = "") -> tuple[Layer, str]:
+def get_layer(layers: Layers, name: str, pool: str = "") -> tuple[Layer, str]:
     """Look up a layer and settle its pooling.
 
     Parameters
     ----------
-    layers : dict of str to Layer
+    layers : Layers
         From `find_layers`.
     name : str
         The layer.
@@ -207,7 +244,8 @@ def get_layer(layers: dict[str, Layer], name: str, pool: str = "") -> tuple[Laye
     LayerError
         When there is no such layer or pooling (near names are suggested), or the pooling does not fit the layer.
     """
-    if name not in layers:
+    layer = layers.get(name) or layers.inputs.get(name)
+    if layer is None:
         head, colon, tail = name.rpartition(":")
         if colon and head in layers:
             raise LayerError(
@@ -216,7 +254,6 @@ def get_layer(layers: dict[str, Layer], name: str, pool: str = "") -> tuple[Laye
         near = difflib.get_close_matches(name, layers, n=4, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}?" if near else "`featurebank layers BACKBONE` lists them"
         raise LayerError(f"no layer {name!r} that gives one tensor an image; {hint}")
-    layer = layers[name]
     pool = pool or layer.default_pool
     allowed = _fitting_pools(layer.layout)
     if pool not in allowed:
@@ -363,7 +400,7 @@ class Capture:
         return [module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after)]
 
 
-def probe(model: nn.Module, input_size: tuple[int, int], classifier: str | None = None) -> dict[str, Layer]:
+def probe(model: nn.Module, input_size: tuple[int, int], classifier: str | None = None) -> Layers:
     """List the layers of a network for images of a size; see `find_layers`.
 
     Raises

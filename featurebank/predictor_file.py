@@ -8,7 +8,8 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,8 +125,15 @@ def read(path: str | os.PathLike[str]) -> Contents:
     PredictorError
         When the file is missing, damaged, or holds anything but what `encode` writes.
     """
-    try:
+    with _readable(path):
         return _read(path)
+
+
+@contextmanager
+def _readable(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn whatever reading a predictor file raises into a `PredictorError`."""
+    try:
+        yield
     except PredictorError:
         raise
     except FileNotFoundError as error:
@@ -143,6 +151,25 @@ def read(path: str | os.PathLike[str]) -> Contents:
         ) from error
 
 
+def read_backbone(path: str | os.PathLike[str]) -> tuple[PredictorFeature, bytes]:
+    """Return the first feature set whose backbone's weights are in a predictor file, and their safetensors.
+
+    Raises
+    ------
+    PredictorError
+        When the file cannot be read (see `read`), or holds no weights.
+    """
+    with _readable(path):
+        facts, members = _read_checked(path)
+        for each in _features(facts, members):
+            if each.weights == EMBEDDED:
+                return each, members[f"weights/{each.spec.weights}.safetensors"]
+        raise PredictorError(
+            f"{str(path)!r} holds no weights of a backbone; expected a predictor of `featurebank finetune`, or one "
+            "whose backbone came from a checkpoint: name the backbone itself"
+        )
+
+
 def target_of(path: str | os.PathLike[str]) -> str | None:
     """Return what the predictor at a path predicts; None when there is no such file, or it is no predictor."""
     try:
@@ -155,11 +182,7 @@ def target_of(path: str | os.PathLike[str]) -> str | None:
 
 
 def _read(path: str | os.PathLike[str]) -> Contents:
-    with zipfile.ZipFile(path) as archive:
-        members = _read_members(archive)
-    facts = json.loads(members[_FACTS])
-    _check_facts(facts, path)
-    _check_members(facts, members)
+    facts, members = _read_checked(path)
     model = _undump(members[_MODEL])
     calibrator = _undump(members[_CALIBRATOR]) if _CALIBRATOR in members else None
     task, labels = str(facts.get("task", "classification")), _labels(facts)
@@ -174,6 +197,16 @@ def _read(path: str | os.PathLike[str]) -> Contents:
         json.loads(members[_FIT]),
         {name[8:72]: data for name, data in members.items() if _WEIGHTS.fullmatch(name)},
     )
+
+
+def _read_checked(path: str | os.PathLike[str]) -> tuple[Any, dict[str, bytes]]:
+    """Return the facts of a predictor file, and its members once they are what the facts list."""
+    with zipfile.ZipFile(path) as archive:
+        members = _read_members(archive)
+    facts = json.loads(members[_FACTS])
+    _check_facts(facts, path)
+    _check_members(facts, members)
+    return facts, members
 
 
 def _check_facts(facts: Any, path: Any) -> None:

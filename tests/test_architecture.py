@@ -16,10 +16,10 @@ LEVELS = [
     {"images", "sources", "samples", "features", "segment", "layers", "views"}
     | {"transforms", "topmodels", "folds", "scores", "neighbours", "solvers", "candidates", "evaluation"}
     | {"outoffold", "schedule", "calibration", "learning_curve", "power_law"},
-    {"backbones", "runners", "engine", "bank", "maintenance", "remedies", "drift"},
-    {"request", "ledger", "writer", "pipeline", "extraction", "transformer", "search", "predictor", "predictor_file"}
+    {"backbones", "runners", "engine", "bank", "maintenance", "remedies", "drift", "predictor_file"},
+    {"request", "ledger", "writer", "pipeline", "extraction", "transformer", "search", "predictor"}
     | {"rows", "assessment", "fitting"},
-    {"demo", "explanation"},
+    {"demo", "explanation", "finetuning"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 WITHOUT_TORCH = {"bank", "search", "fitting", "sources", "samples", "features", "segment", "ledger", "request", "views"}

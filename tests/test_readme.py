@@ -49,7 +49,7 @@ def commands() -> list[str]:
 
 
 def test_the_tour_runs_line_by_line(folder):
-    assert len(commands()) == 17
+    assert len(commands()) == 20
     for line in commands():
         done = subprocess.run([FEATUREBANK, *shlex.split(line)[1:]], cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, (line, done.stderr)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import os
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from featurebank.backbones import packaged, timm_models, torchvision_models
+from featurebank.backbones import packaged, predictors, timm_models, torchvision_models
 from featurebank.backbones.base import Backbone, checkpoint_path, parse_seed, read_checkpoint, state_digest
 from featurebank.backbones.preprocessing import MAX_SIDE, Preprocessing
 from featurebank.errors import BackboneError, WeightsError
@@ -18,7 +20,9 @@ __all__ = [
     "Preprocessing",
     "as_backbone",
     "backbone_request",
+    "build_backbone",
     "dump_tensors",
+    "is_predictor_file",
     "list_backbones",
     "load_backbone",
     "load_tensors",
@@ -35,7 +39,8 @@ def load_backbone(
     Parameters
     ----------
     name : str
-        ``efficientnet_lite0`` (also 1, 2), a classification model of torchvision, or ``timm:NAME``.
+        ``efficientnet_lite0`` (also 1, 2), a classification model of torchvision, ``timm:NAME``, or the path of a
+        predictor file with a backbone's weights in it (``tuned.featurebank``).
     weights : str, default "DEFAULT"
         ``DEFAULT``, a weight enum's name (``IMAGENET1K_V1``), a checkpoint file, or ``random:SEED``
         (``torch.manual_seed(SEED)``, then the builder with no weights).
@@ -86,11 +91,26 @@ def load_tensors(name: str, data: bytes, preprocessing: Preprocessing, size: int
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    _check_size(size)
     try:
         state = load(data)
     except (SafetensorError, ValueError) as error:
         raise WeightsError(f"the embedded weights of {name} are damaged: make the file again") from error
+    return build_backbone(name, state, preprocessing, size)
+
+
+def build_backbone(
+    name: str, state: Mapping[str, Any], preprocessing: Preprocessing, size: int | None = None
+) -> Backbone:
+    """Build a named backbone around these tensors; its head takes their number of classes.
+
+    Raises
+    ------
+    BackboneError
+        When the input size is none.
+    WeightsError
+        When the tensors do not fit the architecture.
+    """
+    _check_size(size)
     source = _source(name)
     model = source.build(name, state, size)
     classifier = None if source is torchvision_models else timm_models.classifier_of(model)
@@ -125,7 +145,10 @@ def backbone_request(name: str, weights: str, size: int | None) -> dict[str, Any
     source = _source(name)
     parse_seed(weights)
     path = checkpoint_path(weights)
-    if path is None and source is packaged and weights == "DEFAULT":
+    if source is predictors:
+        name = os.path.abspath(name)
+        path = Path(name)
+    elif path is None and source is packaged and weights == "DEFAULT":
         path = packaged.weights_file(name)
     return {
         "backbone": name,
@@ -160,7 +183,14 @@ def _check_size(size: int | None) -> None:
         raise BackboneError(f"an input size of {size} pixels; expected 1 to {MAX_SIDE}")
 
 
+def is_predictor_file(name: str) -> bool:
+    """Say whether a backbone is named by the predictor file that has its weights."""
+    return name.endswith(predictors.SUFFIX)
+
+
 def _source(name: str) -> ModuleType:
+    if is_predictor_file(name):
+        return predictors
     if name.startswith(timm_models.PREFIX):
         return timm_models
     return packaged if name in packaged.names() else torchvision_models

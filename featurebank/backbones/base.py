@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from featurebank.layers import Layer
+    from featurebank.layers import Layers
 
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
@@ -103,6 +103,11 @@ class Backbone:
             )
         return cls(str(name), module, transform, str(version))
 
+    @property
+    def is_named(self) -> bool:
+        """Whether it can be built anew from its name and tensors, unlike a module of the user's own."""
+        return not self.version and isinstance(self.preprocessing, Preprocessing)
+
     @cached_property
     def weights(self) -> str:
         """SHA-256 (hex) of the network's tensors: names, dtypes, shapes and bytes."""
@@ -136,7 +141,7 @@ class Backbone:
         return replace(self, preprocessing=replace(self.preprocessing, decoder=decoder))
 
     @cached_property
-    def layers(self) -> dict[str, Layer]:
+    def layers(self) -> Layers:
         """Every layer that can be captured, by name, in the order of computation."""
         from featurebank.layers import probe
 

@@ -1,0 +1,114 @@
+"""Checkpoints: all that a training needs to go on where it was, as safetensors with a JSON header; no pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from featurebank.errors import FineTuneError, one_line
+from featurebank.finetuning.averaging import MovingAverage
+from featurebank.finetuning.progress import Epoch, Progress
+from featurebank.finetuning.training import Training
+
+_FACTS = "facts"
+
+
+def dump(training: Training, key: str) -> bytes:
+    """Return the bytes of a checkpoint.
+
+    Parameters
+    ----------
+    training : Training
+        Between two epochs.
+    key : str
+        Digest of everything that the training depends on.
+    """
+    progress = training.progress
+    assert progress is not None
+    parts: dict[str, Mapping[str, Tensor]] = {
+        "now": training.weights.copy(),
+        "start": progress.start,
+        "best": progress.best,
+        "average": progress.average.values if progress.average else {},
+    }
+    tensors = {f"{part}/{name}": tensor for part, values in parts.items() for name, tensor in values.items()}
+    facts = {
+        "key": key,
+        "history": [epoch.to_dict() for epoch in progress.history],
+        "best_epoch": progress.best_epoch,
+        "rate": progress.rate,
+        "average_steps": progress.average.steps if progress.average else None,
+        "scaler": training.scaler.state_dict(),
+    }
+    plain: dict[str, dict[str, Any]] = {}
+    for number, state in training.optimizer.state_dict()["state"].items():
+        held = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+        plain[number] = {name: value for name, value in state.items() if name not in held}
+        tensors |= {f"optimizer/{number}/{name}": tensor for name, tensor in held.items()}
+    on_cpu = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    return save_tensors(on_cpu, metadata={_FACTS: json.dumps({**facts, "optimizer": plain})})
+
+
+def restore(training: Training, data: bytes, key: str) -> None:
+    """Put a training where a checkpoint was made.
+
+    Raises
+    ------
+    FineTuneError
+        When the bytes are no checkpoint, or one of another training.
+    """
+    try:
+        tensors, facts = load_tensors(data), _facts(data)
+        if facts["key"] != key:
+            raise FineTuneError(
+                "the checkpoint is of a fine-tuning with other rows, weights or options; expected the same ones: "
+                "repeat them, or leave out --resume to begin anew"
+            )
+        _restore(training, tensors, facts)
+    except FineTuneError:
+        raise
+    except (SafetensorError, ValueError, LookupError, TypeError, RuntimeError) as error:
+        raise FineTuneError(
+            f"the checkpoint is damaged ({one_line(error)[:120]}): leave out --resume to begin anew"
+        ) from error
+
+
+def _facts(data: bytes) -> dict[str, Any]:
+    """Return the facts in a safetensors file's header, which begins behind its own length."""
+    length = int.from_bytes(data[:8], "little")
+    facts: dict[str, Any] = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_FACTS])
+    return facts
+
+
+def _restore(training: Training, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    device = training.network.device
+
+    def part(name: str) -> dict[str, Tensor]:
+        start = f"{name}/"
+        return {key.removeprefix(start): each.to(device) for key, each in tensors.items() if key.startswith(start)}
+
+    training.set_rate(float(facts["rate"]))
+    training.weights.set(part("now"))
+    training.optimizer.load_state_dict(_optimizer_state(training.optimizer, part, facts["optimizer"]))
+    training.scaler.load_state_dict(facts["scaler"])
+    steps = facts["average_steps"]
+    training.progress = Progress(
+        [Epoch(**epoch) for epoch in facts["history"]],
+        part("start"),
+        part("best"),
+        int(facts["best_epoch"]),
+        float(facts["rate"]),
+        average=None if steps is None else MovingAverage(part("average"), steps),
+    )
+
+
+def _optimizer_state(optimizer: torch.optim.Optimizer, part: Any, plain: dict[str, Any]) -> dict[str, Any]:
+    state = {int(number): {**values, **part(f"optimizer/{number}")} for number, values in plain.items()}
+    return {**optimizer.state_dict(), "state": state}

@@ -1,0 +1,181 @@
+"""The honest comparison: frozen features against the fine-tuned network, on the same folds."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+
+from featurebank.evaluation import fit_pipeline
+from featurebank.features import as_keys
+from featurebank.finetuning.head import fit_head
+from featurebank.finetuning.labels import Rows
+from featurebank.finetuning.network import Feed
+from featurebank.finetuning.objective import judge
+from featurebank.finetuning.setup import Setup
+from featurebank.finetuning.tuning import train_network
+from featurebank.folds import Fold, make_folds
+from featurebank.predictor import Predictor
+from featurebank.samples import SampleTable
+from featurebank.scores import paired_interval
+from featurebank.views import count_views
+
+
+class Frozen:
+    """The frozen side: embeddings, and how a top model of them is fitted."""
+
+    def __init__(self, X: NDArray[np.float32], name: str, model: Pipeline | None, setup: Setup):
+        self.X, self.name, self.model, self.setup = X, name, model, setup
+
+    def score(self, train: Rows, test: Rows) -> float:
+        """Return the accuracy on the test rows of what is learned from the training rows."""
+        labels, recipe = self.setup.labels, self.setup.recipe
+        part = labels.take(train)
+        if self.model is not None:
+            fitted = fit_pipeline(clone(self.model), self.X[train], part.y, part.weight)
+        else:
+            options = {"sample_weight": part.weight, "class_weight": self.setup.class_weight, "seed": recipe.seed}
+            fitted = fit_head(self.X[train], part.y, groups=part.ties, **options)
+        right = fitted.predict(self.X[test]) == labels.y[test]
+        return float(np.average(right, weights=labels.take(test).weight))
+
+
+def frozen_of(given: Predictor | None, setup: Setup, feed: Feed, table: SampleTable) -> Frozen:
+    """Return what the fine-tuned network is compared with.
+
+    Parameters
+    ----------
+    given : Predictor or None
+        Its features, which the bank has, and its model; without one, the network's own penultimate embeddings and a
+        logistic regression that is cross-validated in each fold.
+    setup : Setup
+    feed : Feed
+    table : SampleTable
+        The samples that are learned from.
+
+    Raises
+    ------
+    BankError
+        When the bank lacks rows of the predictor's features.
+    """
+    if given is None:
+        rows, recipe = np.arange(len(table)), setup.recipe
+        X = setup.network().embeddings(feed, rows, count_views(recipe.views), recipe.batch_size)
+        return Frozen(X, f"{setup.backbone.name}/penultimate + logreg", None, setup)
+    keys = as_keys(table.rows["digest"])
+    X = np.concatenate([setup.bank.feature_set_of(each.spec).read(keys) for each in given.features], axis=1)
+    names = "+".join(each.spec.name for each in given.features)
+    return Frozen(X, f"{names} + {type(given.model[-1]).__name__}", given.model, setup)
+
+
+def shared_folds(given: Predictor | None, setup: Setup, table: SampleTable, count: int) -> list[Fold]:
+    """Return the folds of the search that made a predictor where it had as many over these rows, else new ones."""
+    labels, seed = setup.labels, setup.recipe.seed
+    if given is not None and given.fit.get("folds") == count:
+        known = {(source, path): fold for source, path, fold in given.fit.get("samples", [])}
+        keys = zip(table.rows["source"], map(os.fsdecode, table.rows["path"]), strict=True)
+        numbers = np.array([known.get(key, -1) for key in keys])
+        if set(numbers.tolist()) == set(range(count)):
+            return [(np.flatnonzero(numbers != fold), np.flatnonzero(numbers == fold)) for fold in range(count)]
+    return make_folds(count, np.zeros((len(labels.y), 1)), labels.y, labels.ties, seed)
+
+
+def compare(
+    setup: Setup,
+    feed: Feed,
+    frozen: Frozen,
+    folds: Sequence[Fold],
+    *,
+    top_model: Pipeline | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Cross-validate the whole fine-tuning against the frozen features, on the same folds.
+
+    In each fold the head, the validation rows, the learning rate and the epoch come from its training rows alone.
+
+    Parameters
+    ----------
+    setup : Setup
+    feed : Feed
+    frozen : Frozen
+    folds : sequence of (train, test)
+    top_model : Pipeline, optional
+        See `featurebank.finetuning.tuning.train_network`.
+    progress : callable, optional
+        Called with (folds done, folds in all).
+
+    Returns
+    -------
+    dict
+        ``frozen`` and ``tuned`` (``mean, fold_scores``), the difference with its interval
+        (`featurebank.scores.paired_interval`), ``seconds``, ``interrupted`` and a ``sentence``.
+    """
+    started = time.perf_counter()
+    pairs: list[tuple[float, float]] = []
+    is_interrupted = False
+    try:
+        for train, test in folds:
+            pairs.append(_scores(setup, feed, frozen, np.sort(train), np.sort(test), top_model))
+            if progress is not None:
+                progress(len(pairs), len(folds))
+    except KeyboardInterrupt:
+        is_interrupted = True
+    seconds = time.perf_counter() - started
+    return {**_summary(frozen.name, pairs, folds), "seconds": seconds, "interrupted": is_interrupted}
+
+
+def _scores(
+    setup: Setup, feed: Feed, frozen: Frozen, train: Rows, test: Rows, top_model: Pipeline | None
+) -> tuple[float, float]:
+    """Return the accuracy on one fold's test rows, frozen and fine-tuned."""
+    trained = train_network(setup, feed, rows=train, top_model=top_model)
+    if trained.progress.interrupted:
+        raise KeyboardInterrupt
+    part, recipe = setup.labels.take(test), setup.recipe
+    logits = trained.network.logits(feed, test, count_views(recipe.views), recipe.batch_size)
+    codes = np.searchsorted(np.unique(setup.labels.y), part.y)
+    return frozen.score(train, test), judge(logits, codes, part.weight)[1]
+
+
+def _summary(name: str, pairs: Sequence[tuple[float, float]], folds: Sequence[Fold]) -> dict[str, Any]:
+    """Return both sides and their difference, as JSON can hold them."""
+    before, after = ([pair[side] for pair in pairs] for side in (0, 1))
+    found: dict[str, Any] = {
+        "folds": len(pairs),
+        "frozen": {"name": name, "mean": _mean(before), "fold_scores": before},
+        "tuned": {"mean": _mean(after), "fold_scores": after},
+    }
+    if len(pairs) < 2:
+        return {**found, "sentence": "Fewer than two folds were finished, which compare nothing."}
+    n_train, n_test = (float(np.mean([len(fold[side]) for fold in folds])) for side in (0, 1))
+    found |= paired_interval(after, before, n_train, n_test)
+    return {**found, "sentence": sentence(found)}
+
+
+def _mean(scores: Sequence[float]) -> float | None:
+    return float(np.mean(scores)) if scores else None
+
+
+def sentence(found: Mapping[str, Any]) -> str:
+    """Say what a comparison came to, and plainly so when fine-tuning did not pay.
+
+    Examples
+    --------
+    >>> sides = {"frozen": {"mean": 0.86}, "tuned": {"mean": 0.89}}
+    >>> print(sentence({**sides, "folds": 5, "difference": 0.03, "ci95": [0.01, 0.05], "told_apart": True}))
+    Frozen 86.0 %, fine-tuned 89.0 %, difference +3.0 points (95 % +1.0..+5.0) on 5 folds: fine-tuning paid.
+    """
+    low, high = (100 * end for end in found["ci95"])
+    verdict = "fine-tuning paid" if low > 0 else "fine-tuning did not pay"
+    if low <= 0 < found["difference"]:
+        verdict = "fine-tuning did not pay for certain, the difference may be chance"
+    return (
+        f"Frozen {100 * found['frozen']['mean']:.1f} %, fine-tuned {100 * found['tuned']['mean']:.1f} %, difference "
+        f"{100 * found['difference']:+.1f} points (95 % {low:+.1f}..{high:+.1f}) on {found['folds']} folds: {verdict}."
+    )

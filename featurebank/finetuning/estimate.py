@@ -1,0 +1,143 @@
+"""What a fine-tuning will take, from the shape at the cut and a few timed batches, before it starts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from featurebank.errors import ImageError, StorageError
+from featurebank.finetuning.cache import bytes_needed
+from featurebank.finetuning.cut import layer_at
+from featurebank.finetuning.network import Network
+from featurebank.finetuning.recipe import Recipe
+from featurebank.finetuning.setup import Setup
+from featurebank.layers import Capture
+from featurebank.views import count_views, make_views
+
+_IMAGES = 4
+_TIMES = 2
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a fine-tuning will take; what is kept in the bank already costs nothing.
+
+    Attributes
+    ----------
+    images, views : int
+        How many images lack activations, and how many views of each are to be computed.
+    disk_bytes : int
+        What their activations take.
+    cache_seconds, epoch_seconds, seconds : float
+        To compute them, for one epoch, and at most for all.
+    """
+
+    images: int
+    views: int
+    disk_bytes: int
+    cache_seconds: float
+    epoch_seconds: float
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields for a report."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        keeps = f"{self.disk_bytes / 1e6:.0f} MB of activations for {self.images} images x {self.views} views"
+        first = f"{keeps}, about {self.cache_seconds:.0f} s; " if self.images else ""
+        return f"{first}about {self.epoch_seconds:.1f} s an epoch, at most {self.seconds:.0f} s in all"
+
+
+def estimate(setup: Setup) -> Estimate:
+    """Estimate what a fine-tuning will take.
+
+    Raises
+    ------
+    StorageError
+        When the disk has less room than the activations take.
+    """
+    recipe, network, missing = setup.recipe, setup.network(), setup.missing
+    views = count_views(recipe.cached_views) if recipe.is_cached else 1
+    needed = bytes_needed(network.shape, views, missing, recipe.store)
+    _check_room(setup, needed)
+    live = 0.0
+    if missing or not recipe.is_cached:
+        live = _frozen_seconds(setup, network) + _reading_seconds(setup)
+    judged = len(setup.labels.y) * recipe.validation * count_views(recipe.views)
+    trained = len(setup.labels.y) * (1 - recipe.validation)
+    epoch = trained * _step_seconds(network, recipe, True) + judged * _step_seconds(network, recipe, False)
+    epoch += 0.0 if recipe.is_cached else live * (trained + judged)
+    first = missing * views * live
+    return Estimate(missing, views, needed, first, epoch, first + recipe.epochs * epoch)
+
+
+def _check_room(setup: Setup, needed: int) -> None:
+    free = shutil.disk_usage(setup.bank.path).free
+    if needed > free:
+        raise StorageError(
+            f"the activations at {setup.recipe.cut!r} take {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB "
+            "left: cut later, take fewer views, or --augment live"
+        )
+
+
+def _step_seconds(network: Network, recipe: Recipe, trains: bool) -> float:
+    """Return the seconds that one row takes from the cut on, there and back."""
+    x = network.place(torch.zeros(recipe.batch_size, *network.shape))
+    network.tail.requires_grad_(trains)
+
+    def run() -> None:
+        with torch.set_grad_enabled(trains), network.cast():
+            found = network.tail(x).float().square().mean()
+        if trains:
+            found.backward()
+            network.tail.zero_grad(set_to_none=True)
+
+    return _timed(run, network.device) / recipe.batch_size
+
+
+def _frozen_seconds(setup: Setup, network: Network) -> float:
+    """Return the seconds that one image takes up to the cut."""
+    if not network.module:
+        return 0.0
+    model = setup.backbone.model.to(setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    capture = Capture(model, [(layer_at(setup.backbone, network.module), "none")])
+    images = network.place(torch.zeros(_IMAGES, 3, *setup.backbone.input_size))
+
+    def run() -> list[Tensor]:
+        with torch.no_grad():
+            return capture(images)
+
+    return _timed(run, setup.device) / _IMAGES
+
+
+def _reading_seconds(setup: Setup) -> float:
+    """Return the seconds that one view takes to be read and prepared; on a CPU the network wants the other cores."""
+    views = setup.recipe.cached_views if setup.recipe.is_cached else "none"
+    started, done = time.perf_counter(), 0
+    for position in range(min(_IMAGES, len(setup.source.paths))):
+        with suppress(ImageError):  # said when it is needed
+            digest, decode = setup.source.read(position)
+            image = decode(setup.backbone.least_side)
+            done += len([setup.backbone.prepare(view) for view in make_views(image, views, digest)])
+    threads = 1 if setup.device.type == "cpu" else setup.workers or os.cpu_count() or 1
+    return (time.perf_counter() - started) / max(1, done) / threads
+
+
+def _timed(run: Callable[[], Any], device: torch.device) -> float:
+    """Return the seconds of a run, after one to warm up."""
+    run()
+    started = time.perf_counter()
+    for _ in range(_TIMES):
+        run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return (time.perf_counter() - started) / _TIMES

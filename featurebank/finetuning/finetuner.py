@@ -1,0 +1,211 @@
+"""FineTuner: fine-tuning as a scikit-learn classifier of image paths."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import Tags
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+
+from featurebank.bank import Bank
+from featurebank.errors import FineTuneError
+from featurebank.finetuning.cache import digests_of
+from featurebank.finetuning.labels import Labels
+from featurebank.finetuning.recipe import Recipe
+from featurebank.finetuning.setup import Origin, Setup
+from featurebank.finetuning.tuned import Tuned, finish
+from featurebank.finetuning.tuning import train_network
+from featurebank.predictor import Predictor
+from featurebank.sources import Source, scan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class FineTuner(ClassifierMixin, BaseEstimator):
+    """Train the upper blocks of a backbone on labelled images.
+
+    Parameters
+    ----------
+    cut : str, default "head"
+        The module from which on is trained; see `featurebank.Recipe` for it and for every parameter that is not
+        explained here.
+    backbone : str, Backbone or torch.nn.Module, default "efficientnet_lite0"
+        See `featurebank.load_backbone`.
+    weights : str, default "DEFAULT"
+    size : int, optional
+        Input size in pixels.
+    bank : path-like, optional
+        Where the activations at the cut are kept, so that folds, clones and workers share them; made when it does not
+        exist. Without it they last as long as the fit.
+    device : str, default "auto"
+    workers : int, optional
+        Threads that read and decode.
+
+    Attributes
+    ----------
+    classes_ : ndarray, shape (k,)
+    tuned_ : Tuned
+        The network, its head and the training's history.
+    predictor_ : Predictor
+        What predicts; ``predictor_.save(path)`` ships it.
+
+    Examples
+    --------
+    >>> pixels = [np.full((40, 40, 3), 100 * (i % 2) + i, "uint8") for i in range(12)]
+    >>> tuner = FineTuner("layer4", backbone="resnet18", weights="random:0", size=32, epochs=1, validation=0.25)
+    >>> tuner.fit(pixels, ["dark", "bright"] * 6).predict_proba(pixels).shape
+    (12, 2)
+    """
+
+    def __init__(
+        self,
+        cut: str = "head",
+        *,
+        backbone: Any = "efficientnet_lite0",
+        weights: str = "DEFAULT",
+        size: int | None = None,
+        bank: str | os.PathLike[str] | None = None,
+        head: str = "linear",
+        init: str = "pretrained",
+        unfreeze: str = "all",
+        augment: str | None = None,
+        views: str = "none",
+        store: str = "float16",
+        epochs: int = 10,
+        batch_size: int = 32,
+        lr: float | str | None = None,
+        lr_decay: float = 4.0,
+        optimizer: str = "adamw",
+        weight_decay: float = 0.01,
+        warmup: float = 0.1,
+        clip: float = 1.0,
+        patience: int = 5,
+        validation: float = 0.15,
+        refit: bool = False,
+        batchnorm: str | None = None,
+        average: str = "none",
+        label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+        class_weight: Any = None,
+        precision: str = "fp32",
+        seed: int = 0,
+        device: str = "auto",
+        workers: int | None = None,
+    ):
+        self.cut = cut
+        self.backbone = backbone
+        self.weights = weights
+        self.size = size
+        self.bank = bank
+        self.head = head
+        self.init = init
+        self.unfreeze = unfreeze
+        self.augment = augment
+        self.views = views
+        self.store = store
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.lr_decay = lr_decay
+        self.optimizer = optimizer
+        self.weight_decay = weight_decay
+        self.warmup = warmup
+        self.clip = clip
+        self.patience = patience
+        self.validation = validation
+        self.refit = refit
+        self.batchnorm = batchnorm
+        self.average = average
+        self.label_smoothing = label_smoothing
+        self.mixup = mixup
+        self.class_weight = class_weight
+        self.precision = precision
+        self.seed = seed
+        self.device = device
+        self.workers = workers
+
+    def fit(self, X: Iterable[Any], y: Any, *, groups: Any = None, sample_weight: Any = None) -> FineTuner:
+        """Fine-tune on images.
+
+        Parameters
+        ----------
+        X : sequence of n path-like, PIL images or uint8 arrays
+        y : array-like, shape (n,)
+            Classes.
+        groups : array-like, shape (n,), optional
+            Rows that lie on one side of the validation split; rows of the same content do in any case.
+        sample_weight : array-like, shape (n,), optional
+
+        Returns
+        -------
+        FineTuner
+            Itself.
+
+        Raises
+        ------
+        FeatureBankError
+            A child of it says what was found, what was expected and what to do.
+        """
+        recipe = Recipe(**{field.name: getattr(self, field.name) for field in fields(Recipe)})
+        source = _source_of(list(X))
+        labels = _labels(source, y, groups, sample_weight)
+        origin = Origin(self.backbone, self.weights, self.size)
+        with self._open_bank() as bank:
+            setup = Setup(bank, origin, source, labels, recipe, self.device, self.workers)
+            setup.check()
+            feed, _ = setup.feed()
+            self.tuned_: Tuned = finish(setup, train_network(setup, feed))
+        self.classes_ = self.tuned_.classes
+        self.predictor_: Predictor = self.tuned_.predictor()
+        return self
+
+    def predict(self, X: Iterable[Any]) -> NDArray[Any]:
+        """Label images, shape (n,)."""
+        check_is_fitted(self)
+        return self.predictor_.predict(list(X))
+
+    def predict_proba(self, X: Iterable[Any]) -> NDArray[np.float64]:
+        """Return class probabilities, shape (n, k), in the order of `classes_`."""
+        check_is_fitted(self)
+        return self.predictor_.predict_proba(list(X))
+
+    @contextmanager
+    def _open_bank(self) -> Iterator[Bank]:
+        """Open the bank that was named, or one that is gone afterwards."""
+        if self.bank is not None:
+            yield Bank.create(self.bank)
+            return
+        with tempfile.TemporaryDirectory(prefix="featurebank-") as folder:
+            yield Bank.create(Path(folder) / "activations.bank")
+
+    def __sklearn_tags__(self) -> Tags:
+        tags: Tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        return tags
+
+
+def _source_of(items: list[Any]) -> Source:
+    in_memory = bool(items) and not isinstance(items[0], (str, Path))
+    return scan(items, ids=[str(number) for number in range(len(items))] if in_memory else None)
+
+
+def _labels(source: Source, y: Any, groups: Any, sample_weight: Any) -> Labels:
+    classes = np.asarray(y)
+    if classes.ndim != 1 or len(classes) != len(source.paths):
+        raise FineTuneError(f"y of shape {classes.shape} for {len(source.paths)} images; expected one class an image")
+    if classes.dtype == object:
+        classes = classes.astype(str)
+    weight = None if sample_weight is None else _check_sample_weight(sample_weight, classes, dtype=np.float64)
+    return Labels(classes, digests_of(source), None if groups is None else np.asarray(groups), weight)

@@ -1,0 +1,212 @@
+"""The head that fine-tuning starts from: a top model fitted on frozen embeddings, turned into layers of the network.
+
+The order, a linear probe first and then all of the blocks from it on, keeps what the backbone knows about other images:
+Kumar et al. 2022, Fine-tuning can distort pretrained features and underperform out-of-distribution.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import LabelBinarizer, StandardScaler
+from torch import nn
+
+from featurebank.errors import TopModelError
+from featurebank.evaluation import fit_pipeline
+from featurebank.search import TopModelSearchCV
+
+FOLDS = 5
+_HEAD = re.compile(r"linear|mlp:([1-9][0-9]{0,4})")
+
+
+def hidden_units(head: str) -> int:
+    """Return the hidden units of a head by its name, 0 for a linear one.
+
+    Raises
+    ------
+    TopModelError
+        When there is no such head.
+
+    Examples
+    --------
+    >>> hidden_units("linear"), hidden_units("mlp:64")
+    (0, 64)
+    """
+    found = _HEAD.fullmatch(head)
+    if not found:
+        raise TopModelError(f"no head {head!r}; expected linear, or mlp:H with H hidden units, e.g. mlp:64")
+    return int(found[1] or 0)
+
+
+def fit_head(
+    X: NDArray[np.float32],
+    y: NDArray[Any],
+    *,
+    head: str = "linear",
+    recipe: Pipeline | None = None,
+    groups: NDArray[Any] | None = None,
+    sample_weight: NDArray[np.float64] | None = None,
+    class_weight: Any = None,
+    seed: int = 0,
+) -> Pipeline:
+    """Fit the top model that becomes the head.
+
+    Parameters
+    ----------
+    X : ndarray of float32, shape (n, d)
+        Penultimate embeddings.
+    y : ndarray, shape (n,)
+        Classes.
+    head : str, default "linear"
+        ``"linear"`` or ``"mlp:H"``.
+    recipe : Pipeline, optional
+        A pipeline whose parameters are known to be good (`is_recipe`): it is fitted on these rows, and nothing is
+        searched.
+    groups, sample_weight, class_weight
+        See `featurebank.TopModelSearchCV`.
+    seed : int, default 0
+
+    Returns
+    -------
+    Pipeline
+        A `StandardScaler` and a `LogisticRegression`, or an `MLPClassifier`.
+
+    Raises
+    ------
+    TopModelError
+        When a class has a single row.
+    """
+    if recipe is not None and not hidden_units(head):
+        return fit_pipeline(clone(recipe), X, y, sample_weight)
+    units = np.arange(len(y)) if groups is None else groups
+    smallest = min(len(np.unique(units[y == name])) for name in np.unique(y))
+    if smallest < 2:
+        raise TopModelError("a class has a single row, or group, to train on; expected two to choose a head by")
+    hidden = hidden_units(head)
+    models: Any = (
+        ["logreg"] if not hidden else {"mlp": (MLPClassifier((hidden,), max_iter=200), {"alpha": [0.01, 1.0]})}
+    )
+    search = TopModelSearchCV(models, cv=min(FOLDS, smallest), class_weight=class_weight, random_state=seed)
+    fitted: Pipeline = search.fit(X, y, groups=groups, sample_weight=sample_weight).best_estimator_
+    return fitted
+
+
+def is_recipe(model: Any) -> bool:
+    """Say whether a top model is a logistic regression over standardised or plain rows, which a layer can hold."""
+    steps = [step for _, step in model.steps] if isinstance(model, Pipeline) else [model]
+    is_plain = all(isinstance(step, StandardScaler) for step in steps[:-1]) and len(steps) <= 2
+    return is_plain and type(steps[-1]) is LogisticRegression and steps[-1].solver != "liblinear"
+
+
+def to_layers(model: Pipeline) -> nn.Module:
+    """Turn a fitted top model into layers whose softmax gives its probabilities.
+
+    Two classes, which scikit-learn holds in one row of weights, become two rows of opposite signs.
+
+    Parameters
+    ----------
+    model : Pipeline
+        From `fit_head`.
+
+    Returns
+    -------
+    nn.Linear, or nn.Sequential of two around a ReLU
+
+    Examples
+    --------
+    >>> X, y = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 2
+    >>> model = Pipeline([("scale", StandardScaler()), ("model", LogisticRegression())]).fit(X, y)
+    >>> layers = to_layers(model)(torch.tensor(X, dtype=torch.float32)).softmax(1).detach().numpy()
+    >>> bool(np.allclose(layers, model.predict_proba(X), atol=1e-6))
+    True
+    """
+    last = model[-1]
+    weights = [last.coef_] if isinstance(last, LogisticRegression) else [each.T for each in last.coefs_]
+    biases = [last.intercept_] if isinstance(last, LogisticRegression) else list(last.intercepts_)
+    weights[-1], biases[-1] = _two_rows(weights[-1], biases[-1])
+    for scaler in model[:-1]:
+        weights[0], biases[0] = _folded(scaler, weights[0], biases[0])
+    layers = [_linear(*each) for each in zip(weights, biases, strict=True)]
+    return layers[0] if len(layers) == 1 else nn.Sequential(layers[0], nn.ReLU(), layers[1])
+
+
+def _two_rows(weight: NDArray[Any], bias: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    if len(bias) > 1:
+        return weight, bias
+    return np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
+
+
+def _folded(scaler: StandardScaler, weight: NDArray[Any], bias: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Fold (x - mean) / scale into the layer behind it."""
+    if scaler.scale_ is not None:
+        weight = weight / scaler.scale_
+    return weight, bias - weight @ scaler.mean_ if scaler.with_mean else bias
+
+
+def _linear(weight: NDArray[Any], bias: NDArray[Any]) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(np.asarray(weight)))
+        layer.bias.copy_(torch.from_numpy(np.asarray(bias)))
+    return layer
+
+
+def random_layers(width: int, classes: int, head: str, seed: int) -> nn.Module:
+    """Return a head with random weights, as PyTorch draws them."""
+    units = hidden_units(head)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if not units:
+            return nn.Linear(width, classes)
+        return nn.Sequential(nn.Linear(width, units), nn.ReLU(), nn.Linear(units, classes))
+
+
+def to_model(layers: nn.Module, classes: NDArray[Any]) -> Pipeline:
+    """Turn layers back into a scikit-learn model of the same labels and probabilities.
+
+    Parameters
+    ----------
+    layers : nn.Module
+        As `to_layers` gives them, trained or not.
+    classes : ndarray, shape (k,)
+        Sorted.
+
+    Returns
+    -------
+    Pipeline
+        Of one step, a `LogisticRegression` or an `MLPClassifier`.
+    """
+    linear = [each for each in layers.modules() if isinstance(each, nn.Linear)]
+    weights = [each.weight.detach().cpu().double().numpy() for each in linear]
+    biases = [each.bias.detach().cpu().double().numpy() for each in linear]
+    if len(classes) == 2:
+        weights[-1], biases[-1] = weights[-1][1:] - weights[-1][:1], biases[-1][1:] - biases[-1][:1]
+    model = _regression(weights[0], biases[0]) if len(linear) == 1 else _perceptron(weights, biases, classes)
+    model.classes_, model.n_features_in_ = classes, weights[0].shape[1]
+    return Pipeline([("model", model)])
+
+
+def _regression(weight: NDArray[np.float64], bias: NDArray[np.float64]) -> LogisticRegression:
+    model = LogisticRegression()
+    model.coef_, model.intercept_, model.n_iter_ = weight, bias, np.zeros(1, np.int32)
+    return model
+
+
+def _perceptron(
+    weights: Sequence[NDArray[np.float64]], biases: Sequence[NDArray[np.float64]], classes: NDArray[Any]
+) -> MLPClassifier:
+    model = MLPClassifier((len(biases[0]),))
+    model.coefs_, model.intercepts_ = [each.T for each in weights], list(biases)
+    model.n_layers_, model.n_outputs_ = 3, len(biases[-1])
+    model.out_activation_ = "logistic" if len(classes) == 2 else "softmax"
+    model._label_binarizer = LabelBinarizer().fit(classes)
+    return model

@@ -1,0 +1,231 @@
+"""From a bank to a fine-tuned predictor: which backbone, which rows, and what came of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sklearn.pipeline import Pipeline
+
+from featurebank.backbones import Backbone
+from featurebank.bank import Bank, values_of, weights_of
+from featurebank.errors import ColumnError, FineTuneError
+from featurebank.finetuning.cache import source_of
+from featurebank.finetuning.compare import compare, frozen_of, shared_folds
+from featurebank.finetuning.estimate import Estimate, estimate
+from featurebank.finetuning.head import is_recipe
+from featurebank.finetuning.labels import Labels
+from featurebank.finetuning.recipe import Recipe
+from featurebank.finetuning.setup import Origin, Setup
+from featurebank.finetuning.tuned import Tuned, finish
+from featurebank.finetuning.tuning import Watch, train_network
+from featurebank.fitting import default_target
+from featurebank.layers import PENULTIMATE
+from featurebank.predictor import Predictor
+from featurebank.predictor_file import EMBEDDED
+from featurebank.samples import SampleTable
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Who is told how it goes.
+
+    Attributes
+    ----------
+    on_estimate : callable, optional
+        Called with the `Estimate` before anything is computed.
+    on_cached : callable, optional
+        Called with (images done, images in all).
+    on_fold : callable, optional
+        Called with (folds done, folds in all).
+    watch : Watch
+        See `featurebank.finetuning.tuning.Watch`.
+    """
+
+    on_estimate: Callable[[Estimate], None] | None = None
+    on_cached: Callable[[int, int], None] | None = None
+    on_fold: Callable[[int, int], None] | None = None
+    watch: Watch = field(default_factory=Watch)
+
+
+@dataclass(frozen=True)
+class FineTuneResult:
+    """What `finetune` made.
+
+    Attributes
+    ----------
+    tuned : Tuned
+    predictor : Predictor
+    report : dict
+        What ``featurebank finetune --json`` prints.
+    """
+
+    tuned: Tuned = field(repr=False)
+    predictor: Predictor = field(repr=False)
+    report: dict[str, Any] = field(repr=False)
+
+    def __repr__(self) -> str:
+        best = self.tuned.best
+        return f"<FineTuneResult: {self.tuned.backbone.name}, epoch {best.number}, score {best.score}>"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the predictor file; see `Predictor.save`."""
+        self.predictor.save(path)
+
+
+def finetune(
+    bank: str | os.PathLike[str] | Bank,
+    recipe: Recipe,
+    *,
+    predictor: str | os.PathLike[str] | None = None,
+    backbone: Any = None,
+    weights: str = "DEFAULT",
+    size: int | None = None,
+    target: str | None = None,
+    groups: str | None = None,
+    sample_weight: str | None = None,
+    folds: int = 0,
+    device: str = "auto",
+    workers: int | None = None,
+    hooks: Hooks | None = None,
+) -> FineTuneResult:
+    """Train the upper blocks of a backbone on the labelled images of a bank.
+
+    The activations at the cut are computed once and kept in the bank, like any feature set.
+
+    Parameters
+    ----------
+    bank : path-like or Bank
+        Its images are read from where they were extracted; not at all where the activations are there already.
+    recipe : Recipe
+        Where to cut, and how to train.
+    predictor : path-like, optional
+        A predictor of `featurebank.fit`. Its backbone is trained, its logistic regression on the penultimate layer
+        gives the head its parameters, and its features and model are what the result is compared with.
+    backbone, weights, size : optional
+        See `featurebank.load_backbone`; by default the predictor's, or the bank's only one.
+    target : str, optional
+        Column of classes; by default the predictor's, ``label``, or the bank's only column.
+    groups : str, optional
+        Column of groups, which lie on one side of every split; so do rows of the same content in any case.
+    sample_weight : str, optional
+        Column of weights, in the loss and in every score.
+    folds : int, default 0
+        Cross-validate the fine-tuning against the frozen features on so many folds; 0 for not at all.
+    device : str, default "auto"
+    workers : int, optional
+        Threads that read and decode; by default one a core.
+    hooks : Hooks, optional
+
+    Returns
+    -------
+    FineTuneResult
+
+    Raises
+    ------
+    FeatureBankError
+        A child of it says what was found, what was expected and what to do.
+
+    Examples
+    --------
+    >>> result = finetune("photos.bank", Recipe("blocks.5", epochs=5))  # doctest: +SKIP
+    >>> result.save("tuned.featurebank")  # doctest: +SKIP
+    """
+    started = time.perf_counter()
+    hooks = hooks or Hooks()
+    bank = bank if isinstance(bank, Bank) else Bank(bank)
+    given = None if predictor is None else Predictor.load(predictor)
+    origin = _origin(bank, backbone, weights, size, given, predictor)
+    target = target or (given.target if given else default_target(bank))
+    table = bank.select(target, *([sample_weight] if sample_weight else []))
+    labels = _labels(table, target, groups, sample_weight)
+    setup = Setup(bank, origin, source_of(table), labels, recipe, device, workers)
+    top_model, notes = _top_model(given, setup.backbone)
+    _check(setup, hooks)
+    feed, more = setup.feed(hooks.on_cached)
+    cached = time.perf_counter()
+    tuned = finish(setup, train_network(setup, feed, top_model=top_model, watch=hooks.watch))
+    report = {"n_samples": len(labels.y), "target": target, "cut": setup.module or recipe.cut, **tuned.report()}
+    report |= {"warnings": notes + more, "cache_seconds": cached - started, "seconds": time.perf_counter() - started}
+    if folds and not report["interrupted"]:
+        frozen, shared = frozen_of(given, setup, feed, table), shared_folds(given, setup, table, folds)
+        report["comparison"] = compare(setup, feed, frozen, shared, top_model=top_model, progress=hooks.on_fold)
+    contents = sorted({digest.hex()[:16] for digest in labels.digests})
+    return FineTuneResult(tuned, tuned.predictor(target, {**report, "contents": contents}), report)
+
+
+def _check(setup: Setup, hooks: Hooks) -> None:
+    """Refuse what cannot be had, and say what the rest will take, before anything is computed."""
+    setup.check()
+    if hooks.watch.resume:
+        hooks.watch.saved()
+    if hooks.on_estimate is not None:
+        hooks.on_estimate(estimate(setup))
+
+
+def _labels(table: SampleTable, target: str, groups: str | None, sample_weight: str | None) -> Labels:
+    y = values_of(table, target)
+    if y.dtype.kind == "f":
+        raise ColumnError(f"column {target!r} holds fractions; fine-tuning learns classes: name a column of those")
+    return Labels(
+        y,
+        list(table.rows["digest"]),
+        values_of(table, groups) if groups else None,
+        weights_of(table, sample_weight) if sample_weight else None,
+    )
+
+
+def _origin(bank: Bank, backbone: Any, weights: str, size: int | None, given: Predictor | None, path: Any) -> Origin:
+    """Return the backbone that is meant: the named one, the predictor's, or the bank's only one."""
+    if backbone is not None:
+        return Origin(backbone, weights, size)
+    if given is not None:
+        return _origin_of(given, path)
+    requests = [bank.requests_of(each.spec)[-1:] for each in bank.feature_sets]
+    found = {_origin_in(each[0]) for each in requests if each}
+    if len(found) != 1:
+        names = ", ".join(sorted(str(each) for each in found)) or "none by name"
+        raise FineTuneError(f"the bank has features of these backbones: {names}; name one with --backbone")
+    return found.pop()
+
+
+def _origin_in(request: Mapping[str, Any]) -> Origin:
+    """Return the backbone that a request of `featurebank.extract` named."""
+    return Origin(request["backbone"], request["weights"], request["size"], request.get("decoder", "pil"))
+
+
+def _origin_of(given: Predictor, path: Any) -> Origin:
+    """Return the backbone of a predictor, which carries the weights itself where no name would find them."""
+    first = given.features[0]
+    if any(each.spec.weights != first.spec.weights or each.size != first.size for each in given.features):
+        raise FineTuneError("the predictor uses several backbones; expected one: name the one to train with --backbone")
+    if not first.weights:
+        raise FineTuneError(f"{first.spec.backbone!r} is your own module: give it as backbone= to finetune")
+    if first.weights == EMBEDDED:
+        return Origin(os.fspath(path))
+    decoder = first.spec.preprocessing.get("decoder", "pil")
+    return Origin(first.spec.backbone, first.weights, first.size, decoder)
+
+
+def _top_model(given: Predictor | None, backbone: Backbone) -> tuple[Pipeline | None, list[str]]:
+    """Return the predictor's model where the head can take its parameters over; say so where it cannot."""
+    if given is None:
+        return None, []
+    if given.task != "classification":
+        raise FineTuneError(f"the predictor is for {given.task}; fine-tuning learns one class an image")
+    spec = given.features[0].spec
+    fits = len(given.features) == 1 and (spec.layer, spec.weights) == (PENULTIMATE, backbone.weights)
+    if fits and is_recipe(given.model):
+        return given.model, []
+    return None, [
+        "the predictor is no logistic regression on the penultimate layer alone: the head is cross-validated anew"
+    ]
+
+
+def default_output(bank: Bank) -> Path:
+    """Return where a fine-tuned predictor goes when nothing is said: beside the bank, under a name of its own."""
+    return bank.path.with_suffix(".tuned.featurebank")

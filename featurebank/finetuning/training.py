@@ -1,0 +1,228 @@
+"""The training loop: steps, epochs, early stopping, the best weights, and a stop at any time that keeps them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from featurebank.errors import FineTuneError
+from featurebank.finetuning.averaging import MovingAverage, between, interpolate
+from featurebank.finetuning.blocks import Block, active
+from featurebank.finetuning.network import Network, Rows, Weights, split
+from featurebank.finetuning.objective import Mix, judge, mixed_loss
+from featurebank.finetuning.progress import Data, Epoch, Progress
+from featurebank.finetuning.recipe import Recipe
+from featurebank.finetuning.schedule import factor, find_rate, make_optimizer
+from featurebank.views import count_views
+
+_FINDING = 1 << 40
+"""Stands for an epoch in the seed of the search for a learning rate."""
+
+
+class Training:
+    """Train a network.
+
+    Parameters
+    ----------
+    network : Network
+        With its head.
+    data : Data
+    recipe : Recipe
+    on_epoch : callable, optional
+        Called with each `Epoch`.
+    on_step : callable, optional
+        Called with (rows trained on, rows of all epochs).
+    on_checkpoint : callable, optional
+        Called with this training after each epoch, and when it is interrupted.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        data: Data,
+        recipe: Recipe,
+        *,
+        on_epoch: Callable[[Epoch], None] | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+        on_checkpoint: Callable[[Training], None] | None = None,
+    ):
+        self.network, self.data, self.recipe = network, data, recipe
+        self.on_epoch, self.on_step, self.on_checkpoint = on_epoch, on_step, on_checkpoint
+        self.blocks: list[Block] = network.blocks()
+        self.weights = Weights(network, self.blocks)
+        self.optimizer = make_optimizer(self.blocks, recipe, recipe.rate)
+        self.scaler = torch.amp.GradScaler(network.device.type, enabled=recipe.precision == "fp16")
+        self._y = torch.from_numpy(data.y)
+        self._weight = torch.from_numpy(data.loss_weight)
+        self._steps = len(split(data.train, recipe.batch_size))
+        self.progress: Progress | None = None
+
+    def run(self, last: int | None = None) -> Progress:
+        """Train to the end, or until it is interrupted; the network has the best weights afterwards.
+
+        Parameters
+        ----------
+        last : int, optional
+            The epoch to end with; the learning rate goes as if all of them followed.
+
+        Returns
+        -------
+        Progress
+        """
+        progress = self.progress or self._begin()
+        self.progress = progress
+        try:
+            for number in range(progress.history[-1].number + 1, (last or self.recipe.epochs) + 1):
+                if number - progress.best_epoch > self.recipe.patience and len(self.data.validation):
+                    break
+                self._epoch(progress, number)
+        except KeyboardInterrupt:
+            progress.interrupted = True
+        if self.recipe.average == "wise-ft":
+            self._interpolate(progress)
+        self.weights.set(progress.best)
+        return progress
+
+    def _begin(self) -> Progress:
+        start = self.weights.copy()
+        rate = self._find_rate(start) if self.recipe.lr == "auto" else self.recipe.rate
+        self.set_rate(rate)
+        average = MovingAverage(start) if self.recipe.average == "ema" else None
+        first = Epoch(0, None, *self._judge())
+        self._tell(first)
+        return Progress([first], start, start, 0, rate, average=average)
+
+    # --- epochs --------------------------------------------------------------------------------------------
+
+    def _epoch(self, progress: Progress, number: int) -> None:
+        """Train on every row once, and judge the weights, or their average."""
+        started = time.perf_counter()
+        losses = list(self._train(number, progress.average))
+        seconds = time.perf_counter() - started
+        now = self.weights.copy()
+        if progress.average is not None:
+            self.weights.set(progress.average.values)
+        judged = self._judge()
+        whole = (time.perf_counter() - started) * (self.recipe.epochs - number)
+        done = Epoch(number, float(np.mean(losses)), *judged, seconds, len(self.data.train) / seconds, whole)
+        if not np.isfinite(losses).all():
+            raise FineTuneError(
+                f"the loss is no number in epoch {number}; expected one: take a smaller learning rate than "
+                f"{progress.rate:g} (--lr), or --precision fp32"
+            )
+        progress.history.append(done)
+        if self._is_best(progress, done):
+            progress.best, progress.best_epoch = self.weights.copy(), number
+        self.weights.set(now)
+        self._tell(done)
+        if self.on_checkpoint is not None:
+            self.on_checkpoint(self)
+
+    def _is_best(self, progress: Progress, done: Epoch) -> bool:
+        best = progress.history[progress.best_epoch]
+        if done.score is None or best.score is None or done.loss is None or best.loss is None:
+            return True
+        return (done.score, -done.loss) > (best.score, -best.loss)
+
+    def _tell(self, done: Epoch) -> None:
+        if self.on_epoch is not None:
+            self.on_epoch(done)
+
+    def _judge(self) -> tuple[float | None, float | None]:
+        """Return log loss and accuracy of the validation rows with the weights as they are."""
+        rows = self.data.validation
+        if not len(rows):
+            return None, None
+        logits = self.network.logits(self.data.feed, rows, count_views(self.recipe.views), self.recipe.batch_size)
+        weight = None if self.data.score_weight is None else self.data.score_weight[rows]
+        return judge(logits, self.data.y[rows], weight)
+
+    # --- steps ---------------------------------------------------------------------------------------------
+
+    def _train(self, number: int, average: MovingAverage | None) -> Iterator[float]:
+        """Do the steps of an epoch; yield the loss of each. Whatever is drawn depends on seed and epoch alone."""
+        is_active = active(self.blocks, self.recipe.unfreeze, number)
+        for block, trains in zip(self.blocks, is_active, strict=True):
+            for parameter in block.parameters.values():
+                parameter.requires_grad_(trains)
+        self.network.switch(training=True)
+        for step, (rows, x, random) in enumerate(self._batches(number)):
+            done = (number - 1) * self._steps + step
+            self._scale_rates(factor(done, self.recipe.epochs * self._steps, self.recipe.warmup))
+            yield self._step(rows, x, random)
+            if average is not None:
+                average.update(self.weights.copy())
+            if self.on_step is not None:
+                self.on_step(done + 1, self.recipe.epochs * self._steps)
+
+    def _batches(self, number: int) -> Iterator[tuple[Rows, Tensor, np.random.Generator]]:
+        """Yield the shuffled rows of an epoch in batches, with the activations of one view of each."""
+        random = np.random.default_rng([self.recipe.seed, number])
+        order = random.permutation(self.data.train)
+        batches = split(order, self.recipe.batch_size)
+        draws = split(self.data.feed.draw(random, len(order)), self.recipe.batch_size)
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(int(random.integers(1 << 62)))  # of dropout
+            streamed = self.data.feed.stream(list(zip(batches, draws, strict=True)))
+            for rows, x in zip(batches, streamed, strict=True):
+                yield rows, x, random
+
+    def _step(self, rows: Rows, x: Tensor, random: np.random.Generator) -> float:
+        """Do one step of gradient descent; return the loss before it."""
+        y, weight = (each[torch.from_numpy(rows)].to(self.network.device) for each in (self._y, self._weight))
+        mix = Mix(random, len(rows), self.recipe.mixup)
+        with self.network.cast():
+            logits = self.network.tail(mix(self.network.place(x)))
+            loss = mixed_loss(logits, y, weight, mix, self.recipe.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if self.recipe.clip:
+            self.scaler.unscale_(self.optimizer)
+            parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return float(loss.detach())
+
+    def _scale_rates(self, by: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base"] * by
+
+    def set_rate(self, rate: float) -> None:
+        """Begin with a new optimiser, the head at this learning rate."""
+        self.optimizer = make_optimizer(self.blocks, self.recipe, rate)
+
+    # --- before and after ----------------------------------------------------------------------------------
+
+    def _find_rate(self, start: dict[str, Tensor]) -> float:
+        """Search for a learning rate on the training rows, and put the weights back."""
+        self.set_rate(1.0)
+        for block in self.blocks:
+            for parameter in block.parameters.values():
+                parameter.requires_grad_(True)
+        self.network.switch(training=True)
+        batches = (each for number in range(_FINDING, 2 * _FINDING) for each in self._batches(number))
+
+        def step(rate: float) -> float:
+            self._scale_rates(rate)
+            return self._step(*next(batches))
+
+        found = find_rate(step)
+        self.weights.set(start)
+        return found
+
+    def _interpolate(self, progress: Progress) -> None:
+        """Take the best weights between those of the start and of the best epoch; without validation the middle."""
+
+        def score(state: Any) -> tuple[float, float]:
+            self.weights.set(state)
+            loss, right = self._judge()
+            return (right or 0.0, -(loss or 0.0))
+
+        progress.share = interpolate(progress.start, progress.best, score) if len(self.data.validation) else 0.5
+        progress.best = between(progress.start, progress.best, progress.share)

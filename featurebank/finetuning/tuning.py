@@ -1,0 +1,196 @@
+"""One fine-tuning: rows held out, a head from frozen embeddings, the training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+
+from featurebank import storage
+from featurebank.backbones import Backbone, load_backbone
+from featurebank.errors import FineTuneError
+from featurebank.finetuning import checkpoint
+from featurebank.finetuning.blocks import Block
+from featurebank.finetuning.head import fit_head, random_layers, to_layers
+from featurebank.finetuning.labels import Rows, hold_out
+from featurebank.finetuning.network import Feed, Network
+from featurebank.finetuning.objective import row_weights
+from featurebank.finetuning.progress import Data, Epoch, Progress
+from featurebank.finetuning.setup import Setup
+from featurebank.finetuning.training import Training
+from featurebank.spec import digest_of
+from featurebank.views import count_views
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told how a fine-tuning goes, and where it is kept.
+
+    Attributes
+    ----------
+    on_epoch : callable, optional
+        Called with each `Epoch`.
+    on_step : callable, optional
+        Called with (steps done, steps in all).
+    checkpoint : Path, optional
+        A file that is written after each epoch.
+    resume : bool
+        Whether to go on where that file was written.
+    """
+
+    on_epoch: Callable[[Epoch], None] | None = None
+    on_step: Callable[[int, int], None] | None = None
+    checkpoint: Path | None = None
+    resume: bool = False
+
+    def saved(self) -> bytes:
+        """Return what the checkpoint holds.
+
+        Raises
+        ------
+        FineTuneError
+            When there is none.
+        """
+        if self.checkpoint is None or not self.checkpoint.is_file():
+            where = str(self.checkpoint)
+            raise FineTuneError(f"no checkpoint at {where!r} to resume from; leave out --resume to begin anew")
+        return self.checkpoint.read_bytes()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network after its training, with the best epoch's weights.
+
+    Attributes
+    ----------
+    network : Network
+    blocks : list of Block
+        What trained, from the cut to the head.
+    progress : Progress
+        History, best epoch, and whether it was interrupted.
+    n_train, n_validation : int
+    """
+
+    network: Network
+    blocks: list[Block]
+    progress: Progress
+    n_train: int
+    n_validation: int
+
+
+def train_network(
+    setup: Setup,
+    feed: Feed,
+    *,
+    rows: Rows | None = None,
+    top_model: Pipeline | None = None,
+    watch: Watch | None = None,
+) -> Trained:
+    """Fine-tune a copy of a backbone's upper part.
+
+    Parameters
+    ----------
+    setup : Setup
+    feed : Feed
+        The input of the module at the cut (`Setup.feed`).
+    rows : ndarray of int64, optional
+        The rows to learn from; by default all.
+    top_model : Pipeline, optional
+        A logistic regression whose parameters the head takes over; by default they are cross-validated.
+    watch : Watch, optional
+
+    Raises
+    ------
+    FeatureBankError
+        A child of it says what was found, what was expected and what to do.
+    """
+    watch, recipe = watch or Watch(), setup.recipe
+    rows = np.arange(len(setup.labels.y)) if rows is None else rows
+    train, validation = hold_out(setup.labels, rows, recipe.validation, recipe.seed)
+    training = _training(setup, feed, train, validation, top_model, watch)
+    key = _key(setup, rows)
+    training.on_checkpoint = _saver(watch.checkpoint, key)
+    if watch.resume:
+        checkpoint.restore(training, watch.saved(), key)
+    progress = training.run()
+    if recipe.refit and progress.best_epoch and len(validation) and not progress.interrupted:
+        again = _training(setup, feed, rows, validation[:0], top_model, Watch())
+        if not again.run(progress.best_epoch).interrupted:
+            training = again
+    return Trained(training.network, training.blocks, progress, len(training.data.train), len(validation))
+
+
+def _training(
+    setup: Setup, feed: Feed, train: Rows, validation: Rows, top_model: Pipeline | None, watch: Watch
+) -> Training:
+    """Return a training that is about to begin."""
+    network = setup.network()
+    _start(setup, network, feed, train, top_model)
+    data = _data(setup, feed, train, validation)
+    return Training(network, data, setup.recipe, on_epoch=watch.on_epoch, on_step=watch.on_step)
+
+
+def _data(setup: Setup, feed: Feed, train: Rows, validation: Rows) -> Data:
+    """Return the rows as the training takes them; the loss counts the training rows 1 on average."""
+    labels = setup.labels
+    part = labels.take(train)
+    weight = np.ones(len(labels.y), np.float32)
+    weight[train] = row_weights(part.y, part.weight, setup.class_weight)
+    codes = np.unique(labels.y, return_inverse=True)[1]
+    return Data(feed, codes, weight, labels.weight, train, validation)
+
+
+def _start(setup: Setup, network: Network, feed: Feed, train: Rows, top_model: Pipeline | None) -> None:
+    """Give the network the weights, and the head, that training starts from."""
+    recipe, part = setup.recipe, setup.labels.take(train)
+    if recipe.init == "random":
+        _randomize(network, setup.backbone, recipe.seed)
+        classes = len(np.unique(setup.labels.y))
+        network.set_head(random_layers(network.width, classes, recipe.head, recipe.seed))
+        return
+    X = network.embeddings(feed, train, count_views(recipe.views), recipe.batch_size)
+    fitted = fit_head(
+        X,
+        part.y,
+        head=recipe.head,
+        recipe=top_model,
+        groups=part.ties,
+        sample_weight=part.weight,
+        class_weight=setup.class_weight,
+        seed=recipe.seed,
+    )
+    network.set_head(to_layers(fitted))
+
+
+def _randomize(network: Network, backbone: Backbone, seed: int) -> None:
+    """Draw the weights from the cut on anew, as the architecture's own code does."""
+    if not backbone.is_named:
+        raise FineTuneError(
+            f"{backbone.name!r} is your own module, which cannot be built anew; expected --init pretrained: "
+            "give it random weights yourself"
+        )
+    fresh = load_backbone(backbone.name, f"random:{seed}", backbone.input_size[0]).model.state_dict()
+    state = network.tail.network.state_dict()
+    head = f"{network.head}."
+    drawn = {name: old if name.startswith(head) else fresh[name] for name, old in state.items()}
+    network.tail.network.load_state_dict(drawn)
+
+
+def _key(setup: Setup, rows: Rows) -> str:
+    """Return a digest of everything that a training depends on, but for how many epochs it may take."""
+    labels, recipe = setup.labels, replace(setup.recipe, epochs=1)
+    facts: dict[str, Any] = {
+        "backbone": setup.backbone.weights,
+        "recipe": {name: str(value) for name, value in recipe.to_dict().items()},
+        "rows": [[labels.digests[row].hex(), str(labels.y[row])] for row in rows],
+        "weight": None if labels.weight is None else labels.weight[rows].tolist(),
+    }
+    return digest_of(facts)
+
+
+def _saver(path: Path | None, key: str) -> Callable[[Training], None] | None:
+    return None if path is None else lambda training: storage.commit(path, checkpoint.dump(training, key))
