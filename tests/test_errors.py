@@ -12,6 +12,8 @@ BUILTINS = {
     "WeightsError": OSError,
     "LayerError": LookupError,
     "DeviceError": RuntimeError,
+    "EngineError": RuntimeError,
+    "FineTuneError": ValueError,
     "StorageError": OSError,
     "BankError": ValueError,
     "CorruptError": ValueError,
