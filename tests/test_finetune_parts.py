@@ -201,7 +201,7 @@ def test_only_the_given_rows_are_divided():
 
 
 def test_a_class_without_rows_is_an_error():
-    with pytest.raises(FineTuneError, match="class .b. has no row to train on"):
+    with pytest.raises(FineTuneError, match=r"class .b. has no row to train on"):
         hold_out(labels(), np.arange(0, 40, 2), 0.2, 0)
 
 
