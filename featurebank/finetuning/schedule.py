@@ -12,6 +12,8 @@ from featurebank.finetuning.blocks import Block, rates
 from featurebank.finetuning.recipe import Recipe
 
 MOMENTUM = 0.9
+_FUSED = ("cpu", "cuda")
+"""Where a step of the optimiser can be one pass over the weights."""
 LOWEST, HIGHEST, TRIED = 1e-6, 1.0, 60
 """Learning rates that the search goes through, and how many of them."""
 SMOOTHING = 0.8
@@ -52,10 +54,11 @@ def make_optimizer(blocks: Sequence[Block], recipe: Recipe, rate: float) -> torc
             decay = recipe.weight_decay if decays else 0.0
             if parameters:
                 groups.append({"params": parameters, "lr": base, "base": base, "block": number, "weight_decay": decay})
+    fused = groups[0]["params"][0].device.type in _FUSED
     makers: dict[str, Callable[..., torch.optim.Optimizer]] = {
-        "sgd": lambda groups: torch.optim.SGD(groups, momentum=MOMENTUM),
-        "adam": torch.optim.Adam,
-        "adamw": torch.optim.AdamW,
+        "sgd": lambda groups: torch.optim.SGD(groups, momentum=MOMENTUM, fused=fused),
+        "adam": lambda groups: torch.optim.Adam(groups, fused=fused),
+        "adamw": lambda groups: torch.optim.AdamW(groups, fused=fused),
         "rmsprop": torch.optim.RMSprop,
         "adagrad": torch.optim.Adagrad,
     }
