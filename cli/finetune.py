@@ -68,7 +68,7 @@ def _rate(context: click.Context, option: click.Parameter, value: str | None) ->
     "--augment",
     help="cached:K (K views of each image, their activations in the bank), cached:flips and the like, live (read and "
     "changed anew in each epoch), or live:hflip,vflip,crop=0.5,translate=0.1,rotate=15,jitter=0.2.  "
-    "[default: cached:8; live from input]",
+    "[default: cached:8; live from input, cached:none from head]",
 )
 @click.option(
     "--views", default="none", show_default=True, help="Views of an image whose scores a prediction averages."

@@ -237,6 +237,12 @@ def test_a_choice_that_there_is_not_is_an_error(options, message):
     assert message in str(caught.value)
 
 
+def test_what_is_done_to_images_depends_on_the_cut_when_nothing_is_said():
+    assert Recipe("layer4").cached_views == "augment:8"
+    assert Recipe("head").cached_views == "none"
+    assert not Recipe("input").is_cached
+
+
 @pytest.mark.parametrize(
     ("augment", "views", "cached"),
     [("cached:8", "none", "augment:8"), ("cached:1", "none", "none"), ("cached:none", "none", "none"),

@@ -174,7 +174,7 @@ def sentence(found: Mapping[str, Any]) -> str:
     low, high = (100 * end for end in found["ci95"])
     verdict = "fine-tuning paid" if low > 0 else "fine-tuning did not pay"
     if low <= 0 < found["difference"]:
-        verdict = "fine-tuning did not pay for certain, the difference may be chance"
+        verdict = "fine-tuning did not measurably pay, the difference may be chance"
     return (
         f"Frozen {100 * found['frozen']['mean']:.1f} %, fine-tuned {100 * found['tuned']['mean']:.1f} %, difference "
         f"{100 * found['difference']:+.1f} points (95 % {low:+.1f}..{high:+.1f}) on {found['folds']} folds: {verdict}."

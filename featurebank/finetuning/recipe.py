@@ -18,6 +18,8 @@ AVERAGES = ("none", "ema", "wise-ft")
 PRECISIONS = ("fp32", "bf16", "fp16")
 CACHED, LIVE = "cached", "live"
 VIEWS = 8
+_USUAL = {"input": LIVE, "head": f"{CACHED}:none"}
+"""What stands for `augment` at the ends: all of the network, and the head alone, whose rows most banks have."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ class Recipe:
     augment : str, optional
         ``"cached:K"``: K views of each image, the image itself among them, whose activations lie in the bank;
         ``"cached:VIEWS"`` for the exact views ``none``, ``hflip``, ``flips`` or ``dihedral``. ``"live"``: images read
-        anew and changed in every epoch, see `featurebank.finetuning.augment.parse`. By default ``"cached:8"``, and
-        ``"live"`` where all of the network trains.
+        anew and changed in every epoch, see `featurebank.finetuning.augment.parse`. By default ``"cached:8"``;
+        ``"live"`` where all of the network trains, ``"cached:none"`` where the head alone does.
     views : str, default "none"
         Views of an image whose scores are averaged in predicting; with cached views, the first ones of those.
     store : str, default "float16"
@@ -137,7 +139,7 @@ class Recipe:
     @property
     def changes(self) -> str:
         """`augment`, or what stands for it where it is not given."""
-        return self.augment or (LIVE if self.cut == "input" else f"{CACHED}:{VIEWS}")
+        return self.augment or _USUAL.get(self.cut, f"{CACHED}:{VIEWS}")
 
     @property
     def is_cached(self) -> bool:

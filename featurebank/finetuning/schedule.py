@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from featurebank.finetuning.blocks import Block, rates
 from featurebank.finetuning.recipe import Recipe
 
 MOMENTUM = 0.9
+_FUSED = ("cpu", "cuda")
+"""Where a step of the optimiser can be one pass over the weights."""
 LOWEST, HIGHEST, TRIED = 1e-6, 1.0, 60
 """Learning rates that the search goes through, and how many of them."""
 SMOOTHING = 0.8
@@ -43,19 +46,20 @@ def factor(step: int, steps: int, warmup: float) -> float:
 def make_optimizer(blocks: Sequence[Block], recipe: Recipe, rate: float) -> torch.optim.Optimizer:
     """Return the optimiser, with a learning rate for each block; biases and normalisations do not decay.
 
-    Each parameter group keeps its full rate under ``"base"``, and the number of its block under ``"block"``.
+    Each parameter group keeps its full rate under ``"base"``.
     """
-    groups = []
-    for number, (block, base) in enumerate(zip(blocks, rates(blocks, rate, recipe.lr_decay), strict=True)):
+    groups: list[dict[str, Any]] = []
+    for block, base in zip(blocks, rates(blocks, rate, recipe.lr_decay), strict=True):
         for decays in (True, False):
             parameters = [each for each in block.parameters.values() if (each.ndim > 1) == decays]
             decay = recipe.weight_decay if decays else 0.0
             if parameters:
-                groups.append({"params": parameters, "lr": base, "base": base, "block": number, "weight_decay": decay})
+                groups.append({"params": parameters, "lr": base, "base": base, "weight_decay": decay})
+    fused = groups[0]["params"][0].device.type in _FUSED
     makers: dict[str, Callable[..., torch.optim.Optimizer]] = {
-        "sgd": lambda groups: torch.optim.SGD(groups, momentum=MOMENTUM),
-        "adam": torch.optim.Adam,
-        "adamw": torch.optim.AdamW,
+        "sgd": lambda groups: torch.optim.SGD(groups, momentum=MOMENTUM, fused=fused),
+        "adam": lambda groups: torch.optim.Adam(groups, fused=fused),
+        "adamw": lambda groups: torch.optim.AdamW(groups, fused=fused),
         "rmsprop": torch.optim.RMSprop,
         "adagrad": torch.optim.Adagrad,
     }
