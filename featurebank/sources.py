@@ -64,7 +64,7 @@ class Source:
     class_folders: bool = False
     get_image: Callable[[int], Image.Image] | None = None
 
-    def read(self, position: int) -> tuple[bytes, Callable[[int], Image.Image]]:
+    def read(self, position: int) -> tuple[bytes, Callable[..., Image.Image]]:
         """Read one sample once: its content digest, and a function that decodes what was read (`images.decode`).
 
         Raises
@@ -76,9 +76,9 @@ class Source:
             raise ImageError(self.problems[position])
         if self.get_image is not None:
             image = self.get_image(position)
-            return images.pixel_digest(image), lambda least: image
+            return images.pixel_digest(image), lambda least=0: image
         data = read_file(os.path.join(os.fsencode(self.root), self.paths[position]))
-        return images.content_digest(data), lambda least: images.decode(data, least)
+        return images.content_digest(data), lambda least=0: images.decode(data, least)
 
 
 def read_file(path: bytes | str | Path) -> bytes:
