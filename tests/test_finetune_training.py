@@ -220,6 +220,7 @@ def test_only_the_chosen_block_changes(make):
     assert trained.progress.best_epoch == 0 or changed == {"layer4"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -314,6 +315,7 @@ def test_a_damaged_checkpoint_is_an_error(make, tmp_path, damage):
 # --- what comes of it --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "cut", "size", "head"),
     [("resnet18", "layer4", 64, "linear"), ("resnet18", "layer4", 64, "mlp:8"),

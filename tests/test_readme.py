@@ -48,6 +48,7 @@ def commands() -> list[str]:
     return [line for block in blocks("sh") for line in block.splitlines() if line.startswith("featurebank ")]
 
 
+@pytest.mark.slow
 def test_the_tour_runs_line_by_line(folder):
     assert len(commands()) == 20
     for line in commands():

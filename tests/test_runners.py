@@ -64,7 +64,10 @@ def test_every_engine_gives_what_eager_gives_at_every_layer(engine, distance):
     assert other.made_by["engine"] == engine
 
 
-@pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0", "vit_b_16", "inception_v3"])
+LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("efficientnet_lite0", "vit_b_16", "inception_v3")]
+
+
+@pytest.mark.parametrize("name", ["resnet18", *LARGE])
 def test_exported_networks_give_what_eager_gives(name, distance):
     size = {"vit_b_16": 224, "inception_v3": 96}.get(name, 64)
     backbone = load_backbone(name, "random:0", None if name == "vit_b_16" else size)
@@ -103,7 +106,7 @@ def test_an_export_that_is_not_this_networks_is_made_again(content, distance):
 
 
 @pytest.mark.parametrize(("module", "reason"), [(Restless, "off plain float32 PyTorch"), (Deciding, "cannot run this")])
-@pytest.mark.parametrize("engine", ["onnx", "compile"])
+@pytest.mark.parametrize("engine", ["onnx", pytest.param("compile", marks=pytest.mark.slow)])
 def test_an_engine_that_cannot_be_trusted_is_refused_by_name_and_replaced_under_auto(module, reason, engine):
     backbone = backbone_of(module())
     with pytest.raises(EngineError, match=f"engine '{engine}'.*{reason}.*use --engine eager"):
@@ -139,6 +142,7 @@ def test_a_reduced_precision_is_near_float32_and_not_it(precision, least, most, 
     assert least < distance(reduced, exact) < most
 
 
+@pytest.mark.slow
 def test_compiled_bf16_agrees_with_eager_bf16(distance):
     backbone = backbone_of(Net())
     specs = [backbone.spec("penultimate", precision="bf16")]
