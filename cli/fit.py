@@ -71,6 +71,12 @@ class_weight_option = click.option(
 @click.option("--nested", is_flag=True, help="Also score the whole procedure, selection included.")
 @click.option("--scoring", help="Any scikit-learn scorer.  [default: accuracy, or r2]")
 @click.option(
+    "--views",
+    multiple=True,
+    help="What is learned from an image's views: their mean, the first, or all as rows of their own; repeated, all are "
+    "tried.  [default: mean]",
+)
+@click.option(
     "--normalize",
     multiple=True,
     help="standardize, none, l2, center-l2 or signed-sqrt; repeated, all are tried.  [default: standardize]",
@@ -138,7 +144,7 @@ def fit(state: State, bank: Path, output: Path | None, as_json: bool, **options:
 
 def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     """Return the library's arguments: a flag that was not given is left to its default."""
-    several = ("features", "models", "target", "normalize", "select")
+    several = ("features", "models", "target", "views", "normalize", "select")
     lists = {name: list(options.pop(name)) for name in several}
     words = {name: "all" for name in ("features", "models") if lists[name] == ["all"]}
     return {**options, **{name: value for name, value in lists.items() if value}, **words}
@@ -151,7 +157,7 @@ def print_candidates(report: dict[str, Any]) -> None:
     best: dict[tuple[Any, ...], dict[str, Any]] = {}
     seconds: dict[tuple[Any, ...], float] = {}
     for each in report["candidates"]:
-        key = ("+".join(each["features"]), each["normalize"], each["select"], each["model"])
+        key = ("+".join(each["features"]), each["views"], each["normalize"], each["select"], each["model"])
         seconds[key] = seconds.get(key, 0.0) + each["seconds"]
         if key not in best or each["mean"] > best[key]["mean"]:
             best[key] = each
@@ -180,8 +186,9 @@ def print_candidates(report: dict[str, Any]) -> None:
 
 
 def _features(key: tuple[Any, ...], common: str) -> str:
-    name, normalize, select, _ = key
-    extra = ([] if normalize == "standardize" else [normalize]) + ([] if select is None else [f"{select:g} of them"])
+    name, views, normalize, select, _ = key
+    extra = [] if views == "mean" else [f"{views} views"]
+    extra += ([] if normalize == "standardize" else [normalize]) + ([] if select is None else [f"{select:g} of them"])
     return ", ".join([short(name).removeprefix(common), *extra])
 
 

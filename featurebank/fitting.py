@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from featurebank.backbones import is_predictor_file
 from featurebank.bank import Bank
 from featurebank.calibration import Calibrator, LabelsCalibrator
 from featurebank.errors import BankError, ColumnError, TopModelError, near_names
+from featurebank.features import check_views
 from featurebank.folds import Folds, default_kind, fold_numbers
 from featurebank.learning_curve import learning_curve as make_learning_curve
 from featurebank.predictor import Predictor
@@ -31,6 +32,8 @@ from featurebank.spec import FeatureSpec
 from featurebank.topmodels import TASKS, parse_models
 
 PREDEFINED = "predefined:"
+BEFORE_THE_MODEL = ("columns", "views")
+"""Steps that a predictor does without: it computes just the features and views that its model sees."""
 
 Progress = Callable[[int, int], None]
 
@@ -80,6 +83,7 @@ def fit(
     repeats: int = 1,
     nested: bool = False,
     scoring: str | None = None,
+    views: str | Sequence[str] = "mean",
     normalize: str | Sequence[str] = "standardize",
     select: Any = None,
     class_weight: Any = None,
@@ -125,6 +129,10 @@ def fit(
         Also score the whole procedure, selection included, on test parts that the search never saw.
     scoring : str, optional
         Any scikit-learn scorer; accuracy by default, R² for numbers.
+    views : str or sequence of str, default "mean"
+        What is learned from, where `extract` made several views of an image: their ``"mean"``, the ``"first"``, or
+        ``"all"`` as rows of their own, whose answers are averaged. Several are tried. The predictor does the same with
+        a new image.
     normalize, select, class_weight, rule, time_limit
         See `TopModelSearchCV`.
     calibrate : str, optional
@@ -156,60 +164,116 @@ def fit(
     >>> result.report["best"]["mean"]  # doctest: +SKIP
     0.91
     """
-    started = time.perf_counter()
     bank = bank if isinstance(bank, Bank) else Bank(bank)
     wanted = Target([target] if isinstance(target, str) else list(target or [default_target(bank)]), separator, task)
     candidates = candidate_features(bank, features)
     names = list(dict.fromkeys(name for candidate in candidates for name in candidate))
-    every = load_rows(bank, names, wanted, groups, sample_weight)
-    splitter, is_held_out = _splitter(every, cv, folds, repeats, seed, nested)
-    rows = every.take(~is_held_out)
+    chosen = _chosen_views(bank, names, views)
     if threshold is not None:
         assessment.label_metric(threshold)
-    for model in [] if models is None else parse_models(models, every.task):
-        if model.name not in TASKS[every.task]:
-            check_savable(model.estimator)
-    parts = 1 + nested * folds * repeats
-    search = TopModelSearchCV(
+    plan = _Plan(
+        bank,
         models,
+        {
+            "features": "all" if features == "all" else candidates,
+            "scoring": scoring,
+            "views": chosen,
+            "normalize": normalize,
+            "select": select,
+            "rule": rule,
+            "time_limit": time_limit,
+            "random_state": seed,
+            "n_jobs": jobs,
+        },
+        class_weight,
+        groups,
+        calibrate,
+        threshold,
+        nested,
+        learning_curve,
+    )
+    every = load_rows(bank, names, wanted, groups, sample_weight, chosen)
+    splitter, is_held_out = _splitter(every, cv, folds, repeats, seed, nested)
+    return _fit_rows(plan, every, wanted, splitter, is_held_out, progress)
+
+
+def _chosen_views(bank: Bank, names: Sequence[str], views: str | Sequence[str]) -> list[str]:
+    """Return what is to be learned from, once each; refused where no image has several views to choose from.
+
+    Raises
+    ------
+    BankError
+        When a choice is unknown, or there is none.
+    """
+    chosen = list(dict.fromkeys([views] if isinstance(views, str) else views))
+    for each in chosen:
+        check_views(each)
+    if chosen != ["mean"] and all(bank.feature_set(name).spec.views == "none" for name in names):
+        raise BankError(
+            f"views {', '.join(chosen) or 'of no kind'} of feature sets with one view; run extract with --views first"
+        )
+    return chosen
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How rows are fitted, whatever is to be learned of them: `fit`'s options."""
+
+    bank: Bank
+    models: Any
+    options: dict[str, Any]
+    class_weight: Any
+    groups: str | None
+    calibrate: str | None
+    threshold: str | None
+    nested: bool
+    learning_curve: bool
+
+
+def _fit_rows(
+    plan: _Plan, every: Rows, target: Target, cv: Any, is_held_out: NDArray[np.bool_], progress: Progress | None
+) -> FitResult:
+    """Search on the rows that are not held out, say what came of it, and make the predictor."""
+    started = time.perf_counter()
+    rows = every.take(~is_held_out)
+    for model in [] if plan.models is None else parse_models(plan.models, rows.task):
+        if model.name not in TASKS[rows.task]:
+            check_savable(model.estimator)
+    parts = 1 + plan.nested * (cv.get_n_splits() if isinstance(cv, Folds) else len(cv))
+    search = TopModelSearchCV(
+        plan.models,
         task=rows.task,
-        cv=splitter,
-        scoring=scoring,
+        cv=cv,
         blocks=rows.blocks,
-        features="all" if features == "all" else candidates,
-        normalize=normalize,
-        select=select,
-        class_weight=_class_weight(class_weight, rows),
-        rule=rule,
-        time_limit=time_limit,
-        random_state=seed,
-        n_jobs=jobs,
+        n_views=rows.n_views,
+        class_weight=_class_weight(plan.class_weight, rows),
         progress=_part(progress, 0, parts),
+        **plan.options,
     ).fit(rows.X, rows.y, groups=rows.groups, sample_weight=rows.weight)
-    report = _facts(search, rows, wanted, scoring)
-    report["warnings"] = rows.notes + straddling(every, _place(search, is_held_out), groups) + search.warnings_
+    report = _facts(search, rows, target)
+    report["warnings"] = rows.notes + straddling(every, _place(search, is_held_out), plan.groups) + search.warnings_
     oof = _frame(rows, search)
     if rows.task == "classification":
-        report |= _class_report(search, rows, calibrate, oof)
+        report |= _class_report(search, rows, plan.calibrate, oof)
     if rows.labels is not None:
         report["per_label"] = assessment.per_label(search.oof_, rows.labels)
     model = search.best_estimator_
-    if threshold is not None:
-        report["threshold"], model = assessment.thresholded(search, rows, threshold)
+    if plan.threshold is not None:
+        report["threshold"], model = assessment.thresholded(search, rows, plan.threshold)
     if is_held_out.any():
         report["held_out"] = assessment.held_out(search, every.take(is_held_out))
-    if (nested or learning_curve) and search.interrupted_:
+    if (plan.nested or plan.learning_curve) and search.interrupted_:
         report["warnings"].append("interrupted: neither a nested score nor a learning curve was made")
-    elif nested:
+    elif plan.nested:
         report["nested"] = assessment.nested(search, rows, lambda number: _part(progress, number + 1, parts))
-    if learning_curve and not search.interrupted_:
-        report["learning_curve"] = _learning_curve(search, rows, jobs)
+    if plan.learning_curve and not search.interrupted_:
+        report["learning_curve"] = _learning_curve(search, rows)
     report["seconds"] = time.perf_counter() - started
     kept = {**report, "samples": _fold_of_each(rows, search), "contents": _contents(rows)}
-    return FitResult(search, report, _predictor(bank, search, model, rows, wanted, calibrate, kept), oof)
+    return FitResult(search, report, _predictor(plan, search, model, rows, target, kept), oof)
 
 
-def _facts(search: TopModelSearchCV, rows: Rows, target: Target, scoring: str | None) -> dict[str, Any]:
+def _facts(search: TopModelSearchCV, rows: Rows, target: Target) -> dict[str, Any]:
     """Return the part of the report that every fit has."""
     return {
         "n_samples": len(rows.y),
@@ -217,7 +281,7 @@ def _facts(search: TopModelSearchCV, rows: Rows, target: Target, scoring: str | 
         "target": target.name,
         "separator": target.separator,
         "task": rows.task,
-        "scoring": scoring or ("r2" if rows.task == "regression" else "accuracy"),
+        "scoring": search.scoring or ("r2" if rows.task == "regression" else "accuracy"),
         "folds": len(search.folds_),
         "grouped": rows.groups is not None,
         "seed": search.random_state,
@@ -286,7 +350,7 @@ def _class_report(search: TopModelSearchCV, rows: Rows, calibrate: str | None, o
     return report
 
 
-def _learning_curve(search: TopModelSearchCV, rows: Rows, jobs: int) -> dict[str, Any]:
+def _learning_curve(search: TopModelSearchCV, rows: Rows) -> dict[str, Any]:
     """Return the learning curve of the best pipeline on the folds of the search."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # small sets make scikit-learn warn at every turn
@@ -299,7 +363,7 @@ def _learning_curve(search: TopModelSearchCV, rows: Rows, jobs: int) -> dict[str
             sample_weight=rows.weight,
             scoring=search.scoring,
             random_state=search.random_state,
-            n_jobs=jobs,
+            n_jobs=-1 if search.n_jobs is None else search.n_jobs,
         )
     return curve.to_dict()
 
@@ -375,20 +439,13 @@ def _frame(rows: Rows, search: TopModelSearchCV) -> pd.DataFrame:
 
 
 def _predictor(
-    bank: Bank,
-    search: TopModelSearchCV,
-    fitted: Pipeline,
-    rows: Rows,
-    target: Target,
-    calibrate: str | None,
-    report: dict[str, Any],
+    plan: _Plan, search: TopModelSearchCV, fitted: Pipeline, rows: Rows, target: Target, report: dict[str, Any]
 ) -> Predictor:
     """Make the predictor of a search's best candidate."""
-    steps = dict(fitted.steps)
-    steps.pop("columns", None)  # a predictor computes just the features that its model sees
-    model = Pipeline(list(steps.items()))
+    bank, views = plan.bank, search.best_candidate_.views
+    model = Pipeline([step for step in fitted.steps if step[0] not in BEFORE_THE_MODEL])
     specs = [bank.feature_set(name).spec for name in search.best_features_]
-    features = [_predictor_feature(bank, spec) for spec in specs]
+    features = [replace(_predictor_feature(bank, spec), views=views) for spec in specs]
     tensors = _tensors(bank, features)
     return Predictor(
         features,
@@ -396,7 +453,7 @@ def _predictor(
         target.name,
         task=rows.task,
         labels=rows.labels,
-        calibrator=_calibrator(search, model, calibrate),
+        calibrator=_calibrator(search, model, plan.calibrate),
         fit=report,
         tensors=tensors,
     )

@@ -160,11 +160,16 @@ class Predictor:
         """
         table = bank.select()
         digests = as_keys(table.rows["digest"])
-        X = np.concatenate([bank.feature_set_of(each.spec).read(digests) for each in self.features], axis=1)
+        X = self.read(bank, digests)
         paths = [os.fsdecode(path) for path in table.rows["path"]]
         frame = self._table(paths, X, np.ones(len(paths), bool), [""] * len(paths))
         frame.insert(0, "source", table.rows["source"])
         return frame
+
+    def read(self, bank: Bank, digests: NDArray[np.bytes_]) -> NDArray[np.float32]:
+        """Return what the model sees of contents that a bank has embedded, shape (n, d); see `predict_bank`."""
+        parts = [bank.feature_set_of(each.spec).read(digests, each.views) for each in self.features]
+        return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
 
     def probabilities(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return class probabilities of embeddings.
@@ -355,11 +360,11 @@ class Predictor:
         """Embed RGB images with their digests as the bank stores and loads them, shape (n, d)."""
         parts: dict[int, NDArray[np.float32]] = {}
         for backbone, engine, numbers in self._open_engines(len(opened)):
-            views = self.features[numbers[0]].spec.views
+            views = _made_views(self.features[numbers[0]])
             prepared = (view for image, digest in opened for view in backbone.prepare_views(image, views, digest))
             outputs = engine.embed_views(prepared)
             for number, output in zip(numbers, outputs, strict=True):
-                parts[number] = as_loaded(output, self.features[number].spec)
+                parts[number] = as_loaded(output, self.features[number].spec, self.features[number].views)
         return np.concatenate([parts[number] for number in sorted(parts)], axis=1)
 
     def _least_side(self, count: int) -> int:
@@ -378,7 +383,7 @@ class Predictor:
             engines = []
             for alike in _groups(range(len(self.features)), self.features, _BACKBONE):
                 backbone = self._load_backbone(self.features[alike[0]])
-                parts = _groups(alike, self.features, ("views", "precision"))
+                parts = _groups(alike, self.features, ("views", "precision"))  # one model sees one choice of views
                 engines += [(backbone, self._engine(backbone, numbers, count), numbers) for numbers in parts]
             self._engines = engines
         return self._engines
@@ -389,7 +394,8 @@ class Predictor:
         specs = [self.features[number].spec for number in numbers]
         for spec in specs:
             _check_spec(backbone, spec)
-        return Engine(backbone, specs, batch_size=BATCH, images=count, pad=False)
+        made = [replace(spec, views=_made_views(self.features[numbers[0]])) for spec in specs]
+        return Engine(backbone, made, batch_size=BATCH, images=count, pad=False)
 
     def _load_backbone(self, feature: PredictorFeature) -> Backbone:
         spec = feature.spec
@@ -512,6 +518,11 @@ def _groups(numbers: Iterable[int], features: Sequence[PredictorFeature], fields
         key = json.dumps([getattr(features[number].spec, field) for field in fields], sort_keys=True)
         groups.setdefault(key, []).append(number)
     return list(groups.values())
+
+
+def _made_views(feature: PredictorFeature) -> str:
+    """Return the views that have to be made of a new image."""
+    return "none" if feature.views == "first" else feature.spec.views
 
 
 def _check_spec(backbone: Backbone, spec: FeatureSpec) -> None:

@@ -20,10 +20,12 @@ from featurebank._version import __version__
 from featurebank.allowed import ALLOWED_TYPES
 from featurebank.backbones.base import checkpoint_path
 from featurebank.errors import CorruptError, FeatureBankError, PredictorError, one_line
+from featurebank.features import VIEWS
 from featurebank.spec import FeatureSpec
 
 FORMAT = "featurebank-predictor"
-VERSION = 1
+VERSION = 2
+_READABLE = (1, 2)
 EMBEDDED = "embedded"
 _FACTS, _MODEL, _CALIBRATOR, _FIT = "predictor.json", "model.skops", "calibrator.skops", "fit.json"
 _LIMITS = {_FACTS: 1 << 20, _MODEL: 4 << 30, _CALIBRATOR: 16 << 20, _FIT: 1 << 30}
@@ -45,11 +47,15 @@ class PredictorFeature:
         custom module, which the user brings.
     size : int or None
         Input size that was asked for.
+    views : str
+        What the model sees of an image's views: their ``"mean"``, the ``"first"``, or ``"all"`` side by side. Files of
+        version 1 have the mean.
     """
 
     spec: FeatureSpec
     weights: str
     size: int | None
+    views: str = "mean"
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,8 @@ def encode(contents: Contents) -> memoryview:
         "task": contents.task,
         "labels": contents.labels,
         "features": [
-            {"spec": each.spec.to_dict(), "weights": each.weights, "size": each.size} for each in contents.features
+            {"spec": each.spec.to_dict(), "weights": each.weights, "size": each.size, "views": each.views}
+            for each in contents.features
         ],
         "members": {name: hashlib.sha256(data).hexdigest() for name, data in members.items()},
     }
@@ -212,15 +219,17 @@ def _read_checked(path: str | os.PathLike[str]) -> tuple[Any, dict[str, bytes]]:
 def _check_facts(facts: Any, path: Any) -> None:
     if facts["format"] != FORMAT:
         raise PredictorError(f"{str(path)!r} is no predictor; expected format {FORMAT!r}")
-    if facts["version"] != VERSION:
+    if facts["version"] not in _READABLE:
         raise PredictorError(
-            f"{str(path)!r} is a predictor of version {facts['version']}, this reads {VERSION}: upgrade"
+            f"{str(path)!r} is a predictor of version {facts['version']}, this reads up to {VERSION}: upgrade"
         )
 
 
 def _features(facts: dict[str, Any], members: Mapping[str, bytes]) -> list[PredictorFeature]:
     features = [
-        PredictorFeature(FeatureSpec.from_dict(each["spec"]), str(each["weights"]), each["size"])
+        PredictorFeature(
+            FeatureSpec.from_dict(each["spec"]), str(each["weights"]), each["size"], each.get("views", "mean")
+        )
         for each in facts["features"]
     ]
     for each in features:
@@ -230,6 +239,8 @@ def _features(facts: dict[str, Any], members: Mapping[str, bytes]) -> list[Predi
             raise CorruptError(f"the weights of {each.spec.name} are not in it")
         if each.size is not None and type(each.size) is not int:
             raise CorruptError(f"the input size of {each.spec.name} is no number")
+        if each.views not in VIEWS:
+            raise CorruptError(f"the views of {each.spec.name} are {str(each.views)[:20]!r}")
     if not features:
         raise CorruptError("it names no feature set")
     return features

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,8 @@ class Rows:
     weight : ndarray of float64, shape (n,), or None
     groups : ndarray of int64, shape (n,), or None
     notes : list of str
+    n_views : dict of str to int
+        Views of an image that lie side by side in each feature set's columns.
     """
 
     table: SampleTable
@@ -73,6 +76,7 @@ class Rows:
     weight: NDArray[np.float64] | None
     groups: NDArray[np.int64] | None
     notes: list[str]
+    n_views: dict[str, int]
 
     def take(self, chosen: NDArray[Any]) -> Rows:
         """Return some of the rows."""
@@ -83,11 +87,19 @@ class Rows:
     @property
     def alike(self) -> NDArray[np.float32]:
         """The embeddings that near-duplicates are looked for in: the penultimate ones, else the first set's."""
-        names = sorted(self.blocks, key=lambda name: "/penultimate" not in name)
-        return self.X[:, self.blocks[names[0]]]
+        name = min(self.blocks, key=lambda name: "/penultimate" not in name)
+        X = self.X[:, self.blocks[name]]
+        return X.reshape(len(X), self.n_views[name], -1).mean(axis=1) if self.n_views[name] > 1 else X
 
 
-def load_rows(bank: Bank, names: Sequence[str], target: Target, groups: str | None, sample_weight: str | None) -> Rows:
+def load_rows(
+    bank: Bank,
+    names: Sequence[str],
+    target: Target,
+    groups: str | None,
+    sample_weight: str | None,
+    views: Sequence[str] = ("mean",),
+) -> Rows:
     """Load what a fit needs from a bank.
 
     Parameters
@@ -100,6 +112,8 @@ def load_rows(bank: Bank, names: Sequence[str], target: Target, groups: str | No
         Column of groups, or ``"@near-duplicates"``.
     sample_weight : str or None
         Column of weights.
+    views : sequence of str, default ("mean",)
+        What is wanted of an image's views; all of them are loaded where one choice alone would not do.
 
     Raises
     ------
@@ -111,9 +125,22 @@ def load_rows(bank: Bank, names: Sequence[str], target: Target, groups: str | No
     y, task, labels = read_target(table, target)
     weight = weights_of(table, sample_weight) if sample_weight else None
     notes = _data_warnings(bank, table, columns, target)
-    names = list(names)
-    rows = Rows(table, bank.features(names, table), bank.blocks(names), y, task, labels, weight, None, notes)
+    X, blocks, n_views = _embeddings(bank, names, table, views)
+    rows = Rows(table, X, blocks, y, task, labels, weight, None, notes, n_views)
     return replace(rows, groups=_groups(rows, groups))
+
+
+def _embeddings(
+    bank: Bank, names: Sequence[str], table: SampleTable, views: Sequence[str]
+) -> tuple[NDArray[np.float32], dict[str, slice], dict[str, int]]:
+    """Return embeddings of feature sets side by side, the columns of each, and how many views lie in these."""
+    how = views[0] if len(set(views)) == 1 else "all"
+    parts = [bank.features(name, table, views=how) for name in names]  # (n, d) or (n, views, d)
+    n_views = {name: part.shape[1] if part.ndim == 3 else 1 for name, part in zip(names, parts, strict=True)}
+    flat = [part.reshape(len(part), -1) for part in parts]
+    ends = np.cumsum([0, *(part.shape[1] for part in flat)]).tolist()
+    blocks = {name: slice(start, end) for name, (start, end) in zip(names, pairwise(ends), strict=True)}
+    return flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1), blocks, n_views
 
 
 def read_target(table: SampleTable, target: Target) -> tuple[NDArray[Any], str, list[str] | None]:
