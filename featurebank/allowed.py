@@ -3,6 +3,8 @@
 ALLOWED_TYPES = (
     "featurebank.calibration.Calibrator",
     "featurebank.calibration.LabelsCalibrator",
+    "featurebank.multitask.network.NetworkClassifier",
+    "featurebank.multitask.network.NetworkRegressor",
     "featurebank.multiview.ClassifierOverViews",
     "featurebank.multiview.RegressorOverViews",
     "featurebank.transforms.SelectDimensions",

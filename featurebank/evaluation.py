@@ -103,6 +103,9 @@ def predictions(
     """
     views, model = data.views(group), group.model
     given = group.cells if cells is None else cells
+    if model.trainer is not None:
+        yield from model.trainer.predictions(data, group, folds, given)
+        return
     wanted = {number: per_view(params, model.estimator, views) for number, params in given.items()}
     for numbers, problem in _problems(data.seen_by(group), group, folds):
         of_images = partial(_of_images, numbers, views)

@@ -22,14 +22,16 @@ from featurebank.bank import Bank
 from featurebank.calibration import Calibrator, LabelsCalibrator
 from featurebank.errors import BankError, ColumnError, TopModelError, near_names
 from featurebank.features import check_views
-from featurebank.folds import Folds, default_kind, fold_numbers
+from featurebank.folds import Fold, Folds, default_kind, fold_numbers
 from featurebank.learning_curve import learning_curve as make_learning_curve
+from featurebank.multitask.fitting import MultiTaskResult, fit_tasks
+from featurebank.multitask.rows import Labels, TaskRows, is_multitask, load_tasks
 from featurebank.predictor import Predictor
 from featurebank.predictor_file import EMBEDDED, PredictorFeature, check_savable
 from featurebank.rows import Rows, Target, load_rows, predefined, straddling
 from featurebank.search import TopModelSearchCV
 from featurebank.spec import FeatureSpec
-from featurebank.topmodels import TASKS, parse_models
+from featurebank.topmodels import TASKS, TopModel, parse_models
 
 PREDEFINED = "predefined:"
 BEFORE_THE_MODEL = ("columns", "views")
@@ -95,7 +97,7 @@ def fit(
     seed: int = 0,
     jobs: int = -1,
     progress: Progress | None = None,
-) -> FitResult:
+) -> Any:
     """Cross-validate top models over a bank's feature sets, on the same folds, and refit the best.
 
     Parameters
@@ -107,7 +109,9 @@ def fit(
     models : str, sequence, or mapping of str to grid, optional
         See `TopModelSearchCV`.
     target : str or sequence of str, optional
-        Column of classes or numbers, or several columns of 0 and 1; by default ``label``, or the bank's only column.
+        Column of classes or numbers; several columns of 0 and 1, which are labels of one task; or several columns of
+        any kind, some labels missing, which are tasks of their own (see Returns). By default ``label``, or the bank's
+        only column.
     separator : str, optional
         Divides the labels in a cell of the target, where a sample has several.
     task : str, optional
@@ -151,7 +155,10 @@ def fit(
 
     Returns
     -------
-    FitResult
+    FitResult, or `featurebank.multitask.fitting.MultiTaskResult` for several tasks
+        Tasks share their folds, and each has the top model that is best for it. With ``mlp`` among the models, one
+        network whose hidden layer they all share (``shared-mlp``) is tried beside a network for each (``mlp``), and the
+        report says for which of them sharing paid.
 
     Raises
     ------
@@ -187,13 +194,19 @@ def fit(
         },
         class_weight,
         groups,
+        cv,
+        folds,
+        repeats,
         calibrate,
         threshold,
         nested,
         learning_curve,
     )
+    if is_multitask(bank, wanted):
+        tasks = load_tasks(bank, names, wanted, groups, sample_weight, chosen)
+        return _fit_tasks(plan, tasks, progress)
     every = load_rows(bank, names, wanted, groups, sample_weight, chosen)
-    splitter, is_held_out = _splitter(every, cv, folds, repeats, seed, nested)
+    splitter, is_held_out = _splitter(plan, every)
     return _fit_rows(plan, every, wanted, splitter, is_held_out, progress)
 
 
@@ -224,10 +237,50 @@ class _Plan:
     options: dict[str, Any]
     class_weight: Any
     groups: str | None
+    cv: str | None
+    folds: int
+    repeats: int
     calibrate: str | None
     threshold: str | None
     nested: bool
     learning_curve: bool
+
+
+def _fit_tasks(plan: _Plan, tasks: TaskRows, progress: Progress | None) -> MultiTaskResult:
+    """Fit several tasks on the same folds; what fits one task again, and knows no other, goes without sharing."""
+    splitter, is_held_out = _splitter(plan, tasks.every)
+    count, scoring = len(tasks.tasks), plan.options["scoring"]
+    if scoring is not None and len({each.task for each in tasks.tasks}) > 1:
+        raise TopModelError(f"scoring {scoring!r} for tasks of classes and of numbers; leave it out, or fit them apart")
+    parts = iter([_part(progress, number, count) for number in range(count)])
+
+    def fit_one(
+        labels: Labels, rows: Rows, folds: list[Fold], is_out: NDArray[np.bool_], models: list[TopModel]
+    ) -> FitResult:
+        return _fit_rows(
+            _for_task(plan, labels, models, count), rows, Target([labels.name]), folds, is_out, next(parts)
+        )
+
+    return fit_tasks(
+        tasks,
+        splitter,
+        is_held_out,
+        plan.models,
+        fit_one,
+        class_weights={each.name: _class_weight(plan.class_weight, each.y, each.task) for each in tasks.tasks},
+        is_shared=not (plan.nested or plan.learning_curve or plan.threshold is not None),
+        has_limit=plan.options["time_limit"] is not None,
+        seed=plan.options["random_state"],
+        n_jobs=plan.options["n_jobs"],
+    )
+
+
+def _for_task(plan: _Plan, labels: Labels, models: list[TopModel], count: int) -> _Plan:
+    """Return the plan of one of several tasks: its own top models, its part of the time, no classes for numbers."""
+    limit = plan.options["time_limit"]
+    own = replace(plan, models=models, options={**plan.options, "time_limit": limit and limit / count})
+    is_number = labels.task == "regression"
+    return replace(own, class_weight=None, calibrate=None, threshold=None) if is_number else own
 
 
 def _fit_rows(
@@ -246,7 +299,7 @@ def _fit_rows(
         cv=cv,
         blocks=rows.blocks,
         n_views=rows.n_views,
-        class_weight=_class_weight(plan.class_weight, rows),
+        class_weight=_class_weight(plan.class_weight, rows.y, rows.task),
         progress=_part(progress, 0, parts),
         **plan.options,
     ).fit(rows.X, rows.y, groups=rows.groups, sample_weight=rows.weight)
@@ -265,7 +318,8 @@ def _fit_rows(
     if (plan.nested or plan.learning_curve) and search.interrupted_:
         report["warnings"].append("interrupted: neither a nested score nor a learning curve was made")
     elif plan.nested:
-        report["nested"] = assessment.nested(search, rows, lambda number: _part(progress, number + 1, parts))
+        inner = cv if isinstance(cv, Folds) else _splitter(plan, rows)[0]
+        report["nested"] = assessment.nested(search, rows, inner, lambda number: _part(progress, number + 1, parts))
     if plan.learning_curve and not search.interrupted_:
         report["learning_curve"] = _learning_curve(search, rows)
     report["seconds"] = time.perf_counter() - started
@@ -300,27 +354,25 @@ def _place(search: TopModelSearchCV, is_held_out: NDArray[np.bool_]) -> NDArray[
     return place
 
 
-def _splitter(
-    rows: Rows, cv: str | None, folds: int, repeats: int, seed: int, nested: bool
-) -> tuple[Any, NDArray[np.bool_]]:
+def _splitter(plan: _Plan, rows: Rows) -> tuple[Any, NDArray[np.bool_]]:
     """Return the folds as the search takes them, and the rows that are held out of it."""
-    nobody = np.zeros(len(rows.y), bool)
+    nobody, cv = np.zeros(len(rows.y), bool), plan.cv
     if cv is not None and cv.startswith(PREDEFINED):
-        if nested or repeats > 1:
+        if plan.nested or plan.repeats > 1:
             raise TopModelError("predefined folds can be neither nested nor repeated; leave out one or the other")
         return predefined(rows.table, cv.removeprefix(PREDEFINED))
     is_grouped = rows.groups is not None
     kind = cv or default_kind(rows.task, is_grouped)
     if is_grouped and kind in ("stratified", "plain"):
         kind = {"stratified": "stratified-group", "plain": "group"}[kind]
-    return Folds(kind, folds, repeats, seed), nobody
+    return Folds(kind, plan.folds, plan.repeats, plan.options["random_state"]), nobody
 
 
-def _class_weight(given: Any, rows: Rows) -> Any:
+def _class_weight(given: Any, y: NDArray[Any], task: str) -> Any:
     """Return class weights under the classes themselves, which a command names as text; 1 where none is given."""
-    if not isinstance(given, Mapping) or rows.task != "classification":
+    if not isinstance(given, Mapping) or task != "classification":
         return given
-    classes = {str(name): name for name in np.unique(rows.y).tolist()}
+    classes = {str(name): name for name in np.unique(y).tolist()}
     weights = {str(name): weight for name, weight in given.items()}
     unknown = sorted(set(weights) - set(classes))
     if unknown:

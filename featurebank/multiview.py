@@ -293,3 +293,8 @@ def over_views(pipeline: Pipeline, layout: Layout, is_number: bool) -> Pipeline:
     """Return a pipeline of one step that fits another one on the views and averages what it says."""
     kind = RegressorOverViews if is_number else ClassifierOverViews
     return Pipeline([("model", kind(pipeline, views=layout.views, widths=list(layout.widths)))])
+
+
+def reduce_views(layout: Layout, how: str) -> ReduceViews:
+    """Return the transformer that reduces rows of a layout to the ``"mean"`` or the ``"first"`` of their views."""
+    return ReduceViews(how, views=layout.views, widths=list(layout.widths))

@@ -120,13 +120,26 @@ def load_rows(
     FeatureBankError
         When a column or a row is missing, or does not fit its use.
     """
-    columns = [*target.columns, *([sample_weight] if sample_weight else [])]
-    table = bank.select(*columns)
+    table = bank.select(*target.columns, *([sample_weight] if sample_weight else []))
     y, task, labels = read_target(table, target)
+    rows = load_table(bank, names, table, groups, sample_weight, views)
+    notes = _left_out(bank, target.columns) + rows.notes + torn_contents(table, target.columns)
+    return replace(rows, y=y, task=task, labels=labels, notes=notes)
+
+
+def load_table(
+    bank: Bank,
+    names: Sequence[str],
+    table: SampleTable,
+    groups: str | None,
+    sample_weight: str | None,
+    views: Sequence[str],
+) -> Rows:
+    """Load the rows of a table, with nothing to learn yet; see `load_rows`."""
     weight = weights_of(table, sample_weight) if sample_weight else None
-    notes = _data_warnings(bank, table, columns, target)
+    notes = _left_out(bank, [sample_weight] if sample_weight else [])
     X, blocks, n_views = _embeddings(bank, names, table, views)
-    rows = Rows(table, X, blocks, y, task, labels, weight, None, notes, n_views)
+    rows = Rows(table, X, blocks, np.empty(0), "", None, weight, None, notes, n_views)
     return replace(rows, groups=_groups(rows, groups))
 
 
@@ -180,9 +193,14 @@ def _split_labels(table: SampleTable, target: Target) -> tuple[NDArray[Any], str
 def _stack_labels(table: SampleTable, target: Target) -> tuple[NDArray[Any], str, list[str]]:
     columns = [values_of(table, name) for name in target.columns]
     for name, values in zip(target.columns, columns, strict=True):
-        if values.dtype.kind not in "ifb" or not np.isin(values, (0, 1)).all():
+        if not is_zero_or_one(values):
             raise ColumnError(f"column {name!r} holds more than 0 and 1; several targets are columns of 0 and 1")
     return np.column_stack(columns).astype(np.int64), "multilabel", list(target.columns)
+
+
+def is_zero_or_one(values: NDArray[Any]) -> bool:
+    """Say whether values are 0 and 1, or False and True."""
+    return values.dtype.kind in "ifb" and bool(np.isin(values, (0, 1)).all())
 
 
 def predefined(table: SampleTable, column: str) -> tuple[list[Fold], NDArray[np.bool_]]:
@@ -249,21 +267,24 @@ def straddling(rows: Rows, part: NDArray[np.int64], groups: str | None) -> list[
     ]
 
 
-def _data_warnings(bank: Bank, table: SampleTable, columns: Sequence[str], target: Target) -> list[str]:
-    """Say what a reader of the scores should know about the rows."""
-    notes, readable = [], bank.select()
-    for name in columns:
-        missing = int(column_of(readable, name).isna().sum())
-        if missing:
-            notes.append(f"{missing} samples have no {name} and are left out")
+def _left_out(bank: Bank, columns: Sequence[str]) -> list[str]:
+    """Say how many readable samples miss a value."""
+    readable = bank.select()
+    missing = {name: int(column_of(readable, name).isna().sum()) for name in columns}
+    return [f"{count} samples have no {name} and are left out" for name, count in missing.items() if count]
+
+
+def torn_contents(table: SampleTable, columns: Sequence[str]) -> list[str]:
+    """Say how many images of identical content there are, and how many carry different values."""
+    notes = []
     labels: dict[bytes, set[Any]] = {}
-    cells = zip(*(column_of(table, name) for name in target.columns), strict=True)
+    cells = zip(*(column_of(table, name) for name in columns), strict=True)
     for digest, values in zip(table.rows["digest"], cells, strict=True):
         labels.setdefault(digest, set()).add(values)
     torn = sum(len(values) > 1 for values in labels.values())
     if torn:
         notes.append(
-            f"{torn} images of identical content carry different values of {target.name}: "
+            f"{torn} images of identical content carry different values of {'+'.join(columns)}: "
             "correct them with `featurebank label`"
         )
     repeats = len(table) - len(labels)

@@ -30,7 +30,7 @@ from featurebank.errors import TopModelError, near_names, one_line
 from featurebank.evaluation import Data, fit_pipeline, get_score
 from featurebank.features import VIEWS
 from featurebank.folds import Fold, make_folds
-from featurebank.multiview import Layout, ReduceViews, over_views, per_view
+from featurebank.multiview import Layout, over_views, per_view, reduce_views
 from featurebank.outoffold import OutOfFold, gather
 from featurebank.schedule import Run
 from featurebank.scores import is_share, paired_interval
@@ -447,9 +447,14 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         self.cv_results_ = ranking.to_results(self.candidates_)
         self.oof_: OutOfFold = gather(run.data, run.predictions_of(group, best))
         if self.refit:
-            self.best_estimator_ = fit_pipeline(
-                self.pipeline(run.data, group, best), run.data.X, run.data.y, self._fit_weight(run.data, group.model)
-            )
+            self.best_estimator_ = self._refitted(run.data, group, best)
+
+    def _refitted(self, data: Data, group: Group, best: Candidate) -> Pipeline:
+        """Return the pipeline of the best candidate, fitted on all rows."""
+        if group.model.trainer is not None:
+            return group.model.trainer.fit(data, group, best)
+        weight = self._fit_weight(data, group.model)
+        return fit_pipeline(self.pipeline(data, group, best), data.X, data.y, weight)
 
     def pipeline(self, data: Data, group: Group, candidate: Candidate) -> Pipeline:
         """Return the unfitted pipeline of a candidate, which takes all columns of X."""
@@ -459,7 +464,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         if layout is not None and group.views == "all":
             plain = over_views(plain, layout, self.task == "regression")
         elif layout is not None:
-            plain.steps.insert(0, ("views", ReduceViews(group.views, views=layout.views, widths=list(layout.widths))))
+            plain.steps.insert(0, ("views", reduce_views(layout, group.views)))
         if taken is not None:
             plain.steps.insert(0, ("columns", SelectDimensions(taken)))
         if self.task == "multilabel":
