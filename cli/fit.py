@@ -16,6 +16,7 @@ from featurebank_cli.options import (
     percent,
     print_json,
     print_table,
+    printable,
 )
 
 
@@ -52,7 +53,8 @@ class_weight_option = click.option(
 @click.option(
     "--target",
     multiple=True,
-    help="Column of classes or numbers; several columns of 0 and 1 are labels.  [default: label, or the only column]",
+    help="Column of classes or numbers; several columns are several tasks, or labels where all are of 0 and 1.  "
+    "[default: label, or the only column]",
 )
 @click.option("--separator", help="Divides the labels in a cell of the target, where an image has several.")
 @click.option("--task", type=click.Choice(["classification", "regression"]), help="[default: what the target holds]")
@@ -137,8 +139,7 @@ def fit(state: State, bank: Path, output: Path | None, as_json: bool, **options:
     if as_json:
         print_json(report)
     else:
-        print_candidates(report)
-        print_findings(report)
+        print_report(report)
         click.echo(f"predictor: {path}   next: featurebank predict {path} IMAGES...")
 
 
@@ -150,8 +151,22 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     return {**options, **{name: value for name, value in lists.items() if value}, **words}
 
 
-def print_candidates(report: dict[str, Any]) -> None:
-    """Print the best of each features × normalisation × model, best first."""
+def print_report(report: dict[str, Any]) -> None:
+    """Print what was found for one task, or for each of several and what sharing came to."""
+    for name, each in report.get("tasks", {}).items():
+        print_candidates(each, f"{printable(name)}: ")
+        print_findings(each)
+    if "tasks" not in report:
+        print_candidates(report)
+        print_findings(report)
+    elif report["sharing"]:
+        click.echo("\nOne network whose hidden layer all tasks share, against one for each, on the same folds:")
+        for each in report["sharing"].values():
+            click.echo(printable(each["sentence"]))
+
+
+def print_candidates(report: dict[str, Any], title: str = "") -> None:
+    """Print the best of each features × normalisation × model, best first, under a title."""
     from featurebank.scores import is_share
 
     best: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -177,7 +192,7 @@ def print_candidates(report: dict[str, Any]) -> None:
         for key, each in ranked
     ]
     kind = "" if report["task"] == "regression" else f", {len(report['classes'])} classes"
-    title = f"{report['scoring']}, {report['folds']}-fold, {report['n_samples']} samples{kind}" + (
+    title += f"{report['scoring']}, {report['folds']}-fold, {report['n_samples']} samples{kind}" + (
         f", {common.rstrip('/')}" if common else ""
     )
     unit = "mean %" if is_share(report["scoring"]) else "mean"

@@ -267,7 +267,11 @@ def _fit_tasks(plan: _Plan, tasks: TaskRows, progress: Progress | None) -> Multi
         is_held_out,
         plan.models,
         fit_one,
-        class_weights={each.name: _class_weight(plan.class_weight, each.y, each.task) for each in tasks.tasks},
+        class_weights={
+            each.name: _class_weight(plan.class_weight, each.y, each.task)
+            for each in tasks.tasks
+            if each.task == "classification"
+        },
         is_shared=not (plan.nested or plan.learning_curve or plan.threshold is not None),
         has_limit=plan.options["time_limit"] is not None,
         seed=plan.options["random_state"],

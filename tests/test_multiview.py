@@ -7,6 +7,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import has_fit_parameter
 
 from featurebank.errors import TopModelError
@@ -235,3 +236,14 @@ def test_what_cannot_be_averaged_or_concatenated_is_an_error():
     several = np.column_stack([y, 1 - y])
     with pytest.raises(TopModelError, match="dimensions selected for several labels from all views"):
         TopModelSearchCV("ridge", task="multilabel", views="all", select=0.5, n_views=VIEWS).fit(rows, several)
+
+
+@parametrize_with_checks(
+    [
+        ReduceViews(),
+        ClassifierOverViews(make_pipeline(LogisticRegression())),
+        RegressorOverViews(make_pipeline(Ridge())),
+    ]
+)
+def test_the_estimators_follow_scikit_learns_rules(estimator, check):
+    check(estimator)

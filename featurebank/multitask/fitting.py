@@ -83,7 +83,7 @@ def fit_tasks(
     fit_one : callable
         Fits one task: its labels, its rows, its folds, which of its rows are held out, its top models.
     class_weights : mapping of str to class weights
-        By task.
+        By task of classes, for the shared network.
     is_shared : bool
         Whether a network that all tasks share is tried beside the ``mlp`` of each.
     has_limit : bool
@@ -191,14 +191,21 @@ def _gathered(
         "seed": seed,
         "tasks": {name: each.report for name, each in results.items()},
         "sharing": {name: each for name, each in sharing.items() if each is not None},
-        "warnings": rows.every.notes
-        + notes
-        + [f"{name}: {note}" for name, each in results.items() for note in each.report["warnings"]],
+        "warnings": rows.every.notes + notes + _warnings(results),
         "seconds": sum(each.report["seconds"] for each in results.values()),
     }
     facts = {name: value for name, value in report.items() if name != "tasks"}
     predictor = MultiTaskPredictor({name: each.predictor for name, each in results.items()}, fit=facts)
     return MultiTaskResult(results, report, predictor, _table(results))
+
+
+def _warnings(results: Mapping[str, FitResult]) -> list[str]:
+    """Return the warnings of all tasks, each once, with the tasks that it is about."""
+    about: dict[str, list[str]] = {}
+    for name, each in results.items():
+        for note in each.report["warnings"]:
+            about.setdefault(note, []).append(name)
+    return [f"{', '.join(names)}: {note}" for note, names in about.items()]
 
 
 def _table(results: Mapping[str, FitResult]) -> pd.DataFrame:

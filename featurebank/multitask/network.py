@@ -43,13 +43,13 @@ class Goal:
 
 
 def train(
-    X: NDArray[Any], goals: Sequence[Goal], *, hidden: int, alpha: float, max_iter: int, seed: int
+    X: NDArray[Any], goals: Sequence[Goal], *, hidden: int, alpha: float, iterations: int, seed: int
 ) -> tuple[Layer, list[Layer]]:
     """Fit one hidden layer of rectified units, and an output layer for each task (Caruana 1997, Multitask learning).
 
     The loss of every label counts once, whichever task it is of, and the weights are penalised by alpha / 2 times
     their squares, as in `sklearn.neural_network.MLPClassifier`. L-BFGS starts from Glorot's uniform weights and ends
-    after `max_iter` iterations: all labels at once, no learning rate, and the same result in every run.
+    after `iterations` iterations: all labels at once, no learning rate, and the same result in every run.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def train(
     hidden : int
         Units of the hidden layer.
     alpha : float
-    max_iter : int
+    iterations : int
     seed : int
 
     Returns
@@ -70,7 +70,7 @@ def train(
     """
     shapes = _shapes(X.shape[1], hidden, goals)
     start = _first_weights(shapes, np.random.default_rng(seed))
-    arguments, options = (X, goals, hidden, alpha), {"maxiter": max_iter}
+    arguments, options = (X, goals, hidden, alpha), {"maxiter": iterations}
     found = minimize(loss_and_gradient, start, arguments, method="L-BFGS-B", jac=True, options=options)
     first, *outputs = _layers(found.x.astype(X.dtype), shapes)
     return first, outputs
@@ -151,10 +151,10 @@ def _layers(flat: NDArray[Any], shapes: Sequence[tuple[int, int]]) -> list[Layer
 class _Network(BaseEstimator):
     """The hidden layer and the output layer of one task; `fit` trains them for this task alone."""
 
-    def __init__(self, alpha: float = 10.0, *, hidden: int = 64, max_iter: int = 50, random_state: int = 0):
+    def __init__(self, alpha: float = 10.0, *, hidden: int = 64, iterations: int = 50, random_state: int = 0):
         self.alpha = alpha
         self.hidden = hidden
-        self.max_iter = max_iter
+        self.iterations = iterations
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
@@ -166,7 +166,7 @@ class _Network(BaseEstimator):
         y : array-like, shape (n,)
         sample_weight : array-like of float, shape (n,), optional
         """
-        X, y = validate_data(self, X, y, dtype=(np.float32, np.float64))
+        X, y = validate_data(self, X, y, dtype=(np.float64, np.float32))
         everyone = np.arange(len(X))
         goal = self.goal(everyone, y, _check_sample_weight(sample_weight, X))
         first, (output,) = train(X, [goal], **self.options())
@@ -180,12 +180,12 @@ class _Network(BaseEstimator):
         TopModelError
             When a parameter is out of its range.
         """
-        if self.hidden < 1 or self.max_iter < 1 or not self.alpha >= 0:
+        if self.hidden < 1 or self.iterations < 1 or not self.alpha >= 0:
             raise TopModelError(
-                f"a network of {self.hidden} units, {self.max_iter} iterations and alpha {self.alpha}; expected at "
+                f"a network of {self.hidden} units, {self.iterations} iterations and alpha {self.alpha}; expected at "
                 "least 1, 1 and 0"
             )
-        options = {"hidden": self.hidden, "alpha": self.alpha, "max_iter": self.max_iter}
+        options = {"hidden": self.hidden, "alpha": self.alpha, "iterations": self.iterations}
         return {**options, "seed": self.random_state or 0}
 
     def take(self, first: Layer, output: Layer, columns: int) -> Any:
@@ -197,7 +197,7 @@ class _Network(BaseEstimator):
     def _outputs(self, X: Any) -> NDArray[Any]:
         """Return the values of the output layer, shape (n, k)."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=(np.float32, np.float64), reset=False)
+        X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
         units = np.maximum(X @ self.coefs_[0] + self.intercepts_[0], 0)
         return units @ self.coefs_[1] + self.intercepts_[1]
 
@@ -211,7 +211,7 @@ class NetworkClassifier(ClassifierMixin, _Network):
         Strength of the penalty on the squared weights, as in `sklearn.neural_network.MLPClassifier`.
     hidden : int, default 64
         Units of the hidden layer.
-    max_iter : int, default 50
+    iterations : int, default 50
         Iterations of L-BFGS. A fixed, small number regularises as well.
     random_state : int, default 0
         Seed of the first weights.
@@ -246,7 +246,8 @@ class NetworkClassifier(ClassifierMixin, _Network):
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the class of each row, shape (n,)."""
-        return self.classes_[self._outputs(X).argmax(axis=1)]
+        said = self._outputs(X).argmax(axis=1)
+        return self.classes_[said]
 
     def predict_proba(self, X: Any) -> NDArray[Any]:
         """Return class probabilities, shape (n, k)."""

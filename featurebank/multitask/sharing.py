@@ -75,7 +75,7 @@ class SharedNetwork:
         Shared by all tasks.
     weight : ndarray of float64, shape (n,), or None
     class_weights : mapping of str to class weights
-        By task.
+        By task of classes.
     seed : int
     n_jobs : int
     """
