@@ -156,11 +156,12 @@ def print_report(report: dict[str, Any]) -> None:
     for name, each in report.get("tasks", {}).items():
         print_candidates(each, f"{printable(name)}: ")
         print_findings(each)
+        click.echo()
     if "tasks" not in report:
         print_candidates(report)
         print_findings(report)
     elif report["sharing"]:
-        click.echo("\nOne network whose hidden layer all tasks share, against one for each, on the same folds:")
+        click.echo("One network whose hidden layer all tasks share, against one for each, on the same folds:")
         for each in report["sharing"].values():
             click.echo(printable(each["sentence"]))
 
@@ -202,7 +203,7 @@ def print_candidates(report: dict[str, Any], title: str = "") -> None:
 
 def _features(key: tuple[Any, ...], common: str) -> str:
     name, views, normalize, select, _ = key
-    extra = [] if views == "mean" else [f"{views} views"]
+    extra = {"mean": [], "first": ["first view"], "all": ["all views"]}[views]
     extra += ([] if normalize == "standardize" else [normalize]) + ([] if select is None else [f"{select:g} of them"])
     return ", ".join([short(name).removeprefix(common), *extra])
 

@@ -196,7 +196,7 @@ def sentence(best: Candidate, other: Candidate, found: Mapping[str, Any], is_sha
 
 
 def _called(candidate: Candidate) -> str:
-    views = "" if candidate.views == "mean" else f", {candidate.views} views"
+    views = {"mean": "", "first": ", first view", "all": ", all views"}[candidate.views]
     select = "" if candidate.select is None else f", {candidate.select:g} of the dimensions"
     normalize = "" if candidate.normalize == "standardize" else f", {candidate.normalize}"
     return f"{candidate.model} on {'+'.join(candidate.features)}{views}{normalize}{select}"

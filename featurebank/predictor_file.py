@@ -208,7 +208,7 @@ def read_backbone(path: str | os.PathLike[str]) -> tuple[PredictorFeature, bytes
     """
     with _readable(path):
         facts, members = _read_checked(path)
-        for each in [] if "tasks" in facts else _features(facts, members):
+        for each in _features_of_all(facts, members, path):
             if each.weights == EMBEDDED:
                 return each, members[f"weights/{each.spec.weights}.safetensors"]
         raise PredictorError(
@@ -277,6 +277,15 @@ def _check_facts(facts: Any, path: Any) -> None:
         raise PredictorError(
             f"{str(path)!r} is a predictor of version {facts['version']}, this reads up to {VERSION}: upgrade"
         )
+
+
+def _features_of_all(facts: dict[str, Any], members: Mapping[str, bytes], path: Any) -> list[PredictorFeature]:
+    """Return the feature sets of a predictor file's one task, or of all its tasks."""
+    if "tasks" not in facts:
+        return _features(facts, members)
+    inner = [members[name] for name in sorted(filter(_TASK.fullmatch, members))]
+    parts = [_read_checked(io.BytesIO(data), path)[0] for data in inner]
+    return [feature for part in parts for feature in _features(part, members)]
 
 
 def _features(facts: dict[str, Any], members: Mapping[str, bytes]) -> list[PredictorFeature]:

@@ -80,6 +80,18 @@ def test_a_row_without_a_label_of_a_task_does_nothing_for_it():
         np.testing.assert_allclose(first[0], second[0], atol=2e-3)
 
 
+def test_a_network_of_wide_rows_is_trained_in_their_span():
+    random = np.random.default_rng(4)
+    X, y = random.normal(size=(30, 400)), np.arange(30) % 2
+    goal = Goal(np.arange(30), np.eye(2)[y], np.ones(30), False)
+    first, (output,) = train(X, [goal], hidden=5, alpha=5.0, iterations=300, seed=0)
+    flat = np.concatenate([part.ravel() for layer in (first, output) for part in layer])
+    loss, gradient = loss_and_gradient(flat, X, [goal], 5, 5.0)
+    assert first[0].shape == (400, 5)
+    assert np.abs(gradient).max() < 1e-3  # the best in the span is the best of all
+    assert loss < np.log(2)
+
+
 def test_digits_and_numbers_are_learned_and_every_run_is_the_same():
     X, y = load_digits(return_X_y=True)
     X = (X / 16).astype(np.float32)

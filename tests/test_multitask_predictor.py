@@ -105,6 +105,12 @@ def test_each_task_is_scored_on_the_images_that_have_its_label(file, resnet, two
     one = loaded.evaluate(scan(new_csv, root=two_classes.parent / "new"), target="side")
     assert one["tasks"] == {"side": side}
     assert (one["n_samples"], one["unlabelled"]) == (8, 2)
+    lines = new_csv.read_text().splitlines()
+    lines = [f"{line},{weight}" for line, weight in zip(lines, ["w", "", *"123456789"], strict=True)]
+    new_csv.write_text("\n".join(lines))
+    weighted = loaded.evaluate(scan(new_csv, root=two_classes.parent / "new"), sample_weight="w")["tasks"]
+    assert weighted["label"]["n_samples"] == 9
+    assert weighted["side"]["confusion"] == [[9, 0], [1, 26]]
     known = loaded.evaluate(scan(two_classes), target="label")
     assert known["seen_in_training"] == 40
 
@@ -153,6 +159,8 @@ def test_weights_of_a_backbone_lie_in_the_file_once(two_classes, tmp_path):
     assert [name.split("/")[0] for name in names] == ["predictor.json", "fit.json", "weights", "tasks", "tasks"]
     (tmp_path / "w.safetensors").unlink()
     loaded = MultiTaskPredictor.load(tmp_path / "a.featurebank")
+    carried = load_backbone(str(tmp_path / "a.featurebank"))
+    assert (carried.name, carried.weights) == ("shufflenet_v2_x0_5", loaded.features[0].spec.weights)
     image = two_classes / "cat" / "00.png"
     table = loaded.predict_bank(bank).set_index("path")
     assert loaded.predict([image])["label"][0] == table.loc["cat/00.png", "label_label"]

@@ -49,7 +49,8 @@ def train(
 
     The loss of every label counts once, whichever task it is of, and the weights are penalised by alpha / 2 times
     their squares, as in `sklearn.neural_network.MLPClassifier`. L-BFGS starts from Glorot's uniform weights and ends
-    after `iterations` iterations: all labels at once, no learning rate, and the same result in every run.
+    after `iterations` iterations: all labels at once, no learning rate, and the same result in every run. Where columns
+    far outnumber rows it starts and stays in the rows' span, which holds the best weights (the representer theorem).
 
     Parameters
     ----------
@@ -68,12 +69,14 @@ def train(
     outputs : list of Layer
         One a task.
     """
+    axes = np.linalg.qr(X.T)[0] if 2 * len(X) < X.shape[1] else None  # (d, n)
+    X = X if axes is None else X @ axes
     shapes = _shapes(X.shape[1], hidden, goals)
     start = _first_weights(shapes, np.random.default_rng(seed))
     arguments, options = (X, goals, hidden, alpha), {"maxiter": iterations}
     found = minimize(loss_and_gradient, start, arguments, method="L-BFGS-B", jac=True, options=options)
     first, *outputs = _layers(found.x.astype(X.dtype), shapes)
-    return first, outputs
+    return first if axes is None else (axes @ first[0], first[1]), outputs
 
 
 def loss_and_gradient(

@@ -193,7 +193,7 @@ class MultiTaskPredictor(Embedder):
         names = self._asked(source, target, sample_weight)
         known = source.columns[names].notna()
         if sample_weight:
-            known = known.mul(source.columns[sample_weight].notna(), axis=0)
+            known[source.columns[sample_weight].isna()] = False
         rows = np.flatnonzero(known.any(axis=1))
         items = [Item(source, int(row)) for row in rows]
         if not items:
@@ -229,9 +229,9 @@ class MultiTaskPredictor(Embedder):
     ) -> tuple[NDArray[np.bool_], NDArray[Any], NDArray[np.float64] | None]:
         """Return which rows have a label of a task, its true values there, and their weights."""
         is_known = known[name].to_numpy()[rows]
-        table = SampleTable(pd.DataFrame(), source.columns.iloc[rows[is_known]])
-        if not len(table.columns):
+        if not is_known.any():
             raise PredictorError(f"no image of the source has a value of {name!r}; name another task with --target")
+        table = SampleTable(pd.DataFrame(), source.columns.iloc[rows[is_known]])
         weight = weights_of(table, sample_weight) if sample_weight else None
         return is_known, self.tasks[name].true_values(table, [name]), weight
 
