@@ -158,7 +158,7 @@ def fit(
     FitResult, or `featurebank.multitask.fitting.MultiTaskResult` for several tasks
         Tasks share their folds, and each has the top model that is best for it. With ``mlp`` among the models, one
         network whose hidden layer they all share (``shared-mlp``) is tried beside a network for each (``mlp``), and the
-        report says for which of them sharing paid.
+        report says for which of them sharing paid. Class weights, calibration and a threshold are for those of classes.
 
     Raises
     ------
@@ -252,6 +252,8 @@ def _fit_tasks(plan: _Plan, tasks: TaskRows, progress: Progress | None) -> Multi
     count, scoring = len(tasks.tasks), plan.options["scoring"]
     if scoring is not None and len({each.task for each in tasks.tasks}) > 1:
         raise TopModelError(f"scoring {scoring!r} for tasks of classes and of numbers; leave it out, or fit them apart")
+    if plan.threshold is not None and all(each.task == "regression" for each in tasks.tasks):
+        raise TopModelError("a threshold for tasks of numbers; expected one of two classes")
     parts = iter([_part(progress, number, count) for number in range(count)])
 
     def fit_one(
@@ -292,6 +294,8 @@ def _fit_rows(
 ) -> FitResult:
     """Search on the rows that are not held out, say what came of it, and make the predictor."""
     started = time.perf_counter()
+    if plan.threshold is not None and every.task == "regression":
+        raise TopModelError("a threshold for numbers; expected two classes: leave it out")
     rows = every.take(~is_held_out)
     for model in [] if plan.models is None else parse_models(plan.models, rows.task):
         if model.name not in TASKS[rows.task]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -64,7 +64,7 @@ class Rows:
     groups : ndarray of int64, shape (n,), or None
     notes : list of str
     n_views : dict of str to int
-        Views of an image that lie side by side in each feature set's columns.
+        Views of an image that lie side by side in each feature set's columns, by default one.
     """
 
     table: SampleTable
@@ -76,7 +76,7 @@ class Rows:
     weight: NDArray[np.float64] | None
     groups: NDArray[np.int64] | None
     notes: list[str]
-    n_views: dict[str, int]
+    n_views: dict[str, int] = field(default_factory=dict)
 
     def take(self, chosen: NDArray[Any]) -> Rows:
         """Return some of the rows."""
@@ -88,8 +88,8 @@ class Rows:
     def alike(self) -> NDArray[np.float32]:
         """The embeddings that near-duplicates are looked for in: the penultimate ones, else the first set's."""
         name = min(self.blocks, key=lambda name: "/penultimate" not in name)
-        X = self.X[:, self.blocks[name]]
-        return X.reshape(len(X), self.n_views[name], -1).mean(axis=1) if self.n_views[name] > 1 else X
+        X, views = self.X[:, self.blocks[name]], self.n_views.get(name, 1)
+        return X.reshape(len(X), views, -1).mean(axis=1) if views > 1 else X
 
 
 def load_rows(

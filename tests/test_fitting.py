@@ -489,6 +489,14 @@ def test_a_threshold_is_tuned_out_of_fold_and_shipped(tmp_path, random):
         fit(three, models=SVM, threshold="f1_macro")
 
 
+def test_a_threshold_for_numbers_is_an_error(tmp_path, random):
+    X = random.normal(size=(40, 4))
+    bank = make_bank(tmp_path / "a.bank", X, np.arange(40), age=X[:, 0], size=X[:, 1])
+    for target in ("age", ["age", "size"]):
+        with pytest.raises(TopModelError, match="a threshold for (tasks of )?numbers; expected"):
+            fit(bank, target=target, models="ridge", threshold="f1")
+
+
 def test_a_learning_curve_says_whether_to_label_more(tmp_path, random):
     X, y = random.normal(size=(120, 8)), np.arange(120) % 2
     bank = make_bank(tmp_path / "a.bank", X, range(120), label=y)

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 from test_fitting import make_bank, make_views_bank
 
@@ -338,6 +339,15 @@ def test_the_default_models_are_those_of_each_kind_with_a_network_shared():
     assert [each.name for each in second] == ["ridge", "svr", "mlp"]
     assert "knn" not in [each.name for each in models_of(None, tasks, True, True)[0]]
     assert len(models_of("all", tasks, False, False)[0]) == 8
+
+
+def test_an_estimator_of_your_own_stays_what_it_is(tmp_path, random):
+    bank, _, _ = tasks_bank(tmp_path / "a.bank", random)
+    own = {"mlp": (MLPClassifier((4,), max_iter=20), {"alpha": [1.0]}), "ridge": {"alpha": [1.0]}}
+    result = fit(bank, target=["kind", "age"], models=own, folds=2)
+    assert result.report["sharing"] == {}
+    assert [each.model for each in result.results["kind"].search.candidates_] == ["mlp", "ridge"]
+    assert [each.model for each in result.results["age"].search.candidates_] == ["ridge"]
 
 
 def test_shared_folds_are_cut_to_the_rows_of_a_task():

@@ -156,10 +156,15 @@ def test_a_set_of_one_view_beside_one_of_several_is_tried_once():
     assert tried == [(("a",), "mean"), (("a",), "all"), (("b",), "mean")]
 
 
-@pytest.mark.parametrize("extra", [{"normalize": "l2"}, {"normalize": "center-l2"}, {"select": 0.5}])
-def test_steps_before_the_model_are_fitted_to_views_inside_the_fold(extra):
+EXTRA = [{"normalize": "l2"}, {"normalize": "center-l2"}, {"select": 0.5}, {"class_weight": "balanced"}]
+
+
+@pytest.mark.parametrize("name", ["logreg", "svm", "ridge"])
+@pytest.mark.parametrize("extra", EXTRA, ids=str)
+def test_what_is_shipped_has_the_scores_of_the_search(extra, name):
     X, y = make_views(3)
-    search = search_of("classification", "logreg", views="all", **extra).fit(X.reshape(len(X), -1), y)
+    X, y = X[y + np.arange(72) % 5 > 0], y[y + np.arange(72) % 5 > 0]  # fewer of the first class
+    search = search_of("classification", name, views="all", **extra).fit(X.reshape(len(X), -1), y)
     for (train, test), score in zip(search.folds_, search.best_candidate_.fold_scores, strict=True):
         fitted = clone(search.best_estimator_).fit(X[train].reshape(len(train), -1), y[train])
         assert fitted.score(X[test].reshape(len(test), -1), y[test]) == pytest.approx(score)

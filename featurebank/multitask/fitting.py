@@ -102,7 +102,7 @@ def fit_tasks(
     _check_names(tasks)
     wanted = models_of(models, tasks, has_limit, rows.every.weight is not None)
     shared, notes = None, []
-    has_network = any(model.name == ALONE for each in wanted for model in each)
+    has_network = any(_is_mlp(model, labels) for labels, given in zip(tasks, wanted, strict=True) for model in given)
     if has_network and not is_shared:
         notes = ["a nested score, a learning curve or a threshold fits one task again: no network is shared"]
     elif has_network:
@@ -120,7 +120,12 @@ def fit_tasks(
 
 
 def _with_networks(model: TopModel, labels: Labels, shared: SharedNetwork | None) -> list[TopModel]:
-    return networks(model, labels, shared) if model.name == ALONE else [model]
+    return networks(model, labels, shared) if _is_mlp(model, labels) else [model]
+
+
+def _is_mlp(model: TopModel, labels: Labels) -> bool:
+    """Say whether a top model is our own ``mlp``, not an estimator that the caller calls so."""
+    return model.estimator is TASKS[labels.task][ALONE].estimator
 
 
 def models_of(models: Any, tasks: Sequence[Labels], has_limit: bool, is_weighted: bool) -> list[list[TopModel]]:
@@ -192,6 +197,8 @@ def _gathered(
         "tasks": {name: each.report for name, each in results.items()},
         "sharing": {name: each for name, each in sharing.items() if each is not None},
         "warnings": rows.every.notes + notes + _warnings(results),
+        "interrupted": any(each.report["interrupted"] for each in results.values()),
+        "timed_out": any(each.report["timed_out"] for each in results.values()),
         "seconds": sum(each.report["seconds"] for each in results.values()),
     }
     facts = {name: value for name, value in report.items() if name != "tasks"}
