@@ -16,6 +16,7 @@ from featurebank_cli.options import (
     percent,
     print_json,
     print_table,
+    printable,
 )
 
 
@@ -52,7 +53,8 @@ class_weight_option = click.option(
 @click.option(
     "--target",
     multiple=True,
-    help="Column of classes or numbers; several columns of 0 and 1 are labels.  [default: label, or the only column]",
+    help="Column of classes or numbers; several columns are several tasks, or labels where all are of 0 and 1.  "
+    "[default: label, or the only column]",
 )
 @click.option("--separator", help="Divides the labels in a cell of the target, where an image has several.")
 @click.option("--task", type=click.Choice(["classification", "regression"]), help="[default: what the target holds]")
@@ -70,6 +72,12 @@ class_weight_option = click.option(
 @click.option("--repeats", type=click.IntRange(min=1), default=1, show_default=True, help="Draw the folds so often.")
 @click.option("--nested", is_flag=True, help="Also score the whole procedure, selection included.")
 @click.option("--scoring", help="Any scikit-learn scorer.  [default: accuracy, or r2]")
+@click.option(
+    "--views",
+    multiple=True,
+    help="What is learned from an image's views: their mean, the first, or all as rows of their own; repeated, all are "
+    "tried.  [default: mean]",
+)
 @click.option(
     "--normalize",
     multiple=True,
@@ -131,27 +139,41 @@ def fit(state: State, bank: Path, output: Path | None, as_json: bool, **options:
     if as_json:
         print_json(report)
     else:
-        print_candidates(report)
-        print_findings(report)
+        print_report(report)
         click.echo(f"predictor: {path}   next: featurebank predict {path} IMAGES...")
 
 
 def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     """Return the library's arguments: a flag that was not given is left to its default."""
-    several = ("features", "models", "target", "normalize", "select")
+    several = ("features", "models", "target", "views", "normalize", "select")
     lists = {name: list(options.pop(name)) for name in several}
     words = {name: "all" for name in ("features", "models") if lists[name] == ["all"]}
     return {**options, **{name: value for name, value in lists.items() if value}, **words}
 
 
-def print_candidates(report: dict[str, Any]) -> None:
-    """Print the best of each features × normalisation × model, best first."""
+def print_report(report: dict[str, Any]) -> None:
+    """Print what was found for one task, or for each of several and what sharing came to."""
+    for name, each in report.get("tasks", {}).items():
+        print_candidates(each, f"{printable(name)}: ")
+        print_findings(each)
+        click.echo()
+    if "tasks" not in report:
+        print_candidates(report)
+        print_findings(report)
+    elif report["sharing"]:
+        click.echo("One network whose hidden layer all tasks share, against one for each, on the same folds:")
+        for each in report["sharing"].values():
+            click.echo(printable(each["sentence"]))
+
+
+def print_candidates(report: dict[str, Any], title: str = "") -> None:
+    """Print the best of each features × normalisation × model, best first, under a title."""
     from featurebank.scores import is_share
 
     best: dict[tuple[Any, ...], dict[str, Any]] = {}
     seconds: dict[tuple[Any, ...], float] = {}
     for each in report["candidates"]:
-        key = ("+".join(each["features"]), each["normalize"], each["select"], each["model"])
+        key = ("+".join(each["features"]), each["views"], each["normalize"], each["select"], each["model"])
         seconds[key] = seconds.get(key, 0.0) + each["seconds"]
         if key not in best or each["mean"] > best[key]["mean"]:
             best[key] = each
@@ -171,7 +193,7 @@ def print_candidates(report: dict[str, Any]) -> None:
         for key, each in ranked
     ]
     kind = "" if report["task"] == "regression" else f", {len(report['classes'])} classes"
-    title = f"{report['scoring']}, {report['folds']}-fold, {report['n_samples']} samples{kind}" + (
+    title += f"{report['scoring']}, {report['folds']}-fold, {report['n_samples']} samples{kind}" + (
         f", {common.rstrip('/')}" if common else ""
     )
     unit = "mean %" if is_share(report["scoring"]) else "mean"
@@ -180,8 +202,9 @@ def print_candidates(report: dict[str, Any]) -> None:
 
 
 def _features(key: tuple[Any, ...], common: str) -> str:
-    name, normalize, select, _ = key
-    extra = ([] if normalize == "standardize" else [normalize]) + ([] if select is None else [f"{select:g} of them"])
+    name, views, normalize, select, _ = key
+    extra = {"mean": [], "first": ["first view"], "all": ["all views"]}[views]
+    extra += ([] if normalize == "standardize" else [normalize]) + ([] if select is None else [f"{select:g} of them"])
     return ", ".join([short(name).removeprefix(common), *extra])
 
 

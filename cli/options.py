@@ -99,6 +99,7 @@ def _bar(title: str, unit: str) -> Callable[[int, int], None]:
         nonlocal bar
         if bar is None:
             bar = tqdm(total=total, desc=title, unit=f" {unit}s", file=sys.stderr, dynamic_ncols=True)
+        bar.total = total  # a search may find more to do
         bar.update(done - bar.n)
         if done >= total:
             bar.close()

@@ -48,17 +48,19 @@ def predict(
 ) -> None:
     """Label IMAGES (files or folders), or the rows of a bank, as CSV: path, label, probability, error.
 
+    A predictor of several tasks gives label_TASK and probability_TASK for each.
+
     \b
     Example:
         featurebank predict photos.featurebank new.jpg more/ -o predictions.csv
     """
     from featurebank import storage
-    from featurebank.predictor import Predictor
+    from featurebank.multitask.predictor import load_predictor
 
     state: State = context.obj
     if bool(images) == (bank is not None):
         raise click.UsageError("give either images or --bank")
-    loaded = Predictor.load(predictor, weights_file=weights_file, allow_download=allow_download)
+    loaded = load_predictor(predictor, weights_file=weights_file, allow_download=allow_download)
     table = _from_bank(loaded, bank) if bank is not None else _from_images(loaded, images, state)
     shown = table if proba else table[[name for name in table.columns if not name.startswith("proba_")]]
     if as_json:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from featurebank.finetuning.job import finetune
     from featurebank.finetuning.recipe import Recipe
     from featurebank.fitting import fit
+    from featurebank.multitask.predictor import MultiTaskPredictor
     from featurebank.predictor import Predictor
     from featurebank.search import TopModelSearchCV
     from featurebank.sources import scan
@@ -29,6 +30,7 @@ _HOMES = {
     "FeatureExtractor": "transformer",
     "FeatureSpec": "spec",
     "FineTuner": "finetuning.finetuner",
+    "MultiTaskPredictor": "multitask.predictor",
     "Predictor": "predictor",
     "Preprocessing": "backbones",
     "TopModelSearchCV": "search",
@@ -48,6 +50,7 @@ __all__ = [
     "FeatureExtractor",
     "FeatureSpec",
     "FineTuner",
+    "MultiTaskPredictor",
     "Predictor",
     "Preprocessing",
     "Recipe",

@@ -15,14 +15,26 @@ LEVELS = [
     {"_version", "errors", "spec", "storage", "allowed"},
     {"images", "sources", "samples", "features", "segment", "layers", "views"}
     | {"transforms", "topmodels", "folds", "scores", "neighbours", "solvers", "candidates", "evaluation"}
-    | {"outoffold", "schedule", "calibration", "learning_curve", "power_law"},
+    | {"outoffold", "schedule", "calibration", "learning_curve", "power_law", "multiview"},
     {"backbones", "runners", "engine", "bank", "maintenance", "remedies", "drift", "predictor_file"},
     {"request", "ledger", "writer", "pipeline", "extraction", "transformer", "search", "predictor"}
-    | {"rows", "assessment", "fitting"},
+    | {"rows", "assessment", "fitting", "embedding", "multitask"},
     {"demo", "explanation", "finetuning"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
-WITHOUT_TORCH = {"bank", "search", "fitting", "sources", "samples", "features", "segment", "ledger", "request", "views"}
+WITHOUT_TORCH = {
+    "bank",
+    "search",
+    "fitting",
+    "multitask",
+    "sources",
+    "samples",
+    "features",
+    "segment",
+    "ledger",
+    "request",
+    "views",
+}
 WITHOUT_TORCH |= {"writer", "pipeline", "drift", "extraction"}
 
 

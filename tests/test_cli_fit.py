@@ -172,3 +172,17 @@ def test_what_cannot_be_had_is_an_error(run_cli, own_bank, options, code, messag
     result = run_cli("fit", own_bank, "--model", "ridge", *options)
     assert result.exit_code == code
     assert message in result.stderr
+
+
+def test_views_are_candidates_and_the_table_names_them(run_cli, two_classes, tmp_path):
+    options = ["--backbone", "resnet18", "--weights", "random:0", "--size", 64, "--layer", "layer3"]
+    bank = tmp_path / "a.bank"
+    assert run_cli("extract", two_classes, "--bank", bank, *options, "--views", "hflip").exit_code == 0
+    arguments = ["fit", bank, "--model", "ridge", "--views", "mean", "--views", "all"]
+    report = json.loads(run_cli(*arguments, "--json").stdout)
+    assert {each["views"] for each in report["candidates"]} == {"mean", "all"}
+    lines = run_cli(*arguments).stdout.splitlines()
+    rows = [line.split("ridge")[0].strip() for line in lines if line.strip().startswith("layer3")]
+    assert sorted(rows) == ["layer3", "layer3, all views"]
+    result = run_cli("fit", bank, "--views", "most")
+    assert (result.exit_code, result.stderr) == (1, "Error: views='most'; expected one of mean, first, all\n")

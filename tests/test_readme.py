@@ -51,7 +51,7 @@ def commands() -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_tour_runs_line_by_line(folder):
-    assert len(commands()) == 20
+    assert len(commands()) == 24
     for line in commands():
         done = subprocess.run([FEATUREBANK, *shlex.split(line)[1:]], cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, (line, done.stderr)
@@ -60,6 +60,7 @@ def test_the_tour_runs_line_by_line(folder):
     assert (folder / "predictions.csv").read_text().startswith("source,path,label,probability")
     assert (folder / "photos.featurebank").exists()
     assert (folder / "site.featurebank").exists()
+    assert (folder / "both.featurebank").exists()
 
 
 def test_the_label_file_is_the_one_that_the_text_shows(folder):
