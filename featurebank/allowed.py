@@ -3,6 +3,8 @@
 ALLOWED_TYPES = (
     "featurebank.calibration.Calibrator",
     "featurebank.calibration.LabelsCalibrator",
+    "featurebank.novelty.Mahalanobis",
+    "featurebank.novelty.Unlike",
     "featurebank.transforms.SelectDimensions",
     "featurebank.transforms.SelectRelevant",
     "featurebank.transforms.SignedSquareRoot",

@@ -23,6 +23,7 @@ from featurebank.calibration import Calibrator, LabelsCalibrator
 from featurebank.errors import BankError, ColumnError, TopModelError, near_names
 from featurebank.folds import Folds, default_kind, fold_numbers
 from featurebank.learning_curve import learning_curve as make_learning_curve
+from featurebank.novelty import LEAST_ROWS, Unlike
 from featurebank.predictor import Predictor
 from featurebank.predictor_file import EMBEDDED, PredictorFeature, check_savable
 from featurebank.rows import Rows, Target, load_rows, predefined, straddling
@@ -399,7 +400,18 @@ def _predictor(
         calibrator=_calibrator(search, model, calibrate),
         fit=report,
         tensors=tensors,
+        unlike=_unlike(fitted, rows),
     )
+
+
+def _unlike(fitted: Pipeline, rows: Rows) -> Unlike | None:
+    """Return what tells whether a new image is unlike the training images; None of too few."""
+    distinct = np.unique(rows.table.rows["digest"].to_numpy(), return_index=True)[1]
+    if len(distinct) < LEAST_ROWS:
+        return None
+    columns = dict(fitted.steps).get("columns")
+    X = rows.X if columns is None else columns.transform(rows.X)
+    return Unlike().fit(X[distinct], rows.y[distinct] if rows.task == "classification" else None)
 
 
 def _calibrator(search: TopModelSearchCV, model: Pipeline, method: str | None) -> Calibrator | LabelsCalibrator | None:

@@ -20,6 +20,7 @@ from featurebank import predictor_file, scores, storage
 from featurebank.bank import values_of, weights_of
 from featurebank.errors import BankError, ImageError, PredictorError, one_line
 from featurebank.features import as_keys, as_loaded
+from featurebank.novelty import FLAG, Unlike
 from featurebank.predictor_file import EMBEDDED, Contents, PredictorFeature
 from featurebank.samples import SampleTable
 from featurebank.spec import FeatureSpec
@@ -56,6 +57,8 @@ class Predictor:
         The report of the fit that made it.
     tensors : mapping of str to bytes, optional
         Safetensors of backbones whose weights came from a file, by weights digest.
+    unlike : Unlike, optional
+        Says how unlike the training images an image is (`featurebank.novelty`).
     backbone : Backbone, optional
         The backbone to use in place of the named one (needed for a custom module).
     weights_file : path-like, optional
@@ -81,6 +84,7 @@ class Predictor:
         calibrator: Any = None,
         fit: Mapping[str, Any] | None = None,
         tensors: Mapping[str, bytes] | None = None,
+        unlike: Unlike | None = None,
         backbone: Backbone | None = None,
         weights_file: str | os.PathLike[str] | None = None,
         allow_download: bool = True,
@@ -93,6 +97,7 @@ class Predictor:
         self.calibrator = calibrator
         self.fit = dict(fit or {})
         self.tensors = dict(tensors or {})
+        self.unlike = unlike
         self.backbone = backbone
         self.weights_file = weights_file
         self.allow_download = allow_download
@@ -139,7 +144,9 @@ class Predictor:
         Returns
         -------
         DataFrame
-            ``path, label, probability`` (of the label), ``error``, and ``proba_CLASS`` for each class.
+            ``path, label, probability`` (of the label), ``unlike`` (the share of the training images that are less
+            unusual, from 0 to 1) and ``is_unlike`` (whether that is above 0.99), ``error``, and ``proba_CLASS`` for
+            each class. A predictor of an earlier version, or of fewer than 20 images, cannot tell what is unlike.
         """
         X, errors = self._embed_some(list(paths), progress)
         readable = [not error for error in errors]
@@ -199,11 +206,21 @@ class Predictor:
         if ok.any() and self.task == "classification":
             where = np.searchsorted(self.classes, labels[ok].astype(self.classes.dtype))
             best[ok] = table[ok][np.arange(int(ok.sum())), where]
-        columns = {"path": pd.Series(paths, dtype=object), "label": labels, "probability": best, "error": errors}
+        columns = {"path": pd.Series(paths, dtype=object), "label": labels, "probability": best}
+        columns |= {**self._unlike_columns(X, ok), "error": errors}
         if self.task != "classification":
             del columns["probability"]
         chances = {f"proba_{name}": table[:, i] for i, name in enumerate(self.classes)}
         return pd.DataFrame({**columns, **chances})
+
+    def _unlike_columns(self, X: NDArray[np.float32], ok: NDArray[np.bool_]) -> dict[str, Any]:
+        if self.unlike is None:
+            return {}
+        share, flag = np.full(len(ok), np.nan), np.full(len(ok), None, object)
+        if ok.any():
+            share[ok] = self.unlike.share(X)
+            flag[ok] = (share[ok] > FLAG).tolist()
+        return {"unlike": share, "is_unlike": flag}
 
     def _names(self, predicted: NDArray[Any]) -> list[Any]:
         """Return predictions as a table shows them: several labels of an image divided by semicolons."""
@@ -429,7 +446,15 @@ class Predictor:
             When the file system refuses.
         """
         contents = Contents(
-            self.features, self.model, self.target, self.task, self.labels, self.calibrator, self.fit, self.tensors
+            self.features,
+            self.model,
+            self.target,
+            self.task,
+            self.labels,
+            self.calibrator,
+            self.fit,
+            self.tensors,
+            self.unlike,
         )
         storage.commit(Path(path), predictor_file.encode(contents))
 
@@ -469,6 +494,7 @@ class Predictor:
             calibrator=found.calibrator,
             fit=found.fit,
             tensors=found.tensors,
+            unlike=found.unlike,
             backbone=backbone,
             weights_file=weights_file,
             allow_download=allow_download,

@@ -136,7 +136,7 @@ def test_many_images_are_embedded_in_batches_and_counted(predictor, two_classes)
 
 def test_the_file_holds_json_and_skops_and_no_pickle(two_class_predictor):
     members = members_of(two_class_predictor)
-    assert set(members) == {"predictor.json", "fit.json", "model.skops", "calibrator.skops"}
+    assert set(members) == {"predictor.json", "fit.json", "model.skops", "calibrator.skops", "unlike.skops"}
     for name, data in members.items():
         if name.endswith(".json"):
             json.loads(data)
@@ -417,7 +417,7 @@ def test_a_member_that_is_there_twice_is_refused(two_class_predictor, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda facts: facts.update(version=9), "is a predictor of version 9, this reads 1: upgrade"),
+        (lambda facts: facts.update(version=9), "is a predictor of version 9, this reads up to 2: upgrade"),
         (lambda facts: facts.update(format="other"), "is no predictor; expected format 'featurebank-predictor'"),
         (lambda facts: facts.update(features=[]), "it names no feature set"),
         (lambda facts: facts["features"][0]["spec"].pop("pool"), "a feature spec with other fields"),
