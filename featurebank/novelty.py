@@ -24,7 +24,7 @@ ROWS = 2048
 FOLDS = 3
 FLAG = 0.99
 """A row is flagged when more than this share of the training rows are less unusual."""
-_SMALLEST = 1e-8
+_SMALLEST = 1e-7
 _DECIMALS = 3  # of a distance in standard deviations: what lies below is rounding
 _CHUNK = 4096
 
@@ -76,9 +76,9 @@ class Mahalanobis(BaseEstimator):
             When there are fewer than 13 rows.
         """
         _check_count(len(X), LEAST_ROWS * (FOLDS - 1) // FOLDS)
-        unit = normalize(X)
+        unit = normalize(np.asarray(X))
         codes = _codes(len(X), y)
-        means = np.stack([unit[codes == code].mean(axis=0) for code in range(codes.max() + 1)])
+        means = np.stack([unit[codes == code].mean(axis=0, dtype=np.float64) for code in range(codes.max() + 1)])
         width = unit.shape[1]
         kept = max(1, min(self.components, len(X) // 4, width - 1))
         with np.errstate(invalid="ignore"):  # a share of no variance, where all rows are the same
