@@ -46,10 +46,10 @@ def predict(
     allow_download: bool,
     as_json: bool,
 ) -> None:
-    """Label IMAGES (files or folders), or the rows of a bank, as CSV: path, label, probability, unlike, is_unlike, error.
+    """Label IMAGES (files or folders), or the rows of a bank, as CSV: path, label, probability, unlike, error.
 
-    unlike is the share of the training images that are less unusual than the image, and is_unlike says that it is above
-    0.99: such an image is of another kind, and its label a guess.
+    unlike is the share of the training images that are less unusual than the image; is_unlike says that it is above
+    0.99, so that the label is a guess.
 
     \b
     Example:
