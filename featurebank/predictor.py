@@ -166,12 +166,16 @@ class Predictor:
             When the bank lacks one of the feature sets, or rows of it.
         """
         table = bank.select()
-        digests = as_keys(table.rows["digest"])
-        X = np.concatenate([bank.feature_set_of(each.spec).read(digests) for each in self.features], axis=1)
+        X = self.load_rows(bank, table)
         paths = [os.fsdecode(path) for path in table.rows["path"]]
         frame = self._table(paths, X, np.ones(len(paths), bool), [""] * len(paths))
         frame.insert(0, "source", table.rows["source"])
         return frame
+
+    def load_rows(self, bank: Bank, table: SampleTable) -> NDArray[np.float32]:
+        """Return what the model sees of samples of a bank, shape (n, d); see `predict_bank`."""
+        digests = as_keys(table.rows["digest"])
+        return np.concatenate([bank.feature_set_of(each.spec).read(digests) for each in self.features], axis=1)
 
     def probabilities(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return class probabilities of embeddings.
@@ -263,7 +267,7 @@ class Predictor:
         ColumnError
             When the column of weights holds something else.
         """
-        names = [target] if target else self._target_columns()
+        names = [target] if target else self.target_columns
         wanted = names + ([sample_weight] if sample_weight else [])
         absent = [column for column in wanted if column not in source.columns]
         if absent:
@@ -290,7 +294,9 @@ class Predictor:
             "seen_in_training": self._count_seen(items),
         }
 
-    def _target_columns(self) -> list[str]:
+    @property
+    def target_columns(self) -> list[str]:
+        """The columns it predicts: several where each holds 0 and 1."""
         return self.labels if self.labels is not None and "+" in self.target else [self.target]
 
     def _true(self, given: SampleTable, names: list[str]) -> NDArray[Any]:

@@ -62,8 +62,8 @@ def fit_semi_supervised(
     Returns
     -------
     FitResult
-        Its report has ``unlabelled``: ``rows``, how many were used; ``methods``, with ``supervised`` first (``method, model,
-        mean, ci95, fold_scores, difference, difference_ci95, told_apart``); ``shipped`` and a ``sentence``. The
+        Its report has ``unlabelled``: ``rows``, how many were used; ``methods``, with ``supervised`` first (``method,
+        model, mean, ci95, fold_scores, difference, difference_ci95, told_apart``); ``shipped`` and a ``sentence``. The
         predictor, the out-of-fold predictions and what is said of classes are those of what is shipped.
 
     Raises
