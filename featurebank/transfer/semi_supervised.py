@@ -14,6 +14,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import Normalizer
 from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 
+from featurebank.errors import TopModelError
 from featurebank.search import TopModelSearchCV
 from featurebank.transforms import normalization
 
@@ -22,9 +23,9 @@ SURE = 0.9
 """Least probability of a label that self-training takes for true."""
 SPREAD_SURE = 0.75
 """Least share of a row's neighbourhood that its spread label must hold."""
-NEIGHBOURS = 20
-COMPONENTS = 64
-"""Whitened directions; more of them are mostly noise where labels are few."""
+NEIGHBOURS = 10
+COMPONENTS = (16, 64)
+"""Whitened directions that are tried; more of them are mostly noise where labels are few."""
 _UNKNOWN = -1
 
 
@@ -43,12 +44,20 @@ class Recipe:
     model: str
     search: TopModelSearchCV
 
-    def fit(self, X: NDArray[Any], y: NDArray[Any], groups: Any, normalize: str | None = None) -> Pipeline:
-        """Return the pipeline with the best parameters by cross-validation within these rows, fitted on them."""
-        search = clone(self.search).set_params(cv=_inner_folds(y, groups))
-        if normalize is not None:
-            search.set_params(normalize=normalize, select=None)
-        return search.fit(X, y, groups=groups).best_estimator_
+    def searched(self, X: NDArray[Any], y: NDArray[Any], groups: Any, **options: Any) -> TopModelSearchCV:
+        """Return the search, fitted on these rows and nothing else; `options` are parameters of its own.
+
+        Raises
+        ------
+        TopModelError
+            When a class has fewer than two rows, or groups.
+        """
+        search = clone(self.search).set_params(cv=_inner_folds(y, groups), **options)
+        return search.fit(X, y, groups=groups)
+
+    def fit(self, part: Part) -> Pipeline:
+        """Return the best pipeline of the labelled rows alone, fitted on them; see `searched`."""
+        return self.searched(part.X, part.y, part.groups).best_estimator_
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,7 @@ class Part:
 
 def supervised(recipe: Recipe, part: Part) -> Pipeline:
     """Fit the labelled rows alone."""
-    return recipe.fit(part.X, part.y, part.groups)
+    return recipe.fit(part)
 
 
 def self_training(recipe: Recipe, part: Part) -> Pipeline:
@@ -90,7 +99,7 @@ def self_training(recipe: Recipe, part: Part) -> Pipeline:
     The parameters come from the labelled rows; at most ten rounds, until no label is surer than 0.9. What comes back
     is the last round's plain pipeline.
     """
-    base = recipe.fit(part.X, part.y, part.groups)
+    base = recipe.fit(part)
     classes, codes = part.codes()
     known = codes[: len(part.y)]
     found = SelfTrainingClassifier(clone(base), threshold=SURE).fit(part.all_rows(), codes).transduction_
@@ -99,13 +108,13 @@ def self_training(recipe: Recipe, part: Part) -> Pipeline:
 
 
 def spreading(recipe: Recipe, part: Part) -> Pipeline:
-    """Spread labels over the graph of 20 nearest neighbours, and fit the rows they surely reach.
+    """Spread labels over the graph of 10 nearest neighbours, and fit the rows they surely reach.
 
     Zhou et al. (2004), Learning with local and global consistency. Spreading says nothing of new rows, so that a plain
     top model, with the parameters of the labelled rows, is fitted on the spread labels that hold at least three
     quarters of their row's neighbourhood.
     """
-    base = recipe.fit(part.X, part.y, part.groups)
+    base = recipe.fit(part)
     classes, codes = part.codes()
     rows = part.all_rows()
     for _, step in [*normalization(str(recipe.search.normalize)), ("unit", Normalizer())]:
@@ -119,14 +128,21 @@ def spreading(recipe: Recipe, part: Part) -> Pipeline:
 
 
 def whiten(recipe: Recipe, part: Part) -> Pipeline:
-    """Fit the labelled rows behind a PCA whitening that all rows, labelled or not, have taught (Raina et al. 2007)."""
+    """Fit the labelled rows behind a PCA whitening that all rows, labelled or not, have taught (Raina et al. 2007).
+
+    It keeps 16 or 64 directions, whichever the labelled rows do better with in cross-validation.
+    """
     rows, Z = part.all_rows(), part.X
     steps = normalization(str(recipe.search.normalize))
-    steps.append(("whiten", PCA(min(COMPONENTS, *rows.shape), whiten=True, random_state=recipe.search.random_state)))
     for _, step in steps:
         rows = step.fit_transform(rows)
         Z = step.transform(Z)
-    return Pipeline([*steps, recipe.fit(Z, part.y, part.groups, normalize="none").steps[-1]])
+    tried = []
+    for count in COMPONENTS:
+        pca = PCA(min(count, *rows.shape), whiten=True, random_state=recipe.search.random_state).fit(rows)
+        tried.append((pca, recipe.searched(pca.transform(Z), part.y, part.groups, normalize="none", select=None)))
+    pca, search = max(tried, key=lambda pair: pair[1].best_score_)
+    return Pipeline([*steps, ("whiten", pca), search.best_estimator_.steps[-1]])
 
 
 METHODS: dict[str, Callable[[Recipe, Part], Pipeline]] = {
@@ -147,5 +163,8 @@ def _fit_labelled(
 def _inner_folds(y: NDArray[Any], groups: Any) -> int:
     """Return how many folds the class of fewest rows (or groups) allows, from 2 to 5."""
     units = np.arange(len(y)) if groups is None else groups
-    counts = [len(np.unique(units[y == name])) for name in np.unique(y)]
-    return int(np.clip(min(counts), 2, INNER_FOLDS))
+    counts = {str(name): len(np.unique(units[y == name])) for name in np.unique(y)}
+    rarest = min(counts, key=lambda name: counts[name])
+    if counts[rarest] < 2:
+        raise TopModelError(f"one row (or group) of {rarest!r} to learn from; expected 2 to choose parameters by")
+    return min(counts[rarest], INNER_FOLDS)
