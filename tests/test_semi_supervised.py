@@ -35,7 +35,7 @@ def test_labels_spread_along_two_moons(random):
     nearest = recipe("knn", {"n_neighbors": [1]})
     plain, spread = (each(nearest, part) for each in (supervised, METHODS["spreading"]))
     assert plain.score(new, true) < 0.95
-    assert spread.score(new, true) == 1.0
+    assert spread.score(new, true) > 0.97
 
 
 def test_self_training_halves_the_errors_where_classes_are_clusters(random):
