@@ -24,6 +24,8 @@ SURE = 0.9
 SPREAD_SURE = 0.75
 """Least share of a row's neighbourhood that its spread label must hold."""
 NEIGHBOURS = 10
+SEARCHED = 2000
+"""Rows that parameters are searched on where labels were found for more."""
 COMPONENTS = (16, 64)
 """Whitened directions that are tried; more of them are mostly noise where labels are few."""
 _UNKNOWN = -1
@@ -96,25 +98,22 @@ def supervised(recipe: Recipe, part: Part) -> Pipeline:
 def self_training(recipe: Recipe, part: Part) -> Pipeline:
     """Fit, take the surest predictions of rows without a label for their labels, and fit again (Yarowsky 1995).
 
-    The parameters come from the labelled rows; at most ten rounds, until no label is surer than 0.9. What comes back
-    is the last round's plain pipeline.
+    At most ten rounds, until no label is surer than 0.9; then a plain top model is fitted on all labels.
     """
     base = recipe.fit(part)
     classes, codes = part.codes()
     known = codes[: len(part.y)]
     found = SelfTrainingClassifier(clone(base), threshold=SURE).fit(part.all_rows(), codes).transduction_
     found[: len(known)] = known
-    return _fit_labelled(base, part.all_rows(), classes, found)
+    return _fit_labelled(recipe, part, classes, found)
 
 
 def spreading(recipe: Recipe, part: Part) -> Pipeline:
     """Spread labels over the graph of 10 nearest neighbours, and fit the rows they surely reach.
 
     Zhou et al. (2004), Learning with local and global consistency. Spreading says nothing of new rows, so that a plain
-    top model, with the parameters of the labelled rows, is fitted on the spread labels that hold at least three
-    quarters of their row's neighbourhood.
+    top model is fitted on the spread labels that hold at least three quarters of their row's neighbourhood.
     """
-    base = recipe.fit(part)
     classes, codes = part.codes()
     rows = part.all_rows()
     for _, step in [*normalization(str(recipe.search.normalize)), ("unit", Normalizer())]:
@@ -124,7 +123,7 @@ def spreading(recipe: Recipe, part: Part) -> Pipeline:
     found = np.where(shares.max(axis=1) >= SPREAD_SURE, shares.argmax(axis=1), _UNKNOWN)
     known = codes != _UNKNOWN
     found[known] = codes[known]
-    return _fit_labelled(base, part.all_rows(), classes, found)
+    return _fit_labelled(recipe, part, classes, found)
 
 
 def whiten(recipe: Recipe, part: Part) -> Pipeline:
@@ -152,12 +151,21 @@ METHODS: dict[str, Callable[[Recipe, Part], Pipeline]] = {
 }
 
 
-def _fit_labelled(
-    base: Pipeline, rows: NDArray[np.float32], classes: NDArray[Any], codes: NDArray[np.int64]
-) -> Pipeline:
-    """Fit a fresh copy of a pipeline on the rows that have a label."""
-    has_label = codes != _UNKNOWN
-    return clone(base).fit(rows[has_label], classes[codes[has_label]])
+def _fit_labelled(recipe: Recipe, part: Part, classes: NDArray[Any], codes: NDArray[np.int64]) -> Pipeline:
+    """Fit the rows that have a label now, with parameters searched on 2,000 of them, the given ones first.
+
+    Those of the few given rows would not do: a penalty that suits ten rows can leave hundreds with nothing but the most
+    frequent class.
+    """
+    given = len(part.y)
+    extra = given + np.flatnonzero(codes[given:] != _UNKNOWN)
+    extra = np.random.default_rng(recipe.search.random_state).permutation(extra)
+    chosen = np.concatenate([np.arange(given), extra])
+    X, y = part.all_rows()[chosen], classes[codes[chosen]]
+    groups = None if part.groups is None else np.concatenate([part.groups, part.groups.max() + 1 + extra])
+    tuned = max(given, SEARCHED)
+    search = recipe.searched(X[:tuned], y[:tuned], None if groups is None else groups[:tuned])
+    return search.best_estimator_ if len(X) <= tuned else clone(search.best_estimator_).fit(X, y)
 
 
 def _inner_folds(y: NDArray[Any], groups: Any) -> int:
