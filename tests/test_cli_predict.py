@@ -33,6 +33,20 @@ def test_proba_adds_a_column_for_each_class(run_cli, two_class_predictor, new):
     assert row["probability"] == row["proba_dog"]
 
 
+def test_images_of_another_kind_are_flagged(run_cli, run_json, two_class_predictor, new, tmp_path, noise):
+    noise(64, 64).save(tmp_path / "noise.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    images = [new / "cat" / "00.png", tmp_path / "noise.png", tmp_path / "broken.png"]
+    result = run_cli("predict", two_class_predictor, *images)
+    usual, strange, broken = rows_of(result.stdout)
+    assert float(usual["unlike"]) < float(strange["unlike"]) == 1
+    assert (usual["is_unlike"], strange["is_unlike"]) == ("False", "True")
+    assert broken["unlike"] == broken["is_unlike"] == ""
+    assert "1 of 3 images are unlike those it learned from: column is_unlike" in result.stderr
+    flags = [row["is_unlike"] for row in run_json("predict", two_class_predictor, *images)["predictions"]]
+    assert flags == [False, True, None]
+
+
 def test_json_is_one_object(run_json, two_class_predictor, new):
     report = run_json("predict", two_class_predictor, new / "cat" / "00.png", "--proba")
     assert (report["predictor"], report["target"]) == (str(two_class_predictor), "label")
