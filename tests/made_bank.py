@@ -1,4 +1,4 @@
-"""A bank of given embeddings, made without a network or images."""
+"""Banks of given embeddings, made without a network or images."""
 
 import numpy as np
 import pandas as pd
@@ -29,3 +29,9 @@ def make_bank(path, layers, contents=None, **columns):
     frame = samples.tidy(pd.DataFrame(columns, index=range(n)))
     bank.add_samples(samples.make_table(fields, frame), newest=0)
     return bank
+
+
+def planted(random, groups=4, size=30, width=20, away=8.0):
+    """Rows around axes of their own, and the number of each row's axis."""
+    names = random.permutation(np.repeat(np.arange(groups), size))
+    return random.normal(size=(len(names), width)) + away * np.eye(width)[names], names

@@ -3,21 +3,16 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from made_bank import make_bank
+from made_bank import make_bank, planted
 
 from featurebank.errors import BankError, ColumnError, FeatureSetError, TopModelError
-from featurebank.transfer.clustering import METHODS, choose_number, cluster, partitions, reduced, silhouette, stability
+from featurebank.transfer.clustering import cluster
+from featurebank.transfer.partitions import METHODS, reduced
 
 
 @pytest.fixture
 def random():
     return np.random.default_rng(0)
-
-
-def planted(random, groups=4, size=30, width=20, away=8.0):
-    """Rows around axes of their own, and the number of each row's axis."""
-    names = random.permutation(np.repeat(np.arange(groups), size))
-    return random.normal(size=(len(names), width)) + away * np.eye(width)[names], names
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -130,31 +125,6 @@ def test_the_clusters_can_be_read_back_as_labels(tmp_path, random):
     assert bank.label(read_table(tmp_path / "clusters.csv")) == 60
     assert bank.samples["cluster"].tolist() == found.table["cluster"].tolist()
     np.testing.assert_allclose(bank.samples["distance"].astype(float), found.table["distance"])
-
-
-# --- parts -------------------------------------------------------------------------------------------------
-
-
-def test_the_number_has_the_highest_silhouette(random):
-    Z = reduced(planted(random, groups=5)[0])
-    partition = partitions(Z, "kmeans")
-    scores = {k: silhouette(Z, partition(k)) for k in range(2, 16)}
-    assert choose_number(Z, partition) == max(scores, key=scores.get) == 5
-
-
-def test_unstable_clusters_are_told_from_stable_ones(random):
-    Z, flat = reduced(planted(random)[0]), reduced(random.normal(size=(120, 20)))
-    assert stability(Z, partitions(Z, "agglomerative")(4), "agglomerative", 4) == 1.0
-    assert stability(flat, partitions(flat, "kmeans")(4), "kmeans", 4) < 0.5
-
-
-def test_reduced_rows_keep_the_distances_of_rows_of_length_1(random):
-    X = random.normal(size=(12, 8)) * random.uniform(1, 9, size=(12, 1))
-    unit = X / np.linalg.norm(X, axis=1, keepdims=True)
-    Z = reduced(X)
-    np.testing.assert_allclose(
-        np.linalg.norm(Z[:, None] - Z, axis=2), np.linalg.norm(unit[:, None] - unit, axis=2), atol=1e-6
-    )
 
 
 @pytest.mark.parametrize(

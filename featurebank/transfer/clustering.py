@@ -10,38 +10,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import cut_tree, ward
-from sklearn.cluster import HDBSCAN, KMeans
-from sklearn.decomposition import PCA
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_score
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.metrics.pairwise import euclidean_distances
-from sklearn.preprocessing import normalize
 
 from featurebank.bank import Bank, column_of, values_of
 from featurebank.errors import BankError, ColumnError, TopModelError, near_names
 from featurebank.fitting import candidate_features
 from featurebank.samples import SampleTable
+from featurebank.transfer.partitions import (
+    METHODS,
+    NONE,
+    choose_number,
+    dense,
+    partitions,
+    reduced,
+    silhouette,
+    stability,
+)
 
-METHODS = ("kmeans", "hdbscan", "agglomerative")
-COMPONENTS = 50
-"""Principal components that are clustered: distances in more of them tell near from far less well."""
-MOST_CLUSTERS = 15
-"""Most clusters that are tried when no number is given."""
-SILHOUETTE_ROWS = 2000
-"""Rows, drawn at random where there are more, that the silhouette is measured on."""
-DRAWS, DRAWN = 5, 0.8
-MOST_ROWS = 10_000
-"""Most rows of an agglomerative clustering, whose distances take 400 MB."""
-LEAST_IN_CLUSTER = 5
 STRUCTURE = 0.25
 """Silhouette below which no substantial structure was found (Kaufman and Rousseeuw 1990)."""
 STABLE = 0.6
 """Agreement of repeats below which clusters should not be trusted (Hennig 2007)."""
 SHOWN = 3
-NONE = -1
 
 Progress = Callable[[int, int], None]
-Partition = Callable[[int], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -168,54 +161,7 @@ def _classes(table: SampleTable, target: str) -> NDArray[Any]:
     return texts.astype(str)
 
 
-def reduced(X: NDArray[Any], seed: int = 0) -> NDArray[np.float64]:
-    """Return what is clustered: rows of length 1, in their first principal components, shape (n, at most 50)."""
-    unit = normalize(X.astype(np.float64))
-    with np.errstate(invalid="ignore"):  # a share of no variance, where all rows are the same
-        return PCA(min(COMPONENTS, *unit.shape), svd_solver="randomized", random_state=seed).fit_transform(unit)
-
-
 # --- one feature set ---------------------------------------------------------------------------------------
-
-
-def partitions(Z: NDArray[np.float64], method: str, seed: int = 0) -> Partition:
-    """Return the function from a number of clusters to the cluster of each row."""
-    if method == "kmeans":
-        return lambda k: KMeans(k, n_init=5, random_state=seed).fit_predict(Z)
-    if len(Z) > MOST_ROWS:
-        raise TopModelError(f"{len(Z)} images; agglomerative clustering takes {MOST_ROWS}: use kmeans")
-    tree = ward(Z)
-    return lambda k: cut_tree(tree, k).ravel()
-
-
-def choose_number(Z: NDArray[np.float64], partition: Partition, seed: int = 0) -> int:
-    """Return the number of clusters, from 2 to 15, with the highest mean silhouette; the smallest of equals."""
-    most = min(MOST_CLUSTERS, len(np.unique(Z, axis=0)) - 1)
-    scores = [silhouette(Z, partition(k), seed) or -1.0 for k in range(2, most + 1)]
-    return 2 + int(np.argmax(scores))
-
-
-def silhouette(Z: NDArray[np.float64], labels: NDArray[np.int64], seed: int = 0) -> float | None:
-    """Return the mean silhouette of the rows that have a cluster; None of fewer than two clusters."""
-    rows = np.random.default_rng(seed).permutation(len(Z))[:SILHOUETTE_ROWS]
-    rows = rows[labels[rows] != NONE]
-    if not 2 <= len(np.unique(labels[rows])) < len(rows):
-        return None
-    return float(silhouette_score(Z[rows], labels[rows]))
-
-
-def _hdbscan(Z: NDArray[np.float64]) -> NDArray[np.int64]:
-    return HDBSCAN(min(max(LEAST_IN_CLUSTER, len(Z) // 100), len(Z)), copy=True).fit_predict(Z)
-
-
-def stability(Z: NDArray[np.float64], labels: NDArray[np.int64], method: str, clusters: int, seed: int = 0) -> float:
-    """Return the mean adjusted Rand index between clusters and those of five draws of 80 % of the rows."""
-    random, scores = np.random.default_rng(seed), []
-    for draw in range(DRAWS):
-        rows = np.sort(random.permutation(len(Z))[: max(clusters + 1, int(DRAWN * len(Z)))])
-        again = _hdbscan(Z[rows]) if method == "hdbscan" else partitions(Z[rows], method, seed + draw + 1)(clusters)
-        scores.append(adjusted_rand_score(labels[rows], again))
-    return float(np.mean(scores))
 
 
 @dataclass(frozen=True)
@@ -245,7 +191,7 @@ class _Found:
                 f"{distinct} different embeddings of {features}; expected more than clusters, from 3 up"
             )
         if method == "hdbscan":
-            labels = _hdbscan(Z)
+            labels = dense(Z)
         else:
             partition = partitions(Z, method, seed)
             labels = partition(clusters or choose_number(Z, partition, seed))

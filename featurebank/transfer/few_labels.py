@@ -21,13 +21,13 @@ from featurebank.fitting import FitResult, class_report, default_target, fit
 from featurebank.folds import Fold
 from featurebank.outoffold import OutOfFold, gather
 from featurebank.predictor import Predictor
-from featurebank.rows import Rows, Target, groups_of, read_target
-from featurebank.samples import SampleTable
+from featurebank.rows import Target, read_target
 from featurebank.scores import classification_scores, corrected_interval, is_share, paired_interval
 from featurebank.search import TopModelSearchCV
 from featurebank.solvers.problem import Prediction
 from featurebank.topmodels import TASKS, TopModel, parse_models
 from featurebank.transfer.semi_supervised import METHODS, Part, Recipe, supervised
+from featurebank.transfer.unlabelled import Given, load_given
 
 SUPERVISED = "supervised"
 _NEEDS_PROBA = "self-training needs a top model with probabilities; add one: --model logreg"
@@ -88,7 +88,8 @@ def fit_semi_supervised(
     if result.report["interrupted"]:
         result.report["warnings"].append("interrupted: nothing was compared with the rows without a label")
         return result
-    given = _load(bank, result, target, options.get("groups"))
+    rows, is_grouped = result.predictor.fit["samples"], bool(result.report["grouped"])
+    given = load_given(bank, result.search.best_features_, target, options.get("groups"), rows, is_grouped)
     recipes = {name: _recipe(result.search, name == "self-training") for name in (SUPERVISED, *methods)}
     sides = _cross_validate(given, recipes, result.search.folds_, on_compared)
     return _shipped(result, given, recipes, sides, options.get("calibrate"))
@@ -113,70 +114,7 @@ def _check(bank: Bank, methods: Sequence[str], target: Target, options: dict[str
         raise TopModelError(f"every readable sample has a value of {target.name!r}; expected some without one")
 
 
-# --- rows --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Given:
-    """Labelled rows in the order of the search, rows held out of it, and rows without a label.
-
-    Attributes
-    ----------
-    X : ndarray of float32, shape (n, d)
-        Of every row, the best features only.
-    y : ndarray, shape (n,)
-        Meaningless where there is no label.
-    groups : ndarray of int64, shape (n,)
-        Rows of one group are never on both sides.
-    labelled, held_out, pool : ndarray of int64
-        Row numbers; no content of the pool is in the others, or twice.
-    is_grouped : bool
-        Whether labelled rows share groups.
-    """
-
-    X: NDArray[np.float32]
-    y: NDArray[Any]
-    groups: NDArray[np.int64]
-    labelled: NDArray[np.int64]
-    held_out: NDArray[np.int64]
-    pool: NDArray[np.int64]
-    is_grouped: bool
-
-    def part(self, train: NDArray[np.int64], test: NDArray[np.int64]) -> Part:
-        """Return what is learned from when rows `test` are to be scored."""
-        never = np.concatenate([self.groups[test], self.groups[self.held_out]])
-        pool = self.pool[~np.isin(self.groups[self.pool], never)]
-        groups = self.groups[train] if self.is_grouped else None
-        return Part(self.X[train], self.y[train], groups, self.X[pool])
-
-
-def _load(bank: Bank, result: FitResult, target: Target, groups: str | None) -> Given:
-    table = bank.select()
-    names = list(result.search.best_features_)
-    has_label = column_of(table, target.name).notna().to_numpy()
-    y = np.empty(len(table), result.search.classes_.dtype)
-    y[has_label] = read_target(table.take(has_label), target)[0]
-    X = bank.features(names, table)
-    rows = Rows(table, X, bank.blocks(names), y, "classification", None, None, None, [])
-    position = {key: number for number, key in enumerate(_keys(table))}
-    labelled = np.array([position[source, path] for source, path, _ in result.predictor.fit["samples"]])
-    held_out = np.setdiff1d(np.flatnonzero(has_label), labelled)
-    tied = groups_of(rows, groups)
-    ties = np.arange(len(table)) if tied is None else tied
-    pool = _pool(table, has_label)
-    return Given(X, y, ties, labelled, held_out, pool, bool(result.report["grouped"]))
-
-
-def _keys(table: SampleTable) -> list[tuple[str, str]]:
-    return list(zip(table.rows["source"], map(os.fsdecode, table.rows["path"]), strict=True))
-
-
-def _pool(table: SampleTable, has_label: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the rows without a label whose content no labelled row has, each content once."""
-    digests = table.rows["digest"]
-    known = set(digests[has_label])
-    is_new = ~has_label & ~digests.duplicated().to_numpy() & np.array([each not in known for each in digests])
-    return np.flatnonzero(is_new)
+# --- recipes ----------------------------------------------------------------------------------------------------------
 
 
 def _models(given: Any) -> dict[str, TopModel]:

@@ -91,14 +91,34 @@ class Part:
 
 
 def supervised(recipe: Recipe, part: Part) -> Pipeline:
-    """Fit the labelled rows alone."""
+    """Fit the labelled rows alone.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    part : Part
+
+    Returns
+    -------
+    Pipeline
+        Fitted.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(n_class=2, return_X_y=True)
+    >>> recipe = Recipe("ridge", TopModelSearchCV(["ridge"]))
+    >>> supervised(recipe, Part(X[:20], y[:20], None, X[20:])).score(X[20:], y[20:]) > 0.95
+    True
+    """
     return recipe.fit(part)
 
 
 def self_training(recipe: Recipe, part: Part) -> Pipeline:
     """Fit, take the surest predictions of rows without a label for their labels, and fit again (Yarowsky 1995).
 
-    At most ten rounds, until no label is surer than 0.9; then a plain top model is fitted on all labels.
+    At most ten rounds, until no label is surer than 0.9; then a plain top model is fitted on all labels. The recipe's
+    model has probabilities; parameters and result are those of `supervised`.
     """
     base = recipe.fit(part)
     classes, codes = part.codes()
@@ -113,6 +133,7 @@ def spreading(recipe: Recipe, part: Part) -> Pipeline:
 
     Zhou et al. (2004), Learning with local and global consistency. Spreading says nothing of new rows, so that a plain
     top model is fitted on the spread labels that hold at least three quarters of their row's neighbourhood.
+    Parameters and result are those of `supervised`.
     """
     classes, codes = part.codes()
     rows = part.all_rows()
@@ -129,7 +150,8 @@ def spreading(recipe: Recipe, part: Part) -> Pipeline:
 def whiten(recipe: Recipe, part: Part) -> Pipeline:
     """Fit the labelled rows behind a PCA whitening that all rows, labelled or not, have taught (Raina et al. 2007).
 
-    It keeps 16 or 64 directions, whichever the labelled rows do better with in cross-validation.
+    It keeps 16 or 64 directions, whichever the labelled rows do better with in cross-validation. Parameters and result
+    are those of `supervised`.
     """
     rows, Z = part.all_rows(), part.X
     steps = normalization(str(recipe.search.normalize))
