@@ -4,6 +4,7 @@ import click
 
 from featurebank._version import __version__
 from featurebank_cli.backbones import backbones
+from featurebank_cli.cluster import cluster
 from featurebank_cli.compact import compact, prune
 from featurebank_cli.demo import demo
 from featurebank_cli.evaluate import evaluate
@@ -13,7 +14,9 @@ from featurebank_cli.fit import fit
 from featurebank_cli.info import info
 from featurebank_cli.label import label
 from featurebank_cli.layers import layers
+from featurebank_cli.next import next_
 from featurebank_cli.options import NamedErrors, State
+from featurebank_cli.outliers import outliers
 from featurebank_cli.predict import predict
 from featurebank_cli.verify import verify
 
@@ -43,6 +46,9 @@ for command in (
     predict,
     evaluate,
     label,
+    cluster,
+    outliers,
+    next_,
     backbones,
     layers,
     info,

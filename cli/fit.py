@@ -58,6 +58,12 @@ class_weight_option = click.option(
 )
 @click.option("--separator", help="Divides the labels in a cell of the target, where an image has several.")
 @click.option("--task", type=click.Choice(["classification", "regression"]), help="[default: what the target holds]")
+@click.option(
+    "--unlabelled",
+    type=click.Choice(["self-training", "spreading", "whiten"]),
+    multiple=True,
+    help="Let rows without a label help, and compare on the same folds whether that pays; may be repeated.",
+)
 @click.option("--groups", help="Column of groups that never straddle folds, or @near-duplicates.")
 @click.option("--sample-weight", help="Column of weights, for fitting and scoring.")
 @class_weight_option
@@ -119,14 +125,13 @@ def fit(state: State, bank: Path, output: Path | None, as_json: bool, **options:
     from featurebank.bank import Bank
     from featurebank.errors import StorageError
     from featurebank.fitting import default_output
-    from featurebank.fitting import fit as run_fit
     from featurebank.predictor_file import target_of
 
     opened = Bank(bank)
     path = output or default_output(opened)
     if not path.parent.is_dir():
         raise StorageError(f"no folder {str(path.parent)!r} for the predictor; make it, or name another with -o")
-    result = run_fit(opened, progress=state.progress("fit", "fit"), **_arguments(options))
+    result = _run(opened, state, progress=state.progress("fit", "fit"), **_arguments(options))
     before = target_of(path)
     result.save(path)
     beside = path.with_suffix(".oof.csv")
@@ -141,6 +146,17 @@ def fit(state: State, bank: Path, output: Path | None, as_json: bool, **options:
     else:
         print_report(report)
         click.echo(f"predictor: {path}   next: featurebank predict {path} IMAGES...")
+
+
+def _run(bank: Any, state: State, unlabelled: Sequence[str], **options: Any) -> Any:
+    """Fit with the function that the flags ask for."""
+    if unlabelled:
+        from featurebank.transfer.few_labels import fit_semi_supervised
+
+        return fit_semi_supervised(bank, unlabelled, on_compared=state.progress("compare", "fit"), **options)
+    from featurebank.fitting import fit as run_fit
+
+    return run_fit(bank, **options)
 
 
 def _arguments(options: dict[str, Any]) -> dict[str, Any]:
@@ -239,8 +255,24 @@ def print_findings(report: dict[str, Any]) -> None:
     if calibration.get("method") and calibration["ece_before"] is not None:
         change = f"{calibration['ece_before']:.3f} -> {calibration['ece_after']:.3f}"
         click.echo(f"Expected calibration error, {calibration['method']}: {change}.")
+    if "unlabelled" in report:
+        _print_unlabelled(report)
     if "learning_curve" in report:
         click.echo(report["learning_curve"]["verdict"])
+
+
+def _print_unlabelled(report: dict[str, Any]) -> None:
+    """Print what the rows without a label brought, each method beside the supervised fit."""
+    found = report["unlabelled"]
+    rows = []
+    for each in found["methods"]:
+        ends = [bounded(report, each["ci95"]), each.get("difference_ci95", [])]
+        spans = ["..".join(score_text(report, end) for end in pair) for pair in ends]
+        change = score_text(report, each["difference"]) if "difference" in each else ""
+        rows.append([each["method"], each["model"], score_text(report, each["mean"]), spans[0], change, spans[1]])
+    title = f"{found['rows']} rows without a label; parameters chosen inside each fold"
+    print_table(title, ["method", "model", "mean", "95 %", "gain", "95 %"], rows, right=range(2, 6))
+    click.echo(f"{found['sentence']}.")
 
 
 def score_text(report: dict[str, Any], score: float) -> str:

@@ -28,7 +28,7 @@ def label(bank: Path, labels: Path, path_column: str, as_json: bool) -> None:
 
     table = read_table(labels)
     changed = Bank(bank).label(table, path_column=path_column)
-    columns = [name for name in table.columns if name != path_column]
+    columns = [name for name in table.columns if name not in (path_column, "source")]
     if as_json:
         print_json({"rows": len(table), "changed": changed, "columns": columns})
     else:

@@ -46,7 +46,10 @@ def predict(
     allow_download: bool,
     as_json: bool,
 ) -> None:
-    """Label IMAGES (files or folders), or the rows of a bank, as CSV: path, label, probability, error.
+    """Label IMAGES (files or folders), or the rows of a bank, as CSV: path, label, probability, unlike, error.
+
+    unlike is the share of the training images that are less unusual than the image; is_unlike says that it is above
+    0.99, so that the label is a guess.
 
     A predictor of several tasks gives label_TASK and probability_TASK for each.
 
@@ -70,6 +73,9 @@ def predict(
     if output is not None:
         storage.commit(output, csv_text(shown).encode("utf-8", "backslashreplace"))
         state.say(f"{len(table)} predictions in {output}")
+    unlike = table[table["is_unlike"] == True] if "is_unlike" in table else ()  # noqa: E712
+    if len(unlike):
+        state.warn(f"{len(unlike)} of {len(table)} images are unlike those it learned from: column is_unlike")
     failed = table[table["error"] != ""]
     for row in failed.itertuples():
         state.warn(f"{printable(row.path)}: {printable(row.error)}")

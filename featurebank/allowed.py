@@ -7,6 +7,8 @@ ALLOWED_TYPES = (
     "featurebank.multitask.network.NetworkRegressor",
     "featurebank.multiview.ClassifierOverViews",
     "featurebank.multiview.RegressorOverViews",
+    "featurebank.novelty.Mahalanobis",
+    "featurebank.novelty.Unlike",
     "featurebank.transforms.SelectDimensions",
     "featurebank.transforms.SelectRelevant",
     "featurebank.transforms.SignedSquareRoot",

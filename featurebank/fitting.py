@@ -26,6 +26,8 @@ from featurebank.folds import Fold, Folds, default_kind, fold_numbers
 from featurebank.learning_curve import learning_curve as make_learning_curve
 from featurebank.multitask.fitting import MultiTaskResult, fit_tasks
 from featurebank.multitask.rows import Labels, TaskRows, is_multitask, load_tasks
+from featurebank.novelty import LEAST_ROWS, Unlike
+from featurebank.outoffold import OutOfFold
 from featurebank.predictor import Predictor
 from featurebank.predictor_file import EMBEDDED, PredictorFeature, check_savable
 from featurebank.rows import Rows, Target, load_rows, predefined, straddling
@@ -315,7 +317,7 @@ def _fit_rows(
     report["warnings"] = rows.notes + straddling(every, _place(search, is_held_out), plan.groups) + search.warnings_
     oof = _frame(rows, search)
     if rows.task == "classification":
-        report |= _class_report(search, rows, plan.calibrate, oof)
+        report |= class_report(search.oof_, search.best_model_, plan.calibrate, oof)
     if rows.labels is not None:
         report["per_label"] = assessment.per_label(search.oof_, rows.labels)
     model = search.best_estimator_
@@ -395,17 +397,18 @@ def _part(progress: Progress | None, part: int, parts: int) -> Progress | None:
     return lambda done, total: progress(part * total + done, parts * total)
 
 
-def _class_report(search: TopModelSearchCV, rows: Rows, calibrate: str | None, oof: pd.DataFrame) -> dict[str, Any]:
+def class_report(found: OutOfFold, model: str, calibrate: str | None, oof: pd.DataFrame) -> dict[str, Any]:
     """Return what is said about classes; the honest probabilities go into `oof`."""
+    assert found.classes is not None
     report: dict[str, Any] = {
-        "imbalanced": assessment.is_imbalanced(rows.y),
-        "per_class": assessment.per_class(search.oof_),
+        "imbalanced": assessment.is_imbalanced(found.true),
+        "per_class": assessment.per_class(found),
     }
-    report["calibration"], whole, proba = assessment.calibrated(search.oof_, search.best_model_, calibrate)
+    report["calibration"], whole, proba = assessment.calibrated(found, model, calibrate)
     report["abstention"] = assessment.abstention(whole, proba)
-    for number, name in enumerate(search.classes_.tolist()):
+    for number, name in enumerate(found.classes.tolist()):
         column = np.full(len(oof), np.nan)
-        column[np.isin(search.oof_.fold, whole.fold)] = proba[:, number]
+        column[np.isin(found.fold, whole.fold)] = proba[:, number]
         oof[f"proba_{name}"] = column
     return report
 
@@ -516,7 +519,19 @@ def _predictor(
         calibrator=_calibrator(search, model, plan.calibrate),
         fit=report,
         tensors=tensors,
+        unlike=_unlike(fitted, rows),
     )
+
+
+def _unlike(fitted: Pipeline, rows: Rows) -> Unlike | None:
+    """Return what tells whether a new image is unlike the training images; None of too few."""
+    distinct = np.unique(rows.table.rows["digest"].to_numpy(), return_index=True)[1]
+    if len(distinct) < LEAST_ROWS:
+        return None
+    X: NDArray[Any] = rows.X
+    for step in [step for name, step in fitted.steps if name in BEFORE_THE_MODEL]:
+        X = step.transform(X)
+    return Unlike().fit(X[distinct], rows.y[distinct] if rows.task == "classification" else None)
 
 
 def _calibrator(search: TopModelSearchCV, model: Pipeline, method: str | None) -> Calibrator | LabelsCalibrator | None:

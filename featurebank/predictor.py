@@ -16,6 +16,7 @@ from featurebank.bank import values_of, weights_of
 from featurebank.embedding import Embedder, Item
 from featurebank.errors import ImageError, PredictorError
 from featurebank.features import as_keys
+from featurebank.novelty import FLAG, Unlike
 from featurebank.predictor_file import Contents, PredictorFeature
 from featurebank.samples import SampleTable
 
@@ -46,6 +47,8 @@ class Predictor(Embedder):
         The report of the fit that made it.
     tensors : mapping of str to bytes, optional
         Safetensors of backbones whose weights came from a file, by weights digest.
+    unlike : Unlike, optional
+        Says how unlike the training images an image is (`featurebank.novelty`).
     backbone : Backbone, optional
         The backbone to use in place of the named one (needed for a custom module).
     weights_file : path-like, optional
@@ -71,6 +74,7 @@ class Predictor(Embedder):
         calibrator: Any = None,
         fit: Mapping[str, Any] | None = None,
         tensors: Mapping[str, bytes] | None = None,
+        unlike: Unlike | None = None,
         backbone: Backbone | None = None,
         weights_file: str | os.PathLike[str] | None = None,
         allow_download: bool = True,
@@ -83,6 +87,7 @@ class Predictor(Embedder):
         self.labels = None if labels is None else list(labels)
         self.calibrator = calibrator
         self.fit = dict(fit or {})
+        self.unlike = unlike
 
     @property
     def classes(self) -> NDArray[Any]:
@@ -125,7 +130,9 @@ class Predictor(Embedder):
         Returns
         -------
         DataFrame
-            ``path, label, probability`` (of the label), ``error``, and ``proba_CLASS`` for each class.
+            ``path, label, probability`` (of the label), ``unlike`` (the share of the training images that are less
+            unusual, from 0 to 1) and ``is_unlike`` (whether that is above 0.99), ``error``, and ``proba_CLASS`` for
+            each class. A predictor of an earlier version, or of fewer than 20 images, cannot tell what is unlike.
         """
         parts, errors = self.embed_some(list(paths), progress)
         readable = [not error for error in errors]
@@ -145,11 +152,15 @@ class Predictor(Embedder):
             When the bank lacks one of the feature sets, or rows of it.
         """
         table = bank.select()
-        X = np.concatenate(self.read(bank, as_keys(table.rows["digest"])), axis=1)
+        X = self.load_rows(bank, table)
         paths = [os.fsdecode(path) for path in table.rows["path"]]
         frame = self.table(paths, X, np.ones(len(paths), bool), [""] * len(paths))
         frame.insert(0, "source", table.rows["source"])
         return frame
+
+    def load_rows(self, bank: Bank, table: SampleTable) -> NDArray[np.float32]:
+        """Return what the model sees of samples of a bank, shape (n, d); see `predict_bank`."""
+        return np.concatenate(self.read(bank, as_keys(table.rows["digest"])), axis=1)
 
     def probabilities(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return class probabilities of embeddings.
@@ -194,11 +205,21 @@ class Predictor(Embedder):
         if ok.any() and self.task == "classification":
             where = np.searchsorted(self.classes, labels[ok].astype(self.classes.dtype))
             best[ok] = table[ok][np.arange(int(ok.sum())), where]
-        columns = {"path": pd.Series(paths, dtype=object), "label": labels, "probability": best, "error": errors}
+        columns = {"path": pd.Series(paths, dtype=object), "label": labels, "probability": best}
+        columns |= {**self._unlike_columns(X, ok), "error": errors}
         if self.task != "classification":
             del columns["probability"]
         chances = {f"proba_{name}": table[:, i] for i, name in enumerate(self.classes)}
         return pd.DataFrame({**columns, **chances})
+
+    def _unlike_columns(self, X: NDArray[np.float32], ok: NDArray[np.bool_]) -> dict[str, Any]:
+        if self.unlike is None:
+            return {}
+        share, flag = np.full(len(ok), np.nan), np.full(len(ok), None, object)
+        if ok.any():
+            share[ok] = self.unlike.share(X)
+            flag[ok] = (share[ok] > FLAG).tolist()
+        return {"unlike": share, "is_unlike": flag}
 
     def _names(self, predicted: NDArray[Any]) -> list[Any]:
         """Return predictions as a table shows them: several labels of an image divided by semicolons."""
@@ -241,7 +262,7 @@ class Predictor(Embedder):
         ColumnError
             When the column of weights holds something else.
         """
-        names = [target] if target else self._target_columns()
+        names = [target] if target else self.target_columns
         wanted = names + ([sample_weight] if sample_weight else [])
         absent = [column for column in wanted if column not in source.columns]
         if absent:
@@ -268,7 +289,9 @@ class Predictor(Embedder):
             "seen_in_training": count_seen(self.fit.get("contents", []), items),
         }
 
-    def _target_columns(self) -> list[str]:
+    @property
+    def target_columns(self) -> list[str]:
+        """The columns it predicts: several where each holds 0 and 1."""
         return self.labels if self.labels is not None and "+" in self.target else [self.target]
 
     def true_values(self, given: SampleTable, names: list[str]) -> NDArray[Any]:
@@ -326,7 +349,15 @@ class Predictor(Embedder):
     def contents(self) -> Contents:
         """Return what a predictor file holds of it."""
         return Contents(
-            self.features, self.model, self.target, self.task, self.labels, self.calibrator, self.fit, self.tensors
+            self.features,
+            self.model,
+            self.target,
+            self.task,
+            self.labels,
+            self.calibrator,
+            self.fit,
+            self.tensors,
+            self.unlike,
         )
 
     @classmethod
@@ -370,6 +401,7 @@ class Predictor(Embedder):
             calibrator=found.calibrator,
             fit=found.fit,
             tensors=found.tensors,
+            unlike=found.unlike,
             **options,
         )
 

@@ -21,6 +21,7 @@ from featurebank.allowed import ALLOWED_TYPES
 from featurebank.backbones.base import checkpoint_path
 from featurebank.errors import CorruptError, FeatureBankError, PredictorError, one_line
 from featurebank.features import VIEWS
+from featurebank.novelty import Unlike
 from featurebank.spec import FeatureSpec
 
 FORMAT = "featurebank-predictor"
@@ -28,7 +29,8 @@ VERSION = 2
 _READABLE = (1, 2)
 EMBEDDED = "embedded"
 _FACTS, _MODEL, _CALIBRATOR, _FIT = "predictor.json", "model.skops", "calibrator.skops", "fit.json"
-_LIMITS = {_FACTS: 1 << 20, _MODEL: 4 << 30, _CALIBRATOR: 16 << 20, _FIT: 1 << 30}
+_UNLIKE = "unlike.skops"
+_LIMITS = {_FACTS: 1 << 20, _MODEL: 4 << 30, _CALIBRATOR: 16 << 20, _UNLIKE: 256 << 20, _FIT: 1 << 30}
 _WEIGHTS = re.compile(r"weights/[0-9a-f]{64}\.safetensors")
 _WEIGHTS_LIMIT = 16 << 30
 _TASK = re.compile(r"tasks/[0-9]+\.featurebank")
@@ -82,6 +84,8 @@ class Contents:
         The report of the fit that made it.
     tensors : dict of str to bytes
         Safetensors of backbones whose weights came from a file, by weights digest.
+    unlike : Unlike or None
+        Says how unlike the training rows a row is; version 1 had none.
     """
 
     features: list[PredictorFeature]
@@ -92,6 +96,7 @@ class Contents:
     calibrator: Any
     fit: dict[str, Any]
     tensors: dict[str, bytes]
+    unlike: Unlike | None = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,8 @@ def encode(contents: Contents) -> memoryview:
     members = {_FIT: _json(contents.fit), _MODEL: _dump(contents.model)}
     if contents.calibrator is not None:
         members[_CALIBRATOR] = _dump(contents.calibrator)
+    if contents.unlike is not None:
+        members[_UNLIKE] = _dump(contents.unlike)
     members |= {f"weights/{digest}.safetensors": data for digest, data in contents.tensors.items()}
     facts = {
         "target": contents.target,
@@ -257,6 +264,7 @@ def _read(facts: Any, members: dict[str, bytes], weights: Mapping[str, bytes]) -
         calibrator,
         json.loads(members[_FIT]),
         {name[8:72]: data for name, data in weights.items() if _WEIGHTS.fullmatch(name) and name[8:72] in used},
+        _read_unlike(members, model),
     )
 
 
@@ -320,6 +328,16 @@ def _check_model(model: Any, calibrator: Any, task: str) -> None:
     has_proba = any(hasattr(each, "predict_proba") for each in (model, calibrator))
     if task not in ("classification", "multilabel") or not hasattr(model, "classes_") or not has_proba:
         raise CorruptError("its model is no classifier with probabilities")
+
+
+def _read_unlike(members: Mapping[str, bytes], model: Any) -> Unlike | None:
+    if _UNLIKE not in members:
+        return None
+    found = _undump(members[_UNLIKE])
+    if not isinstance(found, Unlike):
+        raise CorruptError(f"its {_UNLIKE} holds {type(found).__name__}")
+    found.check(getattr(model, "n_features_in_", None))
+    return found
 
 
 def check_savable(estimator: Any) -> None:

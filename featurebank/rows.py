@@ -140,7 +140,7 @@ def load_table(
     notes = _left_out(bank, [sample_weight] if sample_weight else [])
     X, blocks, n_views = _embeddings(bank, names, table, views)
     rows = Rows(table, X, blocks, np.empty(0), "", None, weight, None, notes, n_views)
-    return replace(rows, groups=_groups(rows, groups))
+    return replace(rows, groups=groups_of(rows, groups))
 
 
 def _embeddings(
@@ -232,7 +232,7 @@ def predefined(table: SampleTable, column: str) -> tuple[list[Fold], NDArray[np.
     return folds, held_out
 
 
-def _groups(rows: Rows, column: str | None) -> NDArray[np.int64] | None:
+def groups_of(rows: Rows, column: str | None) -> NDArray[np.int64] | None:
     """Return groups that hold identical content together, and what the user named; None when nothing ties rows."""
     digests = rows.table.rows["digest"].to_numpy()
     if column in NEAR_DUPLICATES:

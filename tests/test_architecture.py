@@ -14,12 +14,12 @@ FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = [
     {"_version", "errors", "spec", "storage", "allowed"},
     {"images", "sources", "samples", "features", "segment", "layers", "views"}
-    | {"transforms", "topmodels", "folds", "scores", "neighbours", "solvers", "candidates", "evaluation"}
+    | {"transforms", "topmodels", "folds", "scores", "neighbours", "novelty", "solvers", "candidates", "evaluation"}
     | {"outoffold", "schedule", "calibration", "learning_curve", "power_law", "multiview"},
     {"backbones", "runners", "engine", "bank", "maintenance", "remedies", "drift", "predictor_file"},
     {"request", "ledger", "writer", "pipeline", "extraction", "transformer", "search", "predictor"}
     | {"rows", "assessment", "fitting", "embedding", "multitask"},
-    {"demo", "explanation", "finetuning"},
+    {"demo", "explanation", "finetuning", "transfer"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 WITHOUT_TORCH = {

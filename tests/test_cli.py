@@ -90,6 +90,14 @@ ERRORS = [
     ["layers", "vit_b_16", "--size", "100"],
     ["info", "nowhere.bank"],
     ["verify", "PHOTOS"],
+    ["cluster", "nowhere.bank"],
+    ["cluster", "BANK", "--features", "layer9"],
+    ["cluster", "BANK", "--target", "species"],
+    ["outliers", "BANK", "--target", "species"],
+    ["outliers", "PHOTOS"],
+    ["next", "BANK", "--predictor", "PREDICTOR"],
+    ["next", "BANK", "--predictor", "PHOTOS"],
+    ["fit", "BANK", "--unlabelled", "whiten"],
 ]
 
 

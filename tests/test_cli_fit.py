@@ -186,3 +186,23 @@ def test_views_are_candidates_and_the_table_names_them(run_cli, two_classes, tmp
     assert sorted(rows) == ["layer3", "layer3, all views"]
     result = run_cli("fit", bank, "--views", "most")
     assert (result.exit_code, result.stderr) == (1, "Error: views='most'; expected one of mean, first, all\n")
+
+
+def test_rows_without_a_label_can_help_and_the_table_says_whether_they_did(run_cli, run_json, own_bank, tmp_path):
+    rows = [f"{c}/{i:02}.png,{c}" for c in ("cat", "dog") for i in range(8)]
+    (tmp_path / "few.csv").write_text("\n".join(["path,few", *rows]))
+    run_json("label", own_bank, tmp_path / "few.csv")
+    options = ["--target", "few", "--model", "logreg", "--features", "layer3", "--folds", 2]
+    flags = ["--unlabelled", "self-training", "--unlabelled", "spreading"]
+    result = run_cli("fit", own_bank, *options, *flags)
+    assert "24 rows without a label; parameters chosen inside each fold" in result.stdout
+    lines = [line.split()[:2] for line in result.stdout.splitlines()]
+    assert [line for line in lines if line[-1:] == ["logreg"]][-3:] == [
+        [name, "logreg"] for name in ("supervised", "self-training", "spreading")
+    ]
+    assert "The rows without a label " in result.stdout
+    report = run_json("fit", own_bank, *options, "--unlabelled", "whiten")
+    assert [each["method"] for each in report["unlabelled"]["methods"]] == ["supervised", "whiten"]
+    assert "unlabelled" not in run_json("fit", own_bank, *options)
+    refused = run_cli("fit", own_bank, *flags, "--model", "logreg")
+    assert refused.stderr == "Error: every readable sample has a value of 'label'; expected some without one\n"

@@ -308,7 +308,7 @@ def test_a_column_of_fractions_is_learned_as_numbers(tmp_path, random):
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     result.save(tmp_path / "a.featurebank")
     table = Predictor.load(tmp_path / "a.featurebank").predict_bank(bank)
-    assert list(table) == ["source", "path", "label", "error"]
+    assert list(table) == ["source", "path", "label", "unlike", "is_unlike", "error"]
     np.testing.assert_allclose(table["label"].astype(float), result.search.predict(X.astype(np.float32)), rtol=1e-6)
     with pytest.raises(ColumnError, match="column 'age' holds text; regression needs numbers"):
         fit(make_bank(tmp_path / "b.bank", X, range(80), age=["a"] * 80), task="regression")

@@ -136,7 +136,7 @@ def test_many_images_are_embedded_in_batches_and_counted(predictor, two_classes)
 
 def test_the_file_holds_json_and_skops_and_no_pickle(two_class_predictor):
     members = members_of(two_class_predictor)
-    assert set(members) == {"predictor.json", "fit.json", "model.skops", "calibrator.skops"}
+    assert set(members) == {"predictor.json", "fit.json", "model.skops", "calibrator.skops", "unlike.skops"}
     for name, data in members.items():
         if name.endswith(".json"):
             json.loads(data)
