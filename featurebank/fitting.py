@@ -205,7 +205,7 @@ def fit(
     if learning_curve and not search.interrupted_:
         report["learning_curve"] = _learning_curve(search, rows, jobs)
     report["seconds"] = time.perf_counter() - started
-    kept = {**report, "samples": _fold_of_each(rows, search), "contents": _contents(rows)}
+    kept = {**report, "samples": _fold_of_each(rows, search), "contents": contents_of(rows)}
     return FitResult(search, report, _predictor(bank, search, model, rows, wanted, calibrate, kept), oof)
 
 
@@ -348,7 +348,7 @@ def _fold_of_each(rows: Rows, search: TopModelSearchCV) -> list[list[Any]]:
     return [list(row) for row in zip(rows.table.rows["source"], _paths(rows), numbers, strict=True)]
 
 
-def _contents(rows: Rows) -> list[str]:
+def contents_of(rows: Rows) -> list[str]:
     """Return the beginning of each row's content digest, so that training images are known again."""
     return sorted({digest.hex()[:16] for digest in rows.table.rows["digest"]})
 
@@ -387,9 +387,7 @@ def _predictor(
     steps = dict(fitted.steps)
     steps.pop("columns", None)  # a predictor computes just the features that its model sees
     model = Pipeline(list(steps.items()))
-    specs = [bank.feature_set(name).spec for name in search.best_features_]
-    features = [_predictor_feature(bank, spec) for spec in specs]
-    tensors = _tensors(bank, features)
+    features, tensors = predictor_features(bank, search.best_features_)
     return Predictor(
         features,
         model,
@@ -410,6 +408,20 @@ def _calibrator(search: TopModelSearchCV, model: Pipeline, method: str | None) -
         found = search.oof_
         return LabelsCalibrator(method or "sigmoid").fit(found.scores, found.true, found.weight)
     return search.calibrate(method or "sigmoid")
+
+
+def predictor_features(bank: Bank, names: Sequence[str]) -> tuple[list[PredictorFeature], dict[str, bytes]]:
+    """Return what a predictor needs to know of the feature sets that its model takes, and tensors to put into its file.
+
+    Raises
+    ------
+    FeatureSetError
+        When a name is not in the bank.
+    BankError
+        When a checkpoint has changed since its features were extracted.
+    """
+    features = [_predictor_feature(bank, bank.feature_set(name).spec) for name in names]
+    return features, _tensors(bank, features)
 
 
 def _predictor_feature(bank: Bank, spec: FeatureSpec) -> PredictorFeature:

@@ -113,7 +113,7 @@ def load_rows(bank: Bank, names: Sequence[str], target: Target, groups: str | No
     notes = _data_warnings(bank, table, columns, target)
     names = list(names)
     rows = Rows(table, bank.features(names, table), bank.blocks(names), y, task, labels, weight, None, notes)
-    return replace(rows, groups=_groups(rows, groups))
+    return replace(rows, groups=tied_groups(rows, groups))
 
 
 def read_target(table: SampleTable, target: Target) -> tuple[NDArray[Any], str, list[str] | None]:
@@ -187,8 +187,20 @@ def predefined(table: SampleTable, column: str) -> tuple[list[Fold], NDArray[np.
     return folds, held_out
 
 
-def _groups(rows: Rows, column: str | None) -> NDArray[np.int64] | None:
-    """Return groups that hold identical content together, and what the user named; None when nothing ties rows."""
+def tied_groups(rows: Rows, column: str | None) -> NDArray[np.int64] | None:
+    """Return groups that hold identical content together, and what the user named; None when nothing ties rows.
+
+    Parameters
+    ----------
+    rows : Rows
+    column : str or None
+        Column of groups, or ``"@near-duplicates"``.
+
+    Raises
+    ------
+    ColumnError
+        When there is no such column, or it has missing values.
+    """
     digests = rows.table.rows["digest"].to_numpy()
     if column in NEAR_DUPLICATES:
         return tie(near_duplicate_groups(rows.alike), digests)

@@ -1,0 +1,244 @@
+"""fit_domain(): a top model from a labelled source domain for a target domain with few labels or none."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from featurebank.bank import Bank
+from featurebank.fitting import FitResult, candidate_features, contents_of, default_target, predictor_features
+from featurebank.folds import Folds, default_kind
+from featurebank.predictor import Predictor
+from featurebank.rows import Rows
+from featurebank.search import TopModelSearchCV
+from featurebank.topmodels import DEFAULT_MODELS, parse_models
+from featurebank.transfer.adapters import Adaptation, candidates, choose_adaptations
+from featurebank.transfer.domains import Domains, Question, check_sizes, load_domains
+from featurebank.transfer.outcome import Outcome
+from featurebank.transfer.shift import domain_shift
+from featurebank.transfer.trials import Recipe, check_scorer, run_trial
+from featurebank.transforms import normalization
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Who is told what, while it runs.
+
+    Attributes
+    ----------
+    on_shift : callable, optional
+        Called first, with each candidate's feature sets and a line about the shift.
+    on_search, on_adapt : callable, optional
+        Called with (fits done, fits in all) of the search on the source, and of the adaptations.
+    """
+
+    on_shift: Callable[[list[str], str], None] | None = None
+    on_search: Progress | None = None
+    on_adapt: Progress | None = None
+
+
+def fit_domain(
+    bank: str | os.PathLike[str] | Bank,
+    *,
+    domain: str,
+    source: str,
+    target_domain: str,
+    adapt: str | Sequence[str] | None = None,
+    features: str | Sequence[str] | None = None,
+    models: Any = None,
+    target: str | None = None,
+    groups: str | None = None,
+    normalize: str | Sequence[str] = "standardize",
+    scorer: str = "outputs",
+    target_labels: int = 0,
+    folds: int = 5,
+    seed: int = 0,
+    jobs: int = -1,
+    hooks: Hooks | None = None,
+) -> FitResult:
+    """Learn from a labelled source domain for a target domain whose labels are few or unknown.
+
+    First, how far the domains lie apart is measured. Then a search on the source alone chooses features and top
+    model. On each of the folds, which divide both domains, every adaptation learns from the labelled training rows of
+    the source and the unlabelled training rows of the target; the test parts give the figures, so that no target row
+    is scored by a model that was adapted on it, or on an image of the same content. The target's labels take part in
+    these figures and in nothing else (but see `target_labels`): an unsupervised scorer chooses the adaptation. At
+    last the chosen one is fitted to all rows.
+
+    Parameters
+    ----------
+    bank : path-like or Bank
+    domain : str
+        Column of domains.
+    source, target_domain : str
+        Its values: the domain that has labels, and the one the predictor is for.
+    adapt : str or sequence of str, optional
+        The adaptations to choose from, of ``"none"``, ``"coral"``, ``"subspace"``, ``"reweight"`` and ``"ot"`` (see
+        `featurebank.transfer.adapters.Adaptation`); by default all of them. The unadapted model is scored in any case.
+    features, models, normalize : optional
+        What the search on the source tries; see `featurebank.fit`.
+    target : str, optional
+        Column of classes; by default ``label``, or the bank's only column. Rows of the target may lack it.
+    groups : str, optional
+        Column of groups that never straddle folds, or ``"@near-duplicates"``. Identical content never does.
+    scorer : str, default "outputs"
+        What chooses without labels of the target. ``"outputs"``: accuracy on held-out source rows less the distance
+        of the model's outputs there and on the target (`featurebank.transfer.trials.outputs_distance`), in the spirit
+        of the bound of Ben-David et al. (2010); it takes the classes to be about as frequent in both domains. By
+        skada: ``"circular"`` (circular validation, Bruzzone and Marconcini 2010), ``"entropy"`` (prediction entropy,
+        Morerio et al. 2018), ``"density"`` (soft neighbourhood density, Saito et al. 2021).
+    target_labels : int, default 0
+        Labelled rows of each class of the target, drawn with the seed, that join the training rows.
+    folds : int, default 5
+    seed : int, default 0
+    jobs : int, default -1
+        Threads of the search.
+    hooks : Hooks, optional
+
+    Returns
+    -------
+    FitResult
+        ``search`` is that of the source. The report has ``shift`` (one for each candidate's features),
+        ``adaptations`` (for each: ``source`` and ``target`` with accuracy, macro F1 and 95 % intervals,
+        ``unsupervised``, ``difference`` to the unadapted model) and ``chosen``, whose ``target`` is the score of the
+        whole procedure: in each fold the scorer chose anew.
+
+    Raises
+    ------
+    FeatureBankError
+        A child of it says what was found, what was expected and what to do.
+
+    Notes
+    -----
+    The intervals are Wilson's for accuracies and a bootstrap of rows for F1, given these fits.
+
+    Examples
+    --------
+    >>> result = fit_domain("solar.bank", domain="type", source="mono", target_domain="poly")  # doctest: +SKIP
+    >>> result.report["chosen"]["target"]["accuracy"]  # doctest: +SKIP
+    0.76
+    """
+    started, hooks = time.perf_counter(), hooks or Hooks()
+    bank = bank if isinstance(bank, Bank) else Bank(bank)
+    question = Question(target or default_target(bank), domain, source, target_domain)
+    wanted = candidate_features(bank, features)
+    names = list(dict.fromkeys(name for each in wanted for name in each))
+    rows, both = load_domains(bank, names, question, groups)
+    check_sizes(both, question, folds, target_labels)
+    given = {each.name: each for each in parse_models(DEFAULT_MODELS["classification"] if models is None else models)}
+    adaptations, notes = choose_adaptations(adapt, list(given.values()), *_counts(both))
+    for model in given.values():
+        check_scorer(scorer, model.estimator)
+    shifts = _shifts(rows, both, wanted, folds, seed, question, hooks)
+    search = TopModelSearchCV(
+        models,
+        cv=Folds(default_kind("classification", both.groups is not None), folds, seed=seed),
+        blocks=rows.blocks,
+        features="all" if features == "all" else wanted,
+        normalize=normalize,
+        refit=False,
+        random_state=seed,
+        n_jobs=jobs,
+        progress=hooks.on_search,
+    )
+    _fit_source(search, both)
+    best = search.best_candidate_
+    both = replace(both, X=np.concatenate([rows.X[:, rows.blocks[name]] for name in best.features], axis=1))
+    model = given[best.model].pipeline(best.params, seed)[-1]
+    recipe = Recipe(normalization(best.normalize), model, scorer, target_labels, seed)
+    found = _try_all(adaptations, recipe, both, folds, hooks.on_adapt)
+    everyone = np.arange(len(both.y))
+    fitted = recipe.fit(found.adaptations[found.best], both, everyone, recipe.learned(both, everyone))
+    oof = found.frame(rows.table, question)
+    report = {
+        "n_samples": len(both.y),
+        "classes": both.classes[np.unique(both.y[both.is_source])].tolist(),
+        "target": question.target,
+        "task": "classification",
+        "scoring": "accuracy",
+        "domain": _domain_facts(both, question),
+        "folds": folds,
+        "grouped": both.groups is not None,
+        "seed": seed,
+        "shift": shifts,
+        "candidates": [candidate.to_dict() for candidate in search.candidates_],
+        "best": best.to_dict(),
+        "scorer": scorer,
+        "target_labels": target_labels,
+        "adaptations": [found.adaptation(number) for number in range(len(found.adaptations))],
+        "chosen": found.chosen(),
+        "warnings": rows.notes + notes + search.warnings_,
+        "seconds": time.perf_counter() - started,
+    }
+    kept = {**report, "samples": oof[["source", "path", "fold"]].values.tolist(), "contents": contents_of(rows)}
+    held, tensors = predictor_features(bank, best.features)
+    calibrator = found.calibrator(fitted.model_)
+    predictor = Predictor(held, fitted.pipeline_, question.target, calibrator=calibrator, fit=kept, tensors=tensors)
+    return FitResult(search, report, predictor, oof)
+
+
+def _counts(both: Domains) -> tuple[int, int]:
+    return int(both.is_source.sum()), int((~both.is_source).sum())
+
+
+def _domain_facts(both: Domains, question: Question) -> dict[str, Any]:
+    n_source, n_target = _counts(both)
+    return {
+        "column": question.column,
+        "source": question.source,
+        "target": question.target_domain,
+        "n_source": n_source,
+        "n_target": n_target,
+        "n_target_labelled": int(both.is_scored.sum()),
+    }
+
+
+def _shifts(
+    rows: Rows,
+    both: Domains,
+    wanted: Sequence[Sequence[str]],
+    folds: int,
+    seed: int,
+    question: Question,
+    hooks: Hooks,
+) -> list[dict[str, Any]]:
+    """Measure the shift in each candidate's features."""
+    shifts = []
+    for names in wanted:
+        X = np.concatenate([rows.X[:, rows.blocks[name]] for name in names], axis=1)
+        found = domain_shift(X, both.is_source, groups=both.groups, folds=folds, seed=seed)
+        if hooks.on_shift is not None:
+            hooks.on_shift(list(names), found.sentence(question.source, question.target_domain))
+        shifts.append({"features": list(names), **found.to_dict()})
+    return shifts
+
+
+def _fit_source(search: TopModelSearchCV, both: Domains) -> None:
+    """Fit the search to the source; Ctrl-C ends all, since no adaptation is scored yet."""
+    labels = both.classes[both.y[both.is_source]]
+    groups = None if both.groups is None else both.groups[both.is_source]
+    search.fit(both.X[both.is_source], labels, groups=groups)
+    if search.interrupted_:
+        raise KeyboardInterrupt
+
+
+def _try_all(names: Sequence[str], recipe: Recipe, both: Domains, folds: int, progress: Progress | None) -> Outcome:
+    """Try every adaptation on every fold."""
+    parts = both.folds(folds, recipe.seed)
+    least = min(int((~both.is_source[train]).sum()) for train, _ in parts)
+    tried: list[Adaptation] = candidates(names, _counts(both)[0], least, both.X.shape[1])
+    trials: list[list[Any]] = []
+    for number, adaptation in enumerate(tried):
+        trials.append([])
+        for fold in parts:
+            trials[-1].append(run_trial(adaptation, recipe, both, fold))
+            if progress is not None:
+                progress(number * folds + len(trials[-1]), len(tried) * folds)
+    return Outcome(both, parts, tried, trials, names, recipe.seed)
