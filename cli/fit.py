@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from featurebank_cli.domain import OWN, check_unused, domain_options, print_adaptations
+from featurebank_cli.domain import run as run_domain
 from featurebank_cli.options import (
     State,
     bank_argument,
@@ -90,6 +92,7 @@ class_weight_option = click.option(
 @click.option("--threshold", help="Tune the threshold of two classes for this scorer, e.g. f1.")
 @click.option("--learning-curve", is_flag=True, help="Also tell what more labels would bring.")
 @click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), help="Seconds for the search.")
+@domain_options
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the folds and the models.")
 @click.option("--jobs", type=int, default=-1, show_default=True, help="Threads; -1 for one a core.")
 @click.option(
@@ -101,7 +104,8 @@ def fit(state: State, bank: Path, output: Path | None, as_json: bool, **options:
     """Cross-validate top models over the feature sets of BANK and save the best as a predictor.
 
     Beside the predictor, STEM.oof.csv gets what the best model said of each image when it was in a test part.
-    Ctrl-C ends the search with what is finished.
+    Ctrl-C ends the search with what is finished. With --domain, learn from the labels of one domain for the images of
+    another.
 
     \b
     Example:
@@ -118,7 +122,12 @@ def fit(state: State, bank: Path, output: Path | None, as_json: bool, **options:
     path = output or default_output(opened)
     if not path.parent.is_dir():
         raise StorageError(f"no folder {str(path.parent)!r} for the predictor; make it, or name another with -o")
-    result = run_fit(opened, progress=state.progress("fit", "fit"), **_arguments(options))
+    if options["domain"] is None:
+        check_unused()
+        arguments = _arguments({name: value for name, value in options.items() if name not in OWN})
+        result = run_fit(opened, progress=state.progress("fit", "fit"), **arguments)
+    else:
+        result = run_domain(state, opened, options, as_json)
     before = target_of(path)
     result.save(path)
     beside = path.with_suffix(".oof.csv")
@@ -130,10 +139,13 @@ def fit(state: State, bank: Path, output: Path | None, as_json: bool, **options:
         state.warn(f"{path} held a predictor of {before!r}; it is replaced by one of {report['target']!r}")
     if as_json:
         print_json(report)
-    else:
+        return
+    if options["domain"] is None:
         print_candidates(report)
         print_findings(report)
-        click.echo(f"predictor: {path}   next: featurebank predict {path} IMAGES...")
+    else:
+        print_adaptations(report)
+    click.echo(f"predictor: {path}   next: featurebank predict {path} IMAGES...")
 
 
 def _arguments(options: dict[str, Any]) -> dict[str, Any]:

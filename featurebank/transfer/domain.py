@@ -69,8 +69,8 @@ def fit_domain(
     model. On each of the folds, which divide both domains, every adaptation learns from the labelled training rows of
     the source and the unlabelled training rows of the target; the test parts give the figures, so that no target row
     is scored by a model that was adapted on it, or on an image of the same content. The target's labels take part in
-    these figures and in nothing else (but see `target_labels`): an unsupervised scorer chooses the adaptation. At
-    last the chosen one is fitted to all rows.
+    these figures and in nothing else (but see `target_labels`): an unsupervised scorer chooses the adaptation, and the
+    unadapted model where it cannot tell the two apart. At last the chosen one is fitted to all rows.
 
     Parameters
     ----------
@@ -107,8 +107,7 @@ def fit_domain(
     FitResult
         ``search`` is that of the source. The report has ``shift`` (one for each candidate's features),
         ``adaptations`` (for each: ``source`` and ``target`` with accuracy, macro F1 and 95 % intervals,
-        ``unsupervised``, ``difference`` to the unadapted model) and ``chosen``, whose ``target`` is the score of the
-        whole procedure: in each fold the scorer chose anew.
+        ``unsupervised``, ``difference`` to the unadapted model) and ``chosen``, one of them.
 
     Raises
     ------

@@ -16,7 +16,7 @@ from featurebank.calibration import Calibrator
 from featurebank.errors import TopModelError
 from featurebank.folds import Fold, fold_numbers
 from featurebank.samples import SampleTable
-from featurebank.scores import classification_scores
+from featurebank.scores import classification_scores, paired_interval
 from featurebank.transfer.adapters import Adaptation
 from featurebank.transfer.domains import UNKNOWN, Domains, Question
 from featurebank.transfer.trials import Trial
@@ -47,34 +47,37 @@ class Outcome:
     names: Sequence[str]
     seed: int
 
+    def unsupervised(self, number: int) -> list[float]:
+        """Return the unsupervised scores of an adaptation, one a fold."""
+        return [trial.unsupervised for trial in self.trials[number]]
+
+    def mean(self, number: int) -> float:
+        """Return the mean unsupervised score of an adaptation."""
+        return float(np.mean(self.unsupervised(number)))
+
     @cached_property
-    def unsupervised(self) -> NDArray[np.float64]:
-        """The unsupervised scores, shape (adaptations, folds); minus infinity for those that may not be chosen."""
-        scores = np.array([[trial.unsupervised for trial in row] for row in self.trials])
-        barred = [each.name not in self.names for each in self.adaptations]
-        scores[barred] = -np.inf
-        return scores
+    def leader(self) -> int:
+        """The number of the adaptation with the best mean unsupervised score, the first of equals."""
+        eligible = [number for number, each in enumerate(self.adaptations) if each.name in self.names]
+        return max(eligible, key=self.mean)
 
     @property
     def best(self) -> int:
-        """The number of the adaptation with the best mean unsupervised score, the first of equals."""
-        return int(np.argmax(self.unsupervised.mean(axis=1)))
-
-    def said(self, by_fold: Sequence[int]) -> NDArray[np.int64]:
-        """Return the class said of each row when it was in a test part, by an adaptation for each fold."""
-        codes = np.empty(len(self.domains.y), np.int64)
-        for fold, number in enumerate(by_fold):
-            codes[self.folds[fold][1]] = self.trials[number][fold].predicted
-        return codes
-
-    def said_by(self, number: int) -> NDArray[np.int64]:
-        """Return the class that one adaptation said of each row."""
-        return self.said([number] * len(self.folds))
+        """The number of the adaptation that is chosen: the leader, or none where it cannot be told from that."""
+        return 0 if "none" in self.names and not self.lead["told_apart"] else self.leader
 
     @cached_property
-    def choices(self) -> list[int]:
-        """The adaptation that the scorer chooses in each fold."""
-        return [int(number) for number in np.argmax(self.unsupervised, axis=0)]
+    def lead(self) -> dict[str, Any]:
+        """How far the leader's unsupervised scores lie above those of the unadapted model."""
+        n_train, n_test = (float(np.mean([len(fold[side]) for fold in self.folds])) for side in (0, 1))
+        return paired_interval(self.unsupervised(self.leader), self.unsupervised(0), n_train, n_test)
+
+    def said(self, number: int) -> NDArray[np.int64]:
+        """Return the class that an adaptation said of each row when it was in a test part."""
+        codes = np.empty(len(self.domains.y), np.int64)
+        for (_, test), trial in zip(self.folds, self.trials[number], strict=True):
+            codes[test] = trial.predicted
+        return codes
 
     def figures(self, said: NDArray[np.int64], rows: NDArray[np.bool_]) -> dict[str, Any] | None:
         """Return accuracy, macro F1 and the like on some rows; None where there is none."""
@@ -85,12 +88,12 @@ class Outcome:
 
     def adaptation(self, number: int) -> dict[str, Any]:
         """Return what the report says of one adaptation."""
-        said, trials, each = self.said_by(number), self.trials[number], self.adaptations[number]
+        said, trials, each = self.said(number), self.trials[number], self.adaptations[number]
         weighs = trials[0].effective is not None
         return {
             "adapt": each.name,
             "params": each.params,
-            "unsupervised": float(np.mean([trial.unsupervised for trial in trials])),
+            "unsupervised": self.mean(number),
             "source": self.figures(said, self.domains.is_source),
             "target": self.figures(said, self.domains.is_scored),
             "difference": None if number == 0 else self.difference(said),
@@ -106,21 +109,13 @@ class Outcome:
         if rows.sum() < 2:
             return None
         y = self.domains.y[rows]
-        gains = (said[rows] == y).astype(float) - (self.said_by(0)[rows] == y)
+        gains = (said[rows] == y).astype(float) - (self.said(0)[rows] == y)
         mean, reach = float(gains.mean()), float(1.96 * gains.std(ddof=1) / np.sqrt(len(gains)))
         return {"accuracy": mean, "ci95": [mean - reach, mean + reach], "told_apart": abs(mean) > reach}
 
     def chosen(self) -> dict[str, Any]:
-        """Return what the report says of the choice; the figures are those of choosing anew in each fold."""
-        best, said = self.adaptations[self.best], self.said(self.choices)
-        return {
-            "adapt": best.name,
-            "params": best.params,
-            "by_fold": [self.adaptations[number].name for number in self.choices],
-            "source": self.figures(said, self.domains.is_source),
-            "target": self.figures(said, self.domains.is_scored),
-            "difference": self.difference(said),
-        }
+        """Return what the report says of the choice."""
+        return {**self.adaptation(self.best), "leader": self.adaptations[self.leader].name, "lead": self.lead}
 
     def calibrator(self, model: Any) -> Calibrator | None:
         """Return what turns a model's decision values into probabilities, learned on held-out rows of the source.
@@ -147,18 +142,19 @@ class Outcome:
             )
         return Calibrator("sigmoid").fit(np.concatenate(scores), self.domains.classes[codes])
 
-    def frame(self, table: SampleTable, question: Question) -> pd.DataFrame:
-        """Return the out-of-fold predictions: ``source, path, domain, fold, true, predicted, predicted_ADAPTATION``.
+    def best_of_each(self) -> dict[str, int]:
+        """Return the number of the best parameters of each adaptation, by its name."""
+        names = dict.fromkeys(each.name for each in self.adaptations)
+        return {
+            name: max((i for i, each in enumerate(self.adaptations) if each.name == name), key=self.mean)
+            for name in names
+        }
 
-        ``predicted`` is by the adaptation that was chosen in the fold.
-        """
+    def frame(self, table: SampleTable, question: Question) -> pd.DataFrame:
+        """Return the out-of-fold predictions: ``source, path, domain, fold, true, predicted, predicted_ADAPTATION``."""
         classes = self.domains.classes.astype(object)
-        true = np.where(self.domains.y == UNKNOWN, None, classes[self.domains.y])
-        best: dict[str, int] = {}
-        for number, each in enumerate(self.adaptations):
-            held = best.get(each.name)
-            if held is None or self.mean(number) > self.mean(held):
-                best[each.name] = number
+        true = classes[self.domains.y]
+        true[self.domains.y == UNKNOWN] = None
         return pd.DataFrame(
             {
                 "source": table.rows["source"].to_numpy(),
@@ -166,11 +162,7 @@ class Outcome:
                 "domain": np.where(self.domains.is_source, question.source, question.target_domain),
                 "fold": fold_numbers(self.folds, len(true)),
                 "true": true,
-                "predicted": classes[self.said(self.choices)],
-                **{f"predicted_{name}": classes[self.said_by(number)] for name, number in best.items()},
+                "predicted": classes[self.said(self.best)],
+                **{f"predicted_{name}": classes[self.said(number)] for name, number in self.best_of_each().items()},
             }
         )
-
-    def mean(self, number: int) -> float:
-        """Return the mean unsupervised score of an adaptation."""
-        return float(np.mean([trial.unsupervised for trial in self.trials[number]]))
