@@ -89,9 +89,9 @@ def fit_domain(
     groups : str, optional
         Column of groups that never straddle folds, or ``"@near-duplicates"``. Identical content never does.
     scorer : str, default "outputs"
-        What chooses without labels of the target. ``"outputs"``: accuracy on held-out source rows less the distance
-        of the model's outputs there and on the target (`featurebank.transfer.trials.outputs_distance`), in the spirit
-        of the bound of Ben-David et al. (2010); it takes the classes to be about as frequent in both domains. By
+        What chooses without labels of the target. ``"outputs"``: accuracy on held-out rows of the source less the
+        distance of the model's outputs on held-out rows of both (`featurebank.transfer.trials.outputs_distance`), in
+        the spirit of the bound of Ben-David et al. (2010); it takes the classes to be about as frequent in both. By
         skada: ``"circular"`` (circular validation, Bruzzone and Marconcini 2010), ``"entropy"`` (prediction entropy,
         Morerio et al. 2018), ``"density"`` (soft neighbourhood density, Saito et al. 2021).
     target_labels : int, default 0

@@ -72,14 +72,15 @@ class Domains:
         return ~self.is_source & (self.y != UNKNOWN)
 
     def folds(self, count: int, seed: int) -> list[Fold]:
-        """Divide both domains, stratified by domain and class.
+        """Divide both domains, stratified by domain and by the source's classes; the target's labels take no part.
 
         Raises
         ------
         TopModelError
             When a part would lack one of the domains, or a training part all classes of the source but one.
         """
-        strata = combinations(np.column_stack([self.is_source, self.y]), count)
+        learned = np.where(self.is_source, self.y, UNKNOWN)
+        strata = combinations(np.column_stack([self.is_source, learned]), count)
         kind = default_kind("classification", self.groups is not None)
         parts = make_folds(Folds(kind, count, seed=seed), self.X, strata, self.groups, seed)
         for train, test in parts:
@@ -138,7 +139,7 @@ def _table(bank: Bank, question: Question) -> tuple[SampleTable, NDArray[np.bool
     if question.source == question.target_domain:
         raise ColumnError(f"source and target domain are both {question.source!r}; expected two values")
     readable, table = bank.select(), bank.select(question.column)
-    values = values_of(table, question.column).astype(str)
+    values = _as_text(values_of(table, question.column))
     for name in (question.source, question.target_domain):
         if name not in values:
             hint = near_names(name, np.unique(values).tolist())
@@ -153,6 +154,12 @@ def _table(bank: Bank, question: Question) -> tuple[SampleTable, NDArray[np.bool
     notes = [f"{count} samples {why} and are left out" for why, count in left_out.items() if count]
     kept = np.flatnonzero((is_source & is_labelled) | is_target)
     return table.take(kept), is_source[kept], is_labelled[kept], notes
+
+
+def _as_text(values: NDArray[Any]) -> NDArray[np.str_]:
+    """Return values as a user writes them: whole numbers, which missing ones have made floats, without a point."""
+    is_whole = values.dtype.kind == "f" and (values % 1 == 0).all()
+    return (values.astype(np.int64) if is_whole else values).astype(str)
 
 
 def check_sizes(domains: Domains, question: Question, folds: int, target_labels: int) -> None:

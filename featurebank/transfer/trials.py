@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 from sklearn import config_context
+from sklearn.pipeline import Pipeline
 
 from featurebank.errors import TopModelError, near_names
 from featurebank.folds import Fold
@@ -68,7 +69,7 @@ class Trial:
     predicted : ndarray of int64, shape (m,)
         Codes of the classes said of the fold's test rows.
     scores : ndarray of float64, shape (s,) or (s, k)
-        Decision values, or logarithms of probabilities, of the test rows of the source.
+        Decision values, or logarithms of probabilities, of the source's test rows.
     unsupervised : float
         How good the adaptation looks without labels of the target; the higher the better.
     effective : float or None
@@ -85,7 +86,8 @@ def run_trial(adaptation: Adaptation, recipe: Recipe, domains: Domains, fold: Fo
     """Fit an adaptation to a fold's training part and see what it says of the test part.
 
     Test rows of the target are unknown to the adaptation. Those of the source are known to it without their labels,
-    since optimal transport says nothing of rows that it has not moved.
+    since optimal transport says nothing of rows that it has not moved. The scorer ``"outputs"`` looks at the test rows
+    of both: transported rows lie among the target's training rows by construction.
 
     Parameters
     ----------
@@ -100,16 +102,15 @@ def run_trial(adaptation: Adaptation, recipe: Recipe, domains: Domains, fold: Fo
     fitted = recipe.fit(adaptation, domains, rows, learned)
     tested = test[domains.is_source[test]]
     moved = fitted.moved_[np.searchsorted(rows, tested)]
-    predicted = np.empty(len(test), np.int64)
     from_source = domains.is_source[test]
+    predicted = np.empty(len(test), np.int64)
     predicted[from_source] = np.searchsorted(domains.classes, fitted.model_.predict(moved))
-    if not from_source.all():
-        predicted[~from_source] = fitted.predict(domains.X[test[~from_source]])
+    predicted[~from_source] = fitted.predict(domains.X[test[~from_source]])
     scores = outputs(fitted.model_, moved)
     if recipe.scorer == "outputs":
         accuracy = float((predicted[from_source] == domains.y[tested]).mean())
-        target = fitted.moved_[~domains.is_source[rows]]
-        unsupervised = accuracy - outputs_distance(scores, outputs(fitted.model_, target))
+        elsewhere = outputs(fitted.pipeline_, domains.X[test[~from_source]])
+        unsupervised = accuracy - outputs_distance(scores, elsewhere)
     else:
         unsupervised = _score_of_skada(recipe.scorer, fitted, domains, rows)
     return Trial(predicted, scores, unsupervised, _effective(fitted, np.isin(rows, train) & domains.is_source[rows]))
@@ -134,8 +135,9 @@ def outputs(model: Any, Z: NDArray[Any]) -> NDArray[np.float64]:
     decision = model.decision_function(Z) if hasattr(model, "decision_function") else None
     found = score_values(decision, proba)
     if found is None:
+        last = model[-1] if isinstance(model, Pipeline) else model
         raise TopModelError(
-            f"{type(model).__name__} gives neither probabilities nor decision values; choose another model"
+            f"{type(last).__name__} gives neither probabilities nor decision values; choose another model"
         )
     return found
 
