@@ -11,9 +11,9 @@ WHERE = ("--domain", "site", "--source", "A", "--target-domain", "B", "--target"
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory):
     def move(X):
-        return X + 4.0
+        return X + 5.0
 
-    return domain_bank(tmp_path_factory.mktemp("cli") / "x.bank", *two_domains(80, 60, move=move)).path
+    return domain_bank(tmp_path_factory.mktemp("cli") / "x.bank", *two_domains(120, 100, move=move)).path
 
 
 def test_the_names_are_the_librarys():
@@ -32,7 +32,7 @@ def test_json_has_the_promised_fields_and_the_files_are_there(run_json, bank, tm
     assert list(Predictor.load(path).classes) == ["cat", "dog"]
     frame = pd.read_csv(path.with_suffix(".oof.csv"))
     assert list(frame.columns[:4]) == ["source", "path", "domain", "fold"]
-    assert len(frame) == 140
+    assert len(frame) == 220
 
 
 def test_the_shift_comes_first_then_the_table(run_cli, bank, tmp_path):
@@ -40,7 +40,7 @@ def test_the_shift_comes_first_then_the_table(run_cli, bank, tmp_path):
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
     assert lines[0].startswith("net/layer: shift: a classifier tells A from B with 100.0 %")
-    assert "from A (80 samples) to B (60, 60 with a label)" in result.stdout
+    assert "from A (120 samples) to B (100, 100 with a label)" in result.stdout
     first = [line.split()[0] for line in lines if line.split()]
     assert [name for name in first if name in ADAPTATIONS] == [*ADAPTATIONS]
     assert sum(line.rstrip().endswith("chosen") for line in lines) == 1
