@@ -24,6 +24,8 @@ COMPONENTS = (8, 32, 128)
 """Dimensions of the subspaces that are tried."""
 PAIRS = 25_000_000
 """Pairs of rows up to which methods that need a matrix of them are run."""
+LEAST = 1e-9
+"""Least weight of a row: libsvm refuses a class whose rows all weigh nothing."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,8 @@ class AdaptedModel(BaseEstimator):
         moved = adapter.fit_transform(Z, sample_domain=sample_domain)
         if isinstance(moved, tuple):  # the rows as they were, and their weights
             moved, found = moved
-            self.weight_ = np.where(sample_domain > 0, found["sample_weight"], 1.0)
+            weight = np.maximum(found["sample_weight"], LEAST)
+            self.weight_ = np.where(sample_domain > 0, weight, 1.0)
         if self.adaptation.name == "coral":
             return [("align", StandardScaler(with_std=False).fit(Z[sample_domain < 0]))], moved
         if self.adaptation.name == "subspace":

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featurebank.bank import Bank
 from featurebank.fitting import FitResult, candidate_features, contents_of, default_target, predictor_features
-from featurebank.folds import Folds, default_kind
+from featurebank.folds import Fold, Folds, default_kind
 from featurebank.predictor import Predictor
 from featurebank.rows import Rows
 from featurebank.search import TopModelSearchCV
@@ -21,7 +22,7 @@ from featurebank.transfer.adapters import Adaptation, candidates, choose_adaptat
 from featurebank.transfer.domains import Domains, Question, check_sizes, load_domains
 from featurebank.transfer.outcome import Outcome
 from featurebank.transfer.shift import domain_shift
-from featurebank.transfer.trials import Recipe, check_scorer, run_trial
+from featurebank.transfer.trials import Recipe, Trial, check_scorer, run_trial
 from featurebank.transforms import normalization
 
 Progress = Callable[[int, int], None]
@@ -66,7 +67,7 @@ def fit_domain(
     """Learn from a labelled source domain for a target domain whose labels are few or unknown.
 
     First, how far the domains lie apart is measured. Then a search on the source alone chooses features and top
-    model. On each of the folds, which divide both domains, every adaptation learns from the labelled training rows of
+    model, and the model's parameters anew for the source's rows as each adaptation moves or weighs them. On each of the folds, which divide both domains, every adaptation learns from the labelled training rows of
     the source and the unlabelled training rows of the target; the test parts give the figures, so that no target row
     is scored by a model that was adapted on it, or on an image of the same content. The target's labels take part in
     these figures and in nothing else (but see `target_labels`): an unsupervised scorer chooses the adaptation, and the
@@ -136,25 +137,22 @@ def fit_domain(
     for model in given.values():
         check_scorer(scorer, model.estimator)
     shifts = _shifts(rows, both, wanted, folds, seed, question, hooks)
-    search = TopModelSearchCV(
-        models,
-        cv=Folds(default_kind("classification", both.groups is not None), folds, seed=seed),
-        blocks=rows.blocks,
-        features="all" if features == "all" else wanted,
-        normalize=normalize,
-        refit=False,
-        random_state=seed,
-        n_jobs=jobs,
-        progress=hooks.on_search,
+    search = _search(models, both, folds, seed, jobs, hooks.on_search).set_params(
+        blocks=rows.blocks, features="all" if features == "all" else wanted, normalize=normalize
     )
-    _fit_source(search, both)
-    best = search.best_candidate_
+    _fit_source(search, both, both.X)
+    best, top = search.best_candidate_, given[search.best_model_]
     both = replace(both, X=np.concatenate([rows.X[:, rows.blocks[name]] for name in best.features], axis=1))
-    model = given[best.model].pipeline(best.params, seed)[-1]
-    recipe = Recipe(normalization(best.normalize), model, scorer, target_labels, seed)
-    found = _try_all(adaptations, recipe, both, folds, hooks.on_adapt)
-    everyone = np.arange(len(both.y))
-    fitted = recipe.fit(found.adaptations[found.best], both, everyone, recipe.learned(both, everyone))
+    plain = Recipe(normalization(best.normalize), top.pipeline(best.params, seed)[-1], scorer, target_labels, seed)
+    parts = both.folds(folds, seed)
+    tried = candidates(adaptations, _counts(both)[0], _fewest(both, parts), both.X.shape[1])
+    tuning = _search(_only(models, best.model), both, folds, seed, jobs, None).set_params(normalize="none")
+    params = [best.params, *(_tuned(tuning, each, plain, both) for each in tried[1:])]
+    recipes = [replace(plain, model=top.pipeline(each, seed)[-1]) for each in params]
+    trials = _run_all(tried, recipes, both, parts, hooks.on_adapt)
+    found = Outcome(both, parts, tried, params, trials, adaptations, seed)
+    everyone, recipe = np.arange(len(both.y)), recipes[found.best]
+    fitted = recipe.fit(tried[found.best], both, everyone, recipe.learned(both, everyone))
     oof = found.frame(rows.table, question)
     report = {
         "n_samples": len(both.y),
@@ -171,7 +169,7 @@ def fit_domain(
         "best": best.to_dict(),
         "scorer": scorer,
         "target_labels": target_labels,
-        "adaptations": [found.adaptation(number) for number in range(len(found.adaptations))],
+        "adaptations": [found.adaptation(number) for number in range(len(tried))],
         "chosen": found.chosen(),
         "warnings": rows.notes + notes + search.warnings_,
         "seconds": time.perf_counter() - started,
@@ -219,25 +217,57 @@ def _shifts(
     return shifts
 
 
-def _fit_source(search: TopModelSearchCV, both: Domains) -> None:
-    """Fit the search to the source; Ctrl-C ends all, since no adaptation is scored yet."""
-    labels = both.classes[both.y[both.is_source]]
-    groups = None if both.groups is None else both.groups[both.is_source]
-    search.fit(both.X[both.is_source], labels, groups=groups)
+def _search(
+    models: Any, both: Domains, folds: int, seed: int, jobs: int, progress: Progress | None
+) -> TopModelSearchCV:
+    """Return a search over rows of the source."""
+    cv = Folds(default_kind("classification", both.groups is not None), folds, seed=seed)
+    return TopModelSearchCV(models, cv=cv, refit=False, random_state=seed, n_jobs=jobs, progress=progress)
+
+
+def _fit_source(search: TopModelSearchCV, both: Domains, X: NDArray[Any], weight: NDArray[Any] | None = None) -> None:
+    """Fit a search to the source's rows of X; Ctrl-C ends all, since no adaptation is scored yet."""
+    chosen = both.is_source
+    labels = both.classes[both.y[chosen]]
+    groups, weight = (None if each is None else each[chosen] for each in (both.groups, weight))
+    search.fit(X[chosen], labels, groups=groups, sample_weight=weight)
     if search.interrupted_:
         raise KeyboardInterrupt
 
 
-def _try_all(names: Sequence[str], recipe: Recipe, both: Domains, folds: int, progress: Progress | None) -> Outcome:
-    """Try every adaptation on every fold."""
-    parts = both.folds(folds, recipe.seed)
-    least = min(int((~both.is_source[train]).sum()) for train, _ in parts)
-    tried: list[Adaptation] = candidates(names, _counts(both)[0], least, both.X.shape[1])
-    trials: list[list[Any]] = []
-    for number, adaptation in enumerate(tried):
+def _only(models: Any, name: str) -> Any:
+    """Return one of the models, as the search takes it."""
+    if isinstance(models, Mapping):
+        return {name: models[name]}
+    own = [] if models is None or isinstance(models, str) else [each for each in models if not isinstance(each, str)]
+    return next(([each] for each in own if type(each).__name__ == name), [name])
+
+
+def _tuned(search: TopModelSearchCV, adaptation: Adaptation, plain: Recipe, both: Domains) -> dict[str, Any]:
+    """Return the top model's best parameters for the source's rows as an adaptation moves or weighs them."""
+    fitted = plain.fit(adaptation, both, np.arange(len(both.y)), np.flatnonzero(both.is_source))
+    _fit_source(search, both, fitted.moved_, fitted.weight_)
+    return dict(search.best_params_)
+
+
+def _fewest(both: Domains, parts: Sequence[Fold]) -> int:
+    """Return the rows of the target in the smallest training part."""
+    return min(int((~both.is_source[train]).sum()) for train, _ in parts)
+
+
+def _run_all(
+    tried: Sequence[Adaptation],
+    recipes: Sequence[Recipe],
+    both: Domains,
+    parts: Sequence[Fold],
+    progress: Progress | None,
+) -> list[list[Trial]]:
+    """Run every adaptation on every fold."""
+    trials: list[list[Trial]] = []
+    for number, (adaptation, recipe) in enumerate(zip(tried, recipes, strict=True)):
         trials.append([])
         for fold in parts:
             trials[-1].append(run_trial(adaptation, recipe, both, fold))
             if progress is not None:
-                progress(number * folds + len(trials[-1]), len(tried) * folds)
-    return Outcome(both, parts, tried, trials, names, recipe.seed)
+                progress(number * len(parts) + len(trials[-1]), len(tried) * len(parts))
+    return trials

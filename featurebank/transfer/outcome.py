@@ -32,6 +32,8 @@ class Outcome:
     folds : list of (train, test)
     adaptations : list of Adaptation
         The unadapted model first.
+    params : list of dict
+        The top model's parameters, by adaptation.
     trials : list of lists of Trial
         By adaptation, then fold.
     names : sequence of str
@@ -43,6 +45,7 @@ class Outcome:
     domains: Domains
     folds: list[Fold]
     adaptations: list[Adaptation]
+    params: list[dict[str, Any]]
     trials: list[list[Trial]]
     names: Sequence[str]
     seed: int
@@ -93,6 +96,7 @@ class Outcome:
         return {
             "adapt": each.name,
             "params": each.params,
+            "model_params": self.params[number],
             "unsupervised": self.mean(number),
             "source": self.figures(said, self.domains.is_source),
             "target": self.figures(said, self.domains.is_scored),
