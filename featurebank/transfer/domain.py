@@ -15,10 +15,10 @@ from featurebank.bank import Bank
 from featurebank.fitting import FitResult, candidate_features, contents_of, default_target, predictor_features
 from featurebank.folds import Fold, Folds, default_kind
 from featurebank.predictor import Predictor
-from featurebank.rows import Rows
+from featurebank.predictor_file import check_savable
 from featurebank.search import TopModelSearchCV
-from featurebank.topmodels import DEFAULT_MODELS, parse_models
-from featurebank.transfer.adapters import Adaptation, candidates, choose_adaptations
+from featurebank.topmodels import DEFAULT_MODELS, TASKS, TopModel, parse_models
+from featurebank.transfer.adapters import Adaptation, AdaptedModel, candidates, choose_adaptations
 from featurebank.transfer.domains import Domains, Question, check_sizes, load_domains
 from featurebank.transfer.outcome import Outcome
 from featurebank.transfer.shift import domain_shift
@@ -67,11 +67,12 @@ def fit_domain(
     """Learn from a labelled source domain for a target domain whose labels are few or unknown.
 
     First, how far the domains lie apart is measured. Then a search on the source alone chooses features and top
-    model, and the model's parameters anew for the source's rows as each adaptation moves or weighs them. On each of the folds, which divide both domains, every adaptation learns from the labelled training rows of
-    the source and the unlabelled training rows of the target; the test parts give the figures, so that no target row
-    is scored by a model that was adapted on it, or on an image of the same content. The target's labels take part in
-    these figures and in nothing else (but see `target_labels`): an unsupervised scorer chooses the adaptation, and the
-    unadapted model where it cannot tell the two apart. At last the chosen one is fitted to all rows.
+    model, and the model's parameters anew for the source's rows as each adaptation moves or weighs them. On each of
+    the folds, which divide both domains, every adaptation learns from the labelled training rows of the source and
+    the unlabelled training rows of the target; the test parts give the figures, so that no target row is scored by a
+    model that was adapted on it, or on an image of the same content. The target's labels take part in these figures
+    and in nothing else (but see `target_labels`): an unsupervised scorer chooses the adaptation, and the unadapted
+    model where it cannot tell the two apart. At last the chosen one is fitted to all rows.
 
     Parameters
     ----------
@@ -125,112 +126,162 @@ def fit_domain(
     >>> result.report["chosen"]["target"]["accuracy"]  # doctest: +SKIP
     0.76
     """
-    started, hooks = time.perf_counter(), hooks or Hooks()
-    bank = bank if isinstance(bank, Bank) else Bank(bank)
-    question = Question(target or default_target(bank), domain, source, target_domain)
-    wanted = candidate_features(bank, features)
-    names = list(dict.fromkeys(name for each in wanted for name in each))
-    rows, both = load_domains(bank, names, question, groups)
-    check_sizes(both, question, folds, target_labels)
-    given = {each.name: each for each in parse_models(DEFAULT_MODELS["classification"] if models is None else models)}
-    adaptations, notes = choose_adaptations(adapt, list(given.values()), *_counts(both))
-    for model in given.values():
-        check_scorer(scorer, model.estimator)
-    shifts = _shifts(rows, both, wanted, folds, seed, question, hooks)
-    search = _search(models, both, folds, seed, jobs, hooks.on_search).set_params(
-        blocks=rows.blocks, features="all" if features == "all" else wanted, normalize=normalize
-    )
-    _fit_source(search, both, both.X)
-    best, top = search.best_candidate_, given[search.best_model_]
-    both = replace(both, X=np.concatenate([rows.X[:, rows.blocks[name]] for name in best.features], axis=1))
-    plain = Recipe(normalization(best.normalize), top.pipeline(best.params, seed)[-1], scorer, target_labels, seed)
-    parts = both.folds(folds, seed)
-    tried = candidates(adaptations, _counts(both)[0], _fewest(both, parts), both.X.shape[1])
-    tuning = _search(_only(models, best.model), both, folds, seed, jobs, None).set_params(normalize="none")
-    params = [best.params, *(_tuned(tuning, each, plain, both) for each in tried[1:])]
-    recipes = [replace(plain, model=top.pipeline(each, seed)[-1]) for each in params]
-    trials = _run_all(tried, recipes, both, parts, hooks.on_adapt)
-    found = Outcome(both, parts, tried, params, trials, adaptations, seed)
-    everyone, recipe = np.arange(len(both.y)), recipes[found.best]
-    fitted = recipe.fit(tried[found.best], both, everyone, recipe.learned(both, everyone))
-    oof = found.frame(rows.table, question)
-    report = {
-        "n_samples": len(both.y),
-        "classes": both.classes[np.unique(both.y[both.is_source])].tolist(),
-        "target": question.target,
-        "task": "classification",
-        "scoring": "accuracy",
-        "domain": _domain_facts(both, question),
-        "folds": folds,
-        "grouped": both.groups is not None,
-        "seed": seed,
-        "shift": shifts,
-        "candidates": [candidate.to_dict() for candidate in search.candidates_],
-        "best": best.to_dict(),
-        "scorer": scorer,
-        "target_labels": target_labels,
-        "adaptations": [found.adaptation(number) for number in range(len(tried))],
-        "chosen": found.chosen(),
-        "warnings": rows.notes + notes + search.warnings_,
-        "seconds": time.perf_counter() - started,
-    }
-    kept = {**report, "samples": oof[["source", "path", "fold"]].values.tolist(), "contents": contents_of(rows)}
-    held, tensors = predictor_features(bank, best.features)
-    calibrator = found.calibrator(fitted.model_)
-    predictor = Predictor(held, fitted.pipeline_, question.target, calibrator=calibrator, fit=kept, tensors=tensors)
-    return FitResult(search, report, predictor, oof)
+    opened = bank if isinstance(bank, Bank) else Bank(bank)
+    question = Question(target or default_target(opened), domain, source, target_domain)
+    options = _Options(adapt, features, models, groups, normalize, scorer, target_labels, folds, seed, jobs)
+    return _Fit(opened, question, options, hooks or Hooks()).run()
 
 
-def _counts(both: Domains) -> tuple[int, int]:
-    return int(both.is_source.sum()), int((~both.is_source).sum())
+@dataclass(frozen=True)
+class _Options:
+    """What `fit_domain` is asked for beside the question."""
+
+    adapt: str | Sequence[str] | None
+    features: str | Sequence[str] | None
+    models: Any
+    groups: str | None
+    normalize: str | Sequence[str]
+    scorer: str
+    target_labels: int
+    folds: int
+    seed: int
+    jobs: int
 
 
-def _domain_facts(both: Domains, question: Question) -> dict[str, Any]:
-    n_source, n_target = _counts(both)
-    return {
-        "column": question.column,
-        "source": question.source,
-        "target": question.target_domain,
-        "n_source": n_source,
-        "n_target": n_target,
-        "n_target_labelled": int(both.is_scored.sum()),
-    }
+class _Fit:
+    """One run of `fit_domain`: load, measure, search the source, try the adaptations, fit the chosen one."""
+
+    def __init__(self, bank: Bank, question: Question, options: _Options, hooks: Hooks):
+        self.bank, self.question, self.options, self.hooks = bank, question, options, hooks
+        self.started = time.perf_counter()
+        self.wanted = candidate_features(bank, options.features)
+        names = list(dict.fromkeys(name for each in self.wanted for name in each))
+        self.rows, self.both = load_domains(bank, names, question, options.groups)
+        check_sizes(self.both, question, options.folds, options.target_labels)
+        self.models = _known(options)
+        self.names, self.notes = choose_adaptations(options.adapt, list(self.models.values()), *self.both.counts)
+
+    def run(self) -> FitResult:
+        """Do all of it."""
+        shifts = [self._shift(names) for names in self.wanted]
+        search = self._search(self.options.models, self.hooks.on_search)
+        features = "all" if self.options.features == "all" else self.wanted
+        search.set_params(blocks=self.rows.blocks, features=features, normalize=self.options.normalize)
+        _fit_source(search, self.both, self.both.X)
+        found, fitted = self._adapt(search)
+        oof = found.frame(self.rows.table, self.question)
+        report = {**self._facts(search), "shift": shifts, **found.report()}
+        report["seconds"] = time.perf_counter() - self.started
+        kept = {
+            **report,
+            "samples": oof[["source", "path", "fold"]].values.tolist(),
+            "contents": contents_of(self.rows),
+        }
+        predictor = self._predictor(search, fitted, found.calibrator(fitted.model_), kept)
+        return FitResult(search, report, predictor, oof)
+
+    def _shift(self, names: Sequence[str]) -> dict[str, Any]:
+        """Measure the shift in some features, and tell it."""
+        both, options = self.both, self.options
+        X = self._columns(names)
+        found = domain_shift(X, both.is_source, groups=both.groups, folds=options.folds, seed=options.seed)
+        if self.hooks.on_shift is not None:
+            self.hooks.on_shift(list(names), found.sentence(self.question.source, self.question.target_domain))
+        return {"features": list(names), **found.to_dict()}
+
+    def _columns(self, names: Sequence[str]) -> NDArray[np.float32]:
+        return np.concatenate([self.rows.X[:, self.rows.blocks[name]] for name in names], axis=1)
+
+    def _search(self, models: Any, progress: Progress | None) -> TopModelSearchCV:
+        """Return a search over rows of the source."""
+        options = self.options
+        cv = Folds(default_kind("classification", self.both.groups is not None), options.folds, seed=options.seed)
+        return TopModelSearchCV(
+            models, cv=cv, refit=False, random_state=options.seed, n_jobs=options.jobs, progress=progress
+        )
+
+    def _adapt(self, search: TopModelSearchCV) -> tuple[Outcome, AdaptedModel]:
+        """Try the adaptations with the search's best features and model; return what came of it and the one to ship."""
+        best, options, top = search.best_candidate_, self.options, self.models[search.best_model_]
+        both = replace(self.both, X=self._columns(best.features))
+        model = top.pipeline(best.params, options.seed)[-1]
+        plain = Recipe(normalization(best.normalize), model, options.scorer, options.target_labels, options.seed)
+        parts = both.folds(options.folds, options.seed)
+        fewest = min(int((~both.is_source[train]).sum()) for train, _ in parts)
+        tried = candidates(self.names, both.counts[0], fewest, both.X.shape[1])
+        tuning = self._search(_only(options.models, best.model), None).set_params(normalize="none")
+        params = [best.params, *(_tuned(tuning, each, plain, both) for each in tried[1:])]
+        recipes = [replace(plain, model=top.pipeline(each, options.seed)[-1]) for each in params]
+        trials = self._trials(tried, recipes, both, parts)
+        found = Outcome(both, parts, tried, params, trials, self.names, options.seed)
+        everyone, recipe = np.arange(len(both.y)), recipes[found.best]
+        return found, recipe.fit(tried[found.best], both, everyone, recipe.learned(both, everyone))
+
+    def _trials(
+        self, tried: Sequence[Adaptation], recipes: Sequence[Recipe], both: Domains, parts: Sequence[Fold]
+    ) -> list[list[Trial]]:
+        """Run every adaptation on every fold."""
+        trials: list[list[Trial]] = []
+        for number, (adaptation, recipe) in enumerate(zip(tried, recipes, strict=True)):
+            trials.append([])
+            for fold in parts:
+                trials[-1].append(run_trial(adaptation, recipe, both, fold))
+                if self.hooks.on_adapt is not None:
+                    self.hooks.on_adapt(number * len(parts) + len(trials[-1]), len(tried) * len(parts))
+        return trials
+
+    def _facts(self, search: TopModelSearchCV) -> dict[str, Any]:
+        """Return the part of the report that is not about the adaptations."""
+        both, question = self.both, self.question
+        n_source, n_target = both.counts
+        return {
+            "n_samples": len(both.y),
+            "classes": both.classes[np.unique(both.y[both.is_source])].tolist(),
+            "target": question.target,
+            "task": "classification",
+            "scoring": "accuracy",
+            "domain": {
+                "column": question.column,
+                "source": question.source,
+                "target": question.target_domain,
+                "n_source": n_source,
+                "n_target": n_target,
+                "n_target_labelled": int(both.is_scored.sum()),
+            },
+            "folds": self.options.folds,
+            "grouped": both.groups is not None,
+            "seed": self.options.seed,
+            "candidates": [candidate.to_dict() for candidate in search.candidates_],
+            "best": search.best_candidate_.to_dict(),
+            "scorer": self.options.scorer,
+            "target_labels": self.options.target_labels,
+            "warnings": self.rows.notes + self.notes + search.warnings_,
+        }
+
+    def _predictor(
+        self, search: TopModelSearchCV, fitted: AdaptedModel, calibrator: Any, report: dict[str, Any]
+    ) -> Predictor:
+        features, tensors = predictor_features(self.bank, search.best_features_)
+        return Predictor(
+            features, fitted.pipeline_, self.question.target, calibrator=calibrator, fit=report, tensors=tensors
+        )
 
 
-def _shifts(
-    rows: Rows,
-    both: Domains,
-    wanted: Sequence[Sequence[str]],
-    folds: int,
-    seed: int,
-    question: Question,
-    hooks: Hooks,
-) -> list[dict[str, Any]]:
-    """Measure the shift in each candidate's features."""
-    shifts = []
-    for names in wanted:
-        X = np.concatenate([rows.X[:, rows.blocks[name]] for name in names], axis=1)
-        found = domain_shift(X, both.is_source, groups=both.groups, folds=folds, seed=seed)
-        if hooks.on_shift is not None:
-            hooks.on_shift(list(names), found.sentence(question.source, question.target_domain))
-        shifts.append({"features": list(names), **found.to_dict()})
-    return shifts
-
-
-def _search(
-    models: Any, both: Domains, folds: int, seed: int, jobs: int, progress: Progress | None
-) -> TopModelSearchCV:
-    """Return a search over rows of the source."""
-    cv = Folds(default_kind("classification", both.groups is not None), folds, seed=seed)
-    return TopModelSearchCV(models, cv=cv, refit=False, random_state=seed, n_jobs=jobs, progress=progress)
+def _known(options: _Options) -> dict[str, TopModel]:
+    """Return the top models by name; one that cannot be saved, or scored as asked, is an error before any work."""
+    models = parse_models(DEFAULT_MODELS["classification"] if options.models is None else options.models)
+    for model in models:
+        check_scorer(options.scorer, model.estimator)
+        if model.name not in TASKS["classification"]:
+            check_savable(model.estimator)
+    return {model.name: model for model in models}
 
 
 def _fit_source(search: TopModelSearchCV, both: Domains, X: NDArray[Any], weight: NDArray[Any] | None = None) -> None:
     """Fit a search to the source's rows of X; Ctrl-C ends all, since no adaptation is scored yet."""
     chosen = both.is_source
-    labels = both.classes[both.y[chosen]]
     groups, weight = (None if each is None else each[chosen] for each in (both.groups, weight))
-    search.fit(X[chosen], labels, groups=groups, sample_weight=weight)
+    search.fit(X[chosen], both.classes[both.y[chosen]], groups=groups, sample_weight=weight)
     if search.interrupted_:
         raise KeyboardInterrupt
 
@@ -239,8 +290,8 @@ def _only(models: Any, name: str) -> Any:
     """Return one of the models, as the search takes it."""
     if isinstance(models, Mapping):
         return {name: models[name]}
-    own = [] if models is None or isinstance(models, str) else [each for each in models if not isinstance(each, str)]
-    return next(([each] for each in own if type(each).__name__ == name), [name])
+    given = models if isinstance(models, (list, tuple)) else [models]
+    return next(([each] for each in given if type(each).__name__ == name), [name])
 
 
 def _tuned(search: TopModelSearchCV, adaptation: Adaptation, plain: Recipe, both: Domains) -> dict[str, Any]:
@@ -248,26 +299,3 @@ def _tuned(search: TopModelSearchCV, adaptation: Adaptation, plain: Recipe, both
     fitted = plain.fit(adaptation, both, np.arange(len(both.y)), np.flatnonzero(both.is_source))
     _fit_source(search, both, fitted.moved_, fitted.weight_)
     return dict(search.best_params_)
-
-
-def _fewest(both: Domains, parts: Sequence[Fold]) -> int:
-    """Return the rows of the target in the smallest training part."""
-    return min(int((~both.is_source[train]).sum()) for train, _ in parts)
-
-
-def _run_all(
-    tried: Sequence[Adaptation],
-    recipes: Sequence[Recipe],
-    both: Domains,
-    parts: Sequence[Fold],
-    progress: Progress | None,
-) -> list[list[Trial]]:
-    """Run every adaptation on every fold."""
-    trials: list[list[Trial]] = []
-    for number, (adaptation, recipe) in enumerate(zip(tried, recipes, strict=True)):
-        trials.append([])
-        for fold in parts:
-            trials[-1].append(run_trial(adaptation, recipe, both, fold))
-            if progress is not None:
-                progress(number * len(parts) + len(trials[-1]), len(tried) * len(parts))
-    return trials

@@ -62,6 +62,11 @@ class Domains:
     groups: NDArray[np.int64] | None = None
 
     @property
+    def counts(self) -> tuple[int, int]:
+        """The rows of source and target."""
+        return int(self.is_source.sum()), int((~self.is_source).sum())
+
+    @property
     def sample_domain(self) -> NDArray[np.int64]:
         """The domain of each row as skada has it."""
         return np.where(self.is_source, 1, -2)
@@ -169,10 +174,7 @@ def check_sizes(domains: Domains, question: Question, folds: int, target_labels:
     ------
     TopModelError
     """
-    for name, count in (
-        (question.source, int(domains.is_source.sum())),
-        (question.target_domain, int((~domains.is_source).sum())),
-    ):
+    for name, count in zip((question.source, question.target_domain), domains.counts, strict=True):
         if count < 2 * folds:
             raise TopModelError(
                 f"domain {name!r} has {count} rows that can be used; expected at least {2 * folds}, two a fold"

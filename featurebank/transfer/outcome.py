@@ -117,9 +117,11 @@ class Outcome:
         mean, reach = float(gains.mean()), float(1.96 * gains.std(ddof=1) / np.sqrt(len(gains)))
         return {"accuracy": mean, "ci95": [mean - reach, mean + reach], "told_apart": abs(mean) > reach}
 
-    def chosen(self) -> dict[str, Any]:
-        """Return what the report says of the choice."""
-        return {**self.adaptation(self.best), "leader": self.adaptations[self.leader].name, "lead": self.lead}
+    def report(self) -> dict[str, Any]:
+        """Return the part of the report that is about the adaptations."""
+        every = [self.adaptation(number) for number in range(len(self.adaptations))]
+        chosen = {**every[self.best], "leader": self.adaptations[self.leader].name, "lead": self.lead}
+        return {"adaptations": every, "chosen": chosen}
 
     def calibrator(self, model: Any) -> Calibrator | None:
         """Return what turns a model's decision values into probabilities, learned on held-out rows of the source.
