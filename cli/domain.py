@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -71,7 +70,6 @@ def run(state: State, bank: Any, options: dict[str, Any], as_json: bool) -> Any:
             raise click.UsageError(f"{parameter.opts[0]} does not go with --domain")
     if len(options["target"]) > 1:
         raise click.UsageError("--domain takes one --target")
-    os.environ.setdefault("POT_BACKEND_DISABLE_PYTORCH", "1")  # POT would import torch, which nothing here needs
 
     from featurebank.transfer.domain import Hooks, fit_domain
 

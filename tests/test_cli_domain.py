@@ -1,3 +1,5 @@
+import sys
+
 import pandas as pd
 import pytest
 from domain_maker import domain_bank, two_domains
@@ -83,7 +85,7 @@ def test_what_is_not_there_is_one_line(run_cli, bank):
 
 
 def test_a_missing_library_is_one_line(run_cli, bank, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "skada", None)
+    monkeypatch.setitem(sys.modules, "skada", None)
     result = run_cli("fit", bank, *WHERE)
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1

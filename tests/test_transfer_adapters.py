@@ -69,12 +69,12 @@ def test_the_plain_pipeline_says_what_skadas_pipeline_says(name):
         "ot": skada.OTMappingAdapter(max_iter=10_000_000),
     }[name]
     with config_context(enable_metadata_routing=True):
-        model = LogisticRegression()
+        model = LogisticRegression(tol=1e-12)
         model = model.set_fit_request(sample_weight=True) if name == "reweight" else model
         theirs = skada.make_da_pipeline(StandardScaler(), adapter, model)
         theirs.fit(X, np.where(is_source, y, -1), sample_domain=np.where(is_source, 1, -2))
         expected = theirs.predict_proba(fresh)
-    ours = fitted(name, X, y, is_source)
+    ours = fitted(name, X, y, is_source, LogisticRegression(tol=1e-12))
     np.testing.assert_allclose(ours.pipeline_.predict_proba(fresh), expected, atol=1e-6)
     np.testing.assert_array_equal(ours.predict(fresh), expected.argmax(axis=1))
 
@@ -120,6 +120,7 @@ def test_every_normalisation_goes_before(before):
     assert [name for name, _ in ours.pipeline_.steps] == [
         *(name for name, _ in normalization(before)),
         "align",
+        "center",
         "model",
     ]
     assert ours.pipeline_.predict(X).shape == (120,)

@@ -163,7 +163,8 @@ class AdaptedModel(BaseEstimator):
     """A top model that learns from labelled rows of a source and unlabelled rows of a target.
 
     The steps before the model are fitted on the rows of both domains, those of ``"none"`` on the labelled rows alone.
-    Then skada's adapter, which sees no label, moves or weighs the rows, and the model is fitted on the labelled ones.
+    Then skada's adapter, which sees no label, moves or weighs the rows, the labelled ones are centred, and the model is
+    fitted on them.
 
     Parameters
     ----------
@@ -227,6 +228,9 @@ class AdaptedModel(BaseEstimator):
             steps.append((name, fitted))
             Z = fitted.transform(Z)
         align, Z = self._adapt(Z.astype(np.float64), sample_domain)
+        if self.adaptation.name != "none":  # strong penalties want rows around 0, wherever the adapter has put them
+            center = StandardScaler(with_std=False).fit(Z[learned])
+            align, Z = [*align, ("center", center)], center.transform(Z)
         options = {} if self.weight_ is None else {"sample_weight": self.weight_[learned]}
         model = clone(self.model).fit(Z[learned], self.classes[y[learned]], **options)
         self.moved_ = Z

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from featurebank.bank import Bank
 from featurebank.fitting import FitResult, candidate_features, contents_of, default_target, predictor_features
-from featurebank.folds import Fold, Folds, default_kind
+from featurebank.folds import Fold, Folds, default_kind, fold_numbers
 from featurebank.predictor import Predictor
 from featurebank.predictor_file import check_savable
+from featurebank.rows import straddling
 from featurebank.search import TopModelSearchCV
 from featurebank.topmodels import DEFAULT_MODELS, TASKS, TopModel, parse_models
 from featurebank.transfer.adapters import Adaptation, AdaptedModel, candidates, choose_adaptations
@@ -70,9 +71,9 @@ def fit_domain(
     model, and the model's parameters anew for the source's rows as each adaptation moves or weighs them. On each of
     the folds, which divide both domains, every adaptation learns from the labelled training rows of the source and
     the unlabelled training rows of the target; the test parts give the figures, so that no target row is scored by a
-    model that was adapted on it, or on an image of the same content. The target's labels take part in these figures
-    and in nothing else (but see `target_labels`): an unsupervised scorer chooses the adaptation, and the unadapted
-    model where it cannot tell the two apart. At last the chosen one is fitted to all rows.
+    model that was adapted on it, or that learned from an image of the same content. The target's labels take part in
+    these figures and in nothing else (but see `target_labels`): an unsupervised scorer chooses the adaptation, and
+    the unadapted model where it cannot tell the two apart. At last the chosen one is fitted to all rows.
 
     Parameters
     ----------
@@ -171,6 +172,7 @@ class _Fit:
         found, fitted = self._adapt(search)
         oof = found.frame(self.rows.table, self.question)
         report = {**self._facts(search), "shift": shifts, **found.report()}
+        report["warnings"] += straddling(self.rows, fold_numbers(found.folds, len(oof)), self.options.groups)
         report["seconds"] = time.perf_counter() - self.started
         kept = {
             **report,

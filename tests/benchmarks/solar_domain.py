@@ -9,12 +9,9 @@ the target's labels are used for the figures only. The last line of each table i
 from __future__ import annotations
 
 import argparse
-import os
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
-
-os.environ["POT_BACKEND_DISABLE_PYTORCH"] = "1"
 
 import numpy as np
 import pandas as pd
