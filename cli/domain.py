@@ -112,8 +112,7 @@ def print_adaptations(report: dict[str, Any]) -> None:
     """Print the adaptations, and what was chosen."""
     domain, best, chosen = report["domain"], report["best"], report["chosen"]
     rows = [
-        _row(each, is_chosen=each["params"] == chosen["params"] and each["adapt"] == chosen["adapt"])
-        for each in report["adaptations"]
+        _row(each, all(each[name] == chosen[name] for name in ("adapt", "params"))) for each in report["adaptations"]
     ]
     parameters = ", ".join(f"{name}={value}" for name, value in best["params"].items())
     click.echo(f"{best['model']} ({parameters}) on {'+'.join(best['features'])}, chosen in {domain['source']} alone")
@@ -121,18 +120,8 @@ def print_adaptations(report: dict[str, Any]) -> None:
         f"accuracy in %, {report['folds']}-fold, from {domain['source']} ({domain['n_source']} samples) to "
         f"{domain['target']} ({domain['n_target']}, {domain['n_target_labelled']} with a label)"
     )
-    columns = [
-        "adaptation",
-        domain["source"],
-        report["scorer"],
-        domain["target"],
-        "95 %",
-        "macro F1",
-        "gain",
-        "95 %",
-        "",
-    ]
-    print_table(title, columns, rows, right=range(1, 8))
+    names = [domain["source"], report["scorer"], domain["target"]]
+    print_table(title, ["adaptation", *names, "95 %", "macro F1", "gain", "95 %", ""], rows, right=range(1, 8))
     click.echo(_verdict(report))
 
 

@@ -73,7 +73,8 @@ def fit_domain(
     the unlabelled training rows of the target; the test parts give the figures, so that no target row is scored by a
     model that was adapted on it, or that learned from an image of the same content. The target's labels take part in
     these figures and in nothing else (but see `target_labels`): an unsupervised scorer chooses the adaptation, and
-    the unadapted model where it cannot tell the two apart. At last the chosen one is fitted to all rows.
+    the unadapted model where it cannot tell the two apart. At last the chosen one is fitted to all rows. The choices
+    of parameters and of the adaptation, which no label of the target enters, are made once for all folds.
 
     Parameters
     ----------
