@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from featurebank_cli.domain import OWN, check_unused, domain_options, print_adaptations
+from featurebank_cli.domain import run as run_domain
 from featurebank_cli.options import (
     State,
     bank_argument,
@@ -104,6 +106,7 @@ class_weight_option = click.option(
 @click.option("--threshold", help="Tune the threshold of two classes for this scorer, e.g. f1.")
 @click.option("--learning-curve", is_flag=True, help="Also tell what more labels would bring.")
 @click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), help="Seconds for the search.")
+@domain_options
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the folds and the models.")
 @click.option("--jobs", type=int, default=-1, show_default=True, help="Threads; -1 for one a core.")
 @click.option(
@@ -115,7 +118,8 @@ def fit(state: State, bank: Path, output: Path | None, as_json: bool, **options:
     """Cross-validate top models over the feature sets of BANK and save the best as a predictor.
 
     Beside the predictor, STEM.oof.csv gets what the best model said of each image when it was in a test part.
-    Ctrl-C ends the search with what is finished.
+    Ctrl-C ends the search with what is finished. With --domain, learn from the labels of one domain for the images of
+    another.
 
     \b
     Example:
@@ -131,7 +135,7 @@ def fit(state: State, bank: Path, output: Path | None, as_json: bool, **options:
     path = output or default_output(opened)
     if not path.parent.is_dir():
         raise StorageError(f"no folder {str(path.parent)!r} for the predictor; make it, or name another with -o")
-    result = _run(opened, state, progress=state.progress("fit", "fit"), **_arguments(options))
+    result = _run(state, opened, options, as_json)
     before = target_of(path)
     result.save(path)
     beside = path.with_suffix(".oof.csv")
@@ -143,20 +147,26 @@ def fit(state: State, bank: Path, output: Path | None, as_json: bool, **options:
         state.warn(f"{path} held a predictor of {before!r}; it is replaced by one of {report['target']!r}")
     if as_json:
         print_json(report)
-    else:
-        print_report(report)
-        click.echo(f"predictor: {path}   next: featurebank predict {path} IMAGES...")
+        return
+    print_report(report)
+    click.echo(f"predictor: {path}   next: featurebank predict {path} IMAGES...")
 
 
-def _run(bank: Any, state: State, unlabelled: Sequence[str], **options: Any) -> Any:
+def _run(state: State, bank: Any, options: dict[str, Any], as_json: bool) -> Any:
     """Fit with the function that the flags ask for."""
+    if options["domain"] is not None:
+        return run_domain(state, bank, options, as_json)
+    check_unused()
+    arguments = _arguments({name: value for name, value in options.items() if name not in OWN})
+    arguments["progress"] = state.progress("fit", "fit")
+    unlabelled = arguments.pop("unlabelled")
     if unlabelled:
         from featurebank.transfer.few_labels import fit_semi_supervised
 
-        return fit_semi_supervised(bank, unlabelled, on_compared=state.progress("compare", "fit"), **options)
+        return fit_semi_supervised(bank, unlabelled, on_compared=state.progress("compare", "fit"), **arguments)
     from featurebank.fitting import fit as run_fit
 
-    return run_fit(bank, **options)
+    return run_fit(bank, **arguments)
 
 
 def _arguments(options: dict[str, Any]) -> dict[str, Any]:
@@ -168,7 +178,10 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def print_report(report: dict[str, Any]) -> None:
-    """Print what was found for one task, or for each of several and what sharing came to."""
+    """Print what was found for one task, for each of several and what sharing came to, or across domains."""
+    if "adaptations" in report:
+        print_adaptations(report)
+        return
     for name, each in report.get("tasks", {}).items():
         print_candidates(each, f"{printable(name)}: ")
         print_findings(each)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from featurebank.search import TopModelSearchCV
     from featurebank.sources import scan
     from featurebank.spec import FeatureSpec
+    from featurebank.transfer.domain import fit_domain
     from featurebank.transformer import FeatureExtractor
 
 _HOMES = {
@@ -38,6 +39,7 @@ _HOMES = {
     "extract": "extraction",
     "finetune": "finetuning.job",
     "fit": "fitting",
+    "fit_domain": "transfer.domain",
     "list_backbones": "backbones",
     "load_backbone": "backbones",
     "scan": "sources",
@@ -59,6 +61,7 @@ __all__ = [
     "extract",
     "finetune",
     "fit",
+    "fit_domain",
     "list_backbones",
     "load_backbone",
     "scan",

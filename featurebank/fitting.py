@@ -333,7 +333,7 @@ def _fit_rows(
     if plan.learning_curve and not search.interrupted_:
         report["learning_curve"] = _learning_curve(search, rows)
     report["seconds"] = time.perf_counter() - started
-    kept = {**report, "samples": _fold_of_each(rows, search), "contents": _contents(rows)}
+    kept = {**report, "samples": _fold_of_each(rows, search), "contents": contents_of(rows)}
     return FitResult(search, report, _predictor(plan, search, model, rows, target, kept), oof)
 
 
@@ -475,7 +475,7 @@ def _fold_of_each(rows: Rows, search: TopModelSearchCV) -> list[list[Any]]:
     return [list(row) for row in zip(rows.table.rows["source"], _paths(rows), numbers, strict=True)]
 
 
-def _contents(rows: Rows) -> list[str]:
+def contents_of(rows: Rows) -> list[str]:
     """Return the beginning of each row's content digest, so that training images are known again."""
     return sorted({digest.hex()[:16] for digest in rows.table.rows["digest"]})
 
@@ -505,11 +505,8 @@ def _predictor(
     plan: _Plan, search: TopModelSearchCV, fitted: Pipeline, rows: Rows, target: Target, report: dict[str, Any]
 ) -> Predictor:
     """Make the predictor of a search's best candidate."""
-    bank, views = plan.bank, search.best_candidate_.views
     model = Pipeline([step for step in fitted.steps if step[0] not in BEFORE_THE_MODEL])
-    specs = [bank.feature_set(name).spec for name in search.best_features_]
-    features = [replace(_predictor_feature(bank, spec), views=views) for spec in specs]
-    tensors = _tensors(bank, features)
+    features, tensors = predictor_features(plan.bank, search.best_features_, search.best_candidate_.views)
     return Predictor(
         features,
         model,
@@ -542,6 +539,22 @@ def _calibrator(search: TopModelSearchCV, model: Pipeline, method: str | None) -
         found = search.oof_
         return LabelsCalibrator(method or "sigmoid").fit(found.scores, found.true, found.weight)
     return search.calibrate(method or "sigmoid")
+
+
+def predictor_features(
+    bank: Bank, names: Sequence[str], views: str = "mean"
+) -> tuple[list[PredictorFeature], dict[str, bytes]]:
+    """Return what a predictor needs to know of the feature sets that its model takes, and tensors to put into its file.
+
+    Raises
+    ------
+    FeatureSetError
+        When a name is not in the bank.
+    BankError
+        When a checkpoint has changed since its features were extracted.
+    """
+    features = [replace(_predictor_feature(bank, bank.feature_set(name).spec), views=views) for name in names]
+    return features, _tensors(bank, features)
 
 
 def _predictor_feature(bank: Bank, spec: FeatureSpec) -> PredictorFeature:

@@ -233,7 +233,19 @@ def predefined(table: SampleTable, column: str) -> tuple[list[Fold], NDArray[np.
 
 
 def groups_of(rows: Rows, column: str | None) -> NDArray[np.int64] | None:
-    """Return groups that hold identical content together, and what the user named; None when nothing ties rows."""
+    """Return groups that hold identical content together, and what the user named; None when nothing ties rows.
+
+    Parameters
+    ----------
+    rows : Rows
+    column : str or None
+        Column of groups, or ``"@near-duplicates"``.
+
+    Raises
+    ------
+    ColumnError
+        When there is no such column, or it has missing values.
+    """
     digests = rows.table.rows["digest"].to_numpy()
     if column in NEAR_DUPLICATES:
         return tie(near_duplicate_groups(rows.alike), digests)

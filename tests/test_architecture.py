@@ -22,20 +22,8 @@ LEVELS = [
     {"demo", "explanation", "finetuning", "transfer"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
-WITHOUT_TORCH = {
-    "bank",
-    "search",
-    "fitting",
-    "multitask",
-    "sources",
-    "samples",
-    "features",
-    "segment",
-    "ledger",
-    "request",
-    "views",
-}
-WITHOUT_TORCH |= {"writer", "pipeline", "drift", "extraction"}
+WITHOUT_TORCH = {"bank", "search", "fitting", "sources", "samples", "features", "segment", "ledger", "request", "views"}
+WITHOUT_TORCH |= {"writer", "pipeline", "drift", "extraction", "multitask", "transfer.domain"}
 
 
 def module_of(file: Path) -> str:
