@@ -137,6 +137,8 @@ def _read(table: SampleTable, name: str, task: str | None) -> Labels:
     if not len(where):
         raise ColumnError(f"column {name!r} has no value; label some rows with `featurebank label`")
     y, found, _ = read_target(table.take(where), Target([name], None, task))
+    if found == "classification" and y.dtype.kind == "f" and (y % 1 != 0).any():
+        raise ColumnError(f"column {name!r} holds fractions; expected classes: leave out the task, or the column")
     distinct = np.unique(y)
     if len(distinct) < 2:
         raise ColumnError(f"column {name!r} has one value, {distinct.tolist()[0]!r}; expected at least two to learn")
