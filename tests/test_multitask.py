@@ -126,7 +126,9 @@ def test_columns_of_0_and_1_stay_one_task_of_several_labels_until_one_is_missing
     X = random.normal(size=(60, 6))
     first, second = (X[:, 0] > 0).astype(int), (X[:, 1] > 0).astype(int)
     bank = make_bank(tmp_path / "a.bank", X, np.arange(60), a=first, b=second)
-    assert fit(bank, target=["a", "b"], models=PLAIN).report["task"] == "multilabel"
+    assert fit(bank, target=["a", "b"], models="ridge").report["task"] == "multilabel"
+    bank = make_bank(tmp_path / "c.bank", X, np.arange(60), a=first > 0, b=second.astype(float))
+    assert fit(bank, target=["a", "b"], models="ridge").report["task"] == "multilabel"
     missing = second.astype(object)
     missing[5] = None
     bank = make_bank(tmp_path / "b.bank", X, np.arange(60), a=first, b=missing)
