@@ -256,7 +256,7 @@ def _fit_tasks(plan: _Plan, tasks: TaskRows, progress: Progress | None) -> Multi
         raise TopModelError(f"scoring {scoring!r} for tasks of classes and of numbers; leave it out, or fit them apart")
     if plan.threshold is not None and all(each.task == "regression" for each in tasks.tasks):
         raise TopModelError("a threshold for tasks of numbers; expected one of two classes")
-    parts = iter([_part(progress, number, count) for number in range(count)])
+    parts = iter(_in_turn(progress, count))
 
     def fit_one(
         labels: Labels, rows: Rows, folds: list[Fold], is_out: NDArray[np.bool_], models: list[TopModel]
@@ -300,7 +300,7 @@ def _fit_rows(
         raise TopModelError("a threshold for numbers; expected two classes: leave it out")
     rows = every.take(~is_held_out)
     for model in [] if plan.models is None else parse_models(plan.models, rows.task):
-        if model.name not in TASKS[rows.task]:
+        if model.name not in TASKS[rows.task] and model.trainer is None:
             check_savable(model.estimator)
     parts = 1 + plan.nested * (cv.get_n_splits() if isinstance(cv, Folds) else len(cv))
     search = TopModelSearchCV(
@@ -411,6 +411,21 @@ def class_report(found: OutOfFold, model: str, calibrate: str | None, oof: pd.Da
         column[np.isin(found.fold, whole.fold)] = proba[:, number]
         oof[f"proba_{name}"] = column
     return report
+
+
+def _in_turn(progress: Progress | None, count: int) -> list[Progress | None]:
+    """Return progress callbacks of searches that follow each other, each of a size of its own."""
+    sizes = [0] * count
+
+    def part(number: int) -> Progress:
+        def show(done: int, total: int) -> None:
+            assert progress is not None
+            sizes[number] = total
+            progress(sum(sizes[:number]) + done, sum(sizes[:number]) + total * (count - number))
+
+        return show
+
+    return [None if progress is None else part(number) for number in range(count)]
 
 
 def _learning_curve(search: TopModelSearchCV, rows: Rows) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def _embeddings(
 ) -> tuple[NDArray[np.float32], dict[str, slice], dict[str, int]]:
     """Return embeddings of feature sets side by side, the columns of each, and how many views lie in these."""
     how = views[0] if len(set(views)) == 1 else "all"
-    parts = [bank.features(name, table, views=how) for name in names]  # (n, d) or (n, views, d)
+    parts = bank.feature_parts(names, table, views=how)  # (n, d) or (n, views, d)
     n_views = {name: part.shape[1] if part.ndim == 3 else 1 for name, part in zip(names, parts, strict=True)}
     flat = [part.reshape(len(part), -1) for part in parts]
     ends = np.cumsum([0, *(part.shape[1] for part in flat)]).tolist()

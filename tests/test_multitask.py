@@ -126,7 +126,9 @@ def test_columns_of_0_and_1_stay_one_task_of_several_labels_until_one_is_missing
     X = random.normal(size=(60, 6))
     first, second = (X[:, 0] > 0).astype(int), (X[:, 1] > 0).astype(int)
     bank = make_bank(tmp_path / "a.bank", X, np.arange(60), a=first, b=second)
-    assert fit(bank, target=["a", "b"], models=PLAIN).report["task"] == "multilabel"
+    assert fit(bank, target=["a", "b"], models="ridge").report["task"] == "multilabel"
+    bank = make_bank(tmp_path / "c.bank", X, np.arange(60), a=first > 0, b=second.astype(float))
+    assert fit(bank, target=["a", "b"], models="ridge").report["task"] == "multilabel"
     missing = second.astype(object)
     missing[5] = None
     bank = make_bank(tmp_path / "b.bank", X, np.arange(60), a=first, b=missing)
@@ -266,6 +268,24 @@ def test_the_shared_network_takes_the_mean_of_views_and_no_selection(tmp_path, r
     assert {each.model for each in result.results["label"].search.candidates_} == {"mlp"}
 
 
+def test_an_interruption_ends_one_task_and_keeps_what_is_finished(tmp_path, random):
+    bank, _, _ = tasks_bank(tmp_path / "a.bank", random)
+    seen = []
+
+    def interrupt_once(done, total):
+        seen.append((done, total))
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+
+    models = {"ridge": {"alpha": [10.0]}, "knn": {"n_neighbors": [1, 3, 5]}}
+    result = fit(bank, target=["kind", "age"], models=models, folds=3, progress=interrupt_once)
+    assert result.report["interrupted"]
+    assert [each.report["interrupted"] for each in result.results.values()] == [True, False]
+    assert len(result.results["age"].search.candidates_) == 4
+    assert seen == sorted(seen)
+    assert seen[-1] == (24, 24)
+
+
 def test_every_run_is_the_same(tmp_path, random):
     bank, _, columns = tasks_bank(tmp_path / "a.bank", random)
     one, two = (fit(bank, target=list(columns), models={**PLAIN, **MLP}, folds=3, seed=4) for _ in range(2))
@@ -312,6 +332,8 @@ def test_names_of_tasks_that_are_hostile_to_csv_survive_it(tmp_path, random, run
         (["kind", "kind"], {}, "column 'kind' is named twice"),
         (["kind", "nothing"], {}, "the bank has no column 'nothing'"),
         (["kind", "age"], {"scoring": "r2"}, "scoring 'r2' for tasks of classes and of numbers"),
+        (["kind", "age"], {"task": "classification"}, "column 'age' holds fractions; expected classes"),
+        (["kind", "age"], {"task": "regression"}, "column 'kind' holds text; regression needs numbers"),
         (["kind", "age"], {"models": "svm"}, r"no top model asked for is one for 'age' \(regression\)"),
         (["kind", "age"], {"models": ["forest"]}, "no top model 'forest'"),
         (["kind", "rare"], {"models": "ridge"}, "fold [0-4] trains 'rare' on one class; expected two"),

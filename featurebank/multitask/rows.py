@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurebank.bank import Bank, column_of
+from featurebank.bank import Bank, column_of, values_of
 from featurebank.errors import ColumnError, TopModelError
 from featurebank.folds import Fold, combinations, make_folds
 from featurebank.rows import Rows, Target, is_zero_or_one, load_table, read_target, torn_contents
@@ -94,8 +94,8 @@ def is_multitask(bank: Bank, target: Target) -> bool:
     if len(target.columns) < 2 or target.separator:
         return False
     table = bank.select()
-    columns = [column_of(table, name) for name in target.columns]
-    return any(column.isna().any() or not is_zero_or_one(column.to_numpy()) for column in columns)
+    is_whole = [not column_of(table, name).isna().any() for name in target.columns]
+    return not all(is_whole) or not all(is_zero_or_one(values_of(table, name)) for name in target.columns)
 
 
 def load_tasks(
@@ -137,6 +137,8 @@ def _read(table: SampleTable, name: str, task: str | None) -> Labels:
     if not len(where):
         raise ColumnError(f"column {name!r} has no value; label some rows with `featurebank label`")
     y, found, _ = read_target(table.take(where), Target([name], None, task))
+    if found == "classification" and y.dtype.kind == "f" and (y % 1 != 0).any():
+        raise ColumnError(f"column {name!r} holds fractions; expected classes: leave out the task, or the column")
     distinct = np.unique(y)
     if len(distinct) < 2:
         raise ColumnError(f"column {name!r} has one value, {distinct.tolist()[0]!r}; expected at least two to learn")
