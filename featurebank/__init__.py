@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from featurebank.search import TopModelSearchCV
     from featurebank.sources import scan
     from featurebank.spec import FeatureSpec
+    from featurebank.transfer.advice import advise
+    from featurebank.transfer.ranking import rank_features
     from featurebank.transformer import FeatureExtractor
 
 _HOMES = {
@@ -33,11 +35,13 @@ _HOMES = {
     "Preprocessing": "backbones",
     "TopModelSearchCV": "search",
     "Recipe": "finetuning.recipe",
+    "advise": "transfer.advice",
     "extract": "extraction",
     "finetune": "finetuning.job",
     "fit": "fitting",
     "list_backbones": "backbones",
     "load_backbone": "backbones",
+    "rank_features": "transfer.ranking",
     "scan": "sources",
 }
 
@@ -53,11 +57,13 @@ __all__ = [
     "Recipe",
     "TopModelSearchCV",
     "__version__",
+    "advise",
     "extract",
     "finetune",
     "fit",
     "list_backbones",
     "load_backbone",
+    "rank_features",
     "scan",
 ]
 
