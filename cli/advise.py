@@ -74,5 +74,7 @@ def _print(advice: Any) -> None:
 
 
 def _shown(report: dict[str, Any], features: list[str]) -> str:
-    """Return a layer without its backbone; all layers under one name."""
-    return "all side by side" if len(features) > 1 else short(features[0]).removeprefix(f"{report['backbone']}/")
+    """Return a layer without its backbone; several under one name."""
+    if len(features) == 1:
+        return short(features[0]).removeprefix(f"{report['backbone']}/")
+    return "all together" if features == report["layers"][-1]["features"] else "lower ones together"

@@ -145,7 +145,7 @@ def _report(
 
 
 def layer_curve(found: Found) -> list[dict[str, Any]]:
-    """Return the best probe of each layer by depth, and of all side by side: ``features, mean, ci95, params``."""
+    """Return the best probe of each layer by depth, and of several together: ``features, mean, ci95, params``."""
     return [
         {"features": list(names), "mean": each.mean, "ci95": list(each.ci95), "params": each.params}
         for names, each in found.best.items()

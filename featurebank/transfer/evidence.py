@@ -80,7 +80,7 @@ class Found:
     class_weight : str or None
         ``"balanced"`` for classes of very different size.
     best : dict of tuple of str to Candidate
-        Best probe of each layer of the network by depth, and of all of them side by side, last.
+        Best probe of each layer of the network by depth, then of the lower ones together, and of all together.
     repeats : int
         Samples that repeat the content of another.
     alike : int or None
@@ -186,9 +186,10 @@ def _load(bank: Bank, question: Question) -> tuple[Rows, list[Network], list[str
 
 
 def _features(network: Network) -> list[tuple[str, ...]]:
-    """Return each layer up to the top one by depth, and all of them side by side where there are several."""
-    curve = tuple(each.name for each in [*network.lower, network.top])
-    return [(name,) for name in curve] + [curve] * (len(curve) > 1)
+    """Return each layer up to the top one by depth, then the lower ones together, and all together."""
+    lower = tuple(each.name for each in network.lower)
+    curve = (*lower, network.top.name)
+    return list(dict.fromkeys([*((name,) for name in curve), lower or curve, curve]))
 
 
 def _probe(
@@ -220,7 +221,7 @@ def _evidence(
     gain, error, place, at = None, 0.0, 1.0, network.top
     if network.has_curve:
         top = (network.top.name,)
-        others = crossed([each for each in mine if each.features != top])
+        others = crossed([each for each in mine if network.top.name not in each.features])
         own = crossed([each for each in mine if each.features == top])
         gain, error = compared(others, own, sizes), standard_error(np.subtract(others, own), sizes)
         curve = [*network.lower, network.top]

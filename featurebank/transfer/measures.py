@@ -57,7 +57,8 @@ def logme(X: Any, y: Any, *, task: str = "classification") -> float:
     values, axes = _axes(X)
     inside = (axes.T @ columns) ** 2  # (r, t): squares of the targets along the features' axes
     whole = (columns**2).sum(axis=0)
-    outside = np.maximum(whole - inside.sum(axis=0), EXACT * whole)
+    least = EXACT * whole if len(values) < len(X) else 0.0  # as many axes as rows give every target, and need no bound
+    outside = np.maximum(whole - inside.sum(axis=0), least)
     found = [_best_evidence(values, *each, len(X)) for each in zip(inside.T, outside, strict=True)]
     return float(np.mean(found)) / len(X)
 
@@ -71,7 +72,7 @@ def _best_evidence(values: Array, inside: Array, outside: float, n: int) -> floa
         noise = float((inside / spread).sum() + outside) / n  # the variance that makes the targets most likely
         return float(-0.5 * (n * np.log(2 * np.pi * noise) + n + np.log(spread).sum()))
 
-    if outside == 0:  # a target of zeros alone: nothing to explain
+    if not inside.any() and not outside:  # a target of zeros alone: nothing to explain
         return 0.0
     grid = np.log(RATIOS)
     best = int(np.argmax([evidence(each) for each in grid]))
@@ -113,16 +114,16 @@ def h_score(X: Any, y: Any, *, shrinkage: float | None = None) -> float:
     1.0
     """
     X, y = _checked(X, y)
+    classes = _indicators(y)
     if shrinkage is not None and not 0 <= shrinkage <= 1:
         raise TopModelError(f"a shrinkage of {shrinkage}; expected a number from 0 to 1")
     centred = X - X.mean(axis=0)
     values, axes = _axes(centred)
     if not len(values):
-        return 0.0
+        return 0.0  # no column varies
     share = float(ledoit_wolf_shrinkage(centred, assume_centered=True)) if shrinkage is None else shrinkage
     variances = values / len(X)  # (r,) along the axes; outside of them the class means have nothing
     shrunk = (1 - share) * variances + share * variances.sum() / X.shape[1]
-    classes = _indicators(y)
     counts = classes.sum(axis=0)
     means = (classes.T @ axes) * np.sqrt(values) / counts[:, None]  # (k, r): class means along the axes
     between = counts / len(X) @ means**2  # (r,)

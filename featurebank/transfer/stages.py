@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from featurebank.backbones import Backbone
 from featurebank.errors import LayerError
-from featurebank.finetuning.cut import find_cut
+from featurebank.finetuning.cut import Tail, find_cut
 from featurebank.layers import INPUT, PENULTIMATE, Layers
 
 CURVE = 4
@@ -81,7 +81,7 @@ def cut_after(backbone: Backbone, layer: str) -> str:
 def _first_cut(backbone: Backbone, names: Sequence[str]) -> str:
     for name in names:
         try:
-            return find_cut(backbone, name)
+            return Tail(backbone, find_cut(backbone, name)).cut  # which tries it
         except LayerError:  # the next one may do
             continue
     raise LayerError(f"{backbone.name} cannot be cut before any of its stages; fine-tune it from input or from head")

@@ -63,8 +63,7 @@ class Evidence:
         What the probe scores more than a guess, the choice among layers and strengths crossed
         (`featurebank.transfer.probe.crossed`).
     lower_gain : Interval or None
-        What lower layers, alone or with the penultimate one, score more than the penultimate layer; None where there is
-        no layer curve.
+        What lower layers, alone or together, score more than the penultimate layer; None where there is no layer curve.
     gain_error : float
         Standard error of `lower_gain`.
     plateau : float
@@ -173,7 +172,7 @@ def size_of(evidence: Evidence) -> Size:
 def similarity_of(evidence: Evidence) -> Similarity:
     """Return whether the last layers serve these images best, as they serve those the network was trained on.
 
-    They do unless lower layers, alone or beside the penultimate one, beat it by more than one standard error and
+    They do unless lower layers, alone or together, beat the penultimate one by more than one standard error and
     `MARGIN`, or the plateau begins in the lower `HALF`.
     """
     if evidence.lower_gain is None:
