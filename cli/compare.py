@@ -56,49 +56,48 @@ def _print(ranking: Any) -> None:
     common = common_backbone(each["features"] for each in sets)
     kind = f", {len(report['classes'])} classes" if report["classes"] else ""
     title = f"{report['model']}: {report['scoring']}, {report['folds']}-fold, {report['n_samples']} samples{kind}"
+    columns = ["features", "columns", "mean", "95 %", "to best", "95 %", "LogME", "H-score", "ridge"]
     rows = [_row(report, each, common) for each in sets]
-    columns = ["features", "columns", "missing", "mean", "95 %", "to the best, 95 %", "LogME", "H-score", "ridge"]
+    if any(each["missing"] for each in sets):
+        columns.insert(2, "missing")
+        rows = [[*row[:2], str(each["missing"]), *row[2:]] for row, each in zip(rows, sets, strict=True)]
     print_table(title + (f", {common.rstrip('/')}" if common else ""), columns, rows, right=range(1, len(columns)))
     agree = [
         [each["measure"].replace("_", "-"), _number(each["spearman"], "+.2f"), _number(each["kendall"], "+.2f")]
         for each in records(ranking.correlations)
     ]
     scored = sum(each["score"] is not None for each in sets)
-    print_table(
-        f"rank correlation with {report['model']} over {scored} feature sets",
-        ["measure", "Spearman", "Kendall"],
-        agree,
-        right=(1, 2),
-    )
+    if any(each["told_apart"] for each in sets):
+        click.echo("* is told apart from the best: its interval leaves out 0.")
+    click.echo(f"Rank correlation with {report['model']} over {scored} feature sets:")
+    print_table("", ["measure", "Spearman", "Kendall"], agree, right=(1, 2))
 
 
 def _row(report: dict[str, Any], each: dict[str, Any], common: str) -> list[str]:
     name = short(each["features"]).removeprefix(common)
     if each["score"] is None:
-        return [name, "", str(each["missing"]), *[""] * 6]
-    reach = bounded(report, [each["ci_low"], each["ci_high"]])
+        return [name, *[""] * 8]
     return [
         name,
         str(each["dimensions"]),
-        str(each["missing"]),
         score_text(report, each["score"]),
-        "..".join(score_text(report, end) for end in reach),
-        _to_the_best(report, each),
+        "..".join(score_text(report, end) for end in bounded(report, [each["ci_low"], each["ci_high"]])),
+        *_to_the_best(report, each),
         _number(each["logme"], ".3f"),
         _number(each["h_score"], ".3f"),
         score_text(report, each["ridge"]),
     ]
 
 
-def _to_the_best(report: dict[str, Any], each: dict[str, Any]) -> str:
-    """Return the difference to the best and its interval, with a star where the two are told apart."""
+def _to_the_best(report: dict[str, Any], each: dict[str, Any]) -> tuple[str, str]:
+    """Return the difference to the best, with a star where the two are told apart, and its interval."""
     from featurebank.scores import is_share
 
-    if each["difference"] == each["difference_low"] == each["difference_high"] == 0:
-        return ""
     values = (each["difference"], each["difference_low"], each["difference_high"])
+    if not any(values):  # the best itself
+        return "", ""
     gap, low, high = (f"{100 * value:+.1f}" if is_share(report["scoring"]) else f"{value:+.3f}" for value in values)
-    return f"{gap} ({low}..{high}){'*' if each['told_apart'] else ''}"
+    return f"{gap}{'*' if each['told_apart'] else ''}", f"{low}..{high}"
 
 
 def _number(value: float | None, form: str) -> str:

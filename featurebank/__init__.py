@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from featurebank.search import TopModelSearchCV
     from featurebank.sources import scan
     from featurebank.spec import FeatureSpec
-    from featurebank.transfer.advice import advise
+    from featurebank.transfer.advice import Advice, advise
     from featurebank.transfer.ranking import rank_features
     from featurebank.transformer import FeatureExtractor
 
 _HOMES = {
+    "Advice": "transfer.advice",
     "Backbone": "backbones",
     "Bank": "bank",
     "FeatureExtractor": "transformer",
@@ -46,6 +47,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Advice",
     "Backbone",
     "Bank",
     "FeatureBankError",

@@ -23,7 +23,7 @@ LEVELS = [
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 WITHOUT_TORCH = {"bank", "search", "fitting", "sources", "samples", "features", "segment", "ledger", "request", "views"}
-WITHOUT_TORCH |= {"writer", "pipeline", "drift", "extraction"}
+WITHOUT_TORCH |= {"writer", "pipeline", "drift", "extraction", "transfer.advice", "transfer.ranking"}
 
 
 def module_of(file: Path) -> str:

@@ -119,7 +119,7 @@ def rank_features(
     models = list(dict.fromkeys([model, PROBE]))
     search = search_rows(rows, candidates, models, cv=folds, scoring=scoring, seed=seed, jobs=jobs, progress=progress)
     ranked = pd.concat([_scored(rows, search, model), _unscored(len(rows.y), lacking)], ignore_index=True)[COLUMNS]
-    ranked = ranked.astype({"dimensions": "Int64", "told_apart": "boolean"})  # which may be missing
+    ranked = ranked.astype({"dimensions": "Int64", "rows": int, "missing": int, "told_apart": "boolean"})
     report = {
         "n_samples": len(rows.y),
         "classes": np.unique(rows.y).tolist() if rows.task == "classification" else [],
