@@ -24,6 +24,7 @@ from featurebank_cli.options import State, bank_argument, json_option, print_jso
 @click.option(
     "--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Folds of the cross-validation."
 )
+@click.option("--repeats", type=click.IntRange(min=1), default=1, show_default=True, help="Draw the folds so often.")
 @click.option("--scoring", help="Any scikit-learn scorer.  [default: accuracy, or r2]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the folds and the models.")
 @click.option("--jobs", type=int, default=-1, show_default=True, help="Threads; -1 for one a core.")

@@ -14,6 +14,7 @@ from featurebank.transfer.probe import (
     compared,
     crossed,
     plateau,
+    read_curve,
     search_rows,
     sizes_of,
     standard_error,
@@ -85,7 +86,7 @@ def rows(planted_bank, planted_layers):
 def test_the_search_has_every_cell_on_the_same_folds_and_the_best_of_each(rows):
     _, loaded = rows
     names = list(loaded.blocks)
-    search = search_rows(loaded, [[name] for name in names], ["ridge"], cv=3, jobs=1)
+    search = search_rows(loaded, [[name] for name in names], ["ridge"], folds=3, jobs=1)
     best = best_by_features(search.candidates_, "ridge")
     assert list(best) == [(name,) for name in names]
     for features, each in best.items():
@@ -96,7 +97,7 @@ def test_the_search_has_every_cell_on_the_same_folds_and_the_best_of_each(rows):
 
 def test_chance_is_the_most_frequent_class_or_the_mean(rows):
     bank, loaded = rows
-    folds = search_rows(loaded, [list(loaded.blocks)], ["ridge"], cv=3, jobs=1).folds_
+    folds = search_rows(loaded, [list(loaded.blocks)], ["ridge"], folds=3, jobs=1).folds_
     assert chance(loaded, folds, "accuracy") == pytest.approx([1 / 3] * 3)
     numbers = load_rows(bank, ["layer1"], Target(["size"]), None, None)
     assert max(chance(numbers, folds, None)) <= 0
@@ -154,3 +155,26 @@ def test_sets_without_some_rows_are_told_apart_with_the_remedy(planted_bank):
     bank = Bank(planted_bank({"layer2": half}, {"label": list("abab")}, name="b.bank"))
     with pytest.raises(BankError, match="1 of 4 samples have no row"):
         complete_sets(bank, candidate_features(bank, None), bank.select("label"))
+
+
+@pytest.mark.parametrize(
+    ("means", "is_ahead", "number"),
+    [
+        ((0.6, 0.7, 0.8, 0.9), True, 3),
+        ((0.9, 0.8, 0.7, 0.6), False, 0),
+        ((0.8, 0.9, 0.9, 0.9), False, 1),
+        ((0.9, 0.9, 0.9, 0.9), False, 0),
+    ],
+)
+def test_a_curve_says_whether_the_last_layer_leads_the_lower_half_and_where_it_flattens(means, is_ahead, number):
+    names = ["a", "b", "c", "d"]
+    spread = np.array([0.01, -0.01, 0.02, -0.02])
+    candidates = []
+    for name, mean, turn in zip(names, means, range(4), strict=True):
+        candidates += scored(mean + np.roll(spread, turn), mean - 0.1 + spread, features=(name,))
+    curve = read_curve(candidates, names, EVEN, 0.5)
+    assert (curve.lead.value > 0.05) == is_ahead
+    assert curve.plateau == number
+    assert curve.place == number / 3
+    low = max(means[:2])  # the lower half of four
+    assert curve.lead.value == pytest.approx(means[3] - low, abs=0.02)

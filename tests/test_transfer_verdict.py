@@ -11,7 +11,7 @@ from featurebank.transfer.verdict import (
     HALF,
     LARGE,
     LARGE_CLASS,
-    MARGIN,
+    LEAD,
     OVERFITS,
     RETRAIN,
     RETRAIN_CLASS,
@@ -24,7 +24,7 @@ from featurebank.transfer.verdict import (
 )
 
 RISING, FLAT = Interval(0.03, 0.02, 0.04), Interval(0.001, 0.0, 0.005)
-WORSE, BETTER = Interval(-0.1, -0.12, -0.08), Interval(0.05, 0.03, 0.07)
+LEADS, TRAILS = Interval(0.1, 0.08, 0.12), Interval(-0.05, -0.07, -0.03)
 BASE = Evidence(
     n_samples=400,
     n_classes=2,
@@ -32,14 +32,15 @@ BASE = Evidence(
     largest_class=200,
     score=0.85,
     above_chance=Interval(0.35, 0.3, 0.4),
-    lower_gain=WORSE,
-    gain_error=0.01,
+    lead=LEADS,
+    lead_error=0.01,
     plateau=1.0,
     doubling=RISING,
     gap=0.05,
 )
 LARGE_BASE = replace(BASE, n_samples=4000, smallest_class=2000, largest_class=2000)
-DIFFERENT = {"lower_gain": BETTER, "plateau": 0.75}
+DIFFERENT = {"lead": TRAILS, "plateau": 0.75}
+EARLY = {"lead": TRAILS, "plateau": 0.25}
 
 
 @pytest.mark.parametrize(
@@ -52,12 +53,12 @@ DIFFERENT = {"lower_gain": BETTER, "plateau": 0.75}
         (replace(BASE, **DIFFERENT, doubling=None), ("small", "different"), "lower", "top-blocks"),
         (LARGE_BASE, ("large", "similar"), "top-blocks", "penultimate"),
         (replace(LARGE_BASE, **DIFFERENT), ("large", "different"), "top-blocks", "all"),
-        (replace(LARGE_BASE, plateau=0.25), ("large", "different"), "all", "retrain"),
-        (replace(LARGE_BASE, plateau=0.25, n_samples=40_000), ("large", "different"), "retrain", "all"),
+        (replace(LARGE_BASE, **EARLY), ("large", "different"), "all", "retrain"),
+        (replace(LARGE_BASE, **EARLY, n_samples=40_000), ("large", "different"), "retrain", "all"),
         (replace(LARGE_BASE, plateau=0.75, n_samples=40_000), ("large", "similar"), "top-blocks", "penultimate"),
         (replace(LARGE_BASE, **DIFFERENT, n_samples=40_000), ("large", "different"), "top-blocks", "all"),
-        (replace(BASE, lower_gain=None), ("small", "unknown"), "layers", "penultimate"),
-        (replace(LARGE_BASE, lower_gain=None), ("large", "unknown"), "layers", "penultimate"),
+        (replace(BASE, lead=None), ("small", "unknown"), "layers", "penultimate"),
+        (replace(LARGE_BASE, lead=None), ("large", "unknown"), "layers", "penultimate"),
     ],
 )
 def test_every_cell_of_the_table(evidence, cell, action, alternative):
@@ -77,7 +78,7 @@ def everything():
             (0, 2, 50),
             (0.6, CEILING),
             (Interval(0.2, 0.1, 0.3), Interval(0.0, -0.1, 0.1)),
-            (WORSE, BETTER, None),
+            (LEADS, TRAILS, None),
             (0.0, HALF, 1.0),
             (RISING, FLAT, None),
             (0.0, 0.5),
@@ -146,20 +147,18 @@ def test_the_borders_of_size(n, k, size):
 
 
 @pytest.mark.parametrize(
-    ("gain", "error", "plateau", "similarity"),
+    ("lead", "error", "similarity"),
     [
-        (0.02, 0.01, 0.75, "different"),
-        (0.02, 0.03, 0.75, "similar"),
-        (MARGIN, 0.0, 0.75, "similar"),
-        (MARGIN + 1e-9, 0.0, 0.75, "different"),
-        (-0.05, 0.01, 0.75, "similar"),
-        (-0.05, 0.01, HALF, "different"),
-        (0.0, 0.0, 1.0, "similar"),
+        (0.10, 0.02, "similar"),
+        (0.10, 0.11, "different"),
+        (LEAD, 0.0, "different"),
+        (LEAD + 1e-9, 0.0, "similar"),
+        (0.0, 0.0, "different"),
+        (-0.1, 0.01, "different"),
     ],
 )
-def test_the_borders_of_similarity(gain, error, plateau, similarity):
-    found = replace(BASE, lower_gain=Interval(gain, -1, 1), gain_error=error, plateau=plateau)
-    assert similarity_of(found) == similarity
+def test_the_borders_of_similarity(lead, error, similarity):
+    assert similarity_of(replace(BASE, lead=Interval(lead, -1, 1), lead_error=error)) == similarity
 
 
 def test_the_border_of_overfitting():
@@ -171,7 +170,7 @@ def test_the_border_of_overfitting():
 def test_at_the_ceiling_the_cheapest_wins():
     assert decide(replace(LARGE_BASE, score=CEILING)).action == "penultimate"
     assert decide(replace(LARGE_BASE, **DIFFERENT, score=CEILING)).action == "lower"
-    assert decide(replace(BASE, lower_gain=None, score=0.999)).action == "penultimate"
+    assert decide(replace(BASE, lead=None, score=0.999)).action == "penultimate"
     assert decide(replace(LARGE_BASE, score=CEILING - 1e-9)).action == "top-blocks"
 
 

@@ -50,6 +50,7 @@ def advise(
     sample_weight: str | None = None,
     scoring: str | None = None,
     folds: int = 5,
+    repeats: int = 1,
     seed: int = 0,
     jobs: int = -1,
     progress: Progress | None = None,
@@ -73,6 +74,8 @@ def advise(
         Any scikit-learn scorer whose best is 1; by default the accuracy, the balanced accuracy where a class has three
         times the images of another, R² for numbers.
     folds : int, default 5
+    repeats : int, default 1
+        How often the folds are drawn anew: more tell closer layers apart.
     seed : int, default 0
         Of the folds and of what is drawn.
     jobs : int, default -1
@@ -97,7 +100,7 @@ def advise(
     """
     started = time.perf_counter()
     bank = bank if isinstance(bank, Bank) else Bank(bank)
-    question = Question(target or default_target(bank), groups, sample_weight, scoring, folds, seed, jobs)
+    question = Question(target or default_target(bank), groups, sample_weight, scoring, folds, repeats, seed, jobs)
     found = measure(bank, question, progress)
     verdict = decide(found.evidence)
     steps = [Planner(bank, question, found).step(action) for action in wanted_actions(verdict)]
@@ -128,13 +131,14 @@ def _report(
         "task": found.rows.task,
         "scoring": found.scoring,
         "folds": question.folds,
+        "repeats": question.repeats,
         "seed": question.seed,
         "backbone": found.network.top.spec.backbone,
         "layers": layer_curve(found),
         "chance": found.chance,
         "evidence": asdict(found.evidence),
         "plateau": found.plateau.name,
-        "repeats": found.repeats,
+        "copies": found.copies,
         "alike": found.alike,
         "learning_curve": found.learning.to_dict(),
         "verdict": asdict(verdict),
@@ -179,8 +183,8 @@ def _about_size(found: Found, verdict: Verdict) -> str:
 
 def _about_copies(found: Found) -> str:
     if found.alike is None:
-        return f"{found.repeats} repeat another's content; too many images to look for near-duplicates"
-    return f"{found.repeats} images repeat another's content, {found.alike} look like another"
+        return f"{found.copies} repeat another's content; too many images to look for near-duplicates"
+    return f"{found.copies} images repeat another's content, {found.alike} look like another"
 
 
 def _about_chance(found: Found) -> str:
@@ -190,13 +194,13 @@ def _about_chance(found: Found) -> str:
 
 
 def _about_similarity(found: Found, verdict: Verdict) -> str:
-    gain = found.evidence.lower_gain
-    if gain is None:
+    lead = found.evidence.lead
+    if lead is None:
         return f"{verdict.similarity}: takes the penultimate layer and one or more before it, of one network"
     where = "the score rises up to the last layer"
     if found.plateau is not found.network.top:
         where = f"from {found.plateau.spec.layer_name} on the score rises no further"
-    return f"{verdict.similarity}: {where}; lower layers against the penultimate one {_difference(found, gain)}"
+    return f"{verdict.similarity}: {where}; the penultimate layer leads the lower half by {_difference(found, lead)}"
 
 
 def _about_gap(found: Found) -> str:

@@ -33,13 +33,12 @@ from featurebank.transfer.probe import (
     chance,
     compared,
     crossed,
-    plateau,
+    read_curve,
     search_rows,
     sizes_of,
-    standard_error,
 )
 from featurebank.transfer.sets import Network, complete_sets, find_networks
-from featurebank.transfer.verdict import Evidence
+from featurebank.transfer.verdict import HALF, Evidence
 from featurebank.transforms import normalization
 
 DRAWS = 2
@@ -52,7 +51,7 @@ class Question:
 
     Attributes
     ----------
-    target, groups, sample_weight, scoring, folds, seed, jobs
+    target, groups, sample_weight, scoring, folds, repeats, seed, jobs
         See `featurebank.transfer.advice.advise`.
     """
 
@@ -61,6 +60,7 @@ class Question:
     sample_weight: str | None = None
     scoring: str | None = None
     folds: int = 5
+    repeats: int = 1
     seed: int = 0
     jobs: int = -1
 
@@ -81,7 +81,7 @@ class Found:
         ``"balanced"`` for classes of very different size.
     best : dict of tuple of str to Candidate
         Best probe of each layer of the network by depth, then of the lower ones together, and of all together.
-    repeats : int
+    copies : int
         Samples that repeat the content of another.
     alike : int or None
         Samples that look like another; None where there are too many to look.
@@ -99,7 +99,7 @@ class Found:
     scoring: str
     class_weight: str | None
     best: dict[tuple[str, ...], Candidate]
-    repeats: int
+    copies: int
     alike: int | None
     learning: LearningCurve
     chance: float
@@ -165,7 +165,7 @@ def measure(bank: Bank, question: Question, progress: Progress | None = None) ->
         scoring=scoring,
         class_weight=weights,
         best=best,
-        repeats=len(digests) - digests.nunique(),
+        copies=len(digests) - digests.nunique(),
         alike=len(np.unique(near_duplicate_pairs(rows.alike))) if len(rows.y) <= NEAR_DUPLICATE_ROWS else None,
         learning=learning,
         chance=float(np.mean(guess)),
@@ -202,7 +202,8 @@ def _probe(
         rows,
         wanted,
         [PROBE],
-        cv=question.folds,
+        folds=question.folds,
+        repeats=question.repeats,
         scoring=scoring,
         class_weight=weights,
         seed=question.seed,
@@ -217,27 +218,19 @@ def _evidence(
     """Return where the plateau begins, and what the probe says."""
     sizes, wanted = sizes_of(search.folds_), _features(network)
     mine = [each for each in search.candidates_ if each.features in wanted]
-    best = best_by_features(mine, PROBE)
-    gain, error, place, at = None, 0.0, 1.0, network.top
-    if network.has_curve:
-        top = (network.top.name,)
-        others = crossed([each for each in mine if network.top.name not in each.features])
-        own = crossed([each for each in mine if each.features == top])
-        gain, error = compared(others, own, sizes), standard_error(np.subtract(others, own), sizes)
-        curve = [*network.lower, network.top]
-        number = plateau([best[(each.name,)].fold_scores for each in curve], sizes)
-        place, at = number / (len(curve) - 1), curve[number]
+    layers = [*network.lower, network.top]
+    curve = read_curve(mine, [each.name for each in layers], sizes, HALF) if network.has_curve else None
     counts = np.unique(rows.y, return_counts=True)[1] if rows.task == "classification" else np.array([])
-    return at, Evidence(
+    return network.top if curve is None else layers[curve.plateau], Evidence(
         n_samples=len(rows.y),
         n_classes=len(counts),
         smallest_class=int(counts.min(initial=len(rows.y))),
         largest_class=int(counts.max(initial=0)) or len(rows.y),
-        score=max(each.mean for each in best.values()),
+        score=max(each.mean for each in mine),
         above_chance=compared(crossed(mine), guess, sizes),
-        lower_gain=gain,
-        gain_error=error,
-        plateau=place,
+        lead=None if curve is None else curve.lead,
+        lead_error=0.0 if curve is None else curve.error,
+        plateau=1.0 if curve is None else curve.place,
         doubling=None,
         gap=0.0,
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from featurebank.candidates import Candidate
-from featurebank.folds import Fold
+from featurebank.folds import Fold, Folds, default_kind
 from featurebank.learning_curve import NEGLIGIBLE
 from featurebank.rows import Rows
 from featurebank.scores import paired_interval
@@ -26,6 +26,19 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+
+
+class Curve(NamedTuple):
+    """What a layer curve says.
+
+    `lead` is what the last layer scores more than the best of the lower half, `error` its standard error; `plateau` the
+    number of the layer where the plateau begins, and `place` where that lies: 0 the first layer, 1 the last.
+    """
+
+    lead: Interval
+    error: float
+    plateau: int
+    place: float
 
 
 class Sizes(NamedTuple):
@@ -45,7 +58,8 @@ def search_rows(
     features: Sequence[Sequence[str]],
     models: Sequence[str] | Mapping[str, Any],
     *,
-    cv: Any = 5,
+    folds: int = 5,
+    repeats: int = 1,
     scoring: str | None = None,
     class_weight: Any = None,
     seed: int = 0,
@@ -59,15 +73,18 @@ def search_rows(
     rows : Rows
     features : sequence of sequences of str
         Feature sets of each candidate.
-    models, cv, scoring, class_weight, progress
+    models, scoring, class_weight, progress
         See `TopModelSearchCV`.
+    folds : int, default 5
+    repeats : int, default 1
+        How often the folds are drawn anew.
     seed : int, default 0
     jobs : int, default -1
     """
     return TopModelSearchCV(
         models,
         task=rows.task,
-        cv=cv,
+        cv=Folds(default_kind(rows.task, rows.groups is not None), folds, repeats, seed),
         scoring=scoring,
         blocks=rows.blocks,
         features=features,
@@ -126,6 +143,29 @@ def chance(rows: Rows, folds: Sequence[Fold], scoring: str | None) -> list[float
     search = TopModelSearchCV({"chance": (guess, {})}, task=rows.task, cv=folds, scoring=scoring, refit=False)
     search.fit(np.zeros((len(rows.y), 1)), rows.y, sample_weight=rows.weight)
     return search.candidates_[0].fold_scores
+
+
+def read_curve(candidates: Sequence[Candidate], layers: Sequence[str], sizes: Sizes, half: float) -> Curve:
+    """Return what a layer curve says, the choice among the lower layers and among strengths crossed.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+        Of the probe, on the same folds.
+    layers : sequence of str
+        Two feature sets or more, the earliest layer first.
+    sizes : Sizes
+    half : float
+        Place up to which layers are the lower half.
+    """
+    places = [number / (len(layers) - 1) for number in range(len(layers))]
+    lower = {(layer,) for layer, place in zip(layers, places, strict=True) if place <= half}
+    best = best_by_features(candidates, PROBE)
+    last = crossed([each for each in candidates if each.features == (layers[-1],)])
+    first = crossed([each for each in candidates if each.features in lower])
+    number = plateau([best[(layer,)].fold_scores for layer in layers], sizes)
+    lead, error = compared(last, first, sizes), standard_error(np.subtract(last, first), sizes)
+    return Curve(lead, error, number, places[number])
 
 
 def plateau(curve: Sequence[Sequence[float]], sizes: Sizes) -> int:

@@ -65,6 +65,7 @@ def rank_features(
     groups: str | None = None,
     sample_weight: str | None = None,
     folds: int = 5,
+    repeats: int = 1,
     scoring: str | None = None,
     seed: int = 0,
     jobs: int = -1,
@@ -84,6 +85,8 @@ def rank_features(
     target, task, groups, sample_weight, scoring
         See `featurebank.fit`. LogME and the H-score know no weights.
     folds : int, default 5
+    repeats : int, default 1
+        How often the folds are drawn anew.
     seed : int, default 0
         Of the folds and the models.
     jobs : int, default -1
@@ -117,7 +120,8 @@ def rank_features(
     rows = load_rows(bank, names, wanted, groups, sample_weight)
     model = model or MODELS[rows.task]
     models = list(dict.fromkeys([model, PROBE]))
-    search = search_rows(rows, candidates, models, cv=folds, scoring=scoring, seed=seed, jobs=jobs, progress=progress)
+    options: dict[str, Any] = {"folds": folds, "repeats": repeats, "scoring": scoring, "seed": seed, "jobs": jobs}
+    search = search_rows(rows, candidates, models, **options, progress=progress)
     ranked = pd.concat([_scored(rows, search, model), _unscored(len(rows.y), lacking)], ignore_index=True)[COLUMNS]
     ranked = ranked.astype({"dimensions": "Int64", "rows": int, "missing": int, "told_apart": "boolean"})
     report = {

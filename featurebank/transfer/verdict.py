@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from featurebank.learning_curve import NEGLIGIBLE, WORTHWHILE
+from featurebank.learning_curve import NEGLIGIBLE
 from featurebank.transfer.probe import Interval
 
 LARGE, LARGE_CLASS = 1_000, 100
@@ -21,15 +21,17 @@ RETRAIN, RETRAIN_CLASS = 10_000, 1_000
 such networks are made for, has about 1,300 a class."""
 CEILING = 0.99
 """Score from which no transfer can gain more than a point, so that the cheapest one wins."""
-MARGIN = WORTHWHILE
-"""What lower layers must gain over the penultimate one, beside one standard error, for the data to count as different:
-half a point, the least that `featurebank.learning_curve` calls worth something."""
+LEAD = NEGLIGIBLE
+"""What the penultimate layer must score more than the lower half of the layers, beside one standard error, for the data
+to count as similar: one point, which `featurebank.learning_curve` calls too little to act upon. On images like those of
+the training it leads by far more, since the last layers are made for just those."""
 HALF = 0.5
-"""Place of the plateau among the layers, 0 the first and 1 the penultimate. Up to the half the data count as different,
-since the layers that know most of the old images add nothing; below it tuning the top alone would build on layers that
-carry nothing more."""
+"""Place among the layers, 0 the first and 1 the penultimate, up to which they are the lower half. A plateau that begins
+below it leaves more than half of the network without use, so that tuning the top alone would build on the wrong layers.
+"""
 OVERFITS = 0.10
 """Training score less validation score from which more trainable parameters would only fit the training images."""
+
 Size = Literal["small", "large"]
 Similarity = Literal["similar", "different", "unknown"]
 Action = Literal["labels", "layers", "penultimate", "lower", "top-blocks", "all", "retrain"]
@@ -62,10 +64,11 @@ class Evidence:
     above_chance : Interval
         What the probe scores more than a guess, the choice among layers and strengths crossed
         (`featurebank.transfer.probe.crossed`).
-    lower_gain : Interval or None
-        What lower layers, alone or together, score more than the penultimate layer; None where there is no layer curve.
-    gain_error : float
-        Standard error of `lower_gain`.
+    lead : Interval or None
+        What the penultimate layer scores more than the best of the lower half of the layers; None where there is no
+        layer curve.
+    lead_error : float
+        Standard error of `lead`.
     plateau : float
         Place of the earliest layer that is as good as the best (`featurebank.transfer.probe.plateau`): 0 the first, 1
         the penultimate.
@@ -83,8 +86,8 @@ class Evidence:
     largest_class: int
     score: float
     above_chance: Interval
-    lower_gain: Interval | None
-    gain_error: float
+    lead: Interval | None
+    lead_error: float
     plateau: float
     doubling: Interval | None
     gap: float
@@ -140,8 +143,8 @@ def decide(evidence: Evidence) -> Verdict:
 
     Examples
     --------
-    >>> above, below = Interval(0.4, 0.3, 0.5), Interval(-0.1, -0.2, 0.0)
-    >>> few = Evidence(500, 2, 250, 250, 0.9, above, below, gain_error=0.05, plateau=1.0, doubling=None, gap=0.02)
+    >>> above, lead = Interval(0.4, 0.3, 0.5), Interval(0.1, 0.08, 0.12)
+    >>> few = Evidence(500, 2, 250, 250, 0.9, above, lead, lead_error=0.01, plateau=1.0, doubling=None, gap=0.02)
     >>> decide(few).action
     'penultimate'
     """
@@ -170,19 +173,18 @@ def size_of(evidence: Evidence) -> Size:
 
 
 def similarity_of(evidence: Evidence) -> Similarity:
-    """Return whether the last layers serve these images best, as they serve those the network was trained on.
+    """Return whether the last layers serve these images better than the first, as they serve those of the training.
 
-    They do unless lower layers, alone or together, beat the penultimate one by more than one standard error and
-    `MARGIN`, or the plateau begins in the lower `HALF`.
+    They do where the penultimate layer beats the best of the lower half by more than `LEAD` and one standard error.
+    Where they do not, either lower layers serve better, or the curve is flat: then the last layers add nothing.
     """
-    if evidence.lower_gain is None:
+    if evidence.lead is None:
         return "unknown"
-    is_beaten = evidence.lower_gain.value > max(MARGIN, evidence.gain_error)
-    return "different" if is_beaten or evidence.plateau <= HALF else "similar"
+    return "similar" if evidence.lead.value > max(LEAD, evidence.lead_error) else "different"
 
 
 def _small_similar(evidence: Evidence) -> Verdict:
-    why = "the penultimate layer serves these images best, and they are too few to train more than a top model"
+    why = "the last layers serve these images well, and they are too few to train more than a top model"
     return Verdict("small", "similar", "penultimate", why)
 
 
