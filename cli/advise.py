@@ -63,7 +63,7 @@ def _print(advice: Any) -> None:
     print_table("layer curve", ["layer", "mean", "95 %"], rows, right=(1, 2))
     print_table("evidence", ["about", "says"], [list(line) for line in advice.lines])
     verdict = advice.verdict
-    click.echo(f"{verdict.size} and {verdict.similarity}: {advice.steps[0].sentence}")
+    click.echo(f"{verdict.cell}: {advice.steps[0].sentence}")
     click.echo(f"Because {verdict.because}.")
     if verdict.trade:
         click.echo(f"The trade: {verdict.trade}.")

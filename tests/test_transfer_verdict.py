@@ -170,6 +170,8 @@ def test_the_border_of_overfitting():
 def test_at_the_ceiling_the_cheapest_wins():
     assert decide(replace(LARGE_BASE, score=CEILING)).action == "penultimate"
     assert decide(replace(LARGE_BASE, **DIFFERENT, score=CEILING)).action == "lower"
+    flat = decide(replace(LARGE_BASE, lead=Interval(0.0, -0.001, 0.001), plateau=0.0, score=0.999))
+    assert (flat.cell, flat.action) == ("large, similarity unknown", "penultimate")
     assert decide(replace(BASE, lead=None, score=0.999)).action == "penultimate"
     assert decide(replace(LARGE_BASE, score=CEILING - 1e-9)).action == "top-blocks"
 

@@ -39,7 +39,7 @@ class Advice:
     report: dict[str, Any] = field(repr=False)
 
     def __str__(self) -> str:
-        return f"{self.verdict.size} and {self.verdict.similarity}: {SENTENCES[self.verdict.action]}"
+        return f"{self.verdict.cell}: {SENTENCES[self.verdict.action]}"
 
 
 def advise(

@@ -124,6 +124,12 @@ class Verdict:
     alternative: Action | None = None
     trade: str = ""
 
+    @property
+    def cell(self) -> str:
+        """The cell of the table, in words."""
+        is_known = self.similarity != "unknown"
+        return f"{self.size} and {self.similarity}" if is_known else f"{self.size}, similarity unknown"
+
 
 def decide(evidence: Evidence) -> Verdict:
     """Place the data in the table of size and similarity, and choose what to do.
@@ -176,11 +182,15 @@ def similarity_of(evidence: Evidence) -> Similarity:
     """Return whether the last layers serve these images better than the first, as they serve those of the training.
 
     They do where the penultimate layer beats the best of the lower half by more than `LEAD` and one standard error.
-    Where they do not, either lower layers serve better, or the curve is flat: then the last layers add nothing.
+    Where they do not, either lower layers serve better, or the curve is flat: then the last layers add nothing. A curve
+    that is flat at the `CEILING` says nothing, as any layer solves the task.
     """
     if evidence.lead is None:
         return "unknown"
-    return "similar" if evidence.lead.value > max(LEAD, evidence.lead_error) else "different"
+    least = max(LEAD, evidence.lead_error)
+    if evidence.score >= CEILING and abs(evidence.lead.value) <= least:
+        return "unknown"
+    return "similar" if evidence.lead.value > least else "different"
 
 
 def _small_similar(evidence: Evidence) -> Verdict:
