@@ -57,11 +57,11 @@ def _print(ranking: Any) -> None:
     common = common_backbone(each["features"] for each in sets)
     kind = f", {len(report['classes'])} classes" if report["classes"] else ""
     title = f"{report['model']}: {report['scoring']}, {report['folds']}-fold, {report['n_samples']} samples{kind}"
-    columns = ["features", "columns", "mean", "95 %", "to best", "95 %", "LogME", "H-score", "ridge"]
+    columns = ["features", "mean", "95 %", "to best", "95 %", "LogME", "H-score", "ridge"]
     rows = [_row(report, each, common) for each in sets]
     if any(each["missing"] for each in sets):
-        columns.insert(2, "missing")
-        rows = [[*row[:2], str(each["missing"]), *row[2:]] for row, each in zip(rows, sets, strict=True)]
+        columns.insert(1, "missing")
+        rows = [[row[0], str(each["missing"]), *row[1:]] for row, each in zip(rows, sets, strict=True)]
     print_table(title + (f", {common.rstrip('/')}" if common else ""), columns, rows, right=range(1, len(columns)))
     agree = [
         [each["measure"].replace("_", "-"), _number(each["spearman"], "+.2f"), _number(each["kendall"], "+.2f")]
@@ -77,10 +77,9 @@ def _print(ranking: Any) -> None:
 def _row(report: dict[str, Any], each: dict[str, Any], common: str) -> list[str]:
     name = short(each["features"]).removeprefix(common)
     if each["score"] is None:
-        return [name, *[""] * 8]
+        return [name, *[""] * 7]
     return [
         name,
-        str(each["dimensions"]),
         score_text(report, each["score"]),
         "..".join(score_text(report, end) for end in bounded(report, [each["ci_low"], each["ci_high"]])),
         *_to_the_best(report, each),

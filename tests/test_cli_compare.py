@@ -25,14 +25,12 @@ def test_the_tables_show_every_set_and_how_well_the_measures_rank(run_cli, plant
     lines = [line.split() for line in result.stdout.splitlines()]
     assert result.stdout.startswith("lda: accuracy, 3-fold, 90 samples, 2 classes, resnet18 ")
     assert [line[0] for line in lines if line and line[0] in signals] == ["penultimate", "layer3", "layer2", "layer1"]
-    (first,) = [line for line in lines if line[:1] == ["penultimate"]]
-    assert first[1] == "12"
     assert "missing" not in result.stdout
     assert "Rank correlation with lda over 4 feature sets" in result.stdout
     assert ["ridge", "+1.00", "+1.00"] in lines
     assert max(map(len, result.stdout.splitlines())) <= 100
     (last,) = [line for line in lines if line[:1] == ["layer1"]]
-    assert last[4].endswith("*")
+    assert last[3].endswith("*")
 
 
 def test_a_set_that_lacks_rows_has_its_line_and_a_warning(run_cli, planted_bank, planted_layers):
