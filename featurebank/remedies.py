@@ -159,7 +159,7 @@ def extract_command(
         "--views": spec.views if spec.views != "none" else None,
         "--store": spec.store if spec.store != "float16" else None,
         "--precision": spec.precision if spec.precision != "fp32" else None,
-        "--decoder": asked.get("decoder"),
+        "--decoder": spec.preprocessing.get("decoder"),
     }
     words = [f"{option} {shell_word(value)}" for option, value in options.items() if value is not None]
     words += [f"--layer {shell_word(layer)}" for layer in layers or [spec.layer_name]]
