@@ -3,9 +3,11 @@
 import click
 
 from featurebank._version import __version__
+from featurebank_cli.advise import advise
 from featurebank_cli.backbones import backbones
 from featurebank_cli.cluster import cluster
 from featurebank_cli.compact import compact, prune
+from featurebank_cli.compare import compare
 from featurebank_cli.demo import demo
 from featurebank_cli.evaluate import evaluate
 from featurebank_cli.extract import extract
@@ -41,6 +43,8 @@ def main(context: click.Context, quiet: bool, verbose: bool) -> None:
 
 for command in (
     extract,
+    advise,
+    compare,
     fit,
     finetune,
     predict,

@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from featurebank.search import TopModelSearchCV
     from featurebank.sources import scan
     from featurebank.spec import FeatureSpec
+    from featurebank.transfer.advice import Advice, advise
     from featurebank.transfer.domain import fit_domain
+    from featurebank.transfer.ranking import rank_features
     from featurebank.transformer import FeatureExtractor
 
 _HOMES = {
+    "Advice": "transfer.advice",
     "Backbone": "backbones",
     "Bank": "bank",
     "FeatureExtractor": "transformer",
@@ -36,16 +39,19 @@ _HOMES = {
     "Preprocessing": "backbones",
     "TopModelSearchCV": "search",
     "Recipe": "finetuning.recipe",
+    "advise": "transfer.advice",
     "extract": "extraction",
     "finetune": "finetuning.job",
     "fit": "fitting",
     "fit_domain": "transfer.domain",
     "list_backbones": "backbones",
     "load_backbone": "backbones",
+    "rank_features": "transfer.ranking",
     "scan": "sources",
 }
 
 __all__ = [
+    "Advice",
     "Backbone",
     "Bank",
     "FeatureBankError",
@@ -58,12 +64,14 @@ __all__ = [
     "Recipe",
     "TopModelSearchCV",
     "__version__",
+    "advise",
     "extract",
     "finetune",
     "fit",
     "fit_domain",
     "list_backbones",
     "load_backbone",
+    "rank_features",
     "scan",
 ]
 

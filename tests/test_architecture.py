@@ -23,7 +23,8 @@ LEVELS = [
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 WITHOUT_TORCH = {"bank", "search", "fitting", "sources", "samples", "features", "segment", "ledger", "request", "views"}
-WITHOUT_TORCH |= {"writer", "pipeline", "drift", "extraction", "multitask", "transfer.domain"}
+WITHOUT_TORCH |= {"writer", "pipeline", "drift", "extraction", "multitask"}
+WITHOUT_TORCH |= {"transfer.advice", "transfer.domain", "transfer.ranking"}
 
 
 def module_of(file: Path) -> str:
