@@ -6,12 +6,14 @@ from featurebank._version import __version__
 from featurebank_cli.backbones import backbones
 from featurebank_cli.compact import compact, prune
 from featurebank_cli.demo import demo
+from featurebank_cli.duplicates import duplicates
 from featurebank_cli.evaluate import evaluate
 from featurebank_cli.extract import extract
 from featurebank_cli.finetune import finetune
 from featurebank_cli.fit import fit
 from featurebank_cli.info import info
 from featurebank_cli.label import label
+from featurebank_cli.label_issues import label_issues
 from featurebank_cli.layers import layers
 from featurebank_cli.options import NamedErrors, State
 from featurebank_cli.predict import predict
@@ -43,6 +45,8 @@ for command in (
     predict,
     evaluate,
     label,
+    duplicates,
+    label_issues,
     backbones,
     layers,
     info,

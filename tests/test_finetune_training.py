@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from featurebank import Backbone, Bank, Predictor, Preprocessing, Recipe, load_backbone
 from featurebank.bank import values_of
 from featurebank.errors import FineTuneError, ImageError, LayerError
-from featurebank.finetuning.cache import source_of
+from featurebank.sources import source_of
 from featurebank.finetuning.head import to_layers
 from featurebank.finetuning.labels import Labels
 from featurebank.finetuning.objective import loss_of

@@ -27,7 +27,7 @@ from featurebank.bank import values_of, weights_of
 from featurebank.demo import BLOCKS, cells_folder, write_manifest
 from featurebank.extraction import run_extraction
 from featurebank.features import as_keys
-from featurebank.finetuning.cache import source_of
+from featurebank.sources import source_of
 from featurebank.finetuning.compare import Frozen, compare
 from featurebank.finetuning.estimate import estimate
 from featurebank.finetuning.labels import Labels
