@@ -17,6 +17,7 @@ from featurebank_cli.label_issues import label_issues
 from featurebank_cli.layers import layers
 from featurebank_cli.options import NamedErrors, State
 from featurebank_cli.predict import predict
+from featurebank_cli.similar import similar
 from featurebank_cli.verify import verify
 
 
@@ -45,6 +46,7 @@ for command in (
     predict,
     evaluate,
     label,
+    similar,
     duplicates,
     label_issues,
     backbones,

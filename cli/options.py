@@ -180,15 +180,15 @@ def write_csv(path: Path, frame: Any) -> None:
     storage.commit(path, csv_bytes(frame))
 
 
-def print_rows(title: str, frame: Any, right: Sequence[int] = ()) -> None:
+def print_rows(title: str, frame: Any, right: Sequence[int] = (), most: int = ROWS_SHOWN) -> None:
     """Print the first rows of a DataFrame as a table, its numbers with three digits."""
     shown = [
         [f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row]
-        for row in frame.head(ROWS_SHOWN).itertuples(index=False)
+        for row in frame.head(most).itertuples(index=False)
     ]
     print_table(title, list(map(str, frame.columns)), shown, right)
-    if len(frame) > ROWS_SHOWN:
-        click.echo(f"and {len(frame) - ROWS_SHOWN} more: -o FILE.csv has them all")
+    if len(frame) > most:
+        click.echo(f"and {len(frame) - most} more: -o FILE.csv has them all")
 
 
 _FORMULA = r"'*[=+\-@\t\r]"
@@ -201,7 +201,7 @@ def _defuse(value: str) -> str:
 def _each_text(frame: Any, change: Callable[[str], str]) -> Any:
     """Return a copy of a DataFrame with all its text changed."""
     texts = [name for name in frame.columns if frame[name].dtype == object or str(frame[name].dtype) == "str"]
-    whole = frame.astype({name: object for name in texts})  # pandas' own text refuses names that are not UTF-8
+    whole = frame.astype(dict.fromkeys(texts, object))  # pandas' own text refuses names that are not UTF-8
     for name in texts:
         cells = [change(value) if isinstance(value, str) else value for value in whole[name]]
         whole[name] = type(whole[name])(cells, whole.index, dtype=object)

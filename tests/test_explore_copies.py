@@ -3,13 +3,12 @@ from itertools import combinations
 import numpy as np
 import pytest
 from PIL import Image
+from planted import COPIES, photograph
 
 from featurebank import Bank, extract
 from featurebank.errors import FeatureSetError, ImageError
 from featurebank.explore import copies, duplicates
 from featurebank.explore.copies import SIDE, near_pairs, thumbnails_of
-
-from planted import COPIES, photograph
 
 NET = {"backbone": "resnet18", "weights": "random:0", "size": 32, "layers": ["layer1"]}
 

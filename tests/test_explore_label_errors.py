@@ -92,7 +92,7 @@ def test_what_cannot_be_judged_is_an_error(own_bank):
 
 def test_predictions_of_another_target_are_an_error(two_class_bank):
     oof = pd.DataFrame({"source": ["a"], "path": ["b"], "proba_north": [1.0]})
-    with pytest.raises(ColumnError, match="no column 'proba_cat'; expected those of a fit of 'label'"):
+    with pytest.raises(ColumnError, match="no column 'proba_cat'; expected those of a fit of 'label' here"):
         label_issues(two_class_bank, oof=oof)
 
 

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from featurebank.explore.copies import duplicates
     from featurebank.explore.label_errors import label_issues
+    from featurebank.explore.similarity import similar
 
 _HOMES = {
     "duplicates": "copies",
     "label_issues": "label_errors",
+    "similar": "similarity",
 }
 
-__all__ = ["duplicates", "label_issues"]
+__all__ = ["duplicates", "label_issues", "similar"]
 
 
 def __getattr__(name: str) -> Any:

@@ -98,7 +98,7 @@ def _judged(bank: Bank, target: str, oof: pd.DataFrame) -> tuple[SampleTable, ND
     absent = [name for name in ("source", "path", *columns) if name not in oof]
     if absent:
         raise ColumnError(
-            f"the out-of-fold predictions have no column {absent[0]!r}; expected those of a fit of {target!r} on this bank"
+            f"the out-of-fold predictions have no column {absent[0]!r}; expected those of a fit of {target!r} here"
         )
     where = {key: number for number, key in enumerate(zip(table.rows["source"], _paths(table), strict=True))}
     rows = np.array([where.get(key, -1) for key in zip(oof["source"], oof["path"], strict=True)], np.int64)
