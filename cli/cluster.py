@@ -11,13 +11,13 @@ from featurebank_cli.fit import common_backbone
 from featurebank_cli.options import (
     State,
     bank_argument,
-    csv_text,
     json_option,
     percent,
     print_json,
     print_table,
     printable,
     seed_option,
+    write_csv,
 )
 
 
@@ -59,13 +59,12 @@ def cluster(
     Example:
         featurebank cluster photos.bank --method kmeans -o clusters.csv
     """
-    from featurebank import storage
     from featurebank.transfer.clustering import cluster as find_clusters
 
     progress = state.progress("cluster", "feature set")
     found = find_clusters(bank, features=list(features) or None, progress=progress, **options)
     if output is not None:
-        storage.commit(output, csv_text(found.table).encode("utf-8", "backslashreplace"))
+        write_csv(output, found.table)
     if as_json:
         print_json(found.report)
         return

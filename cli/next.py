@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from featurebank_cli.options import State, bank_argument, csv_text, json_option, print_json, records
+from featurebank_cli.options import State, bank_argument, csv_text, json_option, print_json, records, write_csv
 
 
 @click.command("next")
@@ -37,7 +37,6 @@ def next_(
     Example:
         featurebank next photos.bank --predictor photos.featurebank -n 20 -o next.csv
     """
-    from featurebank import storage
     from featurebank.predictor import Predictor
     from featurebank.transfer.labelling import next_to_label
 
@@ -48,5 +47,5 @@ def next_(
     elif output is None:
         sys.stdout.write(csv_text(found).encode("utf-8", "backslashreplace").decode())
     if output is not None:
-        storage.commit(output, csv_text(found).encode("utf-8", "backslashreplace"))
+        write_csv(output, found)
         state.say(f"{len(found)} images to label in {output}   then: featurebank label {bank} {output}")

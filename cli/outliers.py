@@ -10,12 +10,12 @@ import click
 from featurebank_cli.options import (
     State,
     bank_argument,
-    csv_text,
     json_option,
     print_json,
     print_table,
     records,
     seed_option,
+    write_csv,
 )
 
 SHOWN = 10
@@ -45,12 +45,11 @@ def outliers(state: State, bank: Path, output: Path | None, as_json: bool, **opt
     Example:
         featurebank outliers photos.bank -o outliers.csv
     """
-    from featurebank import storage
     from featurebank.transfer.outliers import outliers as find_outliers
 
     found = find_outliers(bank, **options)
     if output is not None:
-        storage.commit(output, csv_text(found).encode("utf-8", "backslashreplace"))
+        write_csv(output, found)
         state.say(f"{len(found)} images in {output}")
     if as_json:
         print_json({"method": options["method"], "target": options["target"], "images": records(found)})

@@ -505,7 +505,7 @@ def _frame(rows: Rows, search: TopModelSearchCV) -> pd.DataFrame:
     frame = pd.DataFrame(
         {
             "source": rows.table.rows["source"].to_numpy()[found.row],
-            "path": [paths[row] for row in found.row],
+            "path": pd.Series([paths[row] for row in found.row], dtype=object),
             "fold": found.fold,
         }
     )
