@@ -262,7 +262,11 @@ def print_findings(report: dict[str, Any]) -> None:
     if "threshold" in report:
         tuned = report["threshold"]
         change = f"{tuned['before']:.3f} -> {tuned['after']:.3f}"
-        click.echo(f"Threshold {tuned['threshold']:.3g} for {tuned['scoring']}: {change}, out of fold.")
+        better = "" if tuned["after"] > tuned["before"] else "; the usual threshold is no worse"
+        name = printable(str(tuned["positive"]))
+        click.echo(
+            f"Threshold {tuned['threshold']:.3g} of {name} for {tuned['scoring']}: {change}, out of fold{better}."
+        )
     calibration = report.get("calibration", {})
     if calibration.get("method") and calibration["ece_before"] is not None:
         change = f"{calibration['ece_before']:.3f} -> {calibration['ece_after']:.3f}"

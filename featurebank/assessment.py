@@ -130,6 +130,7 @@ def thresholded(search: TopModelSearchCV, rows: Rows, scoring: str) -> tuple[dic
         "scoring": scoring,
         "threshold": threshold,
         "on": response,
+        "positive": classes[1:].tolist()[0],
         "before": float(metric(true, found.predicted == classes[1], **options)),
         "after": float(metric(true, said, **options)),
     }

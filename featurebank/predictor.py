@@ -267,7 +267,9 @@ class Predictor(Embedder):
         absent = [column for column in wanted if column not in source.columns]
         if absent:
             have = ", ".join(map(repr, source.columns)) or "none"
-            raise PredictorError(f"the source has no column {absent[0]!r}; it has {have}: name one of them")
+            raise PredictorError(
+                f"the source has no column {absent[0]!r}; it has {have}: name one of them with --target"
+            )
         labelled = [i for i in range(len(source.paths)) if not source.columns[wanted].iloc[i].isna().any()]
         given = SampleTable(pd.DataFrame(), source.columns.iloc[labelled])
         y = self.true_values(given, names)
@@ -305,10 +307,10 @@ class Predictor(Embedder):
         if self.task == "classification":
             return self._known_classes(given.columns[names[0]], names[0])
         if self.task == "regression":
-            return values_of(given, names[0]).astype(np.float64)
+            return self._numbers(given, names[0])
         assert self.labels is not None
         if len(names) > 1:
-            return np.column_stack([values_of(given, name) for name in names]).astype(np.int64)
+            return np.column_stack([self._numbers(given, name) for name in names]).astype(np.int64)
         cells = [set(str(cell).split(self.fit.get("separator") or ";")) for cell in values_of(given, names[0])]
         return np.array([[label in cell for label in self.labels] for cell in cells], np.int64)
 
@@ -320,6 +322,14 @@ class Predictor(Embedder):
         if self.task == "multilabel":
             return scores.label_scores(y, predicted, self.labels or [])
         return scores.classification_scores(y, predicted, self.probabilities(X), self.classes, weight)
+
+    def _numbers(self, given: SampleTable, name: str) -> NDArray[np.float64]:
+        values = values_of(given, name)
+        if values.dtype.kind not in "fiub":
+            raise PredictorError(
+                f"column {name!r} holds text; this predictor gives numbers of {self.target!r}: name a column of numbers"
+            )
+        return values.astype(np.float64)
 
     def _known_classes(self, labels: Iterable[Any], name: str) -> NDArray[Any]:
         """Map labels to the predictor's classes by their text, so that a folder named 1 is the class 1."""

@@ -190,7 +190,7 @@ def _readable(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except PredictorError:
         raise
-    except FileNotFoundError as error:
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise PredictorError(
             f"no predictor at {str(path)!r}; expected a .featurebank file from `featurebank fit`"
         ) from error
@@ -397,7 +397,8 @@ def _dump(model: Any) -> bytes:
     unknown = sorted(set(skops.io.get_untrusted_types(data=data)) - set(ALLOWED_TYPES))
     if unknown:
         raise PredictorError(
-            f"the model holds {unknown[0]}, which a predictor may not: use a plain scikit-learn pipeline"
+            f"the model holds {unknown[0]}, which a predictor may not: use models of plain arrays (linear, SVM, kNN, naive "
+            "Bayes, MLP), or keep the fitted TopModelSearchCV in Python"
         )
     return data
 

@@ -85,9 +85,14 @@ class Rows:
         return replace(self, table=table, X=self.X[chosen], y=self.y[chosen], weight=weight, groups=groups)
 
     @property
+    def alike_in(self) -> str:
+        """The feature set that near-duplicates are looked for in: the penultimate one, else the first."""
+        return min(self.blocks, key=lambda name: "/penultimate" not in name)
+
+    @property
     def alike(self) -> NDArray[np.float32]:
-        """The embeddings that near-duplicates are looked for in: the penultimate ones, else the first set's."""
-        name = min(self.blocks, key=lambda name: "/penultimate" not in name)
+        """The embeddings that near-duplicates are looked for in, see `alike_in`, shape (n, d)."""
+        name = self.alike_in
         X, views = self.X[:, self.blocks[name]], self.n_views.get(name, 1)
         return X.reshape(len(X), views, -1).mean(axis=1) if views > 1 else X
 
@@ -274,8 +279,8 @@ def straddling(rows: Rows, part: NDArray[np.int64], groups: str | None) -> list[
     if not len(torn):
         return []
     return [
-        f"{len(np.unique(torn))} samples have a near-duplicate (cosine distance below {THRESHOLD:g}) in another fold, "
-        "which flatters every score; --groups @near-duplicates keeps them together"
+        f"{len(np.unique(torn))} samples have a near-duplicate (cosine distance below {THRESHOLD:g}) in "
+        f"another fold by {rows.alike_in}, which flatters every score; --groups @near-duplicates keeps them together"
     ]
 
 

@@ -517,6 +517,7 @@ def _recorded_warnings() -> Iterator[list[str]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warnings.filterwarnings("ignore", ".*tasks which were still being processed")  # a search that was ended
+        warnings.filterwarnings("ignore", ".*within_class_std_dev_")  # a dimension that is constant in a fold
         warnings.filterwarnings("ignore", "Stochastic Optimizer: Maximum iterations")  # meant so, see EPOCHS
         yield messages
     counts = Counter(one_line(each.message) for each in caught if isinstance(each.message, Warning))

@@ -168,7 +168,7 @@ def test_a_loaded_predictor_saves_again(predictor, tmp_path, two_classes):
 
 def test_a_model_outside_the_allow_list_is_refused_at_saving(predictor, tmp_path):
     forest = make_pipeline(RandomForestClassifier(2)).fit(np.eye(4), [0, 1, 0, 1])
-    with pytest.raises(PredictorError, match="which a predictor may not: use a plain scikit-learn pipeline"):
+    with pytest.raises(PredictorError, match="which a predictor may not: use models of plain arrays"):
         Predictor(predictor.features, forest, "label").save(tmp_path / "a.featurebank")
     assert not (tmp_path / "a.featurebank").exists()
 
