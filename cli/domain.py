@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from featurebank_cli.options import State, percent, print_table
+from featurebank_cli.options import State, percent, print_table, printable
 
 ADAPTATIONS = ("none", "coral", "subspace", "reweight", "ot")
 SCORERS = ("outputs", "circular", "entropy", "density")
@@ -105,7 +105,7 @@ def _given() -> list[click.Parameter]:
 
 
 def _print_shift(features: list[str], line: str) -> None:
-    click.echo(f"{'+'.join(features)}: {line}")
+    click.echo(printable(f"{'+'.join(features)}: {line}"))
 
 
 def print_adaptations(report: dict[str, Any]) -> None:
@@ -115,14 +115,15 @@ def print_adaptations(report: dict[str, Any]) -> None:
         _row(each, all(each[name] == chosen[name] for name in ("adapt", "params"))) for each in report["adaptations"]
     ]
     parameters = ", ".join(f"{name}={value}" for name, value in best["params"].items())
-    click.echo(f"{best['model']} ({parameters}) on {'+'.join(best['features'])}, chosen in {domain['source']} alone")
+    chosen_in = f"{best['model']} ({parameters}) on {'+'.join(best['features'])}, chosen in {domain['source']} alone"
+    click.echo(printable(chosen_in))
     title = (
         f"accuracy in %, {report['folds']}-fold, from {domain['source']} ({domain['n_source']} samples) to "
         f"{domain['target']} ({domain['n_target']}, {domain['n_target_labelled']} with a label)"
     )
-    names = [domain["source"], report["scorer"], domain["target"]]
-    print_table(title, ["adaptation", *names, "95 %", "macro F1", "gain", "95 %", ""], rows, right=range(1, 8))
-    click.echo(_verdict(report))
+    columns = ["adaptation", "source", report["scorer"], "target", "95 %", "macro F1", "gain", "95 %", ""]
+    print_table(printable(title), columns, rows, right=range(1, 8))
+    click.echo(printable(_verdict(report)))
 
 
 def _row(each: dict[str, Any], is_chosen: bool) -> list[str]:

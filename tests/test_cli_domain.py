@@ -1,5 +1,6 @@
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 from domain_maker import domain_bank, two_domains
@@ -90,3 +91,14 @@ def test_a_missing_library_is_one_line(run_cli, bank, monkeypatch):
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1
     assert "pip install 'featurebank[adapt]'" in result.stderr
+
+
+def test_hostile_names_of_domains_are_shown_harmlessly(run_cli, tmp_path):
+    X, y, is_source = two_domains(40, 40)
+    evil = "[red]\x1b[31mB"
+    path = domain_bank(tmp_path / "x.bank", X, y, is_source, lab=np.where(is_source, "A", evil)).path
+    where = ("--domain", "lab", "--source", "A", "--target-domain", evil, "--target", "label", "--model", "logreg")
+    result = run_cli("fit", path, *where, "--adapt", "coral")
+    assert result.exit_code == 0, result.stderr
+    assert "\x1b" not in result.stdout
+    assert "[red]\\x1b[31mB" in result.stdout
