@@ -397,8 +397,8 @@ def _dump(model: Any) -> bytes:
     unknown = sorted(set(skops.io.get_untrusted_types(data=data)) - set(ALLOWED_TYPES))
     if unknown:
         raise PredictorError(
-            f"the model holds {unknown[0]}, which a predictor may not: use models of plain arrays (linear, SVM, kNN, naive "
-            "Bayes, MLP), or keep the fitted TopModelSearchCV in Python"
+            f"the model holds {unknown[0]}, which a predictor may not: use models of plain arrays (linear, SVM, kNN, "
+            "naive Bayes, MLP), or keep the fitted TopModelSearchCV in Python"
         )
     return data
 

@@ -473,7 +473,7 @@ def test_a_threshold_is_tuned_out_of_fold_and_shipped(tmp_path, random):
     bank = make_bank(tmp_path / "a.bank", X, range(300), label=y)
     result = fit(bank, models={"logreg": {"C": [0.1]}}, threshold="balanced_accuracy")
     tuned = result.report["threshold"]
-    assert tuned["on"] == "predict_proba"
+    assert (tuned["on"], tuned["positive"]) == ("predict_proba", 1)
     assert tuned["after"] > tuned["before"] + 0.05
     assert 0 < tuned["threshold"] < 0.5
     result.save(tmp_path / "a.featurebank")

@@ -173,6 +173,11 @@ def test_a_model_outside_the_allow_list_is_refused_at_saving(predictor, tmp_path
     assert not (tmp_path / "a.featurebank").exists()
 
 
+def test_a_folder_is_no_predictor(tmp_path):
+    with pytest.raises(PredictorError, match=r"no predictor at .*; expected a \.featurebank file"):
+        Predictor.load(tmp_path)
+
+
 # --- the backbone ------------------------------------------------------------------------------------------
 
 
