@@ -176,6 +176,18 @@ def test_rows_that_are_held_out_are_scored_with_what_is_shipped(tmp_path, random
     )
 
 
+def test_an_interruption_keeps_the_supervised_fit(tmp_path, random, monkeypatch):
+    def interrupted(recipe, part):
+        raise KeyboardInterrupt
+
+    X, _, few = clusters(random)
+    monkeypatch.setitem(few_labels.METHODS, "whiten", interrupted)
+    result = fit_semi_supervised(make_bank(tmp_path / "a.bank", X, label=few), ["whiten"], models=LOGREG)
+    assert "unlabelled" not in result.report
+    assert result.report["warnings"][-1].startswith("interrupted: the supervised fit is kept")
+    result.save(tmp_path / "a.featurebank")
+
+
 def test_self_training_takes_the_best_model_that_has_probabilities(tmp_path, random):
     X, _, few = clusters(random, away=2.0)
     models = {"linear-svm": {"C": [1.0]}, "ridge": {"alpha": [1.0]}, "knn": {"n_neighbors": [3]}}

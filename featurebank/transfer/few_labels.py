@@ -47,7 +47,7 @@ def fit_semi_supervised(
 
     All of them learn from the training rows of each fold and choose their parameters within it; the methods also get
     the readable samples that have no label, less those of a test row's content or group. So nothing that is scored
-    was used in any way. The best mean is shipped, as a plain pipeline.
+    was used in any way. The best mean is shipped, as a plain pipeline; Ctrl-C keeps the supervised fit.
 
     Parameters
     ----------
@@ -86,13 +86,20 @@ def fit_semi_supervised(
     )
     result.report["warnings"] = [note for note in result.report["warnings"] if note != left_out]
     if result.report["interrupted"]:
-        result.report["warnings"].append("interrupted: nothing was compared with the rows without a label")
-        return result
+        return _uncompared(result)
     rows, is_grouped = result.predictor.fit["samples"], bool(result.report["grouped"])
     given = load_given(bank, result.search.best_features_, target, options.get("groups"), rows, is_grouped)
     recipes = {name: _recipe(result.search, name == "self-training") for name in (SUPERVISED, *methods)}
-    sides = _cross_validate(given, recipes, result.search.folds_, on_compared)
+    try:
+        sides = _cross_validate(given, recipes, result.search.folds_, on_compared)
+    except KeyboardInterrupt:
+        return _uncompared(result)
     return _shipped(result, given, recipes, sides, options.get("calibrate"))
+
+
+def _uncompared(result: FitResult) -> FitResult:
+    result.report["warnings"].append("interrupted: the supervised fit is kept, rows without a label were not tried")
+    return result
 
 
 def _check(bank: Bank, methods: Sequence[str], target: Target, options: dict[str, Any]) -> None:
