@@ -128,8 +128,8 @@ class Predictor(Embedder):
             ``path, label, probability`` (of the label), ``error``, and ``proba_CLASS`` for each class.
         """
         parts, errors = self.embed_some(list(paths), progress)
-        readable = [not error for error in errors]
-        return self.table([str(path) for path in paths], np.concatenate(parts, axis=1), np.array(readable), errors)
+        readable = np.array([not error for error in errors], bool)
+        return self.table([str(path) for path in paths], np.concatenate(parts, axis=1), readable, errors)
 
     def predict_bank(self, bank: Bank) -> pd.DataFrame:
         """Label every readable sample of a bank from the embeddings it already has.
