@@ -135,8 +135,8 @@ class Predictor(Embedder):
             each class. A predictor of an earlier version, or of fewer than 20 images, cannot tell what is unlike.
         """
         parts, errors = self.embed_some(list(paths), progress)
-        readable = [not error for error in errors]
-        return self.table([str(path) for path in paths], np.concatenate(parts, axis=1), np.array(readable), errors)
+        readable = np.array([not error for error in errors], bool)
+        return self.table([str(path) for path in paths], np.concatenate(parts, axis=1), readable, errors)
 
     def predict_bank(self, bank: Bank) -> pd.DataFrame:
         """Label every readable sample of a bank from the embeddings it already has.

@@ -15,6 +15,7 @@ from sklearn.svm import SVC
 from featurebank import Bank, Predictor, extract, fit, load_backbone, samples
 from featurebank.errors import BankError, ColumnError, FeatureSetError, PredictorError, TopModelError
 from featurebank.fitting import candidate_features, default_output, default_target
+from featurebank.rows import Target, load_rows
 from featurebank.scores import wilson_interval
 from featurebank.search import TopModelSearchCV
 from featurebank.spec import FeatureSpec
@@ -337,10 +338,11 @@ def test_several_labels_come_from_columns_or_from_cells(tmp_path, random, kind):
     assert table[["proba_cat", "proba_dog", "proba_sky"]].to_numpy().max() <= 1
 
 
-def test_labels_in_a_column_that_is_not_0_and_1_are_an_error(tmp_path, random):
+def test_labels_in_a_column_that_is_not_0_and_1_are_an_error_and_make_tasks_of_their_own(tmp_path, random):
     bank = make_bank(tmp_path / "a.bank", random.normal(size=(30, 4)), range(30), a=[0, 1] * 15, b=[0, 1, 2] * 10)
     with pytest.raises(ColumnError, match="column 'b' holds more than 0 and 1"):
-        fit(bank, target=["a", "b"])
+        load_rows(bank, [NAME], Target(["a", "b"]), None, None)
+    assert fit(bank, target=["a", "b"], models="ridge", folds=2).report["task"] == "multitask"
 
 
 def test_a_given_split_is_the_only_fold_and_test_rows_are_held_out(tmp_path, random):
