@@ -165,6 +165,18 @@ def _defuse(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
+def how_made(each: dict[str, Any]) -> str:
+    """Return what tells a feature set from one that is made with the defaults.
+
+    Examples
+    --------
+    >>> how_made({"views": "hflip", "precision": "bf16", "decoder": "pil"})
+    'hflip, bf16'
+    """
+    usual = {"views": "none", "precision": "fp32", "decoder": "pil"}
+    return ", ".join(each[name] for name, value in usual.items() if each[name] != value)
+
+
 def percent(fraction: float) -> str:
     """Return a fraction as percent with one decimal.
 
