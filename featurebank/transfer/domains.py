@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from featurebank.bank import Bank, column_of, values_of
 from featurebank.errors import ColumnError, TopModelError, near_names
 from featurebank.folds import Fold, Folds, combinations, default_kind, make_folds
-from featurebank.rows import Rows, Target, read_target, tied_groups
+from featurebank.rows import Rows, Target, load_table, read_target
 from featurebank.samples import SampleTable
 
 UNKNOWN = -1
@@ -132,9 +132,8 @@ def load_domains(bank: Bank, names: Sequence[str], question: Question, groups: s
             f"{strange} samples of {question.target_domain} are of classes that {question.source} lacks, and so "
             "count as mistakes"
         )
-    X, blocks = bank.features(list(names), table), bank.blocks(list(names))
-    rows = Rows(table, X, blocks, every, task, None, None, None, notes)
-    return rows, Domains(X, every, classes, is_source, tied_groups(rows, groups))
+    rows = replace(load_table(bank, names, table, groups, None, ["mean"]), y=every, task=task, notes=notes)
+    return rows, Domains(rows.X, every, classes, is_source, rows.groups)
 
 
 def _table(bank: Bank, question: Question) -> tuple[SampleTable, NDArray[np.bool_], NDArray[np.bool_], list[str]]:
