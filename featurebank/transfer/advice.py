@@ -188,9 +188,11 @@ def _about_copies(found: Found) -> str:
 
 
 def _about_chance(found: Found) -> str:
-    gain = found.evidence.above_chance
-    verb = "is above" if gain.low > 0 else "cannot be told from"
-    return f"the probe {verb} a guess ({_score(found, found.chance)}): {_difference(found, gain)}"
+    facts = found.evidence
+    verb = "cannot be told from" if facts.is_noise else "is above"
+    said = f"the probe {verb} a guess ({_score(found, found.chance)}): {_difference(found, facts.above_chance)}"
+    more = "" if facts.shuffled is None else f"; {100 * facts.shuffled:.1f} % of shuffled labels are predicted as well"
+    return said + more
 
 
 def _about_similarity(found: Found, verdict: Verdict) -> str:
