@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from featurebank.finetuning.job import finetune
     from featurebank.finetuning.recipe import Recipe
     from featurebank.fitting import fit
+    from featurebank.multitask.predictor import MultiTaskPredictor
     from featurebank.predictor import Predictor
     from featurebank.search import TopModelSearchCV
     from featurebank.sources import scan
     from featurebank.spec import FeatureSpec
     from featurebank.transfer.advice import Advice, advise
+    from featurebank.transfer.domain import fit_domain
     from featurebank.transfer.ranking import rank_features
     from featurebank.transformer import FeatureExtractor
 
@@ -32,6 +34,7 @@ _HOMES = {
     "FeatureExtractor": "transformer",
     "FeatureSpec": "spec",
     "FineTuner": "finetuning.finetuner",
+    "MultiTaskPredictor": "multitask.predictor",
     "Predictor": "predictor",
     "Preprocessing": "backbones",
     "TopModelSearchCV": "search",
@@ -40,6 +43,7 @@ _HOMES = {
     "extract": "extraction",
     "finetune": "finetuning.job",
     "fit": "fitting",
+    "fit_domain": "transfer.domain",
     "list_backbones": "backbones",
     "load_backbone": "backbones",
     "rank_features": "transfer.ranking",
@@ -54,6 +58,7 @@ __all__ = [
     "FeatureExtractor",
     "FeatureSpec",
     "FineTuner",
+    "MultiTaskPredictor",
     "Predictor",
     "Preprocessing",
     "Recipe",
@@ -63,6 +68,7 @@ __all__ = [
     "extract",
     "finetune",
     "fit",
+    "fit_domain",
     "list_backbones",
     "load_backbone",
     "rank_features",

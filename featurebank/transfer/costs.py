@@ -12,7 +12,6 @@ import torch
 from featurebank.backbones import Backbone
 from featurebank.bank import Bank
 from featurebank.engine import choose_device
-from featurebank.finetuning.cache import source_of
 from featurebank.finetuning.estimate import Estimate, estimate
 from featurebank.finetuning.labels import Labels
 from featurebank.finetuning.recipe import Recipe
@@ -20,6 +19,7 @@ from featurebank.finetuning.setup import Origin, Setup
 from featurebank.layers import Capture, get_layer
 from featurebank.request import ask
 from featurebank.samples import SampleTable
+from featurebank.sources import source_of
 from featurebank.spec import FeatureSpec, split_pool
 from featurebank.views import count_views
 
