@@ -245,7 +245,7 @@ def averaged_maps(backbone: Backbone, feature: PredictorFeature, image: Image.Im
         return None
     vector, *found = _captured(backbone, feature, [spec.layer, *names], image)
     maps = [as_maps(each, backbone.layers[name].layout, 0) for name, each in zip(names, found, strict=True)]
-    size = max(float(np.linalg.norm(vector)), np.finfo(np.float32).tiny)
+    size = max(float(np.linalg.norm(vector)), float(np.finfo(np.float32).tiny))
     far = [float(np.linalg.norm(each.mean(axis=(2, 3)) - vector)) / size for each in maps]
     best = int(np.argmin(far))
     return maps[best] if far[best] < SAME else None
