@@ -186,14 +186,11 @@ class _Fit:
     def _shift(self, names: Sequence[str]) -> dict[str, Any]:
         """Measure the shift in some features, and tell it."""
         both, options = self.both, self.options
-        X = self._columns(names)
+        X = self.rows.features(names)
         found = domain_shift(X, both.is_source, groups=both.groups, folds=options.folds, seed=options.seed)
         if self.hooks.on_shift is not None:
             self.hooks.on_shift(list(names), found.sentence(self.question.source, self.question.target_domain))
         return {"features": list(names), **found.to_dict()}
-
-    def _columns(self, names: Sequence[str]) -> NDArray[np.float32]:
-        return np.concatenate([self.rows.X[:, self.rows.blocks[name]] for name in names], axis=1)
 
     def _search(self, models: Any, progress: Progress | None) -> TopModelSearchCV:
         """Return a search over rows of the source."""
@@ -206,7 +203,7 @@ class _Fit:
     def _adapt(self, search: TopModelSearchCV) -> tuple[Outcome, AdaptedModel]:
         """Try the adaptations with the search's best features and model; return what came of it and the one to ship."""
         best, options, top = search.best_candidate_, self.options, self.models[search.best_model_]
-        both = replace(self.both, X=self._columns(best.features))
+        both = replace(self.both, X=self.rows.features(best.features))
         model = top.pipeline(best.params, options.seed)[-1]
         plain = Recipe(normalization(best.normalize), model, options.scorer, options.target_labels, options.seed)
         parts = both.folds(options.folds, options.seed)

@@ -18,7 +18,7 @@ from featurebank.calibration import Calibrator
 from featurebank.errors import TopModelError, near_names
 from featurebank.evaluation import Data, get_score
 from featurebank.fitting import FitResult, class_report, default_target, fit
-from featurebank.folds import Fold
+from featurebank.folds import Fold, sizes_of
 from featurebank.outoffold import OutOfFold, gather
 from featurebank.predictor import Predictor
 from featurebank.rows import Target, read_target
@@ -199,7 +199,7 @@ def _said(model: Pipeline, X: NDArray[np.float32], fold: int) -> Prediction:
 
 def _compared(given: Given, recipes: dict[str, Recipe], sides: dict[str, Side], folds: Sequence[Fold]) -> list[Any]:
     """Return a row of facts for each method, the supervised one first."""
-    n_train, n_test = (float(np.mean([len(fold[side]) for fold in folds])) for side in (0, 1))
+    n_train, n_test = sizes_of(folds)
     rows = []
     for name, side in sides.items():
         row: dict[str, Any] = {

@@ -81,7 +81,7 @@ def _scores(
     jobs: int,
 ) -> NDArray[np.float64]:
     """Return the share of the squares explained on each fold, shape (strengths, folds, shuffles)."""
-    X = np.concatenate([rows.X[:, rows.blocks[name]] for name in names], axis=1)
+    X = rows.features(names)
     problem = Problem(X, targets.reshape(len(X), -1), list(folds), sample_weight=rows.weight)
     cells = {number: {"alpha": alpha} for number, alpha in enumerate(ALPHAS)}
     scores = np.zeros((len(cells), len(folds), targets.shape[1]))
