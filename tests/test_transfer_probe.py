@@ -9,7 +9,7 @@ from featurebank.folds import sizes_of
 from featurebank.rows import Target, load_rows
 from featurebank.scores import corrected_interval
 from featurebank.spec import layer_order
-from featurebank.transfer.probe import (
+from featurebank.transfer.advising.probe import (
     Sizes,
     best_by_features,
     chance,
@@ -20,7 +20,7 @@ from featurebank.transfer.probe import (
     search_rows,
     standard_error,
 )
-from featurebank.transfer.sets import complete_sets, find_networks
+from featurebank.transfer.advising.sets import complete_sets, find_networks
 
 EVEN = Sizes(80, 20)
 

@@ -26,8 +26,8 @@ from featurebank.scores import classification_scores, corrected_interval, is_sha
 from featurebank.search import TopModelSearchCV
 from featurebank.solvers.problem import Prediction
 from featurebank.topmodels import TASKS, TopModel, parse_models
-from featurebank.transfer.semi_supervised import METHODS, Part, Recipe, supervised
-from featurebank.transfer.unlabelled import Given, load_given
+from featurebank.transfer.unlabelled.given import Given, load_given
+from featurebank.transfer.unlabelled.semi_supervised import METHODS, Part, Recipe, supervised
 
 SUPERVISED = "supervised"
 _NEEDS_PROBA = "self-training needs a top model with probabilities; add one: --model logreg"
@@ -53,7 +53,7 @@ def fit_semi_supervised(
     ----------
     bank : path-like or Bank
     methods : sequence of str, default all
-        ``"self-training"``, ``"spreading"`` or ``"whiten"`` (`featurebank.transfer.semi_supervised`).
+        ``"self-training"``, ``"spreading"`` or ``"whiten"`` (`featurebank.transfer.unlabelled.semi_supervised`).
     on_compared : callable, optional
         Called with (fits done, fits in all) of the comparison, as ``progress`` is of the search before it.
     **options

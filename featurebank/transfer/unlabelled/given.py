@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from featurebank.bank import Bank, column_of
 from featurebank.rows import Target, load_table, read_target
 from featurebank.samples import SampleTable
-from featurebank.transfer.semi_supervised import Part
+from featurebank.transfer.unlabelled.semi_supervised import Part
 
 
 @dataclass(frozen=True)

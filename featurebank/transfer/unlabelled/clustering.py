@@ -17,7 +17,7 @@ from featurebank.bank import Bank, column_of, values_of
 from featurebank.errors import BankError, ColumnError, TopModelError, near_names
 from featurebank.fitting import candidate_features
 from featurebank.samples import SampleTable
-from featurebank.transfer.partitions import (
+from featurebank.transfer.unlabelled.partitions import (
     METHODS,
     NONE,
     choose_number,

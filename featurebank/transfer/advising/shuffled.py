@@ -26,8 +26,8 @@ def shuffled_share(
 
     The permutation test of Ojala and Garriga 2010 (Permutation tests for studying classifier performance), exact for
     any number of rows. The statistic is the share of the targets' squares that a ridge explains out of fold, its
-    features and strength crossed (see `featurebank.transfer.probe.crossed`) in each shuffle alike. A ridge of numbers
-    is linear in its targets, so that all shuffles are columns of one problem.
+    features and strength crossed (see `featurebank.transfer.advising.probe.crossed`) in each shuffle alike. A ridge of
+    numbers is linear in its targets, so that all shuffles are columns of one problem.
 
     Parameters
     ----------

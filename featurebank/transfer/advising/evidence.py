@@ -26,7 +26,7 @@ from featurebank.neighbours import near_duplicate_pairs
 from featurebank.rows import NEAR_DUPLICATE_ROWS, Rows, Target, load_rows, straddling
 from featurebank.search import TopModelSearchCV
 from featurebank.topmodels import TASKS
-from featurebank.transfer.probe import (
+from featurebank.transfer.advising.probe import (
     PROBE,
     Interval,
     Progress,
@@ -37,9 +37,9 @@ from featurebank.transfer.probe import (
     read_curve,
     search_rows,
 )
-from featurebank.transfer.sets import Network, complete_sets, find_networks
-from featurebank.transfer.shuffled import shuffled_share
-from featurebank.transfer.verdict import HALF, Evidence
+from featurebank.transfer.advising.sets import Network, complete_sets, find_networks
+from featurebank.transfer.advising.shuffled import shuffled_share
+from featurebank.transfer.advising.verdict import HALF, Evidence
 from featurebank.transforms import normalization
 
 DRAWS = 2
@@ -53,7 +53,7 @@ class Question:
     Attributes
     ----------
     target, groups, sample_weight, scoring, folds, repeats, seed, jobs
-        See `featurebank.transfer.advice.advise`.
+        See `featurebank.transfer.advising.advice.advise`.
     """
 
     target: str

@@ -16,9 +16,9 @@ from featurebank.errors import TopModelError
 from featurebank.folds import Fold, fold_numbers, sizes_of
 from featurebank.samples import SampleTable
 from featurebank.scores import classification_scores, paired_interval
-from featurebank.transfer.adapters import Adaptation
-from featurebank.transfer.domains import UNKNOWN, Domains, Question
-from featurebank.transfer.trials import Trial
+from featurebank.transfer.adaptation.adapters import Adaptation
+from featurebank.transfer.adaptation.domains import UNKNOWN, Domains, Question
+from featurebank.transfer.adaptation.trials import Trial
 
 
 @dataclass(frozen=True)

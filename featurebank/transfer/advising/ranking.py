@@ -17,9 +17,9 @@ from featurebank.fitting import candidate_features, default_target
 from featurebank.folds import fold_numbers, sizes_of
 from featurebank.rows import Rows, Target, load_rows, straddling
 from featurebank.search import TopModelSearchCV
-from featurebank.transfer.measures import h_score, logme
-from featurebank.transfer.probe import PROBE, Progress, best_by_features, compared, search_rows
-from featurebank.transfer.sets import complete_sets
+from featurebank.transfer.advising.measures import h_score, logme
+from featurebank.transfer.advising.probe import PROBE, Progress, best_by_features, compared, search_rows
+from featurebank.transfer.advising.sets import complete_sets
 
 MODELS = {"classification": "logreg", "regression": "svr"}
 """The real top model when none is named: quick, and not the ridge that is one of the measures."""
