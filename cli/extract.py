@@ -14,6 +14,7 @@ from featurebank_cli.options import (
     path_column_option,
     print_json,
     printable,
+    ray_address_option,
     root_option,
     size_option,
     strict_option,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 SHOWN = 10
 CLASSES_SHOWN = 6
+COMPUTE = ("device", "engine", "batch_size", "workers", "backend", "ray_address")
 
 
 @click.command()
@@ -80,6 +82,14 @@ CLASSES_SHOWN = 6
     show_default=True,
     help="What runs the network; auto: ONNX Runtime for fp32 on a CPU, where it is installed.",
 )
+@click.option(
+    "--backend",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="ray: all GPUs, or cores, of this machine or of a Ray cluster that shares the files.",
+)
+@ray_address_option
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images a forward pass.  [default: as memory allows]")
 @click.option("--workers", type=click.IntRange(min=1), help="Threads that read and decode.  [default: one a core]")
 @click.option("--verify", is_flag=True, help="Read and hash files again even when they look unchanged.")
@@ -112,7 +122,7 @@ def extract(
     if explain:
         _explain(found, bank, wanted, as_json)
         return
-    compute = Compute(**{name: options[name] for name in ("device", "engine", "batch_size", "workers")})
+    compute = Compute(**{name: options[name] for name in COMPUTE})
     progress = state.progress("extract")
     report = run_extraction(found, Bank.create(bank), wanted, compute, verify=options["verify"], progress=progress)
     for failure in report.failures[:SHOWN]:

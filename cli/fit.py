@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from featurebank_cli.options import (
     print_json,
     print_table,
     printable,
+    ray_address_option,
     write_csv,
 )
 
@@ -110,11 +112,27 @@ class_weight_option = click.option(
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the folds and the models.")
 @click.option("--jobs", type=int, default=-1, show_default=True, help="Threads; -1 for one a core.")
 @click.option(
+    "--backend",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="ray: the jobs are those of a Ray cluster; scores are the same.",
+)
+@ray_address_option
+@click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="The predictor.  [default: BANK's stem + .featurebank]"
 )
 @json_option
 @click.pass_obj
-def fit(state: State, bank: Path, output: Path | None, as_json: bool, **options: Any) -> None:
+def fit(
+    state: State,
+    bank: Path,
+    output: Path | None,
+    as_json: bool,
+    backend: str,
+    ray_address: str | None,
+    **options: Any,
+) -> None:
     """Cross-validate top models over the feature sets of BANK and save the best as a predictor.
 
     Beside the predictor, STEM.oof.csv gets what the best model said of each image when it was in a test part.
@@ -134,7 +152,8 @@ def fit(state: State, bank: Path, output: Path | None, as_json: bool, **options:
     path = output or default_output(opened)
     if not path.parent.is_dir():
         raise StorageError(f"no folder {str(path.parent)!r} for the predictor; make it, or name another with -o")
-    result = _run(state, opened, options, as_json)
+    with _jobs(backend, ray_address):
+        result = _run(state, opened, options, as_json)
     before = target_of(path)
     result.save(path)
     beside = path.with_suffix(".oof.csv")
@@ -149,6 +168,15 @@ def fit(state: State, bank: Path, output: Path | None, as_json: bool, **options:
         return
     print_report(report)
     click.echo(f"predictor: {path}   next: featurebank predict {path} IMAGES...")
+
+
+def _jobs(backend: str, ray_address: str | None) -> AbstractContextManager[None]:
+    """Return the context in which a cluster does a search's jobs, or one that changes nothing."""
+    if backend == "local":
+        return nullcontext()
+    from featurebank.distributed.jobs import jobs_on_ray
+
+    return jobs_on_ray(ray_address)
 
 
 def _run(state: State, bank: Any, options: dict[str, Any], as_json: bool) -> Any:

@@ -46,6 +46,11 @@ size_option = click.option(
 seed_option = click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything that is drawn."
 )
+ray_address_option = click.option(
+    "--ray-address",
+    envvar="RAY_ADDRESS",
+    help="With --backend ray: HOST:PORT of a running cluster, or auto.  [default: this machine alone]",
+)
 strict_option = click.option("--strict", is_flag=True, help="Exit with 1 when an image could not be read.")
 
 

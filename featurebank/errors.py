@@ -77,6 +77,10 @@ class PlotError(FeatureBankError, ValueError):
     """A picture that cannot be drawn as asked."""
 
 
+class ClusterError(FeatureBankError, ConnectionError):
+    """A Ray cluster that cannot be joined or used, or that keeps losing its workers."""
+
+
 class NotInstalledError(FeatureBankError, ImportError):
     """An optional package that is needed here; the message names the extra to install."""
 

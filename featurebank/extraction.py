@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from featurebank.bank import Bank, describe_set
-from featurebank.errors import BankError, ImageError
+from featurebank.errors import BankError, ImageError, near_names
 from featurebank.ledger import ExtractReport, Ledger
 from featurebank.maintenance import set_damaged_features_aside, set_damaged_tables_aside
 from featurebank.pipeline import Compute, Pipeline
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from featurebank.sources import Source
 
 Progress = Callable[[int, int], None]
+BACKENDS = ("local", "ray")
 
 
 def extract(
@@ -46,6 +47,8 @@ def extract(
     engine: str = "auto",
     batch_size: int | None = None,
     workers: int | None = None,
+    backend: str = "local",
+    ray_address: str | None = None,
     verify: bool = False,
     strict: bool = False,
     progress: Progress | None = None,
@@ -99,6 +102,11 @@ def extract(
         Images a forward pass; each view of an image counts as one. By default as many as memory allows.
     workers : int, optional
         Threads that read and decode; by default one a core.
+    backend : str, default "local"
+        ``"ray"`` deals the images out to the GPUs or cores of a Ray cluster, whose workers write into the bank
+        themselves: it and the images lie under the same path on all machines. What a lost worker was at is done again.
+    ray_address : str, optional
+        ``HOST:PORT`` of a running Ray cluster, or ``"auto"``; by default one is started on this machine.
     verify : bool, default False
         Read and hash files again even when size and modification time are unchanged.
     strict : bool, default False
@@ -145,7 +153,7 @@ def extract(
             precision=precision,
             decoder=decoder,
         ),
-        Compute(device, engine, batch_size, workers),
+        Compute(device, engine, batch_size, workers, backend, ray_address),
         verify=verify,
         progress=progress,
     )
@@ -173,18 +181,22 @@ def run_extraction(
     Raises
     ------
     BankError
-        When the batch size or the number of workers is below 1.
+        When the batch size or the number of workers is below 1, or the backend is unknown.
     """
     started = time.perf_counter()
     compute = compute or Compute()
-    _check(wanted, compute)
+    _check(source, wanted, compute)
     damaged = set_damaged_tables_aside(bank)
     specs = wanted.specs(bank)
     damaged += set_damaged_features_aside(bank, specs)
     wanted.register(bank)
     ledger = Ledger(source, bank, specs, verify)
     report = ExtractReport(repaired=damaged)
-    _embed(wanted, ledger, compute, progress, report)
+    if compute.backend == "ray":
+        from featurebank.distributed.driver import embed_on_ray as embed
+    else:
+        embed = _embed
+    embed(wanted, ledger, compute, progress, report)
     ledger.finish()
     ledger.warnings += ledger.about_missing_sources()
     ledger.fill(report)
@@ -193,12 +205,18 @@ def run_extraction(
     return report
 
 
-def _check(wanted: Ask, compute: Compute) -> None:
+def _check(source: Source, wanted: Ask, compute: Compute) -> None:
     """Refuse what can never be had even when nothing is left to compute; what is always there costs nothing."""
     sizes = [size for size in (compute.batch_size, compute.workers) if size is not None]
     if any(size < 1 for size in sizes):
         raise BankError(f"batch size {compute.batch_size} and {compute.workers} workers; expected at least 1 of each")
-    if compute.device not in ("auto", "cpu") or compute.engine not in ("auto", "eager"):
+    if compute.backend not in BACKENDS:
+        raise BankError(f"no backend {compute.backend!r}; {near_names(compute.backend, BACKENDS)}")
+    if compute.backend == "ray":
+        from featurebank.distributed.driver import check
+
+        check(source, compute)
+    elif compute.device not in ("auto", "cpu") or compute.engine not in ("auto", "eager"):
         from featurebank.engine import choose_device, choose_engine
 
         choose_engine(compute.engine, choose_device(compute.device).type, wanted.precision)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from featurebank import remedies, samples
 from featurebank.bank import Bank, newest_stamp
-from featurebank.features import as_keys
+from featurebank.errors import BankError
+from featurebank.features import FeatureSet, as_keys
 from featurebank.samples import FAILED, GONE, NO_DIGEST, OK, SampleTable
 from featurebank.sources import Source
 from featurebank.spec import FeatureSpec
@@ -89,14 +90,27 @@ class Ledger:
         The feature sets that a settled sample has a row in.
     verify : bool
         Whether unchanged files are read again.
+    table : SampleTable, optional
+        What the bank knows of the samples; by default all its samples are read.
+    sets : sequence of FeatureSet, optional
+        The feature sets with the rows that they have; by default they are opened.
     """
 
-    def __init__(self, source: Source, bank: Bank, specs: Sequence[FeatureSpec], verify: bool):
+    def __init__(
+        self,
+        source: Source,
+        bank: Bank,
+        specs: Sequence[FeatureSpec],
+        verify: bool,
+        *,
+        table: SampleTable | None = None,
+        sets: Sequence[FeatureSet] | None = None,
+    ):
         self.source = source
         self.bank = bank
         self.verify = verify
         count = len(source.paths)
-        self.table = bank.table
+        self.table = bank.table if table is None else table
         self.before = self.table.find(source.name, source.paths)
         self.digests = np.full(count, NO_DIGEST, object)
         self.errors = np.full(count, "", object)
@@ -106,7 +120,7 @@ class Ledger:
         self.origins = samples.origins(source.columns)
         self.warnings: list[str] = []
         self.specs = list(specs)
-        self._sets = [bank.feature_set_of(spec) for spec in specs]
+        self._sets = [bank.feature_set_of(spec) for spec in specs] if sets is None else list(sets)
 
     def lacking(self, digest: bytes) -> tuple[FeatureSpec, ...]:
         """Return the feature sets asked for that have no row of a content."""
@@ -154,6 +168,32 @@ class Ledger:
         """Record what became of a sample."""
         self.digests[position], self.errors[position] = digest, error
         self.done[position], self.embedded[position] = True, embedded
+
+    def part(self, positions: NDArray[np.int64]) -> tuple[Source, SampleTable]:
+        """Return some of the samples for another process to settle, and what the bank knew of them."""
+        before = self.before[positions]
+        return self.source.take(positions), self.table.take(before[before >= 0])
+
+    def read_back(self, positions: Sequence[int]) -> None:
+        """Settle samples by the rows that other processes have written of them in this run.
+
+        Raises
+        ------
+        BankError
+            When the bank has no such rows.
+        """
+        which, table = np.asarray(positions, np.int64), self.bank.table
+        found = table.find(self.source.name, [self.source.paths[i] for i in which])
+        old = table.rows.iloc[found]
+        digests, errors = old["digest"].to_numpy(), old["error"].to_numpy()
+        keys, is_read = as_keys(digests), errors == ""
+        there = [self.bank.feature_set_of(spec).find(keys) >= 0 for spec in self.specs]
+        lost = (found < 0) | (is_read & ~np.logical_and.reduce(there))
+        if lost.any():
+            raise BankError(f"{int(lost.sum())} samples that were embedded have no rows in the bank: run extract again")
+        lacked = np.logical_or.reduce([each.find(keys) < 0 for each in self._sets])
+        self.digests[which], self.errors[which], self.embedded[which] = digests, errors, lacked & is_read
+        self.done[which] = self.committed[which] = True
 
     def updates(self) -> tuple[SampleTable, int]:
         """Return the rows that differ from the bank's table as it is now, and that table's newest stamp."""

@@ -48,12 +48,18 @@ class Compute:
         Views in a forward pass; by default as many as memory allows.
     workers : int, optional
         Threads that read and decode; by default one a core.
+    backend : str, default "local"
+        ``"local"``: this process; ``"ray"``: the machines of a Ray cluster (`featurebank.distributed`).
+    ray_address : str, optional
+        A running Ray cluster; by default one is started on this machine.
     """
 
     device: str = "auto"
     engine: str = "auto"
     batch_size: int | None = None
     workers: int | None = None
+    backend: str = "local"
+    ray_address: str | None = None
 
 
 @dataclass
@@ -102,6 +108,11 @@ class Pipeline:
         self._pending: Sequence[int] = []
         self._loading = threading.Lock()
         self._engines: dict[tuple[FeatureSpec, ...], Engine] = {}
+
+    def turn_to(self, ledger: Ledger) -> None:
+        """Take samples of another ledger of the same feature sets next; the network stays loaded."""
+        self.ledger, self.writer = ledger, Writer(ledger)
+        self.warnings, self.drift = [], []
 
     def run(self, pending: Sequence[int]) -> None:
         """Settle every pending sample; whatever ends it, what was computed is written."""

@@ -7,7 +7,7 @@ import stat
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,19 @@ class Source:
             return images.pixel_digest(image), lambda least=0: image
         data = read_file(os.path.join(os.fsencode(self.root), self.paths[position]))
         return images.content_digest(data), lambda least=0: images.decode(data, least)
+
+    def take(self, positions: NDArray[np.int64]) -> Source:
+        """Return the samples at these positions as a source of the same name, which is then not whole."""
+        return replace(
+            self,
+            paths=[self.paths[i] for i in positions],
+            sizes=self.sizes[positions],
+            mtimes=self.mtimes[positions],
+            columns=self.columns.iloc[positions].reset_index(drop=True),
+            problems={new: self.problems[old] for new, old in enumerate(positions) if old in self.problems},
+            whole=False,
+            ignored={},
+        )
 
 
 def read_file(path: bytes | str | Path) -> bytes:

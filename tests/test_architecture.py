@@ -18,11 +18,12 @@ LEVELS = [
     | {"outoffold", "schedule", "calibration", "learning_curve", "power_law", "multiview"},
     {"backbones", "runners", "engine", "bank", "maintenance", "remedies", "drift", "predictor_file"},
     {"request", "ledger", "writer", "pipeline", "extraction", "transformer", "search", "predictor"}
-    | {"rows", "assessment", "fitting", "embedding", "multitask"},
+    | {"rows", "assessment", "fitting", "embedding", "multitask", "distributed"},
     {"demo", "explanation", "explore", "finetuning", "transfer"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 WITHOUT_TORCH = {"bank", "search", "fitting", "sources", "samples", "features", "segment", "ledger", "request", "views"}
+WITHOUT_TORCH |= {"distributed.driver", "distributed.jobs"}
 WITHOUT_TORCH |= {"writer", "pipeline", "drift", "extraction", "multitask"}
 WITHOUT_TORCH |= {"transfer.advising.advice", "transfer.adaptation.domain", "transfer.advising.ranking"}
 WITHOUT_TORCH |= {"explore"} | {f"explore.{file.stem}" for file in (ROOT / "explore").glob("[a-z]*.py")}

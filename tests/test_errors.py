@@ -22,6 +22,7 @@ BUILTINS = {
     "TopModelError": ValueError,
     "PredictorError": ValueError,
     "PlotError": ValueError,
+    "ClusterError": ConnectionError,
     "NotInstalledError": ImportError,
 }
 CHILDREN = {

@@ -38,7 +38,7 @@ def solve(
     rest = {number: dict(cells[number]) for number in cells if number not in fast}
     yield from plain.solve(problem, rest, settings, model, "they change more than k, weights and metric")
     for fold in range(len(problem.folds) if fast else 0):
-        with threadpool_limits(settings.n_jobs):
+        with threadpool_limits(settings.threads):
             found = search(problem, fold, fast, model)
         for number, cell in fast.items():
             start = time.perf_counter()

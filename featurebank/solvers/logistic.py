@@ -47,7 +47,7 @@ def solve(problem: Problem, cells: Cells, settings: Settings, estimator: Logisti
     if not fast:
         return
     # Threads of our own wait quietly; those of BLAS spin, which on a busy machine costs many times the work.
-    with threadpool_limits(1), ThreadPoolExecutor(settings.n_jobs) as pool:
+    with threadpool_limits(1), ThreadPoolExecutor(settings.threads) as pool:
         paths = [Path(problem, folds, fast, settings, pool) for folds in by_classes(problem)]
         yield from walk(paths, fast, settings)
 
@@ -109,7 +109,7 @@ class Path:
             given = problem.full_weights(fold, count_weights=True)
             self.totals[row] = given.sum()
             np.add.at(self.weights[row], problem.folds[fold][0], given / given.sum())  # rows may repeat
-        edges = np.linspace(0, len(problem.y), settings.n_jobs + 1).astype(int)
+        edges = np.linspace(0, len(problem.y), settings.threads + 1).astype(int)
         self.slabs = [slice(start, stop) for start, stop in pairwise(edges)]
         outputs = 1 if len(self.classes) == 2 else len(self.classes)
         self.points = np.zeros((len(folds), outputs, self.design.width + 1))  # (F, K, d + 1), intercept last

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+from joblib import cpu_count
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.class_weight import compute_class_weight
@@ -77,7 +78,7 @@ class Settings:
     Parameters
     ----------
     n_jobs : int
-        Cores; BLAS threads times workers never exceeds it.
+        Cores; BLAS threads times workers never exceeds it. They may be a cluster's; see `threads`.
     memory : int
         Bytes that one solver may add; a method that needs more gives way to plain scikit-learn.
     seed : int
@@ -93,6 +94,11 @@ class Settings:
     seed: int = 0
     score: Callable[[Prediction], float] | None = None
     progress: Callable[[Prediction], None] | None = None
+
+    @property
+    def threads(self) -> int:
+        """Cores of this machine, for what is not a joblib task."""
+        return min(self.n_jobs, cpu_count())
 
 
 class Prediction(NamedTuple):

@@ -30,7 +30,7 @@ def solve(problem: Problem, cells: Cells, settings: Settings, estimator: SVC | S
     model = SVC() if estimator is None else estimator
     fast, rest = split(cells, SHARED if model.kernel in ("rbf", "linear") else ())
     yield from plain.solve(problem, rest, settings, model, "they change more than the shared kernel allows")
-    need = 8 * (2 + settings.n_jobs) * max(len(train) + len(test) for train, test in problem.folds) ** 2
+    need = 8 * (2 + settings.threads) * max(len(train) + len(test) for train, test in problem.folds) ** 2
     if need > settings.memory:
         reason = f"kernels need {need:,} bytes, the budget is {settings.memory:,}"
         yield from plain.solve(problem, fast, settings, model, reason)

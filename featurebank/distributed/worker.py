@@ -1,0 +1,152 @@
+"""A worker: one backbone in a process of its own on any machine, which settles one shard after the other."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass, field
+from typing import Any
+
+from featurebank.bank import Bank
+from featurebank.errors import ClusterError
+from featurebank.features import FeatureSet
+from featurebank.ledger import Ledger
+from featurebank.pipeline import Compute, Pipeline
+from featurebank.request import Ask
+from featurebank.samples import SampleTable
+from featurebank.sources import Source
+from featurebank.spec import FeatureSpec
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all workers of an extraction are told.
+
+    Attributes
+    ----------
+    wanted : Ask
+        The backbone and layers.
+    specs : list of FeatureSpec
+        The feature sets, as the driver knows them.
+    bank : str
+        The bank, at the same path on every machine.
+    root : str
+        The folder of the source, at the same path on every machine.
+    compute : Compute
+        How each worker computes.
+    verify : bool
+        Whether unchanged files are read again.
+    """
+
+    wanted: Ask
+    specs: list[FeatureSpec]
+    bank: str
+    root: str
+    compute: Compute
+    verify: bool
+
+
+@dataclass(frozen=True)
+class Part:
+    """One shard as a worker needs it.
+
+    Attributes
+    ----------
+    source : Source
+        Its samples, and a few that the bank has already.
+    known : SampleTable
+        What the bank knew of them when the job began.
+    is_new : bool
+        Whether no worker has had any of them.
+    """
+
+    source: Source
+    known: SampleTable
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a worker says of a shard, beside what it wrote: nothing of the size of the shard."""
+
+    engines: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    drift: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Worker:
+    """Settles shards by featurebank's own pipeline, and writes their rows straight into the bank.
+
+    Ray runs `settle` in one thread, and `done` and `stop` meanwhile in another.
+
+    Parameters
+    ----------
+    job : Job
+    """
+
+    def __init__(self, job: Job):
+        self.job = job
+        self._pipeline: Pipeline | None = None
+        self._sets: list[FeatureSet] = []
+        self._done = 0
+        self._is_stopped = False
+
+    def start(self) -> None:
+        """Look whether this machine has what the job needs, and load the backbone.
+
+        Raises
+        ------
+        ClusterError
+            When this machine sees another bank, not the images, or other weights than the driver.
+        """
+        self.bank = Bank(self.job.bank)
+        folders = [str(self.bank.feature_folder(spec)) for spec in self.job.specs]
+        for folder in [self.job.root, *folders]:
+            if not os.path.isdir(folder):
+                raise ClusterError(
+                    f"machine {platform.node()!r} of the Ray cluster has no {folder!r}; the images and the bank must "
+                    "lie under the same path on all machines: mount them there"
+                )
+        expected = {spec.fingerprint for spec in self.job.specs}
+        for own in map(self.job.wanted.spec, self.job.wanted.layers):
+            if own.fingerprint not in expected:
+                raise ClusterError(
+                    f"machine {platform.node()!r} of the Ray cluster has another {own.name} than this one; expected "
+                    "the same weights and the same featurebank on all machines: install them there"
+                )
+
+    def settle(self, part: Part) -> Outcome:
+        """Read, embed and write the samples of a shard that the bank does not have."""
+        if not self._sets or not part.is_new:
+            self._sets = [self.bank.feature_set_of(spec) for spec in self.job.specs]
+        ledger = Ledger(part.source, self.bank, self.job.specs, self.job.verify, table=part.known, sets=self._sets)
+        pending = ledger.pending()
+        self._done = len(part.source.paths) - len(pending)
+        pipeline = self._turn_to(ledger)
+        try:
+            pipeline.run(pending)
+            ledger.commit_samples()
+        except KeyboardInterrupt:  # the driver's: whatever ends a run, the pipeline writes what it has
+            pass
+        return Outcome(pipeline.engines, pipeline.warnings, [each.to_dict() for each in pipeline.drift])
+
+    def done(self) -> int:
+        """Return how many samples of the present shard are settled."""
+        return self._done
+
+    def stop(self) -> None:
+        """End the present shard after the batch that is in the network."""
+        self._is_stopped = True
+
+    def _turn_to(self, ledger: Ledger) -> Pipeline:
+        """Return the one pipeline of this worker, whose network stays loaded from shard to shard."""
+        if self._pipeline is None:
+            self._pipeline = Pipeline(self.job.wanted, ledger, self.job.compute, self._advance)
+        else:
+            self._pipeline.turn_to(ledger)
+        return self._pipeline
+
+    def _advance(self) -> None:
+        self._done += 1
+        if self._is_stopped:
+            raise KeyboardInterrupt
