@@ -184,13 +184,13 @@ class Ledger:
         """
         which, table = np.asarray(positions, np.int64), self.bank.table
         found = table.find(self.source.name, [self.source.paths[i] for i in which])
-        old = table.rows.iloc[found]
-        digests, errors = old["digest"].to_numpy(), old["error"].to_numpy()
-        keys, is_read = as_keys(digests), errors == ""
-        there = [self.bank.feature_set_of(spec).find(keys) >= 0 for spec in self.specs]
-        lost = (found < 0) | (is_read & ~np.logical_and.reduce(there))
-        if lost.any():
-            raise BankError(f"{int(lost.sum())} samples that were embedded have no rows in the bank: run extract again")
+        old = table.rows.iloc[found[found >= 0]]
+        digests, errors, keys = old["digest"].to_numpy(), old["error"].to_numpy(), as_keys(old["digest"])
+        is_read = errors == ""
+        there = np.logical_and.reduce([self.bank.feature_set_of(spec).find(keys) >= 0 for spec in self.specs])
+        lost = len(which) - int((there | ~is_read).sum())
+        if lost:
+            raise BankError(f"{lost} samples that were embedded have no rows in the bank: run extract again")
         lacked = np.logical_or.reduce([each.find(keys) < 0 for each in self._sets])
         self.digests[which], self.errors[which], self.embedded[which] = digests, errors, lacked & is_read
         self.done[which] = self.committed[which] = True
