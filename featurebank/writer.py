@@ -38,9 +38,10 @@ class Writer:
         self, spec: FeatureSpec, digests: Sequence[bytes], output: NDArray[np.float32], made_by: Mapping[str, str]
     ) -> None:
         """Take rows of one feature set, shape (n, views, …)."""
+        stored = to_stored(output, spec)  # may refuse them, and then nothing has been taken
         self._made_by = made_by
         keys, batches = self._rows.setdefault(spec, ([], []))
-        batches.append(to_stored(output, spec))
+        batches.append(stored)
         keys += digests
 
     def settle(self, samples: Sequence[tuple[int, bytes]]) -> None:

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from featurebank import Bank, extract
-from featurebank.errors import DeviceError, EngineError
+from featurebank.backbones import Backbone, Preprocessing
+from featurebank.errors import BankError, DeviceError, EngineError
 from featurebank.extraction import run_extraction
 from featurebank.pipeline import Compute
 from featurebank.request import ask
@@ -100,3 +101,14 @@ def test_the_engine_is_named_in_the_report_and_beside_the_rows(photos, tmp_path,
     assert report.engines == [f"{engine} on cpu in batches of 8"]
     (features,) = Bank(tmp_path / "a.bank").feature_sets
     assert [each["engine"] for each in features.made_by] == [engine]
+
+
+def test_rows_that_float16_cannot_hold_are_named_though_none_were_written_before(photos, tmp_path):
+    import torch
+
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 4))
+    torch.nn.init.constant_(network[1].weight, 1e6)
+    half = Preprocessing(8, (8, 8), "bilinear", (0.5,) * 3, (0.5,) * 3)
+    loud = Backbone.from_module(network, name="loud", version="1", transform=half)
+    with pytest.raises(BankError, match="more than float16 holds"):
+        extract(photos, tmp_path / "a.bank", backbone=loud, layers="logits", engine="eager")

@@ -99,6 +99,8 @@ class Dispatch:
     Attributes
     ----------
     backlog : Backlog
+    workers : int
+        How many work at a time.
     outcomes : list of Outcome
         Of each finished shard.
     """
@@ -115,13 +117,15 @@ class Dispatch:
         self._busy: dict[Any, tuple[Any, Shard | None]] = {}
         self._idle: list[Any] = []
         self._shown = 0
+        self.workers = 0
 
     def run(self, shards: list[Shard]) -> None:
         """Have every shard done; whatever ends it, workers write what they have."""
         self.backlog.waiting.extend(shards)
+        self.workers = min(self.crew.workers, len(shards))
         total = sum(map(len, shards))
         try:
-            for _ in range(min(self.crew.workers, len(shards))):
+            for _ in range(self.workers):
                 self._hire()
             while self.backlog.waiting or any(shard is not None for _, shard in self._busy.values()):
                 ready, _ = self.ray.wait(list(self._busy), timeout=LOOKS)
@@ -214,7 +218,7 @@ def _fill(report: ExtractReport, ledger: Ledger, dispatch: Dispatch) -> None:
     """Note in the report what the workers said, each thing once."""
     outcomes, lost = dispatch.outcomes, dispatch.backlog.lost
     engines = dict.fromkeys(line for each in outcomes for line in each.engines)
-    report.engines = [f"{line}, {dispatch.crew.workers} workers" for line in engines]
+    report.engines = [f"{line}, {dispatch.workers} worker{'s' * (dispatch.workers > 1)}" for line in engines]
     report.drift = next((each.drift for each in outcomes if each.drift), [])
     ledger.warnings += dict.fromkeys(line for each in outcomes for line in each.warnings)
     if lost:
