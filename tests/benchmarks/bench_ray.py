@@ -6,8 +6,8 @@ Overhead: the same images through the same network, plainly and by one Ray worke
 process of its own and in turn. Beside the whole time stands that from the first images on, since Ray takes some
 seconds to start. Scaling: machines of one core that have no core to themselves, since the network only sleeps; what
 is measured is dealing out, reading, writing and committing. The efficiency is the rate of n workers over n times that
-of one, from when every worker has its first batch to the end of the last. Commits: processes that write segments and the sample
-rows that point at them into one bank, with no network.
+of one, from when every worker has its first batch to the end of the last. Commits: processes that write segments, and
+the sample rows that point at them, into one bank, with no network.
 """
 
 from __future__ import annotations
