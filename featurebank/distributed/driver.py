@@ -147,7 +147,7 @@ class Dispatch:
         except self.ray.exceptions.RayTaskError as error:  # raised by our own code, there
             raise error.cause from error
         except self.ray.exceptions.RayError as error:
-            self._lose(worker, shard, one_line(error)[:200])
+            self._lose(worker, shard, one_line(error)[-200:])
             return
         if shard is not None:
             self.backlog.finish(shard)
