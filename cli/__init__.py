@@ -15,6 +15,7 @@ from featurebank_cli.label import label
 from featurebank_cli.layers import layers
 from featurebank_cli.options import NamedErrors, State
 from featurebank_cli.predict import predict
+from featurebank_cli.report import report
 from featurebank_cli.verify import verify
 
 
@@ -42,6 +43,7 @@ for command in (
     finetune,
     predict,
     evaluate,
+    report,
     label,
     backbones,
     layers,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from featurebank.spec import common_backbone, short
 from featurebank_cli.options import (
     State,
     bank_argument,
@@ -236,27 +237,3 @@ def bounded(report: dict[str, Any], interval: Sequence[float]) -> list[float]:
 
 def _number(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def common_backbone(names: Iterable[str]) -> str:
-    """Return ``BACKBONE/`` when all feature sets are of one backbone, else an empty text.
-
-    Examples
-    --------
-    >>> common_backbone(["resnet18/layer3+resnet18/layer4", "resnet18/penultimate"])
-    'resnet18/'
-    """
-    backbones = {part.rpartition("/")[0] for name in names for part in name.split("+")}
-    return f"{backbones.pop()}/" if len(backbones) == 1 else ""
-
-
-def short(name: str) -> str:
-    """Return a concatenation with the backbone named once.
-
-    Examples
-    --------
-    >>> short("resnet18/layer3+resnet18/penultimate")
-    'resnet18/layer3 + penultimate'
-    """
-    common = common_backbone([name])
-    return common + " + ".join(part.removeprefix(common) for part in name.split("+"))

@@ -1,0 +1,200 @@
+"""A report's subject -> the facts that its page shows, by the names that the template has for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from featurebank.bank import column_of
+from featurebank.errors import PredictorError, one_line
+from featurebank.report import charts, data, provenance, results
+from featurebank.report.outcomes import Outcomes
+from featurebank.report.points import encode_points, encode_sheets
+from featurebank.report.results import score_text
+from featurebank.report.subject import Subject
+from featurebank.report.thumbnails import Pictures, make_pictures
+from featurebank.scores import is_share
+
+Progress = Callable[[int, int], None]
+
+
+def collect(
+    subject: Subject,
+    maps: Mapping[str, NDArray[Any]],
+    suspects: Mapping[str, Any],
+    why: Mapping[str, Any],
+    *,
+    map_note: str = "",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Return the facts of a report.
+
+    Parameters
+    ----------
+    subject : Subject
+    maps : mapping of str to ndarray of float, shape (n, 2)
+        Places of the samples by the name of the map.
+    suspects : mapping
+        From `featurebank.report.suspects`.
+    why : mapping
+        From `featurebank.report.reasons`.
+    map_note : str, optional
+        A sentence about the maps.
+    progress : callable, optional
+        Called with (pictures done, pictures in all).
+
+    Raises
+    ------
+    PredictorError
+        When the report inside the predictor is not one of a fit.
+    """
+    table = subject.table
+    paths = [os.fsdecode(path) for path in table.rows["path"]]
+    found = _checked_results(subject)
+    first = [each["row"] for each in found["mistakes"]] + list(suspects["rows"])
+    pictures = make_pictures(table, _order(first, subject.outcomes, len(table)), progress=progress)
+    samples = pd.DataFrame({"source": table.rows["source"], "path": paths})
+    return {
+        "title": subject.bank.path.name,
+        "bank": str(subject.bank.path),
+        "target": subject.target,
+        "features": " + ".join(subject.features),
+        "map_note": f"{map_note} {_pictures_note(pictures)}".strip(),
+        "paths": paths,
+        "pictures": int((pictures.tile >= 0).sum()),
+        "data": data.describe(subject.bank, subject.target, _folds(subject)),
+        **found,
+        **suspects,
+        **why,
+        "commands": provenance.commands(subject),
+        "settings": provenance.settings(subject.fit),
+        "versions": provenance.versions(),
+        "points": encode_points(samples, maps, _columns(subject), pictures, _cells(subject)),
+        "sheets": encode_sheets(pictures.sheets),
+    }
+
+
+def _order(first: Sequence[int], outcomes: Outcomes | None, count: int) -> list[int]:
+    """Return all rows in the order in which they get pictures: those that sections show, mistakes, the rest mixed."""
+    wrong = [] if outcomes is None or not outcomes.classes else outcomes.row[outcomes.wrong].tolist()
+    rest = np.random.default_rng(0).permutation(count).tolist()
+    return list(dict.fromkeys([*first, *wrong, *rest]))
+
+
+def _pictures_note(pictures: Pictures) -> str:
+    shown, count = int((pictures.tile >= 0).sum()), len(pictures.tile)
+    if shown == count:
+        return ""
+    lost = f"; {pictures.unread} files are gone, changed or were never files" if pictures.unread else ""
+    return f"{shown} of {count} images have a picture here{lost}."
+
+
+# --- the samples ---------------------------------------------------------------------------------------------
+
+
+def _spread(subject: Subject, values: Any) -> pd.Series:
+    """Return values of the out-of-fold rows as a column of all samples, missing elsewhere."""
+    assert subject.outcomes is not None
+    column = pd.Series([None] * len(subject.table), dtype=object)
+    column.iloc[subject.outcomes.row] = list(values)
+    return column
+
+
+def _folds(subject: Subject) -> pd.Series | None:
+    return None if subject.outcomes is None else _spread(subject, subject.outcomes.fold.tolist()).astype("Int64")
+
+
+def _columns(subject: Subject) -> dict[str, pd.Series]:
+    """Return what points can be coloured by: the target, what the model said of it, the bank's columns, the folds."""
+    own = subject.table.columns
+    names = sorted(own, key=lambda name: name != subject.target)
+    columns = {name: own[name] for name in names[:1]}
+    found = subject.outcomes
+    if found is not None and found.classes:
+        columns["predicted, out of fold"] = _spread(subject, [found.classes[code] for code in found.predicted])
+        columns["outcome"] = _spread(subject, np.where(found.wrong, "wrong", "right").tolist())
+        if found.confidence is not None:
+            columns["confidence"] = _spread(subject, found.confidence.tolist()).astype("Float64")
+    elif found is not None:
+        columns["predicted, out of fold"] = _spread(subject, found.predicted.tolist()).astype("Float64")
+    columns |= {name: own[name] for name in names[1:]}
+    if found is not None:
+        columns["fold"] = _spread(subject, [str(fold) for fold in found.fold])
+    return columns | {"source": column_of(subject.table, "source")}
+
+
+def _cells(subject: Subject) -> dict[str, NDArray[np.int64]]:
+    """Return the row and column of the confusion matrix that each sample is in, -1 for none."""
+    found = subject.outcomes
+    if found is None or not found.classes:
+        return {}
+    cells = {name: np.full(len(subject.table), -1) for name in ("true", "predicted")}
+    cells["true"][found.row], cells["predicted"][found.row] = found.true, found.predicted
+    return cells
+
+
+# --- the results ---------------------------------------------------------------------------------------------
+
+
+def _checked_results(subject: Subject) -> dict[str, Any]:
+    """Return what a fit found; a predictor file is not trusted to hold a report of the right shape."""
+    try:
+        return {**_scores(subject.fit), **_judged(subject.outcomes), "charts": _charts(subject.fit, subject.outcomes)}
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise PredictorError(
+            f"the report inside {str(subject.file)!r} is not one of `featurebank fit` ({one_line(error)[:120]}); fit again"
+        ) from error
+
+
+def _scores(fit: Mapping[str, Any]) -> dict[str, Any]:
+    ranked = results.candidates(fit)
+    calibration, curve = fit.get("calibration"), fit.get("learning_curve")
+    return {
+        "fit": fit,
+        "headline": f"Best: {ranked[0]['score']} {fit['scoring']}, {ranked[0]['interval']}." if ranked else "",
+        "candidates": ranked,
+        "comparison": (fit.get("comparison") or {}).get("sentence", ""),
+        "nested": results.nested_text(fit),
+        "held_out": results.held_out(fit),
+        "warnings": [str(each) for each in fit.get("warnings", [])],
+        "per_label": fit.get("per_label", []),
+        "calibration": results.calibration_text(calibration) if calibration else "",
+        "learning_verdict": curve["verdict"] if curve else "",
+    }
+
+
+def _judged(found: Outcomes | None) -> dict[str, Any]:
+    is_classes = found is not None and bool(found.classes)
+    return {
+        "confusion": results.confusion(found) if found is not None and is_classes else None,
+        "mistakes": results.mistakes(found) if found is not None else [],
+        "per_class": results.per_class(found) if found is not None and is_classes else [],
+    }
+
+
+def _charts(fit: Mapping[str, Any], found: Outcomes | None) -> dict[str, Any]:
+    """Return the charts that there is something for; None for the others."""
+    layers, unit = results.layer_curve(fit), fit.get("scoring", "")
+    bins = results.reliability(found) if found is not None and found.classes else None
+    curve, abstention = fit.get("learning_curve"), fit.get("abstention")
+    is_numbers = found is not None and not found.classes
+    draw = {
+        "layers": charts.layer_curve(layers, unit) if layers else None,
+        "reliability": charts.reliability(bins) if bins else None,
+        "abstention": charts.abstention(abstention) if abstention else None,
+        "learning": charts.learning_curve(curve, unit) if curve and curve["points"] else None,
+        "against": charts.against(found.true, found.predicted) if found is not None and is_numbers else None,
+    }
+    told = {
+        "layers": "; ".join(f"{each['name']} {score_text(fit, each['mean'])}" for each in layers),
+        "reliability": "" if bins is None else charts.told(bins["confidence"], bins["accuracy"]),
+        "abstention": charts.told(*([e[name] for e in abstention or []] for name in ("coverage", "accuracy"))),
+        "learning": "" if not curve else charts.told(*([e[k] for e in curve["points"]] for k in ("n_train", "mean"))),
+        "against": "Predicted against true numbers.",
+    }
+    return {name: each and charts.to_svg(each, name, told[name]) for name, each in draw.items()}

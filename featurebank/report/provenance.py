@@ -1,0 +1,85 @@
+"""What was run: settings, versions, and the commands that make a report again."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from featurebank._version import __version__
+from featurebank.remedies import extract_command, roots
+from featurebank.report.subject import Subject
+
+LIBRARIES = ("numpy", "pandas", "scikit-learn", "torch", "torchvision", "timm")
+_SETTINGS = ("target", "separator", "task", "scoring", "folds", "seed", "n_samples", "interrupted", "timed_out")
+
+
+def settings(fit: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the settings of a fit, as far as its report has them."""
+    found = [(name.replace("_", " "), str(fit[name])) for name in _SETTINGS if fit.get(name) is not None]
+    if "candidates" in fit:
+        found += [("candidates", str(len(fit["candidates"]))), ("seconds", f"{fit['seconds']:.0f}")]
+    return found
+
+
+def versions() -> str:
+    """Return the versions of featurebank, Python and the libraries that make the numbers."""
+    found = [f"featurebank {__version__}", f"Python {platform.python_version()}"]
+    for name in LIBRARIES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+def commands(subject: Subject) -> dict[str, Any]:
+    """Return the commands that the page names; ``again`` lists those that make what it shows."""
+    bank, fit = _word(subject.bank.path), _fit_command(subject)
+    report = f"featurebank report {bank}" + ("" if subject.file is None else f" --predictor {_word(subject.file)}")
+    made = [] if subject.predictor is None else [fit]
+    oof = "" if subject.outcomes is None or subject.file is None else f" --oof {_word(subject.file.with_suffix('.oof.csv'))}"
+    return {
+        "fit": fit,
+        "duplicates": f"featurebank duplicates {bank} -o duplicates.csv",
+        "issues": f"featurebank label-issues {bank} --target {_word(subject.target)}{oof} -o issues.csv",
+        "again": [*_extract_commands(subject), *made, f"{report} -o report.html"],
+    }
+
+
+def _extract_commands(subject: Subject) -> list[str]:
+    """Return the commands that embed what the report is about: a line for each source and feature set."""
+    where = roots(subject.table)
+    asked = [subject.bank.feature_set(name).spec for name in subject.features]
+    return [
+        extract_command(subject.bank, spec, source, "" if root in (source, os.path.dirname(source)) else root)
+        for source, root in where.items()
+        if os.path.isabs(source)
+        for spec in asked
+    ]
+
+
+def _fit_command(subject: Subject) -> str:
+    """Return a command that fits the candidates of the report again, or any where there is none."""
+    fit, words = subject.fit, ["featurebank", "fit", str(subject.bank.path)]
+    tried = fit.get("candidates", [])
+    for name in dict.fromkeys("+".join(each["features"]) for each in tried):
+        words += ["--features", name]
+    for option, key in (("--model", "model"), ("--normalize", "normalize"), ("--select", "select")):
+        values = dict.fromkeys(str(each[key]) for each in tried if each[key] is not None)
+        words += [word for value in values if value != "standardize" or len(values) > 1 for word in (option, value)]
+    target = fit.get("target") or subject.target
+    words += ["--target", str(target)] if target else []
+    if fit:
+        words += ["--scoring", str(fit["scoring"]), "--folds", str(fit["folds"]), "--seed", str(fit["seed"])]
+    if subject.file is not None:
+        words += ["-o", str(subject.file)]
+    return " ".join(map(_word, words))
+
+
+def _word(value: Any) -> str:
+    """Return a word as a shell takes it."""
+    return shlex.quote(str(value))

@@ -1,0 +1,109 @@
+"""What a report is about: a bank's readable samples, a predictor, and what it said of them out of fold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from featurebank.bank import Bank, column_of
+from featurebank.errors import BankError, ColumnError
+from featurebank.fitting import default_target
+from featurebank.predictor import Predictor
+from featurebank.report.outcomes import Outcomes, read_outcomes
+from featurebank.samples import SampleTable
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a report is about.
+
+    Attributes
+    ----------
+    bank : Bank
+    table : SampleTable
+        Its readable samples; rows are counted in it.
+    features : list of str
+        Feature sets that the map shows.
+    target : str or None
+        Column of classes or numbers; None where there is none, or several.
+    predictor : Predictor or None
+    file : Path or None
+        The predictor's.
+    outcomes : Outcomes or None
+        Its out-of-fold predictions.
+    """
+
+    bank: Bank
+    table: SampleTable
+    features: list[str]
+    target: str | None
+    predictor: Predictor | None
+    file: Path | None
+    outcomes: Outcomes | None
+
+    @property
+    def fit(self) -> dict[str, Any]:
+        """The report of the fit, empty where there is none with scores."""
+        found = {} if self.predictor is None else self.predictor.fit
+        return found if "scoring" in found else {}
+
+
+def open_subject(
+    bank: Bank, predictor: Path | None = None, *, target: str | None = None, features: str | None = None
+) -> Subject:
+    """Read what a report is about.
+
+    Parameters
+    ----------
+    bank : Bank
+    predictor : Path, optional
+        A file of `featurebank fit`, its out-of-fold predictions beside it.
+    target : str, optional
+        Column whose classes are counted and coloured; by default the predictor's, ``label``, or the only one.
+    features : str, optional
+        Feature sets of the map, joined by ``+``; by default the predictor's, else the penultimate one.
+
+    Raises
+    ------
+    FeatureBankError
+        When something that is named is not there, or there is nothing to show.
+    """
+    table = bank.select()
+    if not len(table):
+        raise BankError(f"{str(bank.path)!r} has no readable image; run `featurebank extract` first")
+    if target is not None:
+        column_of(table, target)
+    loaded = None if predictor is None else Predictor.load(predictor)
+    outcomes = None
+    if loaded is not None and predictor is not None and loaded.task != "multilabel":
+        beside = predictor.with_suffix(".oof.csv")
+        outcomes = read_outcomes(beside, table, loaded.classes.tolist(), loaded.task)
+    names = _features(bank, loaded, features)
+    return Subject(bank, table, names, target or _target(bank, loaded), loaded, predictor, outcomes)
+
+
+def _target(bank: Bank, predictor: Predictor | None) -> str | None:
+    if predictor is not None:
+        return predictor.target if predictor.target in bank.table.columns else None
+    try:
+        return default_target(bank)
+    except ColumnError:
+        return None
+
+
+def _features(bank: Bank, predictor: Predictor | None, features: str | None) -> list[str]:
+    if features is not None:
+        return [bank.feature_set(name).name for name in features.split("+")]
+    sets = bank.feature_sets
+    if predictor is not None:
+        wanted = [each.spec for each in predictor.features]
+        return [each.name for spec in wanted for each in sets if each.spec == spec] or _default_features(bank)
+    return _default_features(bank)
+
+
+def _default_features(bank: Bank) -> list[str]:
+    names = [each.name for each in bank.feature_sets if each.spec.pool != "none" or each.spec.layout == "vector"]
+    if not names:
+        raise BankError(f"{str(bank.path)!r} has no pooled feature set; run `featurebank extract` first")
+    return [min(names, key=lambda name: "/penultimate" not in name)]

@@ -1,0 +1,119 @@
+"""Labels that look wrong, images that show the same picture, and such images on two sides of a split."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from featurebank.errors import ImageError, one_line
+from featurebank.explore import duplicates, label_issues
+from featurebank.report.data import splits
+from featurebank.report.subject import Subject
+
+MOST_ISSUES = 48
+MOST_GROUPS = 24
+MOST_IN_GROUP = 12
+CHECKED = 20_000
+"""Samples up to which near-duplicates are looked for."""
+
+Progress = Callable[[int, int], None]
+
+
+def suspects(subject: Subject, progress: Progress | None = None) -> dict[str, Any]:
+    """Return the facts of the page's section on suspects.
+
+    Returns
+    -------
+    dict
+        ``issues, groups`` and ``leaks``, None for what could not be looked for, which ``issues_note`` and
+        ``groups_note`` explain; and ``rows``, the samples that they show.
+    """
+    issues, copies = _issues(subject), _groups(subject, progress)
+    rows = [each["row"] for each in issues["issues"] or []]
+    rows += [each["row"] for group in copies["groups"] or [] for each in group]
+    return {**issues, **copies, "rows": rows}
+
+
+def _issues(subject: Subject) -> dict[str, Any]:
+    found = subject.outcomes
+    if found is None or found.proba is None:
+        note = "Labels are judged by the out-of-fold probabilities that lie beside a predictor of classes:"
+        return {"issues": None, "issues_n": 0, "issues_note": note}
+    frame = label_issues(subject.bank, target=subject.target, oof=_frame(subject))
+    where = _rows_of(subject, frame)
+    listed = [
+        {"row": where[number], "given": str(each.given), "suggested": str(each.suggested)}
+        for number, each in enumerate(frame.head(MOST_ISSUES).itertuples())
+    ]
+    return {"issues": listed, "issues_n": len(frame), "issues_note": ""}
+
+
+def _frame(subject: Subject) -> pd.DataFrame:
+    """Return the out-of-fold probabilities as `featurebank.fit` gives them."""
+    found, rows = subject.outcomes, subject.table.rows
+    assert found is not None and found.proba is not None
+    frame = pd.DataFrame(found.proba, columns=[f"proba_{name}" for name in found.classes])
+    frame["source"] = rows["source"].to_numpy()[found.row]
+    frame["path"] = [os.fsdecode(path) for path in rows["path"].iloc[found.row]]
+    return frame
+
+
+def _rows_of(subject: Subject, frame: pd.DataFrame) -> list[int]:
+    rows = subject.table.rows
+    known = {key: number for number, key in enumerate(zip(rows["source"], rows["path"], strict=True))}
+    return [known[source, os.fsencode(path)] for source, path in zip(frame["source"], frame["path"], strict=True)]
+
+
+def _groups(subject: Subject, progress: Progress | None) -> dict[str, Any]:
+    lacking: dict[str, Any] = {"groups": None, "groups_n": 0, "leaks": None, "split_names": ""}
+    if len(subject.table) > CHECKED:
+        return {**lacking, "groups_note": f"Not looked for among more than {CHECKED} images. This does:"}
+    try:
+        frame = duplicates(subject.bank, progress=progress)
+    except ImageError as error:
+        return {**lacking, "groups_note": f"Not looked for, since not every image could be read ({one_line(error)}):"}
+    frame = frame.assign(row=_rows_of(subject, frame))
+    groups = [group for _, group in sorted(frame.groupby("group"), key=lambda item: -len(item[1]))]
+    sides = _sides(subject)
+    return {
+        "groups": [_listed(group) for group in groups[:MOST_GROUPS]],
+        "groups_n": len(groups),
+        "groups_note": "",
+        "leaks": [text for name, side in sides.items() if (text := leak(name, side, groups))],
+        "split_names": ", ".join(sides) or "any split, as there is none",
+    }
+
+
+def _listed(group: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {"row": int(each.row), "text": each.kind if each.kind == "exact" else f"{each.kind}, {each.similarity:.3f}"}
+        for each in group.head(MOST_IN_GROUP).itertuples()
+    ]
+
+
+def _sides(subject: Subject) -> dict[str, pd.Series]:
+    """Return the splits that near-duplicates must not straddle: columns that name parts, and the folds of the fit."""
+    named = splits(subject.table)
+    found = subject.outcomes
+    if found is not None:
+        folds = pd.Series(found.fold, index=found.row).reindex(range(len(subject.table)))
+        named["folds of the fit"] = folds
+    return named
+
+
+def leak(name: str, side: pd.Series, groups: list[pd.DataFrame]) -> str:
+    """Say how many images have a near-duplicate on another side of a split; empty for none.
+
+    Examples
+    --------
+    >>> leak("split", pd.Series(["train", "test", "test"]), [pd.DataFrame({"row": [0, 1]})])
+    '2 images in 1 groups of near-duplicates lie on two sides of split'
+    """
+    torn = [group for group in groups if side.iloc[group["row"]].nunique() > 1]
+    if not torn:
+        return ""
+    return f"{sum(map(len, torn))} images in {len(torn)} groups of near-duplicates lie on two sides of {name}"
+
