@@ -363,7 +363,7 @@ def _frame(rows: Rows, search: TopModelSearchCV) -> pd.DataFrame:
     frame = pd.DataFrame(
         {
             "source": rows.table.rows["source"].to_numpy()[found.row],
-            "path": [paths[row] for row in found.row],
+            "path": pd.Series([paths[row] for row in found.row], dtype=object),  # text cannot hold undecodable bytes
             "fold": found.fold,
         }
     )

@@ -58,7 +58,6 @@ def collect(
     found = _checked_results(subject)
     first = [each["row"] for each in found["mistakes"]] + list(suspects["rows"])
     pictures = make_pictures(table, _order(first, subject.outcomes, len(table)), progress=progress)
-    samples = pd.DataFrame({"source": table.rows["source"], "path": paths})
     return {
         "title": subject.bank.path.name,
         "bank": str(subject.bank.path),
@@ -74,7 +73,7 @@ def collect(
         "commands": provenance.commands(subject),
         "settings": provenance.settings(subject.fit),
         "versions": provenance.versions(),
-        "points": encode_points(samples, maps, _columns(subject), pictures, _cells(subject)),
+        "points": encode_points(table.rows["source"], paths, maps, _columns(subject), pictures, _cells(subject)),
         "sheets": encode_sheets(pictures.sheets),
     }
 

@@ -93,7 +93,7 @@ def _outcomes(frame: pd.DataFrame, table: SampleTable, classes: list[Any], task:
         (_spelt(source), _spelt(os.fsdecode(path))): number
         for number, (source, path) in enumerate(zip(rows["source"], rows["path"], strict=True))
     }
-    row = np.array([known.get(key, -1) for key in zip(*(frame[name].map(_spelt) for name in ("source", "path")), strict=True)], np.int64)
+    row = np.array([known.get(key, -1) for key in zip(frame["source"], frame["path"], strict=True)], np.int64)
     keep = (row >= 0) & ~pd.Series(row).duplicated().to_numpy()
     frame, row = frame[keep], row[keep]
     fold = frame["fold"].astype(np.int64).to_numpy()
@@ -101,7 +101,7 @@ def _outcomes(frame: pd.DataFrame, table: SampleTable, classes: list[Any], task:
         true, said = (frame[name].astype(float).to_numpy() for name in ("true", "predicted"))
         return Outcomes(row, fold, true, said, None, [])
     code = {_spelt(name): number for number, name in enumerate(classes)}
-    true, said = (np.array([code[_spelt(cell)] for cell in frame[name]], np.int64) for name in ("true", "predicted"))
+    true, said = (np.array([code[cell] for cell in frame[name]], np.int64) for name in ("true", "predicted"))
     columns = [f"proba_{_spelt(name)}" for name in classes]
     has_proba = set(columns) <= set(frame.columns)
     proba = frame[columns].replace("", "nan").astype(float).to_numpy() if has_proba else None
@@ -109,10 +109,9 @@ def _outcomes(frame: pd.DataFrame, table: SampleTable, classes: list[Any], task:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """Return the cells of a CSV of featurebank's as they were before formulas were defused."""
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
-    frame = frame.map(lambda cell: _DEFUSED.sub("", cell))
-    return frame.rename(columns=_spelt)
+    """Return the cells of a CSV of featurebank's: formulas as they were before they were defused, spelt alike."""
+    frame = pd.read_csv(path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape")
+    return pd.DataFrame({_spelt(name): [_spelt(_DEFUSED.sub("", cell)) for cell in frame[name]] for name in frame})
 
 
 def _spelt(text: Any) -> str:

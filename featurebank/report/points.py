@@ -75,7 +75,8 @@ def is_number(values: pd.Series) -> bool:
 
 
 def encode_points(
-    table: pd.DataFrame,
+    sources: Sequence[str],
+    paths: Sequence[str],
     maps: Mapping[str, NDArray[Any]],
     columns: Mapping[str, pd.Series],
     pictures: Pictures,
@@ -85,8 +86,7 @@ def encode_points(
 
     Parameters
     ----------
-    table : DataFrame
-        ``source, path``, a row a sample.
+    sources, paths : sequence of n str
     maps : mapping of str to ndarray of float, shape (n, 2)
         Places on each map.
     columns : mapping of str to Series, shape (n,)
@@ -96,11 +96,11 @@ def encode_points(
         ``true`` and ``predicted``, ndarrays of int, shape (n,): the row and column of the confusion matrix that a
         sample is in, -1 for none.
     """
-    sources, names = pd.factorize(table["source"])
+    codes, names = pd.factorize(np.array(sources, object))  # pandas' own text holds no undecodable bytes
     return {
         "sources": list(names),
-        "source": _base64(sources.astype("<u4")),
-        "paths": table["path"].tolist(),
+        "source": _base64(codes.astype("<u4")),
+        "paths": list(paths),
         "maps": [{"name": name, "places": encode_places(places)} for name, places in maps.items()],
         "columns": [encode_column(name, values) for name, values in columns.items()],
         "tile": _base64(pictures.tile.astype("<i4")),

@@ -19,7 +19,7 @@ _SETTINGS = ("target", "separator", "task", "scoring", "folds", "seed", "n_sampl
 
 def settings(fit: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the settings of a fit, as far as its report has them."""
-    found = [(name.replace("_", " "), str(fit[name])) for name in _SETTINGS if fit.get(name) is not None]
+    found = [(name.replace("_", " "), str(fit[name])) for name in _SETTINGS if fit.get(name) not in (None, False)]
     if "candidates" in fit:
         found += [("candidates", str(len(fit["candidates"]))), ("seconds", f"{fit['seconds']:.0f}")]
     return found

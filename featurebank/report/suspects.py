@@ -57,7 +57,7 @@ def _frame(subject: Subject) -> pd.DataFrame:
     assert found is not None and found.proba is not None
     frame = pd.DataFrame(found.proba, columns=[f"proba_{name}" for name in found.classes])
     frame["source"] = rows["source"].to_numpy()[found.row]
-    frame["path"] = [os.fsdecode(path) for path in rows["path"].iloc[found.row]]
+    frame["path"] = pd.Series([os.fsdecode(path) for path in rows["path"].iloc[found.row]], dtype=object)
     return frame
 
 

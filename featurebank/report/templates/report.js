@@ -66,7 +66,7 @@ const VIRIDIS = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253
 const SHADES = 32;
 const canvas = byId("map-canvas"), pen = canvas.getContext("2d"), tip = byId("map-tip"), status = byId("map-status");
 const maps = points.maps.map((map) => ({ name: map.name, places: Float32Array.from(numbers(map.places, Uint16Array), (v) => v / 65535) }));
-let places = maps[0].places, column = columns[0], paint, shades, hidden = new Set();
+let places, span, column, paint, shades, order, hidden = new Set();
 let found = null, chosen = new Uint8Array(n), cursor = -1, lasso = null;
 let view = { scale: 1, x: 0, y: 0 }, box = { width: 1, height: 1, unit: 1 };
 let grid;
@@ -90,17 +90,17 @@ function setColumn(next) {
     const known = column.values.filter((value) => !Number.isNaN(value));
     column.low ??= known.reduce((a, b) => Math.min(a, b), Infinity);
     column.high ??= known.reduce((a, b) => Math.max(a, b), -Infinity);
-    const span = column.high - column.low || 1;
+    const range = column.high - column.low || 1;
     paint = Uint32Array.from(column.values, (value) => Number.isNaN(value) ? 0
-      : 1 + Math.min(SHADES - 1, Math.floor((value - column.low) / span * SHADES)));
+      : 1 + Math.min(SHADES - 1, Math.floor((value - column.low) / range * SHADES)));
     shades = ["#8a8f98", ...Array.from({ length: SHADES }, (_, k) => viridis(k / (SHADES - 1)))];
   }
-  order = Uint32Array.from(paint.keys()).sort((a, b) => paint[a] - paint[b]);
+  // In layers of mixed points, so that no class hides another; within a layer by colour.
+  const rank = Float64Array.from(paint, (code, row) => ((row * 2654435761 >>> 0) >>> 27) * 4294967296 + code);
+  order = Uint32Array.from(paint.keys()).sort((a, b) => rank[a] - rank[b]);
   showLegend();
   draw();
 }
-let order;
-
 const isVisible = (row) => !hidden.has(paint[row]);
 const screenX = (row) => (places[2 * row] - 0.5) * box.unit * view.scale + box.width / 2 + view.x;
 const screenY = (row) => (0.5 - places[2 * row + 1]) * box.unit * view.scale + box.height / 2 + view.y;
@@ -109,7 +109,7 @@ const screenY = (row) => (0.5 - places[2 * row + 1]) * box.unit * view.scale + b
 
 let isDue = false;
 function draw() {
-  if (isDue) return;
+  if (isDue || !places) return;
   isDue = true;
   requestAnimationFrame(() => { isDue = false; paintAll(); });
 }
@@ -158,7 +158,7 @@ function resize() {
   const ratio = window.devicePixelRatio || 1;
   box.width = canvas.clientWidth;
   box.height = canvas.clientHeight;
-  box.unit = Math.min(box.width, box.height) - 2 * MARGIN;
+  box.unit = Math.min((box.width - 2 * MARGIN) / span.x, (box.height - 2 * MARGIN) / span.y);
   canvas.width = Math.round(box.width * ratio);
   canvas.height = Math.round(box.height * ratio);
   draw();
@@ -197,9 +197,16 @@ const SIDE = 128;
 const cellOf = (v) => Math.min(SIDE - 1, Math.max(0, Math.floor(v * SIDE)));
 function setMap(next) {
   places = next.places;
+  span = { x: extent(0), y: extent(1) };
   grid = Array.from({ length: SIDE * SIDE }, () => []);
   for (let row = 0; row < n; row++) grid[cellOf(places[2 * row + 1]) * SIDE + cellOf(places[2 * row])].push(row);
-  draw();
+  resize();
+}
+
+function extent(axis) {
+  let low = 1, high = 0;
+  for (let k = axis; k < 2 * n; k += 2) { low = Math.min(low, places[k]); high = Math.max(high, places[k]); }
+  return Math.max(high - low, 1e-3);
 }
 
 function nearest(x, y) {
@@ -393,15 +400,14 @@ function start() {
     const is = event.currentTarget.getAttribute("aria-pressed") !== "true";
     event.currentTarget.setAttribute("aria-pressed", String(is));
   });
-  byId("map-reset").addEventListener("click", () => { view = { scale: 1, x: 0, y: 0 }; draw(); });
+  byId("map-reset").addEventListener("click", () => { view = { scale: 1, x: 0, y: 0 }; setCursor(-1); draw(); });
   let waiting;
   byId("map-search").addEventListener("input", (event) => { clearTimeout(waiting); waiting = setTimeout(search, 120, event.target.value); });
   byId("chosen-found").addEventListener("click", () => { found.forEach((is, row) => { if (is) chosen[row] = 1; }); showChosen(); });
   byId("chosen-export").addEventListener("click", exportChosen);
   byId("chosen-clear").addEventListener("click", clearChosen);
-  setMap(maps[0]);
   setColumn(columns[0]);
-  resize();
+  setMap(maps[0]);
   new ResizeObserver(resize).observe(canvas);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   document.documentElement.dataset.ready = "true";
