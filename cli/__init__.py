@@ -6,16 +6,19 @@ from featurebank._version import __version__
 from featurebank_cli.backbones import backbones
 from featurebank_cli.compact import compact, prune
 from featurebank_cli.demo import demo
+from featurebank_cli.duplicates import duplicates
 from featurebank_cli.evaluate import evaluate
 from featurebank_cli.extract import extract
 from featurebank_cli.finetune import finetune
 from featurebank_cli.fit import fit
 from featurebank_cli.info import info
 from featurebank_cli.label import label
+from featurebank_cli.label_issues import label_issues
 from featurebank_cli.layers import layers
 from featurebank_cli.options import NamedErrors, State
 from featurebank_cli.predict import predict
 from featurebank_cli.report import report
+from featurebank_cli.similar import similar
 from featurebank_cli.verify import verify
 
 
@@ -45,6 +48,9 @@ for command in (
     evaluate,
     report,
     label,
+    similar,
+    duplicates,
+    label_issues,
     backbones,
     layers,
     info,

@@ -176,10 +176,11 @@ def finetune(
     """
     from featurebank import storage
     from featurebank.bank import Bank
+    from featurebank.drawing import check_format
     from featurebank.errors import StorageError
     from featurebank.finetuning.job import Hooks, default_output
     from featurebank.finetuning.job import finetune as run_finetune
-    from featurebank.finetuning.plot import check_format, learning_curve
+    from featurebank.finetuning.plot import learning_curve
     from featurebank.finetuning.recipe import Recipe
     from featurebank.finetuning.tuning import Watch
 

@@ -12,11 +12,11 @@ from featurebank.spec import common_backbone, short
 from featurebank_cli.options import (
     State,
     bank_argument,
-    csv_text,
     json_option,
     percent,
     print_json,
     print_table,
+    write_csv,
 )
 
 
@@ -108,7 +108,6 @@ def fit(state: State, bank: Path, output: Path | None, as_json: bool, **options:
     Example:
         featurebank fit photos.bank --model svm --features resnet18/layer3+resnet18/penultimate
     """
-    from featurebank import storage
     from featurebank.bank import Bank
     from featurebank.errors import StorageError
     from featurebank.fitting import default_output
@@ -123,7 +122,7 @@ def fit(state: State, bank: Path, output: Path | None, as_json: bool, **options:
     before = target_of(path)
     result.save(path)
     beside = path.with_suffix(".oof.csv")
-    storage.commit(beside, csv_text(result.oof).encode("utf-8", "backslashreplace"))
+    write_csv(beside, result.oof)
     report = {**result.report, "predictor": str(path), "oof": str(beside)}
     for note in report["warnings"]:
         state.warn(note)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
-from featurebank_cli.options import bank_argument, json_option, print_json
+from featurebank_cli.options import bank_argument, json_option, print_json, undefused
 
 
 @click.command()
 @bank_argument
 @click.argument("labels", type=click.Path(path_type=Path))
 @click.option("--path-column", default="path", show_default=True, help="The column of paths.")
+@click.option("--column", "chosen", multiple=True, help="Take this column alone; may be repeated.  [default: all]")
 @json_option
-def label(bank: Path, labels: Path, path_column: str, as_json: bool) -> None:
+def label(bank: Path, labels: Path, path_column: str, chosen: tuple[str, ...], as_json: bool) -> None:
     """Attach the columns of LABELS (CSV or Parquet) to the samples of BANK, or correct them.
 
     Paths are relative, as `featurebank info BANK --samples` lists them; an empty cell changes nothing.
@@ -26,10 +29,21 @@ def label(bank: Path, labels: Path, path_column: str, as_json: bool) -> None:
     from featurebank.bank import Bank
     from featurebank.sources import read_table
 
-    table = read_table(labels)
+    table = _take(undefused(read_table(labels)), path_column, chosen)
     changed = Bank(bank).label(table, path_column=path_column)
-    columns = [name for name in table.columns if name != path_column]
+    columns = [name for name in table.columns if name not in (path_column, "source")]
     if as_json:
         print_json({"rows": len(table), "changed": changed, "columns": columns})
     else:
         click.echo(f"{changed} of {len(table)} samples changed: {', '.join(columns)}")
+
+
+def _take(table: Any, path_column: str, chosen: Sequence[str]) -> Any:
+    """Return the paths and the chosen columns of a table; all of it where none is chosen."""
+    from featurebank.errors import ColumnError
+
+    absent = [name for name in chosen if name not in table]
+    if absent:
+        have = ", ".join(map(repr, table.columns))
+        raise ColumnError(f"the labels have no column {absent[0]!r}; they have {have}: name one of them")
+    return table[[name for name in table if name in (path_column, "source", *chosen)]] if chosen else table

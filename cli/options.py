@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,7 +15,9 @@ import click
 
 from featurebank.errors import FeatureBankError, one_line
 
+ROWS_SHOWN = 20
 bank_argument = click.argument("bank", type=click.Path(path_type=Path))
+csv_option = click.option("-o", "--output", type=click.Path(path_type=Path), help="Write a CSV file with all rows.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 root_option = click.option(
     "--root",
@@ -152,17 +155,57 @@ def printable(text: str) -> str:
 
 
 def csv_text(frame: Any) -> str:
-    """Return a DataFrame as CSV in which no cell of text is taken for a formula by a spreadsheet."""
-    safe = frame.copy()
-    for name in safe.columns:
-        if safe[name].dtype == object or str(safe[name].dtype) == "str":
-            safe[name] = [_defuse(value) for value in safe[name]]
+    """Return a DataFrame as CSV in which no cell of text is taken for a formula by a spreadsheet; see `undefused`."""
+    safe = _each_text(frame, _defuse)
     safe.columns = [_defuse(str(name)) for name in safe.columns]
     return str(safe.to_csv(index=False))
 
 
-def _defuse(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+def csv_bytes(frame: Any) -> bytes:
+    """Return `csv_text` as the bytes of a file; a name that is not UTF-8 keeps its own bytes."""
+    return csv_text(frame).encode("utf-8", "surrogateescape")
+
+
+def undefused(frame: Any) -> Any:
+    """Return a DataFrame that was read from the CSV of `csv_text` as it was before."""
+    return _each_text(frame, lambda value: value[1:] if re.match(f"'{_FORMULA}", value) else value).rename(
+        columns=lambda name: name[1:] if re.match(f"'{_FORMULA}", name) else name
+    )
+
+
+def write_csv(path: Path, frame: Any) -> None:
+    """Write a DataFrame as CSV."""
+    from featurebank import storage
+
+    storage.commit(path, csv_bytes(frame))
+
+
+def print_rows(title: str, frame: Any, right: Sequence[int] = (), most: int = ROWS_SHOWN) -> None:
+    """Print the first rows of a DataFrame as a table, its numbers with three digits."""
+    shown = [
+        [f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row]
+        for row in frame.head(most).itertuples(index=False)
+    ]
+    print_table(title, list(map(str, frame.columns)), shown, right)
+    if len(frame) > most:
+        click.echo(f"and {len(frame) - most} more: -o FILE.csv has them all")
+
+
+_FORMULA = r"'*[=+\-@\t\r]"
+
+
+def _defuse(value: str) -> str:
+    return f"'{value}" if re.match(_FORMULA, value) else value
+
+
+def _each_text(frame: Any, change: Callable[[str], str]) -> Any:
+    """Return a copy of a DataFrame with all its text changed."""
+    texts = [name for name in frame.columns if frame[name].dtype == object or str(frame[name].dtype) == "str"]
+    whole = frame.astype(dict.fromkeys(texts, object))  # pandas' own text refuses names that are not UTF-8
+    for name in texts:
+        cells = [change(value) if isinstance(value, str) else value for value in whole[name]]
+        whole[name] = type(whole[name])(cells, whole.index, dtype=object)
+    return whole
 
 
 def percent(fraction: float) -> str:

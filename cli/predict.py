@@ -18,6 +18,7 @@ from featurebank_cli.options import (
     printable,
     records,
     strict_option,
+    write_csv,
 )
 
 
@@ -52,7 +53,6 @@ def predict(
     Example:
         featurebank predict photos.featurebank new.jpg more/ -o predictions.csv
     """
-    from featurebank import storage
     from featurebank.predictor import Predictor
 
     state: State = context.obj
@@ -66,7 +66,7 @@ def predict(
     elif output is None:
         sys.stdout.write(csv_text(shown).encode("utf-8", "backslashreplace").decode())
     if output is not None:
-        storage.commit(output, csv_text(shown).encode("utf-8", "backslashreplace"))
+        write_csv(output, shown)
         state.say(f"{len(table)} predictions in {output}")
     failed = table[table["error"] != ""]
     for row in failed.itertuples():

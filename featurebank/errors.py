@@ -73,6 +73,10 @@ class PredictorError(FeatureBankError, ValueError):
     """A predictor file that cannot be read, or does not fit what it is given."""
 
 
+class PlotError(FeatureBankError, ValueError):
+    """A picture that cannot be drawn as asked."""
+
+
 class NotInstalledError(FeatureBankError, ImportError):
     """An optional package that is needed here; the message names the extra to install."""
 

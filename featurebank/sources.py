@@ -19,6 +19,7 @@ from PIL import Image
 
 from featurebank import images, samples
 from featurebank.errors import ImageError, SourceError, one_line
+from featurebank.samples import SampleTable
 
 MANIFESTS = (".csv", ".parquet", ".pq")
 _SUFFIXES = frozenset(suffix[1:].encode() for suffix in images.SUFFIXES)
@@ -151,6 +152,14 @@ def _scan_path(path: Path, root: str | Path | None, path_column: str | None) -> 
     if path_column is not None:
         raise SourceError(f"{str(path)!r} is not a manifest, and only a manifest has a path column: leave it out")
     return _scan_folder(path, Path(root) if root else path)
+
+
+def source_of(table: SampleTable) -> Source:
+    """Return the files of a bank's samples as an image source without columns, by their full paths."""
+    rows = table.rows
+    paths = [os.path.join(os.fsencode(root), path) for root, path in zip(rows["root"], rows["path"], strict=True)]
+    columns = pd.DataFrame(index=range(len(paths)))
+    return Source("", "", paths, rows["size"].to_numpy(), rows["mtime_ns"].to_numpy(), columns)
 
 
 # --- folders -----------------------------------------------------------------------------------------------

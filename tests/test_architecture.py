@@ -12,19 +12,20 @@ import featurebank
 ROOT = Path(featurebank.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = [
-    {"_version", "errors", "spec", "storage", "allowed"},
+    {"_version", "errors", "spec", "storage", "allowed", "drawing"},
     {"images", "sources", "samples", "features", "segment", "layers", "views"}
     | {"transforms", "topmodels", "folds", "scores", "neighbours", "solvers", "candidates", "evaluation"}
     | {"outoffold", "schedule", "calibration", "learning_curve", "power_law"},
     {"backbones", "runners", "engine", "bank", "maintenance", "remedies", "drift", "predictor_file"},
     {"request", "ledger", "writer", "pipeline", "extraction", "transformer", "search", "predictor"}
     | {"rows", "assessment", "fitting"},
-    {"demo", "explanation", "finetuning"},
+    {"demo", "explanation", "finetuning", "explore"},
     {"report"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 WITHOUT_TORCH = {"bank", "search", "fitting", "sources", "samples", "features", "segment", "ledger", "request", "views"}
 WITHOUT_TORCH |= {"writer", "pipeline", "drift", "extraction"}
+WITHOUT_TORCH |= {"explore", "explore.copies", "explore.label_errors"}
 
 
 def module_of(file: Path) -> str:

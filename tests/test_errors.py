@@ -21,6 +21,7 @@ BUILTINS = {
     "ColumnError": LookupError,
     "TopModelError": ValueError,
     "PredictorError": ValueError,
+    "PlotError": ValueError,
     "NotInstalledError": ImportError,
 }
 CHILDREN = {

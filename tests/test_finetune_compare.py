@@ -4,10 +4,10 @@ import pytest
 from featurebank import Bank, Recipe
 from featurebank.bank import values_of
 from featurebank.finetuning import compare as module
-from featurebank.finetuning.cache import source_of
 from featurebank.finetuning.compare import compare, frozen_of, sentence, shared_folds
 from featurebank.finetuning.labels import Labels
 from featurebank.finetuning.setup import Origin, Setup
+from featurebank.sources import source_of
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from featurebank.features import FeatureSet, as_keys
 from featurebank.ledger import Ledger
 from featurebank.pipeline import Compute, Pipeline
 from featurebank.request import Ask
-from featurebank.samples import SampleTable
 from featurebank.sources import Source
 
 Rows = NDArray[np.int64]
@@ -78,13 +77,6 @@ class Cached:
         parts = zip(self._segment[rows], self._row[rows], views, strict=True)
         stored = np.stack([self._values[segment][row, view] for segment, row, view in parts])
         return torch.from_numpy(stored).float()
-
-
-def source_of(table: SampleTable) -> Source:
-    """Return the files of a bank's samples as an image source without columns, by their full paths."""
-    rows = table.rows
-    paths = [os.path.join(os.fsencode(root), path) for root, path in zip(rows["root"], rows["path"], strict=True)]
-    return Source("", "", paths, rows["size"].to_numpy(), rows["mtime_ns"].to_numpy(), _no_columns(len(paths)))
 
 
 def take(source: Source, positions: Sequence[int]) -> Source:

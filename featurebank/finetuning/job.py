@@ -14,7 +14,6 @@ from sklearn.pipeline import Pipeline
 from featurebank.backbones import Backbone
 from featurebank.bank import Bank, values_of, weights_of
 from featurebank.errors import ColumnError, FineTuneError
-from featurebank.finetuning.cache import source_of
 from featurebank.finetuning.compare import compare, frozen_of, shared_folds
 from featurebank.finetuning.estimate import Estimate, estimate
 from featurebank.finetuning.head import is_recipe
@@ -28,6 +27,7 @@ from featurebank.layers import PENULTIMATE
 from featurebank.predictor import Predictor
 from featurebank.predictor_file import EMBEDDED
 from featurebank.samples import SampleTable
+from featurebank.sources import source_of
 
 
 @dataclass(frozen=True)

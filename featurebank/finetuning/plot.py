@@ -2,30 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any
 
-from featurebank.errors import FineTuneError, NotInstalledError
-
-FORMATS = (".png", ".svg", ".pdf")
-
-
-def check_format(suffix: str) -> None:
-    """Refuse a picture that cannot be drawn.
-
-    Raises
-    ------
-    FineTuneError
-        When the format is none of `FORMATS`.
-    NotInstalledError
-        When matplotlib is not installed.
-    """
-    if suffix.lower() not in FORMATS:
-        raise FineTuneError(f"a plot in {suffix!r}; expected one of {', '.join(FORMATS)}")
-    if find_spec("matplotlib") is None:
-        raise NotInstalledError("a plot needs matplotlib: pip install 'featurebank[plot]'")
+from featurebank.drawing import check_format, figure_bytes
 
 
 def learning_curve(history: Sequence[Mapping[str, Any]], suffix: str = ".png") -> bytes:
@@ -36,7 +16,7 @@ def learning_curve(history: Sequence[Mapping[str, Any]], suffix: str = ".png") -
     history : sequence of mapping
         Each epoch's ``number, train_loss, loss, score``, as a report has them.
     suffix : str, default ".png"
-        One of `FORMATS`.
+        One of `featurebank.drawing.FORMATS`.
 
     Returns
     -------
@@ -46,10 +26,9 @@ def learning_curve(history: Sequence[Mapping[str, Any]], suffix: str = ".png") -
     Raises
     ------
     FeatureBankError
-        See `check_format`.
+        See `featurebank.drawing.check_format`.
     """
     check_format(suffix)
-    from matplotlib.backend_bases import FigureCanvasBase
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.5), layout="constrained")
@@ -61,9 +40,7 @@ def learning_curve(history: Sequence[Mapping[str, Any]], suffix: str = ".png") -
         axes.set(title=title, xlabel="epoch")
         if axes.lines:
             axes.legend()
-    buffer = io.BytesIO()
-    FigureCanvasBase(figure).print_figure(buffer, format=suffix.lower().lstrip("."))
-    return buffer.getvalue()
+    return figure_bytes(figure, suffix)
 
 
 def _draw(axes: Any, history: Sequence[Mapping[str, Any]], name: str, label: str) -> None:

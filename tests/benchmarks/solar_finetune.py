@@ -27,14 +27,13 @@ from featurebank.bank import values_of, weights_of
 from featurebank.demo import BLOCKS, cells_folder, write_manifest
 from featurebank.extraction import run_extraction
 from featurebank.features import as_keys
-from featurebank.finetuning.cache import source_of
 from featurebank.finetuning.compare import Frozen, compare
 from featurebank.finetuning.estimate import estimate
 from featurebank.finetuning.labels import Labels
 from featurebank.finetuning.setup import Origin, Setup
 from featurebank.folds import Fold, make_folds
 from featurebank.request import ask
-from featurebank.sources import scan
+from featurebank.sources import scan, source_of
 from featurebank.topmodels import get_top_model
 from featurebank.transforms import normalization
 

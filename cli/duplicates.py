@@ -1,0 +1,47 @@
+"""featurebank duplicates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from featurebank_cli.options import (
+    State,
+    bank_argument,
+    csv_option,
+    json_option,
+    print_json,
+    print_rows,
+    records,
+    write_csv,
+)
+
+
+@click.command()
+@bank_argument
+@click.option("--features", help="Also list images whose embeddings in this feature set are nearly parallel, as alike.")
+@csv_option
+@json_option
+@click.pass_obj
+def duplicates(state: State, bank: Path, features: str | None, output: Path | None, as_json: bool) -> None:
+    """List the samples of BANK that show the same picture: group, kind, source, path, similarity.
+
+    Exact duplicates have the same content; near ones were resized, re-compressed, mirrored or turned by right angles.
+    Every image is read once and compared as a small thumbnail. Nothing is removed.
+
+    \b
+    Example:
+        featurebank duplicates photos.bank -o duplicates.csv
+    """
+    from featurebank.explore import duplicates as find_duplicates
+
+    found = find_duplicates(bank, features=features, progress=state.progress("duplicates"))
+    groups, kinds = int(found["group"].nunique()), {str(k): int(n) for k, n in found["kind"].value_counts().items()}
+    if output is not None:
+        write_csv(output, found)
+    if as_json:
+        print_json({"bank": str(bank), "groups": groups, "kinds": kinds, "duplicates": records(found)})
+        return
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "no duplicates"
+    print_rows(f"{groups} groups: {counts}", found, right=(0, 4))

@@ -1,0 +1,67 @@
+"""featurebank label-issues."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featurebank_cli.options import (
+    State,
+    bank_argument,
+    csv_option,
+    json_option,
+    print_json,
+    print_rows,
+    records,
+    undefused,
+    write_csv,
+)
+
+
+@click.command("label-issues")
+@bank_argument
+@click.option("--target", help="Column of classes.  [default: label, or the only column]")
+@click.option("--oof", type=click.Path(path_type=Path), help="STEM.oof.csv of an earlier fit, to judge by.")
+@click.option("--features", multiple=True, help="See `featurebank fit`.")
+@click.option("--model", "models", multiple=True, help="See `featurebank fit`.")
+@click.option("--groups", help="Column of groups that never straddle folds.")
+@click.option("--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Folds of the fit.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the fit.")
+@csv_option
+@json_option
+@click.pass_obj
+def label_issues(
+    state: State, bank: Path, target: str | None, oof: Path | None, output: Path | None, as_json: bool, **options: Any
+) -> None:
+    """List the samples of BANK whose label is probably wrong, the most doubtful first.
+
+    Models are cross-validated, and each sample is judged by one that never saw it. Write the list with -o, fill in its
+    last column where a label has to change, and give it back: featurebank label BANK issues.csv --column TARGET.
+
+    \b
+    Example:
+        featurebank label-issues photos.bank -o issues.csv
+    """
+    from featurebank.explore import label_issues as find_issues
+    from featurebank.sources import read_table
+
+    fitted = {name: list(options.pop(name)) or None for name in ("features", "models")}
+    if oof is not None and any(fitted.values()):
+        raise click.UsageError("give either --oof, or --features and --model for a new fit")
+    found = find_issues(
+        bank,
+        target=target,
+        oof=None if oof is None else undefused(read_table(oof)),
+        progress=state.progress("fit", "fit"),
+        **fitted,
+        **options,
+    )
+    column = str(found.columns[-1])
+    if output is not None:
+        write_csv(output, found)
+    if as_json:
+        print_json({"bank": str(bank), "target": column, "issues": records(found)})
+        return
+    print_rows(f"{len(found)} doubtful labels of {column}", found.iloc[:, :-1], right=(4,))

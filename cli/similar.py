@@ -1,0 +1,68 @@
+"""featurebank similar."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from featurebank_cli.options import (
+    State,
+    bank_argument,
+    csv_option,
+    json_option,
+    print_json,
+    print_rows,
+    records,
+    write_csv,
+)
+
+features_option = click.option(
+    "--features", help="NAME or NAME+NAME.  [default: the penultimate layer, or the first pooled set]"
+)
+
+
+@click.command()
+@bank_argument
+@click.argument("image")
+@click.option("-k", type=click.IntRange(min=1), default=12, show_default=True, help="How many.")
+@features_option
+@click.option(
+    "--metric",
+    type=click.Choice(["cosine", "whitened"]),
+    default="cosine",
+    show_default=True,
+    help="whitened: rare differences count as much as common ones.",
+)
+@click.option("--approximate", is_flag=True, help="Search with an index of faiss: for a million rows and more.")
+@csv_option
+@json_option
+@click.pass_obj
+def similar(
+    state: State,
+    bank: Path,
+    image: str,
+    k: int,
+    features: str | None,
+    metric: str,
+    approximate: bool,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """List the samples of BANK that are most similar to IMAGE: a file, or a path of the bank.
+
+    A file whose content the bank does not have is embedded with the bank's backbone.
+
+    \b
+    Example:
+        featurebank similar photos.bank new.jpg -k 5
+    """
+    from featurebank.explore import similar as find_similar
+
+    found = find_similar(bank, image, k=k, features=features, metric=metric, approximate=approximate)
+    if output is not None:
+        write_csv(output, found)
+    if as_json:
+        print_json({"bank": str(bank), "image": image, "metric": metric, "similar": records(found)})
+        return
+    print_rows(f"most similar to {image}, {metric}", found, right=(2,), most=k)

@@ -1,0 +1,30 @@
+"""Looking at a bank: neighbours, duplicates, label issues, maps, plots, and what a network and a model look at.
+
+Importing this package loads none of its parts; a name loads its module when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from featurebank.explore.copies import duplicates
+    from featurebank.explore.label_errors import label_issues
+    from featurebank.explore.similarity import similar
+
+_HOMES = {
+    "duplicates": "copies",
+    "label_issues": "label_errors",
+    "similar": "similarity",
+}
+
+__all__ = ["duplicates", "label_issues", "similar"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"featurebank.explore.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'featurebank.explore' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

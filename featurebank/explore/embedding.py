@@ -1,0 +1,93 @@
+"""Which feature sets to look at, and images embedded just as theirs were."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurebank.bank import Bank
+from featurebank.errors import BankError
+from featurebank.fitting import candidate_features
+from featurebank.spec import FeatureSpec
+
+if TYPE_CHECKING:
+    from featurebank.backbones import Backbone
+
+
+def chosen_sets(bank: Bank, features: str | Sequence[str] | None) -> list[str]:
+    """Return the feature sets whose concatenation is looked at.
+
+    Parameters
+    ----------
+    bank : Bank
+    features : str or sequence of str, optional
+        A name, or several (also as ``A+B``). By default the penultimate layer, or the first pooled set.
+
+    Raises
+    ------
+    FeatureSetError
+        When the bank has no such set.
+    BankError
+        When it has no pooled set.
+    """
+    if features is None:
+        pooled = [names[0] for names in candidate_features(bank, None)]
+        return sorted(pooled, key=lambda name: "/penultimate" not in name)[:1]
+    given = [features] if isinstance(features, str) else features
+    return [name for names in candidate_features(bank, given) for name in names]
+
+
+def embed_like(
+    bank: Bank, names: Sequence[str], images: Sequence[Any], backbone: Backbone | None = None
+) -> NDArray[np.float32]:
+    """Embed images as the rows of feature sets were, with the bank's own backbone.
+
+    Parameters
+    ----------
+    bank : Bank
+    names : sequence of str
+        Feature sets.
+    images : sequence of path-like, PIL images or uint8 arrays
+    backbone : Backbone, optional
+        Needed for a custom module.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, d)
+        The sets side by side.
+
+    Raises
+    ------
+    BankError
+        When the backbone that made a set cannot be had, or is another one now.
+    ImageError
+        When an image cannot be read.
+    """
+    from featurebank.transformer import FeatureExtractor
+
+    parts = []
+    for spec in (bank.feature_set(name).spec for name in names):
+        own = backbone or _backbone_of(bank, spec)
+        options = {"store": spec.store, "views": spec.views, "precision": spec.precision}
+        if own.spec(spec.layer_name, **options) != spec:
+            raise BankError(
+                f"the backbone {own.name} here is not the one that made {spec.name!r}: its weights or preprocessing "
+                "differ; bring the one it was extracted with"
+            )
+        parts.append(FeatureExtractor(own, layer=spec.layer_name, **options).transform(images))
+    return np.concatenate(parts, axis=1)
+
+
+def _backbone_of(bank: Bank, spec: FeatureSpec) -> Backbone:
+    """Load the backbone that a feature set was last asked for with."""
+    from featurebank.backbones import load_backbone
+
+    requests = bank.requests_of(spec)
+    if not requests:
+        raise BankError(f"{spec.name!r} was made by a module of your own: give it as backbone=")
+    asked = requests[-1]
+    backbone = load_backbone(asked["backbone"], asked["weights"], asked["size"], allow_download=False)
+    return backbone.with_decoder(asked.get("decoder", "pil"))

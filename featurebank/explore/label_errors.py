@@ -1,0 +1,140 @@
+"""Label issues: samples whose label a model that never saw them disputes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from featurebank.bank import Bank, values_of
+from featurebank.errors import ColumnError, NotInstalledError
+from featurebank.explore.reading import Progress
+from featurebank.fitting import default_target, fit
+from featurebank.samples import SampleTable
+
+COLUMNS = ("source", "path", "given", "suggested", "quality")
+_PROBA = "proba_"
+
+
+def label_issues(
+    bank: str | os.PathLike[str] | Bank,
+    *,
+    target: str | None = None,
+    oof: pd.DataFrame | None = None,
+    features: str | Sequence[str] | None = None,
+    models: Any = None,
+    groups: str | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Find samples whose label is probably wrong, the most doubtful first.
+
+    Each sample is judged by a model of the others: `featurebank.fit` cross-validates, and cleanlab's confident
+    learning (Northcutt, Jiang and Chuang 2021) picks from the out-of-fold probabilities as many samples as the
+    classes seem to have exchanged.
+
+    Parameters
+    ----------
+    bank : path-like or Bank
+    target : str, optional
+        Column of classes; by default ``label``, or the bank's only column.
+    oof : DataFrame, optional
+        Out-of-fold predictions of an earlier fit (`FitResult.oof`, or its CSV) to judge by, in place of a new one.
+        A sample that it leaves out, or that has no probabilities there, is not judged.
+    features, models, groups, folds, seed, progress
+        Of the fit; see `featurebank.fit`.
+
+    Returns
+    -------
+    DataFrame
+        ``source, path, given, suggested`` (the most probable class), ``quality`` (probability of the given class,
+        the lower the more doubtful), and an empty column named as the target, for the corrections: its CSV goes back
+        into the bank with ``featurebank label BANK issues.csv --column TARGET``.
+
+    Raises
+    ------
+    NotInstalledError
+        When cleanlab is not installed.
+    ColumnError
+        When the target is no column of classes, its name is one of the columns above, or `oof` is not of this bank
+        and target.
+    TopModelError
+        When no fit is possible.
+
+    Examples
+    --------
+    >>> label_issues("photos.bank")  # doctest: +SKIP
+        source      path given suggested  quality label
+    0  /photos cat/7.jpg   cat       dog     0.02  None
+    """
+    if find_spec("cleanlab") is None:
+        raise NotInstalledError("label issues need cleanlab: pip install 'featurebank[explore]'")
+    bank = bank if isinstance(bank, Bank) else Bank(bank)
+    column = target or default_target(bank)
+    if column in COLUMNS:
+        raise ColumnError(
+            f"the target is called {column!r}, as a column of the result is; rename it to list its issues"
+        )
+    if oof is None:
+        kind = {"task": "classification", "groups": groups}
+        fitted = fit(
+            bank, target=column, features=features, models=models, folds=folds, seed=seed, progress=progress, **kind
+        )
+        oof = fitted.oof
+    return _ranked(*_judged(bank, column, oof), column)
+
+
+def _judged(bank: Bank, target: str, oof: pd.DataFrame) -> tuple[SampleTable, NDArray[Any], NDArray[np.float64]]:
+    """Return the samples that have a label and probabilities, the classes (k,), and their probabilities (n, k)."""
+    table = bank.select(target)
+    classes = np.unique(values_of(table, target))
+    columns = [f"{_PROBA}{name}" for name in classes.tolist()]
+    absent = [name for name in ("source", "path", *columns) if name not in oof]
+    if absent:
+        raise ColumnError(
+            f"the out-of-fold predictions have no column {absent[0]!r}; expected those of a fit of {target!r} here"
+        )
+    where = {key: number for number, key in enumerate(zip(table.rows["source"], _paths(table), strict=True))}
+    rows = np.array([where.get(key, -1) for key in zip(oof["source"], oof["path"], strict=True)], np.int64)
+    chances = oof[columns].to_numpy(np.float64)
+    known = (rows >= 0) & np.isfinite(chances).all(axis=1)
+    total = np.zeros((len(table), len(columns)))
+    np.add.at(total, rows[known], chances[known])  # with repeated folds a sample comes several times
+    judged = total.any(axis=1)
+    if not judged.any():
+        raise ColumnError("the out-of-fold predictions are about no sample of this bank; give those of a fit on it")
+    return table.take(judged), classes, total[judged] / total[judged].sum(axis=1, keepdims=True)
+
+
+def _paths(table: SampleTable) -> list[str]:
+    return [os.fsdecode(path) for path in table.rows["path"]]
+
+
+def _ranked(table: SampleTable, classes: NDArray[Any], chances: NDArray[np.float64], target: str) -> pd.DataFrame:
+    """Return the samples that confident learning picks, by the probability of the class they were given."""
+    from cleanlab.filter import find_label_issues
+
+    labels = values_of(table, target)
+    given = np.searchsorted(classes, labels)
+    issues = find_label_issues(given, chances, return_indices_ranked_by="self_confidence")
+    objects = {"source", "path", target}
+    found = {
+        "source": table.rows["source"].to_numpy()[issues],
+        "path": np.array(_paths(table), object)[issues],
+        "given": labels[issues],
+        "suggested": classes[chances[issues].argmax(axis=1)],
+        "quality": chances[issues, given[issues]],
+        target: None,
+    }
+    return pd.DataFrame(
+        {
+            name: pd.Series(values, range(len(issues)), object if name in objects else None)
+            for name, values in found.items()
+        }
+    )

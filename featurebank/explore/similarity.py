@@ -1,0 +1,209 @@
+"""The samples of a bank that are most similar to an image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from featurebank import images, sources
+from featurebank.bank import ROWS_AT_ONCE, Bank
+from featurebank.errors import BankError, ImageError, near_names
+from featurebank.explore.embedding import chosen_sets, embed_like
+from featurebank.neighbours import unit_rows
+from featurebank.samples import SampleTable
+
+if TYPE_CHECKING:
+    from featurebank.backbones import Backbone
+
+METRICS = ("cosine", "whitened")
+
+
+def similar(
+    bank: str | os.PathLike[str] | Bank,
+    image: Any,
+    *,
+    k: int = 12,
+    features: str | Sequence[str] | None = None,
+    metric: str = "cosine",
+    approximate: bool = False,
+    backbone: Backbone | None = None,
+) -> pd.DataFrame:
+    """Find the samples that are most similar to an image.
+
+    Parameters
+    ----------
+    bank : path-like or Bank
+    image : path-like, PIL image or uint8 array
+        A path of the bank (its own row is left out then), or an image, which is embedded with the bank's backbone
+        unless its content is in the bank.
+    k : int, default 12
+        How many.
+    features : str or sequence of str, optional
+        One feature set, or several side by side; by default the penultimate layer, or the first pooled set.
+    metric : str, default "cosine"
+        ``"cosine"`` of the embeddings as they are, or ``"whitened"``: of embeddings whose mean was taken off and whose
+        columns were made uncorrelated and equally wide, which counts rare differences as much as common ones. The
+        covariance is shrunk (Chen, Wiesel, Eldar and Hero 2010).
+    approximate : bool, default False
+        Search with an index of faiss in place of all rows, for a million rows and more: the index is made once, in
+        minutes, and kept in the cache folder. It finds candidates, whose cosines are exact.
+    backbone : Backbone, optional
+        The custom module that made the feature sets.
+
+    Returns
+    -------
+    DataFrame
+        ``source, path, similarity`` (-1 to 1), the most similar first.
+
+    Raises
+    ------
+    BankError
+        When the image is neither a path of the bank nor a file, k is below 1, or the metric is unknown.
+    ImageError
+        When the image cannot be read.
+    NotInstalledError
+        When faiss is asked for and not installed.
+
+    Examples
+    --------
+    >>> similar("photos.bank", "cat/1.jpg", k=2)  # doctest: +SKIP
+        source       path  similarity
+    0  /photos  cat/9.jpg        0.93
+    1  /photos  cat/4.jpg        0.91
+    """
+    bank = bank if isinstance(bank, Bank) else Bank(bank)
+    if k < 1:
+        raise BankError(f"the {k} most similar; expected a number from 1 up")
+    if metric not in METRICS:
+        raise BankError(f"no metric {metric!r}; {near_names(metric, METRICS)}")
+    names, table = chosen_sets(bank, features), bank.select()
+    query, own = _query(bank, names, table, image, backbone)
+    if approximate:
+        from featurebank.explore.index import search
+
+        if metric != "cosine":
+            raise BankError(f"an approximate search for the metric {metric!r}; expected cosine, or an exact search")
+        rows, values = search(bank, names, table, query, k + len(own))
+    else:
+        values = _similarities(bank, names, query, metric)
+        rows = np.argsort(-values, kind="stable")
+        values = values[rows]
+    kept = ~np.isin(rows, own)
+    return _frame(table, rows[kept][:k], values[kept][:k])
+
+
+def _query(
+    bank: Bank, names: Sequence[str], table: SampleTable, image: Any, backbone: Backbone | None
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the embedding of an image, shape (d,), and its own rows where it is named by its path in the bank."""
+    nobody = np.empty(0, np.int64)
+    if not isinstance(image, (str, os.PathLike)):
+        return embed_like(bank, names, [image], backbone)[0], nobody
+    paths = table.rows["path"].to_numpy()
+    own = np.flatnonzero(paths == os.fsencode(image))
+    if not len(own) and not os.path.exists(image):
+        raise BankError(
+            f"{str(image)!r} is neither a path of the bank nor a file; `featurebank info BANK --samples` lists them"
+        )
+    same = own if len(own) else np.flatnonzero(table.rows["digest"].to_numpy() == _digest(Path(image)))
+    if len(set(table.rows["digest"].iloc[own])) > 1:
+        raise BankError(f"{str(image)!r} is in {len(own)} sources of the bank; expected one: name the file in full")
+    if len(same):
+        return bank.features(names, table.take(same[:1]))[0], own
+    return embed_like(bank, names, [image], backbone)[0], nobody
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        return images.content_digest(sources.read_file(path))
+    except ImageError as error:
+        raise ImageError(f"{str(path)!r}: {error}") from error
+
+
+def _similarities(bank: Bank, names: Sequence[str], query: NDArray[np.float32], metric: str) -> NDArray[np.float32]:
+    """Return the similarity of every sample to a query, a bounded number of rows in memory at once, shape (n,)."""
+    if metric == "cosine":
+        one = unit_rows(query[None])[0]
+        return np.concatenate([unit_rows(X) @ one for X in _blocks(bank, names)])
+    whitening = Whitening.of(_blocks(bank, names))
+    one = whitening(query[None])[0]
+    return np.concatenate([whitening(X) @ one for X in _blocks(bank, names)])
+
+
+def _blocks(bank: Bank, names: Sequence[str]) -> Iterator[NDArray[np.float32]]:
+    found: Iterator[NDArray[np.float32]] = bank.iter_batches(names, batch_size=ROWS_AT_ONCE)
+    return found
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """Takes embeddings to where their columns are uncorrelated and equally wide, and to length 1.
+
+    Attributes
+    ----------
+    mean : ndarray of float32, shape (d,)
+    turn : ndarray of float32, shape (d, d)
+        The inverse square root of the covariance.
+    """
+
+    mean: NDArray[np.float32]
+    turn: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, blocks: Iterator[NDArray[np.float32]]) -> Whitening:
+        """Estimate it from rows that come in blocks.
+
+        Raises
+        ------
+        BankError
+            When all rows are the same.
+        """
+        n, total, second = 0, np.zeros(1), np.zeros((1, 1))
+        for X in blocks:
+            rows = X.astype(np.float64)
+            n, total, second = n + len(X), total + rows.sum(axis=0), second + rows.T @ rows
+        mean = total / n
+        values, vectors = np.linalg.eigh(shrunk(second / n - np.outer(mean, mean), n))
+        if values[-1] <= 0:
+            raise BankError(f"{n} rows that are all the same cannot be whitened; use the metric cosine")
+        return cls(mean.astype(np.float32), (vectors / np.sqrt(values)).astype(np.float32))
+
+    def __call__(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return whitened rows at length 1, shape (n, d)."""
+        return unit_rows((X - self.mean) @ self.turn)
+
+
+def shrunk(covariance: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    """Return the covariance of n rows drawn towards a multiple of the identity.
+
+    The oracle approximating shrinkage of Chen, Wiesel, Eldar and Hero (2010), as in `sklearn.covariance.oas`, from the
+    covariance in place of the rows.
+
+    Examples
+    --------
+    >>> shrunk(np.diag([1.0, 3.0]), 9).round(3).tolist()
+    [[1.5, 0.0], [0.0, 2.5]]
+    """
+    d = len(covariance)
+    mean, square = np.trace(covariance) / d, (covariance**2).mean()
+    above = (n + 1) * (square - mean**2 / d)
+    share = 1.0 if above <= 0 else min((square + mean**2) / above, 1.0)
+    found: NDArray[np.float64] = (1 - share) * covariance + share * mean * np.eye(d)
+    return found
+
+
+def _frame(table: SampleTable, rows: NDArray[np.int64], values: NDArray[np.float32]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "source": table.rows["source"].to_numpy()[rows],
+            "path": pd.Series([os.fsdecode(path) for path in table.rows["path"].iloc[rows]], dtype=object),
+            "similarity": values.astype(np.float64),
+        }
+    )

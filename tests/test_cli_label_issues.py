@@ -1,0 +1,71 @@
+import pandas as pd
+import pytest
+
+from featurebank import Bank
+from featurebank_cli.options import csv_bytes, undefused
+
+MODEL = ["--features", "resnet18/layer3", "--model", "logreg"]
+
+
+@pytest.fixture
+def flipped(own_bank):
+    """A bank in which one cat is called a dog."""
+    Bank(own_bank).label(pd.DataFrame({"path": ["cat/03.png"], "label": ["dog"]}))
+    return own_bank
+
+
+def test_the_csv_is_corrected_and_read_back(run_cli, run_json, flipped, tmp_path):
+    issues = tmp_path / "issues.csv"
+    report = run_json("label-issues", flipped, *MODEL, "-o", issues)
+    assert report["target"] == "label"
+    assert report["issues"][0] | {"source": "", "quality": 0} == {
+        "source": "",
+        "path": "cat/03.png",
+        "given": "dog",
+        "suggested": "cat",
+        "quality": 0,
+        "label": None,
+    }
+    assert run_json("label", flipped, issues, "--column", "label")["changed"] == 0  # nothing was filled in yet
+    table = pd.read_csv(issues, dtype=object)
+    table.loc[table["path"] == "cat/03.png", "label"] = "cat"
+    table.to_csv(issues, index=False)
+    assert run_json("label", flipped, issues, "--column", "label") == {
+        "rows": len(table),
+        "changed": 1,
+        "columns": ["label"],
+    }
+    samples = Bank(flipped).samples
+    assert samples.set_index("path")["label"]["cat/03.png"] == "cat"
+    assert not {"given", "suggested", "quality"} & set(samples.columns)
+
+
+def test_an_earlier_fit_is_judged_by(run_json, run_cli, flipped, tmp_path):
+    run_json("fit", flipped, *MODEL, "-o", tmp_path / "a.featurebank")
+    report = run_json("label-issues", flipped, "--oof", tmp_path / "a.oof.csv")
+    assert report["issues"][0]["path"] == "cat/03.png"
+    both = run_cli("label-issues", flipped, "--oof", tmp_path / "a.oof.csv", "--model", "svm")
+    assert (both.exit_code, both.stdout) == (2, "")
+
+
+def test_the_table_is_readable(run_cli, flipped):
+    result = run_cli("label-issues", flipped, *MODEL)
+    assert result.exit_code == 0
+    assert "doubtful labels of label" in result.stdout
+    assert ["cat/03.png", "dog", "cat"] in [line.split()[1:4] for line in result.stdout.splitlines()]
+
+
+def test_names_that_a_spreadsheet_would_run_come_back_as_they_were(tmp_path):
+    from featurebank.sources import read_table
+
+    names = ["=1+1", "-a", "'-b", "''=c", "'d", "e\nf", "caf\udce9", "g"]
+    frame = pd.DataFrame({"path": pd.Series(names, dtype=object), "@n": pd.Series(["+"] * 8, dtype=object)})
+    (tmp_path / "a.csv").write_bytes(csv_bytes(frame))
+    pd.testing.assert_frame_equal(undefused(read_table(tmp_path / "a.csv")), frame, check_dtype=False)
+
+
+def test_a_column_that_is_not_there_is_an_error(run_cli, own_bank, tmp_path):
+    (tmp_path / "a.csv").write_text("path,site\ncat/00.png,north\n")
+    result = run_cli("label", own_bank, tmp_path / "a.csv", "--column", "label")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "the labels have no column 'label'; they have 'path', 'site': name one of them" in result.stderr
