@@ -363,11 +363,7 @@ def _frame(rows: Rows, search: TopModelSearchCV) -> pd.DataFrame:
     frame = pd.DataFrame(
         {
             "source": rows.table.rows["source"].to_numpy()[found.row],
-<<<<<<< HEAD
-            "path": pd.Series([paths[row] for row in found.row], dtype=object),  # text cannot hold undecodable bytes
-=======
             "path": pd.Series([paths[row] for row in found.row], dtype=object),
->>>>>>> explore
             "fold": found.fold,
         }
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from featurebank.errors import ImageError, one_line
+from featurebank.errors import ImageError, NotInstalledError, one_line
 from featurebank.explore import duplicates, label_issues
 from featurebank.report.data import splits
 from featurebank.report.subject import Subject
@@ -42,7 +42,10 @@ def _issues(subject: Subject) -> dict[str, Any]:
     if found is None or found.proba is None:
         note = "Labels are judged by the out-of-fold probabilities that lie beside a predictor of classes:"
         return {"issues": None, "issues_n": 0, "issues_note": note}
-    frame = label_issues(subject.bank, target=subject.target, oof=_frame(subject))
+    try:
+        frame = label_issues(subject.bank, target=subject.target, oof=_frame(subject))
+    except NotInstalledError as error:
+        return {"issues": None, "issues_n": 0, "issues_note": f"Not looked for: {one_line(error)}. Then run"}
     where = _rows_of(subject, frame)
     listed = [
         {"row": where[number], "given": str(each.given), "suggested": str(each.suggested)}
@@ -64,7 +67,7 @@ def _frame(subject: Subject) -> pd.DataFrame:
 def _rows_of(subject: Subject, frame: pd.DataFrame) -> list[int]:
     rows = subject.table.rows
     known = {key: number for number, key in enumerate(zip(rows["source"], rows["path"], strict=True))}
-    return [known[source, os.fsencode(path)] for source, path in zip(frame["source"], frame["path"], strict=True)]
+    return [known[key] for key in zip(frame["source"], map(os.fsencode, frame["path"]), strict=True)]
 
 
 def _groups(subject: Subject, progress: Progress | None) -> dict[str, Any]:
