@@ -61,7 +61,7 @@ def to_svg(draw: Callable[[Axes], Any], name: str, description: str, size: tuple
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r' id="[a-z_A-Z]+[_0-9]*"(?=>)', "", text)  # names of groups, the same in every chart
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # matplotlib numbers the groups of every chart alike
     for colour, variable in PAINT.items():
         text = text.replace(colour, variable)
     return Markup(f'<svg role="img" aria-label="{escape(description)}" ') + Markup(text.removeprefix("<svg "))

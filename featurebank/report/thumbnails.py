@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from featurebank import images
 from featurebank.errors import ImageError
 from featurebank.samples import SampleTable
-from featurebank.sources import read_file
+from featurebank.sources import Source, source_of
 
 SIDE = 96
 """Pixels of a tile's longer side."""
@@ -74,13 +72,17 @@ def make_pictures(
     sheets: list[bytes] = []
     tile, sizes = np.full(len(table), -1, np.int32), []
     unread = 0
-    files = list(_files(table.rows.iloc[list(order)]))
+    source, digests = source_of(table), table.rows["digest"].tolist()
+
+    def shrink(row: int) -> Image.Image | None:
+        return _shrunk(source, digests[row], row)
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(files), ACROSS**2):
+        for start in range(0, len(order), ACROSS**2):
             if sum(map(len, sheets)) >= budget:
                 break
             part = order[start : start + ACROSS**2]
-            found = list(pool.map(_shrunk, files[start : start + ACROSS**2]))
+            found = list(pool.map(shrink, part))
             shown = [(row, image) for row, image in zip(part, found, strict=True) if image is not None]
             unread += len(part) - len(shown)
             if shown:
@@ -89,9 +91,9 @@ def make_pictures(
                 sizes += [image.size for image in small] + [(0, 0)] * (ACROSS**2 - len(small))
                 sheets.append(_sheet(small))
             if progress is not None:
-                progress(start + len(part), len(files))
-    if progress is not None and files:
-        progress(len(files), len(files))
+                progress(start + len(part), len(order))
+    if progress is not None and order:
+        progress(len(order), len(order))
     return Pictures(sheets, tile, np.array(sizes, np.uint8).reshape(-1, 2), unread)
 
 
@@ -102,41 +104,15 @@ def webp(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def read_image(root: str, path: bytes, digest: bytes, least: int = 0) -> Image.Image:
-    """Return the image that a sample's embeddings were made of.
-
-    Parameters
-    ----------
-    root : str
-        Folder that the path is relative to; empty for images that were in memory.
-    path, digest : bytes
-        As the sample table has them.
-    least : int, default 0
-        See `featurebank.images.decode`.
-
-    Raises
-    ------
-    ImageError
-        When the file is gone, has changed, or cannot be decoded.
-    """
-    if not root:
-        raise ImageError("it was embedded from memory and has no file")
-    data = read_file(os.path.join(os.fsencode(root), path))
-    if images.content_digest(data) != digest:
-        raise ImageError("the file has changed since it was embedded")
-    return images.decode(data, least)
-
-
-def _files(rows: pd.DataFrame) -> Iterator[tuple[str, bytes, bytes]]:
-    return zip(rows["root"], rows["path"], rows["digest"], strict=True)
-
-
-def _shrunk(file: tuple[str, bytes, bytes]) -> Image.Image | None:
+def _shrunk(source: Source, digest: bytes, position: int) -> Image.Image | None:
+    """Return a small picture of a sample, None where its file is gone, unreadable, or not what was embedded."""
     try:
-        image = read_image(*file, least=SIDE)
+        found, decode = source.read(position)
+        image = decode(SIDE) if found == digest else None
     except ImageError:
         return None
-    image.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    if image is not None:
+        image.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
     return image
 
 
