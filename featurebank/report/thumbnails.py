@@ -20,7 +20,7 @@ SIDE = 96
 """Pixels of a tile's longer side."""
 ACROSS = 12
 """Tiles in a row, and rows in a sheet."""
-BUDGET = 7_000_000
+BUDGET = 12_000_000
 """Bytes of all sheets; base64 makes them a third larger in the page."""
 QUALITY = 70
 
@@ -64,7 +64,7 @@ def make_pictures(
     table : SampleTable
     order : sequence of int
         Positions of the samples, the most wanted first.
-    budget : int, default 7,000,000
+    budget : int, default 12,000,000
         Bytes of all sheets; no sheet is begun once they are reached.
     progress : callable, optional
         Called with (samples done, samples in all).

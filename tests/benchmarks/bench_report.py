@@ -39,7 +39,7 @@ def made_up(folder: Path) -> Bank:
         paths.append(str(path.relative_to(folder)).encode())
         digests.append(hashlib.sha256(data).digest())
     bank = Bank.create(folder / "made_up.bank")
-    spec = FeatureSpec(backbone="made_up", version="1", weights="0" * 64, layer="penultimate", pool="avg", layout="vector")
+    spec = FeatureSpec("made_up", "1", "0" * 64, "penultimate", "vector", 0, "none", {}, 1, "none", "fp32", "float16")
     bank.add_spec(spec)
     bank.add_features(spec, digests, X[:, None])
     fields = {
