@@ -15,6 +15,7 @@ from featurebank_cli.info import info
 from featurebank_cli.label import label
 from featurebank_cli.label_issues import label_issues
 from featurebank_cli.layers import layers
+from featurebank_cli.map import draw_map
 from featurebank_cli.options import NamedErrors, State
 from featurebank_cli.predict import predict
 from featurebank_cli.report import report
@@ -48,6 +49,7 @@ for command in (
     evaluate,
     report,
     label,
+    draw_map,
     similar,
     duplicates,
     label_issues,

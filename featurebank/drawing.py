@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from featurebank.errors import NotInstalledError, PlotError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -40,8 +41,33 @@ def check_format(suffix: str, formats: Sequence[str] = FORMATS) -> None:
     """
     if suffix.lower() not in formats:
         raise PlotError(f"a plot in {suffix!r}; expected one of {', '.join(formats)}")
+    require_matplotlib()
+
+
+def require_matplotlib() -> None:
+    """Refuse to draw where nothing can.
+
+    Raises
+    ------
+    NotInstalledError
+        When matplotlib is not installed.
+    """
     if find_spec("matplotlib") is None:
         raise NotInstalledError("a plot needs matplotlib: pip install 'featurebank[plot]'")
+
+
+def new_axes(width: float = 8, height: float = 5) -> Axes:
+    """Return axes of a new figure, sizes in inches, that no window and no list of open figures holds.
+
+    Raises
+    ------
+    NotInstalledError
+        When matplotlib is not installed.
+    """
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained").subplots()
 
 
 def figure_bytes(figure: Figure, suffix: str) -> bytes:

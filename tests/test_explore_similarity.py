@@ -7,7 +7,7 @@ from sklearn.covariance import oas
 
 from featurebank import Bank, extract, load_backbone
 from featurebank.errors import BankError, FeatureSetError, ImageError, NotInstalledError
-from featurebank.explore import index, similar, similarity
+from featurebank.explore import embedding, index, similar, similarity
 from featurebank.explore.similarity import Whitening, shrunk
 
 SET = "resnet18/layer3"
@@ -29,7 +29,7 @@ def test_the_most_similar_by_cosine_are_those_of_all_rows(two_class_bank):
 
 def test_rows_are_read_in_blocks(two_class_bank, monkeypatch):
     expected = similar(two_class_bank, "dog/00.png", metric="whitened")
-    monkeypatch.setattr(similarity, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(embedding, "ROWS_AT_ONCE", 7)
     found = similar(two_class_bank, "dog/00.png", metric="whitened")
     assert found["path"].tolist() == expected["path"].tolist()
     np.testing.assert_allclose(found["similarity"], expected["similarity"], atol=1e-5)

@@ -3,6 +3,7 @@ import io
 import json
 import re
 import shutil
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from PIL import Image
 
 from featurebank import Bank, Predictor, extract, fit
 from featurebank.errors import FeatureBankError, PredictorError
+from featurebank.explore import plot_abstention
 from featurebank.report import charts, data, make_report, results
 from featurebank.report.outcomes import Outcomes, read_outcomes
 from featurebank.report.page import to_json
@@ -256,15 +258,6 @@ def test_reliability_is_the_share_that_is_right():
     np.testing.assert_allclose((found["confidence"], found["accuracy"]), [[0.8], [0.8]])
 
 
-def test_layers_come_in_the_order_of_the_network():
-    names = ["n/penultimate", "n/blocks.10:avg", "n/blocks.9:avg", "n/logits", "n/blocks.9:max"]
-    each = {"ci95": [0.1, 0.9], "model": "svm", "normalize": "standardize", "select": None, "params": {}}
-    fitted = {"scoring": "accuracy", "candidates": [{**each, "features": [name], "mean": 0.5} for name in names]}
-    curve = results.layer_curve(fitted)
-    assert [one["name"] for one in curve] == ["blocks.9:avg", "blocks.9:max", "blocks.10:avg", "penultimate", "logits"]
-    assert results.layer_curve({**fitted, "candidates": fitted["candidates"][:1]}) == []
-
-
 def test_candidates_are_the_best_of_each_kind_on_one_scale():
     each = {"features": ["n/a"], "model": "svm", "normalize": "standardize", "select": None}
     low, best = (
@@ -391,13 +384,23 @@ def test_a_file_that_changed_or_went_shows_nothing(two_classes, tmp_path):
 
 
 def test_charts_take_the_colours_of_the_page_and_share_no_id():
-    draw = charts.abstention([{"coverage": 1.0, "accuracy": 0.8}, {"coverage": 0.5, "accuracy": 0.9}])
-    first, second = (charts.to_svg(draw, name, '<"b">') for name in ("one", "two"))
+    report = {"abstention": [{"coverage": 1.0, "accuracy": 0.8}, {"coverage": 0.5, "accuracy": 0.9}]}
+    first, second = (charts.to_svg(partial(plot_abstention, report), name) for name in ("one", "two"))
     ids = [set(re.findall(r' id="([^"]+)"', svg)) for svg in (first, second)]
     assert not ids[0] & ids[1]
     assert "var(--accent)" in first
     assert "#0102" not in first
-    assert 'aria-label="&lt;&#34;b&#34;&gt;"' in first
+    assert 'surest first. 1.0: 0.800, 0.5: 0.900"' in re.sub(r"1.00?|0.50?", lambda each: each[0][:3], first)
+
+
+def test_a_chart_is_told_and_its_text_is_text():
+    def draw(ax):
+        ax.plot([0, 1], [0.5, 0.25])
+        ax.set(ylabel='<"b">', xlabel="rows")
+
+    svg = charts.to_svg(draw, "one")
+    assert 'aria-label="&lt;&#34;b&#34;&gt; over rows. 0: 0.500, 1: 0.250"' in svg.replace("0.0:", "0:").replace("1.0:", "1:")
+    assert "<b" not in svg.split(">", 1)[1]
 
 
 def test_the_commands_fit_the_same_candidates_again(labelled):

@@ -9,15 +9,42 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from featurebank.explore.copies import duplicates
     from featurebank.explore.label_errors import label_issues
+    from featurebank.explore.page import map_page
+    from featurebank.explore.plots import (
+        plot_abstention,
+        plot_candidates,
+        plot_layer_curve,
+        plot_learning_curve,
+        plot_map,
+    )
+    from featurebank.explore.projection import project
     from featurebank.explore.similarity import similar
 
 _HOMES = {
     "duplicates": "copies",
     "label_issues": "label_errors",
+    "map_page": "page",
+    "plot_abstention": "plots",
+    "plot_candidates": "plots",
+    "plot_layer_curve": "plots",
+    "plot_learning_curve": "plots",
+    "plot_map": "plots",
+    "project": "projection",
     "similar": "similarity",
 }
 
-__all__ = ["duplicates", "label_issues", "similar"]
+__all__ = [
+    "duplicates",
+    "label_issues",
+    "map_page",
+    "plot_abstention",
+    "plot_candidates",
+    "plot_layer_curve",
+    "plot_learning_curve",
+    "plot_map",
+    "project",
+    "similar",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurebank.bank import Bank
+from featurebank.bank import ROWS_AT_ONCE, Bank
 from featurebank.errors import BankError
 from featurebank.fitting import candidate_features
 from featurebank.spec import FeatureSpec
@@ -38,6 +38,32 @@ def chosen_sets(bank: Bank, features: str | Sequence[str] | None) -> list[str]:
         return sorted(pooled, key=lambda name: "/penultimate" not in name)[:1]
     given = [features] if isinstance(features, str) else features
     return [name for names in candidate_features(bank, given) for name in names]
+
+
+def blocks_of(bank: Bank, names: Sequence[str]) -> Iterator[NDArray[np.float32]]:
+    """Yield the rows of `Bank.load`, a bounded number at once."""
+    found: Iterator[NDArray[np.float32]] = bank.iter_batches(names, batch_size=ROWS_AT_ONCE)
+    return found
+
+
+def moments(blocks: Iterable[NDArray[np.float32]]) -> tuple[int, NDArray[np.float64], NDArray[np.float64]]:
+    """Return the number of rows that come in blocks, their mean (d,) and their covariance (d, d).
+
+    Examples
+    --------
+    >>> n, mean, covariance = moments([np.array([[1.0, 0.0]]), np.array([[3.0, 4.0]])])
+    >>> n, mean.tolist(), covariance.tolist()
+    (2, [2.0, 2.0], [[1.0, 2.0], [2.0, 4.0]])
+    """
+    n, total, second = 0, np.zeros(1), np.zeros((1, 1))
+    start: NDArray[np.float64] | None = None
+    for X in blocks:
+        start = X.mean(axis=0, dtype=np.float64) if start is None else start  # near the mean, little cancels out
+        rows = X - start
+        n, total, second = n + len(X), total + rows.sum(axis=0), second + rows.T @ rows
+    assert start is not None
+    off = total / n
+    return n, start + off, second / n - np.outer(off, off)
 
 
 def embed_like(
@@ -71,7 +97,7 @@ def embed_like(
     parts = []
     for spec in (bank.feature_set(name).spec for name in names):
         own = backbone or _backbone_of(bank, spec)
-        options = {"store": spec.store, "views": spec.views, "precision": spec.precision}
+        options: dict[str, Any] = {"store": spec.store, "views": spec.views, "precision": spec.precision}
         if own.spec(spec.layer_name, **options) != spec:
             raise BankError(
                 f"the backbone {own.name} here is not the one that made {spec.name!r}: its weights or preprocessing "

@@ -82,9 +82,16 @@ def label_issues(
             f"the target is called {column!r}, as a column of the result is; rename it to list its issues"
         )
     if oof is None:
-        kind = {"task": "classification", "groups": groups}
         fitted = fit(
-            bank, target=column, features=features, models=models, folds=folds, seed=seed, progress=progress, **kind
+            bank,
+            target=column,
+            task="classification",
+            features=features,
+            models=models,
+            groups=groups,
+            folds=folds,
+            seed=seed,
+            progress=progress,
         )
         oof = fitted.oof
     return _ranked(*_judged(bank, column, oof), column)

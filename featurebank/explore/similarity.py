@@ -13,9 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank import images, sources
-from featurebank.bank import ROWS_AT_ONCE, Bank
+from featurebank.bank import Bank
 from featurebank.errors import BankError, ImageError, near_names
-from featurebank.explore.embedding import chosen_sets, embed_like
+from featurebank.explore.embedding import blocks_of, chosen_sets, embed_like, moments
 from featurebank.neighbours import unit_rows
 from featurebank.samples import SampleTable
 
@@ -131,15 +131,10 @@ def _similarities(bank: Bank, names: Sequence[str], query: NDArray[np.float32], 
     """Return the similarity of every sample to a query, a bounded number of rows in memory at once, shape (n,)."""
     if metric == "cosine":
         one = unit_rows(query[None])[0]
-        return np.concatenate([unit_rows(X) @ one for X in _blocks(bank, names)])
-    whitening = Whitening.of(_blocks(bank, names))
+        return np.concatenate([unit_rows(X) @ one for X in blocks_of(bank, names)])
+    whitening = Whitening.of(blocks_of(bank, names))
     one = whitening(query[None])[0]
-    return np.concatenate([whitening(X) @ one for X in _blocks(bank, names)])
-
-
-def _blocks(bank: Bank, names: Sequence[str]) -> Iterator[NDArray[np.float32]]:
-    found: Iterator[NDArray[np.float32]] = bank.iter_batches(names, batch_size=ROWS_AT_ONCE)
-    return found
+    return np.concatenate([whitening(X) @ one for X in blocks_of(bank, names)])
 
 
 @dataclass(frozen=True)
@@ -165,12 +160,8 @@ class Whitening:
         BankError
             When all rows are the same.
         """
-        n, total, second = 0, np.zeros(1), np.zeros((1, 1))
-        for X in blocks:
-            rows = X.astype(np.float64)
-            n, total, second = n + len(X), total + rows.sum(axis=0), second + rows.T @ rows
-        mean = total / n
-        values, vectors = np.linalg.eigh(shrunk(second / n - np.outer(mean, mean), n))
+        n, mean, covariance = moments(blocks)
+        values, vectors = np.linalg.eigh(shrunk(covariance, n))
         if values[-1] <= 0:
             raise BankError(f"{n} rows that are all the same cannot be whitened; use the metric cosine")
         return cls(mean.astype(np.float32), (vectors / np.sqrt(values)).astype(np.float32))
@@ -188,8 +179,8 @@ def shrunk(covariance: NDArray[np.float64], n: int) -> NDArray[np.float64]:
 
     Examples
     --------
-    >>> shrunk(np.diag([1.0, 3.0]), 9).round(3).tolist()
-    [[1.5, 0.0], [0.0, 2.5]]
+    >>> shrunk(np.diag([1.0, 3.0]), 99).round(2).tolist()
+    [[1.13, 0.0], [0.0, 2.87]]
     """
     d = len(covariance)
     mean, square = np.trace(covariance) / d, (covariance**2).mean()

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
+from cycler import cycler
 from markupsafe import Markup, escape
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from sklearn.metrics import PredictionErrorDisplay
 
 PAINT = {"#010203": "var(--ink)", "#010204": "var(--accent)", "#010205": "var(--second)", "#010206": "var(--line)"}
 """Colours that stand in a figure for those of the page's style sheet."""
 INK, ACCENT, SECOND, LINE = PAINT
+MOST_TOLD = 40
+"""Points of a line up to which they are told one by one; a fitted curve has more."""
 _STYLE = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -31,31 +34,29 @@ _STYLE = {
     "grid.color": LINE,
     "grid.linewidth": 0.5,
     "legend.frameon": False,
+    "axes.prop_cycle": cycler(color=[ACCENT, SECOND, INK]),
 }
 
 
-def to_svg(draw: Callable[[Axes], Any], name: str, description: str, size: tuple[float, float] = (6.0, 3.4)) -> Markup:
-    """Return what is drawn on axes as an SVG element for a page.
+def to_svg(draw: Callable[..., Any], name: str) -> Markup:
+    """Return what is drawn on axes as an SVG element for a page, with its values for a screen reader.
 
     Parameters
     ----------
     draw : callable
-        Takes the axes.
+        Takes the axes as ``ax``.
     name : str
         Told from all other charts of the page; no id of two charts is the same.
-    description : str
-        What a screen reader says.
-    size : tuple of float, default (6, 3.4)
-        Width and height in inches.
 
     Examples
     --------
-    >>> str(to_svg(lambda axes: axes.plot([0, 1], [0, 1]), "line", "A line."))[:37]
-    '<svg role="img" aria-label="A line." '
+    >>> str(to_svg(lambda ax: ax.plot([0, 1], [0, 1]), "line"))[:43]
+    '<svg role="img" aria-label="0: 0.000, 1: 1.'
     """
     with rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure.subplots())
+        figure = Figure(figsize=(6.0, 3.4), layout="constrained")
+        axes = figure.subplots()
+        draw(ax=axes)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
@@ -64,80 +65,39 @@ def to_svg(draw: Callable[[Axes], Any], name: str, description: str, size: tuple
     text = re.sub(r'<g id="[^"]*"', "<g", text)  # matplotlib numbers the groups of every chart alike
     for colour, variable in PAINT.items():
         text = text.replace(colour, variable)
-    return Markup(f'<svg role="img" aria-label="{escape(description)}" ') + Markup(text.removeprefix("<svg "))
+    return Markup(f'<svg role="img" aria-label="{escape(described(axes))}" ') + Markup(text.removeprefix("<svg "))
 
 
-def told(x: Sequence[float], y: Sequence[float]) -> str:
-    """Return the points of a curve as a screen reader says them.
-
-    Examples
-    --------
-    >>> told([0.5, 1.0], [0.9, 0.8])
-    '0.5: 0.900; 1: 0.800'
-    """
-    return "; ".join(f"{a:.3g}: {b:.3f}" for a, b in zip(x, y, strict=True))
-
-
-def layer_curve(curve: Sequence[Mapping[str, Any]], unit: str) -> Callable[[Axes], None]:
-    """Return what draws the best score of each feature set with its interval."""
-
-    def draw(axes: Axes) -> None:
-        names, mean = [each["name"] for each in curve], np.array([each["mean"] for each in curve])
-        reach = np.abs(np.array([each["ci95"] for each in curve]).T - mean)
-        axes.errorbar(range(len(mean)), mean, reach, color=ACCENT, marker="o", capsize=3)
-        axes.set_xticks(range(len(mean)), names, rotation=25, ha="right", rotation_mode="anchor", parse_math=False)
-        axes.set_ylabel(unit)
-
-    return draw
+def described(axes: Axes) -> str:
+    """Return the points that axes show, line by line, as a screen reader says them."""
+    names = dict(zip(axes.get_xticks(), (label.get_text() for label in axes.get_xticklabels()), strict=True))
+    lines = [line for line in axes.lines if line.get_marker() not in "|_" and len(line.get_xdata()) <= MOST_TOLD]
+    told = [
+        ", ".join(f"{names.get(x) or f'{x:.3g}'}: {y:.3f}" for x, y in zip(*line.get_data(), strict=True))
+        for line in lines
+    ]
+    over = " over ".join(filter(None, (axes.get_ylabel(), axes.get_xlabel())))
+    return ". ".join(filter(None, [over, *told]))
 
 
-def learning_curve(curve: Mapping[str, Any], unit: str) -> Callable[[Axes], None]:
-    """Return what draws the score against the number of training rows, measured and fitted."""
-
-    def draw(axes: Axes) -> None:
-        points = sorted(curve["points"], key=lambda each: each["n_train"])
-        rows, mean = (np.array([each[name] for each in points], float) for name in ("n_train", "mean"))
-        reach = np.abs(np.array([each["ci95"] for each in points]).T - mean)
-        axes.errorbar(rows, mean, reach, color=ACCENT, marker="o", linestyle="none", capsize=3, label="measured")
-        if curve["fit"] is not None:
-            law, at = curve["fit"], np.geomspace(rows.min(), 2 * curve["n_labels"], 100)
-            axes.plot(at, law["a"] - law["b"] * at ** -law["c"], color=SECOND, label="fitted power law")
-        axes.set(xscale="log", xlabel="training rows", ylabel=unit)
-        axes.legend()
-
-    return draw
-
-
-def reliability(found: Mapping[str, Any]) -> Callable[[Axes], None]:
+def reliability(found: Mapping[str, Any]) -> Callable[..., None]:
     """Return what draws how often answers of a confidence are right."""
 
-    def draw(axes: Axes) -> None:
+    def draw(ax: Axes) -> None:
         low = min(found["confidence"].min(), found["accuracy"].min())
-        axes.plot([low, 1], [low, 1], color=INK, linestyle=":", label="calibrated")
-        axes.plot(found["confidence"], found["accuracy"], color=ACCENT, marker="o", label="out of fold")
-        axes.set(xlabel="confidence", ylabel="share that is right")
-        axes.legend()
+        ax.plot([low, 1], [low, 1], color=INK, linestyle=":", label="calibrated")
+        ax.plot(found["confidence"], found["accuracy"], marker="o", label="out of fold")
+        ax.set(xlabel="confidence", ylabel="share that is right")
+        ax.legend()
 
     return draw
 
 
-def abstention(curve: Sequence[Mapping[str, float]]) -> Callable[[Axes], None]:
-    """Return what draws the accuracy of the surest answers against the share that is answered."""
-
-    def draw(axes: Axes) -> None:
-        axes.plot([each["coverage"] for each in curve], [each["accuracy"] for each in curve], color=ACCENT, marker=".")
-        axes.set(xlabel="share of images answered", ylabel="accuracy of the answers", xlim=(0, 1.02))
-
-    return draw
-
-
-def against(true: Any, predicted: Any) -> Callable[[Axes], None]:
+def against(true: Any, predicted: Any) -> Callable[..., None]:
     """Return what draws predicted against true numbers."""
 
-    def draw(axes: Axes) -> None:
-        ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
-        axes.plot(ends, ends, color=INK, linestyle=":")
-        axes.scatter(true, predicted, s=8, color=ACCENT, alpha=0.5, linewidths=0, rasterized=True)
-        axes.set(xlabel="true", ylabel="predicted, out of fold")
+    def draw(ax: Axes) -> None:
+        paint = {"scatter_kwargs": {"color": ACCENT, "s": 9}, "line_kwargs": {"color": INK}}
+        PredictionErrorDisplay.from_predictions(true, predicted, kind="actual_vs_predicted", ax=ax, **paint)
 
     return draw

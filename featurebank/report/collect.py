@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,12 @@ from numpy.typing import NDArray
 
 from featurebank.bank import column_of
 from featurebank.errors import PredictorError, one_line
+from featurebank.explore import plot_abstention, plot_layer_curve, plot_learning_curve
 from featurebank.report import charts, data, provenance, results
 from featurebank.report.outcomes import Outcomes
 from featurebank.report.points import encode_points, encode_sheets
-from featurebank.report.results import score_text
 from featurebank.report.subject import Subject
 from featurebank.report.thumbnails import Pictures, make_pictures
-from featurebank.scores import is_share
 
 Progress = Callable[[int, int], None]
 
@@ -178,22 +178,14 @@ def _judged(found: Outcomes | None) -> dict[str, Any]:
 
 def _charts(fit: Mapping[str, Any], found: Outcomes | None) -> dict[str, Any]:
     """Return the charts that there is something for; None for the others."""
-    layers, unit = results.layer_curve(fit), fit.get("scoring", "")
     bins = results.reliability(found) if found is not None and found.classes else None
-    curve, abstention = fit.get("learning_curve"), fit.get("abstention")
     is_numbers = found is not None and not found.classes
-    draw = {
-        "layers": charts.layer_curve(layers, unit) if layers else None,
+    draw: dict[str, Any] = {
+        "layers": partial(plot_layer_curve, fit) if results.has_layers(fit) else None,
         "reliability": charts.reliability(bins) if bins else None,
-        "abstention": charts.abstention(abstention) if abstention else None,
-        "learning": charts.learning_curve(curve, unit) if curve and curve["points"] else None,
+        "abstention": partial(plot_abstention, fit) if fit.get("abstention") else None,
+        "learning": partial(plot_learning_curve, fit) if (fit.get("learning_curve") or {}).get("points") else None,
         "against": charts.against(found.true, found.predicted) if found is not None and is_numbers else None,
     }
-    told = {
-        "layers": "; ".join(f"{each['name']} {score_text(fit, each['mean'])}" for each in layers),
-        "reliability": "" if bins is None else charts.told(bins["confidence"], bins["accuracy"]),
-        "abstention": charts.told(*([e[name] for e in abstention or []] for name in ("coverage", "accuracy"))),
-        "learning": "" if not curve else charts.told(*([e[k] for e in curve["points"]] for k in ("n_train", "mean"))),
-        "against": "Predicted against true numbers.",
-    }
-    return {name: each and charts.to_svg(each, name, told[name]) for name, each in draw.items()}
+    return {name: each and charts.to_svg(each, name) for name, each in draw.items()}
+

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -101,34 +100,9 @@ def calibration_text(found: Mapping[str, Any]) -> str:
     return f"Probabilities calibrated by {found['method']}: {after}{before}."
 
 
-def layer_curve(fit: Fit) -> list[dict[str, Any]]:
-    """Return the best candidate of each single feature set, in the order of the network's layers.
-
-    Returns
-    -------
-    list of dict
-        ``name, mean, ci95``; empty with fewer than two sets.
-    """
-    best: dict[str, Any] = {}
-    for each in fit.get("candidates", []):
-        name = "+".join(each["features"])
-        if len(each["features"]) == 1 and (name not in best or each["mean"] > best[name]["mean"]):
-            best[name] = each
-    common = common_backbone(best)
-    names = sorted(best, key=_depth)
-    found = [
-        {"name": name.removeprefix(common), "mean": best[name]["mean"], "ci95": _bounded(fit, best[name]["ci95"])}
-        for name in names
-    ]
-    return found if len(found) > 1 else []
-
-
-def _depth(name: str) -> tuple[Any, ...]:
-    """Order feature sets by backbone, then by the numbers in the layer's name, the last layers last."""
-    backbone, _, layer = name.rpartition("/")
-    last = ("penultimate", "logits")
-    rank = next((number for number, word in enumerate(last, 1) if layer.startswith(word)), 0)
-    return backbone, rank, [(int(part) if part.isdigit() else -1, part) for part in re.split(r"(\d+)", layer)]
+def has_layers(fit: Fit) -> bool:
+    """Say whether a fit scored several feature sets, each alone."""
+    return len({each["features"][0] for each in fit.get("candidates", []) if len(each["features"]) == 1}) > 1
 
 
 def confusion(found: Outcomes) -> dict[str, Any]:

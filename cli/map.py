@@ -1,0 +1,73 @@
+"""featurebank map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from featurebank_cli.options import State, bank_argument, json_option, print_json, write_csv
+from featurebank_cli.similar import features_option
+
+PAGE, TABLE = ".html", ".csv"
+
+
+@click.command("map")
+@bank_argument
+@features_option
+@click.option(
+    "--method",
+    type=click.Choice(["pca", "tsne", "umap"]),
+    default="pca",
+    show_default=True,
+    help="tsne takes a minute for 3,000 samples; umap needs the extra explore.",
+)
+@click.option("--color", help="Column that colours the samples.  [default: label, where there is one]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of UMAP.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="A .png, .svg or .pdf, a page (.html), or the points (.csv).  [default: BANK's stem + .map.png]",
+)
+@json_option
+@click.pass_obj
+def draw_map(
+    state: State,
+    bank: Path,
+    features: str | None,
+    method: str,
+    color: str | None,
+    seed: int,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Draw a map of the samples of BANK: embeddings that are alike lie near each other.
+
+    \b
+    Example:
+        featurebank map photos.bank --method tsne --color label -o map.html
+    """
+    from featurebank import storage
+    from featurebank.bank import Bank
+    from featurebank.drawing import FORMATS, check_format, figure_bytes
+    from featurebank.explore import map_page, plot_map, project
+
+    opened = Bank(bank)
+    path = output or opened.path.with_suffix(".map.png")
+    suffix = path.suffix.lower()
+    check_format(suffix, (*FORMATS, PAGE, TABLE))
+    chosen = color or ("label" if "label" in opened.table.columns else None)
+    state.say(f"{method} …")
+    points = project(opened, features, method, seed, columns=[chosen] if chosen else [])
+    if suffix == TABLE:
+        write_csv(path, points)
+    elif suffix == PAGE:
+        storage.commit(path, map_page(points, color=chosen, title=f"{opened.path.name}, {method}").encode())
+    else:
+        storage.commit(path, figure_bytes(plot_map(points, color=chosen).get_figure(), suffix))
+    if as_json:
+        facts = {"bank": str(bank), "method": method, "color": chosen, "samples": len(points), "output": str(path)}
+        print_json(facts)
+    else:
+        click.echo(f"{len(points)} samples in {path}")

@@ -1,0 +1,275 @@
+"""Plots on matplotlib axes: the map, the layer curve, candidates, the learning curve, abstention.
+
+What scikit-learn draws is drawn by it: ``ConfusionMatrixDisplay.from_predictions(result.oof["true"],
+result.oof["predicted"])``, ``CalibrationDisplay`` and the like take a fit's out-of-fold predictions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from featurebank.drawing import new_axes
+from featurebank.errors import ColumnError, PlotError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+CLASSES_SHOWN = 20
+"""Distinct words, or whole numbers, up to which a column is shown as classes."""
+CANDIDATES_SHOWN = 20
+
+
+def plot_map(points: pd.DataFrame, *, color: str | None = None, ax: Axes | None = None) -> Axes:
+    """Draw a map of samples.
+
+    Parameters
+    ----------
+    points : DataFrame
+        From `project`.
+    color : str, optional
+        One of its columns: classes get a legend, numbers a scale; samples without a value, and of the rarest of many
+        classes, are grey.
+    ax : Axes, optional
+        Where to draw; by default a new figure.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ColumnError
+        When the points have no such column.
+
+    Examples
+    --------
+    >>> points = pd.DataFrame({"x": [0.0, 1.0], "y": [1.0, 0.0], "label": ["cat", "dog"]})
+    >>> [text.get_text() for text in plot_map(points, color="label").get_legend().get_texts()]
+    ['cat', 'dog']
+    """
+    ax = ax or new_axes()
+    size = float(np.clip(15_000 / max(len(points), 1), 1.5, 25))
+    dots: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.7, "rasterized": len(points) > 5000}
+    if color is None:
+        ax.scatter(points["x"], points["y"], **dots)
+    elif color not in points:
+        have = ", ".join(map(repr, points.columns))
+        raise ColumnError(f"the points have no column {color!r}; they have {have}: project with columns=[{color!r}]")
+    else:
+        _colour(ax, points, points[color], dots)
+    ax.set(xticks=[], yticks=[], title=None if color is None else _plain(color))
+    return ax
+
+
+def _colour(ax: Axes, points: pd.DataFrame, values: pd.Series, dots: dict[str, Any]) -> None:
+    classes = classes_of(values)
+    known = values.notna().to_numpy() if classes is None else values.isin(classes).to_numpy()
+    ax.scatter(points["x"][~known], points["y"][~known], color="lightgrey", **dots)
+    if classes is None:
+        numbers = pd.to_numeric(values[known]).to_numpy(np.float64)
+        drawn = ax.scatter(points["x"][known], points["y"][known], c=numbers, **dots)
+        ax.figure.colorbar(drawn, ax=ax)
+        return
+    import matplotlib
+
+    palette = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20"]
+    for number, name in enumerate(classes):
+        own = values.isin([name]).to_numpy()
+        ax.scatter(points["x"][own], points["y"][own], color=palette(number % palette.N), label=_plain(name), **dots)
+    if classes:
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=(30 / dots["s"]) ** 0.5)
+
+
+def classes_of(values: pd.Series) -> list[Any] | None:
+    """Return the distinct values of a column that is shown as classes, sorted; None for one that is shown as numbers.
+
+    Of more than `CLASSES_SHOWN` words the most frequent are kept.
+
+    Examples
+    --------
+    >>> classes_of(pd.Series(["b", "a", None])), classes_of(pd.Series([0.1, 0.2]))
+    (['a', 'b'], None)
+    """
+    distinct = values.value_counts()
+    is_number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+    if is_number and (len(distinct) > CLASSES_SHOWN or (pd.to_numeric(distinct.index) % 1 != 0).any()):
+        return None
+    return sorted(distinct.index[:CLASSES_SHOWN].tolist())
+
+
+def plot_candidates(report: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
+    """Draw the best of each features × model of a fit, the best on top, with 95 % intervals.
+
+    Parameters
+    ----------
+    report : mapping
+        `FitResult.report`, or what ``featurebank fit --json`` prints.
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
+    """
+    ax = ax or new_axes()
+    best = _best(report, lambda each: (*_names(each), each["normalize"], each["select"], each["model"]))[
+        :CANDIDATES_SHOWN
+    ]
+    names = [_plain(", ".join([" + ".join(_names(each)), each["model"]])) for each in best]
+    _errorbars(ax, best, np.arange(len(best))[::-1], is_upright=False)
+    ax.set(yticks=np.arange(len(best))[::-1], yticklabels=names, xlabel=report["scoring"])
+    return ax
+
+
+def plot_layer_curve(report: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
+    """Draw the best score of a fit on each single layer, from the first to the last, a line for each backbone.
+
+    Parameters
+    ----------
+    report : mapping
+        See `plot_candidates`.
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    PlotError
+        When no candidate is of a single feature set.
+    """
+    single = [each for each in report["candidates"] if len(each["features"]) == 1]
+    if not single:
+        raise PlotError("the report has no candidate of a single layer; fit without --features, or with one layer each")
+    ax = ax or new_axes()
+    layers = sorted({_layer(each) for each in single}, key=_depth)
+    for backbone in sorted({_backbone(each) for each in single}):
+        own = [each for each in single if _backbone(each) == backbone]
+        best = sorted(_best({"candidates": own}, _layer), key=lambda each: layers.index(_layer(each)))
+        _errorbars(ax, best, np.array([layers.index(_layer(each)) for each in best]), label=_plain(backbone))
+    ax.set(xticks=range(len(layers)), ylabel=report["scoring"], xlabel="layer")
+    ax.set_xticklabels(map(_plain, layers), rotation=45, ha="right")
+    ax.legend(frameon=False)
+    return ax
+
+
+def plot_learning_curve(report: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
+    """Draw the scores of a learning curve over the number of training samples, with the law that was fitted to them.
+
+    Parameters
+    ----------
+    report : mapping
+        Of a fit with a learning curve.
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    PlotError
+        When the fit made none.
+    """
+    curve = _part(report, "learning_curve", "--learning-curve")
+    ax = ax or new_axes()
+    points = curve["points"]
+    _errorbars(ax, points, np.array([each["n_train"] for each in points]), marker="o", label="measured")
+    if curve.get("fit"):
+        from featurebank.power_law import PowerLaw
+
+        law, most = PowerLaw(**curve["fit"]), 2 * curve["n_labels"]
+        n = np.geomspace(min(each["n_train"] for each in points), most, 100)
+        ax.plot(n, [law(each) for each in n], linestyle="--", color="grey", label="power law")
+    ax.set(xscale="log", xlabel="training samples", ylabel=report["scoring"])
+    ax.legend(frameon=False)
+    return ax
+
+
+def plot_abstention(report: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
+    """Draw the accuracy on the surest share of the samples over that share.
+
+    Parameters
+    ----------
+    report : mapping
+        Of a fit of classes.
+    ax : Axes, optional
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    PlotError
+        When the fit was of something else.
+    """
+    rows = pd.DataFrame(_part(report, "abstention", "a column of classes"))
+    ax = ax or new_axes()
+    ax.plot(rows["coverage"], rows["accuracy"])
+    ax.set(xlabel="share of samples answered, the surest first", ylabel="accuracy of the answers", xlim=(0, 1))
+    return ax
+
+
+# --- parts -------------------------------------------------------------------------------------------------
+
+
+def _part(report: Mapping[str, Any], name: str, remedy: str) -> Any:
+    if not report.get(name):
+        raise PlotError(f"the report has no {name.replace('_', ' ')}; fit with {remedy}")
+    return report[name]
+
+
+def _best(report: Mapping[str, Any], key: Callable[[Any], Any]) -> list[Any]:
+    """Return the candidate with the best mean of each key, from the best down."""
+    found: dict[Any, Any] = {}
+    for each in sorted(report["candidates"], key=lambda each: -each["mean"]):
+        found.setdefault(key(each), each)
+    return list(found.values())
+
+
+def _errorbars(
+    ax: Axes, rows: Sequence[Mapping[str, Any]], at: NDArray[Any], *, is_upright: bool = True, **style: Any
+) -> None:
+    """Draw means with their 95 % intervals."""
+    means = np.array([each["mean"] for each in rows], np.float64)
+    ends = np.array([each["ci95"] for each in rows], np.float64)  # (n, 2)
+    reach = np.abs(ends - means[:, None]).T
+    style = {"capsize": 3, **style}
+    if is_upright:
+        ax.errorbar(at, means, yerr=reach, **{"marker": "o", **style})
+    else:
+        ax.errorbar(means, at, xerr=reach, **{"fmt": "o", **style})
+
+
+def _names(candidate: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(candidate["features"])
+
+
+def _backbone(candidate: Mapping[str, Any]) -> str:
+    return str(candidate["features"][0]).rpartition("/")[0]
+
+
+def _layer(candidate: Mapping[str, Any]) -> str:
+    return str(candidate["features"][0]).rpartition("/")[2]
+
+
+def _depth(layer: str) -> tuple[Any, ...]:
+    """Return where a layer's name sorts: numbers by their value, penultimate and logits last."""
+    last = ("penultimate", "logits")
+    if layer in last:
+        return (1, last.index(layer))
+    parts = re.split(r"(\d+)", layer)
+    return (0, tuple((int(part), "") if part.isdigit() else (-1, part) for part in parts))
+
+
+def _plain(text: Any) -> str:
+    """Return text as matplotlib shows it letter by letter: no formulas, no control characters."""
+    shown = "".join(c if c.isprintable() else "?" for c in str(text))
+    return shown.replace("$", r"\$")
