@@ -61,9 +61,7 @@ def report(
     path = output or bank.with_suffix(".report.html")
     if not path.parent.is_dir():
         raise StorageError(f"no folder {str(path.parent)!r} for the page; make it, or name another with -o")
-    page = make_report(
-        bank, predictor, target=target, features=features, maps=maps, seed=seed, progress=state.progress
-    )
+    page = make_report(bank, predictor, target=target, features=features, maps=maps, seed=seed, progress=state.progress)
     data = page.encode()
     storage.commit(path, data)
     made = {"report": str(path), "bytes": len(data), "seconds": time.perf_counter() - started, **page.counts()}

@@ -62,8 +62,9 @@ def test_every_section_is_there_and_tells_what_the_fit_said(labelled):
     assert f"Best: {100 * found['best']['mean']:.1f} % accuracy" in page.html
     assert found["learning_curve"]["verdict"].replace("'", "&#39;") in page.html
     assert f"{100 * found['nested']['mean']:.1f} %" in page.html
+    assert 'aria-label="accuracy over layer. layer3: ' in page.html
     assert page.html.count("<svg ") == 4  # layers, reliability, abstention, learning curve
-    assert "class=\"lacks\"" not in page.html.split('id="why"')[0]
+    assert 'class="lacks"' not in page.html.split('id="why"')[0]
 
 
 def test_the_page_is_the_same_in_every_run(labelled):
@@ -143,7 +144,7 @@ def test_names_that_are_html_are_text(noise, tmp_path):
 
 
 def test_what_is_named_and_not_there_is_an_error(labelled, tmp_path):
-    bank, predictor, _ = labelled
+    bank = labelled[0]
     for options, said in (
         ({"target": "nothing"}, "no column 'nothing'"),
         ({"features": "resnet18/layer9"}, "resnet18/layer9"),
@@ -242,7 +243,11 @@ def test_many_classes_are_told_by_their_worst_pairs():
 
 def test_mistakes_come_by_confidence_and_right_answers_not_at_all():
     found = results.mistakes(outcomes([0, 0, 1, 1], [1, 1, 1, 0], [0.6, 0.9, 1.0, 0.7]))
-    assert [(each["row"], each["true"], each["said"]) for each in found] == [(1, "a", "b"), (3, "b", "a"), (0, "a", "b")]
+    assert [(each["row"], each["true"], each["said"]) for each in found] == [
+        (1, "a", "b"),
+        (3, "b", "a"),
+        (0, "a", "b"),
+    ]
     assert found[0]["surety"] == "90 % sure"
 
 
@@ -261,11 +266,17 @@ def test_reliability_is_the_share_that_is_right():
 def test_candidates_are_the_best_of_each_kind_on_one_scale():
     each = {"features": ["n/a"], "model": "svm", "normalize": "standardize", "select": None}
     low, best = (
-        {**each, "mean": mean, "ci95": [mean - 0.1, mean + 0.1], "params": {"C": c}} for mean, c in ((0.6, 1), (0.8, 2.0))
+        {**each, "mean": mean, "ci95": [mean - 0.1, mean + 0.1], "params": {"C": c}}
+        for mean, c in ((0.6, 1), (0.8, 2.0))
     )
     other = {**low, "model": "knn", "select": 0.1}
     first, second = results.candidates({"scoring": "accuracy", "candidates": [low, best, other]})
-    assert (first["model"], first["params"], first["score"], first["interval"]) == ("svm", "C=2", "80.0 %", "70.0 % to 90.0 %")
+    assert (first["model"], first["params"], first["score"], first["interval"]) == (
+        "svm",
+        "C=2",
+        "80.0 %",
+        "70.0 % to 90.0 %",
+    )
     assert (first["high"], second["low"]) == (pytest.approx(100), pytest.approx(0))
     assert second["notes"] == "0.1 of the dimensions"
 
@@ -390,7 +401,7 @@ def test_charts_take_the_colours_of_the_page_and_share_no_id():
     assert not ids[0] & ids[1]
     assert "var(--accent)" in first
     assert "#0102" not in first
-    assert 'surest first. 1.0: 0.800, 0.5: 0.900"' in re.sub(r"1.00?|0.50?", lambda each: each[0][:3], first)
+    assert 'surest first. 1: 0.800, 0.5: 0.900"' in first
 
 
 def test_a_chart_is_told_and_its_text_is_text():
@@ -399,7 +410,7 @@ def test_a_chart_is_told_and_its_text_is_text():
         ax.set(ylabel='<"b">', xlabel="rows")
 
     svg = charts.to_svg(draw, "one")
-    assert 'aria-label="&lt;&#34;b&#34;&gt; over rows. 0: 0.500, 1: 0.250"' in svg.replace("0.0:", "0:").replace("1.0:", "1:")
+    assert 'aria-label="&lt;&#34;b&#34;&gt; over rows. 0: 0.500, 1: 0.250"' in svg
     assert "<b" not in svg.split(">", 1)[1]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,15 +11,20 @@ from markupsafe import Markup, escape
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 from sklearn.metrics import PredictionErrorDisplay
+
+from featurebank.drawing import figure_bytes
 
 PAINT = {"#010203": "var(--ink)", "#010204": "var(--accent)", "#010205": "var(--second)", "#010206": "var(--line)"}
 """Colours that stand in a figure for those of the page's style sheet."""
 INK, ACCENT, SECOND, LINE = PAINT
 MOST_TOLD = 40
 """Points of a line up to which they are told one by one; a fitted curve has more."""
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": INK,
@@ -50,19 +54,17 @@ def to_svg(draw: Callable[..., Any], name: str) -> Markup:
 
     Examples
     --------
-    >>> str(to_svg(lambda ax: ax.plot([0, 1], [0, 1]), "line"))[:43]
-    '<svg role="img" aria-label="0: 0.000, 1: 1.'
+    >>> str(to_svg(lambda ax: ax.plot([0, 1], [0, 1]), "line"))[:48]
+    '<svg role="img" aria-label="0: 0.000, 1: 1.000" '
     """
-    with rc_context({**_STYLE, "svg.hashsalt": name}):
+    with rc_context(_STYLE):
         figure = Figure(figsize=(6.0, 3.4), layout="constrained")
         axes = figure.subplots()
         draw(ax=axes)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
+        text = figure_bytes(figure, ".svg").decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'<g id="[^"]*"', "<g", text)  # matplotlib numbers the groups of every chart alike
+    text = re.sub(r'(id="|href="#|url\(#)', rf"\1{name}-", text)  # matplotlib gives every chart the same ids
     for colour, variable in PAINT.items():
         text = text.replace(colour, variable)
     return Markup(f'<svg role="img" aria-label="{escape(described(axes))}" ') + Markup(text.removeprefix("<svg "))
@@ -70,13 +72,16 @@ def to_svg(draw: Callable[..., Any], name: str) -> Markup:
 
 def described(axes: Axes) -> str:
     """Return the points that axes show, line by line, as a screen reader says them."""
-    names = dict(zip(axes.get_xticks(), (label.get_text() for label in axes.get_xticklabels()), strict=True))
-    lines = [line for line in axes.lines if line.get_marker() not in "|_" and len(line.get_xdata()) <= MOST_TOLD]
-    told = [
-        ", ".join(f"{names.get(x) or f'{x:.3g}'}: {y:.3f}" for x, y in zip(*line.get_data(), strict=True))
-        for line in lines
-    ]
+    is_named = isinstance(axes.xaxis.get_major_locator(), FixedLocator)
+    names = [label.get_text() for label in axes.get_xticklabels()] if is_named else []
     over = " over ".join(filter(None, (axes.get_ylabel(), axes.get_xlabel())))
+    lines: list[Any] = [line for line in axes.lines if line.get_marker() not in ("|", "_")]  # not ends of error bars
+    drawn = [list(zip(*line.get_data(), strict=True)) for line in lines]
+    told = [
+        ", ".join(f"{names[int(x)] if names else f'{x:.3g}'}: {y:.3f}" for x, y in points)
+        for points in drawn
+        if len(points) <= MOST_TOLD
+    ]
     return ". ".join(filter(None, [over, *told]))
 
 

@@ -146,7 +146,7 @@ def _checked_results(subject: Subject) -> dict[str, Any]:
         return {**_scores(subject.fit), **_judged(subject.outcomes), "charts": _charts(subject.fit, subject.outcomes)}
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise PredictorError(
-            f"the report inside {str(subject.file)!r} is not one of `featurebank fit` ({one_line(error)[:120]}); fit again"
+            f"the report in {str(subject.file)!r} is not one of `featurebank fit`: {one_line(error)[:120]}; fit again"
         ) from error
 
 
@@ -188,4 +188,3 @@ def _charts(fit: Mapping[str, Any], found: Outcomes | None) -> dict[str, Any]:
         "against": charts.against(found.true, found.predicted) if found is not None and is_numbers else None,
     }
     return {name: each and charts.to_svg(each, name) for name, each in draw.items()}
-

@@ -39,7 +39,7 @@ def describe(bank: Bank, target: str | None, folds: pd.Series | None) -> dict[st
     table = bank.table
     status = table.rows["status"].to_numpy()
     readable = table.take(status == OK)
-    values = readable.columns[target] if target in readable.columns else None
+    values = readable.columns.get(target)
     classes = None if values is None or is_number(values) else values
     parts = _parts(readable, target) | ({} if folds is None else {"fold of the fit": folds})
     return {

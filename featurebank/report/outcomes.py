@@ -83,7 +83,7 @@ def read_outcomes(path: Path, table: SampleTable, classes: list[Any], task: str)
         return _outcomes(_read(path), table, classes, task)
     except (OSError, ValueError, LookupError) as error:
         raise PredictorError(
-            f"{str(path)!r} is not what `featurebank fit` wrote beside this predictor ({one_line(error)[:120]}): fit again"
+            f"{str(path)!r} is not what `featurebank fit` wrote with this predictor: {one_line(error)[:120]}; fit again"
         ) from error
 
 

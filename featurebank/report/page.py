@@ -44,7 +44,9 @@ def render(facts: Mapping[str, Any]) -> str:
         Without halves of surrogate pairs outside of JSON's escapes, so that it can be encoded as UTF-8.
     """
     # autoescape=True, since select_autoescape goes by the name and would skip a template called report.html.j2
-    environment = Environment(autoescape=True, loader=FunctionLoader(_read), undefined=StrictUndefined, trim_blocks=True)
+    environment = Environment(
+        autoescape=True, loader=FunctionLoader(_read), undefined=StrictUndefined, trim_blocks=True
+    )
     environment.filters |= {"shown": shown, "percent": percent}
     script = _read("report.js")
     return environment.get_template("report.html").render(

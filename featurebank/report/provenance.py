@@ -41,7 +41,7 @@ def commands(subject: Subject) -> dict[str, Any]:
     bank, fit = _word(subject.bank.path), _fit_command(subject)
     report = f"featurebank report {bank}" + ("" if subject.file is None else f" --predictor {_word(subject.file)}")
     made = [] if subject.predictor is None else [fit]
-    oof = "" if subject.outcomes is None or subject.file is None else f" --oof {_word(subject.file.with_suffix('.oof.csv'))}"
+    oof = "" if subject.file is None else f" --oof {_word(subject.file.with_suffix('.oof.csv'))}"
     return {
         "fit": fit,
         "duplicates": f"featurebank duplicates {bank} -o duplicates.csv",

@@ -8,6 +8,7 @@ from typing import Any
 
 from featurebank.bank import Bank, column_of
 from featurebank.errors import BankError, ColumnError
+from featurebank.explore.embedding import chosen_sets
 from featurebank.fitting import default_target
 from featurebank.predictor import Predictor
 from featurebank.report.outcomes import Outcomes, read_outcomes
@@ -93,17 +94,7 @@ def _target(bank: Bank, predictor: Predictor | None) -> str | None:
 
 
 def _features(bank: Bank, predictor: Predictor | None, features: str | None) -> list[str]:
-    if features is not None:
-        return [bank.feature_set(name).name for name in features.split("+")]
-    sets = bank.feature_sets
-    if predictor is not None:
-        wanted = [each.spec for each in predictor.features]
-        return [each.name for spec in wanted for each in sets if each.spec == spec] or _default_features(bank)
-    return _default_features(bank)
-
-
-def _default_features(bank: Bank) -> list[str]:
-    names = [each.name for each in bank.feature_sets if each.spec.pool != "none" or each.spec.layout == "vector"]
-    if not names:
-        raise BankError(f"{str(bank.path)!r} has no pooled feature set; run `featurebank extract` first")
-    return [min(names, key=lambda name: "/penultimate" not in name)]
+    """Return the named feature sets, else those of the predictor that the bank has, else the bank's own choice."""
+    wanted = [] if predictor is None or features else [each.spec for each in predictor.features]
+    own = [each.name for spec in wanted for each in bank.feature_sets if each.spec == spec]
+    return chosen_sets(bank, features or own or None)

@@ -57,7 +57,8 @@ def _issues(subject: Subject) -> dict[str, Any]:
 def _frame(subject: Subject) -> pd.DataFrame:
     """Return the out-of-fold probabilities as `featurebank.fit` gives them."""
     found, rows = subject.outcomes, subject.table.rows
-    assert found is not None and found.proba is not None
+    assert found is not None
+    assert found.proba is not None
     frame = pd.DataFrame(found.proba, columns=[f"proba_{name}" for name in found.classes])
     frame["source"] = rows["source"].to_numpy()[found.row]
     frame["path"] = pd.Series([os.fsdecode(path) for path in rows["path"].iloc[found.row]], dtype=object)
@@ -119,4 +120,3 @@ def leak(name: str, side: pd.Series, groups: list[pd.DataFrame]) -> str:
     if not torn:
         return ""
     return f"{sum(map(len, torn))} images in {len(torn)} groups of near-duplicates lie on two sides of {name}"
-

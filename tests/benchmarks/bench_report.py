@@ -91,10 +91,9 @@ def measure(name: str, bank: Bank, predictor: str | None, folder: Path) -> None:
     file.write_bytes(page.encode())
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     paint, drawn = first_paint(file)
-    print(
-        f"{name}: {page.counts()['images']} rows, {page.counts()['pictures']} pictures, {seconds:.0f} s ({cpu:.0f} s of "
-        f"processor), {file.stat().st_size / 1e6:.1f} MB, first paint {paint:.2f} s, map drawn {drawn:.2f} s"
-    )
+    counts, size = page.counts(), file.stat().st_size / 1e6
+    print(f"{name}: {counts['images']} rows, {counts['pictures']} pictures, {size:.1f} MB")
+    print(f"  made in {seconds:.0f} s ({cpu:.0f} s of processor); first paint {paint:.2f} s, map drawn {drawn:.2f} s")
 
 
 def main() -> None:
