@@ -124,7 +124,8 @@ def _columns(subject: Subject) -> dict[str, pd.Series]:
     columns |= {name: own[name] for name in names[1:]}
     if found is not None:
         columns["fold"] = _spread(subject, [str(fold) for fold in found.fold])
-    return columns | {"source": column_of(subject.table, "source")}
+    source = column_of(subject.table, "source")
+    return columns | ({"source": source} if source.nunique() > 1 or not columns else {})
 
 
 def _cells(subject: Subject) -> dict[str, NDArray[np.int64]]:

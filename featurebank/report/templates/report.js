@@ -60,7 +60,7 @@ function figureOf(row, text) {
 
 // --- the map: state ------------------------------------------------------------------------------------------------
 
-const MOST_LISTED = 120, REACH = 14, MARGIN = 12;
+const MOST_LISTED = 120, MOST_CLASSES = 30, MOST_ROUND = 10000, REACH = 14, MARGIN = 12;
 const COLOURS = ["#4e79a7", "#e8812b", "#4f9d4a", "#d9484b", "#a56fa0", "#3fa39b", "#c9a227", "#e06f9a", "#8f6a50", "#7d8597"];
 const VIRIDIS = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
 const SHADES = 32;
@@ -119,21 +119,28 @@ function paintAll() {
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   pen.clearRect(0, 0, box.width, box.height);
   const size = Math.max(2, Math.min(7, 260 / Math.sqrt(n))) * Math.min(2, Math.sqrt(view.scale)), half = size / 2;
-  const isFaded = found && ((row) => !found[row]);
-  let last = -1;
-  const put = (row) => {
-    if (!isVisible(row)) return;
-    const x = screenX(row), y = screenY(row);
-    if (x < -size || y < -size || x > box.width + size || y > box.height + size) return;
-    if (paint[row] !== last) { last = paint[row]; pen.fillStyle = shades[last]; }
-    pen.fillRect(x - half, y - half, size, size);
+  // Points of one colour are one path; squares are drawn faster than circles.
+  const put = (isWanted, alpha) => {
+    let last = -1;
+    pen.globalAlpha = alpha;
+    pen.beginPath();
+    for (const row of order) {
+      if (!isVisible(row) || !isWanted(row)) continue;
+      const x = screenX(row), y = screenY(row);
+      if (x < -size || y < -size || x > box.width + size || y > box.height + size) continue;
+      if (paint[row] !== last) {
+        pen.fill();
+        pen.beginPath();
+        last = paint[row];
+        pen.fillStyle = shades[last];
+      }
+      if (n > MOST_ROUND) pen.rect(x - half, y - half, size, size);
+      else { pen.moveTo(x + half, y); pen.arc(x, y, half, 0, 2 * Math.PI); }
+    }
+    pen.fill();
   };
-  if (isFaded) {
-    pen.globalAlpha = 0.12;
-    for (const row of order) if (isFaded(row)) put(row);
-  }
-  pen.globalAlpha = 0.85;
-  for (const row of order) if (!isFaded || !isFaded(row)) put(row);
+  if (found) put((row) => !found[row], 0.12);
+  put((row) => !found || found[row], 0.85);
   pen.globalAlpha = 1;
   pen.strokeStyle = style.getPropertyValue("--ink");
   pen.lineWidth = 1;
@@ -176,7 +183,7 @@ function showLegend() {
   const counts = new Map();
   for (const code of column.codes) counts.set(code, (counts.get(code) || 0) + 1);
   const codes = [...counts.keys()].sort((a, b) => counts.get(b) - counts.get(a));
-  for (const code of codes.slice(0, 30)) {
+  for (const code of codes.slice(0, MOST_CLASSES).sort((a, b) => a - b)) {
     const dot = make("i");
     dot.style.background = colourOf(code);
     const button = make("button", { type: "button" }, dot, `${shown(code ? column.names[code - 1] : "missing")} (${counts.get(code)})`);
@@ -188,7 +195,7 @@ function showLegend() {
     });
     legend.append(button);
   }
-  if (codes.length > 30) legend.append(`and ${codes.length - 30} more`);
+  if (codes.length > MOST_CLASSES) legend.append(`and ${codes.length - MOST_CLASSES} more`);
 }
 
 // --- the map: finding points ---------------------------------------------------------------------------------------
