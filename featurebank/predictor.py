@@ -383,6 +383,17 @@ class Predictor:
             self._engines = engines
         return self._engines
 
+    def backbone_of(self, feature: PredictorFeature) -> Backbone:
+        """Return the backbone of one of `features`, loaded once and checked against the feature's spec.
+
+        Raises
+        ------
+        PredictorError
+            See `predict`.
+        """
+        number = self.features.index(feature)
+        return next(backbone for backbone, _, numbers in self._open_engines(1) if number in numbers)
+
     def _engine(self, backbone: Backbone, numbers: Sequence[int], count: int) -> Engine:
         from featurebank.engine import Engine
 

@@ -89,6 +89,43 @@ def make_views(image: Image.Image, views: str, digest: bytes) -> Iterator[Image.
         yield augment(image, Random(digest + number.to_bytes(2, "big")))
 
 
+def view_size(size: tuple[int, int], views: str, number: int) -> tuple[int, int]:
+    """Return the width and height of a flipped or turned view of an image of a size.
+
+    Examples
+    --------
+    >>> view_size((6, 4), "dihedral", 3), view_size((6, 4), "dihedral", 4)
+    ((6, 4), (4, 6))
+    """
+    return size[::-1] if number and _EXACT[views][number - 1] not in _FLIPS else size
+
+
+def undo_view(view: Image.Image, views: str, number: int) -> Image.Image:
+    """Turn a picture of what is in a flipped or turned view back to how the image is.
+
+    Parameters
+    ----------
+    view : PIL.Image.Image
+        Of any mode.
+    views : str
+        Any but ``augment:K``.
+    number : int
+        The view's, from `make_views`.
+
+    Examples
+    --------
+    >>> image = Image.new("L", (3, 2))
+    >>> image.putdata(list(range(6)))
+    >>> views = enumerate(make_views(image, "dihedral", b""))
+    >>> all(undo_view(view, "dihedral", number).tobytes() == image.tobytes() for number, view in views)
+    True
+    """
+    if not number:
+        return view
+    method = _EXACT[views][number - 1]
+    return view.transpose({_T.ROTATE_90: _T.ROTATE_270, _T.ROTATE_270: _T.ROTATE_90}.get(method, method))
+
+
 def augment(image: Image.Image, random: Random) -> Image.Image:
     """Change an image a little: a turned and shifted crop, mirrored half of the time, other colours.
 

@@ -110,10 +110,37 @@ class Preprocessing:
         ImageError
             When the image is so long that resizing its shorter side makes more than `MAX_PIXELS` pixels.
         """
-        target = (self.resize, self.resize) if self.mode == "squash" else _shorter(image, self.resize)
+        target = self._target(image.size)
         if target != image.size:
             image = self._resized(image, target)
         return np.asarray(_center_crop(image, self.crop))
+
+    def window(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Return the part of an image that the network sees: left, top, right, bottom in the image's own pixels.
+
+        Parameters
+        ----------
+        size : tuple of int
+            Width and height of the image.
+
+        Examples
+        --------
+        >>> Preprocessing(256, (224, 224), "bilinear", (0.5,) * 3, (0.5,) * 3).window((512, 1024))
+        (32.0, 288.0, 480.0, 736.0)
+        """
+        target = self._target(size)
+        ends = [self._span(size[i], target[i], self.crop[1 - i]) for i in (0, 1)]
+        return ends[0][0], ends[1][0], ends[0][1], ends[1][1]
+
+    @staticmethod
+    def _span(length: int, resized: int, crop: int) -> tuple[float, float]:
+        """Return where a crop of the middle begins and ends on one side of an image."""
+        start = round((resized - crop) / 2) if resized >= crop else -((crop - resized) // 2)
+        return start * length / resized, (start + crop) * length / resized
+
+    def _target(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the width and height that an image is resized to."""
+        return (self.resize, self.resize) if self.mode == "squash" else _shorter(size, self.resize)
 
     def _resized(self, image: Image.Image, target: tuple[int, int]) -> Image.Image:
         if self.decoder != "tensor":
@@ -126,9 +153,9 @@ class Preprocessing:
         return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
 
-def _shorter(image: Image.Image, size: int) -> tuple[int, int]:
+def _shorter(before: tuple[int, int], size: int) -> tuple[int, int]:
     """Return the size at which the shorter side is `size`; the longer is rounded down, as torchvision does."""
-    width, height = image.size
+    width, height = before
     target = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
     if target[0] * target[1] > MAX_PIXELS:
         raise ImageError(f"{width}x{height} pixels become {target[0]}x{target[1]} when resized: crop the image first")

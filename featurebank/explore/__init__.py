@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from featurebank.explore.activation_maps import ActivationMap, explain
     from featurebank.explore.copies import duplicates
     from featurebank.explore.label_errors import label_issues
     from featurebank.explore.page import map_page
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from featurebank.explore.similarity import similar
 
 _HOMES = {
+    "ActivationMap": "activation_maps",
     "duplicates": "copies",
+    "explain": "activation_maps",
     "label_issues": "label_errors",
     "map_page": "page",
     "plot_abstention": "plots",
@@ -34,7 +37,9 @@ _HOMES = {
 }
 
 __all__ = [
+    "ActivationMap",
     "duplicates",
+    "explain",
     "label_issues",
     "map_page",
     "plot_abstention",

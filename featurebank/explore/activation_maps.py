@@ -1,0 +1,281 @@
+"""Why: the parts of an image that a predictor decides by, as class activation maps or by occlusion."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from featurebank import images, sources
+from featurebank.drawing import new_axes
+from featurebank.errors import ImageError, PredictorError, near_names
+from featurebank.explore.linear import Linear, decisions, linear_of
+from featurebank.explore.occlusion import occlusion_map, window_of
+from featurebank.explore.reading import Progress
+from featurebank.views import undo_view, view_size
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from featurebank.backbones import Backbone
+    from featurebank.predictor import Predictor
+    from featurebank.predictor_file import PredictorFeature
+
+METHODS = ("auto", "cam", "occlusion")
+SAME = 0.02
+"""Relative distance of a map's mean from the embedding below which the map is what was averaged."""
+LOOKED_AT = 8
+"""Layers before a pooled one among which the map that it averages is looked for."""
+
+
+@dataclass(frozen=True)
+class ActivationMap:
+    """What the parts of an image say for a class, or against it.
+
+    Attributes
+    ----------
+    map : ndarray of float32, shape (height, width)
+        In the pixels of the image: above 0 for the class, below 0 against it, 0 where the network does not look.
+    image : PIL.Image.Image
+    label : object
+        The class; None for a predicted number.
+    score : float
+        The model's decision value for the class, its probability or the predicted number.
+    method : str
+        ``"cam"`` or ``"occlusion"``.
+    cells : list of ndarray of float64, each of shape (views, h, w)
+        Of a class activation map: the map of each feature set at the layer's own resolution. Their means add up to
+        ``score - bias``.
+    bias : float
+    """
+
+    map: NDArray[np.float32]
+    image: Image.Image
+    label: Any
+    score: float
+    method: str
+    cells: list[NDArray[np.float64]] = field(default_factory=list, repr=False)
+    bias: float = 0.0
+
+    @property
+    def peak(self) -> tuple[int, int]:
+        """Row and column of the pixel that says most for the class."""
+        row, column = np.unravel_index(int(self.map.argmax()), self.map.shape)
+        return int(row), int(column)
+
+    def plot(self, *, ax: Axes | None = None) -> Axes:
+        """Draw the map over the image: red for the class, blue against it.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            Where to draw; by default a new figure.
+        """
+        ax = ax or new_axes(5, 5)
+        reach = float(np.abs(self.map).max()) or 1.0
+        ax.imshow(np.asarray(self.image))
+        ax.imshow(self.map, cmap="RdBu_r", vmin=-reach, vmax=reach, alpha=0.7 * np.abs(self.map) / reach)
+        name = f"{self.score:.3g}" if self.label is None else f"{self.label}: {self.score:.3g}"
+        ax.set(xticks=[], yticks=[], title=name.replace("$", r"\$"))
+        return ax
+
+
+def explain(
+    predictor: Predictor, image: Any, label: Any = None, *, method: str = "auto", progress: Progress | None = None
+) -> ActivationMap:
+    """Show which parts of an image speak for a class.
+
+    A class activation map (Zhou et al. 2016) is exact: where the model is linear and the embedding is the mean of a
+    map, its decision is the mean of the maps weighted alike, plus a constant. For any other model or pooling, parts of
+    the image are covered in turn, and the map shows how much the decision falls (Zeiler and Fergus 2014).
+
+    Parameters
+    ----------
+    predictor : Predictor
+    image : path-like, PIL image or uint8 array
+    label : object, optional
+        One of the predictor's classes; by default the one that it predicts.
+    method : str, default "auto"
+        ``"cam"`` where it is exact and ``"occlusion"`` (a few hundred forward passes) elsewhere, or one of them.
+    progress : callable, optional
+        Called with (covered images done, all).
+
+    Returns
+    -------
+    ActivationMap
+
+    Raises
+    ------
+    PredictorError
+        When the class is unknown, the method is unknown, or a class activation map is asked for and not exact.
+    ImageError
+        When the image cannot be read.
+
+    Examples
+    --------
+    >>> found = explain(Predictor.load("photos.featurebank"), "cat.jpg")  # doctest: +SKIP
+    >>> found.label, found.map.shape  # doctest: +SKIP
+    ('cat', (480, 640))
+    >>> found.plot()  # doctest: +SKIP
+    """
+    if method not in METHODS:
+        raise PredictorError(f"no method {method!r}; {near_names(method, METHODS)}")
+    opened = open_image(image)
+    X = predictor.embed([opened])
+    column, name = _column(predictor, X, label)
+    score = float(decisions(predictor.model, X)[0, column])
+    linear = linear_of(predictor.model, X)
+    found = None if method == "occlusion" or linear is None else _cam(predictor, opened, X[0], linear, column)
+    if found is None and method == "cam":
+        why = "its model is not linear" if linear is None else "its features are not all means of a map"
+        raise PredictorError(f"no exact class activation map of this predictor: {why}; use the method occlusion")
+    if found is None:
+        covered = occlusion_map(predictor, opened, lambda rows: decisions(predictor.model, rows)[:, column], progress)
+        return ActivationMap(covered, opened, name, score, "occlusion")
+    whole, cells, bias = found
+    return ActivationMap(whole, opened, name, score, "cam", cells, bias)
+
+
+def open_image(item: Any) -> Image.Image:
+    """Return the RGB image of a path, a PIL image or an array.
+
+    Raises
+    ------
+    ImageError
+        When it cannot be read.
+    """
+    if not isinstance(item, (str, os.PathLike)):
+        return sources.as_image(item)
+    try:
+        return images.decode(sources.read_file(os.fspath(item)))
+    except ImageError as error:
+        raise ImageError(f"{str(item)!r}: {error}") from error
+
+
+def _column(predictor: Predictor, X: NDArray[np.float32], label: Any) -> tuple[int, Any]:
+    """Return the column of `decisions` that a class has, and the class as the predictor knows it."""
+    known = predictor.classes.tolist()
+    if not known:
+        if label is not None:
+            raise PredictorError(f"a map of the class {label!r}; this predictor gives numbers of {predictor.target!r}")
+        return 0, None
+    if label is None:
+        label = known[int(decisions(predictor.model, X)[0].argmax())]
+        label = label if predictor.labels is not None else predictor.model.predict(X)[0]
+    texts = [str(name) for name in known]
+    if str(label) not in texts:
+        raise PredictorError(f"no class {label!r}; {near_names(str(label), texts)}")
+    column = texts.index(str(label))
+    return column, known[column]
+
+
+# --- class activation maps ---------------------------------------------------------------------------------
+
+
+def _cam(
+    predictor: Predictor, image: Image.Image, embedding: NDArray[np.float32], linear: Linear, column: int
+) -> tuple[NDArray[np.float32], list[NDArray[np.float64]], float] | None:
+    """Return the map in the image's pixels, the cells of each feature set, and the bias; None where it is not exact."""
+    whole = np.zeros((image.height, image.width), np.float32)
+    cells, start = [], 0
+    for feature in predictor.features:
+        backbone = predictor.backbone_of(feature)
+        maps = averaged_maps(backbone, feature, image)
+        if maps is None:
+            return None
+        columns = slice(start, start + maps.shape[1])
+        own = _weighted(maps, embedding[columns], linear.weights[column, columns])  # (views, h, w)
+        whole += np.mean([_unfolded(each, number, backbone, feature, image) for number, each in enumerate(own)], axis=0)
+        cells.append(own)
+        start = columns.stop
+    return whole, cells, float(linear.bias[column])
+
+
+def _weighted(
+    maps: NDArray[np.float32], seen: NDArray[np.float32], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the weighted sum of channels (views, h, w), whose mean is that of the embedding which the model saw.
+
+    That embedding was rounded when it was stored, so each channel is brought to it.
+    """
+    means = maps.mean(axis=(0, 2, 3), dtype=np.float64)
+    rounding = np.divide(seen, means, out=np.ones_like(means), where=np.abs(means) > np.finfo(np.float32).tiny)
+    found: NDArray[np.float64] = np.einsum("c,vchw->vhw", weights * rounding, maps.astype(np.float64))
+    return found
+
+
+def averaged_maps(backbone: Backbone, feature: PredictorFeature, image: Image.Image) -> NDArray[np.float32] | None:
+    """Return the maps whose mean a feature set is, shape (views, channels, h, w); None where there are none.
+
+    For the penultimate layer they are looked for before it, and taken where their means are the layer's own values.
+    """
+    spec = feature.spec
+    if spec.views.startswith("augment"):  # a random view has no way back to the image
+        return None
+    if spec.pool == "avg":
+        return _as_maps(_captured(backbone, feature, [spec.layer], image)[0], spec.layout, spec.prefix)
+    if spec.layout != "vector":
+        return None
+    names = [
+        name
+        for name, layer in backbone.layers.items()
+        if layer.layout in ("NCHW", "NHWC") and _channels(layer) == backbone.layers[spec.layer].shape[0]
+    ]
+    names = [name for name in names if np.prod(backbone.layers[name].shape) > _channels(backbone.layers[name])]
+    names = names[: -LOOKED_AT - 1 : -1]
+    if not names:
+        return None
+    vector, *found = _captured(backbone, feature, [spec.layer, *names], image)
+    maps = [_as_maps(each, backbone.layers[name].layout, 0) for name, each in zip(names, found, strict=True)]
+    size = float(np.linalg.norm(vector))
+    far = [float(np.linalg.norm(each.mean(axis=(2, 3)) - vector)) / size for each in maps]
+    best = int(np.argmin(far))
+    return maps[best] if far[best] < SAME else None
+
+
+def _channels(layer: Any) -> int:
+    return int(layer.shape[0] if layer.layout == "NCHW" else layer.shape[-1])
+
+
+def _captured(
+    backbone: Backbone, feature: PredictorFeature, names: Sequence[str], image: Image.Image
+) -> list[NDArray[np.float32]]:
+    """Return what layers give for the views of an image, unpooled, each of shape (views, …)."""
+    from featurebank.engine import Engine
+
+    layouts = {name: backbone.layers[name].layout for name in names}
+    own: dict[str, Any] = {"store": "float32", "views": feature.spec.views, "precision": feature.spec.precision}
+    specs = [backbone.spec(name if layouts[name] == "vector" else f"{name}:none", **own) for name in names]
+    engine = Engine(backbone, specs, engine="eager", pad=False)
+    return engine(list(backbone.prepare_views(image, feature.spec.views, b"")))
+
+
+def _as_maps(values: NDArray[np.float32], layout: str, prefix: int) -> NDArray[np.float32]:
+    """Bring maps and square grids of tokens to (n, channels, h, w)."""
+    if layout == "NCHW":
+        return values
+    if layout == "NHWC":
+        return np.moveaxis(values, 3, 1)
+    tokens = values[:, prefix:]  # (n, cells, channels)
+    side = round(tokens.shape[1] ** 0.5)
+    shape = (side, side) if side * side == tokens.shape[1] else (1, tokens.shape[1])
+    return np.moveaxis(tokens.reshape(len(tokens), *shape, -1), 3, 1)
+
+
+def _unfolded(
+    cells: NDArray[np.float64], number: int, backbone: Backbone, feature: PredictorFeature, image: Image.Image
+) -> NDArray[np.float32]:
+    """Return the cells (h, w) of a view as a map in the pixels of the image."""
+    view = view_size(image.size, feature.spec.views, number)
+    left, top, right, bottom = window_of(backbone, view)
+    across, down = cells.shape[1] / (right - left), cells.shape[0] / (bottom - top)
+    box = (-left * across, -top * down, (view[0] - left) * across, (view[1] - top) * down)
+    drawn = Image.fromarray(cells.astype(np.float32)).transform(
+        view, Image.Transform.EXTENT, box, Image.Resampling.BILINEAR
+    )
+    return np.asarray(undo_view(drawn, feature.spec.views, number), np.float32)
