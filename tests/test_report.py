@@ -3,6 +3,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from featurebank import Bank, Predictor, extract, fit
 from featurebank.errors import FeatureBankError, PredictorError
 from featurebank.explore import plot_abstention
-from featurebank.report import charts, data, make_report, results
+from featurebank.report import charts, data, make_report, reasons, results
 from featurebank.report.outcomes import Outcomes, read_outcomes
 from featurebank.report.page import to_json
 from featurebank.report.points import encode_column, encode_places, encode_points, is_number
@@ -389,6 +390,40 @@ def test_a_file_that_changed_or_went_shows_nothing(two_classes, tmp_path):
     assert "18 of 20 images have a picture here; 2 files are gone, changed or were never files." in page.html
     assert page.facts["groups"] is None
     assert "not every image could be read" in page.html
+
+
+# --- why -----------------------------------------------------------------------------------------------------------
+
+
+def test_right_and_wrong_answers_are_explained(labelled):
+    bank, predictor, page = labelled
+    found = open_subject(bank, predictor).outcomes
+    rows = [each["row"] for each in page.facts["why"]]
+    right, wrong = (found.row[found.wrong == is_wrong] for is_wrong in (False, True))
+    assert set(rows) <= set(right) | set(wrong)
+    assert len(set(rows) & set(right)) == 4
+    assert len(set(rows) & set(wrong)) == min(4, len(wrong))
+    assert page.facts["why_note"].startswith("Class activation maps, exact")
+    with Image.open(io.BytesIO(base64.b64decode(page.facts["why"][0]["image"].split(",")[1]))) as image:
+        assert image.size == (64, 64)
+
+
+def test_an_overlay_is_red_for_and_blue_against():
+    values = np.zeros((40, 60), np.float32)
+    values[:, :20], values[:, 40:] = 2, -1
+    drawn = np.asarray(reasons.overlay(Image.new("RGB", (60, 40), "grey"), values)).astype(int)
+    assert drawn[20, 5, 0] - drawn[20, 5, 2] > 80
+    assert drawn[20, 55, 2] - drawn[20, 55, 0] > 30
+    assert np.ptp(drawn[20, 30]) == 0
+
+
+def test_a_network_that_is_not_here_leaves_a_line(labelled):
+    bank, predictor, _ = labelled
+    subject = open_subject(bank, predictor)
+    subject.predictor.features[0] = replace(subject.predictor.features[0], weights="")
+    made = reasons.reasons(subject)
+    assert made["why"] == []
+    assert made["why_note"].startswith("Not made: ")
 
 
 # --- charts and commands -------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ def make_report(
         subject,
         places(subject, methods, seed),
         suspects(subject, bars("near-duplicates")),
-        reasons(subject),
+        reasons(subject, bars("activation maps")),
         map_note=map_note(subject, methods),
         progress=bars("pictures"),
     )
