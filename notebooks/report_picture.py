@@ -1,6 +1,6 @@
 """Make notebooks/report.png, the README's picture of the report: scikit-learn's handwritten digits, in Chromium.
 
-    python notebooks/report_picture.py
+python notebooks/report_picture.py
 """
 
 import shutil

@@ -6,10 +6,12 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from featurebank.errors import NotInstalledError, TopModelError, near_names
+from featurebank.errors import NotInstalledError, PlotError, near_names
+
+if TYPE_CHECKING:
+    from featurebank.bank import Bank
 
 Bars = Callable[[str], Callable[[int, int], None] | None]
 
@@ -43,14 +45,14 @@ class Report:
             "images": len(facts["paths"]),
             "pictures": facts["pictures"],
             "maps": [each["name"] for each in facts["points"]["maps"]],
-            "mistakes": len(facts["mistakes"]) if facts["confusion"] else None,
+            "mistakes": facts["confusion"]["mistakes"] if facts["confusion"] else None,
             "issues": None if facts["issues"] is None else facts["issues_n"],
             "groups": None if facts["groups"] is None else facts["groups_n"],
         }
 
 
 def make_report(
-    bank: Any,
+    bank: str | os.PathLike[str] | Bank,
     predictor: str | os.PathLike[str] | None = None,
     *,
     target: str | None = None,
@@ -98,7 +100,6 @@ def make_report(
     for library, name in (("jinja2", "Jinja2"), ("matplotlib", "matplotlib")):
         if find_spec(library) is None:
             raise NotInstalledError(f"a report needs {name}: pip install 'featurebank[report]'")
-    from featurebank.bank import Bank
     from featurebank.report.collect import collect
     from featurebank.report.page import render
     from featurebank.report.places import NAMES, default_methods, map_note, places
@@ -108,10 +109,12 @@ def make_report(
 
     unknown = [name for name in maps or [] if name not in NAMES]
     if unknown:
-        raise TopModelError(f"a map called {unknown[0]!r}; {near_names(unknown[0], NAMES)}")
+        raise PlotError(f"a map called {unknown[0]!r}; {near_names(unknown[0], NAMES)}")
     bars = progress or (lambda title: None)
     file = None if predictor is None else Path(predictor)
-    subject = open_subject(bank if isinstance(bank, Bank) else Bank(bank), file, target=target, features=features)
+    subject = open_subject(
+        bank if isinstance(bank, banks.Bank) else banks.Bank(bank), file, target=target, features=features
+    )
     methods = list(dict.fromkeys(maps or default_methods(len(subject.table))))
     facts = collect(
         subject,

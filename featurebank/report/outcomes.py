@@ -75,16 +75,19 @@ def read_outcomes(path: Path, table: SampleTable, classes: list[Any], task: str)
     Raises
     ------
     PredictorError
-        When the file is not such a table, or of another predictor.
+        When the file is not such a table, or of another predictor or bank.
     """
     if not path.is_file():
         return None
     try:
-        return _outcomes(_read(path), table, classes, task)
+        found = _outcomes(_read(path), table, classes, task)
     except (OSError, ValueError, LookupError) as error:
         raise PredictorError(
             f"{str(path)!r} is not what `featurebank fit` wrote with this predictor: {one_line(error)[:120]}; fit again"
         ) from error
+    if not len(found.row):
+        raise PredictorError(f"{str(path)!r} is about no sample of this bank; give the predictor that was fitted on it")
+    return found
 
 
 def _outcomes(frame: pd.DataFrame, table: SampleTable, classes: list[Any], task: str) -> Outcomes:

@@ -39,13 +39,14 @@ def versions() -> str:
 def commands(subject: Subject) -> dict[str, Any]:
     """Return the commands that the page names; ``again`` lists those that make what it shows."""
     bank, fit = _word(subject.bank.path), _fit_command(subject)
+    target = subject.target if subject.predictor is None else subject.predictor.target
     report = f"featurebank report {bank}" + ("" if subject.file is None else f" --predictor {_word(subject.file)}")
-    made = [] if subject.predictor is None else [fit]
+    made = [fit] if subject.fit else []
     oof = "" if subject.file is None else f" --oof {_word(subject.file.with_suffix('.oof.csv'))}"
     return {
         "fit": fit,
         "duplicates": f"featurebank duplicates {bank} -o duplicates.csv",
-        "issues": f"featurebank label-issues {bank} --target {_word(subject.target)}{oof} -o issues.csv",
+        "issues": f"featurebank label-issues {bank} --target {_word(target)}{oof} -o issues.csv",
         "again": [*_extract_commands(subject), *made, f"{report} -o report.html"],
     }
 
@@ -75,7 +76,6 @@ def _fit_command(subject: Subject) -> str:
     words += ["--target", str(target)] if target else []
     if fit:
         words += ["--scoring", str(fit["scoring"]), "--folds", str(fit["folds"]), "--seed", str(fit["seed"])]
-    if subject.file is not None:
         words += ["-o", str(subject.file)]
     return " ".join(map(_word, words))
 

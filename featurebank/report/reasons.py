@@ -46,8 +46,8 @@ def reasons(subject: Subject, progress: Progress | None = None) -> dict[str, Any
 
 
 _TOLD = {
-    "cam": "Class activation maps, exact for this model: red parts speak for the class that was said, blue ones against.",
-    "occlusion": "Parts of the image were covered in turn: the answer leans on the red ones; covering blue ones helps it.",
+    "cam": "Class activation maps, exact for this model: red parts speak for the answer, blue ones against it.",
+    "occlusion": "Parts of the image were covered in turn: the answer leans on the red ones, blue ones are against it.",
 }
 
 
@@ -87,7 +87,7 @@ def _picture(subject: Subject, row: int, image: Image.Image, method: str) -> dic
     found = explain(subject.predictor, image, method=method)
     drawn = overlay(image, found.map)
     said = f"{found.score:.3g}" if found.label is None else str(found.label)
-    column = subject.table.columns.get(subject.target)
+    column = subject.table.columns.get(subject.predictor.target)
     true = "" if column is None else f"{column[row]} → "
     return {
         "row": row,

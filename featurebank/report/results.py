@@ -112,7 +112,8 @@ def confusion(found: Outcomes) -> dict[str, Any]:
     -------
     dict
         ``classes, counts`` (rows true, columns predicted), ``shares`` of each row, and ``pairs`` (true and predicted
-        code, count), most confused first; ``whole`` says whether the matrix is to be shown.
+        code, count), most confused first; ``mistakes``, how many there are; ``whole`` says whether the matrix is to be
+        shown.
     """
     k = len(found.classes)
     counts = np.bincount(found.true * k + found.predicted, minlength=k * k).reshape(k, k)
@@ -124,6 +125,7 @@ def confusion(found: Outcomes) -> dict[str, Any]:
         "counts": counts.tolist(),
         "shares": (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).tolist(),
         "pairs": pairs,
+        "mistakes": int(off.sum()),
         "whole": k <= MOST_CLASSES,
     }
 

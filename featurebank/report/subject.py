@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,14 +52,18 @@ class Subject:
 
 
 def open_subject(
-    bank: Bank, predictor: Path | None = None, *, target: str | None = None, features: str | None = None
+    bank: str | os.PathLike[str] | Bank,
+    predictor: str | os.PathLike[str] | None = None,
+    *,
+    target: str | None = None,
+    features: str | None = None,
 ) -> Subject:
     """Read what a report is about.
 
     Parameters
     ----------
-    bank : Bank
-    predictor : Path, optional
+    bank : path-like or Bank
+    predictor : path-like, optional
         A file of `featurebank fit`, its out-of-fold predictions beside it.
     target : str, optional
         Column whose classes are counted and coloured; by default the predictor's, ``label``, or the only one.
@@ -70,18 +75,19 @@ def open_subject(
     FeatureBankError
         When something that is named is not there, or there is nothing to show.
     """
+    bank = bank if isinstance(bank, Bank) else Bank(bank)
+    file = None if predictor is None else Path(predictor)
     table = bank.select()
     if not len(table):
         raise BankError(f"{str(bank.path)!r} has no readable image; run `featurebank extract` first")
     if target is not None:
         column_of(table, target)
-    loaded = None if predictor is None else Predictor.load(predictor)
+    loaded = None if file is None else Predictor.load(file)
     outcomes = None
-    if loaded is not None and predictor is not None and loaded.task != "multilabel":
-        beside = predictor.with_suffix(".oof.csv")
-        outcomes = read_outcomes(beside, table, loaded.classes.tolist(), loaded.task)
+    if loaded is not None and file is not None and loaded.task != "multilabel":
+        outcomes = read_outcomes(file.with_suffix(".oof.csv"), table, loaded.classes.tolist(), loaded.task)
     names = _features(bank, loaded, features)
-    return Subject(bank, table, names, target or _target(bank, loaded), loaded, predictor, outcomes)
+    return Subject(bank, table, names, target or _target(bank, loaded), loaded, file, outcomes)
 
 
 def _target(bank: Bank, predictor: Predictor | None) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from featurebank.errors import ImageError, NotInstalledError, one_line
+from featurebank.errors import ColumnError, ImageError, NotInstalledError, one_line
 from featurebank.explore import duplicates, label_issues
 from featurebank.report.data import splits
 from featurebank.report.subject import Subject
@@ -39,12 +39,12 @@ def suspects(subject: Subject, progress: Progress | None = None) -> dict[str, An
 
 def _issues(subject: Subject) -> dict[str, Any]:
     found = subject.outcomes
-    if found is None or found.proba is None:
+    if subject.predictor is None or found is None or found.proba is None:
         note = "Labels are judged by the out-of-fold probabilities that lie beside a predictor of classes:"
         return {"issues": None, "issues_n": 0, "issues_note": note}
     try:
-        frame = label_issues(subject.bank, target=subject.target, oof=_frame(subject))
-    except NotInstalledError as error:
+        frame = label_issues(subject.bank, target=subject.predictor.target, oof=_frame(subject))
+    except (NotInstalledError, ColumnError) as error:
         return {"issues": None, "issues_n": 0, "issues_note": f"Not looked for: {one_line(error)}. Then run"}
     where = _rows_of(subject, frame)
     listed = [

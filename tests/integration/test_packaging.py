@@ -61,7 +61,8 @@ def test_an_install_has_both_packages_and_the_command(tree, tmp_path, kind):
         (wheel,) = tmp_path.glob("*.whl")
         names = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
         assert {name for name in names if not name.endswith(".dist-info")} == {"featurebank", "featurebank_cli"}
-        assert "featurebank/py.typed" in zipfile.ZipFile(wheel).namelist()
+        data = ["py.typed", *(f"report/templates/report.{suffix}" for suffix in ("html", "css", "js"))]
+        assert {f"featurebank/{name}" for name in data} <= set(zipfile.ZipFile(wheel).namelist())
         pip(*options, wheel)
     else:
         pip(*options, "-e", tree)
