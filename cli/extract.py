@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from featurebank_cli.options import (
     State,
+    how_made,
     json_option,
     path_column_option,
     print_json,
@@ -18,6 +19,9 @@ from featurebank_cli.options import (
     strict_option,
     weights_option,
 )
+
+if TYPE_CHECKING:
+    from featurebank.bank import Bank
 
 SHOWN = 10
 CLASSES_SHOWN = 6
@@ -150,6 +154,8 @@ def _explain(found: Any, bank: Path, wanted: Any, as_json: bool) -> None:
 
 
 def _summary(report: Any, bank: Path) -> None:
+    from featurebank.bank import Bank
+
     click.echo(
         f"{report.samples} samples: {report.embedded} embedded, {report.reused} reused, {report.failed} failed"
         + (f"; {report.gone} gone" if report.gone else "")
@@ -158,9 +164,16 @@ def _summary(report: Any, bank: Path) -> None:
     )
     if report.labels:
         click.echo(f"  labels: {_labels(report.labels)}")
+    opened = Bank(bank)
+    names = {each.fingerprint: each.name for each in opened.feature_sets}
     for each in report.feature_sets:
-        click.echo(f"  {each['name']}  {each['rows']} rows of {'x'.join(map(str, each['shape']))} {each['dtype']}")
-    click.echo(f"bank: {bank}   next: {_next_command(bank)}")
+        name, how = names.get(each["fingerprint"], each["name"]), how_made(each)
+        shape = "x".join(map(str, each["shape"]))
+        click.echo(f"  {name}  {each['rows']} rows of {shape} {each['dtype']}{f', {how}' if how else ''}")
+    lacking = len(opened.info()["incomplete"])
+    if lacking:
+        click.echo(f"  {lacking} feature sets lack rows of these samples; `featurebank info {bank}` says what to run")
+    click.echo(f"bank: {bank}   next: {_next_command(opened)}")
 
 
 def _labels(counts: dict[str, int]) -> str:
@@ -171,11 +184,9 @@ def _labels(counts: dict[str, int]) -> str:
     return ", ".join(named[:CLASSES_SHOWN] + more) + none
 
 
-def _next_command(bank: Path) -> str:
+def _next_command(opened: Bank) -> str:
     """Return what can be done with a bank: fit, once a column can be learned."""
-    from featurebank.bank import Bank
-
-    columns = Bank(bank).select().columns
+    bank, columns = opened.path, opened.select().columns
     usable = [name for name in columns if columns[name].nunique() > 1]
     if not usable:
         return f"featurebank label {bank} LABELS.csv (columns: path, label), then featurebank fit {bank}"

@@ -238,6 +238,8 @@ def _print(report: dict[str, Any]) -> None:
             f"Best epoch {best['number']}: validation {percent(best['score'])} % of {report['n_validation']} images; "
             f"the head alone {percent(start['score'])} %."
         )
+        if best["score"] <= start["score"]:
+            click.echo("No better than the frozen features on these: fine-tuning did not pay; --folds tells surely.")
     if report["interrupted"]:
         click.echo("Interrupted: the best epoch so far is kept; --resume goes on.")
     if "comparison" in report:

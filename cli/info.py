@@ -7,7 +7,16 @@ from typing import Any
 
 import click
 
-from featurebank_cli.options import bank_argument, csv_text, json_option, print_json, print_table, printable, records
+from featurebank_cli.options import (
+    bank_argument,
+    csv_text,
+    how_made,
+    json_option,
+    print_json,
+    print_table,
+    printable,
+    records,
+)
 
 
 @click.command()
@@ -47,9 +56,9 @@ def _print(facts: dict[str, Any]) -> None:
     if rows:
         print_table("columns", ["column", "kind", "missing"], rows, right=(2,))
     sets = [
-        [each["name"], str(each["rows"]), "x".join(map(str, each["shape"])), each["dtype"], each["fingerprint"][:8]]
+        [each["name"], str(each["rows"]), "x".join(map(str, each["shape"])), each["dtype"], how_made(each)]
         for each in facts["feature_sets"]
     ]
-    print_table("feature sets", ["name", "rows", "shape", "dtype", "fingerprint"], sets, right=(1, 2))
+    print_table("feature sets", ["name", "rows", "shape", "dtype", "made with"], sets, right=(1, 2))
     for line in facts["incomplete"]:
         click.echo(printable(line))

@@ -208,6 +208,18 @@ def _each_text(frame: Any, change: Callable[[str], str]) -> Any:
     return whole
 
 
+def how_made(each: dict[str, Any]) -> str:
+    """Return what tells a feature set from one that is made with the defaults.
+
+    Examples
+    --------
+    >>> how_made({"views": "hflip", "precision": "bf16", "decoder": "pil"})
+    'hflip, bf16'
+    """
+    usual = {"views": "none", "precision": "fp32", "decoder": "pil"}
+    return ", ".join(each[name] for name, value in usual.items() if each[name] != value)
+
+
 def percent(fraction: float) -> str:
     """Return a fraction as percent with one decimal.
 

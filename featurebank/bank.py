@@ -415,24 +415,28 @@ class Bank:
         table = self.select(*([target] if target else []), paths=paths)
         beside = [values_of(table, target)] if target else []
         beside += [weights_of(table, sample_weight)] if sample_weight else []
-        names = [name] if isinstance(name, str) else list(name)
-        found = [self._find(self.feature_set(each), table, views) for each in names]
+        found = self._find(name, table, views)
         order = np.random.default_rng(seed).permutation(len(table)) if shuffle else np.arange(len(table))
         return _batches(found, beside, order, batch_size, views)
 
     def features(self, name: str | Sequence[str], table: SampleTable, *, views: str = "mean") -> NDArray[np.float32]:
         """Return the embeddings of the samples of a table, one row each; see `load`."""
-        names = [name] if isinstance(name, str) else list(name)
-        found = [self._find(self.feature_set(each), table, views) for each in names]
-        return _concatenate([each.gather(rows, views) for each, rows in found])
+        return _concatenate([each.gather(rows, views) for each, rows in self._find(name, table, views)])
 
-    def _find(self, each: FeatureSet, table: SampleTable, views: str) -> tuple[FeatureSet, NDArray[np.int64]]:
-        """Return a set and where it has the rows of a table; where some are missing, the error says what to run."""
+    def _find(
+        self, name: str | Sequence[str], table: SampleTable, views: str
+    ) -> list[tuple[FeatureSet, NDArray[np.int64]]]:
+        """Return sets and where they have the rows of a table; where some are missing, the error says what to run."""
         check_views(views)
-        found = each.find(as_keys(table.rows["digest"]))
-        if (found < 0).any():
-            raise BankError(missing_rows(self, each, table))
-        return each, found
+        sets = [self.feature_set(each) for each in ([name] if isinstance(name, str) else name)]
+        found = [(each, each.find(as_keys(table.rows["digest"]))) for each in sets]
+        lacking = [each for each, rows in found if (rows < 0).any()]
+        if lacking:
+            more = (
+                f"; {len(lacking) - 1} more sets lack rows, `featurebank info` lists them" if len(lacking) > 1 else ""
+            )
+            raise BankError(missing_rows(self, lacking[0], table) + more)
+        return found
 
     def blocks(self, names: Sequence[str]) -> dict[str, slice]:
         """Return the columns that each feature set takes when `load` concatenates them.
@@ -593,6 +597,9 @@ def describe_set(each: FeatureSet) -> dict[str, Any]:
         "rows": each.rows,
         "shape": list(each.shape),
         "dtype": each.dtype,
+        "views": each.spec.views,
+        "precision": each.spec.precision,
+        "decoder": each.spec.preprocessing.get("decoder", "pil"),
         "made_by": each.made_by,
     }
 

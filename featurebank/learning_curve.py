@@ -119,7 +119,11 @@ class LearningCurve:
             return f"{decision}: the score does not rise above chance ({guess:.3f}); check the labels and the features."
         if self.fit.b == 0:
             return f"{STOP}: the curve is flat, more rows have not raised the score."
-        return f"{decision}: {self._promise(**promise)}"
+        told = f"{decision}: {self._promise(**promise)}"
+        if decision != NOT_CLEAR:
+            return told
+        worth = f"{100 * WORTHWHILE:g} points" if self.in_points else f"{100 * WORTHWHILE:g} % of the score"
+        return f"{told[:-1]}; what is surely worth labels is a gain of {worth}."
 
     def to_dict(self) -> dict[str, Any]:
         """Return the points, the fit, the promise and the verdict, ready for JSON."""

@@ -156,6 +156,8 @@ def extract_command(bank: Bank, spec: FeatureSpec, source: str, root: str = "") 
         "--size": asked.get("size"),
         "--views": spec.views if spec.views != "none" else None,
         "--store": spec.store if spec.store != "float16" else None,
+        "--precision": spec.precision if spec.precision != "fp32" else None,
+        "--decoder": spec.preprocessing.get("decoder"),
         "--layer": spec.layer_name,
         "--root": root or None,
     }

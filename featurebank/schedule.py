@@ -80,9 +80,17 @@ class Run:
                 self._evaluate(group, rung)
             if rung[-1] != self.folds[-1]:
                 alive = better_half(alive)
-        dropped = sum(0 < len(group.scores.get(0, {})) < len(self.folds) for group in groups)
-        if dropped:
-            self.notes.append(f"the time limit left {dropped} of {len(groups)} recipes after their first folds")
+
+    def catch_up(self, groups: Sequence[Group]) -> None:
+        """Spend the time that is left on what halving dropped after its first folds, the most promising first."""
+        dropped = [group for group in groups if 0 < len(group.scores.get(0, {})) < len(self.folds)]
+        for group in sorted(dropped, key=lambda group: -max(means(group))):
+            rest = [fold for fold in self.folds if fold not in group.scores[0]]
+            self._announce([group], len(rest))
+            self._evaluate(group, rest)
+        left = sum(not any(candidate.fold_scores for candidate in group.candidates) for group in groups)
+        if left:
+            self.notes.append(f"the time limit left {left} of {len(groups)} recipes without a score on every fold")
 
     def refine(self, groups: Sequence[Group]) -> None:
         """Try cells around the best of each model whose grid is the default one."""

@@ -360,6 +360,8 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
             run.halving(groups)
         for _ in range(self.refine):
             run.refine(groups)
+        if self.time_limit is not None:
+            run.catch_up(groups)
 
     def _features(self, run: Run) -> list[tuple[str, ...]]:
         """Name the blocks of each candidate's features, and tell the data which columns those are."""

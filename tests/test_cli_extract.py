@@ -158,7 +158,7 @@ def test_views_are_stored_and_named_by_explain(run_cli, run_json, photos, tmp_pa
     assert sorted(bank.rglob("*")) == before
     result = run_cli(*asked)
     assert "4 embedded, 0 reused" in result.stdout
-    assert "  resnet18/penultimate  4 rows of 4x512 float16\n" in result.stdout
+    assert re.search(r"  resnet18/penultimate@[0-9a-f]{8}  4 rows of 4x512 float16, flips\n", result.stdout)
     assert run_json(*asked)["reused"] == 4
     names = [each["name"] for each in run_json("info", bank)["feature_sets"]]
     assert len(names) == len(set(names)) == 2

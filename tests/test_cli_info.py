@@ -1,9 +1,14 @@
 import csv
 import io
+import re
+import shlex
 
 import pytest
 
-from featurebank import extract
+from featurebank import Bank, extract
+from featurebank.errors import BankError
+
+NET = ["--backbone", "resnet18", "--weights", "random:0", "--size", "64"]
 
 
 @pytest.fixture
@@ -85,3 +90,23 @@ def test_a_set_that_lacks_rows_is_named_with_the_command_that_makes_them(run_cli
     expected = [f"{line}; or choose other sets with --features" for line in expected]
     assert run_json("info", bank)["incomplete"] == expected
     assert run_cli("info", bank).stdout.splitlines()[-2:] == expected
+    with pytest.raises(BankError, match="; 1 more sets lack rows, `featurebank info` lists them"):
+        Bank(bank).features(["layer3:max", "penultimate"], Bank(bank).select())
+    again = run_cli("extract", bank.parent / "more.csv", "--bank", bank, "--layer", "layer3:max", *NET).stdout
+    assert f"2 feature sets lack rows of these samples; `featurebank info {bank}` says what to run" in again
+
+
+def test_the_remedy_names_precision_and_decoder(run_cli, run_json, bank):
+    asked = ["--bank", bank, *NET, "--layer", "penultimate", "--precision", "bf16", "--decoder", "tensor"]
+    (bank.parent / "more.csv").write_text("path\na.png\n")
+    run_json("extract", bank.parent / "more.csv", *asked)
+    (bank.parent / "c.png").write_bytes((bank.parent / "a.png").read_bytes() + b"c")
+    (bank.parent / "more.csv").write_text("path\na.png\nc.png\n")
+    run_json("extract", bank.parent / "more.csv", "--bank", bank, *NET)
+    (line,) = [line for line in run_json("info", bank)["incomplete"] if "bf16" in line and "more.csv" in line]
+    command = re.search("`featurebank (extract [^`]*more.csv[^`]*)`", line)[1]
+    assert "--precision bf16 --decoder tensor" in command
+    assert run_json(*shlex.split(command))["embedded"] == 1
+    sets = {each["precision"]: each for each in run_json("info", bank)["feature_sets"]}
+    assert (sets["bf16"]["decoder"], sets["fp32"]["decoder"], sets["bf16"]["views"]) == ("tensor", "pil", "none")
+    assert "bf16, tensor" in run_cli("info", bank).stdout

@@ -9,7 +9,7 @@ from sklearn.svm import SVC
 from torch import nn
 
 from featurebank.errors import TopModelError
-from featurebank.finetuning.head import fit_head, hidden_units, is_recipe, random_layers, to_layers, to_model
+from featurebank.finetuning.head import fit_head, fold, hidden_units, is_recipe, random_layers, to_layers, to_model
 from featurebank.predictor_file import _dump, _undump
 
 
@@ -32,7 +32,9 @@ def test_the_layers_say_what_the_top_model_says_and_the_other_way_round(classes,
     model = fit_head(X, y, head=head, seed=1)
     layers = to_layers(model)
     np.testing.assert_allclose(probabilities(layers, X), model.predict_proba(X), atol=1e-5)
-    back = _undump(_dump(to_model(layers, model.classes_)))  # as a predictor file keeps it
+    plain = fold(layers)
+    np.testing.assert_allclose(probabilities(plain, X), model.predict_proba(X), atol=1e-5)
+    back = _undump(_dump(to_model(plain, model.classes_)))  # as a predictor file keeps it
     np.testing.assert_allclose(back.predict_proba(X), model.predict_proba(X), atol=1e-5)
     assert (back.predict(X) == model.predict(X)).all()
     assert back.classes_.tolist() == sorted(set(y))
@@ -41,11 +43,27 @@ def test_the_layers_say_what_the_top_model_says_and_the_other_way_round(classes,
 @pytest.mark.parametrize(
     "scaler", [StandardScaler(with_mean=False), StandardScaler(with_std=False), StandardScaler(), None]
 )
-def test_every_kind_of_scaler_is_folded_in(scaler):
+def test_every_kind_of_scaler_is_kept_and_folded_in(scaler):
     X, y = rows(3)
     model = make_pipeline(*filter(None, [scaler]), LogisticRegression(max_iter=2000)).fit(X, y)
     assert is_recipe(model)
-    np.testing.assert_allclose(probabilities(to_layers(model), X), model.predict_proba(X), atol=1e-5)
+    layers = to_layers(model)
+    np.testing.assert_allclose(probabilities(layers, X), model.predict_proba(X), atol=1e-5)
+    np.testing.assert_allclose(probabilities(fold(layers), X), model.predict_proba(X), atol=1e-5)
+    assert type(fold(layers)) is nn.Linear
+
+
+def test_a_step_of_all_weights_does_not_shift_every_logit():
+    X, y = rows(2)
+    layers = to_layers(fit_head(X, y))
+    before = probabilities(layers, X).mean(axis=0)
+    with torch.no_grad():
+        layers.weight[0] += 0.1
+    shifted = probabilities(layers, X).mean(axis=0)
+    with torch.no_grad():
+        raw = fold(to_layers(fit_head(X, y)))
+        raw.weight[0] += 0.1
+    assert np.abs(shifted - before).max() < 0.1 < np.abs(probabilities(raw, X).mean(axis=0) - before).max()
 
 
 def test_two_classes_have_rows_of_opposite_signs():

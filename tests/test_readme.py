@@ -49,6 +49,7 @@ def commands() -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_tour_runs_line_by_line(folder):
     assert len(commands()) == 21
     for line in commands():

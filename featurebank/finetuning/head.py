@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import LabelBinarizer, StandardScaler
-from torch import nn
+from torch import Tensor, nn
 
 from featurebank.errors import TopModelError
 from featurebank.evaluation import fit_pipeline
@@ -107,8 +107,45 @@ def is_recipe(model: Any) -> bool:
     return is_plain and type(steps[-1]) is LogisticRegression and steps[-1].solver != "liblinear"
 
 
+class ScaledLinear(nn.Linear):
+    """A linear layer of standardised inputs; mean and scale do not learn.
+
+    The top model's scaler stays outside of the weights while they train: behind a ReLU all inputs are positive, so
+    that steps of the same sign in all weights would shift every logit at once and undo what the top model knew.
+
+    Parameters
+    ----------
+    weight : ndarray of float, shape (k, d)
+    bias : ndarray of float, shape (k,)
+    scaler : StandardScaler
+        Fitted.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, weight: NDArray[Any], bias: NDArray[Any], scaler: StandardScaler):
+        super().__init__(weight.shape[1], weight.shape[0])
+        _fill(self, weight, bias)
+        width = self.in_features
+        mean = scaler.mean_ if scaler.with_mean else np.zeros(width)
+        scale = np.ones(width) if scaler.scale_ is None else scaler.scale_
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Standardise the rows of x, shape (n, d), and multiply them by the weights."""
+        return super().forward((x - self.mean) / self.scale)
+
+    def folded(self) -> nn.Linear:
+        """Return the plain linear layer of the same outputs."""
+        weight, mean, scale = (each.detach().cpu().double() for each in (self.weight, self.mean, self.scale))
+        weight = weight / scale
+        return _linear(weight.numpy(), (self.bias.detach().cpu().double() - weight @ mean).numpy())
+
+
 def to_layers(model: Pipeline) -> nn.Module:
-    """Turn a fitted top model into layers whose softmax gives its probabilities.
+    """Turn a fitted top model into layers whose softmax gives its probabilities, to be trained further.
 
     Two classes, which scikit-learn holds in one row of weights, become two rows of opposite signs.
 
@@ -120,6 +157,7 @@ def to_layers(model: Pipeline) -> nn.Module:
     Returns
     -------
     nn.Linear, or nn.Sequential of two around a ReLU
+        The first one is a `ScaledLinear` where the model has a scaler.
 
     Examples
     --------
@@ -133,9 +171,19 @@ def to_layers(model: Pipeline) -> nn.Module:
     weights = [last.coef_] if isinstance(last, LogisticRegression) else [each.T for each in last.coefs_]
     biases = [last.intercept_] if isinstance(last, LogisticRegression) else list(last.intercepts_)
     weights[-1], biases[-1] = _two_rows(weights[-1], biases[-1])
-    for scaler in model[:-1]:
-        weights[0], biases[0] = _folded(scaler, weights[0], biases[0])
     layers = [_linear(*each) for each in zip(weights, biases, strict=True)]
+    if len(model) > 1:
+        layers[0] = ScaledLinear(weights[0], biases[0], model[0])
+    return _stacked(layers)
+
+
+def fold(layers: nn.Module) -> nn.Module:
+    """Return layers with the scaler folded into the weights, as they are shipped; see `to_layers`."""
+    linear = [each for each in layers.modules() if isinstance(each, nn.Linear)]
+    return _stacked([each.folded() if isinstance(each, ScaledLinear) else each for each in linear])
+
+
+def _stacked(layers: Sequence[nn.Linear]) -> nn.Module:
     return layers[0] if len(layers) == 1 else nn.Sequential(layers[0], nn.ReLU(), layers[1])
 
 
@@ -145,19 +193,16 @@ def _two_rows(weight: NDArray[Any], bias: NDArray[Any]) -> tuple[NDArray[Any], N
     return np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
 
 
-def _folded(scaler: StandardScaler, weight: NDArray[Any], bias: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Fold (x - mean) / scale into the layer behind it."""
-    if scaler.scale_ is not None:
-        weight = weight / scaler.scale_
-    return weight, bias - weight @ scaler.mean_ if scaler.with_mean else bias
-
-
 def _linear(weight: NDArray[Any], bias: NDArray[Any]) -> nn.Linear:
     layer = nn.Linear(weight.shape[1], weight.shape[0])
+    _fill(layer, weight, bias)
+    return layer
+
+
+def _fill(layer: nn.Linear, weight: NDArray[Any], bias: NDArray[Any]) -> None:
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(np.asarray(weight)))
         layer.bias.copy_(torch.from_numpy(np.asarray(bias)))
-    return layer
 
 
 def random_layers(width: int, classes: int, head: str, seed: int) -> nn.Module:
@@ -176,7 +221,7 @@ def to_model(layers: nn.Module, classes: NDArray[Any]) -> Pipeline:
     Parameters
     ----------
     layers : nn.Module
-        As `to_layers` gives them, trained or not.
+        As `fold` gives them, trained or not.
     classes : ndarray, shape (k,)
         Sorted.
 

@@ -150,10 +150,11 @@ def finetune(
     cached = time.perf_counter()
     tuned = finish(setup, train_network(setup, feed, top_model=top_model, watch=hooks.watch))
     report = {"n_samples": len(labels.y), "target": target, "cut": setup.module or recipe.cut, **tuned.report()}
-    report |= {"warnings": notes + more, "cache_seconds": cached - started, "seconds": time.perf_counter() - started}
+    report |= {"warnings": notes + more, "cache_seconds": cached - started}
     if folds and not report["interrupted"]:
         frozen, shared = frozen_of(given, setup, feed, table), shared_folds(given, setup, table, folds)
         report["comparison"] = compare(setup, feed, frozen, shared, top_model=top_model, progress=hooks.on_fold)
+    report["seconds"] = time.perf_counter() - started
     contents = sorted({digest.hex()[:16] for digest in labels.digests})
     return FineTuneResult(tuned, tuned.predictor(target, {**report, "contents": contents}), report)
 

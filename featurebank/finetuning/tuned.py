@@ -14,7 +14,7 @@ from torch import nn
 
 from featurebank.backbones import Backbone, Preprocessing, build_backbone, dump_tensors
 from featurebank.finetuning.blocks import rates
-from featurebank.finetuning.head import to_model
+from featurebank.finetuning.head import fold, to_model
 from featurebank.finetuning.network import Network
 from featurebank.finetuning.progress import Epoch
 from featurebank.finetuning.recipe import Recipe
@@ -101,6 +101,7 @@ class Tuned:
 def finish(setup: Setup, trained: Trained) -> Tuned:
     """Make what is shipped of a trained network."""
     classes = np.unique(setup.labels.y)
+    trained.network.set_head(fold(trained.network.layers))
     backbone = _with_weights(setup.backbone, trained.network)
     return Tuned(backbone, to_model(trained.network.layers, classes), classes, setup.recipe, trained)
 
