@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from featurebank.explore.activation_maps import ActivationMap, explain
+    from featurebank.explore.channels import ChannelPatches, draw_channels, top_patches
     from featurebank.explore.copies import duplicates
     from featurebank.explore.label_errors import label_issues
     from featurebank.explore.page import map_page
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ActivationMap": "activation_maps",
+    "ChannelPatches": "channels",
+    "draw_channels": "channels",
     "duplicates": "copies",
     "explain": "activation_maps",
     "label_issues": "label_errors",
@@ -34,10 +37,13 @@ _HOMES = {
     "plot_map": "plots",
     "project": "projection",
     "similar": "similarity",
+    "top_patches": "channels",
 }
 
 __all__ = [
     "ActivationMap",
+    "ChannelPatches",
+    "draw_channels",
     "duplicates",
     "explain",
     "label_issues",
@@ -49,6 +55,7 @@ __all__ = [
     "plot_map",
     "project",
     "similar",
+    "top_patches",
 ]
 
 

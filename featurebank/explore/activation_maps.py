@@ -218,7 +218,7 @@ def averaged_maps(backbone: Backbone, feature: PredictorFeature, image: Image.Im
     if spec.views.startswith("augment"):  # a random view has no way back to the image
         return None
     if spec.pool == "avg":
-        return _as_maps(_captured(backbone, feature, [spec.layer], image)[0], spec.layout, spec.prefix)
+        return as_maps(_captured(backbone, feature, [spec.layer], image)[0], spec.layout, spec.prefix)
     if spec.layout != "vector":
         return None
     names = [
@@ -231,7 +231,7 @@ def averaged_maps(backbone: Backbone, feature: PredictorFeature, image: Image.Im
     if not names:
         return None
     vector, *found = _captured(backbone, feature, [spec.layer, *names], image)
-    maps = [_as_maps(each, backbone.layers[name].layout, 0) for name, each in zip(names, found, strict=True)]
+    maps = [as_maps(each, backbone.layers[name].layout, 0) for name, each in zip(names, found, strict=True)]
     size = float(np.linalg.norm(vector))
     far = [float(np.linalg.norm(each.mean(axis=(2, 3)) - vector)) / size for each in maps]
     best = int(np.argmin(far))
@@ -255,16 +255,16 @@ def _captured(
     return engine(list(backbone.prepare_views(image, feature.spec.views, b"")))
 
 
-def _as_maps(values: NDArray[np.float32], layout: str, prefix: int) -> NDArray[np.float32]:
-    """Bring maps and square grids of tokens to (n, channels, h, w)."""
+def as_maps(values: Any, layout: str, prefix: int) -> Any:
+    """Bring maps and square grids of tokens, an array or a tensor, to (n, channels, h, w)."""
     if layout == "NCHW":
         return values
-    if layout == "NHWC":
-        return np.moveaxis(values, 3, 1)
-    tokens = values[:, prefix:]  # (n, cells, channels)
-    side = round(tokens.shape[1] ** 0.5)
-    shape = (side, side) if side * side == tokens.shape[1] else (1, tokens.shape[1])
-    return np.moveaxis(tokens.reshape(len(tokens), *shape, -1), 3, 1)
+    if layout != "NHWC":
+        values = values[:, prefix:]  # (n, cells, channels)
+        side = round(values.shape[1] ** 0.5)
+        shape = (side, side) if side * side == values.shape[1] else (1, values.shape[1])
+        values = values.reshape(values.shape[0], *shape, values.shape[2])
+    return values.swapaxes(2, 3).swapaxes(1, 2)  # NHWC to NCHW
 
 
 def _unfolded(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from featurebank.bank import Bank
-from featurebank.explore.reading import Progress, read_images
+from featurebank.explore.reading import Progress, all_images
 from featurebank.features import as_keys
 from featurebank.neighbours import close_pairs, groups_of, near_duplicate_pairs, unit_rows
 from featurebank.samples import SampleTable
@@ -88,7 +88,7 @@ def duplicates(
 def thumbnails_of(table: SampleTable, progress: Progress | None = None) -> Thumbnails:
     """Return a small picture of every sample, uint8 of shape (n, SIDE, SIDE, 3)."""
     made = np.zeros((len(table), SIDE, SIDE, 3), np.uint8)
-    for number, each in enumerate(read_images(table, _thumbnail, least=4 * SIDE, progress=progress)):
+    for number, each in enumerate(all_images(table, _thumbnail, least=4 * SIDE, progress=progress)):
         made[number] = each
     return made
 

@@ -56,7 +56,7 @@ def occlusion_map(
             times[top:bottom, left:right] += 1
         if progress is not None:
             progress(start + len(some), len(covers))
-    return total / np.maximum(times, 1)
+    return np.asarray(total / np.maximum(times, 1), np.float32)
 
 
 def _covers(window: tuple[float, float, float, float], size: tuple[int, int]) -> Iterator[Box]:

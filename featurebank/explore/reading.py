@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image
 
 from featurebank.errors import ImageError
 from featurebank.samples import SampleTable
-from featurebank.sources import source_of
+from featurebank.sources import Source, source_of
 
 Progress = Callable[[int, int], None]
 AHEAD = 64
@@ -22,49 +22,65 @@ _Made = TypeVar("_Made")
 
 
 def read_images(
-    table: SampleTable, make: Callable[[Image.Image], _Made], *, least: int = 0, progress: Progress | None = None
-) -> Iterator[_Made]:
-    """Yield what a function makes of each image, in the order of the table.
+    source: Source,
+    make: Callable[[Image.Image], _Made],
+    *,
+    digests: Sequence[bytes] | None = None,
+    least: int = 0,
+    progress: Progress | None = None,
+) -> Iterator[_Made | ImageError]:
+    """Yield what a function makes of each image, in the order of the source; an error in place of one it cannot have.
 
     Parameters
     ----------
-    table : SampleTable
-        Samples whose files are where they were last extracted from.
+    source : Source
+        From `featurebank.scan`, or `featurebank.sources.source_of` for the samples of a bank.
     make : callable
         Takes an RGB image; runs in a thread.
+    digests : sequence of bytes, optional
+        The contents that the images must have.
     least : int, default 0
         See `featurebank.images.decode`.
     progress : callable, optional
         Called with (images done, images in all).
+    """
+    count = len(source.paths)
+
+    def work(position: int) -> _Made | ImageError:
+        try:
+            digest, decode = source.read(position)
+            if digests is not None and digest != digests[position]:
+                raise ImageError("changed since it was extracted")
+            return make(decode(least))
+        except ImageError as error:
+            name = os.fsdecode(source.paths[position])
+            remedy = "" if digests is None else "; extract its source again, with --root FOLDER if it moved"
+            return ImageError(f"{name!r}: {error}{remedy}")
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        submitted = (pool.submit(work, position) for position in range(count))
+        waiting = deque(islice(submitted, AHEAD))
+        try:
+            for done in range(1, count + 1):
+                made = waiting.popleft().result()
+                waiting.extend(islice(submitted, 1))
+                if progress is not None:
+                    progress(done, count)
+                yield made
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def all_images(table: SampleTable, make: Callable[[Image.Image], _Made], **options: Any) -> Iterator[_Made]:
+    """Yield what a function makes of the image of each sample of a bank; see `read_images`.
 
     Raises
     ------
     ImageError
         When an image cannot be read, or its file is no longer what it was.
     """
-    source, digests = source_of(table), list(table.rows["digest"])
-
-    def work(position: int) -> _Made:
-        try:
-            digest, decode = source.read(position)
-            if digest != digests[position]:
-                raise ImageError("changed since it was extracted")
-            return make(decode(least))
-        except ImageError as error:
-            name = os.fsdecode(source.paths[position])
-            remedy = "extract its source again, with --root FOLDER if it moved"
-            raise ImageError(f"{name!r}: {error}; {remedy}") from error
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        submitted = (pool.submit(work, position) for position in range(len(digests)))
-        waiting = deque(islice(submitted, AHEAD))
-        try:
-            for done in range(1, len(digests) + 1):
-                made = waiting.popleft().result()
-                waiting.extend(islice(submitted, 1))
-                if progress is not None:
-                    progress(done, len(digests))
-                yield made
-        finally:
-            for future in waiting:
-                future.cancel()
+    for made in read_images(source_of(table), make, digests=list(table.rows["digest"]), **options):
+        if isinstance(made, ImageError):
+            raise made
+        yield made
