@@ -111,10 +111,7 @@ def make_report(
     if unknown:
         raise PlotError(f"a map called {unknown[0]!r}; {near_names(unknown[0], NAMES)}")
     bars = progress or (lambda title: None)
-    file = None if predictor is None else Path(predictor)
-    subject = open_subject(
-        bank if isinstance(bank, banks.Bank) else banks.Bank(bank), file, target=target, features=features
-    )
+    subject = open_subject(bank, predictor, target=target, features=features)
     methods = list(dict.fromkeys(maps or default_methods(len(subject.table))))
     facts = collect(
         subject,
