@@ -58,7 +58,7 @@ def to_svg(draw: Callable[..., Any], name: str) -> Markup:
     '<svg role="img" aria-label="0: 0.000, 1: 1.000" '
     """
     with rc_context(_STYLE):
-        figure = Figure(figsize=(6.0, 3.4), layout="constrained")
+        figure = Figure(figsize=(5.6, 3.3), layout="constrained")
         axes = figure.subplots()
         draw(ax=axes)
         text = figure_bytes(figure, ".svg").decode()

@@ -272,6 +272,12 @@ def test_a_cell_of_the_confusion_matrix_opens_its_pictures(page):
     assert page.evaluate("document.activeElement.dataset.predicted") == "1"
 
 
+def test_the_reasons_are_pictures(page):
+    widths = page.eval_on_selector_all("#why img", "images => images.map((image) => image.naturalWidth)")
+    assert len(widths) >= 2
+    assert set(widths) == {96}
+
+
 def test_hostile_names_are_shown_as_they_are(page):
     text = page.locator("#mistakes, #data").all_inner_texts()
     assert "<i>cat" in text[0]
