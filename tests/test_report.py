@@ -345,7 +345,9 @@ def test_columns_are_coded_for_the_browser():
     text = encode_column("a", pd.Series(["y", None, "x", "y"], dtype=object))
     assert (text["names"], decoded(text["codes"], "<u4").tolist()) == (["x", "y"], [2, 0, 1, 2])
     number = encode_column("b", pd.Series([0.5, None], dtype="Float64"))
-    np.testing.assert_array_equal(decoded(number["values"], "<f4"), [0.5, np.nan])
+    np.testing.assert_array_equal(decoded(number["values"], "<f8"), [0.5, np.nan])
+    empty = encode_column("d", pd.Series([None, None], dtype="Float64"))
+    assert (empty["kind"], empty["names"], decoded(empty["codes"], "<u4").tolist()) == ("class", [], [0, 0])
     flags = encode_column("c", pd.Series([True, None], dtype="boolean"))
     assert (flags["names"], decoded(flags["codes"], "<u4").tolist()) == (["True"], [1, 0])
 

@@ -48,7 +48,7 @@ def encode_column(name: str, values: pd.Series) -> dict[str, Any]:
     dict
         ``name`` and ``kind``. A ``"class"`` has ``names``, its distinct values as text, and ``codes``, base64 of
         uint32: 0 where the value is missing, else the number of its name plus 1. A ``"number"`` has ``values``,
-        base64 of float32, NaN where missing.
+        base64 of float64, NaN where missing.
 
     Examples
     --------
@@ -57,7 +57,7 @@ def encode_column(name: str, values: pd.Series) -> dict[str, Any]:
     """
     if is_number(values):
         numbers = pd.to_numeric(values).astype("Float64").to_numpy(np.float64, na_value=np.nan)
-        return {"name": name, "kind": "number", "values": _base64(numbers.astype("<f4"))}
+        return {"name": name, "kind": "number", "values": _base64(numbers.astype("<f8"))}
     codes, names = pd.factorize(values, sort=True)
     return {
         "name": name,
@@ -69,7 +69,7 @@ def encode_column(name: str, values: pd.Series) -> dict[str, Any]:
 
 def is_number(values: pd.Series) -> bool:
     """Say whether a column is shown on a scale rather than as classes."""
-    if pd.api.types.is_bool_dtype(values) or not pd.api.types.is_numeric_dtype(values):
+    if pd.api.types.is_bool_dtype(values) or not pd.api.types.is_numeric_dtype(values) or values.isna().all():
         return False
     return bool(pd.api.types.is_float_dtype(values) or values.nunique() > FEW)
 

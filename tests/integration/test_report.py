@@ -48,7 +48,8 @@ def bank(tmp_path_factory):
     samples = made.samples[["path"]]
     kinds = [SCRIPT if number % 2 else "plain" for number in range(len(samples))]
     numbers = np.linspace(-1, 1, len(samples))
-    made.label(samples.assign(**{'"><script>alert(2)</script>': kinds, "number": numbers}))
+    endless = [float("inf"), 123456789.0, *[0.5] * (len(samples) - 2)]
+    made.label(samples.assign(**{'"><script>alert(2)</script>': kinds, "number": numbers, "endless": endless}))
     return made
 
 
@@ -194,6 +195,8 @@ def test_points_are_coloured_by_any_column(page):
     page.select_option("#map-colour", label="number")
     assert page.locator("#map-legend").inner_text().split() == ["-1", "1"]
     assert len(colours(page)) > len(before)
+    page.select_option("#map-colour", label="endless")
+    assert page.locator("#map-legend").inner_text().split() == ["0.5", "123456789"]
 
 
 def test_a_class_is_hidden_from_the_legend(page):

@@ -16,11 +16,12 @@ const tile = numbers(points.tile, Int32Array);
 const sizes = numbers(points.sizes, Uint8Array);
 const columns = points.columns.map((column) => column.kind === "class"
   ? { ...column, codes: numbers(column.codes, Uint32Array) }
-  : { ...column, values: numbers(column.values, Float32Array) });
+  : { ...column, values: numbers(column.values, Float64Array) });
 const cells = Object.fromEntries(Object.entries(points.cells).map(([name, text]) => [name, numbers(text, Int32Array)]));
 
+const textOf = (value) => Number.isNaN(value) ? "missing" : String(Number.isInteger(value) ? value : +value.toPrecision(6));
 const valueOf = (column, row) => {
-  if (column.kind === "number") return Number.isNaN(column.values[row]) ? "missing" : String(+column.values[row].toPrecision(4));
+  if (column.kind === "number") return textOf(column.values[row]);
   return column.codes[row] ? column.names[column.codes[row] - 1] : "missing";
 };
 const make = (tag, properties = {}, ...children) => {
@@ -87,11 +88,11 @@ function setColumn(next) {
     paint = column.codes;
     shades = Array.from({ length: column.names.length + 1 }, (_, code) => colourOf(code));
   } else {
-    const known = column.values.filter((value) => !Number.isNaN(value));
+    const known = column.values.filter(Number.isFinite);
     column.low ??= known.reduce((a, b) => Math.min(a, b), Infinity);
     column.high ??= known.reduce((a, b) => Math.max(a, b), -Infinity);
     const range = column.high - column.low || 1;
-    paint = Uint32Array.from(column.values, (value) => Number.isNaN(value) ? 0
+    paint = Uint32Array.from(column.values, (value) => !Number.isFinite(value) ? 0
       : 1 + Math.min(SHADES - 1, Math.floor((value - column.low) / range * SHADES)));
     shades = ["#8a8f98", ...Array.from({ length: SHADES }, (_, k) => viridis(k / (SHADES - 1)))];
   }
@@ -177,7 +178,7 @@ function showLegend() {
   if (column.kind === "number") {
     const scale = make("span", { className: "scale" });
     scale.style.cssText = `height:.8rem;background:linear-gradient(to right, ${VIRIDIS.map((c) => `rgb(${c.join(" ")})`).join(",")})`;
-    legend.append(String(+column.low.toPrecision(4)), scale, String(+column.high.toPrecision(4)));
+    legend.append(textOf(column.low), scale, textOf(column.high));
     return;
   }
   const counts = new Map();
