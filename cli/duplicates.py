@@ -9,6 +9,7 @@ import click
 from featurebank_cli.options import (
     State,
     bank_argument,
+    check_folder,
     csv_option,
     json_option,
     print_json,
@@ -36,6 +37,7 @@ def duplicates(state: State, bank: Path, features: str | None, output: Path | No
     """
     from featurebank.explore import duplicates as find_duplicates
 
+    check_folder(output)
     found = find_duplicates(bank, features=features, progress=state.progress("duplicates"))
     groups, kinds = int(found["group"].nunique()), {str(k): int(n) for k, n in found["kind"].value_counts().items()}
     if output is not None:

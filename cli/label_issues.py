@@ -10,6 +10,7 @@ import click
 from featurebank_cli.options import (
     State,
     bank_argument,
+    check_folder,
     csv_option,
     json_option,
     print_json,
@@ -50,6 +51,7 @@ def label_issues(
     fitted = {name: list(options.pop(name)) or None for name in ("features", "models")}
     if oof is not None and any(fitted.values()):
         raise click.UsageError("give either --oof, or --features and --model for a new fit")
+    check_folder(output)
     found = find_issues(
         bank,
         target=target,

@@ -8,6 +8,7 @@ import click
 
 from featurebank_cli.options import (
     State,
+    check_folder,
     json_option,
     print_json,
     print_table,
@@ -113,6 +114,7 @@ def _show(
     from featurebank.sources import scan, source_of
 
     check_format(output.suffix)
+    check_folder(output)
     source = source_of(Bank(show).select()) if (show / "bank.json").exists() else scan(show)
     found = top_patches(
         source,

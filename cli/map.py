@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from featurebank_cli.options import State, bank_argument, json_option, print_json, write_csv
+from featurebank_cli.options import State, bank_argument, check_folder, json_option, print_json, write_csv
 from featurebank_cli.similar import features_option
 
 PAGE, TABLE = ".html", ".csv"
@@ -57,8 +57,10 @@ def draw_map(
     path = output or opened.path.with_suffix(".map.png")
     suffix = path.suffix.lower()
     check_format(suffix, (*FORMATS, PAGE, TABLE))
+    check_folder(path)
     chosen = color or ("label" if "label" in opened.table.columns else None)
-    state.say(f"{method} …")
+    if method != "pca":
+        state.say(f"{method} of {len(opened.select())} samples …")
     points = project(opened, features, method, seed, columns=[chosen] if chosen else [])
     if suffix == TABLE:
         write_csv(path, points)

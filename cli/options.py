@@ -180,6 +180,20 @@ def write_csv(path: Path, frame: Any) -> None:
     storage.commit(path, csv_bytes(frame))
 
 
+def check_folder(path: Path | None) -> None:
+    """Refuse a file whose folder does not exist before any work is done.
+
+    Raises
+    ------
+    StorageError
+        When there is no such folder.
+    """
+    from featurebank.errors import StorageError
+
+    if path is not None and not path.parent.is_dir():
+        raise StorageError(f"no folder {str(path.parent)!r}; make it, or name another with -o")
+
+
 def print_rows(title: str, frame: Any, right: Sequence[int] = (), most: int = ROWS_SHOWN) -> None:
     """Print the first rows of a DataFrame as a table, its numbers with three digits."""
     shown = [

@@ -9,6 +9,7 @@ import click
 from featurebank_cli.options import (
     State,
     bank_argument,
+    check_folder,
     csv_option,
     json_option,
     print_json,
@@ -59,6 +60,7 @@ def similar(
     """
     from featurebank.explore import similar as find_similar
 
+    check_folder(output)
     found = find_similar(bank, image, k=k, features=features, metric=metric, approximate=approximate)
     if output is not None:
         write_csv(output, found)

@@ -17,6 +17,7 @@ HEAVY = ("torch", "sklearn", "pandas", "h5py", "numpy", "scipy", "PIL", "timm", 
 
 def test_all_commands_of_the_design_are_there():
     wanted = {"extract", "fit", "predict", "evaluate", "label", "backbones", "layers", "info", "verify", "demo"}
+    wanted |= {"similar", "duplicates", "label-issues", "map"}
     assert wanted <= set(COMMANDS)
 
 
@@ -88,6 +89,18 @@ ERRORS = [
     ["backbones", "nothing*"],
     ["layers", "resnet19"],
     ["layers", "vit_b_16", "--size", "100"],
+    ["duplicates", "nowhere.bank"],
+    ["duplicates", "BANK", "--features", "layer9"],
+    ["label-issues", "BANK", "--target", "species"],
+    ["label-issues", "BANK", "--oof", "nowhere.csv"],
+    ["label-issues", "BANK", "--model", "forest"],
+    ["similar", "BANK", "nowhere.png"],
+    ["similar", "PHOTOS", "cat/00.png"],
+    ["map", "BANK", "--color", "species"],
+    ["map", "BANK", "-o", "map.gif"],
+    ["map", "BANK", "-o", "no/such/folder/map.png"],
+    ["layers", "resnet18", "--show", "nowhere", "--layer", "layer1", "--weights", "random:0"],
+    ["layers", "resnet18", "--show", "BANK", "--layer", "layer9", "--weights", "random:0"],
     ["info", "nowhere.bank"],
     ["verify", "PHOTOS"],
 ]
@@ -122,6 +135,10 @@ def test_an_error_is_one_line_on_stderr_and_exit_code_1(
         ["predict", "a.featurebank"],
         ["predict", "a.featurebank", "a.png", "--bank", "a.bank"],
         ["layers", "resnet18", "--size", "-1"],
+        ["layers", "resnet18", "--show", "photos"],
+        ["label-issues", "a.bank", "--oof", "a.oof.csv", "--model", "svm"],
+        ["similar", "a.bank", "a.png", "-k", "0"],
+        ["map", "a.bank", "--method", "lle"],
     ],
     ids=" ".join,
 )

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -127,3 +128,28 @@ def test_hostile_names_are_inert():
 def test_a_column_that_was_not_projected_is_an_error():
     with pytest.raises(ColumnError, match=r"no column 'site'; project with columns=\['site'\]"):
         map_page(pd.DataFrame({"path": [], "x": [], "y": []}), color="site")
+
+
+def test_the_page_works_in_a_browser(tmp_path):
+    driver = pytest.importorskip("playwright.sync_api")
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no browser on this machine")
+    points = pd.DataFrame({"path": ["a/1.png", HOSTILE], "x": [0.0, 1.0], "y": [0.0, 1.0], "label": ["u", HOSTILE]})
+    (tmp_path / "map.html").write_text(map_page(points, color="label", title=HOSTILE))
+    told, asked = [], []
+    with driver.sync_playwright() as play:
+        page = play.chromium.launch(executable_path=browser, args=["--no-sandbox"]).new_page()
+        for event in ("console", "pageerror", "dialog"):
+            page.on(event, lambda each: told.append(str(each)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((tmp_path / "map.html").as_uri())
+        box = page.locator("canvas").bounding_box()
+        page.mouse.move(box["x"] + 0.03 * box["width"], box["y"] + 0.97 * box["height"])
+        assert page.locator("#told").inner_text() == "a/1.png: u"
+        page.mouse.move(box["x"] + 0.97 * box["width"], box["y"] + 0.03 * box["height"])
+        assert page.locator("#told").inner_text() == f"{HOSTILE}: {HOSTILE}"
+        page.mouse.wheel(0, -300)
+        page.fill("#find", "a/1")
+    assert told == []
+    assert asked == [(tmp_path / "map.html").as_uri()]
