@@ -3,8 +3,11 @@
 import click
 
 from featurebank._version import __version__
+from featurebank_cli.advise import advise
 from featurebank_cli.backbones import backbones
+from featurebank_cli.cluster import cluster
 from featurebank_cli.compact import compact, prune
+from featurebank_cli.compare import compare
 from featurebank_cli.demo import demo
 from featurebank_cli.duplicates import duplicates
 from featurebank_cli.evaluate import evaluate
@@ -16,7 +19,9 @@ from featurebank_cli.label import label
 from featurebank_cli.label_issues import label_issues
 from featurebank_cli.layers import layers
 from featurebank_cli.map import draw_map
+from featurebank_cli.next import next_
 from featurebank_cli.options import NamedErrors, State
+from featurebank_cli.outliers import outliers
 from featurebank_cli.predict import predict
 from featurebank_cli.report import report
 from featurebank_cli.similar import similar
@@ -43,12 +48,17 @@ def main(context: click.Context, quiet: bool, verbose: bool) -> None:
 
 for command in (
     extract,
+    advise,
+    compare,
     fit,
     finetune,
     predict,
     evaluate,
     report,
     label,
+    cluster,
+    outliers,
+    next_,
     draw_map,
     similar,
     duplicates,

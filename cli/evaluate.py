@@ -24,7 +24,7 @@ from featurebank_cli.options import (
 @click.command()
 @click.argument("predictor", type=click.Path(path_type=Path))
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--target", help="Column of labels.  [default: the one the predictor learned]")
+@click.option("--target", help="Column of labels, or the one task to score.  [default: what the predictor learned]")
 @click.option("--sample-weight", help="Column of weights.")
 @path_column_option
 @root_option
@@ -50,11 +50,11 @@ def evaluate(
     Example:
         featurebank evaluate photos.featurebank test_photos/
     """
-    from featurebank.predictor import Predictor
+    from featurebank.multitask.predictor import load_predictor
     from featurebank.sources import scan
 
     found = scan(source, root=root, path_column=path_column)
-    report = Predictor.load(predictor, weights_file=weights_file, allow_download=allow_download).evaluate(
+    report = load_predictor(predictor, weights_file=weights_file, allow_download=allow_download).evaluate(
         found, target=target, sample_weight=sample_weight, progress=state.progress("evaluate")
     )
     for failure in report["failures"]:
@@ -66,17 +66,18 @@ def evaluate(
         )
     if as_json:
         print_json(report)
-    else:
-        _print(report)
+        return
+    for name, each in report.get("tasks", {"": report}).items():
+        _print(each, f"{printable(name)}: " if name else "")
 
 
-def _print(report: dict[str, Any]) -> None:
+def _print(report: dict[str, Any], title: str) -> None:
     names = [name for name in report["intervals"] if name in report]
     rows = [
         [name.replace("_", " "), f"{report[name]:.3f}", "{:.3f}..{:.3f}".format(*report["intervals"][name])]
         for name in names
     ]
-    print_table(f"{report['n_samples']} images", ["score", "value", "95 %"], rows, right=(1, 2))
+    print_table(f"{title}{report['n_samples']} images", ["score", "value", "95 %"], rows, right=(1, 2))
     if "confusion" in report:
         _print_confusion(report)
     if "per_label" in report:

@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from featurebank.spec import common_backbone, short
+from featurebank_cli.domain import OWN, check_unused, domain_options, print_adaptations
+from featurebank_cli.domain import run as run_domain
 from featurebank_cli.options import (
     State,
     bank_argument,
@@ -16,6 +18,7 @@ from featurebank_cli.options import (
     percent,
     print_json,
     print_table,
+    printable,
     write_csv,
 )
 
@@ -53,10 +56,17 @@ class_weight_option = click.option(
 @click.option(
     "--target",
     multiple=True,
-    help="Column of classes or numbers; several columns of 0 and 1 are labels.  [default: label, or the only column]",
+    help="Column of classes or numbers; several columns are several tasks, or labels where all are of 0 and 1.  "
+    "[default: label, or the only column]",
 )
 @click.option("--separator", help="Divides the labels in a cell of the target, where an image has several.")
 @click.option("--task", type=click.Choice(["classification", "regression"]), help="[default: what the target holds]")
+@click.option(
+    "--unlabelled",
+    type=click.Choice(["self-training", "spreading", "whiten"]),
+    multiple=True,
+    help="Let rows without a label help, and compare on the same folds whether that pays; may be repeated.",
+)
 @click.option("--groups", help="Column of groups that never straddle folds, or @near-duplicates.")
 @click.option("--sample-weight", help="Column of weights, for fitting and scoring.")
 @class_weight_option
@@ -71,6 +81,12 @@ class_weight_option = click.option(
 @click.option("--repeats", type=click.IntRange(min=1), default=1, show_default=True, help="Draw the folds so often.")
 @click.option("--nested", is_flag=True, help="Also score the whole procedure, selection included.")
 @click.option("--scoring", help="Any scikit-learn scorer.  [default: accuracy, or r2]")
+@click.option(
+    "--views",
+    multiple=True,
+    help="What is learned from an image's views: their mean, the first, or all as rows of their own; repeated, all are "
+    "tried.  [default: mean]",
+)
 @click.option(
     "--normalize",
     multiple=True,
@@ -91,6 +107,7 @@ class_weight_option = click.option(
 @click.option("--threshold", help="Tune the threshold of two classes for this scorer, e.g. f1.")
 @click.option("--learning-curve", is_flag=True, help="Also tell what more labels would bring.")
 @click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), help="Seconds for the search.")
+@domain_options
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the folds and the models.")
 @click.option("--jobs", type=int, default=-1, show_default=True, help="Threads; -1 for one a core.")
 @click.option(
@@ -102,7 +119,8 @@ def fit(state: State, bank: Path, output: Path | None, as_json: bool, **options:
     """Cross-validate top models over the feature sets of BANK and save the best as a predictor.
 
     Beside the predictor, STEM.oof.csv gets what the best model said of each image when it was in a test part.
-    Ctrl-C ends the search with what is finished.
+    Ctrl-C ends the search with what is finished. With --domain, learn from the labels of one domain for the images of
+    another.
 
     \b
     Example:
@@ -111,14 +129,13 @@ def fit(state: State, bank: Path, output: Path | None, as_json: bool, **options:
     from featurebank.bank import Bank
     from featurebank.errors import StorageError
     from featurebank.fitting import default_output
-    from featurebank.fitting import fit as run_fit
     from featurebank.predictor_file import target_of
 
     opened = Bank(bank)
     path = output or default_output(opened)
     if not path.parent.is_dir():
         raise StorageError(f"no folder {str(path.parent)!r} for the predictor; make it, or name another with -o")
-    result = run_fit(opened, progress=state.progress("fit", "fit"), **_arguments(options))
+    result = _run(state, opened, options, as_json)
     before = target_of(path)
     result.save(path)
     beside = path.with_suffix(".oof.csv")
@@ -130,28 +147,62 @@ def fit(state: State, bank: Path, output: Path | None, as_json: bool, **options:
         state.warn(f"{path} held a predictor of {before!r}; it is replaced by one of {report['target']!r}")
     if as_json:
         print_json(report)
-    else:
-        print_candidates(report)
-        print_findings(report)
-        click.echo(f"predictor: {path}   next: featurebank predict {path} IMAGES...")
+        return
+    print_report(report)
+    click.echo(f"predictor: {path}   next: featurebank predict {path} IMAGES...")
+
+
+def _run(state: State, bank: Any, options: dict[str, Any], as_json: bool) -> Any:
+    """Fit with the function that the flags ask for."""
+    if options["domain"] is not None:
+        return run_domain(state, bank, options, as_json)
+    check_unused()
+    arguments = _arguments({name: value for name, value in options.items() if name not in OWN})
+    arguments["progress"] = state.progress("fit", "fit")
+    unlabelled = arguments.pop("unlabelled")
+    if unlabelled:
+        from featurebank.transfer.few_labels import fit_semi_supervised
+
+        return fit_semi_supervised(bank, unlabelled, on_compared=state.progress("compare", "fit"), **arguments)
+    from featurebank.fitting import fit as run_fit
+
+    return run_fit(bank, **arguments)
 
 
 def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     """Return the library's arguments: a flag that was not given is left to its default."""
-    several = ("features", "models", "target", "normalize", "select")
+    several = ("features", "models", "target", "views", "normalize", "select")
     lists = {name: list(options.pop(name)) for name in several}
     words = {name: "all" for name in ("features", "models") if lists[name] == ["all"]}
     return {**options, **{name: value for name, value in lists.items() if value}, **words}
 
 
-def print_candidates(report: dict[str, Any]) -> None:
-    """Print the best of each features × normalisation × model, best first."""
+def print_report(report: dict[str, Any]) -> None:
+    """Print what was found for one task, for each of several and what sharing came to, or across domains."""
+    if "adaptations" in report:
+        print_adaptations(report)
+        return
+    for name, each in report.get("tasks", {}).items():
+        print_candidates(each, f"{printable(name)}: ")
+        print_findings(each)
+        click.echo()
+    if "tasks" not in report:
+        print_candidates(report)
+        print_findings(report)
+    elif report["sharing"]:
+        click.echo("One network whose hidden layer all tasks share, against one for each, on the same folds:")
+        for each in report["sharing"].values():
+            click.echo(printable(each["sentence"]))
+
+
+def print_candidates(report: dict[str, Any], title: str = "") -> None:
+    """Print the best of each features × normalisation × model, best first, under a title."""
     from featurebank.scores import is_share
 
     best: dict[tuple[Any, ...], dict[str, Any]] = {}
     seconds: dict[tuple[Any, ...], float] = {}
     for each in report["candidates"]:
-        key = ("+".join(each["features"]), each["normalize"], each["select"], each["model"])
+        key = ("+".join(each["features"]), each["views"], each["normalize"], each["select"], each["model"])
         seconds[key] = seconds.get(key, 0.0) + each["seconds"]
         if key not in best or each["mean"] > best[key]["mean"]:
             best[key] = each
@@ -171,7 +222,7 @@ def print_candidates(report: dict[str, Any]) -> None:
         for key, each in ranked
     ]
     kind = "" if report["task"] == "regression" else f", {len(report['classes'])} classes"
-    title = f"{report['scoring']}, {report['folds']}-fold, {report['n_samples']} samples{kind}" + (
+    title += f"{report['scoring']}, {report['folds']}-fold, {report['n_samples']} samples{kind}" + (
         f", {common.rstrip('/')}" if common else ""
     )
     unit = "mean %" if is_share(report["scoring"]) else "mean"
@@ -180,8 +231,9 @@ def print_candidates(report: dict[str, Any]) -> None:
 
 
 def _features(key: tuple[Any, ...], common: str) -> str:
-    name, normalize, select, _ = key
-    extra = ([] if normalize == "standardize" else [normalize]) + ([] if select is None else [f"{select:g} of them"])
+    name, views, normalize, select, _ = key
+    extra = {"mean": [], "first": ["first view"], "all": ["all views"]}[views]
+    extra += ([] if normalize == "standardize" else [normalize]) + ([] if select is None else [f"{select:g} of them"])
     return ", ".join([short(name).removeprefix(common), *extra])
 
 
@@ -211,13 +263,33 @@ def print_findings(report: dict[str, Any]) -> None:
     if "threshold" in report:
         tuned = report["threshold"]
         change = f"{tuned['before']:.3f} -> {tuned['after']:.3f}"
-        click.echo(f"Threshold {tuned['threshold']:.3g} for {tuned['scoring']}: {change}, out of fold.")
+        better = "" if tuned["after"] > tuned["before"] else "; the usual threshold is no worse"
+        name = printable(str(tuned["positive"]))
+        click.echo(
+            f"Threshold {tuned['threshold']:.3g} of {name} for {tuned['scoring']}: {change}, out of fold{better}."
+        )
     calibration = report.get("calibration", {})
     if calibration.get("method") and calibration["ece_before"] is not None:
         change = f"{calibration['ece_before']:.3f} -> {calibration['ece_after']:.3f}"
         click.echo(f"Expected calibration error, {calibration['method']}: {change}.")
+    if "unlabelled" in report:
+        _print_unlabelled(report)
     if "learning_curve" in report:
         click.echo(report["learning_curve"]["verdict"])
+
+
+def _print_unlabelled(report: dict[str, Any]) -> None:
+    """Print what the rows without a label brought, each method beside the supervised fit."""
+    found = report["unlabelled"]
+    rows = []
+    for each in found["methods"]:
+        ends = [bounded(report, each["ci95"]), each.get("difference_ci95", [])]
+        spans = ["..".join(score_text(report, end) for end in pair) for pair in ends]
+        change = score_text(report, each["difference"]) if "difference" in each else ""
+        rows.append([each["method"], each["model"], score_text(report, each["mean"]), spans[0], change, spans[1]])
+    title = f"{found['rows']} rows without a label; parameters chosen inside each fold"
+    print_table(title, ["method", "model", "mean", "95 %", "gain", "95 %"], rows, right=range(2, 6))
+    click.echo(f"{found['sentence']}.")
 
 
 def score_text(report: dict[str, Any], score: float) -> str:

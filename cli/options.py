@@ -43,6 +43,9 @@ allow_download_option = click.option(
 size_option = click.option(
     "--size", type=click.IntRange(min=1), help="Input size in pixels, in place of the weights' own."
 )
+seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything that is drawn."
+)
 strict_option = click.option("--strict", is_flag=True, help="Exit with 1 when an image could not be read.")
 
 
@@ -102,6 +105,7 @@ def _bar(title: str, unit: str) -> Callable[[int, int], None]:
         nonlocal bar
         if bar is None:
             bar = tqdm(total=total, desc=title, unit=f" {unit}s", file=sys.stderr, dynamic_ncols=True)
+        bar.total = total  # a search may find more to do
         bar.update(done - bar.n)
         if done >= total:
             bar.close()

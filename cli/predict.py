@@ -47,18 +47,23 @@ def predict(
     allow_download: bool,
     as_json: bool,
 ) -> None:
-    """Label IMAGES (files or folders), or the rows of a bank, as CSV: path, label, probability, error.
+    """Label IMAGES (files or folders), or the rows of a bank, as CSV: path, label, probability, unlike, error.
+
+    unlike is the share of the training images that are less unusual than the image; is_unlike says that it is above
+    0.99, so that the label is a guess.
+
+    A predictor of several tasks gives label_TASK and probability_TASK for each.
 
     \b
     Example:
         featurebank predict photos.featurebank new.jpg more/ -o predictions.csv
     """
-    from featurebank.predictor import Predictor
+    from featurebank.multitask.predictor import load_predictor
 
     state: State = context.obj
     if bool(images) == (bank is not None):
         raise click.UsageError("give either images or --bank")
-    loaded = Predictor.load(predictor, weights_file=weights_file, allow_download=allow_download)
+    loaded = load_predictor(predictor, weights_file=weights_file, allow_download=allow_download)
     table = _from_bank(loaded, bank) if bank is not None else _from_images(loaded, images, state)
     shown = table if proba else table[[name for name in table.columns if not name.startswith("proba_")]]
     if as_json:
@@ -68,6 +73,9 @@ def predict(
     if output is not None:
         write_csv(output, shown)
         state.say(f"{len(table)} predictions in {output}")
+    unlike = table[table["is_unlike"] == True] if "is_unlike" in table else ()  # noqa: E712
+    if len(unlike):
+        state.warn(f"{len(unlike)} of {len(table)} images are unlike those it learned from: column is_unlike")
     failed = table[table["error"] != ""]
     for row in failed.itertuples():
         state.warn(f"{printable(row.path)}: {printable(row.error)}")

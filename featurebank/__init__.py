@@ -17,47 +17,61 @@ if TYPE_CHECKING:
     from featurebank.finetuning.job import finetune
     from featurebank.finetuning.recipe import Recipe
     from featurebank.fitting import fit
+    from featurebank.multitask.predictor import MultiTaskPredictor
     from featurebank.predictor import Predictor
     from featurebank.search import TopModelSearchCV
     from featurebank.sources import scan
     from featurebank.spec import FeatureSpec
+    from featurebank.transfer.advice import Advice, advise
+    from featurebank.transfer.domain import fit_domain
+    from featurebank.transfer.ranking import rank_features
     from featurebank.transformer import FeatureExtractor
 
 _HOMES = {
+    "Advice": "transfer.advice",
     "Backbone": "backbones",
     "Bank": "bank",
     "FeatureExtractor": "transformer",
     "FeatureSpec": "spec",
     "FineTuner": "finetuning.finetuner",
+    "MultiTaskPredictor": "multitask.predictor",
     "Predictor": "predictor",
     "Preprocessing": "backbones",
     "TopModelSearchCV": "search",
     "Recipe": "finetuning.recipe",
+    "advise": "transfer.advice",
     "extract": "extraction",
     "finetune": "finetuning.job",
     "fit": "fitting",
+    "fit_domain": "transfer.domain",
     "list_backbones": "backbones",
     "load_backbone": "backbones",
+    "rank_features": "transfer.ranking",
     "scan": "sources",
 }
 
 __all__ = [
+    "Advice",
     "Backbone",
     "Bank",
     "FeatureBankError",
     "FeatureExtractor",
     "FeatureSpec",
     "FineTuner",
+    "MultiTaskPredictor",
     "Predictor",
     "Preprocessing",
     "Recipe",
     "TopModelSearchCV",
     "__version__",
+    "advise",
     "extract",
     "finetune",
     "fit",
+    "fit_domain",
     "list_backbones",
     "load_backbone",
+    "rank_features",
     "scan",
 ]
 

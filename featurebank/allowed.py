@@ -3,6 +3,12 @@
 ALLOWED_TYPES = (
     "featurebank.calibration.Calibrator",
     "featurebank.calibration.LabelsCalibrator",
+    "featurebank.multitask.network.NetworkClassifier",
+    "featurebank.multitask.network.NetworkRegressor",
+    "featurebank.multiview.ClassifierOverViews",
+    "featurebank.multiview.RegressorOverViews",
+    "featurebank.novelty.Mahalanobis",
+    "featurebank.novelty.Unlike",
     "featurebank.transforms.SelectDimensions",
     "featurebank.transforms.SelectRelevant",
     "featurebank.transforms.SignedSquareRoot",

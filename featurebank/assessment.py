@@ -130,6 +130,7 @@ def thresholded(search: TopModelSearchCV, rows: Rows, scoring: str) -> tuple[dic
         "scoring": scoring,
         "threshold": threshold,
         "on": response,
+        "positive": classes[1:].tolist()[0],
         "before": float(metric(true, found.predicted == classes[1], **options)),
         "after": float(metric(true, said, **options)),
     }
@@ -168,7 +169,7 @@ def held_out(search: TopModelSearchCV, test: Rows) -> dict[str, Any]:
     return classification_scores(test.y, model.predict(test.X), values, search.classes_, test.weight)
 
 
-def nested(search: TopModelSearchCV, rows: Rows, progress: Callable[[int], Any]) -> dict[str, Any]:
+def nested(search: TopModelSearchCV, rows: Rows, cv: Any, progress: Callable[[int], Any]) -> dict[str, Any]:
     """Score the whole procedure: the search runs again inside each fold's training part.
 
     Parameters
@@ -176,13 +177,15 @@ def nested(search: TopModelSearchCV, rows: Rows, progress: Callable[[int], Any])
     search : TopModelSearchCV
         Fitted.
     rows : Rows
+    cv : splitter
+        Of the inner searches.
     progress : callable
         Number of the inner search to its progress callback.
     """
     scores = []
     for number, (train, test) in enumerate(search.folds_):
         part, rest = rows.take(train), rows.take(test)
-        inner = clone(search).set_params(progress=progress(number))
+        inner = clone(search).set_params(cv=cv, progress=progress(number))
         inner.fit(part.X, part.y, groups=part.groups, sample_weight=part.weight)
         options = {} if rest.weight is None else {"sample_weight": rest.weight}
         scorer = check_scoring(inner.best_estimator_, search.scoring)

@@ -421,7 +421,13 @@ class Bank:
 
     def features(self, name: str | Sequence[str], table: SampleTable, *, views: str = "mean") -> NDArray[np.float32]:
         """Return the embeddings of the samples of a table, one row each; see `load`."""
-        return _concatenate([each.gather(rows, views) for each, rows in self._find(name, table, views)])
+        return _concatenate(self.feature_parts(name, table, views=views))
+
+    def feature_parts(
+        self, name: str | Sequence[str], table: SampleTable, *, views: str = "mean"
+    ) -> list[NDArray[np.float32]]:
+        """Return each set's embeddings of the samples of a table, (n, d) or (n, views, d); see `load`."""
+        return [each.gather(rows, views) for each, rows in self._find(name, table, views)]
 
     def _find(
         self, name: str | Sequence[str], table: SampleTable, views: str

@@ -30,6 +30,8 @@ class Candidate:
         Name of the normalisation (`featurebank.transforms.normalization`).
     select : float or None
         Share of the dimensions that are selected in the fold.
+    views : str
+        ``"mean"`` or ``"first"`` of an image's views, or ``"all"`` of them as rows of their own.
     fold_scores : list of float
         One score a fold.
     ci95 : tuple of float
@@ -47,6 +49,7 @@ class Candidate:
     params: dict[str, Any]
     normalize: str = "standardize"
     select: float | None = None
+    views: str = "mean"
     fold_scores: list[float] = field(default_factory=list)
     ci95: tuple[float, float] = (0.0, 0.0)
     interval: str = "nadeau-bengio"
@@ -66,12 +69,13 @@ class Candidate:
     @property
     def recipe(self) -> tuple[Any, ...]:
         """What candidates of one line of the table share: all but the parameters."""
-        return self.features, self.select, self.normalize, self.model
+        return self.features, self.views, self.select, self.normalize, self.model
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that ``featurebank fit --json`` prints."""
         return {
             "features": list(self.features),
+            "views": self.views,
             "select": self.select,
             "normalize": self.normalize,
             "model": self.model,
@@ -97,6 +101,7 @@ class Group:
     normalize : str
     model : TopModel
     candidates : list of Candidate
+    views : str
     scores : dict
         Score by the candidate's number in the group, and fold.
     predictions : dict
@@ -108,6 +113,7 @@ class Group:
     normalize: str
     model: TopModel
     candidates: list[Candidate]
+    views: str = "mean"
     scores: dict[int, dict[int, float]] = field(default_factory=dict)
     predictions: dict[int, list[Prediction]] = field(default_factory=dict)
 
@@ -122,11 +128,16 @@ class Group:
 
 
 def make_group(
-    features: tuple[str, ...], select: float | None, normalize: str, model: TopModel, cells: Sequence[dict[str, Any]]
+    features: tuple[str, ...],
+    select: float | None,
+    normalize: str,
+    model: TopModel,
+    cells: Sequence[dict[str, Any]],
+    views: str = "mean",
 ) -> Group:
     """Return a group with a candidate for each cell."""
-    found = [Candidate(features, model.name, cell, normalize, select) for cell in cells]
-    return Group(features, select, normalize, model, found)
+    found = [Candidate(features, model.name, cell, normalize, select, views) for cell in cells]
+    return Group(features, select, normalize, model, found, views)
 
 
 def best_of(candidates: Sequence[Candidate], rule: str, order: Sequence[str]) -> int:
@@ -185,9 +196,10 @@ def sentence(best: Candidate, other: Candidate, found: Mapping[str, Any], is_sha
 
 
 def _called(candidate: Candidate) -> str:
+    views = {"mean": "", "first": ", first view", "all": ", all views"}[candidate.views]
     select = "" if candidate.select is None else f", {candidate.select:g} of the dimensions"
     normalize = "" if candidate.normalize == "standardize" else f", {candidate.normalize}"
-    return f"{candidate.model} on {'+'.join(candidate.features)}{normalize}{select}"
+    return f"{candidate.model} on {'+'.join(candidate.features)}{views}{normalize}{select}"
 
 
 def refinement(
@@ -233,6 +245,7 @@ def to_results(candidates: Sequence[Candidate]) -> dict[str, Any]:
     ranks = np.array([1 + int((means > mean).sum()) for mean in means])
     return {
         "features": [list(candidate.features) for candidate in candidates],
+        "views": [candidate.views for candidate in candidates],
         "select": [candidate.select for candidate in candidates],
         "normalize": [candidate.normalize for candidate in candidates],
         "model": [candidate.model for candidate in candidates],

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from sklearn.utils.metaestimators import available_if
 from featurebank.candidates import Group
 from featurebank.errors import TopModelError, near_names, one_line
 from featurebank.folds import Fold
+from featurebank.multiview import Layout, averaged, per_view
 from featurebank.solvers.problem import Cells, Events, Note, Prediction, Problem, Settings
 from featurebank.topmodels import TopModel
 from featurebank.transforms import SignedSquareRoot, Step
@@ -41,6 +43,8 @@ class Data:
         ``"classification"``, ``"multilabel"`` or ``"regression"``.
     weight : ndarray of float64, shape (n,), or None
     class_weight : dict, "balanced" or None
+    layouts : dict
+        How the views lie in the columns of each candidate's features, where an image has several.
     """
 
     X: NDArray[Any]
@@ -50,11 +54,33 @@ class Data:
     task: str = "classification"
     weight: NDArray[np.float64] | None = None
     class_weight: Any = None
+    layouts: dict[tuple[str, ...], Layout] = field(default_factory=dict)
 
-    def rows(self, features: tuple[str, ...]) -> NDArray[Any]:
-        """Return the rows as the features see them."""
-        taken = self.columns[features]
-        return self.X if taken is None else self.X[:, taken]
+    def views(self, group: Group) -> int:
+        """Return how many rows a group makes of an image."""
+        layout = self.layouts.get(group.features)
+        return layout.views if layout is not None and group.views == "all" else 1
+
+    def seen_by(self, group: Group) -> Data:
+        """Return what a group's model sees: the columns of its features; a row for each view where it takes them all.
+
+        Each view then weighs one of `views` parts of its image, for a model that takes weights; to the others a
+        common factor of all weights means nothing.
+        """
+        taken, layout = self.columns[group.features], self.layouts.get(group.features)
+        X = self.X if taken is None else self.X[:, taken]
+        if layout is None:
+            return replace(self, X=X)
+        if group.views != "all":
+            return replace(self, X=layout.reduce(X, group.views))
+        weight = np.ones(len(X)) if self.weight is None else self.weight
+        return replace(
+            self,
+            X=layout.stack(X),
+            y=np.repeat(self.y, layout.views, axis=0),
+            folds=[(layout.rows_of(train), layout.rows_of(test)) for train, test in self.folds],
+            weight=np.repeat(weight / layout.views, layout.views) if group.model.takes("sample_weight") else None,
+        )
 
 
 # --- predictions -------------------------------------------------------------------------------------------
@@ -75,17 +101,23 @@ def predictions(
     cells : mapping of int to dict, optional
         Parameters by the candidate's number; all of the group by default.
     """
-    wanted = group.cells if cells is None else cells
-    for numbers, problem in _problems(data, group, folds):
-        score = None if settings.score is None else _renumbered(settings.score, numbers)
-        for event in _solve(problem, group.model, wanted, replace(settings, score=score), data.task):
-            yield event if isinstance(event, Note) else event._replace(fold=numbers[event.fold])
+    views, model = data.views(group), group.model
+    given = group.cells if cells is None else cells
+    if model.trainer is not None:
+        yield from model.trainer.predictions(data, group, folds, given)
+        return
+    wanted = {number: per_view(params, model.estimator, views) for number, params in given.items()}
+    for numbers, problem in _problems(data.seen_by(group), group, folds):
+        of_images = partial(_of_images, numbers, views)
+        score = None if settings.score is None else _before(settings.score, of_images)
+        for event in _solve(problem, model, wanted, replace(settings, score=score), data.task):
+            yield event if isinstance(event, Note) else of_images(event)
 
 
 def _problems(data: Data, group: Group, folds: Sequence[int]) -> Iterator[tuple[list[int], Problem]]:
     """Yield one problem for all folds where only the scaler learns, else one a fold, and the folds' numbers."""
     leading, learning, is_scaled = _split(group.before())
-    X = data.rows(group.features)
+    X = data.X
     for step in leading:
         X = step.fit_transform(X)
     if not learning:
@@ -112,8 +144,13 @@ def _problem(data: Data, X: NDArray[Any], folds: Sequence[int], standardize: boo
     return Problem(X, data.y, [data.folds[fold] for fold in folds], standardize, data.weight, data.class_weight)
 
 
-def _renumbered(score: Score, numbers: list[int]) -> Score:
-    return lambda prediction: score(prediction._replace(fold=numbers[prediction.fold]))
+def _of_images(numbers: list[int], views: int, found: Prediction) -> Prediction:
+    """Return a prediction under its fold's own number, with one row an image."""
+    return averaged(found._replace(fold=numbers[found.fold]), views)
+
+
+def _before(score: Score, change: Callable[[Prediction], Prediction]) -> Score:
+    return lambda prediction: score(change(prediction))
 
 
 def _solve(problem: Problem, model: TopModel, cells: Cells, settings: Settings, task: str) -> Events:

@@ -91,17 +91,19 @@ def to_stored(values: NDArray[np.float32], spec: FeatureSpec) -> NDArray[Any]:
     return stored
 
 
-def as_loaded(values: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.float32]:
-    """Return embeddings as `FeatureSet.read` would give them back: rounded to the stored dtype, their views averaged.
+def as_loaded(values: NDArray[np.float32], spec: FeatureSpec, views: str = "mean") -> NDArray[np.float32]:
+    """Return embeddings as `FeatureSet.read` would give them back, rounded to the stored dtype, as flat rows.
 
     Parameters
     ----------
     values : ndarray of float32, shape (n, views, …)
     spec : FeatureSpec
+    views : str, default "mean"
+        ``"mean"`` over the views, the ``"first"`` (the identity), or ``"all"`` side by side.
 
     Returns
     -------
-    ndarray of float32, shape (n, d)
+    ndarray of float32, shape (n, d), or (n, views * d) for ``"all"``
 
     Raises
     ------
@@ -109,7 +111,8 @@ def as_loaded(values: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.floa
         When the bank would refuse them; see `to_stored`.
     """
     stored = to_stored(values, spec)
-    return _reduce(stored.reshape(*stored.shape[:2], -1), "mean").astype(np.float32)
+    kept = _reduce(stored.reshape(*stored.shape[:2], -1), views)
+    return kept.reshape(len(kept), -1).astype(np.float32)
 
 
 @dataclass(frozen=True)

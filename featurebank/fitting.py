@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,23 @@ from featurebank.backbones import is_predictor_file
 from featurebank.bank import Bank
 from featurebank.calibration import Calibrator, LabelsCalibrator
 from featurebank.errors import BankError, ColumnError, TopModelError, near_names
-from featurebank.folds import Folds, default_kind, fold_numbers
+from featurebank.features import check_views
+from featurebank.folds import Fold, Folds, default_kind, fold_numbers
 from featurebank.learning_curve import learning_curve as make_learning_curve
+from featurebank.multitask.fitting import MultiTaskResult, fit_tasks
+from featurebank.multitask.rows import Labels, TaskRows, is_multitask, load_tasks
+from featurebank.novelty import LEAST_ROWS, Unlike
+from featurebank.outoffold import OutOfFold
 from featurebank.predictor import Predictor
 from featurebank.predictor_file import EMBEDDED, PredictorFeature, check_savable
 from featurebank.rows import Rows, Target, load_rows, predefined, straddling
 from featurebank.search import TopModelSearchCV
 from featurebank.spec import FeatureSpec
-from featurebank.topmodels import TASKS, parse_models
+from featurebank.topmodels import TASKS, TopModel, parse_models
 
 PREDEFINED = "predefined:"
+BEFORE_THE_MODEL = ("columns", "views")
+"""Steps that a predictor does without: it computes just the features and views that its model sees."""
 
 Progress = Callable[[int, int], None]
 
@@ -80,6 +87,7 @@ def fit(
     repeats: int = 1,
     nested: bool = False,
     scoring: str | None = None,
+    views: str | Sequence[str] = "mean",
     normalize: str | Sequence[str] = "standardize",
     select: Any = None,
     class_weight: Any = None,
@@ -91,7 +99,7 @@ def fit(
     seed: int = 0,
     jobs: int = -1,
     progress: Progress | None = None,
-) -> FitResult:
+) -> Any:
     """Cross-validate top models over a bank's feature sets, on the same folds, and refit the best.
 
     Parameters
@@ -103,7 +111,9 @@ def fit(
     models : str, sequence, or mapping of str to grid, optional
         See `TopModelSearchCV`.
     target : str or sequence of str, optional
-        Column of classes or numbers, or several columns of 0 and 1; by default ``label``, or the bank's only column.
+        Column of classes or numbers; several columns of 0 and 1, which are labels of one task; or several columns of
+        any kind, some labels missing, which are tasks of their own (see Returns). By default ``label``, or the bank's
+        only column.
     separator : str, optional
         Divides the labels in a cell of the target, where a sample has several.
     task : str, optional
@@ -125,6 +135,10 @@ def fit(
         Also score the whole procedure, selection included, on test parts that the search never saw.
     scoring : str, optional
         Any scikit-learn scorer; accuracy by default, R² for numbers.
+    views : str or sequence of str, default "mean"
+        What is learned from, where `extract` made several views of an image: their ``"mean"``, the ``"first"``, or
+        ``"all"`` as rows of their own, whose answers are averaged. Several are tried. The predictor does the same with
+        a new image.
     normalize, select, class_weight, rule, time_limit
         See `TopModelSearchCV`.
     calibrate : str, optional
@@ -143,7 +157,10 @@ def fit(
 
     Returns
     -------
-    FitResult
+    FitResult, or `featurebank.multitask.fitting.MultiTaskResult` for several tasks
+        Tasks share their folds, and each has the top model that is best for it. With ``mlp`` among the models, one
+        network whose hidden layer they all share (``shared-mlp``) is tried beside a network for each (``mlp``), and the
+        report says for which of them sharing paid. Class weights, calibration and a threshold are for those of classes.
 
     Raises
     ------
@@ -156,60 +173,171 @@ def fit(
     >>> result.report["best"]["mean"]  # doctest: +SKIP
     0.91
     """
-    started = time.perf_counter()
     bank = bank if isinstance(bank, Bank) else Bank(bank)
     wanted = Target([target] if isinstance(target, str) else list(target or [default_target(bank)]), separator, task)
     candidates = candidate_features(bank, features)
     names = list(dict.fromkeys(name for candidate in candidates for name in candidate))
-    every = load_rows(bank, names, wanted, groups, sample_weight)
-    splitter, is_held_out = _splitter(every, cv, folds, repeats, seed, nested)
-    rows = every.take(~is_held_out)
+    chosen = _chosen_views(bank, names, views)
     if threshold is not None:
         assessment.label_metric(threshold)
-    for model in [] if models is None else parse_models(models, every.task):
-        if model.name not in TASKS[every.task]:
-            check_savable(model.estimator)
-    parts = 1 + nested * folds * repeats
-    search = TopModelSearchCV(
+    plan = _Plan(
+        bank,
         models,
+        {
+            "features": "all" if features == "all" else candidates,
+            "scoring": scoring,
+            "views": chosen,
+            "normalize": normalize,
+            "select": select,
+            "rule": rule,
+            "time_limit": time_limit,
+            "random_state": seed,
+            "n_jobs": jobs,
+        },
+        class_weight,
+        groups,
+        cv,
+        folds,
+        repeats,
+        calibrate,
+        threshold,
+        nested,
+        learning_curve,
+    )
+    if is_multitask(bank, wanted):
+        tasks = load_tasks(bank, names, wanted, groups, sample_weight, chosen)
+        return _fit_tasks(plan, tasks, progress)
+    every = load_rows(bank, names, wanted, groups, sample_weight, chosen)
+    splitter, is_held_out = _splitter(plan, every)
+    return _fit_rows(plan, every, wanted, splitter, is_held_out, progress)
+
+
+def _chosen_views(bank: Bank, names: Sequence[str], views: str | Sequence[str]) -> list[str]:
+    """Return what is to be learned from, once each; refused where no image has several views to choose from.
+
+    Raises
+    ------
+    BankError
+        When a choice is unknown, or there is none.
+    """
+    chosen = list(dict.fromkeys([views] if isinstance(views, str) else views))
+    for each in chosen:
+        check_views(each)
+    if chosen != ["mean"] and all(bank.feature_set(name).spec.views == "none" for name in names):
+        raise BankError(
+            f"views {', '.join(chosen) or 'of no kind'} of feature sets with one view; run extract with --views first"
+        )
+    return chosen
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How rows are fitted, whatever is to be learned of them: `fit`'s options."""
+
+    bank: Bank
+    models: Any
+    options: dict[str, Any]
+    class_weight: Any
+    groups: str | None
+    cv: str | None
+    folds: int
+    repeats: int
+    calibrate: str | None
+    threshold: str | None
+    nested: bool
+    learning_curve: bool
+
+
+def _fit_tasks(plan: _Plan, tasks: TaskRows, progress: Progress | None) -> MultiTaskResult:
+    """Fit several tasks on the same folds; what fits one task again, and knows no other, goes without sharing."""
+    splitter, is_held_out = _splitter(plan, tasks.every)
+    count, scoring = len(tasks.tasks), plan.options["scoring"]
+    if scoring is not None and len({each.task for each in tasks.tasks}) > 1:
+        raise TopModelError(f"scoring {scoring!r} for tasks of classes and of numbers; leave it out, or fit them apart")
+    if plan.threshold is not None and all(each.task == "regression" for each in tasks.tasks):
+        raise TopModelError("a threshold for tasks of numbers; expected one of two classes")
+    parts = iter(_in_turn(progress, count))
+
+    def fit_one(
+        labels: Labels, rows: Rows, folds: list[Fold], is_out: NDArray[np.bool_], models: list[TopModel]
+    ) -> FitResult:
+        return _fit_rows(
+            _for_task(plan, labels, models, count), rows, Target([labels.name]), folds, is_out, next(parts)
+        )
+
+    return fit_tasks(
+        tasks,
+        splitter,
+        is_held_out,
+        plan.models,
+        fit_one,
+        class_weights={
+            each.name: _class_weight(plan.class_weight, each.y, each.task)
+            for each in tasks.tasks
+            if each.task == "classification"
+        },
+        is_shared=not (plan.nested or plan.learning_curve or plan.threshold is not None),
+        has_limit=plan.options["time_limit"] is not None,
+        seed=plan.options["random_state"],
+        n_jobs=plan.options["n_jobs"],
+    )
+
+
+def _for_task(plan: _Plan, labels: Labels, models: list[TopModel], count: int) -> _Plan:
+    """Return the plan of one of several tasks: its own top models, its part of the time, no classes for numbers."""
+    limit = plan.options["time_limit"]
+    own = replace(plan, models=models, options={**plan.options, "time_limit": limit and limit / count})
+    is_number = labels.task == "regression"
+    return replace(own, class_weight=None, calibrate=None, threshold=None) if is_number else own
+
+
+def _fit_rows(
+    plan: _Plan, every: Rows, target: Target, cv: Any, is_held_out: NDArray[np.bool_], progress: Progress | None
+) -> FitResult:
+    """Search on the rows that are not held out, say what came of it, and make the predictor."""
+    started = time.perf_counter()
+    if plan.threshold is not None and every.task == "regression":
+        raise TopModelError("a threshold for numbers; expected two classes: leave it out")
+    rows = every.take(~is_held_out)
+    for model in [] if plan.models is None else parse_models(plan.models, rows.task):
+        if model.name not in TASKS[rows.task] and model.trainer is None:
+            check_savable(model.estimator)
+    parts = 1 + plan.nested * (cv.get_n_splits() if isinstance(cv, Folds) else len(cv))
+    search = TopModelSearchCV(
+        plan.models,
         task=rows.task,
-        cv=splitter,
-        scoring=scoring,
+        cv=cv,
         blocks=rows.blocks,
-        features="all" if features == "all" else candidates,
-        normalize=normalize,
-        select=select,
-        class_weight=_class_weight(class_weight, rows),
-        rule=rule,
-        time_limit=time_limit,
-        random_state=seed,
-        n_jobs=jobs,
+        n_views=rows.n_views,
+        class_weight=_class_weight(plan.class_weight, rows.y, rows.task),
         progress=_part(progress, 0, parts),
+        **plan.options,
     ).fit(rows.X, rows.y, groups=rows.groups, sample_weight=rows.weight)
-    report = _facts(search, rows, wanted, scoring)
-    report["warnings"] = rows.notes + straddling(every, _place(search, is_held_out), groups) + search.warnings_
+    report = _facts(search, rows, target)
+    report["warnings"] = rows.notes + straddling(every, _place(search, is_held_out), plan.groups) + search.warnings_
     oof = _frame(rows, search)
     if rows.task == "classification":
-        report |= _class_report(search, rows, calibrate, oof)
+        report |= class_report(search.oof_, search.best_model_, plan.calibrate, oof)
     if rows.labels is not None:
         report["per_label"] = assessment.per_label(search.oof_, rows.labels)
     model = search.best_estimator_
-    if threshold is not None:
-        report["threshold"], model = assessment.thresholded(search, rows, threshold)
+    if plan.threshold is not None:
+        report["threshold"], model = assessment.thresholded(search, rows, plan.threshold)
     if is_held_out.any():
         report["held_out"] = assessment.held_out(search, every.take(is_held_out))
-    if (nested or learning_curve) and search.interrupted_:
+    if (plan.nested or plan.learning_curve) and search.interrupted_:
         report["warnings"].append("interrupted: neither a nested score nor a learning curve was made")
-    elif nested:
-        report["nested"] = assessment.nested(search, rows, lambda number: _part(progress, number + 1, parts))
-    if learning_curve and not search.interrupted_:
-        report["learning_curve"] = _learning_curve(search, rows, jobs)
+    elif plan.nested:
+        inner = cv if isinstance(cv, Folds) else _splitter(plan, rows)[0]
+        report["nested"] = assessment.nested(search, rows, inner, lambda number: _part(progress, number + 1, parts))
+    if plan.learning_curve and not search.interrupted_:
+        report["learning_curve"] = _learning_curve(search, rows)
     report["seconds"] = time.perf_counter() - started
-    kept = {**report, "samples": _fold_of_each(rows, search), "contents": _contents(rows)}
-    return FitResult(search, report, _predictor(bank, search, model, rows, wanted, calibrate, kept), oof)
+    kept = {**report, "samples": _fold_of_each(rows, search), "contents": contents_of(rows)}
+    return FitResult(search, report, _predictor(plan, search, model, rows, target, kept), oof)
 
 
-def _facts(search: TopModelSearchCV, rows: Rows, target: Target, scoring: str | None) -> dict[str, Any]:
+def _facts(search: TopModelSearchCV, rows: Rows, target: Target) -> dict[str, Any]:
     """Return the part of the report that every fit has."""
     return {
         "n_samples": len(rows.y),
@@ -217,7 +345,7 @@ def _facts(search: TopModelSearchCV, rows: Rows, target: Target, scoring: str | 
         "target": target.name,
         "separator": target.separator,
         "task": rows.task,
-        "scoring": scoring or ("r2" if rows.task == "regression" else "accuracy"),
+        "scoring": search.scoring or ("r2" if rows.task == "regression" else "accuracy"),
         "folds": len(search.folds_),
         "grouped": rows.groups is not None,
         "seed": search.random_state,
@@ -236,27 +364,25 @@ def _place(search: TopModelSearchCV, is_held_out: NDArray[np.bool_]) -> NDArray[
     return place
 
 
-def _splitter(
-    rows: Rows, cv: str | None, folds: int, repeats: int, seed: int, nested: bool
-) -> tuple[Any, NDArray[np.bool_]]:
+def _splitter(plan: _Plan, rows: Rows) -> tuple[Any, NDArray[np.bool_]]:
     """Return the folds as the search takes them, and the rows that are held out of it."""
-    nobody = np.zeros(len(rows.y), bool)
+    nobody, cv = np.zeros(len(rows.y), bool), plan.cv
     if cv is not None and cv.startswith(PREDEFINED):
-        if nested or repeats > 1:
+        if plan.nested or plan.repeats > 1:
             raise TopModelError("predefined folds can be neither nested nor repeated; leave out one or the other")
         return predefined(rows.table, cv.removeprefix(PREDEFINED))
     is_grouped = rows.groups is not None
     kind = cv or default_kind(rows.task, is_grouped)
     if is_grouped and kind in ("stratified", "plain"):
         kind = {"stratified": "stratified-group", "plain": "group"}[kind]
-    return Folds(kind, folds, repeats, seed), nobody
+    return Folds(kind, plan.folds, plan.repeats, plan.options["random_state"]), nobody
 
 
-def _class_weight(given: Any, rows: Rows) -> Any:
+def _class_weight(given: Any, y: NDArray[Any], task: str) -> Any:
     """Return class weights under the classes themselves, which a command names as text; 1 where none is given."""
-    if not isinstance(given, Mapping) or rows.task != "classification":
+    if not isinstance(given, Mapping) or task != "classification":
         return given
-    classes = {str(name): name for name in np.unique(rows.y).tolist()}
+    classes = {str(name): name for name in np.unique(y).tolist()}
     weights = {str(name): weight for name, weight in given.items()}
     unknown = sorted(set(weights) - set(classes))
     if unknown:
@@ -271,22 +397,38 @@ def _part(progress: Progress | None, part: int, parts: int) -> Progress | None:
     return lambda done, total: progress(part * total + done, parts * total)
 
 
-def _class_report(search: TopModelSearchCV, rows: Rows, calibrate: str | None, oof: pd.DataFrame) -> dict[str, Any]:
+def class_report(found: OutOfFold, model: str, calibrate: str | None, oof: pd.DataFrame) -> dict[str, Any]:
     """Return what is said about classes; the honest probabilities go into `oof`."""
+    assert found.classes is not None
     report: dict[str, Any] = {
-        "imbalanced": assessment.is_imbalanced(rows.y),
-        "per_class": assessment.per_class(search.oof_),
+        "imbalanced": assessment.is_imbalanced(found.true),
+        "per_class": assessment.per_class(found),
     }
-    report["calibration"], whole, proba = assessment.calibrated(search.oof_, search.best_model_, calibrate)
+    report["calibration"], whole, proba = assessment.calibrated(found, model, calibrate)
     report["abstention"] = assessment.abstention(whole, proba)
-    for number, name in enumerate(search.classes_.tolist()):
+    for number, name in enumerate(found.classes.tolist()):
         column = np.full(len(oof), np.nan)
-        column[np.isin(search.oof_.fold, whole.fold)] = proba[:, number]
+        column[np.isin(found.fold, whole.fold)] = proba[:, number]
         oof[f"proba_{name}"] = column
     return report
 
 
-def _learning_curve(search: TopModelSearchCV, rows: Rows, jobs: int) -> dict[str, Any]:
+def _in_turn(progress: Progress | None, count: int) -> list[Progress | None]:
+    """Return progress callbacks of searches that follow each other, each of a size of its own."""
+    sizes = [0] * count
+
+    def part(number: int) -> Progress:
+        def show(done: int, total: int) -> None:
+            assert progress is not None
+            sizes[number] = total
+            progress(sum(sizes[:number]) + done, sum(sizes[:number]) + total * (count - number))
+
+        return show
+
+    return [None if progress is None else part(number) for number in range(count)]
+
+
+def _learning_curve(search: TopModelSearchCV, rows: Rows) -> dict[str, Any]:
     """Return the learning curve of the best pipeline on the folds of the search."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # small sets make scikit-learn warn at every turn
@@ -299,7 +441,7 @@ def _learning_curve(search: TopModelSearchCV, rows: Rows, jobs: int) -> dict[str
             sample_weight=rows.weight,
             scoring=search.scoring,
             random_state=search.random_state,
-            n_jobs=jobs,
+            n_jobs=-1 if search.n_jobs is None else search.n_jobs,
         )
     return curve.to_dict()
 
@@ -348,7 +490,7 @@ def _fold_of_each(rows: Rows, search: TopModelSearchCV) -> list[list[Any]]:
     return [list(row) for row in zip(rows.table.rows["source"], _paths(rows), numbers, strict=True)]
 
 
-def _contents(rows: Rows) -> list[str]:
+def contents_of(rows: Rows) -> list[str]:
     """Return the beginning of each row's content digest, so that training images are known again."""
     return sorted({digest.hex()[:16] for digest in rows.table.rows["digest"]})
 
@@ -375,31 +517,33 @@ def _frame(rows: Rows, search: TopModelSearchCV) -> pd.DataFrame:
 
 
 def _predictor(
-    bank: Bank,
-    search: TopModelSearchCV,
-    fitted: Pipeline,
-    rows: Rows,
-    target: Target,
-    calibrate: str | None,
-    report: dict[str, Any],
+    plan: _Plan, search: TopModelSearchCV, fitted: Pipeline, rows: Rows, target: Target, report: dict[str, Any]
 ) -> Predictor:
     """Make the predictor of a search's best candidate."""
-    steps = dict(fitted.steps)
-    steps.pop("columns", None)  # a predictor computes just the features that its model sees
-    model = Pipeline(list(steps.items()))
-    specs = [bank.feature_set(name).spec for name in search.best_features_]
-    features = [_predictor_feature(bank, spec) for spec in specs]
-    tensors = _tensors(bank, features)
+    model = Pipeline([step for step in fitted.steps if step[0] not in BEFORE_THE_MODEL])
+    features, tensors = predictor_features(plan.bank, search.best_features_, search.best_candidate_.views)
     return Predictor(
         features,
         model,
         target.name,
         task=rows.task,
         labels=rows.labels,
-        calibrator=_calibrator(search, model, calibrate),
+        calibrator=_calibrator(search, model, plan.calibrate),
         fit=report,
         tensors=tensors,
+        unlike=_unlike(fitted, rows),
     )
+
+
+def _unlike(fitted: Pipeline, rows: Rows) -> Unlike | None:
+    """Return what tells whether a new image is unlike the training images; None of too few."""
+    distinct = np.unique(rows.table.rows["digest"].to_numpy(), return_index=True)[1]
+    if len(distinct) < LEAST_ROWS:
+        return None
+    X: NDArray[Any] = rows.X
+    for step in [step for name, step in fitted.steps if name in BEFORE_THE_MODEL]:
+        X = step.transform(X)
+    return Unlike().fit(X[distinct], rows.y[distinct] if rows.task == "classification" else None)
 
 
 def _calibrator(search: TopModelSearchCV, model: Pipeline, method: str | None) -> Calibrator | LabelsCalibrator | None:
@@ -410,6 +554,22 @@ def _calibrator(search: TopModelSearchCV, model: Pipeline, method: str | None) -
         found = search.oof_
         return LabelsCalibrator(method or "sigmoid").fit(found.scores, found.true, found.weight)
     return search.calibrate(method or "sigmoid")
+
+
+def predictor_features(
+    bank: Bank, names: Sequence[str], views: str = "mean"
+) -> tuple[list[PredictorFeature], dict[str, bytes]]:
+    """Return what a predictor needs to know of the feature sets that its model takes, and tensors to put into its file.
+
+    Raises
+    ------
+    FeatureSetError
+        When a name is not in the bank.
+    BankError
+        When a checkpoint has changed since its features were extracted.
+    """
+    features = [replace(_predictor_feature(bank, bank.feature_set(name).spec), views=views) for name in names]
+    return features, _tensors(bank, features)
 
 
 def _predictor_feature(bank: Bank, spec: FeatureSpec) -> PredictorFeature:

@@ -19,7 +19,7 @@ from sklearn.model_selection import (
     check_cv,
 )
 
-from featurebank.errors import TopModelError, near_names
+from featurebank.errors import TopModelError, near_names, one_line
 
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 
@@ -129,7 +129,8 @@ def make_folds(
     except TopModelError:
         raise
     except ValueError as error:
-        raise TopModelError(f"the rows cannot be split into these folds: {error}") from error
+        few = "" if groups is None else f"; there are {len(np.unique(groups))} groups: ask for as many folds at most"
+        raise TopModelError(f"the rows cannot be split into these folds: {one_line(error)}{few}") from error
     empty = [number for number, (train, test) in enumerate(folds) if not len(train) or not len(test)]
     if empty:
         raise TopModelError(f"fold {empty[0]} would be empty; ask for fewer folds than the data has groups")

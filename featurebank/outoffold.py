@@ -66,9 +66,11 @@ class OutOfFold:
         found = self.rows(~np.isin(self.fold, list(holes)))
         unseen = sorted(set(self.classes.tolist()) - set(np.unique(found.true).tolist()))
         if unseen:
+            count = int((self.true == unseen[0]).sum())
+            remedy = "label more of it, or leave it out" if count < 2 else "ask for fewer folds, or other groups"
             raise TopModelError(
-                f"no fold both learns and tests the class {unseen[0]!r}, so {model} gets no probabilities: "
-                "ask for fewer folds, or other groups"
+                f"no fold both learns and tests the class {unseen[0]!r} ({count} rows), so {model} gets no "
+                f"probabilities: {remedy}"
             )
         return found
 

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,24 +13,20 @@ from numpy.typing import NDArray
 
 from featurebank import predictor_file, scores, storage
 from featurebank.bank import values_of, weights_of
-from featurebank.errors import BankError, ImageError, PredictorError, one_line
-from featurebank.features import as_keys, as_loaded
-from featurebank.predictor_file import EMBEDDED, Contents, PredictorFeature
+from featurebank.embedding import Embedder, Item
+from featurebank.errors import ImageError, PredictorError
+from featurebank.features import as_keys
+from featurebank.novelty import FLAG, Unlike
+from featurebank.predictor_file import Contents, PredictorFeature
 from featurebank.samples import SampleTable
-from featurebank.spec import FeatureSpec
-from featurebank.views import count_views
 
 if TYPE_CHECKING:
     from featurebank.backbones import Backbone
     from featurebank.bank import Bank
-    from featurebank.engine import Engine
     from featurebank.sources import Source
 
-BATCH = 16
-_BACKBONE = ("backbone", "version", "weights", "preprocessing")
 
-
-class Predictor:
+class Predictor(Embedder):
     """From images to labels: feature specs, a top model, class names.
 
     Parameters
@@ -56,6 +47,8 @@ class Predictor:
         The report of the fit that made it.
     tensors : mapping of str to bytes, optional
         Safetensors of backbones whose weights came from a file, by weights digest.
+    unlike : Unlike, optional
+        Says how unlike the training images an image is (`featurebank.novelty`).
     backbone : Backbone, optional
         The backbone to use in place of the named one (needed for a custom module).
     weights_file : path-like, optional
@@ -81,22 +74,20 @@ class Predictor:
         calibrator: Any = None,
         fit: Mapping[str, Any] | None = None,
         tensors: Mapping[str, bytes] | None = None,
+        unlike: Unlike | None = None,
         backbone: Backbone | None = None,
         weights_file: str | os.PathLike[str] | None = None,
         allow_download: bool = True,
     ):
-        self.features = list(features)
+        options: dict[str, Any] = {"backbone": backbone, "weights_file": weights_file, "allow_download": allow_download}
+        super().__init__(features, tensors=tensors, **options)
         self.model = model
         self.target = target
         self.task = task
         self.labels = None if labels is None else list(labels)
         self.calibrator = calibrator
         self.fit = dict(fit or {})
-        self.tensors = dict(tensors or {})
-        self.backbone = backbone
-        self.weights_file = weights_file
-        self.allow_download = allow_download
-        self._engines: list[tuple[Backbone, Any, list[int]]] | None = None
+        self.unlike = unlike
 
     @property
     def classes(self) -> NDArray[Any]:
@@ -139,11 +130,13 @@ class Predictor:
         Returns
         -------
         DataFrame
-            ``path, label, probability`` (of the label), ``error``, and ``proba_CLASS`` for each class.
+            ``path, label, probability`` (of the label), ``unlike`` (the share of the training images that are less
+            unusual, from 0 to 1) and ``is_unlike`` (whether that is above 0.99), ``error``, and ``proba_CLASS`` for
+            each class. A predictor of an earlier version, or of fewer than 20 images, cannot tell what is unlike.
         """
-        X, errors = self._embed_some(list(paths), progress)
-        readable = [not error for error in errors]
-        return self._table([str(path) for path in paths], X, np.array(readable, bool), errors)
+        parts, errors = self.embed_some(list(paths), progress)
+        readable = np.array([not error for error in errors], bool)
+        return self.table([str(path) for path in paths], np.concatenate(parts, axis=1), readable, errors)
 
     def predict_bank(self, bank: Bank) -> pd.DataFrame:
         """Label every readable sample of a bank from the embeddings it already has.
@@ -159,12 +152,15 @@ class Predictor:
             When the bank lacks one of the feature sets, or rows of it.
         """
         table = bank.select()
-        digests = as_keys(table.rows["digest"])
-        X = np.concatenate([bank.feature_set_of(each.spec).read(digests) for each in self.features], axis=1)
+        X = self.load_rows(bank, table)
         paths = [os.fsdecode(path) for path in table.rows["path"]]
-        frame = self._table(paths, X, np.ones(len(paths), bool), [""] * len(paths))
+        frame = self.table(paths, X, np.ones(len(paths), bool), [""] * len(paths))
         frame.insert(0, "source", table.rows["source"])
         return frame
+
+    def load_rows(self, bank: Bank, table: SampleTable) -> NDArray[np.float32]:
+        """Return what the model sees of samples of a bank, shape (n, d); see `predict_bank`."""
+        return np.concatenate(self.read(bank, as_keys(table.rows["digest"])), axis=1)
 
     def probabilities(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return class probabilities of embeddings.
@@ -187,9 +183,19 @@ class Predictor:
         with np.errstate(divide="ignore"):
             return self.calibrator.predict_proba(np.log(self.model.predict_proba(X)))
 
-    def _table(
-        self, paths: list[str], X: NDArray[np.float32], ok: NDArray[np.bool_], errors: list[str]
-    ) -> pd.DataFrame:
+    def table(self, paths: list[str], X: NDArray[np.float32], ok: NDArray[np.bool_], errors: list[str]) -> pd.DataFrame:
+        """Return what the model says of embeddings as `predict_table` does.
+
+        Parameters
+        ----------
+        paths : list of n str
+        X : ndarray of float32, shape (m, d)
+            Of the images that could be read.
+        ok : ndarray of bool, shape (n,)
+            Whether each could.
+        errors : list of n str
+            Why not.
+        """
         labels, best = np.full(len(paths), None, object), np.full(len(paths), np.nan)
         table = np.full((len(paths), len(self.classes)), np.nan)
         if ok.any():
@@ -199,11 +205,21 @@ class Predictor:
         if ok.any() and self.task == "classification":
             where = np.searchsorted(self.classes, labels[ok].astype(self.classes.dtype))
             best[ok] = table[ok][np.arange(int(ok.sum())), where]
-        columns = {"path": pd.Series(paths, dtype=object), "label": labels, "probability": best, "error": errors}
+        columns = {"path": pd.Series(paths, dtype=object), "label": labels, "probability": best}
+        columns |= {**self._unlike_columns(X, ok), "error": errors}
         if self.task != "classification":
             del columns["probability"]
         chances = {f"proba_{name}": table[:, i] for i, name in enumerate(self.classes)}
         return pd.DataFrame({**columns, **chances})
+
+    def _unlike_columns(self, X: NDArray[np.float32], ok: NDArray[np.bool_]) -> dict[str, Any]:
+        if self.unlike is None:
+            return {}
+        share, flag = np.full(len(ok), np.nan), np.full(len(ok), None, object)
+        if ok.any():
+            share[ok] = self.unlike.share(X)
+            flag[ok] = (share[ok] > FLAG).tolist()
+        return {"unlike": share, "is_unlike": flag}
 
     def _names(self, predicted: NDArray[Any]) -> list[Any]:
         """Return predictions as a table shows them: several labels of an image divided by semicolons."""
@@ -246,18 +262,20 @@ class Predictor:
         ColumnError
             When the column of weights holds something else.
         """
-        names = [target] if target else self._target_columns()
+        names = [target] if target else self.target_columns
         wanted = names + ([sample_weight] if sample_weight else [])
         absent = [column for column in wanted if column not in source.columns]
         if absent:
             have = ", ".join(map(repr, source.columns)) or "none"
-            raise PredictorError(f"the source has no column {absent[0]!r}; it has {have}: name one of them")
+            raise PredictorError(
+                f"the source has no column {absent[0]!r}; it has {have}: name one of them with --target"
+            )
         labelled = [i for i in range(len(source.paths)) if not source.columns[wanted].iloc[i].isna().any()]
         given = SampleTable(pd.DataFrame(), source.columns.iloc[labelled])
-        y = self._true(given, names)
+        y = self.true_values(given, names)
         weight = weights_of(given, sample_weight) if sample_weight else None
-        items = [_Item(source, i) for i in labelled]
-        X, errors = self._embed_some(items, progress)
+        items = [Item(source, i) for i in labelled]
+        parts, errors = self.embed_some(items, progress)
         ok = np.array([not error for error in errors], bool)
         if not ok.any():
             raise PredictorError("no labelled image of the source could be read; expected at least one")
@@ -267,28 +285,37 @@ class Predictor:
             if error
         ]
         return {
-            **self._scores(X, y[ok], None if weight is None else weight[ok]),
+            **self.score_rows(np.concatenate(parts, axis=1), y[ok], None if weight is None else weight[ok]),
             "failures": failures,
             "unlabelled": len(source.paths) - len(labelled),
-            "seen_in_training": self._count_seen(items),
+            "seen_in_training": count_seen(self.fit.get("contents", []), items),
         }
 
-    def _target_columns(self) -> list[str]:
+    @property
+    def target_columns(self) -> list[str]:
+        """The columns it predicts: several where each holds 0 and 1."""
         return self.labels if self.labels is not None and "+" in self.target else [self.target]
 
-    def _true(self, given: SampleTable, names: list[str]) -> NDArray[Any]:
-        """Return the true values as the model knows them."""
+    def true_values(self, given: SampleTable, names: list[str]) -> NDArray[Any]:
+        """Return the true values as the model knows them, from columns without missing values.
+
+        Raises
+        ------
+        PredictorError
+            When a label is not one that the model knows.
+        """
         if self.task == "classification":
             return self._known_classes(given.columns[names[0]], names[0])
         if self.task == "regression":
-            return values_of(given, names[0]).astype(np.float64)
+            return self._numbers(given, names[0])
         assert self.labels is not None
         if len(names) > 1:
-            return np.column_stack([values_of(given, name) for name in names]).astype(np.int64)
+            return np.column_stack([self._numbers(given, name) for name in names]).astype(np.int64)
         cells = [set(str(cell).split(self.fit.get("separator") or ";")) for cell in values_of(given, names[0])]
         return np.array([[label in cell for label in self.labels] for cell in cells], np.int64)
 
-    def _scores(self, X: NDArray[np.float32], y: NDArray[Any], weight: NDArray[np.float64] | None) -> dict[str, Any]:
+    def score_rows(self, X: NDArray[np.float32], y: NDArray[Any], weight: NDArray[np.float64] | None) -> dict[str, Any]:
+        """Score the model on embeddings with true values; see `evaluate`."""
         predicted = self.model.predict(X)
         if self.task == "regression":
             return scores.regression_scores(y, predicted, weight)
@@ -296,15 +323,13 @@ class Predictor:
             return scores.label_scores(y, predicted, self.labels or [])
         return scores.classification_scores(y, predicted, self.probabilities(X), self.classes, weight)
 
-    def _count_seen(self, items: Sequence[_Item]) -> int:
-        """Return how many readable images were in the training rows, by content."""
-        known, seen = set(self.fit.get("contents", [])), 0
-        for item in items if known else []:
-            try:
-                seen += item.source.read(item.position)[0].hex()[:16] in known
-            except ImageError:
-                continue
-        return seen
+    def _numbers(self, given: SampleTable, name: str) -> NDArray[np.float64]:
+        values = values_of(given, name)
+        if values.dtype.kind not in "fiub":
+            raise PredictorError(
+                f"column {name!r} holds text; this predictor gives numbers of {self.target!r}: name a column of numbers"
+            )
+        return values.astype(np.float64)
 
     def _known_classes(self, labels: Iterable[Any], name: str) -> NDArray[Any]:
         """Map labels to the predictor's classes by their text, so that a folder named 1 is the class 1."""
@@ -316,116 +341,6 @@ class Predictor:
                 f"column {name!r} holds {unknown[:3] or 'no label'}; this predictor knows {', '.join(known)}"
             )
         return np.array([known[text] for text in texts], self.classes.dtype)
-
-    # --- embedding -----------------------------------------------------------------------------------------
-
-    def embed(self, images: Sequence[Any]) -> NDArray[np.float32]:
-        """Return what the model sees of images, shape (n, d); see `predict`."""
-        items = [images] if isinstance(images, (str, Path)) else list(images)
-        if not items:
-            raise PredictorError("no images; expected at least one")
-        X, errors = self._embed_some(items, None)
-        for item, error in zip(items, errors, strict=True):
-            if error:
-                name = item if isinstance(item, (str, Path)) else type(item).__name__
-                raise ImageError(f"{str(name)!r}: {error}")
-        return X
-
-    def _embed_some(
-        self, items: list[Any], progress: Callable[[int, int], None] | None
-    ) -> tuple[NDArray[np.float32], list[str]]:
-        """Embed the readable ones of some images; return X of those, and an error or "" for each."""
-        errors: list[str] = []
-        parts: list[NDArray[np.float32]] = []
-        try_open = partial(_try_open, least=self._least_side(len(items)))
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for start in range(0, len(items), BATCH):
-                tried = list(pool.map(try_open, items[start : start + BATCH]))
-                opened = [each for each, _ in tried if each is not None]
-                errors += [error for _, error in tried]
-                if opened:
-                    parts.append(self._embed_batch(opened))
-                if progress is not None:
-                    progress(len(errors), len(items))
-        for line in [line for _, engine, _ in self._open_engines(len(items)) for line in engine.warnings]:
-            warnings.warn(line, stacklevel=2)
-        return np.concatenate(parts) if parts else np.empty((0, 0), np.float32), errors
-
-    def _embed_batch(self, opened: list[tuple[Any, bytes]]) -> NDArray[np.float32]:
-        """Embed RGB images with their digests as the bank stores and loads them, shape (n, d)."""
-        parts: dict[int, NDArray[np.float32]] = {}
-        for backbone, engine, numbers in self._open_engines(len(opened)):
-            views = self.features[numbers[0]].spec.views
-            prepared = (view for image, digest in opened for view in backbone.prepare_views(image, views, digest))
-            outputs = engine.embed_views(prepared)
-            for number, output in zip(numbers, outputs, strict=True):
-                parts[number] = as_loaded(output, self.features[number].spec)
-        return np.concatenate([parts[number] for number in sorted(parts)], axis=1)
-
-    def _least_side(self, count: int) -> int:
-        """Return what so many images are decoded to, which is one for all backbones."""
-        sides = {backbone.least_side for backbone, _, _ in self._open_engines(count)}
-        if len(sides) > 1:
-            raise PredictorError(
-                "the features of this predictor were extracted with decoders that reduce images differently: fit it "
-                "on feature sets of one --decoder and one --size"
-            )
-        return sides.pop()
-
-    def _open_engines(self, count: int) -> list[tuple[Backbone, Any, list[int]]]:
-        """Load each backbone once, for so many images, with the numbers of the features that one pass of it gives."""
-        if self._engines is None:
-            engines = []
-            for alike in _groups(range(len(self.features)), self.features, _BACKBONE):
-                backbone = self._load_backbone(self.features[alike[0]])
-                parts = _groups(alike, self.features, ("views", "precision"))
-                engines += [(backbone, self._engine(backbone, numbers, count), numbers) for numbers in parts]
-            self._engines = engines
-        return self._engines
-
-    def backbone_of(self, feature: PredictorFeature) -> Backbone:
-        """Return the backbone of one of `features`, loaded once and checked against the feature's spec.
-
-        Raises
-        ------
-        PredictorError
-            See `predict`.
-        """
-        number = self.features.index(feature)
-        return next(backbone for backbone, _, numbers in self._open_engines(1) if number in numbers)
-
-    def _engine(self, backbone: Backbone, numbers: Sequence[int], count: int) -> Engine:
-        from featurebank.engine import Engine
-
-        specs = [self.features[number].spec for number in numbers]
-        for spec in specs:
-            _check_spec(backbone, spec)
-        return Engine(backbone, specs, batch_size=BATCH, images=count, pad=False)
-
-    def _load_backbone(self, feature: PredictorFeature) -> Backbone:
-        spec = feature.spec
-        given = self.backbone
-        backbone = given if given is not None and given.name == spec.backbone else self._named_backbone(feature)
-        if backbone.weights != spec.weights:
-            raise PredictorError(
-                f"the weights of {spec.backbone} here have digest {backbone.weights[:12]}, the predictor was trained "
-                f"on {spec.weights[:12]}: bring the weights it was trained on"
-            )
-        return backbone
-
-    def _named_backbone(self, feature: PredictorFeature) -> Backbone:
-        """Load a backbone by name, with the preprocessing that the predictor was trained with."""
-        from featurebank.backbones import Preprocessing, load_backbone, load_tensors
-
-        name = feature.spec.backbone
-        if not feature.weights:
-            raise PredictorError(f"{name!r} is your own module: give it as backbone= to Predictor.load")
-        preprocessing = Preprocessing.from_dict(feature.spec.preprocessing)
-        if feature.weights == EMBEDDED:
-            return load_tensors(name, self.tensors[feature.spec.weights], preprocessing, feature.size)
-        weights = feature.weights if self.weights_file is None else os.fspath(self.weights_file)
-        backbone = load_backbone(name, weights, feature.size, allow_download=self.allow_download)
-        return replace(backbone, preprocessing=preprocessing)
 
     # --- files ---------------------------------------------------------------------------------------------
 
@@ -439,10 +354,21 @@ class Predictor:
         StorageError
             When the file system refuses.
         """
-        contents = Contents(
-            self.features, self.model, self.target, self.task, self.labels, self.calibrator, self.fit, self.tensors
+        storage.commit(Path(path), predictor_file.encode(self.contents()))
+
+    def contents(self) -> Contents:
+        """Return what a predictor file holds of it."""
+        return Contents(
+            self.features,
+            self.model,
+            self.target,
+            self.task,
+            self.labels,
+            self.calibrator,
+            self.fit,
+            self.tensors,
+            self.unlike,
         )
-        storage.commit(Path(path), predictor_file.encode(contents))
 
     @classmethod
     def load(
@@ -471,6 +397,11 @@ class Predictor:
             When the file is missing, damaged, or holds anything but what `save` writes.
         """
         found = predictor_file.read(path)
+        return cls.of(found, backbone=backbone, weights_file=weights_file, allow_download=allow_download)
+
+    @classmethod
+    def of(cls, found: Contents, **options: Any) -> Predictor:
+        """Return the predictor that a file holds; `options` are those of `load`."""
         return cls(
             found.features,
             found.model,
@@ -480,63 +411,17 @@ class Predictor:
             calibrator=found.calibrator,
             fit=found.fit,
             tensors=found.tensors,
-            backbone=backbone,
-            weights_file=weights_file,
-            allow_download=allow_download,
+            unlike=found.unlike,
+            **options,
         )
 
 
-@dataclass(frozen=True)
-class _Item:
-    """One sample of a source, as an image to open."""
-
-    source: Source
-    position: int
-
-
-def _try_open(item: Any, least: int) -> tuple[tuple[Any, bytes] | None, str]:
-    """Return what `_open` does and no error, or nothing and why."""
-    try:
-        return _open(item, least), ""
-    except ImageError as error:
-        return None, one_line(error)
-
-
-def _open(item: Any, least: int) -> tuple[Any, bytes]:
-    """Return the RGB image of a path, a source's sample, a PIL image or an array, and its content digest."""
-    from featurebank import images, sources
-
-    if isinstance(item, _Item):
-        digest, decode = item.source.read(item.position)
-        return decode(least), digest
-    if isinstance(item, (str, Path)):
-        data = sources.read_file(item)
-        return images.decode(data, least), images.content_digest(data)
-    image = sources.as_image(item)
-    return image, images.pixel_digest(image)
-
-
-def _groups(numbers: Iterable[int], features: Sequence[PredictorFeature], fields: Sequence[str]) -> list[list[int]]:
-    """Group features by fields of their specs."""
-    groups: dict[str, list[int]] = {}
-    for number in numbers:
-        key = json.dumps([getattr(features[number].spec, field) for field in fields], sort_keys=True)
-        groups.setdefault(key, []).append(number)
-    return list(groups.values())
-
-
-def _check_spec(backbone: Backbone, spec: FeatureSpec) -> None:
-    """Refuse a backbone whose features differ in any way from those that the model was trained on."""
-    try:
-        count_views(spec.views)
-    except BankError as error:
-        raise PredictorError(f"{spec.name}: {one_line(error)}; use the featurebank it was trained with") from error
-    own = backbone.spec(
-        f"{spec.layer}:{spec.pool}", store=spec.store, views=spec.views, precision=spec.precision
-    ).to_dict()
-    for name, value in spec.to_dict().items():
-        if own[name] != value:
-            raise PredictorError(
-                f"the {name} of {spec.name} is {own[name]!r} here, the predictor was trained with {value!r}: "
-                "use the featurebank and the backbone it was trained with"
-            )
+def count_seen(contents: Iterable[str], items: Sequence[Item]) -> int:
+    """Return how many readable images of a source are among known contents, given by how their digests begin."""
+    known, seen = set(contents), 0
+    for item in items if known else []:
+        try:
+            seen += item.source.read(item.position)[0].hex()[:16] in known
+        except ImageError:
+            continue
+    return seen

@@ -10,7 +10,7 @@ import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,15 +20,21 @@ from featurebank._version import __version__
 from featurebank.allowed import ALLOWED_TYPES
 from featurebank.backbones.base import checkpoint_path
 from featurebank.errors import CorruptError, FeatureBankError, PredictorError, one_line
+from featurebank.features import VIEWS
+from featurebank.novelty import Unlike
 from featurebank.spec import FeatureSpec
 
 FORMAT = "featurebank-predictor"
-VERSION = 1
+VERSION = 2
+_READABLE = (1, 2)
 EMBEDDED = "embedded"
 _FACTS, _MODEL, _CALIBRATOR, _FIT = "predictor.json", "model.skops", "calibrator.skops", "fit.json"
-_LIMITS = {_FACTS: 1 << 20, _MODEL: 4 << 30, _CALIBRATOR: 16 << 20, _FIT: 1 << 30}
+_UNLIKE = "unlike.skops"
+_LIMITS = {_FACTS: 1 << 20, _MODEL: 4 << 30, _CALIBRATOR: 16 << 20, _UNLIKE: 256 << 20, _FIT: 1 << 30}
 _WEIGHTS = re.compile(r"weights/[0-9a-f]{64}\.safetensors")
 _WEIGHTS_LIMIT = 16 << 30
+_TASK = re.compile(r"tasks/[0-9]+\.featurebank")
+_TASK_LIMIT = 5 << 30
 _SAFE_WEIGHTS = re.compile(r"[A-Za-z0-9_.]+|random:[0-9]+")
 
 
@@ -45,11 +51,15 @@ class PredictorFeature:
         custom module, which the user brings.
     size : int or None
         Input size that was asked for.
+    views : str
+        What the model sees of an image's views: their ``"mean"``, the ``"first"``, or ``"all"`` side by side. Files of
+        version 1 have the mean.
     """
 
     spec: FeatureSpec
     weights: str
     size: int | None
+    views: str = "mean"
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,8 @@ class Contents:
         The report of the fit that made it.
     tensors : dict of str to bytes
         Safetensors of backbones whose weights came from a file, by weights digest.
+    unlike : Unlike or None
+        Says how unlike the training rows a row is; version 1 had none.
     """
 
     features: list[PredictorFeature]
@@ -84,6 +96,31 @@ class Contents:
     calibrator: Any
     fit: dict[str, Any]
     tensors: dict[str, bytes]
+    unlike: Unlike | None = None
+
+
+@dataclass(frozen=True)
+class TaskContents:
+    """What a predictor file of several tasks holds: a predictor file of each, their weights kept once.
+
+    Attributes
+    ----------
+    tasks : dict of str to Contents
+    fit : dict
+        What the fit says of all of them.
+    """
+
+    tasks: dict[str, Contents]
+    fit: dict[str, Any]
+
+
+def encode_tasks(contents: TaskContents) -> memoryview:
+    """Return the bytes of a predictor file of several tasks; see `encode`."""
+    members: dict[str, Any] = {_FIT: _json(contents.fit)}
+    for number, each in enumerate(contents.tasks.values()):
+        members |= {f"weights/{digest}.safetensors": data for digest, data in each.tensors.items()}
+        members[f"tasks/{number}.featurebank"] = bytes(encode(replace(each, tensors={})))
+    return _archive({"target": "+".join(contents.tasks), "tasks": list(contents.tasks)}, members)
 
 
 def encode(contents: Contents) -> memoryview:
@@ -97,36 +134,53 @@ def encode(contents: Contents) -> memoryview:
     members = {_FIT: _json(contents.fit), _MODEL: _dump(contents.model)}
     if contents.calibrator is not None:
         members[_CALIBRATOR] = _dump(contents.calibrator)
+    if contents.unlike is not None:
+        members[_UNLIKE] = _dump(contents.unlike)
     members |= {f"weights/{digest}.safetensors": data for digest, data in contents.tensors.items()}
     facts = {
-        "format": FORMAT,
-        "version": VERSION,
-        "written_by": f"featurebank {__version__}",
         "target": contents.target,
         "task": contents.task,
         "labels": contents.labels,
         "features": [
-            {"spec": each.spec.to_dict(), "weights": each.weights, "size": each.size} for each in contents.features
+            {"spec": each.spec.to_dict(), "weights": each.weights, "size": each.size, "views": each.views}
+            for each in contents.features
         ],
-        "members": {name: hashlib.sha256(data).hexdigest() for name, data in members.items()},
     }
+    return _archive(facts, members)
+
+
+def _archive(facts: Mapping[str, Any], members: Mapping[str, Any]) -> memoryview:
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
+    written = {"format": FORMAT, "version": VERSION, "written_by": f"featurebank {__version__}"}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in {_FACTS: _json(facts), **members}.items():
+        for name, data in {_FACTS: _json({**written, **facts, "members": digests}), **members}.items():
             archive.writestr(name, data)
     return buffer.getbuffer()
 
 
 def read(path: str | os.PathLike[str]) -> Contents:
-    """Read a predictor file; no code in it is run.
+    """Read a predictor file of one task; no code in it is run.
 
     Raises
     ------
     PredictorError
         When the file is missing, damaged, or holds anything but what `encode` writes.
     """
+    found = read_any(path)
+    if isinstance(found, TaskContents):
+        names = ", ".join(found.tasks)
+        raise PredictorError(
+            f"{str(path)!r} predicts several tasks, {names}; expected one: load it with featurebank.MultiTaskPredictor"
+        )
+    return found
+
+
+def read_any(path: str | os.PathLike[str]) -> Contents | TaskContents:
+    """Read a predictor file of one task or of several; see `read`."""
     with _readable(path):
-        return _read(path)
+        facts, members = _read_checked(path)
+        return _read_tasks(facts, members, path) if "tasks" in facts else _read(facts, members, members)
 
 
 @contextmanager
@@ -136,7 +190,7 @@ def _readable(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except PredictorError:
         raise
-    except FileNotFoundError as error:
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise PredictorError(
             f"no predictor at {str(path)!r}; expected a .featurebank file from `featurebank fit`"
         ) from error
@@ -161,7 +215,7 @@ def read_backbone(path: str | os.PathLike[str]) -> tuple[PredictorFeature, bytes
     """
     with _readable(path):
         facts, members = _read_checked(path)
-        for each in _features(facts, members):
+        for each in _features_of_all(facts, members, path):
             if each.weights == EMBEDDED:
                 return each, members[f"weights/{each.spec.weights}.safetensors"]
         raise PredictorError(
@@ -181,30 +235,45 @@ def target_of(path: str | os.PathLike[str]) -> str | None:
         return None
 
 
-def _read(path: str | os.PathLike[str]) -> Contents:
-    facts, members = _read_checked(path)
+def _read_tasks(facts: Any, members: dict[str, bytes], path: Any) -> TaskContents:
+    """Read the predictor file of each task, whose weights lie beside it."""
+    names = [f"tasks/{number}.featurebank" for number in range(len(facts["tasks"]))]
+    if len({str(task) for task in facts["tasks"]}) != len(names) or set(names) != set(filter(_TASK.fullmatch, members)):
+        raise CorruptError(f"its tasks are {str(facts['tasks'])[:60]}, which does not fit its members")
+    tasks = {}
+    for task, name in zip(facts["tasks"], names, strict=True):
+        own, inner = _read_checked(io.BytesIO(members[name]), path)
+        tasks[str(task)] = _read(own, inner, members)
+    return TaskContents(tasks, json.loads(members[_FIT]))
+
+
+def _read(facts: Any, members: dict[str, bytes], weights: Mapping[str, bytes]) -> Contents:
+    """Return what the members of one task hold, `weights` those of its backbones among others."""
+    features = _features(facts, weights)
     model = _undump(members[_MODEL])
     calibrator = _undump(members[_CALIBRATOR]) if _CALIBRATOR in members else None
     task, labels = str(facts.get("task", "classification")), _labels(facts)
     _check_model(model, calibrator, task)
+    used = {each.spec.weights for each in features if each.weights == EMBEDDED}
     return Contents(
-        _features(facts, members),
+        features,
         model,
         str(facts["target"]),
         task,
         labels,
         calibrator,
         json.loads(members[_FIT]),
-        {name[8:72]: data for name, data in members.items() if _WEIGHTS.fullmatch(name)},
+        {name[8:72]: data for name, data in weights.items() if _WEIGHTS.fullmatch(name) and name[8:72] in used},
+        _read_unlike(members, model),
     )
 
 
-def _read_checked(path: str | os.PathLike[str]) -> tuple[Any, dict[str, bytes]]:
+def _read_checked(file: Any, path: Any = None) -> tuple[Any, dict[str, bytes]]:
     """Return the facts of a predictor file, and its members once they are what the facts list."""
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         members = _read_members(archive)
     facts = json.loads(members[_FACTS])
-    _check_facts(facts, path)
+    _check_facts(facts, file if path is None else path)
     _check_members(facts, members)
     return facts, members
 
@@ -212,15 +281,26 @@ def _read_checked(path: str | os.PathLike[str]) -> tuple[Any, dict[str, bytes]]:
 def _check_facts(facts: Any, path: Any) -> None:
     if facts["format"] != FORMAT:
         raise PredictorError(f"{str(path)!r} is no predictor; expected format {FORMAT!r}")
-    if facts["version"] != VERSION:
+    if facts["version"] not in _READABLE:
         raise PredictorError(
-            f"{str(path)!r} is a predictor of version {facts['version']}, this reads {VERSION}: upgrade"
+            f"{str(path)!r} is a predictor of version {facts['version']}, this reads up to {VERSION}: upgrade"
         )
+
+
+def _features_of_all(facts: dict[str, Any], members: Mapping[str, bytes], path: Any) -> list[PredictorFeature]:
+    """Return the feature sets of a predictor file's one task, or of all its tasks."""
+    if "tasks" not in facts:
+        return _features(facts, members)
+    inner = [members[name] for name in sorted(filter(_TASK.fullmatch, members))]
+    parts = [_read_checked(io.BytesIO(data), path)[0] for data in inner]
+    return [feature for part in parts for feature in _features(part, members)]
 
 
 def _features(facts: dict[str, Any], members: Mapping[str, bytes]) -> list[PredictorFeature]:
     features = [
-        PredictorFeature(FeatureSpec.from_dict(each["spec"]), str(each["weights"]), each["size"])
+        PredictorFeature(
+            FeatureSpec.from_dict(each["spec"]), str(each["weights"]), each["size"], each.get("views", "mean")
+        )
         for each in facts["features"]
     ]
     for each in features:
@@ -230,6 +310,8 @@ def _features(facts: dict[str, Any], members: Mapping[str, bytes]) -> list[Predi
             raise CorruptError(f"the weights of {each.spec.name} are not in it")
         if each.size is not None and type(each.size) is not int:
             raise CorruptError(f"the input size of {each.spec.name} is no number")
+        if each.views not in VIEWS:
+            raise CorruptError(f"the views of {each.spec.name} are {str(each.views)[:20]!r}")
     if not features:
         raise CorruptError("it names no feature set")
     return features
@@ -246,6 +328,16 @@ def _check_model(model: Any, calibrator: Any, task: str) -> None:
     has_proba = any(hasattr(each, "predict_proba") for each in (model, calibrator))
     if task not in ("classification", "multilabel") or not hasattr(model, "classes_") or not has_proba:
         raise CorruptError("its model is no classifier with probabilities")
+
+
+def _read_unlike(members: Mapping[str, bytes], model: Any) -> Unlike | None:
+    if _UNLIKE not in members:
+        return None
+    found = _undump(members[_UNLIKE])
+    if not isinstance(found, Unlike):
+        raise CorruptError(f"its {_UNLIKE} holds {type(found).__name__}")
+    found.check(getattr(model, "n_features_in_", None))
+    return found
 
 
 def check_savable(estimator: Any) -> None:
@@ -269,13 +361,21 @@ def _read_members(archive: zipfile.ZipFile) -> dict[str, bytes]:
     """Read the members of a predictor, refusing any that `encode` would not write."""
     infos = archive.infolist()
     names = [info.filename for info in infos]
-    if len(set(names)) != len(names) or not {_FACTS, _FIT, _MODEL} <= set(names):
+    is_whole = {_FACTS, _FIT} <= set(names) and (_MODEL in names) != any(map(_TASK.fullmatch, names))
+    if len(set(names)) != len(names) or not is_whole:
         raise CorruptError(f"it has the members {names[:6]}; expected each of {_FACTS}, {_FIT}, {_MODEL} once")
     for info in infos:
-        limit = _WEIGHTS_LIMIT if _WEIGHTS.fullmatch(info.filename) else _LIMITS.get(info.filename, -1)
+        limit = _limit(info.filename)
         if info.file_size > limit or info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
             raise CorruptError(f"member {info.filename!r} is unknown, compressed or too large")
     return {name: archive.read(name) for name in names}
+
+
+def _limit(name: str) -> int:
+    """Return the bytes that a member may have, -1 for one that no predictor has."""
+    if _TASK.fullmatch(name):
+        return _TASK_LIMIT
+    return _WEIGHTS_LIMIT if _WEIGHTS.fullmatch(name) else _LIMITS.get(name, -1)
 
 
 def _check_members(facts: Any, members: dict[str, bytes]) -> None:
@@ -297,7 +397,8 @@ def _dump(model: Any) -> bytes:
     unknown = sorted(set(skops.io.get_untrusted_types(data=data)) - set(ALLOWED_TYPES))
     if unknown:
         raise PredictorError(
-            f"the model holds {unknown[0]}, which a predictor may not: use a plain scikit-learn pipeline"
+            f"the model holds {unknown[0]}, which a predictor may not: use models of plain arrays (linear, SVM, kNN, "
+            "naive Bayes, MLP), or keep the fitted TopModelSearchCV in Python"
         )
     return data
 

@@ -145,8 +145,10 @@ def _way(bank: Bank, spec: FeatureSpec, source: str, root: str, count: int) -> s
 # --- commands ----------------------------------------------------------------------------------------------
 
 
-def extract_command(bank: Bank, spec: FeatureSpec, source: str, root: str = "") -> str:
-    """Return the command that embeds a source for a feature set, as it was first asked for."""
+def extract_command(
+    bank: Bank, spec: FeatureSpec, source: str, root: str = "", layers: Sequence[str] | None = None
+) -> str:
+    """Return the command that embeds a source for a feature set, as it was first asked for, or for other layers."""
     requests = _requests(bank, spec)
     asked = requests[-1] if requests else {}
     options = {
@@ -158,22 +160,22 @@ def extract_command(bank: Bank, spec: FeatureSpec, source: str, root: str = "") 
         "--store": spec.store if spec.store != "float16" else None,
         "--precision": spec.precision if spec.precision != "fp32" else None,
         "--decoder": spec.preprocessing.get("decoder"),
-        "--layer": spec.layer_name,
-        "--root": root or None,
     }
-    words = [f"{option} {_word(value)}" for option, value in options.items() if value is not None]
-    return " ".join(["featurebank extract", _word(source), *words])
+    words = [f"{option} {shell_word(value)}" for option, value in options.items() if value is not None]
+    words += [f"--layer {shell_word(layer)}" for layer in layers or [spec.layer_name]]
+    words += [f"--root {shell_word(root)}"] if root else []
+    return " ".join(["featurebank extract", shell_word(source), *words])
 
 
 def prune_command(bank: Bank, source: str) -> str:
     """Return the command that drops the samples of a source."""
-    return f"featurebank prune {_word(bank.path)} --source {_word(source)}"
+    return f"featurebank prune {shell_word(bank.path)} --source {shell_word(source)}"
 
 
 def _moved_command(bank: Bank, source: str, root: str) -> str:
     """Return the command that goes on with a source whose files lie elsewhere now."""
-    where = _word(root) if root else "FOLDER"
-    return f"featurebank extract {_word(source)} --bank {_word(bank.path)} --root {where}"
+    where = shell_word(root) if root else "FOLDER"
+    return f"featurebank extract {shell_word(source)} --bank {shell_word(bank.path)} --root {where}"
 
 
 def _requests(bank: Bank, spec: FeatureSpec) -> list[dict[str, Any]]:
@@ -184,7 +186,7 @@ def _requests(bank: Bank, spec: FeatureSpec) -> list[dict[str, Any]]:
         return []
 
 
-def _word(value: Any) -> str:
+def shell_word(value: Any) -> str:
     """Return a word as a shell takes it, on one line and without control characters."""
     text = str(value)
     return shlex.quote(text) if text.isprintable() else repr(text)

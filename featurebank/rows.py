@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,8 @@ class Rows:
     weight : ndarray of float64, shape (n,), or None
     groups : ndarray of int64, shape (n,), or None
     notes : list of str
+    n_views : dict of str to int
+        Views of an image that lie side by side in each feature set's columns, by default one.
     """
 
     table: SampleTable
@@ -73,6 +76,7 @@ class Rows:
     weight: NDArray[np.float64] | None
     groups: NDArray[np.int64] | None
     notes: list[str]
+    n_views: dict[str, int] = field(default_factory=dict)
 
     def take(self, chosen: NDArray[Any]) -> Rows:
         """Return some of the rows."""
@@ -81,13 +85,26 @@ class Rows:
         return replace(self, table=table, X=self.X[chosen], y=self.y[chosen], weight=weight, groups=groups)
 
     @property
+    def alike_in(self) -> str:
+        """The feature set that near-duplicates are looked for in: the penultimate one, else the first."""
+        return min(self.blocks, key=lambda name: "/penultimate" not in name)
+
+    @property
     def alike(self) -> NDArray[np.float32]:
-        """The embeddings that near-duplicates are looked for in: the penultimate ones, else the first set's."""
-        names = sorted(self.blocks, key=lambda name: "/penultimate" not in name)
-        return self.X[:, self.blocks[names[0]]]
+        """The embeddings that near-duplicates are looked for in, see `alike_in`, shape (n, d)."""
+        name = self.alike_in
+        X, views = self.X[:, self.blocks[name]], self.n_views.get(name, 1)
+        return X.reshape(len(X), views, -1).mean(axis=1) if views > 1 else X
 
 
-def load_rows(bank: Bank, names: Sequence[str], target: Target, groups: str | None, sample_weight: str | None) -> Rows:
+def load_rows(
+    bank: Bank,
+    names: Sequence[str],
+    target: Target,
+    groups: str | None,
+    sample_weight: str | None,
+    views: Sequence[str] = ("mean",),
+) -> Rows:
     """Load what a fit needs from a bank.
 
     Parameters
@@ -100,20 +117,48 @@ def load_rows(bank: Bank, names: Sequence[str], target: Target, groups: str | No
         Column of groups, or ``"@near-duplicates"``.
     sample_weight : str or None
         Column of weights.
+    views : sequence of str, default ("mean",)
+        What is wanted of an image's views; all of them are loaded where one choice alone would not do.
 
     Raises
     ------
     FeatureBankError
         When a column or a row is missing, or does not fit its use.
     """
-    columns = [*target.columns, *([sample_weight] if sample_weight else [])]
-    table = bank.select(*columns)
+    table = bank.select(*target.columns, *([sample_weight] if sample_weight else []))
     y, task, labels = read_target(table, target)
+    rows = load_table(bank, names, table, groups, sample_weight, views)
+    notes = _left_out(bank, target.columns) + rows.notes + torn_contents(table, target.columns)
+    return replace(rows, y=y, task=task, labels=labels, notes=notes)
+
+
+def load_table(
+    bank: Bank,
+    names: Sequence[str],
+    table: SampleTable,
+    groups: str | None,
+    sample_weight: str | None,
+    views: Sequence[str],
+) -> Rows:
+    """Load the rows of a table, with nothing to learn yet; see `load_rows`."""
     weight = weights_of(table, sample_weight) if sample_weight else None
-    notes = _data_warnings(bank, table, columns, target)
-    names = list(names)
-    rows = Rows(table, bank.features(names, table), bank.blocks(names), y, task, labels, weight, None, notes)
-    return replace(rows, groups=_groups(rows, groups))
+    notes = _left_out(bank, [sample_weight] if sample_weight else [])
+    X, blocks, n_views = _embeddings(bank, names, table, views)
+    rows = Rows(table, X, blocks, np.empty(0), "", None, weight, None, notes, n_views)
+    return replace(rows, groups=groups_of(rows, groups))
+
+
+def _embeddings(
+    bank: Bank, names: Sequence[str], table: SampleTable, views: Sequence[str]
+) -> tuple[NDArray[np.float32], dict[str, slice], dict[str, int]]:
+    """Return embeddings of feature sets side by side, the columns of each, and how many views lie in these."""
+    how = views[0] if len(set(views)) == 1 else "all"
+    parts = bank.feature_parts(names, table, views=how)  # (n, d) or (n, views, d)
+    n_views = {name: part.shape[1] if part.ndim == 3 else 1 for name, part in zip(names, parts, strict=True)}
+    flat = [part.reshape(len(part), -1) for part in parts]
+    ends = np.cumsum([0, *(part.shape[1] for part in flat)]).tolist()
+    blocks = {name: slice(start, end) for name, (start, end) in zip(names, pairwise(ends), strict=True)}
+    return flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1), blocks, n_views
 
 
 def read_target(table: SampleTable, target: Target) -> tuple[NDArray[Any], str, list[str] | None]:
@@ -153,9 +198,14 @@ def _split_labels(table: SampleTable, target: Target) -> tuple[NDArray[Any], str
 def _stack_labels(table: SampleTable, target: Target) -> tuple[NDArray[Any], str, list[str]]:
     columns = [values_of(table, name) for name in target.columns]
     for name, values in zip(target.columns, columns, strict=True):
-        if values.dtype.kind not in "ifb" or not np.isin(values, (0, 1)).all():
+        if not is_zero_or_one(values):
             raise ColumnError(f"column {name!r} holds more than 0 and 1; several targets are columns of 0 and 1")
     return np.column_stack(columns).astype(np.int64), "multilabel", list(target.columns)
+
+
+def is_zero_or_one(values: NDArray[Any]) -> bool:
+    """Say whether values are 0 and 1, or False and True."""
+    return values.dtype.kind in "ifb" and bool(np.isin(values, (0, 1)).all())
 
 
 def predefined(table: SampleTable, column: str) -> tuple[list[Fold], NDArray[np.bool_]]:
@@ -187,8 +237,20 @@ def predefined(table: SampleTable, column: str) -> tuple[list[Fold], NDArray[np.
     return folds, held_out
 
 
-def _groups(rows: Rows, column: str | None) -> NDArray[np.int64] | None:
-    """Return groups that hold identical content together, and what the user named; None when nothing ties rows."""
+def groups_of(rows: Rows, column: str | None) -> NDArray[np.int64] | None:
+    """Return groups that hold identical content together, and what the user named; None when nothing ties rows.
+
+    Parameters
+    ----------
+    rows : Rows
+    column : str or None
+        Column of groups, or ``"@near-duplicates"``.
+
+    Raises
+    ------
+    ColumnError
+        When there is no such column, or it has missing values.
+    """
     digests = rows.table.rows["digest"].to_numpy()
     if column in NEAR_DUPLICATES:
         return tie(near_duplicate_groups(rows.alike), digests)
@@ -217,26 +279,29 @@ def straddling(rows: Rows, part: NDArray[np.int64], groups: str | None) -> list[
     if not len(torn):
         return []
     return [
-        f"{len(np.unique(torn))} samples have a near-duplicate (cosine distance below {THRESHOLD:g}) in another fold, "
-        "which flatters every score; --groups @near-duplicates keeps them together"
+        f"{len(np.unique(torn))} samples have a near-duplicate (cosine distance below {THRESHOLD:g}) in "
+        f"another fold by {rows.alike_in}, which flatters every score; --groups @near-duplicates keeps them together"
     ]
 
 
-def _data_warnings(bank: Bank, table: SampleTable, columns: Sequence[str], target: Target) -> list[str]:
-    """Say what a reader of the scores should know about the rows."""
-    notes, readable = [], bank.select()
-    for name in columns:
-        missing = int(column_of(readable, name).isna().sum())
-        if missing:
-            notes.append(f"{missing} samples have no {name} and are left out")
+def _left_out(bank: Bank, columns: Sequence[str]) -> list[str]:
+    """Say how many readable samples miss a value."""
+    readable = bank.select()
+    missing = {name: int(column_of(readable, name).isna().sum()) for name in columns}
+    return [f"{count} samples have no {name} and are left out" for name, count in missing.items() if count]
+
+
+def torn_contents(table: SampleTable, columns: Sequence[str]) -> list[str]:
+    """Say how many images of identical content there are, and how many carry different values."""
+    notes = []
     labels: dict[bytes, set[Any]] = {}
-    cells = zip(*(column_of(table, name) for name in target.columns), strict=True)
+    cells = zip(*(column_of(table, name) for name in columns), strict=True)
     for digest, values in zip(table.rows["digest"], cells, strict=True):
         labels.setdefault(digest, set()).add(values)
     torn = sum(len(values) > 1 for values in labels.values())
     if torn:
         notes.append(
-            f"{torn} images of identical content carry different values of {target.name}: "
+            f"{torn} images of identical content carry different values of {'+'.join(columns)}: "
             "correct them with `featurebank label`"
         )
     repeats = len(table) - len(labels)

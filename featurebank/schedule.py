@@ -99,7 +99,8 @@ class Run:
             group, best = max((each for each in found if each[0].model.name == name), key=lambda each: each[1].mean)
             cells = refinement(best, group.model, list(group.cells.values()), self._gamma(group))
             start = len(group.candidates)
-            group.candidates += make_group(group.features, group.select, group.normalize, group.model, cells).candidates
+            more = make_group(group.features, group.select, group.normalize, group.model, cells, group.views)
+            group.candidates += more.candidates
             self.total += len(cells) * len(self.folds)
             self._evaluate(group, self.folds, range(start, start + len(cells)))
 
@@ -245,9 +246,10 @@ class Run:
         """Return what ``gamma="scale"`` stands for on all rows, as the model sees them."""
         if "gamma" not in group.model.refined:
             return 0.0
-        X = self.data.rows(group.features)
+        seen = self.data.seen_by(group)
+        X = seen.X
         for _, step in group.before():
-            X = step.fit(X, self.data.y).transform(X)
+            X = step.fit(X, seen.y).transform(X)
         return float(1 / (X.shape[1] * max(X.var(dtype=np.float64), 1e-12)))
 
 

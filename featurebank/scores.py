@@ -146,7 +146,7 @@ def wilson_interval(correct: float, count: int, confidence: float = 0.95) -> tup
 def classification_scores(
     y: NDArray[Any],
     predicted: NDArray[Any],
-    probabilities: NDArray[np.float64],
+    probabilities: NDArray[np.float64] | None,
     classes: NDArray[Any],
     sample_weight: NDArray[np.float64] | None = None,
     seed: int = 0,
@@ -157,8 +157,8 @@ def classification_scores(
     ----------
     y, predicted : ndarray, shape (n,)
         True and predicted classes, each one of `classes`.
-    probabilities : ndarray of float64, shape (n, k)
-        In the order of `classes`.
+    probabilities : ndarray of float64, shape (n, k), or None
+        In the order of `classes`; without them there is no log loss.
     classes : ndarray, shape (k,)
         Sorted.
     sample_weight : ndarray of float64, shape (n,), optional
@@ -173,12 +173,11 @@ def classification_scores(
     """
     weight = np.ones(len(y)) if sample_weight is None else sample_weight
     true, guess = np.searchsorted(classes, y), np.searchsorted(classes, predicted)
-    chance = np.clip(probabilities[np.arange(len(y)), true], np.finfo(np.float64).eps, None)
-    losses = -np.log(chance / probabilities.sum(axis=1))
+    losses = None if probabilities is None else _log_losses(probabilities, true)
 
     def score(weight: NDArray[np.float64]) -> dict[str, float]:
-        counted = _confusion(true, guess, weight, len(classes))
-        return {**_rates(counted), "log_loss": float(np.average(losses, weights=weight))}
+        rates = _rates(_confusion(true, guess, weight, len(classes)))
+        return rates if losses is None else {**rates, "log_loss": float(np.average(losses, weights=weight))}
 
     values, intervals = score(weight), _bootstrap(score, weight, seed)
     if sample_weight is None:
@@ -279,6 +278,11 @@ def label_scores(
         "intervals": intervals,
         "per_label": per_label,
     }
+
+
+def _log_losses(probabilities: NDArray[np.float64], true: NDArray[np.int64]) -> NDArray[np.float64]:
+    chance = np.clip(probabilities[np.arange(len(true)), true], np.finfo(np.float64).eps, None)
+    return -np.log(chance / probabilities.sum(axis=1))
 
 
 def _confusion(

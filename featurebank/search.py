@@ -28,7 +28,9 @@ from featurebank.calibration import Calibrator
 from featurebank.candidates import Candidate, Group, make_group
 from featurebank.errors import TopModelError, near_names, one_line
 from featurebank.evaluation import Data, fit_pipeline, get_score
+from featurebank.features import VIEWS
 from featurebank.folds import Fold, make_folds
+from featurebank.multiview import Layout, over_views, per_view, reduce_views
 from featurebank.outoffold import OutOfFold, gather
 from featurebank.schedule import Run
 from featurebank.scores import is_share, paired_interval
@@ -68,6 +70,12 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
     features : "all", or sequence of sequences of str, optional
         Which blocks to concatenate for each candidate; by default each block alone. ``"all"`` adds concatenations:
         the two best blocks by a quick ridge on the same folds, the three best, and so on to all of them.
+    views : str or sequence of str, default "mean"
+        What is learned from where an image has several views: their ``"mean"``, the ``"first"``, or ``"all"`` as rows
+        of their own, of which none is in another fold than its image; what a model says of them is averaged
+        (`featurebank.multiview`). Several are tried.
+    n_views : int or mapping of str to int, default 1
+        Views of an image that lie side by side in X, or in each block: ``bank.load(name, views="all").reshape(n, -1)``.
     normalize : str or sequence of str, default "standardize"
         What is done to the rows inside the fold (`featurebank.transforms.normalization`); several are tried.
     select : float or sequence of float or None, optional
@@ -135,6 +143,8 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         scoring: Any = None,
         blocks: Mapping[str, slice] | None = None,
         features: str | Sequence[Sequence[str]] | None = None,
+        views: str | Sequence[str] = "mean",
+        n_views: int | Mapping[str, int] = 1,
         normalize: str | Sequence[str] = "standardize",
         select: Any = None,
         class_weight: Any = None,
@@ -153,6 +163,8 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         self.scoring = scoring
         self.blocks = blocks
         self.features = features
+        self.views = views
+        self.n_views = n_views
         self.normalize = normalize
         self.select = select
         self.class_weight = class_weight
@@ -275,6 +287,11 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         for name, value, known in (("task", self.task, TASKS), ("rule", self.rule, RULES)):
             if value not in known:
                 raise TopModelError(f"no {name} {value!r}; {near_names(str(value), known)}")
+        for views in _several(self.views):
+            if views not in VIEWS:
+                raise TopModelError(f"no views {views!r}; {near_names(str(views), VIEWS)}")
+        if self.task == "multilabel" and "all" in _several(self.views) and self.select is not None:
+            raise TopModelError("dimensions selected for several labels from all views; leave out one of the three")
         if self.n_jobs == 0:
             raise TopModelError("0 jobs; expected a number of threads, or -1 for one a core")
         if self.time_limit is not None and not self.time_limit > 0:
@@ -346,8 +363,9 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         models = self._models(run.data.weight is not None)
         wanted = self._features(run)
         groups = [
-            make_group(features, select, normalize, model, cells_for(model, run.data.folds))
+            make_group(features, select, normalize, model, cells_for(model, run.data.folds), views)
             for features in wanted
+            for views in _several(self.views)[: None if features in run.data.layouts else 1]
             for select in _several(self.select)
             for normalize in _several(self.normalize)
             for model in models
@@ -367,6 +385,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         """Name the blocks of each candidate's features, and tell the data which columns those are."""
         width = run.data.X.shape[1]
         if self.blocks is None:
+            self._add_layout(run.data, {"X": slice(0, width)}, ("X",))
             run.data.columns[("X",)] = None
             return [("X",)]
         singles: list[tuple[str, ...]] = [(name,) for name in self.blocks]
@@ -392,9 +411,26 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
 
     def _add_columns(self, data: Data, names: tuple[str, ...]) -> None:
         assert self.blocks is not None
+        self._add_layout(data, self.blocks, names)
         every = np.arange(data.X.shape[1])
         taken = np.concatenate([every[self.blocks[name]] for name in names])
         data.columns[names] = None if np.array_equal(taken, every) else taken
+
+    def _add_layout(self, data: Data, blocks: Mapping[str, slice], names: tuple[str, ...]) -> None:
+        """Tell the data how many views lie in the columns of some blocks, where they are several."""
+        given = self.n_views
+        counts = [given.get(name, 1) if isinstance(given, Mapping) else int(given) for name in names]
+        widths = [len(range(data.X.shape[1])[blocks[name]]) for name in names]
+        for name, count, width in zip(names, counts, widths, strict=True):
+            if count < 1 or width % count:
+                raise TopModelError(f"{count} views in the {width} columns of {name!r}; expected whole views")
+        if len(set(counts)) > 1:
+            raise TopModelError(
+                f"{' + '.join(names)} have {', '.join(map(str, counts))} views; expected as many in sets that are "
+                "concatenated: name sets of the same views"
+            )
+        if counts[0] > 1:
+            data.layouts[names] = Layout(counts[0], tuple(width // counts[0] for width in widths))
 
     # --- results -------------------------------------------------------------------------------------------
 
@@ -413,16 +449,26 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         self.cv_results_ = ranking.to_results(self.candidates_)
         self.oof_: OutOfFold = gather(run.data, run.predictions_of(group, best))
         if self.refit:
-            self.best_estimator_ = fit_pipeline(
-                self.pipeline(run.data, group, best), run.data.X, run.data.y, self._fit_weight(run.data, group.model)
-            )
+            self.best_estimator_ = self._refitted(run.data, group, best)
+
+    def _refitted(self, data: Data, group: Group, best: Candidate) -> Pipeline:
+        """Return the pipeline of the best candidate, fitted on all rows."""
+        if group.model.trainer is not None:
+            return group.model.trainer.fit(data, group, best)
+        weight = self._fit_weight(data, group.model)
+        return fit_pipeline(self.pipeline(data, group, best), data.X, data.y, weight)
 
     def pipeline(self, data: Data, group: Group, candidate: Candidate) -> Pipeline:
         """Return the unfitted pipeline of a candidate, which takes all columns of X."""
-        taken = data.columns[candidate.features]
-        select = [] if taken is None else [("columns", SelectDimensions(taken))]
-        before = [*select, *group.before()]
-        plain = group.model.pipeline(candidate.params, int(self.random_state), before, self.class_weight)
+        taken, layout, views = data.columns[candidate.features], data.layouts.get(candidate.features), data.views(group)
+        params = per_view(candidate.params, group.model.estimator, views)
+        plain = group.model.pipeline(params, int(self.random_state), group.before(), self.class_weight)
+        if layout is not None and group.views == "all":
+            plain = over_views(plain, layout, self.task == "regression")
+        elif layout is not None:
+            plain.steps.insert(0, ("views", reduce_views(layout, group.views)))
+        if taken is not None:
+            plain.steps.insert(0, ("columns", SelectDimensions(taken)))
         if self.task == "multilabel":
             plain.steps[-1] = ("model", OneVsRestClassifier(plain.steps[-1][1]))
         return plain
@@ -471,6 +517,7 @@ def _recorded_warnings() -> Iterator[list[str]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warnings.filterwarnings("ignore", ".*tasks which were still being processed")  # a search that was ended
+        warnings.filterwarnings("ignore", ".*within_class_std_dev_")  # a dimension that is constant in a fold
         warnings.filterwarnings("ignore", "Stochastic Optimizer: Maximum iterations")  # meant so, see EPOCHS
         yield messages
     counts = Counter(one_line(each.message) for each in caught if isinstance(each.message, Warning))

@@ -48,6 +48,10 @@ class TopModel:
         Whether it is so fast that a search with little time starts with it.
     is_default_grid : bool
         Whether the grid is the model's own, not the caller's.
+    trainer : object or None
+        In the solver's place where a model learns from more than the rows of its own search: its
+        ``predictions(data, group, folds, cells)`` are those of `featurebank.evaluation.predictions`, and
+        ``fit(data, group, candidate)`` gives the fitted pipeline.
     """
 
     name: str
@@ -58,6 +62,7 @@ class TopModel:
     simplicity: int = 9
     is_cheap: bool = False
     is_default_grid: bool = True
+    trainer: Any = None
 
     def cells(self) -> list[dict[str, Any]]:
         """Return the parameters of every cell of the grid."""
@@ -210,9 +215,9 @@ def parse_models(models: Any, task: str = "classification") -> list[TopModel]:
     Parameters
     ----------
     models : str, sequence, or mapping of str to grid
-        ``"all"``; or names, import paths or estimators; or names with a grid (lists of values, or one value) in the
-        estimator's own parameter names, None for the default grid, or an (estimator, grid) pair under a name of your
-        choice.
+        ``"all"``; or names, import paths, estimators or top models; or names with a grid (lists of values, or one
+        value) in the estimator's own parameter names, None for the default grid, or an (estimator, grid) pair under a
+        name of your choice.
     task : str, default "classification"
 
     Raises
@@ -232,10 +237,13 @@ def parse_models(models: Any, task: str = "classification") -> list[TopModel]:
         raise TopModelError(f"no top model is asked for; expected some of {', '.join(TASKS[task])}")
     if isinstance(wanted, Mapping):
         return [_with_grid(name, value, task) for name, value in wanted.items()]
-    return [
-        get_top_model(each, task) if isinstance(each, str) else own_model(type(each).__name__, each, task)
-        for each in wanted
-    ]
+    return [_one(each, task) for each in wanted]
+
+
+def _one(given: Any, task: str) -> TopModel:
+    if isinstance(given, TopModel):
+        return given
+    return get_top_model(given, task) if isinstance(given, str) else own_model(type(given).__name__, given, task)
 
 
 def _with_grid(name: str, value: Any, task: str) -> TopModel:

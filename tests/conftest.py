@@ -129,3 +129,59 @@ def run_json(run_cli):
         return json.loads(result.stdout)
 
     return run
+
+
+@pytest.fixture
+def planted_bank(tmp_path):
+    """Make a bank of rows that no network gave: planted_bank({"layer1": X, …}, {"label": y}) -> its path.
+
+    The layers are said to be those of a resnet18 with random weights, whose images are grey 32x32 files; with
+    backbone="net" they are those of a module of one's own. Rows that are NaN in a layer are missing from it.
+    """
+    import pandas as pd
+
+    from featurebank import Bank, samples
+    from featurebank.spec import FeatureSpec
+
+    def make(features, columns, backbone="resnet18", name="planted.bank"):
+        count = len(next(iter(features.values())))
+        folder = tmp_path / f"{name}-images"
+        folder.mkdir()
+        for number in range(min(count, 8)):
+            Image.new("RGB", (32, 32), (number * 30, 0, 0)).save(folder / f"{number:05}.png")
+        digests = [number.to_bytes(32, "big") for number in range(1, count + 1)]
+        same = {"source": str(folder), "root": str(folder), "size": 1, "mtime_ns": 1}
+        same |= {"status": samples.OK, "error": "", "origin": 0, "stamp": 0}
+        fields = {key: [value] * count for key, value in same.items()} | {"digest": digests}
+        fields["path"] = [f"{number:05}.png".encode() for number in range(count)]
+        bank = Bank.create(tmp_path / name)
+        bank.add_samples(samples.make_table(fields, samples.tidy(pd.DataFrame(columns))), newest=0)
+        for layer, X in features.items():
+            preprocessing = {"crop": [32, 32]}
+            spec = FeatureSpec(
+                backbone, "", "0" * 64, layer, "vector", 0, "none", preprocessing, 1, "none", "fp32", "float32"
+            )
+            asked = {"backbone": backbone, "layer": layer, "weights": "random:0", "size": 32, "file": None}
+            bank.add_spec(spec, None if backbone == "net" else asked)
+            there = np.isfinite(X).all(axis=1)
+            rows = np.asarray(X, np.float32)[there, None]
+            bank.add_features(spec, [digest for digest, is_there in zip(digests, there, strict=True) if is_there], rows)
+        return bank.path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def planted_layers():
+    """Make layers of 12 columns in which k classes lie apart as told: planted_layers(n, k, {"layer1": 1.0, …})."""
+
+    def make(n, k, signals, seed=0):
+        random = np.random.default_rng(seed)
+        codes = random.permutation(np.arange(n) % k)
+        layers = {}
+        for layer, signal in signals.items():
+            centres = np.linalg.qr(random.normal(size=(12, 12)))[0][:k] * signal
+            layers[layer] = centres[codes] + random.normal(size=(n, 12))
+        return layers, np.array([f"class{code}" for code in codes])
+
+    return make

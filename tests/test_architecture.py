@@ -14,17 +14,18 @@ FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = [
     {"_version", "errors", "spec", "storage", "allowed", "drawing"},
     {"images", "sources", "samples", "features", "segment", "layers", "views"}
-    | {"transforms", "topmodels", "folds", "scores", "neighbours", "solvers", "candidates", "evaluation"}
-    | {"outoffold", "schedule", "calibration", "learning_curve", "power_law"},
+    | {"transforms", "topmodels", "folds", "scores", "neighbours", "novelty", "solvers", "candidates", "evaluation"}
+    | {"outoffold", "schedule", "calibration", "learning_curve", "power_law", "multiview"},
     {"backbones", "runners", "engine", "bank", "maintenance", "remedies", "drift", "predictor_file"},
     {"request", "ledger", "writer", "pipeline", "extraction", "transformer", "search", "predictor"}
-    | {"rows", "assessment", "fitting"},
-    {"demo", "explanation", "finetuning", "explore"},
+    | {"rows", "assessment", "fitting", "embedding", "multitask"},
+    {"demo", "explanation", "explore", "finetuning", "transfer"},
     {"report"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 WITHOUT_TORCH = {"bank", "search", "fitting", "sources", "samples", "features", "segment", "ledger", "request", "views"}
-WITHOUT_TORCH |= {"writer", "pipeline", "drift", "extraction"}
+WITHOUT_TORCH |= {"writer", "pipeline", "drift", "extraction", "multitask"}
+WITHOUT_TORCH |= {"transfer.advice", "transfer.domain", "transfer.ranking"}
 WITHOUT_TORCH |= {"explore", "explore.copies", "explore.label_errors"}
 
 

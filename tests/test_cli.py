@@ -103,6 +103,14 @@ ERRORS = [
     ["layers", "resnet18", "--show", "BANK", "--layer", "layer9", "--weights", "random:0"],
     ["info", "nowhere.bank"],
     ["verify", "PHOTOS"],
+    ["cluster", "nowhere.bank"],
+    ["cluster", "BANK", "--features", "layer9"],
+    ["cluster", "BANK", "--target", "species"],
+    ["outliers", "BANK", "--target", "species"],
+    ["outliers", "PHOTOS"],
+    ["next", "BANK", "--predictor", "PREDICTOR"],
+    ["next", "BANK", "--predictor", "PHOTOS"],
+    ["fit", "BANK", "--unlabelled", "whiten"],
 ]
 
 

@@ -63,3 +63,19 @@ def test_unreadable_images_are_warned_about(run_cli, two_class_predictor, two_cl
     assert first == "Warning: cat/bad.png: the file is empty"
     assert second.startswith("Warning: 1 of these images were among those the predictor learned from")
     assert result.stdout.startswith("1 images")
+
+
+def test_text_for_a_predictor_of_numbers_is_an_error(run_cli, own_bank, two_classes, tmp_path):
+    rows = [f"{name}/{i:02}.png,{i + 0.5}" for name in ("cat", "dog") for i in range(20)]
+    (tmp_path / "size.csv").write_text("\n".join(["path,size", *rows]))
+    run_cli("label", own_bank, tmp_path / "size.csv")
+    fitted = tmp_path / "size.featurebank"
+    options = ["--target", "size", "--model", "ridge", "--features", "layer3", "--folds", 2, "-o", fitted]
+    assert run_cli("fit", own_bank, *options).exit_code == 0
+    result = run_cli("evaluate", fitted, two_classes.parent / "new", "--target", "label")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "Error: column 'label' holds text; this predictor gives numbers of 'size': name a column of numbers\n",
+    )
+    absent = run_cli("evaluate", fitted, two_classes.parent / "new")
+    assert "it has 'label': name one of them with --target" in absent.stderr

@@ -172,3 +172,37 @@ def test_what_cannot_be_had_is_an_error(run_cli, own_bank, options, code, messag
     result = run_cli("fit", own_bank, "--model", "ridge", *options)
     assert result.exit_code == code
     assert message in result.stderr
+
+
+def test_views_are_candidates_and_the_table_names_them(run_cli, two_classes, tmp_path):
+    options = ["--backbone", "resnet18", "--weights", "random:0", "--size", 64, "--layer", "layer3"]
+    bank = tmp_path / "a.bank"
+    assert run_cli("extract", two_classes, "--bank", bank, *options, "--views", "hflip").exit_code == 0
+    arguments = ["fit", bank, "--model", "ridge", "--views", "mean", "--views", "all"]
+    report = json.loads(run_cli(*arguments, "--json").stdout)
+    assert {each["views"] for each in report["candidates"]} == {"mean", "all"}
+    lines = run_cli(*arguments).stdout.splitlines()
+    rows = [line.split("ridge")[0].strip() for line in lines if line.strip().startswith("layer3")]
+    assert sorted(rows) == ["layer3", "layer3, all views"]
+    result = run_cli("fit", bank, "--views", "most")
+    assert (result.exit_code, result.stderr) == (1, "Error: views='most'; expected one of mean, first, all\n")
+
+
+def test_rows_without_a_label_can_help_and_the_table_says_whether_they_did(run_cli, run_json, own_bank, tmp_path):
+    rows = [f"{c}/{i:02}.png,{c}" for c in ("cat", "dog") for i in range(8)]
+    (tmp_path / "few.csv").write_text("\n".join(["path,few", *rows]))
+    run_json("label", own_bank, tmp_path / "few.csv")
+    options = ["--target", "few", "--model", "logreg", "--features", "layer3", "--folds", 2]
+    flags = ["--unlabelled", "self-training", "--unlabelled", "spreading"]
+    result = run_cli("fit", own_bank, *options, *flags)
+    assert "24 rows without a label; parameters chosen inside each fold" in result.stdout
+    lines = [line.split()[:2] for line in result.stdout.splitlines()]
+    assert [line for line in lines if line[-1:] == ["logreg"]][-3:] == [
+        [name, "logreg"] for name in ("supervised", "self-training", "spreading")
+    ]
+    assert "The rows without a label " in result.stdout
+    report = run_json("fit", own_bank, *options, "--unlabelled", "whiten")
+    assert [each["method"] for each in report["unlabelled"]["methods"]] == ["supervised", "whiten"]
+    assert "unlabelled" not in run_json("fit", own_bank, *options)
+    refused = run_cli("fit", own_bank, *flags, "--model", "logreg")
+    assert refused.stderr == "Error: every readable sample has a value of 'label'; expected some without one\n"

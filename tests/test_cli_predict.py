@@ -19,7 +19,7 @@ def rows_of(text):
 def test_folders_and_files_become_csv(run_cli, two_class_predictor, new):
     result = run_cli("predict", two_class_predictor, new, new / "cat" / "00.png")
     rows = rows_of(result.stdout)
-    assert list(rows[0]) == ["path", "label", "probability", "error"]
+    assert list(rows[0]) == ["path", "label", "probability", "unlike", "is_unlike", "error"]
     images = [*sorted(new.rglob("*.png")), new / "cat" / "00.png"]
     assert [row["path"] for row in rows] == [str(path) for path in images]
     assert [row["label"] for row in rows] == [path.parent.name for path in images]
@@ -28,9 +28,23 @@ def test_folders_and_files_become_csv(run_cli, two_class_predictor, new):
 
 def test_proba_adds_a_column_for_each_class(run_cli, two_class_predictor, new):
     (row,) = rows_of(run_cli("predict", two_class_predictor, new / "dog" / "01.png", "--proba").stdout)
-    assert list(row) == ["path", "label", "probability", "error", "proba_cat", "proba_dog"]
+    assert list(row) == ["path", "label", "probability", "unlike", "is_unlike", "error", "proba_cat", "proba_dog"]
     assert float(row["proba_cat"]) + float(row["proba_dog"]) == pytest.approx(1)
     assert row["probability"] == row["proba_dog"]
+
+
+def test_images_of_another_kind_are_flagged(run_cli, run_json, two_class_predictor, new, tmp_path, noise):
+    noise(64, 64).save(tmp_path / "noise.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    images = [new / "cat" / "00.png", tmp_path / "noise.png", tmp_path / "broken.png"]
+    result = run_cli("predict", two_class_predictor, *images)
+    usual, strange, broken = rows_of(result.stdout)
+    assert float(usual["unlike"]) < float(strange["unlike"]) == 1
+    assert (usual["is_unlike"], strange["is_unlike"]) == ("False", "True")
+    assert broken["unlike"] == broken["is_unlike"] == ""
+    assert "1 of 3 images are unlike those it learned from: column is_unlike" in result.stderr
+    flags = [row["is_unlike"] for row in run_json("predict", two_class_predictor, *images)["predictions"]]
+    assert flags == [False, True, None]
 
 
 def test_json_is_one_object(run_json, two_class_predictor, new):
@@ -56,7 +70,7 @@ def test_output_goes_to_a_file(run_cli, two_class_predictor, two_class_bank, tmp
     result = run_cli("predict", two_class_predictor, "--bank", two_class_bank, "-o", tmp_path / "a.csv")
     assert (result.exit_code, result.stdout) == (0, "")
     rows = rows_of((tmp_path / "a.csv").read_text())
-    assert list(rows[0]) == ["source", "path", "label", "probability", "error"]
+    assert list(rows[0]) == ["source", "path", "label", "probability", "unlike", "is_unlike", "error"]
     assert len(rows) == 40
     both = run_cli("predict", two_class_predictor, "--bank", two_class_bank, "-o", tmp_path / "b.csv", "--json")
     assert len(json.loads(both.stdout)["predictions"]) == 40

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from sklearn.svm import SVC
 from featurebank import Bank, Predictor, extract, fit, load_backbone, samples
 from featurebank.errors import BankError, ColumnError, FeatureSetError, PredictorError, TopModelError
 from featurebank.fitting import candidate_features, default_output, default_target
+from featurebank.rows import Target, load_rows
 from featurebank.scores import wilson_interval
 from featurebank.search import TopModelSearchCV
 from featurebank.spec import FeatureSpec
@@ -307,7 +309,7 @@ def test_a_column_of_fractions_is_learned_as_numbers(tmp_path, random):
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     result.save(tmp_path / "a.featurebank")
     table = Predictor.load(tmp_path / "a.featurebank").predict_bank(bank)
-    assert list(table) == ["source", "path", "label", "error"]
+    assert list(table) == ["source", "path", "label", "unlike", "is_unlike", "error"]
     np.testing.assert_allclose(table["label"].astype(float), result.search.predict(X.astype(np.float32)), rtol=1e-6)
     with pytest.raises(ColumnError, match="column 'age' holds text; regression needs numbers"):
         fit(make_bank(tmp_path / "b.bank", X, range(80), age=["a"] * 80), task="regression")
@@ -336,10 +338,11 @@ def test_several_labels_come_from_columns_or_from_cells(tmp_path, random, kind):
     assert table[["proba_cat", "proba_dog", "proba_sky"]].to_numpy().max() <= 1
 
 
-def test_labels_in_a_column_that_is_not_0_and_1_are_an_error(tmp_path, random):
+def test_labels_in_a_column_that_is_not_0_and_1_are_an_error_and_make_tasks_of_their_own(tmp_path, random):
     bank = make_bank(tmp_path / "a.bank", random.normal(size=(30, 4)), range(30), a=[0, 1] * 15, b=[0, 1, 2] * 10)
     with pytest.raises(ColumnError, match="column 'b' holds more than 0 and 1"):
-        fit(bank, target=["a", "b"])
+        load_rows(bank, [NAME], Target(["a", "b"]), None, None)
+    assert fit(bank, target=["a", "b"], models="ridge", folds=2).report["task"] == "multitask"
 
 
 def test_a_given_split_is_the_only_fold_and_test_rows_are_held_out(tmp_path, random):
@@ -363,6 +366,55 @@ def test_a_given_split_is_the_only_fold_and_test_rows_are_held_out(tmp_path, ran
         fit(bank, cv="predefined:split", nested=True)
     with pytest.raises(TopModelError, match="column 'split' gives no split"):
         fit(make_bank(tmp_path / "c.bank", X, range(90), split=["train"] * 90, y=y), target="y", cv="predefined:split")
+
+
+def make_views_bank(path, random, n=60, count=4):
+    """A bank of `count` views of each of n images, of two classes."""
+    spec = replace(SPEC, views="augment:4")
+    y = np.arange(n) % 2
+    X = random.normal(size=(n, count, 8)) + y[:, None, None]
+    bank = make_bank(path, X[:, 0], np.arange(n), label=np.where(y, "b", "a"))
+    bank.add_spec(spec)
+    bank.add_features(spec, [int(i).to_bytes(32, "big") for i in range(n)], X.astype(np.float32))
+    return bank, next(each.name for each in bank.feature_sets if each.spec == spec), X, y
+
+
+def test_mean_first_and_all_views_are_compared_on_the_same_folds(tmp_path, random):
+    bank, name, X, y = make_views_bank(tmp_path / "a.bank", random)
+    result = fit(bank, models={"logreg": {"C": [0.1]}}, features=name, views=["mean", "first", "all"])
+    assert [each["views"] for each in result.report["candidates"]] == ["mean", "first", "all"]
+    for each in result.report["candidates"]:
+        alone = fit(bank, models={"logreg": {"C": [0.1]}}, features=name, views=each["views"])
+        assert alone.report["best"]["fold_scores"] == pytest.approx(each["fold_scores"])
+        assert [feature.views for feature in alone.predictor.features] == [each["views"]]
+    rows = X.astype(np.float32).reshape(len(X), -1)
+    assert result.predictor.predict_bank(bank)["label"].tolist() == result.search.predict(rows).tolist()
+    assert len(result.oof) == len(y)
+
+
+def test_all_views_go_with_every_other_option(tmp_path, random):
+    bank, name, _, y = make_views_bank(tmp_path / "a.bank", random)
+    options = {"nested": True, "learning_curve": True, "calibrate": "sigmoid", "threshold": "f1_macro", "folds": 3}
+    for model in ("logreg", "svm"):
+        report = fit(bank, models=model, features=name, views="all", class_weight="balanced", **options).report
+        assert report["nested"]["mean"] > 0.7
+        assert report["learning_curve"]["points"][-1]["n_train"] == 2 / 3 * len(y)  # images, not views
+        assert report["n_samples"] == len(y)
+
+
+def test_views_that_are_not_there_are_an_error(tmp_path, random):
+    bank, name, _, _ = make_views_bank(tmp_path / "a.bank", random)
+    plain = next(each.name for each in bank.feature_sets if each.name != name)
+    with pytest.raises(BankError, match="views all of feature sets with one view; run extract with --views first"):
+        fit(bank, models=SVM, features=plain, views="all")
+    with pytest.raises(BankError, match="views='last'; expected one of mean, first, all"):
+        fit(bank, models=SVM, views="last")
+    tried = fit(bank, models=SVM, views=["all", "mean"]).report["candidates"]  # beside it, the set of one view is fine
+    assert [(each["features"], each["views"]) for each in tried] == [
+        ([name], "all"),
+        ([name], "mean"),
+        ([plain], "all"),
+    ]
 
 
 def test_near_duplicates_across_a_given_split_are_counted(tmp_path, random):
@@ -423,7 +475,7 @@ def test_a_threshold_is_tuned_out_of_fold_and_shipped(tmp_path, random):
     bank = make_bank(tmp_path / "a.bank", X, range(300), label=y)
     result = fit(bank, models={"logreg": {"C": [0.1]}}, threshold="balanced_accuracy")
     tuned = result.report["threshold"]
-    assert tuned["on"] == "predict_proba"
+    assert (tuned["on"], tuned["positive"]) == ("predict_proba", 1)
     assert tuned["after"] > tuned["before"] + 0.05
     assert 0 < tuned["threshold"] < 0.5
     result.save(tmp_path / "a.featurebank")
@@ -437,6 +489,14 @@ def test_a_threshold_is_tuned_out_of_fold_and_shipped(tmp_path, random):
     three = make_bank(tmp_path / "b.bank", X, range(300), label=np.arange(300) % 3)
     with pytest.raises(TopModelError, match="a threshold for 3 classes; expected two"):
         fit(three, models=SVM, threshold="f1_macro")
+
+
+def test_a_threshold_for_numbers_is_an_error(tmp_path, random):
+    X = random.normal(size=(40, 4))
+    bank = make_bank(tmp_path / "a.bank", X, np.arange(40), age=X[:, 0], size=X[:, 1])
+    for target in ("age", ["age", "size"]):
+        with pytest.raises(TopModelError, match=r"a threshold for (tasks of )?numbers; expected"):
+            fit(bank, target=target, models="ridge", threshold="f1")
 
 
 def test_a_learning_curve_says_whether_to_label_more(tmp_path, random):

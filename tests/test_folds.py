@@ -78,6 +78,11 @@ def test_one_group_out_has_a_fold_a_group():
     assert Folds("logo").get_n_splits(X, Y, GROUPS) == 15
 
 
+def test_too_few_groups_are_counted():
+    with pytest.raises(TopModelError, match="there are 2 groups: ask for as many folds at most"):
+        make_folds(Folds("group", 5), X, Y, np.arange(len(Y)) % 2, 0)
+
+
 @pytest.mark.parametrize("kind", ["group", "stratified-group", "logo"])
 def test_folds_by_group_need_groups(kind):
     with pytest.raises(TopModelError, match=f"{kind} folds and no groups"):

@@ -136,7 +136,7 @@ def test_many_images_are_embedded_in_batches_and_counted(predictor, two_classes)
 
 def test_the_file_holds_json_and_skops_and_no_pickle(two_class_predictor):
     members = members_of(two_class_predictor)
-    assert set(members) == {"predictor.json", "fit.json", "model.skops", "calibrator.skops"}
+    assert set(members) == {"predictor.json", "fit.json", "model.skops", "calibrator.skops", "unlike.skops"}
     for name, data in members.items():
         if name.endswith(".json"):
             json.loads(data)
@@ -168,9 +168,14 @@ def test_a_loaded_predictor_saves_again(predictor, tmp_path, two_classes):
 
 def test_a_model_outside_the_allow_list_is_refused_at_saving(predictor, tmp_path):
     forest = make_pipeline(RandomForestClassifier(2)).fit(np.eye(4), [0, 1, 0, 1])
-    with pytest.raises(PredictorError, match="which a predictor may not: use a plain scikit-learn pipeline"):
+    with pytest.raises(PredictorError, match="which a predictor may not: use models of plain arrays"):
         Predictor(predictor.features, forest, "label").save(tmp_path / "a.featurebank")
     assert not (tmp_path / "a.featurebank").exists()
+
+
+def test_a_folder_is_no_predictor(tmp_path):
+    with pytest.raises(PredictorError, match=r"no predictor at .*; expected a \.featurebank file"):
+        Predictor.load(tmp_path)
 
 
 # --- the backbone ------------------------------------------------------------------------------------------
@@ -265,6 +270,32 @@ def test_new_images_get_the_views_that_the_model_was_trained_on(viewed_bank, two
         )
     assert len(loads) == 1
     assert loaded.evaluate(scan(two_classes))["accuracy"] == np.mean(table["label"] == [f.parent.name for f in files])
+
+
+@pytest.mark.parametrize("views", ["first", "all"])
+@pytest.mark.parametrize("name", MODELS)
+def test_new_images_get_what_the_model_learned_of_views(viewed_bank, two_classes, tmp_path, views, name):
+    bank, names = viewed_bank
+    result = fit(bank, models={name: MODELS[name]}, features=names["augment:3"], views=views)
+    result.save(tmp_path / "a.featurebank")
+    loaded = Predictor.load(tmp_path / "a.featurebank", backbone=load_backbone("resnet18", "random:0", 64))
+    assert [each.views for each in loaded.features] == [views]
+    X = bank.load(names["augment:3"], views=views).reshape(40, -1)
+    table = loaded.predict_bank(bank)
+    assert table["label"].tolist() == result.search.predict(X).tolist()
+    files = [two_classes / path for path in table["path"][::8]]
+    np.testing.assert_allclose(loaded.embed(files), X[::8], atol=2e-3)
+    np.testing.assert_allclose(loaded.predict_proba(files), table[["proba_cat", "proba_dog"]][::8], atol=1e-3)
+
+
+def test_what_is_made_of_views_is_one_of_three(viewed_bank, tmp_path):
+    bank, names = viewed_bank
+    fit(bank, models=SVM, features=names["flips"], views="first").save(tmp_path / "a.featurebank")
+    other = with_facts(
+        tmp_path / "a.featurebank", tmp_path / "b.featurebank", lambda facts: facts["features"][0].update(views="last")
+    )
+    with pytest.raises(PredictorError, match="the views of resnet18/layer3 are 'last'"):
+        Predictor.load(other)
 
 
 class Tiny(torch.nn.Module):
@@ -417,7 +448,7 @@ def test_a_member_that_is_there_twice_is_refused(two_class_predictor, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda facts: facts.update(version=9), "is a predictor of version 9, this reads 1: upgrade"),
+        (lambda facts: facts.update(version=9), "is a predictor of version 9, this reads up to 2: upgrade"),
         (lambda facts: facts.update(format="other"), "is no predictor; expected format 'featurebank-predictor'"),
         (lambda facts: facts.update(features=[]), "it names no feature set"),
         (lambda facts: facts["features"][0]["spec"].pop("pool"), "a feature spec with other fields"),

@@ -41,6 +41,8 @@ def folder(tmp_path_factory):
     rows = [f"cat/{i}.jpg,{'north' if i % 2 else 'south'}" for i in range(12)]
     rows += [f"dog/{i}.jpg,{'north' if i % 2 else 'south'}" for i in range(12)]
     (folder / "labels.csv").write_text("\n".join(["path,site", *rows]) + "\n")
+    few = [f"{name}/{i}.jpg,{name}" for name in ("cat", "dog") for i in range(6)]
+    (folder / "few.csv").write_text("\n".join(["path,kind", *few]) + "\n")
     return folder
 
 
@@ -51,7 +53,7 @@ def commands() -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_tour_runs_line_by_line(folder):
-    assert len(commands()) == 26
+    assert len(commands()) == 45
     for line in commands():
         done = subprocess.run([FEATUREBANK, *shlex.split(line)[1:]], cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, (line, done.stderr)
@@ -60,6 +62,7 @@ def test_the_tour_runs_line_by_line(folder):
     assert (folder / "predictions.csv").read_text().startswith("source,path,label,probability")
     assert (folder / "photos.featurebank").exists()
     assert (folder / "site.featurebank").exists()
+    assert (folder / "both.featurebank").exists()
 
 
 def test_the_label_file_is_the_one_that_the_text_shows(folder):

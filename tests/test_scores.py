@@ -105,3 +105,10 @@ def test_a_class_given_no_chance_costs_much_but_not_infinitely():
     found = classification_scores(np.array(["a"] * 4), np.array(["b"] * 4), np.tile([0.0, 1.0, 0.0], (4, 1)), CLASSES)
     assert found["accuracy"] == 0
     assert found["log_loss"] == pytest.approx(-math.log(np.finfo(float).eps))
+
+
+def test_without_probabilities_there_is_no_log_loss(predictions):
+    y, predicted, probabilities, *_ = predictions
+    found, bare = (classification_scores(y, predicted, each, CLASSES) for each in (probabilities, None))
+    del found["log_loss"], found["intervals"]["log_loss"]
+    assert bare == found

@@ -69,7 +69,7 @@ def frozen_of(given: Predictor | None, setup: Setup, feed: Feed, table: SampleTa
         X = setup.network().embeddings(feed, rows, count_views(recipe.views), recipe.batch_size)
         return Frozen(X, f"{setup.backbone.name}/penultimate + logreg", None, setup)
     keys = as_keys(table.rows["digest"])
-    X = np.concatenate([setup.bank.feature_set_of(each.spec).read(keys) for each in given.features], axis=1)
+    X = np.concatenate(given.read(setup.bank, keys), axis=1)
     names = "+".join(each.spec.name for each in given.features)
     return Frozen(X, f"{names} + {type(given.model[-1]).__name__}", given.model, setup)
 

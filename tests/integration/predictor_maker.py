@@ -17,13 +17,13 @@ def rows(classes=3):
     return (random.normal(size=(len(y), WIDTH)) + np.arange(classes).repeat(20)[:, None]).astype(np.float32), y
 
 
-def make_predictor(weights="DEFAULT", spec=SPEC, model=None):
+def make_predictor(weights="DEFAULT", spec=SPEC, model=None, unlike=None):
     X, y = rows()
     model = model or Pipeline([("scale", StandardScaler()), ("model", SVC(C=3.0))]).fit(X, y)
     calibrator = None
     if not hasattr(model, "predict_proba"):
         calibrator = Calibrator().fit(model.decision_function(X), y)
-    return Predictor([PredictorFeature(spec, weights, None)], model, "label", calibrator=calibrator)
+    return Predictor([PredictorFeature(spec, weights, None)], model, "label", calibrator=calibrator, unlike=unlike)
 
 
 def probabilities(predictor):

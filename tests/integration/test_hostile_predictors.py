@@ -23,11 +23,12 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from featurebank import Predictor
 from featurebank.calibration import CALIBRATIONS, Calibrator, LabelsCalibrator
 from featurebank.errors import BackboneError, FeatureBankError, PredictorError, WeightsError
+from featurebank.novelty import Mahalanobis, Unlike
 from featurebank.predictor_file import PredictorFeature
 from featurebank.topmodels import CLASSIFIERS, REGRESSORS
 from featurebank.transforms import NORMALIZATIONS, normalization
 
-MEMBERS = ("predictor.json", "fit.json", "model.skops", "calibrator.skops")
+MEMBERS = ("predictor.json", "fit.json", "model.skops", "calibrator.skops", "unlike.skops")
 
 
 class Canary:
@@ -43,7 +44,7 @@ class Canary:
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "a.featurebank"
-    make_predictor().save(path)
+    make_predictor(unlike=Unlike().fit(*rows())).save(path)
     return path
 
 
@@ -214,6 +215,26 @@ def test_the_allow_list_covers_several_labels(tmp_path):
     names = {"task": "multilabel", "labels": ["a", "b", "c"], "calibrator": calibrator}
     Predictor([PredictorFeature(SPEC, "DEFAULT", None)], model, "tags", **names).save(path)
     assert (Predictor.load(path).model.predict(X) == model.predict(X)).all()
+
+
+def test_what_is_usual_comes_back_as_it_was(file):
+    X, y = rows()
+    np.testing.assert_array_equal(Predictor.load(file).unlike.share(X - 5), Unlike().fit(X, y).share(X - 5))
+
+
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        (Mahalanobis().fit(rows()[0]), "its unlike.skops holds Mahalanobis"),
+        (Unlike(), "holds no model"),
+        (Unlike().fit(rows()[0][:, 1:]), "takes 5 columns; expected 6"),
+    ],
+)
+def test_what_says_how_unlike_a_row_is_must_fit_the_model(tmp_path, held, message):
+    path = tmp_path / "a.featurebank"
+    make_predictor(unlike=held).save(path)
+    with pytest.raises(PredictorError, match=message):
+        Predictor.load(path)
 
 
 # --- zip tricks --------------------------------------------------------------------------------------------

@@ -35,4 +35,5 @@ def test_a_version_1_predictor_gives_its_probabilities(v1):
     expected = json.loads((v1 / "expected.json").read_text())
     table = Predictor.load(v1 / "photos.featurebank").predict_bank(Bank(v1 / "photos.bank"))
     assert table["label"].tolist() == expected["label"]
+    assert "unlike" not in table
     np.testing.assert_allclose(table["proba_dark"], expected["proba_dark"], atol=1e-6)

@@ -1,0 +1,82 @@
+"""featurebank advise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featurebank.spec import short
+from featurebank_cli.fit import bounded, score_text
+from featurebank_cli.options import State, bank_argument, json_option, print_json, print_table, printable
+
+
+@click.command()
+@bank_argument
+@click.option("--target", help="Column of classes or numbers.  [default: label, or the only column]")
+@click.option("--groups", help="Column of groups that never straddle folds, or @near-duplicates.")
+@click.option("--sample-weight", help="Column of weights, for fitting and scoring.")
+@click.option(
+    "--scoring", help="A scikit-learn scorer whose best is 1.  [default: accuracy, balanced if need be, or r2]"
+)
+@click.option(
+    "--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Folds of the cross-validation."
+)
+@click.option("--repeats", type=click.IntRange(min=1), default=1, show_default=True, help="Draw the folds so often.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the folds and the draws.")
+@click.option("--jobs", type=int, default=-1, show_default=True, help="Threads; -1 for one a core.")
+@json_option
+@click.pass_obj
+def advise(state: State, bank: Path, as_json: bool, **options: Any) -> None:
+    """Say which transfer fits the images of BANK: a top model, on which layers, or fine-tuning, of how much.
+
+    A quick probe of every cached layer and a learning curve place the data in the table of size and similarity; what to
+    run next is printed ready to run, with its cost.
+
+    \b
+    Example:
+        featurebank advise photos.bank
+    """
+    from featurebank.transfer.advice import advise as run_advise
+
+    advice = run_advise(bank, progress=state.progress("advise", "step"), **options)
+    for note in advice.report["warnings"]:
+        state.warn(note)
+    if as_json:
+        print_json(advice.report)
+    else:
+        _print(advice)
+
+
+def _print(advice: Any) -> None:
+    report = advice.report
+    rows = [
+        [
+            _shown(report, each["features"]),
+            score_text(report, each["mean"]),
+            "..".join(score_text(report, end) for end in bounded(report, each["ci95"])),
+        ]
+        for each in report["layers"]
+    ]
+    rows.append(["a guess", score_text(report, report["chance"]), ""])
+    click.echo(f"{report['backbone']}, ridge probe of {report['target']}: {report['scoring']}, {report['folds']}-fold")
+    print_table("layer curve", ["layer", "mean", "95 %"], rows, right=(1, 2))
+    print_table("evidence", ["about", "says"], [list(line) for line in advice.lines])
+    verdict = advice.verdict
+    click.echo(f"{verdict.cell}: {advice.steps[0].sentence}")
+    click.echo(f"Because {verdict.because}.")
+    if verdict.trade:
+        click.echo(f"The trade: {verdict.trade}.")
+    for number, step in enumerate(advice.steps):
+        word = "next" if number == 0 else "or" if step.action == verdict.alternative else "to compare with"
+        click.echo(f"\n{word}: {step.sentence} Cost: {step.cost}.")
+        for command in step.commands:
+            click.echo(f"  {printable(command)}")
+
+
+def _shown(report: dict[str, Any], features: list[str]) -> str:
+    """Return a layer without its backbone; several under one name."""
+    if len(features) == 1:
+        return short(features[0]).removeprefix(f"{report['backbone']}/")
+    return "all together" if features == report["layers"][-1]["features"] else "lower ones together"

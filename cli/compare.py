@@ -1,0 +1,105 @@
+"""featurebank compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featurebank.spec import common_backbone, short
+from featurebank_cli.fit import bounded, score_text
+from featurebank_cli.options import State, bank_argument, json_option, print_json, print_table, records
+
+
+@click.command()
+@bank_argument
+@click.option(
+    "--features", multiple=True, help="A feature set or NAME+NAME, may be repeated.  [default: every pooled set]"
+)
+@click.option("--model", help="The real top model, see `featurebank fit`.  [default: logreg, or svr]")
+@click.option("--target", help="Column of classes or numbers.  [default: label, or the only column]")
+@click.option("--task", type=click.Choice(["classification", "regression"]), help="[default: what the target holds]")
+@click.option("--groups", help="Column of groups that never straddle folds, or @near-duplicates.")
+@click.option("--sample-weight", help="Column of weights, for fitting and scoring.")
+@click.option(
+    "--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Folds of the cross-validation."
+)
+@click.option("--repeats", type=click.IntRange(min=1), default=1, show_default=True, help="Draw the folds so often.")
+@click.option("--scoring", help="Any scikit-learn scorer.  [default: accuracy, or r2]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the folds and the models.")
+@click.option("--jobs", type=int, default=-1, show_default=True, help="Threads; -1 for one a core.")
+@json_option
+@click.pass_obj
+def compare(state: State, bank: Path, features: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Compare everything cached in BANK, backbones and layers, by a top model on the same folds.
+
+    Beside the scores stand measures that need no training, LogME and the H-score, and the score of a quick ridge; below
+    the table, how well each ranks the feature sets as the top model does.
+
+    \b
+    Example:
+        featurebank compare photos.bank --model svm
+    """
+    from featurebank.transfer.ranking import rank_features
+
+    ranking = rank_features(bank, features=list(features) or None, progress=state.progress("compare", "fit"), **options)
+    for note in ranking.report["warnings"]:
+        state.warn(note)
+    if as_json:
+        tables = {"features": records(ranking.table), "correlations": records(ranking.correlations)}
+        print_json({**ranking.report, **tables})
+    else:
+        _print(ranking)
+
+
+def _print(ranking: Any) -> None:
+    report, sets = ranking.report, records(ranking.table)
+    common = common_backbone(each["features"] for each in sets)
+    kind = f", {len(report['classes'])} classes" if report["classes"] else ""
+    title = f"{report['model']}: {report['scoring']}, {report['folds']}-fold, {report['n_samples']} samples{kind}"
+    columns = ["features", "mean", "95 %", "to best", "95 %", "LogME", "H-score", "ridge"]
+    rows = [_row(report, each, common) for each in sets]
+    if any(each["missing"] for each in sets):
+        columns.insert(1, "missing")
+        rows = [[row[0], str(each["missing"]), *row[1:]] for row, each in zip(rows, sets, strict=True)]
+    print_table(title + (f", {common.rstrip('/')}" if common else ""), columns, rows, right=range(1, len(columns)))
+    agree = [
+        [each["measure"].replace("_", "-"), _number(each["spearman"], "+.2f"), _number(each["kendall"], "+.2f")]
+        for each in records(ranking.correlations)
+    ]
+    scored = sum(each["score"] is not None for each in sets)
+    if any(each["told_apart"] for each in sets):
+        click.echo("* is told apart from the best: its interval leaves out 0.")
+    click.echo(f"Rank correlation with {report['model']} over {scored} feature sets:")
+    print_table("", ["measure", "Spearman", "Kendall"], agree, right=(1, 2))
+
+
+def _row(report: dict[str, Any], each: dict[str, Any], common: str) -> list[str]:
+    name = short(each["features"]).removeprefix(common)
+    if each["score"] is None:
+        return [name, *[""] * 7]
+    return [
+        name,
+        score_text(report, each["score"]),
+        "..".join(score_text(report, end) for end in bounded(report, [each["ci_low"], each["ci_high"]])),
+        *_to_the_best(report, each),
+        _number(each["logme"], ".3f"),
+        _number(each["h_score"], ".3f"),
+        score_text(report, each["ridge"]),
+    ]
+
+
+def _to_the_best(report: dict[str, Any], each: dict[str, Any]) -> tuple[str, str]:
+    """Return the difference to the best, with a star where the two are told apart, and its interval."""
+    from featurebank.scores import is_share
+
+    values = (each["difference"], each["difference_low"], each["difference_high"])
+    if not any(values):  # the best itself
+        return "", ""
+    gap, low, high = (f"{100 * value:+.1f}" if is_share(report["scoring"]) else f"{value:+.3f}" for value in values)
+    return f"{gap}{'*' if each['told_apart'] else ''}", f"{low}..{high}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

@@ -1,0 +1,51 @@
+"""featurebank next."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from featurebank_cli.options import State, bank_argument, csv_text, json_option, print_json, records, write_csv
+
+
+@click.command("next")
+@bank_argument
+@click.option(
+    "--predictor", type=click.Path(path_type=Path), required=True, help="What is known so far, from featurebank fit."
+)
+@click.option(
+    "--strategy",
+    type=click.Choice(["uncertainty", "margin", "coverage"]),
+    default="uncertainty",
+    show_default=True,
+    help="The least certain first, the closest calls first, or what covers the images best.",
+)
+@click.option("-n", "--count", type=click.IntRange(min=1), default=100, show_default=True, help="Most images.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the CSV here.  [default: stdout]")
+@json_option
+@click.pass_obj
+def next_(
+    state: State, bank: Path, predictor: Path, strategy: str, count: int, output: Path | None, as_json: bool
+) -> None:
+    """Say which images of BANK that have no label yet to label next, as CSV: source, path, score, TARGET.
+
+    Fill in the last column, as many rows as you like, and read it back: `featurebank label BANK next.csv`.
+
+    \b
+    Example:
+        featurebank next photos.bank --predictor photos.featurebank -n 20 -o next.csv
+    """
+    from featurebank.predictor import Predictor
+    from featurebank.transfer.labelling import next_to_label
+
+    known = Predictor.load(predictor)
+    found = next_to_label(bank, known, strategy=strategy, count=count, progress=state.progress("next"))
+    if as_json:
+        print_json({"predictor": str(predictor), "target": known.target, "strategy": strategy, "next": records(found)})
+    elif output is None:
+        sys.stdout.write(csv_text(found).encode("utf-8", "backslashreplace").decode())
+    if output is not None:
+        write_csv(output, found)
+        state.say(f"{len(found)} images to label in {output}   then: featurebank label {bank} {output}")

@@ -1,0 +1,59 @@
+"""featurebank outliers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featurebank_cli.options import (
+    State,
+    bank_argument,
+    json_option,
+    print_json,
+    print_table,
+    records,
+    seed_option,
+    write_csv,
+)
+
+SHOWN = 10
+
+
+@click.command()
+@bank_argument
+@click.option("--features", help="NAME or NAME+NAME.  [default: penultimate, else the first pooled set]")
+@click.option(
+    "--method",
+    type=click.Choice(["mahalanobis", "knn"]),
+    default="mahalanobis",
+    show_default=True,
+    help="Distance from what is usual, or from the tenth nearest image.",
+)
+@click.option("--target", help="Column of classes: unusual is then what is far from the mean of every class.")
+@seed_option
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write source, path, distance, unlike as CSV.")
+@json_option
+@click.pass_obj
+def outliers(state: State, bank: Path, output: Path | None, as_json: bool, **options: Any) -> None:
+    """Rank the images of BANK by how unlike the others they are, the most unusual first.
+
+    unlike is the share of the images that are less unusual; `featurebank predict` says the same of new images.
+
+    \b
+    Example:
+        featurebank outliers photos.bank -o outliers.csv
+    """
+    from featurebank.transfer.outliers import outliers as find_outliers
+
+    found = find_outliers(bank, **options)
+    if output is not None:
+        write_csv(output, found)
+        state.say(f"{len(found)} images in {output}")
+    if as_json:
+        print_json({"method": options["method"], "target": options["target"], "images": records(found)})
+    elif output is None:
+        rows = [[row.path, f"{row.distance:.3g}", f"{row.unlike:.3f}"] for row in found.head(SHOWN).itertuples()]
+        title = f"{options['method']}, {len(rows)} of {len(found)} images"
+        print_table(title, ["path", "distance", "unlike"], rows, right=(1, 2))

@@ -1,0 +1,1 @@
+"""Which transfer, when: advice, ranking, domain adaptation, few labels, no labels."""

@@ -1,0 +1,37 @@
+"""Banks of given embeddings, made without a network or images."""
+
+import numpy as np
+import pandas as pd
+
+from featurebank import Bank, samples
+from featurebank.spec import FeatureSpec
+
+
+def make_bank(path, layers, contents=None, **columns):
+    """Make a bank: row i is the image ``i.png`` whose content is the number contents[i], by default i.
+
+    `layers` maps names of layers to embeddings of shape (n, d); an array alone is the layer ``penultimate`` of ``net``.
+    """
+    layers = layers if isinstance(layers, dict) else {"penultimate": layers}
+    n = len(next(iter(layers.values())))
+    digests = [int(content).to_bytes(32, "big") for content in (range(n) if contents is None else contents)]
+    first = {digest: row for row, digest in reversed(list(enumerate(digests)))}
+    bank = Bank.create(path)
+    for layer, X in layers.items():
+        spec = FeatureSpec(
+            "net", "1", "0" * 64, layer, "vector", 0, "none", {"crop": [4, 4]}, 1, "none", "fp32", "float32"
+        )
+        bank.add_spec(spec)
+        bank.add_features(spec, list(first), np.asarray(X)[list(first.values())][:, None].astype(np.float32))
+    plain = {"source": "/s", "root": "/s", "size": 1, "mtime_ns": 1, "status": samples.OK, "error": ""}
+    fields = {name: [value] * n for name, value in {**plain, "origin": 0, "stamp": 0}.items()}
+    fields |= {"path": [b"%03d.png" % i for i in range(n)], "digest": digests}
+    frame = samples.tidy(pd.DataFrame(columns, index=range(n)))
+    bank.add_samples(samples.make_table(fields, frame), newest=0)
+    return bank
+
+
+def planted(random, groups=4, size=30, width=20, away=8.0):
+    """Rows around axes of their own, and the number of each row's axis."""
+    names = random.permutation(np.repeat(np.arange(groups), size))
+    return random.normal(size=(len(names), width)) + away * np.eye(width)[names], names
