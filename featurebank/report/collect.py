@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.bank import column_of
-from featurebank.errors import PredictorError, one_line
+from featurebank.errors import FeatureBankError, PredictorError, one_line
 from featurebank.explore import plot_abstention, plot_layer_curve, plot_learning_curve
 from featurebank.report import charts, data, provenance, results
 from featurebank.report.outcomes import Outcomes
@@ -62,6 +62,7 @@ def collect(
         "title": subject.bank.path.name,
         "bank": str(subject.bank.path),
         "target": subject.target,
+        "predicts": None if subject.predictor is None else subject.predictor.target,
         "features": " + ".join(subject.features),
         "map_note": f"{map_note} {_pictures_note(pictures)}".strip(),
         "paths": paths,
@@ -70,8 +71,6 @@ def collect(
         **found,
         **suspects,
         **why,
-        "commands": provenance.commands(subject),
-        "settings": provenance.settings(subject.fit),
         "versions": provenance.versions(),
         "points": encode_points(table.rows["source"], paths, maps, _columns(subject), pictures, _cells(subject)),
         "sheets": encode_sheets(pictures.sheets),
@@ -144,7 +143,15 @@ def _cells(subject: Subject) -> dict[str, NDArray[np.int64]]:
 def _checked_results(subject: Subject) -> dict[str, Any]:
     """Return what a fit found; a predictor file is not trusted to hold a report of the right shape."""
     try:
-        return {**_scores(subject.fit), **_judged(subject.outcomes), "charts": _charts(subject.fit, subject.outcomes)}
+        return {
+            **_scores(subject.fit),
+            **_judged(subject.outcomes),
+            "charts": _charts(subject.fit, subject.outcomes),
+            "settings": provenance.settings(subject.fit),
+            "commands": provenance.commands(subject),
+        }
+    except FeatureBankError:
+        raise
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise PredictorError(
             f"the report in {str(subject.file)!r} is not one of `featurebank fit`: {one_line(error)[:120]}; fit again"
@@ -155,16 +162,16 @@ def _scores(fit: Mapping[str, Any]) -> dict[str, Any]:
     ranked = results.candidates(fit)
     calibration, curve = fit.get("calibration"), fit.get("learning_curve")
     return {
-        "fit": fit,
+        "plan": results.plan_text(fit),
         "headline": f"Best: {ranked[0]['score']} {fit['scoring']}, {ranked[0]['interval']}." if ranked else "",
         "candidates": ranked,
-        "comparison": (fit.get("comparison") or {}).get("sentence", ""),
+        "comparison": str((fit.get("comparison") or {}).get("sentence", "")),
         "nested": results.nested_text(fit),
         "held_out": results.held_out(fit),
         "warnings": [str(each) for each in fit.get("warnings", [])],
-        "per_label": fit.get("per_label", []),
+        "per_label": results.per_label(fit),
         "calibration": results.calibration_text(calibration) if calibration else "",
-        "learning_verdict": curve["verdict"] if curve else "",
+        "learning_verdict": str(curve["verdict"]) if curve else "",
     }
 
 

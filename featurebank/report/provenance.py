@@ -14,6 +14,7 @@ from featurebank.remedies import extract_command, roots
 from featurebank.report.subject import Subject
 
 LIBRARIES = ("numpy", "pandas", "scikit-learn", "torch", "torchvision", "timm")
+_DEFAULTS = {"views": "mean", "normalize": "standardize"}
 _SETTINGS = ("target", "separator", "task", "scoring", "folds", "seed", "n_samples", "interrupted", "timed_out")
 
 
@@ -21,7 +22,7 @@ def settings(fit: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the settings of a fit, as far as its report has them."""
     found = [(name.replace("_", " "), str(fit[name])) for name in _SETTINGS if fit.get(name) not in (None, False)]
     if "candidates" in fit:
-        found += [("candidates", str(len(fit["candidates"]))), ("seconds", f"{fit['seconds']:.0f}")]
+        found += [("candidates", str(len(fit["candidates"]))), ("seconds", f"{fit.get('seconds', 0):.0f}")]
     return found
 
 
@@ -69,15 +70,33 @@ def _fit_command(subject: Subject) -> str:
     tried = fit.get("candidates", [])
     for name in dict.fromkeys("+".join(each["features"]) for each in tried):
         words += ["--features", name]
-    for option, key in (("--model", "model"), ("--normalize", "normalize"), ("--select", "select")):
-        values = dict.fromkeys(str(each[key]) for each in tried if each[key] is not None)
-        words += [word for value in values if value != "standardize" or len(values) > 1 for word in (option, value)]
-    target = fit.get("target") or subject.target
-    words += ["--target", str(target)] if target else []
-    if fit:
-        words += ["--scoring", str(fit["scoring"]), "--folds", str(fit["folds"]), "--seed", str(fit["seed"])]
-        words += ["-o", str(subject.file)]
+    for key in ("model", "views", "normalize", "select"):
+        values = dict.fromkeys(str(each[key]) for each in tried if each.get(key) is not None)
+        is_default = list(values) == [_DEFAULTS.get(key)]
+        words += [word for value in values if not is_default for word in (f"--{key}", value)]
+    words += [word for name in _targets(subject) for word in ("--target", name)]
+    for key in ("separator", "folds", "seed", *([] if "domain" in fit else ["scoring"])):
+        words += [f"--{key}", str(fit[key])] if fit.get(key) is not None else []
+    words += _domain_words(fit.get("domain"))
+    words += ["-o", str(subject.file)] if fit else []
     return " ".join(map(_word, words))
+
+
+def _targets(subject: Subject) -> list[str]:
+    """Return the columns that the predictor learned, else the one that the report is about."""
+    predictor = subject.predictor
+    if predictor is None:
+        return [] if subject.target is None else [subject.target]
+    is_several = predictor.labels is not None and not subject.fit.get("separator")
+    return list(predictor.labels or []) if is_several else [predictor.target]
+
+
+def _domain_words(domain: Mapping[str, Any] | None) -> list[str]:
+    """Return the flags of a fit from one domain to another."""
+    if domain is None:
+        return []
+    flags = {"--domain": "column", "--source": "source", "--target-domain": "target"}
+    return [word for flag, key in flags.items() for word in (flag, str(domain[key]))]
 
 
 def _word(value: Any) -> str:

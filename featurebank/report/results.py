@@ -35,7 +35,7 @@ def candidates(fit: Fit) -> list[dict[str, Any]]:
     """
     best: dict[tuple[Any, ...], Any] = {}
     for each in fit.get("candidates", []):
-        key = ("+".join(each["features"]), each["normalize"], each["select"], each["model"])
+        key = ("+".join(each["features"]), each.get("views"), each["normalize"], each["select"], each["model"])
         if key not in best or each["mean"] > best[key]["mean"]:
             best[key] = each
     ranked = sorted(best.values(), key=lambda each: -each["mean"])
@@ -49,9 +49,9 @@ def candidates(fit: Fit) -> list[dict[str, Any]]:
 
 def _candidate(fit: Fit, each: Any, scale: tuple[float, float], common: str) -> dict[str, Any]:
     low, high = _bounded(fit, each["ci95"])
-    notes = ([] if each["normalize"] == "standardize" else [each["normalize"]]) + (
-        [] if each["select"] is None else [f"{each['select']:g} of the dimensions"]
-    )
+    notes = [] if each.get("views", "mean") == "mean" else [f"views: {each['views']}"]
+    notes += [] if each["normalize"] == "standardize" else [each["normalize"]]
+    notes += [] if each["select"] is None else [f"{each['select']:g} of the dimensions"]
     span = max(scale[1] - scale[0], 1e-9)
     places = [100 * (value - scale[0]) / span for value in (low, each["mean"], high)]
     return {
@@ -71,6 +71,14 @@ def _candidate(fit: Fit, each: Any, scale: tuple[float, float], common: str) -> 
 def _bounded(fit: Fit, interval: Sequence[float]) -> list[float]:
     """Return an interval as it is shown: no share is below 0 or above 1."""
     return [min(max(end, 0.0), 1.0) for end in interval] if is_share(fit["scoring"]) else list(interval)
+
+
+def plan_text(fit: Fit) -> str:
+    """Return how the candidates were scored, empty where there are none."""
+    if not fit.get("candidates"):
+        return ""
+    grouped = ", kept together in groups" if fit["grouped"] else ""
+    return f"Scored by {fit['scoring']} over {fit['folds']} folds of {fit['n_samples']} images{grouped}."
 
 
 def nested_text(fit: Fit) -> str:
@@ -147,6 +155,15 @@ def per_class(found: Outcomes) -> list[dict[str, Any]]:
             "ci95": wilson_interval(r * n, int(n)) if n else None,
         }
         for name, p, r, f, n in rows
+    ]
+
+
+def per_label(fit: Fit) -> list[dict[str, Any]]:
+    """Return how often each of several labels occurs, and its scores, as the fit has them."""
+    scores = ("accuracy", "f1", "roc_auc")
+    return [
+        {"label": str(each["label"]), "n": int(each["n"]), **{name: float(each[name]) for name in scores}}
+        for each in fit.get("per_label", [])
     ]
 
 
