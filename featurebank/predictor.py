@@ -206,20 +206,28 @@ class Predictor(Embedder):
             where = np.searchsorted(self.classes, labels[ok].astype(self.classes.dtype))
             best[ok] = table[ok][np.arange(int(ok.sum())), where]
         columns = {"path": pd.Series(paths, dtype=object), "label": labels, "probability": best}
-        columns |= {**self._unlike_columns(X, ok), "error": errors}
+        columns |= {**unlike_columns(self.unlike_shares(X, ok)), "error": errors}
         if self.task != "classification":
             del columns["probability"]
         chances = {f"proba_{name}": table[:, i] for i, name in enumerate(self.classes)}
         return pd.DataFrame({**columns, **chances})
 
-    def _unlike_columns(self, X: NDArray[np.float32], ok: NDArray[np.bool_]) -> dict[str, Any]:
+    def unlike_shares(self, X: NDArray[np.float32], ok: NDArray[np.bool_]) -> NDArray[np.float64] | None:
+        """Return the share of the training images that are less unusual than each image, for `table`; None if unknown.
+
+        Parameters
+        ----------
+        X : ndarray of float32, shape (m, d)
+            Of the images that could be read.
+        ok : ndarray of bool, shape (n,)
+            Whether each could; the others get NaN.
+        """
         if self.unlike is None:
-            return {}
-        share, flag = np.full(len(ok), np.nan), np.full(len(ok), None, object)
+            return None
+        share = np.full(len(ok), np.nan)
         if ok.any():
             share[ok] = self.unlike.share(X)
-            flag[ok] = (share[ok] > FLAG).tolist()
-        return {"unlike": share, "is_unlike": flag}
+        return share
 
     def _names(self, predicted: NDArray[Any]) -> list[Any]:
         """Return predictions as a table shows them: several labels of an image divided by semicolons."""
@@ -414,6 +422,24 @@ class Predictor(Embedder):
             unlike=found.unlike,
             **options,
         )
+
+
+def unlike_columns(share: NDArray[np.float64] | None) -> dict[str, Any]:
+    """Return the columns ``unlike`` and ``is_unlike`` of a table, none where nothing is known.
+
+    Parameters
+    ----------
+    share : ndarray of float64, shape (n,), or None
+        From `Predictor.unlike_shares`.
+
+    Examples
+    --------
+    >>> unlike_columns(np.array([0.5, 1.0, np.nan]))["is_unlike"]
+    [False, True, None]
+    """
+    if share is None:
+        return {}
+    return {"unlike": share, "is_unlike": [None if np.isnan(each) else bool(each > FLAG) for each in share]}
 
 
 def count_seen(contents: Iterable[str], items: Sequence[Item]) -> int:

@@ -392,7 +392,8 @@ def test_one_file_predicts_all_tasks(tmp_path, random):
     expected = result.predictor.predict_bank(Bank(tmp_path / "a.bank"))
     pd.testing.assert_frame_equal(loaded.predict_bank(bank), expected, check_exact=True)
     assert list(expected) == [
-        *("source", "path", "label_kind", "probability_kind", "label_grade", "probability_grade", "label_age", "error"),
+        *("source", "path", "label_kind", "probability_kind", "label_grade", "probability_grade", "label_age"),
+        *("unlike", "is_unlike", "error"),
         *("proba_kind_mono", "proba_kind_poly", "proba_grade_high", "proba_grade_low", "proba_grade_mid"),
     ]
     assert list(loaded.tasks) == list(columns)

@@ -234,7 +234,8 @@ def test_the_commands_fit_predict_and_evaluate_all_tasks(run_cli, run_json, task
 
     table = pd.read_csv(io.StringIO(run_cli("predict", output, two_classes.parent / "new").stdout))
     assert list(table) == [
-        *("path", "label_label", "probability_label", "label_side", "probability_side", "label_bright", "error")
+        *("path", "label_label", "probability_label", "label_side", "probability_side", "label_bright"),
+        *("unlike", "is_unlike", "error"),
     ]
     predictions = run_json("predict", output, "--bank", tasks_bank.path, "--proba")["predictions"]
     assert len(predictions) == 40

@@ -16,7 +16,7 @@ from featurebank.bank import weights_of
 from featurebank.embedding import Embedder, Item, Parts
 from featurebank.errors import PredictorError
 from featurebank.features import as_keys
-from featurebank.predictor import Predictor, count_seen
+from featurebank.predictor import Predictor, count_seen, unlike_columns
 from featurebank.predictor_file import PredictorFeature, TaskContents
 from featurebank.samples import SampleTable
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from featurebank.bank import Bank
     from featurebank.sources import Source
 
-_OF_AN_IMAGE = ("path", "error")
+_OF_AN_IMAGE = ("path", "error", "unlike", "is_unlike")
 
 
 class MultiTaskPredictor(Embedder):
@@ -115,7 +115,8 @@ class MultiTaskPredictor(Embedder):
         Returns
         -------
         DataFrame
-            ``path``; ``label_TASK`` and, for classes, ``probability_TASK`` of each task; ``error``; and
+            ``path``; ``label_TASK`` and, for classes, ``probability_TASK`` of each task; ``unlike`` and ``is_unlike``,
+            the highest of the tasks' (see `Predictor.predict_table`), where they are known; ``error``; and
             ``proba_TASK_CLASS`` for each class.
         """
         parts, errors = self.embed_some(list(paths), progress)
@@ -148,11 +149,16 @@ class MultiTaskPredictor(Embedder):
         ok = np.array([not error for error in errors], bool)
         front: dict[str, Any] = {"path": pd.Series(paths, dtype=object)}
         back: dict[str, Any] = {}
+        shares: list[NDArray[np.float64]] = []
         for name, each in self.tasks.items():
-            own = each.table(paths, self._seen_by(each, parts), ok, errors).drop(columns=list(_OF_AN_IMAGE))
+            X = self._seen_by(each, parts)
+            share = each.unlike_shares(X, ok)
+            shares += [] if share is None else [share]
+            own = each.table(paths, X, ok, errors).drop(columns=list(_OF_AN_IMAGE), errors="ignore")
             for column in own:
                 (back if column.startswith("proba_") else front)[task_column(column, name)] = own[column]
-        return pd.DataFrame({**front, "error": errors, **back})
+        highest = np.max(shares, axis=0) if shares else None
+        return pd.DataFrame({**front, **unlike_columns(highest), "error": errors, **back})
 
     # --- scores --------------------------------------------------------------------------------------------
 
