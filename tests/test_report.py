@@ -194,7 +194,14 @@ def test_out_of_fold_predictions_of_another_predictor_are_refused(labelled, tmp_
 
 def test_a_predictor_with_a_strange_report_is_refused_on_one_line(labelled, tmp_path):
     bank, predictor, _ = labelled
-    for strange in ({"candidates": 3}, {"candidates": [{}]}, {"per_label": 1}, {"calibration": [1]}, {"abstention": 1}, {"seconds": "long"}):
+    for strange in (
+        {"candidates": 3},
+        {"candidates": [{}]},
+        {"per_label": 1},
+        {"calibration": [1]},
+        {"abstention": 1},
+        {"seconds": "long"},
+    ):
         loaded = Predictor.load(predictor)
         loaded.fit.update(strange)
         loaded.save(tmp_path / "a.featurebank")
