@@ -199,7 +199,10 @@ def check_folder(path: Path | None) -> None:
 
 
 def print_rows(title: str, frame: Any, right: Sequence[int] = (), most: int = ROWS_SHOWN) -> None:
-    """Print the first rows of a DataFrame as a table, its numbers with three digits."""
+    """Print the first rows of a DataFrame as a table, its numbers with three digits; of none just the title."""
+    if frame.empty:
+        click.echo(title)
+        return
     shown = [
         [f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row]
         for row in frame.head(most).itertuples(index=False)

@@ -26,7 +26,7 @@ LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 WITHOUT_TORCH = {"bank", "search", "fitting", "sources", "samples", "features", "segment", "ledger", "request", "views"}
 WITHOUT_TORCH |= {"writer", "pipeline", "drift", "extraction", "multitask"}
 WITHOUT_TORCH |= {"transfer.advice", "transfer.domain", "transfer.ranking"}
-WITHOUT_TORCH |= {"explore", "explore.copies", "explore.label_errors"}
+WITHOUT_TORCH |= {"explore"} | {f"explore.{file.stem}" for file in (ROOT / "explore").glob("[a-z]*.py")}
 
 
 def module_of(file: Path) -> str:

@@ -1,3 +1,6 @@
+import os
+import shutil
+
 import pandas as pd
 import pytest
 
@@ -53,6 +56,26 @@ def test_the_table_is_readable(run_cli, flipped):
     assert result.exit_code == 0
     assert "doubtful labels of label" in result.stdout
     assert ["cat/03.png", "dog", "cat"] in [line.split()[1:4] for line in result.stdout.splitlines()]
+
+
+def test_a_name_that_is_not_utf_8_makes_the_round_too(run_json, two_classes, tmp_path):
+    photos = shutil.copytree(two_classes, tmp_path / "photos")
+    (photos / "cat" / "03.png").rename(os.fsdecode(os.fsencode(photos) + b"/dog/=caf\xe9.png"))
+    net = ["--backbone", "resnet18", "--weights", "random:0", "--size", 64, "--layer", "layer3"]
+    run_json("extract", photos, "--bank", tmp_path / "a.bank", *net)
+    report = run_json("label-issues", tmp_path / "a.bank", "--model", "logreg", "-o", tmp_path / "issues.csv")
+    assert report["issues"][0]["path"] == "dog/=caf\udce9.png"
+    data = (tmp_path / "issues.csv").read_bytes()
+    assert b"dog/=caf\xe9.png,dog,cat," in data
+    header, first, *_ = data.splitlines()
+    (tmp_path / "corrected.csv").write_bytes(header + b"\n" + first + b"cat\n")
+    assert run_json("label", tmp_path / "a.bank", tmp_path / "corrected.csv", "--column", "label")["changed"] == 1
+    assert Bank(tmp_path / "a.bank").samples["label"].tolist().count("cat") == 20
+
+
+def test_no_doubt_is_one_line(run_cli, two_class_bank):
+    result = run_cli("label-issues", two_class_bank, *MODEL)
+    assert (result.exit_code, result.stdout) == (0, "0 doubtful labels of label\n")
 
 
 def test_names_that_a_spreadsheet_would_run_come_back_as_they_were(tmp_path):

@@ -114,6 +114,14 @@ def test_an_image_that_is_gone_or_changed_is_an_error_that_names_it(tmp_path):
         duplicates(bank)
 
 
+def test_images_that_were_in_memory_cannot_be_looked_at_again(tmp_path):
+    bank = extract([np.asarray(photograph(0))], tmp_path / "a.bank", ids=["a"], **NET)
+    with pytest.raises(
+        ImageError, match="1 samples of 'memory' were images in memory, which no file has; extract them"
+    ):
+        duplicates(bank)
+
+
 def test_progress_counts_every_distinct_image(planted):
     seen = []
     made = thumbnails_of(planted.select(), lambda done, total: seen.append((done, total)))

@@ -11,8 +11,9 @@ from featurebank import Bank, MultiTaskPredictor, fit
 from featurebank.errors import ColumnError, TopModelError
 from featurebank.multitask.fitting import MultiTaskResult, models_of
 from featurebank.multitask.network import NetworkClassifier, NetworkRegressor, train
-from featurebank.multitask.rows import Labels, folds_of
+from featurebank.multitask.rows import Labels, folds_of, is_multitask
 from featurebank.multitask.sharing import SHARED
+from featurebank.rows import Target
 from featurebank.search import TopModelSearchCV
 
 PLAIN = {"logreg": {"C": [0.1]}, "ridge": {"alpha": [10.0]}}
@@ -402,3 +403,15 @@ def test_one_file_predicts_all_tasks(tmp_path, random):
     for name, each in result.results.items():
         alone = each.predictor.predict_bank(bank)
         assert alone["label"].tolist() == expected[f"label_{name}"].tolist()
+
+
+def test_columns_of_which_an_image_has_all_or_none_are_labels_of_one_task(tmp_path, random):
+    X = random.normal(size=(60, 5))
+    two = {name: (X[:, i] > 0).astype(float) for i, name in enumerate("ab")}
+    some = {name: np.where(np.arange(60) < 40, column, np.nan) for name, column in two.items()}
+    torn = {**some, "b": np.where(np.arange(60) < 30, two["b"], np.nan)}
+    kinds = {}
+    for name, columns in {"all": two, "some": some, "torn": torn}.items():
+        bank = make_bank(tmp_path / f"{name}.bank", X, range(60), **columns)
+        kinds[name] = is_multitask(bank, Target(["a", "b"]))
+    assert kinds == {"all": False, "some": False, "torn": True}

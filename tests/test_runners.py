@@ -53,7 +53,7 @@ def engines(backbone, layers, engine, **options):
     return plain, Engine(backbone, specs, device="cpu", engine=engine, batch_size=8, **options)
 
 
-@pytest.mark.parametrize("engine", ["onnx", "compile"])
+@pytest.mark.parametrize("engine", ["onnx", pytest.param("compile", marks=pytest.mark.slow)])
 def test_every_engine_gives_what_eager_gives_at_every_layer(engine, distance):
     layers = ["penultimate", "3:none", "0:gem", "0:avgmax", "3:max", "logits"]
     plain, other = engines(backbone_of(Net()), layers, engine)

@@ -177,6 +177,16 @@ def test_every_thing_that_was_looked_at_has_its_line_and_its_figures(advised):
     assert report["learning_curve"]["verdict"] == dict(advice.lines)["more labels"]
 
 
+def test_few_images_with_a_wide_interval_are_no_noise_where_no_shuffle_comes_near(advised):
+    advice = advised(36, 2, {**RISING, "penultimate": 1.2}, seed=3)
+    facts = advice.report["evidence"]
+    assert facts["above_chance"][1] <= 0
+    assert facts["shuffled"] <= 0.01
+    assert advice.verdict.action != "labels"
+    assert "of shuffled labels are predicted as well" in dict(advice.lines)["above chance"]
+    assert "chance" not in dict(advice.lines)["more labels"]
+
+
 def test_copies_are_counted(planted_bank, planted_layers):
     layers, _ = planted_layers(100, 2, RISING)
     layers["penultimate"][1::10] = layers["penultimate"][::10] * 1.001

@@ -6,7 +6,7 @@ import pytest
 from domain_maker import MODEL, domain_bank, make_bank, two_domains
 
 from featurebank import Bank, Predictor
-from featurebank.errors import BankError, ColumnError, FeatureSetError, TopModelError
+from featurebank.errors import BankError, ColumnError, FeatureSetError, PredictorError, TopModelError
 from featurebank.transfer.adapters import ADAPTATIONS
 from featurebank.transfer.domain import Hooks, fit_domain
 
@@ -94,6 +94,28 @@ def test_the_saved_predictor_is_plain_and_says_the_same(moved_bank, tmp_path, na
     table = loaded.predict_bank(moved_bank)
     right = (table["label"].to_numpy() == moved_bank.samples["label"].to_numpy())[150:].mean()
     assert (right > 0.95) == (name in ("coral", "subspace", "ot"))
+
+
+@pytest.mark.parametrize("model", ["centroid", "ridge", "lda", "linear-svm", "knn", "mlp"])
+def test_every_top_model_can_be_adapted_and_saved(moved_bank, tmp_path, model):
+    result = fit_domain(moved_bank, **{**ASKED, "models": model}, adapt="coral", folds=2)
+    assert result.report["chosen"]["target"]["accuracy"] > (
+        0.75 if model == "mlp" else 0.95
+    )  # so few rows are few steps
+    result.save(tmp_path / "x.featurebank")
+    proba = Predictor.load(tmp_path / "x.featurebank").probabilities(moved_bank.load("net/layer"))
+    np.testing.assert_allclose(proba.sum(axis=1), 1)
+
+
+def test_a_model_that_cannot_be_saved_is_refused_before_any_work(moved_bank):
+    told = []
+    with pytest.raises(PredictorError, match="which a predictor may not"):
+        fit_domain(
+            moved_bank,
+            **{**ASKED, "models": "sklearn.ensemble.RandomForestClassifier"},
+            hooks=Hooks(on_shift=lambda *line: told.append(line)),
+        )
+    assert told == []
 
 
 def test_it_repeats_exactly_and_the_seed_matters(moved_bank, moved_result):

@@ -12,6 +12,7 @@ from featurebank.transfer.verdict import (
     LARGE,
     LARGE_CLASS,
     LEAD,
+    NOISE,
     OVERFITS,
     RETRAIN,
     RETRAIN_CLASS,
@@ -72,8 +73,8 @@ def test_every_cell_of_the_table(evidence, cell, action, alternative):
 def everything():
     """Evidence of every kind: sizes, curves, plateaus, gaps, chances, scores, tuning possible or not."""
     return [
-        Evidence(n, k, n // max(1, k), n // max(1, k), score, chance, gain, 0.01, plateau, doubling, gap, reason)
-        for n, k, score, chance, gain, plateau, doubling, gap, reason in product(
+        Evidence(n, k, n // max(1, k), n // max(1, k), score, chance, gain, 0.01, plateau, doubling, gap, *rest)
+        for n, k, score, chance, gain, plateau, doubling, gap, rest in product(
             (10, LARGE, RETRAIN, 100_000),
             (0, 2, 50),
             (0.6, CEILING),
@@ -82,7 +83,7 @@ def everything():
             (0.0, HALF, 1.0),
             (RISING, FLAT, None),
             (0.0, 0.5),
-            ("", "it cannot"),
+            ((None, ""), (0.5, "it cannot"), (NOISE, "")),
         )
     ]
 
@@ -90,10 +91,18 @@ def everything():
 def test_noise_is_never_learned_whatever_else_is_measured():
     for evidence in everything():
         verdict = decide(evidence)
-        assert (verdict.action == "labels") == (evidence.above_chance.low <= 0)
+        assert (verdict.action == "labels") == evidence.is_noise
         if verdict.action == "labels":
             assert verdict.alternative is None
             assert "noise" in verdict.because
+
+
+@pytest.mark.parametrize(
+    ("low", "shuffled", "is_noise"),
+    [(0.01, None, False), (0.0, None, True), (-0.1, NOISE + 1e-9, True), (-0.1, NOISE, False), (-0.1, 0.005, False)],
+)
+def test_noise_is_what_neither_the_interval_nor_shuffling_tells_apart(low, shuffled, is_noise):
+    assert replace(BASE, above_chance=Interval(0.05, low, 0.2), shuffled=shuffled).is_noise == is_noise
 
 
 def test_nothing_costly_is_advised_for_what_is_solved_or_impossible():

@@ -118,6 +118,7 @@ def test_an_extraction_reuses_what_the_extractor_embedded(two_classes, paths, tm
     assert len(bank.samples) == 40
 
 
+@pytest.mark.slow
 def test_processes_that_miss_the_same_images_at_once_embed_none_twice(two_classes, paths, tmp_path):
     code = (
         "from pathlib import Path; from featurebank import FeatureExtractor\n"

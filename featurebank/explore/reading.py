@@ -78,8 +78,14 @@ def all_images(table: SampleTable, make: Callable[[Image.Image], _Made], **optio
     Raises
     ------
     ImageError
-        When an image cannot be read, or its file is no longer what it was.
+        When an image cannot be read, its file is no longer what it was, or it never had one.
     """
+    in_memory = table.rows["source"][table.rows["root"] == ""]
+    if len(in_memory):
+        raise ImageError(
+            f"{len(in_memory)} samples of {in_memory.iloc[0]!r} were images in memory, which no file has; extract them "
+            "from files to look at them again"
+        )
     for made in read_images(source_of(table), make, digests=list(table.rows["digest"]), **options):
         if isinstance(made, ImageError):
             raise made

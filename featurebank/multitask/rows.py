@@ -84,7 +84,7 @@ class TaskRows:
 
 
 def is_multitask(bank: Bank, target: Target) -> bool:
-    """Say whether a target is several tasks, not one of several labels: complete columns of 0 and 1.
+    """Say whether a target is several tasks, not several labels: columns of 0 and 1, of which an image has all or none.
 
     Raises
     ------
@@ -94,8 +94,11 @@ def is_multitask(bank: Bank, target: Target) -> bool:
     if len(target.columns) < 2 or target.separator:
         return False
     table = bank.select()
-    is_whole = [not column_of(table, name).isna().any() for name in target.columns]
-    return not all(is_whole) or not all(is_zero_or_one(values_of(table, name)) for name in target.columns)
+    known = np.column_stack([column_of(table, name).notna() for name in target.columns])  # (n, columns)
+    if (known != known[:, :1]).any():
+        return True
+    labelled = table.take(known[:, 0])
+    return not all(is_zero_or_one(values_of(labelled, name)) for name in target.columns)
 
 
 def load_tasks(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from featurebank.bank import Bank
@@ -166,7 +166,7 @@ def evidence_lines(found: Found, verdict: Verdict) -> list[tuple[str, str]]:
         ("copies", _about_copies(found)),
         ("above chance", _about_chance(found)),
         ("similarity", _about_similarity(found, verdict)),
-        ("more labels", found.learning.verdict),
+        ("more labels", _about_labels(found)),
         ("gap", _about_gap(found)),
     ]
 
@@ -188,9 +188,11 @@ def _about_copies(found: Found) -> str:
 
 
 def _about_chance(found: Found) -> str:
-    gain = found.evidence.above_chance
-    verb = "is above" if gain.low > 0 else "cannot be told from"
-    return f"the probe {verb} a guess ({_score(found, found.chance)}): {_difference(found, gain)}"
+    facts = found.evidence
+    verb = "cannot be told from" if facts.is_noise else "is above"
+    said = f"the probe {verb} a guess ({_score(found, found.chance)}): {_difference(found, facts.above_chance)}"
+    more = "" if facts.shuffled is None else f"; {100 * facts.shuffled:.1f} % of shuffled labels are predicted as well"
+    return said + more
 
 
 def _about_similarity(found: Found, verdict: Verdict) -> str:
@@ -201,6 +203,12 @@ def _about_similarity(found: Found, verdict: Verdict) -> str:
     if found.plateau is not found.network.top:
         where = f"from {found.plateau.spec.layer_name} on the score rises no further"
     return f"{verdict.similarity}: {where}; the penultimate layer leads the lower half by {_difference(found, lead)}"
+
+
+def _about_labels(found: Found) -> str:
+    """Say what the learning curve promises; whether labels are noise is settled elsewhere, with more power."""
+    learning = found.learning if found.evidence.is_noise else replace(found.learning, chance=None)
+    return learning.verdict
 
 
 def _about_gap(found: Found) -> str:

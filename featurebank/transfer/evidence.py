@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from joblib import effective_n_jobs
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
@@ -38,6 +39,7 @@ from featurebank.transfer.probe import (
     sizes_of,
 )
 from featurebank.transfer.sets import Network, complete_sets, find_networks
+from featurebank.transfer.shuffled import shuffled_share
 from featurebank.transfer.verdict import HALF, Evidence
 from featurebank.transforms import normalization
 
@@ -159,6 +161,7 @@ def measure(bank: Bank, question: Question, progress: Progress | None = None) ->
         evidence=replace(
             evidence,
             doubling=None if doubling is None else Interval(doubling["gain"], *doubling["ci95"]),
+            shuffled=_shuffled(rows, network, evidence, question),
             gap=_training_score(model, X, rows, folds, scoring) - winner.mean,
             no_tuning=_no_tuning(rows, network),
         ),
@@ -234,6 +237,14 @@ def _evidence(
         doubling=None,
         gap=0.0,
     )
+
+
+def _shuffled(rows: Rows, network: Network, evidence: Evidence, question: Question) -> float | None:
+    """Return how often shuffled labels are predicted as well, where the interval does not settle it."""
+    if evidence.above_chance.low > 0:
+        return None
+    jobs = int(effective_n_jobs(question.jobs))
+    return shuffled_share(rows, _features(network), folds=question.folds, seed=question.seed, jobs=jobs)
 
 
 def _learning_curve(

@@ -73,6 +73,8 @@ def next_to_label(
         raise TopModelError(f"no strategy {strategy!r}; {near_names(strategy, STRATEGIES)}")
     if count < 1:
         raise TopModelError(f"{count} samples are asked for; expected at least 1")
+    if not isinstance(predictor, Predictor):
+        raise TopModelError("a predictor of several tasks; fit the one that labels are wanted for alone")
     if strategy != "coverage" and predictor.task == "regression":
         raise TopModelError(f"numbers have no probabilities, so no {strategy}; use coverage")
     columns = predictor.target_columns

@@ -19,6 +19,9 @@ RETRAIN, RETRAIN_CLASS = 10_000, 1_000
 """Images, and images a class, from which training from random weights can reach what a pretrained start does: from
 10,000 images on it did, below it did not (He et al. 2019, Rethinking ImageNet pre-training); ImageNet itself, which
 such networks are made for, has about 1,300 a class."""
+NOISE = 0.01
+"""Share of shuffled labels that may be predicted as well as the labels themselves. The interval over the folds settles
+most cases, but of a few hundred images it is so wide that real labels would pass for noise: then this decides."""
 CEILING = 0.99
 """Score from which no transfer can gain more than a point, so that the cheapest one wins."""
 LEAD = NEGLIGIBLE
@@ -76,6 +79,9 @@ class Evidence:
         What twice the labels promise the probe; None where no curve could be fitted.
     gap : float
         Training score less validation score of the best probe.
+    shuffled : float or None
+        How often shuffled labels are predicted as well (`featurebank.transfer.shuffled`); None where the interval of
+        `above_chance` is clear already, or shuffling makes no sense.
     no_tuning : str
         Why the network cannot be fine-tuned here; empty where it can.
     """
@@ -91,7 +97,14 @@ class Evidence:
     plateau: float
     doubling: Interval | None
     gap: float
+    shuffled: float | None = None
     no_tuning: str = ""
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether nothing tells the labels from noise: neither the interval, nor shuffling."""
+        is_shuffle_worse = self.shuffled is not None and self.shuffled <= NOISE
+        return self.above_chance.low <= 0 and not is_shuffle_worse
 
     @property
     def per_class(self) -> float:
@@ -144,8 +157,8 @@ def decide(evidence: Evidence) -> Verdict:
                     there are `RETRAIN` images, `RETRAIN_CLASS` a class
     ===== ========= ==================================================================================================
 
-    A probe that is not above chance ends it: whatever is trained would learn noise. At the `CEILING` the cheapest
-    transfer wins. Without a layer curve that is asked for first.
+    A probe that is not above chance (`Evidence.is_noise`) ends it: whatever is trained would learn noise. At the
+    `CEILING` the cheapest transfer wins. Without a layer curve that is asked for first.
 
     Examples
     --------
@@ -155,7 +168,7 @@ def decide(evidence: Evidence) -> Verdict:
     'penultimate'
     """
     size, similarity = size_of(evidence), similarity_of(evidence)
-    if evidence.above_chance.low <= 0:
+    if evidence.is_noise:
         why = "the probe is not above chance, so that nothing tells these labels from noise: training would learn noise"
         return Verdict(size, similarity, "labels", why)
     if evidence.score >= CEILING:

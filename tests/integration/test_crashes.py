@@ -12,6 +12,8 @@ from bank_maker import add, contents, expected, make
 
 from featurebank import Bank, storage
 
+pytestmark = pytest.mark.slow
+
 CALLS = ("open", "write", "fsync", "close", "replace", "mkdir", "unlink")
 
 

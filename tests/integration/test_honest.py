@@ -12,6 +12,8 @@ from featurebank import Bank, samples
 from featurebank.transforms import SelectRelevant
 from featurebank_cli import main
 
+pytestmark = pytest.mark.slow
+
 
 def make_bank(path, X, columns, digests=None):
     """A bank of made-up embeddings: no network has seen them."""
