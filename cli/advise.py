@@ -38,7 +38,7 @@ def advise(state: State, bank: Path, as_json: bool, **options: Any) -> None:
     Example:
         featurebank advise photos.bank
     """
-    from featurebank.transfer.advice import advise as run_advise
+    from featurebank.transfer.advising.advice import advise as run_advise
 
     advice = run_advise(bank, progress=state.progress("advise", "step"), **options)
     for note in advice.report["warnings"]:

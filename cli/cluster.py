@@ -59,7 +59,7 @@ def cluster(
     Example:
         featurebank cluster photos.bank --method kmeans -o clusters.csv
     """
-    from featurebank.transfer.clustering import cluster as find_clusters
+    from featurebank.transfer.unlabelled.clustering import cluster as find_clusters
 
     progress = state.progress("cluster", "feature set")
     found = find_clusters(bank, features=list(features) or None, progress=progress, **options)

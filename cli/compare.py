@@ -41,7 +41,7 @@ def compare(state: State, bank: Path, features: tuple[str, ...], as_json: bool, 
     Example:
         featurebank compare photos.bank --model svm
     """
-    from featurebank.transfer.ranking import rank_features
+    from featurebank.transfer.advising.ranking import rank_features
 
     ranking = rank_features(bank, features=list(features) or None, progress=state.progress("compare", "fit"), **options)
     for note in ranking.report["warnings"]:

@@ -161,7 +161,7 @@ def _run(state: State, bank: Any, options: dict[str, Any], as_json: bool) -> Any
     arguments["progress"] = state.progress("fit", "fit")
     unlabelled = arguments.pop("unlabelled")
     if unlabelled:
-        from featurebank.transfer.few_labels import fit_semi_supervised
+        from featurebank.transfer.unlabelled.few_labels import fit_semi_supervised
 
         return fit_semi_supervised(bank, unlabelled, on_compared=state.progress("compare", "fit"), **arguments)
     from featurebank.fitting import fit as run_fit

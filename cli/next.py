@@ -38,7 +38,7 @@ def next_(
         featurebank next photos.bank --predictor photos.featurebank -n 20 -o next.csv
     """
     from featurebank.predictor import Predictor
-    from featurebank.transfer.labelling import next_to_label
+    from featurebank.transfer.unlabelled.labelling import next_to_label
 
     known = Predictor.load(predictor)
     found = next_to_label(bank, known, strategy=strategy, count=count, progress=state.progress("next"))

@@ -45,7 +45,7 @@ def outliers(state: State, bank: Path, output: Path | None, as_json: bool, **opt
     Example:
         featurebank outliers photos.bank -o outliers.csv
     """
-    from featurebank.transfer.outliers import outliers as find_outliers
+    from featurebank.transfer.unlabelled.outliers import outliers as find_outliers
 
     found = find_outliers(bank, **options)
     if output is not None:

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from featurebank.search import TopModelSearchCV
     from featurebank.sources import scan
     from featurebank.spec import FeatureSpec
-    from featurebank.transfer.advice import Advice, advise
-    from featurebank.transfer.domain import fit_domain
-    from featurebank.transfer.ranking import rank_features
+    from featurebank.transfer.adaptation.domain import fit_domain
+    from featurebank.transfer.advising.advice import Advice, advise
+    from featurebank.transfer.advising.ranking import rank_features
     from featurebank.transformer import FeatureExtractor
 
 _HOMES = {
-    "Advice": "transfer.advice",
+    "Advice": "transfer.advising.advice",
     "Backbone": "backbones",
     "Bank": "bank",
     "FeatureExtractor": "transformer",
@@ -39,14 +39,14 @@ _HOMES = {
     "Preprocessing": "backbones",
     "TopModelSearchCV": "search",
     "Recipe": "finetuning.recipe",
-    "advise": "transfer.advice",
+    "advise": "transfer.advising.advice",
     "extract": "extraction",
     "finetune": "finetuning.job",
     "fit": "fitting",
-    "fit_domain": "transfer.domain",
+    "fit_domain": "transfer.adaptation.domain",
     "list_backbones": "backbones",
     "load_backbone": "backbones",
-    "rank_features": "transfer.ranking",
+    "rank_features": "transfer.advising.ranking",
     "scan": "sources",
 }
 

@@ -122,7 +122,7 @@ class Bank:
         frame = pd.DataFrame(
             {
                 "source": rows["source"],
-                "path": pd.Series([os.fsdecode(path) for path in rows["path"]], dtype=object),
+                "path": pd.Series(table.paths, dtype=object),
                 "digest": pd.Series([digest.hex() for digest in rows["digest"]], dtype=object),
                 "size": rows["size"],
                 "mtime_ns": rows["mtime_ns"],
@@ -362,7 +362,7 @@ class Bank:
         results += [values_of(table, target)] if target else []
         results += [weights_of(table, sample_weight)] if sample_weight else []
         results += [values_of(table, groups)] if groups else []
-        results += [[os.fsdecode(path) for path in table.rows["path"]]] if return_paths else []
+        results += [table.paths] if return_paths else []
         return results[0] if len(results) == 1 else tuple(results)
 
     def iter_batches(

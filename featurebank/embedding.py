@@ -130,7 +130,7 @@ class Embedder:
         """Embed RGB images with their digests as the bank stores and loads them."""
         parts: dict[int, NDArray[np.float32]] = {}
         for backbone, engine, numbers in self._open_engines(len(opened)):
-            views = _made_views(self.features[numbers[0]])
+            views = made_views(self.features[numbers[0]])
             prepared = (view for image, digest in opened for view in backbone.prepare_views(image, views, digest))
             outputs = engine.embed_views(prepared)
             for number, output in zip(numbers, outputs, strict=True):
@@ -175,7 +175,7 @@ class Embedder:
         specs = [self.features[number].spec for number in numbers]
         for spec in specs:
             _check_spec(backbone, spec)
-        made = [replace(spec, views=_made_views(self.features[numbers[0]])) for spec in specs]
+        made = [replace(spec, views=made_views(self.features[numbers[0]])) for spec in specs]
         return Engine(backbone, made, batch_size=BATCH, images=count, pad=False)
 
     def _load_backbone(self, feature: PredictorFeature) -> Backbone:
@@ -243,7 +243,7 @@ def _groups(numbers: Iterable[int], features: Sequence[PredictorFeature], fields
     return list(groups.values())
 
 
-def _made_views(feature: PredictorFeature) -> str:
+def made_views(feature: PredictorFeature) -> str:
     """Return the views that have to be made of a new image."""
     return "none" if feature.views == "first" else feature.spec.views
 

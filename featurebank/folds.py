@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,6 +158,24 @@ def _check_labels(folds: Sequence[Fold], y: NDArray[Any]) -> None:
                 f"label {constant[0]} is the same in all rows that fold {number} trains on; expected 0 and 1: "
                 "ask for fewer folds, or leave the label out"
             )
+
+
+class Sizes(NamedTuple):
+    """Mean numbers of rows in the training and test parts of folds."""
+
+    n_train: float
+    n_test: float
+
+
+def sizes_of(folds: Sequence[Fold]) -> Sizes:
+    """Return the mean sizes of the parts, by which intervals over folds are corrected.
+
+    Examples
+    --------
+    >>> sizes_of([(np.arange(3), np.arange(1)), (np.arange(5), np.arange(3))])
+    Sizes(n_train=4.0, n_test=2.0)
+    """
+    return Sizes(*(float(np.mean([len(fold[side]) for fold in folds])) for side in (0, 1)))
 
 
 def fold_numbers(folds: Iterable[Fold], count: int) -> NDArray[np.int64]:

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from featurebank.errors import LayerError, near_names, one_line
-from featurebank.spec import POOLS, default_pool
+from featurebank.spec import LOGITS, PENULTIMATE, POOLS, default_pool
 
-PENULTIMATE, LOGITS = "penultimate", "logits"
 INPUT = ".input"
 """What is put behind a module's name to name its input: a layer that is found when it is asked for, never listed."""
 GEM_POWER = 3.0

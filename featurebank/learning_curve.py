@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from featurebank.errors import TopModelError, one_line
 from featurebank.evaluation import fit_pipeline, get_score
-from featurebank.folds import Fold
+from featurebank.folds import Fold, sizes_of
 from featurebank.power_law import PowerLaw, fit_power_law
 from featurebank.scores import corrected_interval, paired_interval
 
@@ -441,7 +441,7 @@ def _measured(
 
 
 def _curve(task: _Task, found: Sequence[_Measured], seed: int, notes: list[str]) -> LearningCurve:
-    n_train, n_test = (float(np.mean([len(fold[side]) for fold in task.folds])) for side in (0, 1))
+    n_train, n_test = sizes_of(task.folds)
     bound = _bound(task.scorer)
     chance = _chance(task, _filled(found[-1].scores).mean(axis=1), n_train, n_test)
     points = [_point(each, n_train, n_test) for each in found]

@@ -153,8 +153,7 @@ class Predictor(Embedder):
         """
         table = bank.select()
         X = self.load_rows(bank, table)
-        paths = [os.fsdecode(path) for path in table.rows["path"]]
-        frame = self.table(paths, X, np.ones(len(paths), bool), [""] * len(paths))
+        frame = self.table(table.paths, X, np.ones(len(table), bool), [""] * len(table))
         frame.insert(0, "source", table.rows["source"])
         return frame
 
@@ -206,22 +205,14 @@ class Predictor(Embedder):
             where = np.searchsorted(self.classes, labels[ok].astype(self.classes.dtype))
             best[ok] = table[ok][np.arange(int(ok.sum())), where]
         columns = {"path": pd.Series(paths, dtype=object), "label": labels, "probability": best}
-        columns |= {**unlike_columns(self.unlike_shares(X, ok)), "error": errors}
+        columns |= {**unlike_columns(self._unlike_shares(X, ok)), "error": errors}
         if self.task != "classification":
             del columns["probability"]
         chances = {f"proba_{name}": table[:, i] for i, name in enumerate(self.classes)}
         return pd.DataFrame({**columns, **chances})
 
-    def unlike_shares(self, X: NDArray[np.float32], ok: NDArray[np.bool_]) -> NDArray[np.float64] | None:
-        """Return the share of the training images that are less unusual than each image, for `table`; None if unknown.
-
-        Parameters
-        ----------
-        X : ndarray of float32, shape (m, d)
-            Of the images that could be read.
-        ok : ndarray of bool, shape (n,)
-            Whether each could; the others get NaN.
-        """
+    def _unlike_shares(self, X: NDArray[np.float32], ok: NDArray[np.bool_]) -> NDArray[np.float64] | None:
+        """Return the share of the training images that are less unusual than each; None where that is not known."""
         if self.unlike is None:
             return None
         share = np.full(len(ok), np.nan)
@@ -430,7 +421,7 @@ def unlike_columns(share: NDArray[np.float64] | None) -> dict[str, Any]:
     Parameters
     ----------
     share : ndarray of float64, shape (n,), or None
-        From `Predictor.unlike_shares`.
+        Of the training images that are less unusual than each image, NaN for an image that could not be read.
 
     Examples
     --------

@@ -84,6 +84,10 @@ class Rows:
         table = self.table.take(chosen)
         return replace(self, table=table, X=self.X[chosen], y=self.y[chosen], weight=weight, groups=groups)
 
+    def features(self, names: Sequence[str]) -> NDArray[np.float32]:
+        """Return the columns of some feature sets side by side, shape (n, d)."""
+        return np.concatenate([self.X[:, self.blocks[name]] for name in names], axis=1)
+
     @property
     def alike_in(self) -> str:
         """The feature set that near-duplicates are looked for in: the penultimate one, else the first."""

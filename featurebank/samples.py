@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
+import os
 import secrets
 import time
 from collections.abc import Iterable, Sequence
@@ -57,6 +58,15 @@ class SampleTable:
         return SampleTable(
             self.rows.iloc[which].reset_index(drop=True), self.columns.iloc[which].reset_index(drop=True)
         )
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths as text; bytes that are not UTF-8 are surrogates, as everywhere in Python."""
+        return [os.fsdecode(path) for path in self.rows["path"]]
+
+    def names(self) -> pd.DataFrame:
+        """Return what tables about samples begin with: ``source, path``, which pandas' own text could not all hold."""
+        return pd.DataFrame({"source": self.rows["source"].to_numpy(), "path": self.paths}, dtype=object)
 
     def find(self, source: str, paths: Sequence[bytes]) -> NDArray[np.int64]:
         """Return the position of each path of a source, -1 where it has none, shape (n,)."""

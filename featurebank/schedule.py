@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from featurebank.candidates import Candidate, Group, make_group, refinement
 from featurebank.errors import FeatureBankError, TopModelError, one_line
 from featurebank.evaluation import Data, balanced_accuracy, get_score, predictions, score_rows, scored
+from featurebank.folds import sizes_of
 from featurebank.scores import cluster_interval, corrected_interval, wilson_interval
 from featurebank.solvers.problem import Note, Prediction, Settings
 from featurebank.topmodels import TASKS
@@ -52,7 +53,7 @@ class Run:
         self.interrupted = self.timed_out = False
         self.done = self.total = 0
         self.folds = range(len(data.folds))
-        self.n_train, self.n_test = (float(np.mean([len(fold[side]) for fold in data.folds])) for side in (0, 1))
+        self.n_train, self.n_test = sizes_of(data.folds)
 
     # --- order ---------------------------------------------------------------------------------------------
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from featurebank.errors import CorruptError, FeatureSetError
 
+PENULTIMATE, LOGITS = "penultimate", "logits"
+"""The layers that are not named after a module: the input of the last linear classifier, and its output."""
 POOLS = ("avg", "max", "avgmax", "gem", "cls", "none")
 PRECISIONS = ("fp32", "bf16", "fp16")
 LAYOUTS = ("vector", "NCHW", "NHWC", "tokens", "cls-tokens")
@@ -150,6 +153,18 @@ class FeatureName:
             and (self.pool or default_pool(spec.layout)) == spec.pool
             and spec.fingerprint.startswith(self.prefix)
         )
+
+
+def layer_order(layer: str) -> tuple[int, list[tuple[int, str]]]:
+    """Return a key that sorts layers by the numbers in their names, the penultimate and the logits last.
+
+    Examples
+    --------
+    >>> sorted(["penultimate", "blocks.10", "blocks.9"], key=layer_order)
+    ['blocks.9', 'blocks.10', 'penultimate']
+    """
+    parts = [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", layer)]
+    return [PENULTIMATE, LOGITS].index(layer) + 1 if layer in (PENULTIMATE, LOGITS) else 0, parts
 
 
 def split_pool(layer: str) -> tuple[str, str]:

@@ -174,6 +174,7 @@ def test_the_package_runs_as_a_module():
 # --- output ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_json_is_the_only_thing_on_stdout_in_a_real_process(own_bank):
     command = [Path(sys.executable).with_name("featurebank"), "fit", own_bank, "--model", "svm", "--json"]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -51,8 +51,8 @@ def test_what_is_printed_runs(run_cli, two_classes, tmp_path, monkeypatch, layer
 def test_the_fine_tuning_that_is_printed_runs(run_cli, two_classes, tmp_path, monkeypatch):
     """The commands of every fine-tuning, on pictures: they run as they are printed, one epoch in place of ten."""
     from featurebank import Bank, extract
-    from featurebank.transfer.evidence import Question, measure
-    from featurebank.transfer.steps import Planner
+    from featurebank.transfer.advising.evidence import Question, measure
+    from featurebank.transfer.advising.steps import Planner
 
     monkeypatch.chdir(tmp_path)
     layers = ["layer2", "layer3", "penultimate"]

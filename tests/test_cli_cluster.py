@@ -1,7 +1,7 @@
 import pandas as pd
 
 from featurebank import Bank
-from featurebank.transfer.clustering import cluster
+from featurebank.transfer.unlabelled.clustering import cluster
 
 
 def test_json_is_the_librarys_report_and_the_csv_its_table(run_json, two_class_bank, tmp_path):

@@ -20,7 +20,7 @@ def bank(tmp_path_factory):
 
 
 def test_the_names_are_the_librarys():
-    from featurebank.transfer import adapters, trials
+    from featurebank.transfer.adaptation import adapters, trials
 
     assert (ADAPTATIONS, SCORERS) == (adapters.ADAPTATIONS, trials.SCORERS)
 

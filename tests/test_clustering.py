@@ -6,8 +6,8 @@ import pytest
 from made_bank import make_bank, planted
 
 from featurebank.errors import BankError, ColumnError, FeatureSetError, TopModelError
-from featurebank.transfer.clustering import cluster
-from featurebank.transfer.partitions import METHODS, reduced
+from featurebank.transfer.unlabelled.clustering import cluster
+from featurebank.transfer.unlabelled.partitions import METHODS, reduced
 
 
 @pytest.fixture

@@ -138,6 +138,7 @@ print(engine.batch_size, np.abs(found - expected).max() < 1e-5, *engine.warnings
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
 def test_when_memory_runs_out_batches_are_halved_and_no_row_is_lost():
     done = subprocess.run([sys.executable, "-c", SHORT_OF_MEMORY], capture_output=True, text=True)

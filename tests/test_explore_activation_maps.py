@@ -152,6 +152,17 @@ def test_the_maps_of_a_fitted_predictor_add_up_to_its_score(photographs, tmp_pat
     assert explain(predictor, image).label == predictor.predict([image])[0]
 
 
+@pytest.mark.parametrize(("seen", "views"), [("first", 1), ("all", 4), ("mean", 4)])
+def test_a_model_may_see_the_first_view_or_all_side_by_side(photographs, seen, views):
+    backbone = load_backbone("resnet18", "random:0", 64)
+    feature = PredictorFeature(backbone.spec("layer2", views="flips"), "random:0", 64, seen)
+    X = np.random.default_rng(0).normal(size=(30, 128 * (4 if seen == "all" else 1)))
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, np.arange(30) % 3)
+    found = explain(Predictor([feature], model, "label"), photographs / "a" / "0.png", 2)
+    assert_exact(found)
+    assert found.cells[0].shape == (views, 8, 8)
+
+
 @pytest.mark.parametrize(
     ("name", "layer", "size", "cells"),
     [

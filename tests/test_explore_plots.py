@@ -13,7 +13,8 @@ from featurebank.explore import (
     plot_learning_curve,
     plot_map,
 )
-from featurebank.explore.plots import _depth, classes_of
+from featurebank.explore.plots import classes_of
+from featurebank.spec import layer_order
 
 PLOTS = [plot_candidates, plot_layer_curve, plot_learning_curve, plot_abstention]
 
@@ -48,7 +49,7 @@ def test_the_layer_curve_goes_from_the_first_layer_to_the_last():
 
 def test_layers_sort_by_their_numbers():
     names = ["layer1.10", "conv1", "layer1.9", "logits", "penultimate", "layer1"]
-    assert sorted(names, key=_depth) == ["conv1", "layer1", "layer1.9", "layer1.10", "penultimate", "logits"]
+    assert sorted(names, key=layer_order) == ["conv1", "layer1", "layer1.9", "layer1.10", "penultimate", "logits"]
 
 
 def test_candidates_stand_from_the_best_down():

@@ -290,6 +290,7 @@ def test_a_killed_run_resumes_and_ends_with_the_same_features(photos, tmp_path, 
     assert bank.verify() == []
 
 
+@pytest.mark.slow
 def test_two_processes_fill_one_bank_at_once(photos, tmp_path):
     code = (
         "import sys; from featurebank import extract\n"

@@ -6,8 +6,8 @@ from made_bank import make_bank
 
 from featurebank import Predictor
 from featurebank.errors import ColumnError, FeatureBankError, TopModelError
-from featurebank.transfer import few_labels
-from featurebank.transfer.few_labels import fit_semi_supervised
+from featurebank.transfer.unlabelled import few_labels
+from featurebank.transfer.unlabelled.few_labels import fit_semi_supervised
 
 LOGREG = {"logreg": {"C": [0.1, 1.0]}}
 

@@ -8,7 +8,7 @@ from sklearn.metrics.pairwise import euclidean_distances
 from featurebank import fit
 from featurebank.errors import BankError, ColumnError, FeatureBankError, TopModelError
 from featurebank.sources import read_table
-from featurebank.transfer.labelling import next_to_label
+from featurebank.transfer.unlabelled.labelling import next_to_label
 from featurebank_cli.options import csv_text
 
 LOGREG = {"logreg": {"C": [1.0]}}
@@ -107,7 +107,7 @@ def test_coverage_is_greedy_k_center_from_the_labelled_rows(tmp_path, random):
 
 
 def test_greedy_k_center_is_within_twice_the_best_of_all_choices(random):
-    from featurebank.transfer.labelling import k_center
+    from featurebank.transfer.unlabelled.labelling import k_center
 
     for _ in range(5):
         centres, pool = random.normal(size=(2, 2)), random.normal(size=(9, 2))
@@ -124,7 +124,7 @@ def test_greedy_k_center_is_within_twice_the_best_of_all_choices(random):
 
 
 def test_rows_that_are_all_the_same_are_each_taken_once():
-    from featurebank.transfer.labelling import k_center
+    from featurebank.transfer.unlabelled.labelling import k_center
 
     order, distances = k_center(np.ones((1, 3)), np.ones((4, 3)), 9)
     assert sorted(order.tolist()) == [0, 1, 2, 3]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from made_bank import planted
 
-from featurebank.transfer.partitions import choose_number, partitions, reduced, silhouette, stability
+from featurebank.transfer.unlabelled.partitions import choose_number, partitions, reduced, silhouette, stability
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from sklearn.pipeline import Pipeline
 
 from featurebank.errors import TopModelError
 from featurebank.search import TopModelSearchCV
-from featurebank.transfer.semi_supervised import METHODS, Part, Recipe, supervised
+from featurebank.transfer.unlabelled.semi_supervised import METHODS, Part, Recipe, supervised
 
 
 @pytest.fixture

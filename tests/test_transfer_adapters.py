@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from featurebank.errors import NotInstalledError, TopModelError
 from featurebank.topmodels import parse_models
-from featurebank.transfer.adapters import (
+from featurebank.transfer.adaptation.adapters import (
     ADAPTATIONS,
     PAIRS,
     Adaptation,

@@ -7,8 +7,8 @@ from domain_maker import MODEL, domain_bank, make_bank, two_domains
 
 from featurebank import Bank, Predictor
 from featurebank.errors import BankError, ColumnError, FeatureSetError, PredictorError, TopModelError
-from featurebank.transfer.adapters import ADAPTATIONS
-from featurebank.transfer.domain import Hooks, fit_domain
+from featurebank.transfer.adaptation.adapters import ADAPTATIONS
+from featurebank.transfer.adaptation.domain import Hooks, fit_domain
 
 ASKED = {"domain": "site", "source": "A", "target_domain": "B", "models": MODEL, "target": "label"}
 

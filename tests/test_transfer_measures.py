@@ -11,7 +11,7 @@ from sklearn.cross_decomposition import CCA
 from sklearn.linear_model import BayesianRidge
 
 from featurebank.errors import TopModelError
-from featurebank.transfer.measures import h_score, logme
+from featurebank.transfer.advising.measures import h_score, logme
 
 RANDOM = np.random.default_rng(0)
 SHAPES = [(60, 4), (30, 30), (20, 45)]

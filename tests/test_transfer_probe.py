@@ -5,9 +5,11 @@ from featurebank import Bank
 from featurebank.candidates import Candidate
 from featurebank.errors import BankError
 from featurebank.fitting import candidate_features
+from featurebank.folds import sizes_of
 from featurebank.rows import Target, load_rows
 from featurebank.scores import corrected_interval
-from featurebank.transfer.probe import (
+from featurebank.spec import layer_order
+from featurebank.transfer.advising.probe import (
     Sizes,
     best_by_features,
     chance,
@@ -16,10 +18,9 @@ from featurebank.transfer.probe import (
     plateau,
     read_curve,
     search_rows,
-    sizes_of,
     standard_error,
 )
-from featurebank.transfer.sets import by_name, complete_sets, find_networks
+from featurebank.transfer.advising.sets import complete_sets, find_networks
 
 EVEN = Sizes(80, 20)
 
@@ -108,7 +109,8 @@ def test_chance_is_the_most_frequent_class_or_the_mean(rows):
 
 def test_layers_are_ordered_by_their_numbers_and_the_last_two_come_last():
     names = ["logits", "blocks.10", "penultimate", "blocks.2.conv", "blocks.2", "blocks.9"]
-    assert sorted(names, key=by_name) == ["blocks.2", "blocks.2.conv", "blocks.9", "blocks.10", "penultimate", "logits"]
+    ordered = ["blocks.2", "blocks.2.conv", "blocks.9", "blocks.10", "penultimate", "logits"]
+    assert sorted(names, key=layer_order) == ordered
 
 
 def test_layers_of_unlike_names_are_ordered_by_the_network(planted_bank):

@@ -6,8 +6,8 @@ from scipy import stats
 from featurebank import Bank, fit, rank_features
 from featurebank.errors import BankError, FeatureSetError, TopModelError
 from featurebank.scores import paired_interval
-from featurebank.transfer.measures import h_score, logme
-from featurebank.transfer.ranking import COLUMNS, correlations
+from featurebank.transfer.advising.measures import h_score, logme
+from featurebank.transfer.advising.ranking import COLUMNS, correlations
 
 SIGNALS = {"layer1": 0.5, "layer2": 1.0, "layer3": 1.5, "layer4": 2.5, "penultimate": 4.0}
 ORDER = ["penultimate", "layer4", "layer3", "layer2", "layer1"]

@@ -7,8 +7,8 @@ from sklearn.preprocessing import StandardScaler
 
 from featurebank.folds import Folds, make_folds
 from featurebank.rows import Rows
-from featurebank.transfer import shuffled
-from featurebank.transfer.shuffled import SHUFFLES, shuffled_share
+from featurebank.transfer.advising import shuffled
+from featurebank.transfer.advising.shuffled import SHUFFLES, shuffled_share
 
 
 def make_rows(n, k, signal, seed=0, task="classification", groups=None):

@@ -10,7 +10,7 @@ from featurebank import load_backbone
 from featurebank.backbones import Backbone, Preprocessing
 from featurebank.errors import LayerError
 from featurebank.finetuning.cut import Tail
-from featurebank.transfer.stages import curve_layers, cut_after, stages
+from featurebank.transfer.advising.stages import curve_layers, cut_after, stages
 
 NETWORKS = {
     "efficientnet_lite0": ["blocks.1", "blocks.2", "blocks.4", "blocks.6"],

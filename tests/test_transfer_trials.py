@@ -7,9 +7,9 @@ from sklearn.svm import SVC
 
 from featurebank.errors import TopModelError
 from featurebank.folds import fold_numbers
-from featurebank.transfer.adapters import ADAPTATIONS, Adaptation
-from featurebank.transfer.domains import UNKNOWN, Domains
-from featurebank.transfer.trials import SCORERS, Recipe, check_scorer, outputs_distance, run_trial
+from featurebank.transfer.adaptation.adapters import ADAPTATIONS, Adaptation
+from featurebank.transfer.adaptation.domains import UNKNOWN, Domains
+from featurebank.transfer.adaptation.trials import SCORERS, Recipe, check_scorer, outputs_distance, run_trial
 from featurebank.transforms import normalization
 
 CLASSES = np.array(["cat", "dog"])

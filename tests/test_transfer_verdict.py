@@ -5,8 +5,8 @@ from itertools import product
 
 import pytest
 
-from featurebank.transfer.probe import Interval
-from featurebank.transfer.verdict import (
+from featurebank.transfer.advising.probe import Interval
+from featurebank.transfer.advising.verdict import (
     CEILING,
     HALF,
     LARGE,

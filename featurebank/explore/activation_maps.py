@@ -13,6 +13,7 @@ from PIL import Image
 
 from featurebank import images, sources
 from featurebank.drawing import new_axes
+from featurebank.embedding import made_views
 from featurebank.errors import ImageError, PredictorError, near_names
 from featurebank.explore.linear import Linear, decisions, linear_of
 from featurebank.explore.occlusion import occlusion_map, window_of
@@ -188,7 +189,8 @@ def _cam(
         maps = averaged_maps(backbone, feature, image)
         if maps is None:
             return None
-        columns = slice(start, start + maps.shape[1])
+        width = maps.shape[1] * (len(maps) if feature.views == "all" else 1)
+        columns = slice(start, start + width)
         own = _weighted(maps, embedding[columns], linear.weights[column, columns])  # (views, h, w)
         whole += np.mean([_unfolded(each, number, backbone, feature, image) for number, each in enumerate(own)], axis=0)
         cells.append(own)
@@ -201,11 +203,19 @@ def _weighted(
 ) -> NDArray[np.float64]:
     """Return the weighted sum of channels (views, h, w), whose mean is that of the embedding which the model saw.
 
-    That embedding was rounded when it was stored, so each channel is brought to it.
+    The model saw the mean over the views (c,), or each view (views * c,). It was rounded when it was stored, so each
+    channel is brought to it.
     """
-    means = maps.mean(axis=(0, 2, 3), dtype=np.float64)
-    rounding = np.divide(seen, means, out=np.ones_like(means), where=np.abs(means) > np.finfo(np.float32).tiny)
-    found: NDArray[np.float64] = np.einsum("c,vchw->vhw", weights * rounding, maps.astype(np.float64))
+    means = maps.mean(axis=(2, 3), dtype=np.float64)  # (views, c)
+    if len(seen) == maps.shape[1]:
+        means = means.mean(axis=0, keepdims=True)
+    rounding = np.divide(
+        seen.reshape(means.shape), means, out=np.ones_like(means), where=np.abs(means) > np.finfo(np.float32).tiny
+    )
+    scaled = weights.reshape(means.shape) * rounding * len(means)  # a mean over the views takes their sum back
+    found: NDArray[np.float64] = np.einsum(
+        "vc,vchw->vhw", np.broadcast_to(scaled, maps.shape[:2]), maps.astype(np.float64)
+    )
     return found
 
 
@@ -215,16 +225,19 @@ def averaged_maps(backbone: Backbone, feature: PredictorFeature, image: Image.Im
     For the penultimate layer they are looked for before it, and taken where their means are the layer's own values.
     """
     spec = feature.spec
-    if spec.views.startswith("augment"):  # a random view has no way back to the image
+    if made_views(feature).startswith("augment"):  # a random view has no way back to the image
         return None
     if spec.pool == "avg":
         return as_maps(_captured(backbone, feature, [spec.layer], image)[0], spec.layout, spec.prefix)
     if spec.layout != "vector":
         return None
+    from featurebank.layers import get_layer
+
+    width = get_layer(backbone.layers, spec.layer)[0].shape[0]
     names = [
         name
         for name, layer in backbone.layers.items()
-        if layer.layout in ("NCHW", "NHWC") and _channels(layer) == backbone.layers[spec.layer].shape[0]
+        if layer.layout in ("NCHW", "NHWC") and _channels(layer) == width
     ]
     names = [name for name in names if np.prod(backbone.layers[name].shape) > _channels(backbone.layers[name])]
     names = names[: -LOOKED_AT - 1 : -1]
@@ -232,7 +245,7 @@ def averaged_maps(backbone: Backbone, feature: PredictorFeature, image: Image.Im
         return None
     vector, *found = _captured(backbone, feature, [spec.layer, *names], image)
     maps = [as_maps(each, backbone.layers[name].layout, 0) for name, each in zip(names, found, strict=True)]
-    size = float(np.linalg.norm(vector))
+    size = max(float(np.linalg.norm(vector)), float(np.finfo(np.float32).tiny))
     far = [float(np.linalg.norm(each.mean(axis=(2, 3)) - vector)) / size for each in maps]
     best = int(np.argmin(far))
     return maps[best] if far[best] < SAME else None
@@ -247,12 +260,13 @@ def _captured(
 ) -> list[NDArray[np.float32]]:
     """Return what layers give for the views of an image, unpooled, each of shape (views, …)."""
     from featurebank.engine import Engine
+    from featurebank.layers import get_layer
 
-    layouts = {name: backbone.layers[name].layout for name in names}
-    own: dict[str, Any] = {"store": "float32", "views": feature.spec.views, "precision": feature.spec.precision}
+    layouts = {name: get_layer(backbone.layers, name)[0].layout for name in names}
+    own: dict[str, Any] = {"store": "float32", "views": made_views(feature), "precision": feature.spec.precision}
     specs = [backbone.spec(name if layouts[name] == "vector" else f"{name}:none", **own) for name in names]
     engine = Engine(backbone, specs, engine="eager", pad=False)
-    return engine(list(backbone.prepare_views(image, feature.spec.views, b"")))
+    return engine(list(backbone.prepare_views(image, made_views(feature), b"")))
 
 
 def as_maps(values: Any, layout: str, prefix: int) -> Any:
@@ -271,11 +285,12 @@ def _unfolded(
     cells: NDArray[np.float64], number: int, backbone: Backbone, feature: PredictorFeature, image: Image.Image
 ) -> NDArray[np.float32]:
     """Return the cells (h, w) of a view as a map in the pixels of the image."""
-    view = view_size(image.size, feature.spec.views, number)
+    views = made_views(feature)
+    view = view_size(image.size, views, number)
     left, top, right, bottom = window_of(backbone, view)
     across, down = cells.shape[1] / (right - left), cells.shape[0] / (bottom - top)
     box = (-left * across, -top * down, (view[0] - left) * across, (view[1] - top) * down)
     drawn = Image.fromarray(cells.astype(np.float32)).transform(
         view, Image.Transform.EXTENT, box, Image.Resampling.BILINEAR
     )
-    return np.asarray(undo_view(drawn, feature.spec.views, number), np.float32)
+    return np.asarray(undo_view(drawn, views, number), np.float32)

@@ -202,14 +202,10 @@ def _listed(
     kind[shared], similarity[shared] = "exact", 1.0
     groups = groups_of(np.concatenate([pairs for pairs, _ in ties.values()]), count)
     rows = np.flatnonzero(kind[of_row] != "")
-    frame = pd.DataFrame(
-        {
-            "group": pd.factorize(groups[of_row[rows]])[0],
-            "kind": kind[of_row[rows]],
-            "source": table.rows["source"].to_numpy()[rows],
-            "path": pd.Series([os.fsdecode(path) for path in table.rows["path"].iloc[rows]], dtype=object),
-            "similarity": similarity[of_row[rows]],
-        },
-        columns=COLUMNS,
-    )
+    facts = {
+        "group": pd.factorize(groups[of_row[rows]])[0],
+        "kind": kind[of_row[rows]],
+        "similarity": similarity[of_row[rows]],
+    }
+    frame = table.take(rows).names().assign(**facts)[COLUMNS]
     return frame.sort_values("group", kind="stable", ignore_index=True)

@@ -58,7 +58,7 @@ def search(
 
     path = _path(bank, names, table)
     if path.is_file():
-        index = faiss.deserialize_index(np.frombuffer(path.read_bytes(), np.uint8))
+        index: Any = faiss.deserialize_index(np.frombuffer(path.read_bytes(), np.uint8))
     else:
         index = _make(bank, names, len(table))
         storage.make_folder(path.parent)

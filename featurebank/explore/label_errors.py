@@ -107,7 +107,7 @@ def _judged(bank: Bank, target: str, oof: pd.DataFrame) -> tuple[SampleTable, ND
         raise ColumnError(
             f"the out-of-fold predictions have no column {absent[0]!r}; expected those of a fit of {target!r} here"
         )
-    where = {key: number for number, key in enumerate(zip(table.rows["source"], _paths(table), strict=True))}
+    where = {key: number for number, key in enumerate(zip(table.rows["source"], table.paths, strict=True))}
     rows = np.array([where.get(key, -1) for key in zip(oof["source"], oof["path"], strict=True)], np.int64)
     chances = oof[columns].to_numpy(np.float64)
     known = (rows >= 0) & np.isfinite(chances).all(axis=1)
@@ -117,10 +117,6 @@ def _judged(bank: Bank, target: str, oof: pd.DataFrame) -> tuple[SampleTable, ND
     if not judged.any():
         raise ColumnError("the out-of-fold predictions are about no sample of this bank; give those of a fit on it")
     return table.take(judged), classes, total[judged] / total[judged].sum(axis=1, keepdims=True)
-
-
-def _paths(table: SampleTable) -> list[str]:
-    return [os.fsdecode(path) for path in table.rows["path"]]
 
 
 def _ranked(table: SampleTable, classes: NDArray[Any], chances: NDArray[np.float64], target: str) -> pd.DataFrame:
@@ -133,7 +129,7 @@ def _ranked(table: SampleTable, classes: NDArray[Any], chances: NDArray[np.float
     objects = {"source", "path", target}
     found = {
         "source": table.rows["source"].to_numpy()[issues],
-        "path": np.array(_paths(table), object)[issues],
+        "path": np.array(table.paths, object)[issues],
         "given": labels[issues],
         "suggested": classes[chances[issues].argmax(axis=1)],
         "quality": chances[issues, given[issues]],

@@ -6,7 +6,6 @@ result.oof["predicted"])``, ``CalibrationDisplay`` and the like take a fit's out
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from featurebank.drawing import new_axes
 from featurebank.errors import ColumnError, PlotError
+from featurebank.spec import layer_order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -148,7 +148,7 @@ def plot_layer_curve(report: Mapping[str, Any], *, ax: Axes | None = None) -> Ax
     if not single:
         raise PlotError("the report has no candidate of a single layer; fit without --features, or with one layer each")
     ax = ax or new_axes()
-    layers = sorted({_layer(each) for each in single}, key=_depth)
+    layers = sorted({_layer(each) for each in single}, key=layer_order)
     for backbone in sorted({_backbone(each) for each in single}):
         own = [each for each in single if _backbone(each) == backbone]
         best = sorted(_best({"candidates": own}, _layer), key=lambda each: layers.index(_layer(each)))
@@ -258,15 +258,6 @@ def _backbone(candidate: Mapping[str, Any]) -> str:
 
 def _layer(candidate: Mapping[str, Any]) -> str:
     return str(candidate["features"][0]).rpartition("/")[2]
-
-
-def _depth(layer: str) -> tuple[Any, ...]:
-    """Return where a layer's name sorts: numbers by their value, penultimate and logits last."""
-    last = ("penultimate", "logits")
-    if layer in last:
-        return (1, last.index(layer))
-    parts = re.split(r"(\d+)", layer)
-    return (0, tuple((int(part), "") if part.isdigit() else (-1, part) for part in parts))
 
 
 def _plain(text: Any) -> str:

@@ -73,7 +73,7 @@ def project(
     if method == "umap" and find_spec("umap") is None:
         raise NotInstalledError("the method umap needs umap-learn: pip install 'featurebank[explore]'")
     table = bank.select()
-    frame = pd.DataFrame({name: pd.Series(column_of(table, name), dtype=object) for name in ("source", "path")})
+    frame = table.names()
     taken = [name for name in columns if name in (*frame.columns, "x", "y")]
     if taken:
         raise ColumnError(f"column {taken[0]!r} is called as one of the map is; rename it to add it")

@@ -191,10 +191,4 @@ def shrunk(covariance: NDArray[np.float64], n: int) -> NDArray[np.float64]:
 
 
 def _frame(table: SampleTable, rows: NDArray[np.int64], values: NDArray[np.float32]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "source": table.rows["source"].to_numpy()[rows],
-            "path": pd.Series([os.fsdecode(path) for path in table.rows["path"].iloc[rows]], dtype=object),
-            "similarity": values.astype(np.float64),
-        }
-    )
+    return table.take(rows).names().assign(similarity=values.astype(np.float64))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,7 +19,7 @@ from featurebank.finetuning.network import Feed
 from featurebank.finetuning.objective import judge
 from featurebank.finetuning.setup import Setup
 from featurebank.finetuning.tuning import train_network
-from featurebank.folds import Fold, make_folds
+from featurebank.folds import Fold, make_folds, sizes_of
 from featurebank.predictor import Predictor
 from featurebank.samples import SampleTable
 from featurebank.scores import paired_interval
@@ -79,7 +78,7 @@ def shared_folds(given: Predictor | None, setup: Setup, table: SampleTable, coun
     labels, seed = setup.labels, setup.recipe.seed
     if given is not None and given.fit.get("folds") == count:
         known = {(source, path): fold for source, path, fold in given.fit.get("samples", [])}
-        keys = zip(table.rows["source"], map(os.fsdecode, table.rows["path"]), strict=True)
+        keys = zip(table.rows["source"], table.paths, strict=True)
         numbers = np.array([known.get(key, -1) for key in keys])
         if set(numbers.tolist()) == set(range(count)):
             return [(np.flatnonzero(numbers != fold), np.flatnonzero(numbers == fold)) for fold in range(count)]
@@ -153,7 +152,7 @@ def _summary(name: str, pairs: Sequence[tuple[float, float]], folds: Sequence[Fo
     }
     if len(pairs) < 2:
         return {**found, "sentence": "Fewer than two folds were finished, which compare nothing."}
-    n_train, n_test = (float(np.mean([len(fold[side]) for fold in folds])) for side in (0, 1))
+    n_train, n_test = sizes_of(folds)
     found |= paired_interval(after, before, n_train, n_test)
     return {**found, "sentence": sentence(found)}
 

@@ -23,11 +23,11 @@ from featurebank.finetuning.setup import Origin, Setup
 from featurebank.finetuning.tuned import Tuned, finish
 from featurebank.finetuning.tuning import Watch, train_network
 from featurebank.fitting import default_target
-from featurebank.layers import PENULTIMATE
 from featurebank.predictor import Predictor
 from featurebank.predictor_file import EMBEDDED
 from featurebank.samples import SampleTable
 from featurebank.sources import source_of
+from featurebank.spec import PENULTIMATE
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from featurebank.finetuning.live import Live
 from featurebank.finetuning.network import Feed, Network
 from featurebank.finetuning.objective import by_class
 from featurebank.finetuning.recipe import Recipe
-from featurebank.layers import PENULTIMATE
 from featurebank.pipeline import Compute
 from featurebank.request import Ask, ask
 from featurebank.sources import Source
+from featurebank.spec import PENULTIMATE
 
 
 @dataclass(frozen=True)

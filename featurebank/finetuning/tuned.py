@@ -20,9 +20,9 @@ from featurebank.finetuning.progress import Epoch
 from featurebank.finetuning.recipe import Recipe
 from featurebank.finetuning.setup import Setup
 from featurebank.finetuning.tuning import Trained
-from featurebank.layers import PENULTIMATE
 from featurebank.predictor import Predictor
 from featurebank.predictor_file import EMBEDDED, PredictorFeature
+from featurebank.spec import PENULTIMATE
 
 _AUXILIARY = "aux"
 """Heads that only the first training of a network had; nothing here trains them, and a new head cannot go with them."""

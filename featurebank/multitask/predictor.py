@@ -136,8 +136,7 @@ class MultiTaskPredictor(Embedder):
             When the bank lacks one of the feature sets, or rows of it.
         """
         table = bank.select()
-        paths = [os.fsdecode(path) for path in table.rows["path"]]
-        frame = self._table(paths, self.read(bank, as_keys(table.rows["digest"])), [""] * len(paths))
+        frame = self._table(table.paths, self.read(bank, as_keys(table.rows["digest"])), [""] * len(table))
         frame.insert(0, "source", table.rows["source"])
         return frame
 
@@ -151,11 +150,9 @@ class MultiTaskPredictor(Embedder):
         back: dict[str, Any] = {}
         shares: list[NDArray[np.float64]] = []
         for name, each in self.tasks.items():
-            X = self._seen_by(each, parts)
-            share = each.unlike_shares(X, ok)
-            shares += [] if share is None else [share]
-            own = each.table(paths, X, ok, errors).drop(columns=list(_OF_AN_IMAGE), errors="ignore")
-            for column in own:
+            own = each.table(paths, self._seen_by(each, parts), ok, errors)
+            shares += [own["unlike"].to_numpy()] if "unlike" in own else []
+            for column in own.columns.difference(_OF_AN_IMAGE, sort=False):
                 (back if column.startswith("proba_") else front)[task_column(column, name)] = own[column]
         highest = np.max(shares, axis=0) if shares else None
         return pd.DataFrame({**front, **unlike_columns(highest), "error": errors, **back})

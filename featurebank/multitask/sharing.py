@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from featurebank.candidates import Candidate, Group
 from featurebank.evaluation import Data
-from featurebank.folds import Fold
+from featurebank.folds import Fold, sizes_of
 from featurebank.multitask.network import Goal, NetworkClassifier, NetworkRegressor, train
 from featurebank.multitask.rows import Labels
 from featurebank.multiview import reduce_views
@@ -215,7 +215,7 @@ def compared(search: TopModelSearchCV, name: str) -> dict[str, Any] | None:
             best[each.model] = each
     if len(best) < 2 or len(search.folds_) < 2:
         return None
-    n_train, n_test = (float(np.mean([len(fold[side]) for fold in search.folds_])) for side in (0, 1))
+    n_train, n_test = sizes_of(search.folds_)
     found = paired_interval(best[SHARED].fold_scores, best[ALONE].fold_scores, n_train, n_test)
     shares = is_share("r2" if search.scoring is None and search.task == "regression" else search.scoring)
     text = sentence(name, best[SHARED].mean, best[ALONE].mean, found, shares)

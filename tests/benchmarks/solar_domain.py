@@ -22,7 +22,7 @@ from featurebank.bank import values_of
 from featurebank.scores import corrected_interval
 from featurebank.search import TopModelSearchCV
 from featurebank.topmodels import get_top_model
-from featurebank.transfer.domain import fit_domain
+from featurebank.transfer.adaptation.domain import fit_domain
 from featurebank.transforms import normalization
 
 DIRECTIONS = [("mono", "poly"), ("poly", "mono")]

@@ -20,7 +20,7 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from featurebank import Bank
 from featurebank.scores import corrected_interval, paired_interval
 from featurebank.search import TopModelSearchCV
-from featurebank.transfer.semi_supervised import METHODS, Part, Recipe, supervised
+from featurebank.transfer.unlabelled.semi_supervised import METHODS, Part, Recipe, supervised
 
 SIZES = (5, 10, 50)
 SIDES = {"supervised": supervised, **METHODS}

@@ -349,6 +349,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_bank_intact(bank):
     assert contents(bank) == expected(range(6))
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_one_line_on_a_full_disk(tmp_path):
     from PIL import Image
 

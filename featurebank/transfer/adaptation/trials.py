@@ -15,8 +15,8 @@ from sklearn.pipeline import Pipeline
 from featurebank.errors import TopModelError, near_names
 from featurebank.folds import Fold
 from featurebank.outoffold import score_values
-from featurebank.transfer.adapters import Adaptation, AdaptedModel, import_skada
-from featurebank.transfer.domains import UNKNOWN, Domains
+from featurebank.transfer.adaptation.adapters import Adaptation, AdaptedModel, import_skada
+from featurebank.transfer.adaptation.domains import UNKNOWN, Domains
 from featurebank.transforms import Step
 
 SCORERS = ("outputs", "circular", "entropy", "density")

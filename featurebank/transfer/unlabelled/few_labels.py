@@ -18,7 +18,7 @@ from featurebank.calibration import Calibrator
 from featurebank.errors import TopModelError, near_names
 from featurebank.evaluation import Data, get_score
 from featurebank.fitting import FitResult, class_report, default_target, fit
-from featurebank.folds import Fold
+from featurebank.folds import Fold, sizes_of
 from featurebank.outoffold import OutOfFold, gather
 from featurebank.predictor import Predictor
 from featurebank.rows import Target, read_target
@@ -26,8 +26,8 @@ from featurebank.scores import classification_scores, corrected_interval, is_sha
 from featurebank.search import TopModelSearchCV
 from featurebank.solvers.problem import Prediction
 from featurebank.topmodels import TASKS, TopModel, parse_models
-from featurebank.transfer.semi_supervised import METHODS, Part, Recipe, supervised
-from featurebank.transfer.unlabelled import Given, load_given
+from featurebank.transfer.unlabelled.given import Given, load_given
+from featurebank.transfer.unlabelled.semi_supervised import METHODS, Part, Recipe, supervised
 
 SUPERVISED = "supervised"
 _NEEDS_PROBA = "self-training needs a top model with probabilities; add one: --model logreg"
@@ -53,7 +53,7 @@ def fit_semi_supervised(
     ----------
     bank : path-like or Bank
     methods : sequence of str, default all
-        ``"self-training"``, ``"spreading"`` or ``"whiten"`` (`featurebank.transfer.semi_supervised`).
+        ``"self-training"``, ``"spreading"`` or ``"whiten"`` (`featurebank.transfer.unlabelled.semi_supervised`).
     on_compared : callable, optional
         Called with (fits done, fits in all) of the comparison, as ``progress`` is of the search before it.
     **options
@@ -199,7 +199,7 @@ def _said(model: Pipeline, X: NDArray[np.float32], fold: int) -> Prediction:
 
 def _compared(given: Given, recipes: dict[str, Recipe], sides: dict[str, Side], folds: Sequence[Fold]) -> list[Any]:
     """Return a row of facts for each method, the supervised one first."""
-    n_train, n_test = (float(np.mean([len(fold[side]) for fold in folds])) for side in (0, 1))
+    n_train, n_test = sizes_of(folds)
     rows = []
     for name, side in sides.items():
         row: dict[str, Any] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from featurebank.bank import Bank, column_of
 from featurebank.rows import Target, load_table, read_target
 from featurebank.samples import SampleTable
-from featurebank.transfer.semi_supervised import Part
+from featurebank.transfer.unlabelled.semi_supervised import Part
 
 
 @dataclass(frozen=True)
@@ -85,15 +84,12 @@ def load_given(
     y = np.empty(len(table), known.dtype)
     y[has_label] = known
     rows = load_table(bank, names, table, groups, None, ["mean"])
-    position = {key: number for number, key in enumerate(_keys(table))}
+    keys = zip(table.rows["source"], table.paths, strict=True)
+    position = {key: number for number, key in enumerate(keys)}
     labelled = np.array([position[source, path] for source, path, *_ in searched])
     held_out = np.setdiff1d(np.flatnonzero(has_label), labelled)
     ties = np.arange(len(table)) if rows.groups is None else rows.groups
     return Given(rows.X, y, ties, labelled, held_out, _pool(table, has_label), is_grouped)
-
-
-def _keys(table: SampleTable) -> list[tuple[str, str]]:
-    return list(zip(table.rows["source"], map(os.fsdecode, table.rows["path"]), strict=True))
 
 
 def _pool(table: SampleTable, has_label: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ from featurebank.bank import Bank, column_of, values_of
 from featurebank.errors import BankError, ColumnError, TopModelError, near_names
 from featurebank.fitting import candidate_features
 from featurebank.samples import SampleTable
-from featurebank.transfer.partitions import (
+from featurebank.transfer.unlabelled.partitions import (
     METHODS,
     NONE,
     choose_number,
@@ -237,13 +237,9 @@ def _distances(Z: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.
 # --- report ------------------------------------------------------------------------------------------------
 
 
-def _paths(table: SampleTable) -> list[str]:
-    return [os.fsdecode(path) for path in table.rows["path"]]
-
-
 def _described(found: _Found, table: SampleTable, true: NDArray[Any] | None) -> list[dict[str, Any]]:
     """Return the size, the representatives and the most frequent class of each cluster."""
-    paths, described = np.array(_paths(table), object), []
+    paths, described = np.array(table.paths, object), []
     for name in range(found.labels.max() + 1):
         rows = np.flatnonzero(found.labels == name)
         nearest = rows[np.unique(found.distances[rows], return_index=True)[1]]  # of equal images one
@@ -261,9 +257,7 @@ def _described(found: _Found, table: SampleTable, true: NDArray[Any] | None) -> 
 
 def _table(found: _Found, table: SampleTable) -> pd.DataFrame:
     names = pd.Series(found.labels, dtype="Int64").where(found.labels != NONE)
-    return pd.DataFrame(
-        {"source": table.rows["source"], "path": _paths(table), "cluster": names, "distance": found.distances}
-    )
+    return table.names().assign(cluster=names, distance=found.distances)
 
 
 def _note(best: dict[str, Any]) -> str:

@@ -12,9 +12,7 @@ from featurebank.errors import BankError
 from featurebank.features import FeatureSet, as_keys
 from featurebank.remedies import missing_rows
 from featurebank.samples import SampleTable
-from featurebank.spec import FeatureSpec, canonical_json
-
-PENULTIMATE, LOGITS = "penultimate", "logits"
+from featurebank.spec import LOGITS, PENULTIMATE, FeatureSpec, canonical_json, layer_order
 
 
 def complete_sets(
@@ -115,20 +113,8 @@ def _network(bank: Bank, sets: Sequence[FeatureSet]) -> Network:
     requests = bank.requests_of(sets[0].spec)
     request = requests[-1] if requests else None
     depth = _depths(request) if len(stems) > 1 and request else {}
-    ordered = sorted(sets, key=lambda each: (depth.get(each.spec.layer, 0), *by_name(each.spec.layer), each.name))
+    ordered = sorted(sets, key=lambda each: (depth.get(each.spec.layer, 0), *layer_order(each.spec.layer), each.name))
     return Network(tuple(ordered), request, is_ordered=len(stems) < 2 or bool(depth))
-
-
-def by_name(layer: str) -> tuple[int, list[tuple[int, str]]]:
-    """Return a key that sorts layers by the numbers in their names, the penultimate and the logits last.
-
-    Examples
-    --------
-    >>> sorted(["penultimate", "blocks.10", "blocks.9"], key=by_name)
-    ['blocks.9', 'blocks.10', 'penultimate']
-    """
-    parts = [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", layer)]
-    return [PENULTIMATE, LOGITS].index(layer) + 1 if layer in (PENULTIMATE, LOGITS) else 0, parts
 
 
 def _depths(request: Mapping[str, Any]) -> dict[str, int]:

@@ -26,8 +26,8 @@ def shuffled_share(
 
     The permutation test of Ojala and Garriga 2010 (Permutation tests for studying classifier performance), exact for
     any number of rows. The statistic is the share of the targets' squares that a ridge explains out of fold, its
-    features and strength crossed (see `featurebank.transfer.probe.crossed`) in each shuffle alike. A ridge of numbers
-    is linear in its targets, so that all shuffles are columns of one problem.
+    features and strength crossed (see `featurebank.transfer.advising.probe.crossed`) in each shuffle alike. A ridge of
+    numbers is linear in its targets, so that all shuffles are columns of one problem.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def _scores(
     jobs: int,
 ) -> NDArray[np.float64]:
     """Return the share of the squares explained on each fold, shape (strengths, folds, shuffles)."""
-    X = np.concatenate([rows.X[:, rows.blocks[name]] for name in names], axis=1)
+    X = rows.features(names)
     problem = Problem(X, targets.reshape(len(X), -1), list(folds), sample_weight=rows.weight)
     cells = {number: {"alpha": alpha} for number, alpha in enumerate(ALPHAS)}
     scores = np.zeros((len(cells), len(folds), targets.shape[1]))

@@ -10,10 +10,19 @@ from typing import Any
 from featurebank.bank import Bank
 from featurebank.fitting import default_target
 from featurebank.scores import is_share
-from featurebank.transfer.evidence import Found, Question, measure
-from featurebank.transfer.probe import Interval, Progress
-from featurebank.transfer.steps import Planner, Step
-from featurebank.transfer.verdict import LARGE, LARGE_CLASS, OVERFITS, SENTENCES, TUNING, Action, Verdict, decide
+from featurebank.transfer.advising.evidence import Found, Question, measure
+from featurebank.transfer.advising.probe import Interval, Progress
+from featurebank.transfer.advising.steps import Planner, Step
+from featurebank.transfer.advising.verdict import (
+    LARGE,
+    LARGE_CLASS,
+    OVERFITS,
+    SENTENCES,
+    TUNING,
+    Action,
+    Verdict,
+    decide,
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,8 @@ def advise(
     """Say which transfer fits a bank's data: a top model, on which layers, or fine-tuning, of how much.
 
     A ridge probe of every cached layer and a quick learning curve, on the same folds, place the data in the table of
-    size and similarity that the courses teach; `featurebank.transfer.verdict` holds the rules and their thresholds.
+    size and similarity that the courses teach;
+    `featurebank.transfer.advising.verdict` holds the rules and their thresholds.
 
     Parameters
     ----------

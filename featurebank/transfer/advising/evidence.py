@@ -20,13 +20,13 @@ from featurebank.candidates import Candidate
 from featurebank.evaluation import fit_pipeline, get_score
 from featurebank.features import FeatureSet
 from featurebank.fitting import candidate_features
-from featurebank.folds import Fold, fold_numbers
+from featurebank.folds import Fold, fold_numbers, sizes_of
 from featurebank.learning_curve import LearningCurve, learning_curve
 from featurebank.neighbours import near_duplicate_pairs
 from featurebank.rows import NEAR_DUPLICATE_ROWS, Rows, Target, load_rows, straddling
 from featurebank.search import TopModelSearchCV
 from featurebank.topmodels import TASKS
-from featurebank.transfer.probe import (
+from featurebank.transfer.advising.probe import (
     PROBE,
     Interval,
     Progress,
@@ -36,11 +36,10 @@ from featurebank.transfer.probe import (
     crossed,
     read_curve,
     search_rows,
-    sizes_of,
 )
-from featurebank.transfer.sets import Network, complete_sets, find_networks
-from featurebank.transfer.shuffled import shuffled_share
-from featurebank.transfer.verdict import HALF, Evidence
+from featurebank.transfer.advising.sets import Network, complete_sets, find_networks
+from featurebank.transfer.advising.shuffled import shuffled_share
+from featurebank.transfer.advising.verdict import HALF, Evidence
 from featurebank.transforms import normalization
 
 DRAWS = 2
@@ -54,7 +53,7 @@ class Question:
     Attributes
     ----------
     target, groups, sample_weight, scoring, folds, repeats, seed, jobs
-        See `featurebank.transfer.advice.advise`.
+        See `featurebank.transfer.advising.advice.advise`.
     """
 
     target: str
@@ -150,7 +149,7 @@ def measure(bank: Bank, question: Question, progress: Progress | None = None) ->
     guess = chance(rows, folds, scoring)
     winner = max(best.values(), key=lambda each: each.mean)
     model = TASKS[rows.task][PROBE].pipeline(winner.params, question.seed, normalization("standardize"), weights)
-    X = np.concatenate([rows.X[:, rows.blocks[name]] for name in winner.features], axis=1)
+    X = rows.features(winner.features)
     learning = _learning_curve(model, X, rows, folds, scoring, question, _phase(progress, 1))
     at, evidence = _evidence(rows, network, search, guess)
     doubling = learning.doubling

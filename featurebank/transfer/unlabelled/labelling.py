@@ -92,9 +92,7 @@ def next_to_label(
         order = np.argsort(-worth, kind="stable")[:count]
         scores = worth[order]
     chosen = table.take(pool[order])
-    paths = [os.fsdecode(path) for path in chosen.rows["path"]]
-    frame = pd.DataFrame({"source": chosen.rows["source"], "path": paths, SCORE: scores})
-    return frame.assign(**{name: chosen.columns.get(name) for name in columns})
+    return chosen.names().assign(**{SCORE: scores}, **{name: chosen.columns.get(name) for name in columns})
 
 
 def _split(table: SampleTable, columns: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

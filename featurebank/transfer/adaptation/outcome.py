@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,12 +13,12 @@ from numpy.typing import NDArray
 
 from featurebank.calibration import Calibrator
 from featurebank.errors import TopModelError
-from featurebank.folds import Fold, fold_numbers
+from featurebank.folds import Fold, fold_numbers, sizes_of
 from featurebank.samples import SampleTable
 from featurebank.scores import classification_scores, paired_interval
-from featurebank.transfer.adapters import Adaptation
-from featurebank.transfer.domains import UNKNOWN, Domains, Question
-from featurebank.transfer.trials import Trial
+from featurebank.transfer.adaptation.adapters import Adaptation
+from featurebank.transfer.adaptation.domains import UNKNOWN, Domains, Question
+from featurebank.transfer.adaptation.trials import Trial
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Outcome:
     @cached_property
     def lead(self) -> dict[str, Any]:
         """How far the leader's unsupervised scores lie above those of the unadapted model."""
-        n_train, n_test = (float(np.mean([len(fold[side]) for fold in self.folds])) for side in (0, 1))
+        n_train, n_test = sizes_of(self.folds)
         return paired_interval(self.unsupervised(self.leader), self.unsupervised(0), n_train, n_test)
 
     def said(self, number: int) -> NDArray[np.int64]:
@@ -161,14 +160,10 @@ class Outcome:
         classes = self.domains.classes.astype(object)
         true = classes[self.domains.y]
         true[self.domains.y == UNKNOWN] = None
-        return pd.DataFrame(
-            {
-                "source": table.rows["source"].to_numpy(),
-                "path": [os.fsdecode(path) for path in table.rows["path"]],
-                "domain": np.where(self.domains.is_source, question.source, question.target_domain),
-                "fold": fold_numbers(self.folds, len(true)),
-                "true": true,
-                "predicted": classes[self.said(self.best)],
-                **{f"predicted_{name}": classes[self.said(number)] for name, number in self.best_of_each().items()},
-            }
+        return table.names().assign(
+            domain=np.where(self.domains.is_source, question.source, question.target_domain),
+            fold=fold_numbers(self.folds, len(true)),
+            true=true,
+            predicted=classes[self.said(self.best)],
+            **{f"predicted_{name}": classes[self.said(number)] for name, number in self.best_of_each().items()},
         )

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from featurebank.backbones import Backbone
 from featurebank.errors import LayerError
 from featurebank.finetuning.cut import Tail, find_cut
-from featurebank.layers import INPUT, PENULTIMATE, Layers
+from featurebank.layers import INPUT, Layers
+from featurebank.spec import PENULTIMATE
 
 CURVE = 4
 """Layers of a layer curve beside the penultimate one."""

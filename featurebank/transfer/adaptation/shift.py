@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from featurebank.errors import TopModelError
-from featurebank.folds import Fold, make_folds
+from featurebank.folds import Fold, make_folds, sizes_of
 from featurebank.scores import corrected_interval
 
 
@@ -102,7 +102,7 @@ def domain_shift(
     parts = make_folds(folds, X, is_source, groups, seed)
     if any(len(np.unique(is_source[rows])) < 2 for part in parts for rows in part):
         raise TopModelError("a fold would hold rows of one domain only; ask for fewer folds, or other groups")
-    n_train, n_test = (float(np.mean([len(part[side]) for part in parts])) for side in (0, 1))
+    n_train, n_test = sizes_of(parts)
     found = np.array([_told_apart(X, is_source, part) for part in parts])
     (low, high), (auc_low, auc_high) = (
         np.clip(corrected_interval(list(scores), n_train, n_test), 0, 1).tolist() for scores in found.T

@@ -1,6 +1,6 @@
 """Which transfer fits: from measured evidence to a cell of the size × similarity table, and to what to do.
 
-Nothing is measured here; `featurebank.transfer.evidence` does that.
+Nothing is measured here; `featurebank.transfer.advising.evidence` does that.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from featurebank.learning_curve import NEGLIGIBLE
-from featurebank.transfer.probe import Interval
+from featurebank.transfer.advising.probe import Interval
 
 LARGE, LARGE_CLASS = 1_000, 100
 """Images, and images a class, from which the data count as large. Below 1,000 images a task is what the literature
@@ -66,22 +66,22 @@ class Evidence:
         Of the best probe on the folds.
     above_chance : Interval
         What the probe scores more than a guess, the choice among layers and strengths crossed
-        (`featurebank.transfer.probe.crossed`).
+        (`featurebank.transfer.advising.probe.crossed`).
     lead : Interval or None
         What the penultimate layer scores more than the best of the lower half of the layers; None where there is no
         layer curve.
     lead_error : float
         Standard error of `lead`.
     plateau : float
-        Place of the earliest layer that is as good as the best (`featurebank.transfer.probe.plateau`): 0 the first, 1
-        the penultimate.
+        Place of the earliest layer that is as good as the best (`featurebank.transfer.advising.probe.plateau`): 0 the
+        first, 1 the penultimate.
     doubling : Interval or None
         What twice the labels promise the probe; None where no curve could be fitted.
     gap : float
         Training score less validation score of the best probe.
     shuffled : float or None
-        How often shuffled labels are predicted as well (`featurebank.transfer.shuffled`); None where the interval of
-        `above_chance` is clear already, or shuffling makes no sense.
+        How often shuffled labels are predicted as well (`featurebank.transfer.advising.shuffled`); None where the
+        interval of `above_chance` is clear already, or shuffling makes no sense.
     no_tuning : str
         Why the network cannot be fine-tuned here; empty where it can.
     """

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from featurebank.candidates import Candidate
-from featurebank.folds import Fold, Folds, default_kind
+from featurebank.folds import Fold, Folds, Sizes, default_kind
 from featurebank.learning_curve import NEGLIGIBLE
 from featurebank.rows import Rows
 from featurebank.scores import paired_interval
@@ -39,18 +39,6 @@ class Curve(NamedTuple):
     error: float
     plateau: int
     place: float
-
-
-class Sizes(NamedTuple):
-    """Mean numbers of rows in the training and test parts of folds."""
-
-    n_train: float
-    n_test: float
-
-
-def sizes_of(folds: Sequence[Fold]) -> Sizes:
-    """Return the mean sizes of the parts."""
-    return Sizes(*(float(np.mean([len(fold[side]) for fold in folds])) for side in (0, 1)))
 
 
 def search_rows(

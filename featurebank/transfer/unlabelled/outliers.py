@@ -76,14 +76,7 @@ def outliers(
     classes = None if target is None else column_of(table.take(first), target)
     distances = nearest_distances(X) if method == "knn" else _mahalanobis(X, classes, seed)
     ranks = np.searchsorted(np.sort(distances), distances) / max(len(distances) - 1, 1)
-    found = pd.DataFrame(
-        {
-            "source": table.rows["source"],
-            "path": [os.fsdecode(path) for path in table.rows["path"]],
-            "distance": distances[copies],
-            "unlike": ranks[copies],
-        }
-    )
+    found = table.names().assign(distance=distances[copies], unlike=ranks[copies])
     return found.sort_values("distance", ascending=False, kind="stable", ignore_index=True)
 
 

@@ -14,12 +14,12 @@ from scipy import stats
 
 from featurebank.bank import Bank
 from featurebank.fitting import candidate_features, default_target
-from featurebank.folds import fold_numbers
+from featurebank.folds import fold_numbers, sizes_of
 from featurebank.rows import Rows, Target, load_rows, straddling
 from featurebank.search import TopModelSearchCV
-from featurebank.transfer.measures import h_score, logme
-from featurebank.transfer.probe import PROBE, Progress, best_by_features, compared, search_rows, sizes_of
-from featurebank.transfer.sets import complete_sets
+from featurebank.transfer.advising.measures import h_score, logme
+from featurebank.transfer.advising.probe import PROBE, Progress, best_by_features, compared, search_rows
+from featurebank.transfer.advising.sets import complete_sets
 
 MODELS = {"classification": "logreg", "regression": "svr"}
 """The real top model when none is named: quick, and not the ridge that is one of the measures."""
@@ -145,7 +145,7 @@ def _scored(rows: Rows, search: TopModelSearchCV, model: str) -> pd.DataFrame:
     best = max(real.values(), key=lambda each: each.mean)
     found = []
     for names, each in real.items():
-        X = np.concatenate([rows.X[:, rows.blocks[name]] for name in names], axis=1)
+        X = rows.features(names)
         gap = compared(each.fold_scores, best.fold_scores, sizes_of(search.folds_))
         found.append(
             {

@@ -19,11 +19,11 @@ from featurebank.predictor_file import check_savable
 from featurebank.rows import straddling
 from featurebank.search import TopModelSearchCV
 from featurebank.topmodels import DEFAULT_MODELS, TASKS, TopModel, parse_models
-from featurebank.transfer.adapters import Adaptation, AdaptedModel, candidates, choose_adaptations
-from featurebank.transfer.domains import Domains, Question, check_sizes, load_domains
-from featurebank.transfer.outcome import Outcome
-from featurebank.transfer.shift import domain_shift
-from featurebank.transfer.trials import Recipe, Trial, check_scorer, run_trial
+from featurebank.transfer.adaptation.adapters import Adaptation, AdaptedModel, candidates, choose_adaptations
+from featurebank.transfer.adaptation.domains import Domains, Question, check_sizes, load_domains
+from featurebank.transfer.adaptation.outcome import Outcome
+from featurebank.transfer.adaptation.shift import domain_shift
+from featurebank.transfer.adaptation.trials import Recipe, Trial, check_scorer, run_trial
 from featurebank.transforms import normalization
 
 Progress = Callable[[int, int], None]
@@ -85,7 +85,8 @@ def fit_domain(
         Its values: the domain that has labels, and the one the predictor is for.
     adapt : str or sequence of str, optional
         The adaptations to choose from, of ``"none"``, ``"coral"``, ``"subspace"``, ``"reweight"`` and ``"ot"`` (see
-        `featurebank.transfer.adapters.Adaptation`); by default all of them. The unadapted model is scored in any case.
+        `featurebank.transfer.adaptation.adapters.Adaptation`); by default all of them. The unadapted model is scored
+        in any case.
     features, models, normalize : optional
         What the search on the source tries; see `featurebank.fit`.
     target : str, optional
@@ -94,9 +95,10 @@ def fit_domain(
         Column of groups that never straddle folds, or ``"@near-duplicates"``. Identical content never does.
     scorer : str, default "outputs"
         What chooses without labels of the target. ``"outputs"``: accuracy on held-out rows of the source less the
-        distance of the model's outputs on held-out rows of both (`featurebank.transfer.trials.outputs_distance`), in
-        the spirit of the bound of Ben-David et al. (2010); it takes the classes to be about as frequent in both. By
-        skada: ``"circular"`` (circular validation, Bruzzone and Marconcini 2010), ``"entropy"`` (prediction entropy,
+        distance of the model's outputs on held-out rows of both
+        (`featurebank.transfer.adaptation.trials.outputs_distance`), in the spirit of the bound of
+        Ben-David et al. (2010); it takes the classes to be about as frequent in both. By skada:
+        ``"circular"`` (circular validation, Bruzzone and Marconcini 2010), ``"entropy"`` (prediction entropy,
         Morerio et al. 2018), ``"density"`` (soft neighbourhood density, Saito et al. 2021).
     target_labels : int, default 0
         Labelled rows of each class of the target, drawn with the seed, that join the training rows.
@@ -186,14 +188,11 @@ class _Fit:
     def _shift(self, names: Sequence[str]) -> dict[str, Any]:
         """Measure the shift in some features, and tell it."""
         both, options = self.both, self.options
-        X = self._columns(names)
+        X = self.rows.features(names)
         found = domain_shift(X, both.is_source, groups=both.groups, folds=options.folds, seed=options.seed)
         if self.hooks.on_shift is not None:
             self.hooks.on_shift(list(names), found.sentence(self.question.source, self.question.target_domain))
         return {"features": list(names), **found.to_dict()}
-
-    def _columns(self, names: Sequence[str]) -> NDArray[np.float32]:
-        return np.concatenate([self.rows.X[:, self.rows.blocks[name]] for name in names], axis=1)
 
     def _search(self, models: Any, progress: Progress | None) -> TopModelSearchCV:
         """Return a search over rows of the source."""
@@ -206,7 +205,7 @@ class _Fit:
     def _adapt(self, search: TopModelSearchCV) -> tuple[Outcome, AdaptedModel]:
         """Try the adaptations with the search's best features and model; return what came of it and the one to ship."""
         best, options, top = search.best_candidate_, self.options, self.models[search.best_model_]
-        both = replace(self.both, X=self._columns(best.features))
+        both = replace(self.both, X=self.rows.features(best.features))
         model = top.pipeline(best.params, options.seed)[-1]
         plain = Recipe(normalization(best.normalize), model, options.scorer, options.target_labels, options.seed)
         parts = both.folds(options.folds, options.seed)

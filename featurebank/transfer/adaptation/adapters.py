@@ -16,7 +16,7 @@ from sklearn.utils.metaestimators import available_if
 
 from featurebank.errors import NotInstalledError, TopModelError, near_names, one_line
 from featurebank.topmodels import TopModel
-from featurebank.transfer.domains import UNKNOWN
+from featurebank.transfer.adaptation.domains import UNKNOWN
 from featurebank.transforms import Step
 
 ADAPTATIONS = ("none", "coral", "subspace", "reweight", "ot")

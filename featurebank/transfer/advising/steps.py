@@ -11,9 +11,9 @@ from featurebank.bank import Bank, values_of, weights_of
 from featurebank.errors import FeatureBankError, one_line
 from featurebank.remedies import extract_command, roots, shell_word
 from featurebank.rows import NEAR_DUPLICATES
-from featurebank.transfer.evidence import Found, Question
-from featurebank.transfer.sets import PENULTIMATE
-from featurebank.transfer.verdict import SENTENCES, TUNING, Action
+from featurebank.transfer.advising.evidence import Found, Question
+from featurebank.transfer.advising.sets import PENULTIMATE
+from featurebank.transfer.advising.verdict import SENTENCES, TUNING, Action
 
 if TYPE_CHECKING:
     from featurebank.finetuning.labels import Labels
@@ -35,7 +35,7 @@ class Step:
     Attributes
     ----------
     action : str
-        See `featurebank.transfer.verdict.SENTENCES`.
+        See `featurebank.transfer.advising.verdict.SENTENCES`.
     sentence : str
     commands : tuple of str
         Ready for a shell, in their order; empty where no command can do it here.
@@ -119,8 +119,8 @@ class Planner:
         if network.request is None or not all(os.path.isabs(source) for source in where):
             cost = "from Python: the images, or the network, have no name that a command could give"
             return Step(action, SENTENCES[action], (), cost)
-        from featurebank.transfer.costs import extraction_cost, load_origin
-        from featurebank.transfer.stages import curve_layers
+        from featurebank.transfer.advising.costs import extraction_cost, load_origin
+        from featurebank.transfer.advising.stages import curve_layers
 
         backbone = load_origin(network.request)
         layers = curve_layers(backbone.layers)
@@ -136,8 +136,8 @@ class Planner:
     def _tuning(self, action: Action) -> Step:
         """Fine-tune what comes after the plateau, or all; the cost is what the command would estimate itself."""
         from featurebank.finetuning.recipe import Recipe
-        from featurebank.transfer.costs import load_origin, tuning_cost
-        from featurebank.transfer.stages import cut_after
+        from featurebank.transfer.advising.costs import load_origin, tuning_cost
+        from featurebank.transfer.advising.stages import cut_after
 
         request = self.found.network.request or {}
         cut = "input" if action != "top-blocks" else cut_after(load_origin(request), self.found.plateau.spec.layer)

@@ -1,0 +1,1 @@
+"""What to do with a bank: the probe of its layers, the verdict and the commands it leads to."""

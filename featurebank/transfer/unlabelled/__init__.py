@@ -1,0 +1,1 @@
+"""Images without labels: clusters, outliers, semi-supervised fits, what to label next."""
