@@ -122,6 +122,17 @@ def is_share(scoring: Any) -> bool:
     return not str(scoring).startswith(("neg_", "r2", "max_error", "d2_", "explained"))
 
 
+def bounded(scoring: Any, interval: Sequence[float]) -> list[float]:
+    """Return an interval as it is shown: no share is below 0 or above 1.
+
+    Examples
+    --------
+    >>> bounded("accuracy", [0.9, 1.02]), bounded("r2", [0.9, 1.02])
+    ([0.9, 1.0], [0.9, 1.02])
+    """
+    return [min(max(end, 0.0), 1.0) for end in interval] if is_share(scoring) else list(interval)
+
+
 def wilson_interval(correct: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the Wilson (1927) interval of a proportion.
 

@@ -107,6 +107,10 @@ def test_numbers_get_an_error_list_and_a_scatter(labelled, tmp_path):
     assert len(errors) == 40
     assert page.facts["points"]["columns"][0]["kind"] == "number"
     assert page.html.count("<svg ") == 2  # layers, and predicted against true
+    assert "Predicted and true" in page.html
+    for said in ("A predictor of numbers has no classes.", "Labels are judged by the probabilities of classes"):
+        assert said in page.html
+    assert "--calibrate" not in page.html
 
 
 def test_several_labels_have_scores_by_label(labelled, tmp_path):
@@ -117,6 +121,11 @@ def test_several_labels_have_scores_by_label(labelled, tmp_path):
     page = make_report(bank, tmp_path / "a.featurebank", maps=["pca"])
     assert [each["label"] for each in page.facts["per_label"]] == ["is_cat", "even"]
     assert "Scores by label" in page.html
+    lacking = re.findall(r'class="lacks">([^<]*)(<code>)?', page.html)
+    assert [bool(command) for text, command in lacking if "one" in text or "classes" in text] == [False] * 3 + [
+        True,
+        False,
+    ]
     assert "--target is_cat --target even --folds 2" in page.html
 
 
@@ -312,9 +321,9 @@ def test_the_data_are_counted(labelled):
     found = page.facts["data"]
     assert found["counts"] == {"ok": 40, "failed": 0, "gone": 0}
     assert [(each["name"], each["n"]) for each in found["classes"]] == [("cat", 20), ("dog", 20)]
-    assert [each["name"] for each in found["balance"]] == ["part", "fold of the fit"]
+    assert [each["name"] for each in found["balance"]] == ["part", "folds of the fit"]
     assert {each["name"]: each["summary"] for each in found["columns"]}["age"] == "0.5 to 3.5, median 2"
-    assert list(data.splits(bank.select())) == ["part"]
+    assert list(data.sides(bank.select(), None)) == ["part"]
 
 
 def test_failures_and_copies_are_told(two_classes, tmp_path):
@@ -340,8 +349,23 @@ def test_near_duplicates_on_two_sides_of_a_split_are_a_leak(two_classes, tmp_pat
     paths = bank.samples["path"]
     bank.label(pd.DataFrame({"path": paths, "split": ["test" if "copy" in path else "train" for path in paths]}))
     facts = make_report(bank, maps=["pca"]).facts
-    assert facts["leaks"] == ["2 images in 1 groups of near-duplicates lie on two sides of split"]
+    assert facts["leaks"] == ["2 images in 1 group of near-duplicates lie on two sides of split"]
     assert {facts["paths"][one["row"]] for one in facts["groups"][0]} == {"00.png", "copy.png"}
+
+
+def test_columns_of_many_values_that_repeat_are_groups():
+    patient = np.repeat(np.arange(30), 2)
+    classes = pd.Series(["a"] * 60)
+    classes[0] = "b"  # one patient has both
+    split = pd.Series(["train"] * 60)
+    split[[2, 4]] = "test"  # two patients are on both sides
+    columns = pd.DataFrame({"patient": patient, "age": patient + 0.5, "number": range(60), "few": patient % 20})
+    (found,) = data.groups(columns, "label", classes, {"split": split})
+    assert found == {
+        "name": "patient", "n": 30, "smallest": 2, "median": 2, "largest": 2, "pure": 29, "torn": {"split": 2},
+    }  # fmt: skip
+    assert data.groups(columns, "patient", classes, {}) == []
+    assert data.groups(columns, None, None, {})[0]["pure"] is None
 
 
 # --- points --------------------------------------------------------------------------------------------------------
@@ -479,6 +503,23 @@ def test_the_commands_fit_the_same_candidates_again(labelled):
     assert found["again"][-1] == f"featurebank report {bank.path} --predictor {predictor} -o report.html"
     assert found["fit"] == (
         f"featurebank fit {bank.path} --features resnet18/layer3 --features resnet18/penultimate --model logreg "
-        f"--model centroid --target label --folds 3 --seed 0 --scoring accuracy -o {predictor}"
+        "--model centroid --target label --folds 3 --seed 0 --scoring accuracy --nested --learning-curve "
+        f"-o {predictor}"
     )
-    assert found["again"][0].startswith("featurebank extract ")
+    extract_both, *others = found["again"]
+    assert extract_both.startswith("featurebank extract ")
+    assert extract_both.endswith(" --layer layer3 --layer penultimate")
+    assert len(others) == 2
+
+
+def test_the_settings_of_a_fit_are_told(labelled):
+    told = dict(labelled[2].facts["settings"])
+    assert (told["seed"], told["folds"], told["target"], told["n samples"]) == ("0", "3", "label", "40")
+    assert "interrupted" not in told
+
+
+def test_a_path_is_one_word_of_a_command(labelled, tmp_path):
+    bank = Bank(shutil.copytree(labelled[0].path, tmp_path / "my own.bank"))
+    found = commands(open_subject(bank))
+    for name in ("fit", "label", "layer", "duplicates", "issues", "report"):
+        assert f"'{bank.path}'" in found[name]

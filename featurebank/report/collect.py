@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -54,20 +53,20 @@ def collect(
         When the report inside the predictor is not one of a fit.
     """
     table = subject.table
-    paths = [os.fsdecode(path) for path in table.rows["path"]]
+    paths = table.paths
     found = _checked_results(subject)
     first = [each["row"] for each in found["mistakes"]] + list(suspects["rows"])
     pictures = make_pictures(table, _order(first, subject.outcomes, len(table)), progress=progress)
     return {
         "title": subject.bank.path.name,
-        "bank": str(subject.bank.path),
         "target": subject.target,
+        "task": "" if subject.predictor is None else subject.predictor.task,
         "predicts": None if subject.predictor is None else subject.predictor.target,
         "features": " + ".join(subject.features),
         "map_note": f"{map_note} {_pictures_note(pictures)}".strip(),
         "paths": paths,
         "pictures": int((pictures.tile >= 0).sum()),
-        "data": data.describe(subject.bank, subject.target, _folds(subject)),
+        "data": data.describe(subject.bank, subject.target, subject.folds),
         **found,
         **suspects,
         **why,
@@ -95,18 +94,6 @@ def _pictures_note(pictures: Pictures) -> str:
 # --- the samples ---------------------------------------------------------------------------------------------
 
 
-def _spread(subject: Subject, values: Any) -> pd.Series:
-    """Return values of the out-of-fold rows as a column of all samples, missing elsewhere."""
-    assert subject.outcomes is not None
-    column = pd.Series([None] * len(subject.table), dtype=object)
-    column.iloc[subject.outcomes.row] = list(values)
-    return column
-
-
-def _folds(subject: Subject) -> pd.Series | None:
-    return None if subject.outcomes is None else _spread(subject, subject.outcomes.fold.tolist()).astype("Int64")
-
-
 def _columns(subject: Subject) -> dict[str, pd.Series]:
     """Return what points can be coloured by: the target, what the model said of it, the bank's columns, the folds."""
     own = subject.table.columns
@@ -114,15 +101,15 @@ def _columns(subject: Subject) -> dict[str, pd.Series]:
     columns = {name: own[name] for name in names[:1]}
     found = subject.outcomes
     if found is not None and found.classes:
-        columns["predicted, out of fold"] = _spread(subject, [found.classes[code] for code in found.predicted])
-        columns["outcome"] = _spread(subject, np.where(found.wrong, "wrong", "right").tolist())
+        columns["predicted, out of fold"] = subject.spread([found.classes[code] for code in found.predicted])
+        columns["outcome"] = subject.spread(np.where(found.wrong, "wrong", "right"))
         if found.confidence is not None:
-            columns["confidence"] = _spread(subject, found.confidence.tolist()).astype("Float64")
+            columns["confidence"] = subject.spread(found.confidence).astype("Float64")
     elif found is not None:
-        columns["predicted, out of fold"] = _spread(subject, found.predicted.tolist()).astype("Float64")
+        columns["predicted, out of fold"] = subject.spread(found.predicted).astype("Float64")
     columns |= {name: own[name] for name in names[1:]}
     if found is not None:
-        columns["fold"] = _spread(subject, [str(fold) for fold in found.fold])
+        columns["fold"] = subject.spread(found.fold.astype(str))
     source = column_of(subject.table, "source")
     return columns | ({"source": source} if source.nunique() > 1 or not columns else {})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from featurebank.samples import FAILED, OK, STATUSES, SampleTable, kind_of
 FEW = 20
 """Values of a column up to which the classes are counted in each."""
 MOST_LISTED = 100
+FOLDS = "folds of the fit"
 
 
 def describe(bank: Bank, target: str | None, folds: pd.Series | None) -> dict[str, Any]:
@@ -34,14 +34,14 @@ def describe(bank: Bank, target: str | None, folds: pd.Series | None) -> dict[st
     Returns
     -------
     dict
-        ``counts`` (by status), ``sources, feature_sets, columns, classes, balance, failures`` and ``copies``.
+        ``counts`` (by status), ``sources, feature_sets, columns, classes, balance, groups, failures`` and ``copies``.
     """
     table = bank.table
     status = table.rows["status"].to_numpy()
     readable = table.take(status == OK)
     values = readable.columns.get(target)
     classes = None if values is None or is_number(values) else values
-    parts = _parts(readable, target) | ({} if folds is None else {"fold of the fit": folds})
+    parts = _parts(readable, target) | ({} if folds is None else {FOLDS: folds})
     return {
         "counts": {word: int((status == code).sum()) for code, word in enumerate(STATUSES)},
         "sources": sorted(set(readable.rows["source"])),
@@ -49,6 +49,7 @@ def describe(bank: Bank, target: str | None, folds: pd.Series | None) -> dict[st
         "columns": [_column(name, column) for name, column in readable.columns.items()],
         "classes": [] if classes is None else _counted(classes),
         "balance": [] if classes is None else [balance(name, classes, part) for name, part in parts.items()],
+        "groups": groups(readable.columns, target, classes, sides(readable, folds)),
         "failures": _failures(table.take(status == FAILED)),
         "copies": _copies(readable, values),
     }
@@ -90,14 +91,47 @@ def _parts(readable: SampleTable, target: str | None) -> dict[str, pd.Series]:
     }
 
 
-def splits(readable: SampleTable) -> dict[str, pd.Series]:
-    """Return the columns that say which part a sample is in: those of words such as train and test."""
+def sides(readable: SampleTable, folds: pd.Series | None) -> dict[str, pd.Series]:
+    """Return what parts samples into those that train and those that test: columns of such words, and the folds."""
     words = TRAIN | VALIDATION | TEST
     columns = {name: readable.columns[name].dropna() for name in readable.columns}
-    return {
+    named = {
         name: readable.columns[name]
         for name, known in columns.items()
         if known.nunique() > 1 and {str(value).lower() for value in known.unique()} <= words
+    }
+    return named if folds is None else {**named, FOLDS: folds}
+
+
+def groups(
+    columns: pd.DataFrame, target: str | None, classes: pd.Series | None, apart: Mapping[str, pd.Series]
+) -> list[dict[str, Any]]:
+    """Return how columns of many values that repeat, such as the patient, group the samples.
+
+    Returns
+    -------
+    list of dict
+        ``name, n`` (of groups), ``smallest, median, largest`` (samples in a group), ``pure`` (groups whose samples are
+        of one class, None without classes), and ``torn``: of each split, the number of groups on two sides of it.
+    """
+    named = {name: columns[name] for name in columns if name != target}
+    return [_grouped(name, values, classes, apart) for name, values in named.items() if _is_group(values)]
+
+
+def _is_group(values: pd.Series) -> bool:
+    return not pd.api.types.is_float_dtype(values) and FEW < values.nunique() <= values.notna().sum() / 2
+
+
+def _grouped(name: str, values: pd.Series, classes: pd.Series | None, apart: Mapping[str, pd.Series]) -> dict[str, Any]:
+    sizes = values.value_counts()
+    return {
+        "name": name,
+        "n": len(sizes),
+        "smallest": int(sizes.min()),
+        "median": float(sizes.median()),
+        "largest": int(sizes.max()),
+        "pure": None if classes is None else int((classes.groupby(values).nunique() <= 1).sum()),
+        "torn": {each: int((side.groupby(values).nunique() > 1).sum()) for each, side in apart.items()},
     }
 
 
@@ -125,8 +159,8 @@ def balance(name: str, classes: pd.Series, split: pd.Series) -> dict[str, Any]:
 
 
 def _failures(failed: SampleTable) -> dict[str, Any]:
-    rows = zip(failed.rows["path"], failed.rows["error"], strict=True)
-    listed = [{"path": os.fsdecode(path), "error": error} for path, error in rows]
+    rows = zip(failed.paths, failed.rows["error"], strict=True)
+    listed = [{"path": path, "error": error} for path, error in rows]
     return {"n": len(listed), "listed": listed[:MOST_LISTED]}
 
 

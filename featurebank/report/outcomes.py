@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,10 +90,9 @@ def read_outcomes(path: Path, table: SampleTable, classes: list[Any], task: str)
 
 
 def _outcomes(frame: pd.DataFrame, table: SampleTable, classes: list[Any], task: str) -> Outcomes:
-    rows = table.rows
     known = {
-        (_spelt(source), _spelt(os.fsdecode(path))): number
-        for number, (source, path) in enumerate(zip(rows["source"], rows["path"], strict=True))
+        (_spelt(source), _spelt(path)): number
+        for number, (source, path) in enumerate(zip(table.rows["source"], table.paths, strict=True))
     }
     row = np.array([known.get(key, -1) for key in zip(frame["source"], frame["path"], strict=True)], np.int64)
     keep = (row >= 0) & ~pd.Series(row).duplicated().to_numpy()

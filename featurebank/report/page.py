@@ -26,6 +26,9 @@ SECTIONS = {
     "provenance": "What was run",
 }
 
+SCRIPTS = ("reading.js", "drawing.js", "finding.js", "choosing.js", "steering.js", "start.js")
+"""Parts of the page's script in the order in which they build upon each other; they share one scope."""
+
 
 def render(facts: Mapping[str, Any]) -> str:
     """Return the page of a report's facts.
@@ -48,7 +51,7 @@ def render(facts: Mapping[str, Any]) -> str:
         autoescape=True, loader=FunctionLoader(_read), undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters |= {"shown": shown, "percent": percent}
-    script = _read("report.js")
+    script = '(() => {\n"use strict";\n' + "\n".join(map(_read, SCRIPTS)) + "})();\n"
     return environment.get_template("report.html").render(
         **{**facts, "points": to_json(facts["points"])},
         sections=list(SECTIONS.items()),

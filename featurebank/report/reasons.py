@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from PIL import Image
 
 from featurebank.errors import FeatureBankError, ImageError, PredictorError, one_line
 from featurebank.explore import explain
+from featurebank.explore.reading import Progress, read_images
 from featurebank.report.subject import Subject
 from featurebank.report.thumbnails import webp
 from featurebank.sources import source_of
@@ -19,8 +19,6 @@ SIDE = 208
 """Pixels of the longer side of a picture."""
 EACH = 4
 """Mistakes, and right answers, that are explained by exact maps; one of each where parts have to be covered in turn."""
-
-Progress = Callable[[int, int], None]
 
 
 def reasons(subject: Subject, progress: Progress | None = None) -> dict[str, Any]:
@@ -46,21 +44,25 @@ def reasons(subject: Subject, progress: Progress | None = None) -> dict[str, Any
 
 
 _TOLD = {
-    "cam": "Class activation maps, exact for this model: red parts speak for the answer, blue ones against it.",
+    "cam": "Class activation maps, exact for this predictor: red parts speak for the answer, blue ones against it.",
     "occlusion": "Parts of the image were covered in turn: the answer leans on the red ones, blue ones are against it.",
 }
+_OUT_OF_FOLD = " The answers are those out of fold; the predictor that is asked why has since seen the images."
 
 
 def _explained(subject: Subject, method: str, each: int, progress: Progress | None) -> dict[str, Any]:
-    rows = examples(subject, each)
+    rows, said = examples(subject, each), _said(subject)
+    wanted = subject.table.take(rows)
+    images = read_images(source_of(wanted), lambda image: image, digests=list(wanted.rows["digest"]))
     found = []
-    for done, row in enumerate(rows, 1):
-        image = _image(subject, row)
-        if image is not None:
-            found.append(_picture(subject, row, image, method))
+    for done, (row, image) in enumerate(zip(rows, images, strict=True), 1):
+        if not isinstance(image, ImageError):
+            found.append(_picture(subject, row, image, said.get(row), method))
         if progress is not None:
             progress(done, len(rows))
-    return {"why": found, "why_note": _TOLD[method] if found else "Not made: the images are gone or have changed."}
+    if not found:
+        return {"why": [], "why_note": "Not made: the images are gone or have changed."}
+    return {"why": found, "why_note": _TOLD[method] + (_OUT_OF_FOLD if said else "")}
 
 
 def examples(subject: Subject, each: int) -> list[int]:
@@ -73,18 +75,17 @@ def examples(subject: Subject, each: int) -> list[int]:
     return [*wrong.tolist(), *right.tolist()]
 
 
-def _image(subject: Subject, row: int) -> Image.Image | None:
-    """Return the image of a sample, None where the file is not what was embedded."""
-    try:
-        digest, decode = source_of(subject.table).read(row)
-        return decode() if digest == subject.table.rows["digest"][row] else None
-    except ImageError:
-        return None
+def _said(subject: Subject) -> dict[int, str]:
+    """Return the class that each sample was taken for out of fold, by its row."""
+    found = subject.outcomes
+    if found is None or not found.classes:
+        return {}
+    return {int(row): found.classes[code] for row, code in zip(found.row, found.predicted, strict=True)}
 
 
-def _picture(subject: Subject, row: int, image: Image.Image, method: str) -> dict[str, Any]:
+def _picture(subject: Subject, row: int, image: Image.Image, label: str | None, method: str) -> dict[str, Any]:
     assert subject.predictor is not None
-    found = explain(subject.predictor, image, method=method)
+    found = explain(subject.predictor, image, label, method=method)
     drawn = overlay(image, found.map)
     said = f"{found.score:.3g}" if found.label is None else str(found.label)
     column = subject.table.columns.get(subject.predictor.target)

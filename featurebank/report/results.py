@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import precision_recall_fscore_support
 
+from featurebank.explore.plots import best_of_each, recipe
 from featurebank.report.outcomes import Outcomes
-from featurebank.scores import is_share, wilson_interval
+from featurebank.scores import bounded, is_share, wilson_interval
 from featurebank.spec import common_backbone, short
 
 MOST_CLASSES = 24
@@ -33,22 +34,17 @@ def candidates(fit: Fit) -> list[dict[str, Any]]:
 
     ``low, mean, high`` are places in percent of the column's width.
     """
-    best: dict[tuple[Any, ...], Any] = {}
-    for each in fit.get("candidates", []):
-        key = ("+".join(each["features"]), each.get("views"), each["normalize"], each["select"], each["model"])
-        if key not in best or each["mean"] > best[key]["mean"]:
-            best[key] = each
-    ranked = sorted(best.values(), key=lambda each: -each["mean"])
+    ranked = best_of_each(fit.get("candidates", []), recipe)
     if not ranked:
         return []
-    ends = [[*_bounded(fit, each["ci95"]), each["mean"]] for each in ranked]
+    ends = [[*bounded(fit["scoring"], each["ci95"]), each["mean"]] for each in ranked]
     scale = min(map(min, ends)), max(map(max, ends))
     common = common_backbone("+".join(each["features"]) for each in ranked)
     return [_candidate(fit, each, scale, common) for each in ranked]
 
 
 def _candidate(fit: Fit, each: Any, scale: tuple[float, float], common: str) -> dict[str, Any]:
-    low, high = _bounded(fit, each["ci95"])
+    low, high = bounded(fit["scoring"], each["ci95"])
     notes = [] if each.get("views", "mean") == "mean" else [f"views: {each['views']}"]
     notes += [] if each["normalize"] == "standardize" else [each["normalize"]]
     notes += [] if each["select"] is None else [f"{each['select']:g} of the dimensions"]
@@ -68,11 +64,6 @@ def _candidate(fit: Fit, each: Any, scale: tuple[float, float], common: str) -> 
     }
 
 
-def _bounded(fit: Fit, interval: Sequence[float]) -> list[float]:
-    """Return an interval as it is shown: no share is below 0 or above 1."""
-    return [min(max(end, 0.0), 1.0) for end in interval] if is_share(fit["scoring"]) else list(interval)
-
-
 def plan_text(fit: Fit) -> str:
     """Return how the candidates were scored, empty where there are none."""
     if not fit.get("candidates"):
@@ -85,7 +76,7 @@ def nested_text(fit: Fit) -> str:
     """Return the score of the whole procedure, selection included, empty where it was not asked for."""
     if "nested" not in fit:
         return ""
-    low, high = (score_text(fit, end) for end in _bounded(fit, fit["nested"]["ci95"]))
+    low, high = (score_text(fit, end) for end in bounded(fit["scoring"], fit["nested"]["ci95"]))
     return f"{score_text(fit, fit['nested']['mean'])} (95 % {low} to {high})"
 
 
@@ -170,17 +161,7 @@ def per_label(fit: Fit) -> list[dict[str, Any]]:
 def mistakes(found: Outcomes) -> list[dict[str, Any]]:
     """Return the most confident mistakes, or the largest errors of numbers: ``row, true, said, surety``."""
     if not found.classes:
-        error = np.abs(found.true - found.predicted)
-        worst = np.argsort(-error, kind="stable")[:MOST_MISTAKES]
-        return [
-            {
-                "row": int(found.row[i]),
-                "true": f"{found.true[i]:g}",
-                "said": f"{found.predicted[i]:.4g}",
-                "surety": f"off by {error[i]:.3g}",
-            }
-            for i in worst
-        ]
+        return _largest_errors(found)
     sure = found.confidence
     ranked = np.zeros(len(found.row)) if sure is None else np.nan_to_num(sure, nan=-1.0)
     wrong = np.flatnonzero(found.wrong)
@@ -193,6 +174,19 @@ def mistakes(found: Outcomes) -> list[dict[str, Any]]:
             "surety": "" if sure is None or np.isnan(sure[i]) else f"{100 * sure[i]:.0f} % sure",
         }
         for i in worst
+    ]
+
+
+def _largest_errors(found: Outcomes) -> list[dict[str, Any]]:
+    error = np.abs(found.true - found.predicted)
+    return [
+        {
+            "row": int(found.row[i]),
+            "true": f"{found.true[i]:g}",
+            "said": f"{found.predicted[i]:.4g}",
+            "surety": f"off by {error[i]:.3g}",
+        }
+        for i in np.argsort(-error, kind="stable")[:MOST_MISTAKES]
     ]
 
 

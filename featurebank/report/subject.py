@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from featurebank.bank import Bank, column_of
 from featurebank.errors import BankError, ColumnError
 from featurebank.explore.embedding import chosen_sets
@@ -49,6 +52,18 @@ class Subject:
         """The report of the fit, empty where there is none with scores."""
         found = {} if self.predictor is None else self.predictor.fit
         return found if "scoring" in found else {}
+
+    @property
+    def folds(self) -> pd.Series | None:
+        """Fold of each sample, missing for those in none; None where there are no out-of-fold predictions."""
+        return None if self.outcomes is None else self.spread(self.outcomes.fold).astype("Int64")
+
+    def spread(self, values: Any) -> pd.Series:
+        """Return values of the out-of-fold rows, shape (m,), as a column of all samples, missing elsewhere."""
+        assert self.outcomes is not None
+        column = pd.Series([None] * len(self.table), dtype=object)
+        column.iloc[self.outcomes.row] = np.asarray(values).tolist()
+        return column
 
 
 def open_subject(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,8 @@ import pandas as pd
 
 from featurebank.errors import ColumnError, ImageError, NotInstalledError, one_line
 from featurebank.explore import duplicates, label_issues
-from featurebank.report.data import splits
+from featurebank.report.data import sides
+from featurebank.report.outcomes import Outcomes
 from featurebank.report.subject import Subject
 
 MOST_ISSUES = 48
@@ -29,7 +29,8 @@ def suspects(subject: Subject, progress: Progress | None = None) -> dict[str, An
     -------
     dict
         ``issues, groups`` and ``leaks``, None for what could not be looked for, which ``issues_note`` and
-        ``groups_note`` explain; and ``rows``, the samples that they show.
+        ``groups_note`` explain (``issues_remedy`` and ``groups_remedy`` name the command that helps, if one does); and
+        ``rows``, the samples that they show.
     """
     issues, copies = _issues(subject), _groups(subject, progress)
     rows = [each["row"] for each in issues["issues"] or []]
@@ -39,56 +40,64 @@ def suspects(subject: Subject, progress: Progress | None = None) -> dict[str, An
 
 def _issues(subject: Subject) -> dict[str, Any]:
     found = subject.outcomes
+    if subject.predictor is not None and subject.predictor.task != "classification":
+        return _no_issues("Labels are judged by the probabilities of classes, which this predictor does not give.", "")
     if subject.predictor is None or found is None or found.proba is None:
         note = "Labels are judged by the out-of-fold probabilities that lie beside a predictor of classes:"
-        return {"issues": None, "issues_n": 0, "issues_note": note}
+        return _no_issues(note, "fit")
     try:
-        frame = label_issues(subject.bank, target=subject.predictor.target, oof=_frame(subject))
-    except (NotInstalledError, ColumnError) as error:
-        return {"issues": None, "issues_n": 0, "issues_note": f"Not looked for: {one_line(error)}. Then run"}
+        frame = label_issues(subject.bank, target=subject.predictor.target, oof=_frame(found, subject))
+    except NotInstalledError as error:
+        return _no_issues(f"Not looked for: {one_line(error)}. Then this does:", "report")
+    except ColumnError as error:
+        return _no_issues(f"Not looked for: {one_line(error)}:", "fit")
     where = _rows_of(subject, frame)
     listed = [
         {"row": where[number], "given": str(each.given), "suggested": str(each.suggested)}
         for number, each in enumerate(frame.head(MOST_ISSUES).itertuples())
     ]
-    return {"issues": listed, "issues_n": len(frame), "issues_note": ""}
+    return {"issues": listed, "issues_n": len(frame), "issues_note": "", "issues_remedy": ""}
 
 
-def _frame(subject: Subject) -> pd.DataFrame:
+def _no_issues(note: str, remedy: str) -> dict[str, Any]:
+    return {"issues": None, "issues_n": 0, "issues_note": note, "issues_remedy": remedy}
+
+
+def _frame(found: Outcomes, subject: Subject) -> pd.DataFrame:
     """Return the out-of-fold probabilities as `featurebank.fit` gives them."""
-    found, rows = subject.outcomes, subject.table.rows
-    assert found is not None
-    assert found.proba is not None
-    frame = pd.DataFrame(found.proba, columns=[f"proba_{name}" for name in found.classes])
-    frame["source"] = rows["source"].to_numpy()[found.row]
-    frame["path"] = pd.Series([os.fsdecode(path) for path in rows["path"].iloc[found.row]], dtype=object)
-    return frame
+    proba = pd.DataFrame(found.proba, columns=[f"proba_{name}" for name in found.classes])
+    return pd.concat([subject.table.take(found.row).names(), proba], axis=1)
 
 
 def _rows_of(subject: Subject, frame: pd.DataFrame) -> list[int]:
-    rows = subject.table.rows
-    known = {key: number for number, key in enumerate(zip(rows["source"], rows["path"], strict=True))}
-    return [known[key] for key in zip(frame["source"], map(os.fsencode, frame["path"]), strict=True)]
+    table = subject.table
+    known = {key: number for number, key in enumerate(zip(table.rows["source"], table.paths, strict=True))}
+    return [known[key] for key in zip(frame["source"], frame["path"], strict=True)]
 
 
 def _groups(subject: Subject, progress: Progress | None) -> dict[str, Any]:
-    lacking: dict[str, Any] = {"groups": None, "groups_n": 0, "leaks": None, "split_names": ""}
     if len(subject.table) > CHECKED:
-        return {**lacking, "groups_note": f"Not looked for among more than {CHECKED} images. This does:"}
+        return _no_groups(f"Not looked for among more than {CHECKED:,} images. This lists them:", "duplicates")
     try:
         frame = duplicates(subject.bank, progress=progress)
     except ImageError as error:
-        return {**lacking, "groups_note": f"Not looked for, since not every image could be read ({one_line(error)}):"}
+        return _no_groups(f"Not looked for, since not every image could be read: {one_line(error)}.", "")
     frame = frame.assign(row=_rows_of(subject, frame))
     groups = [group for _, group in sorted(frame.groupby("group"), key=lambda item: -len(item[1]))]
-    sides = _sides(subject)
+    apart = sides(subject.table, subject.folds)
     return {
         "groups": [_listed(group) for group in groups[:MOST_GROUPS]],
         "groups_n": len(groups),
         "groups_note": "",
-        "leaks": [text for name, side in sides.items() if (text := leak(name, side, groups))],
-        "split_names": ", ".join(sides) or "any split, as there is none",
+        "groups_remedy": "",
+        "leaks": [text for name, side in apart.items() if (text := leak(name, side, groups))],
+        "split_names": ", ".join(apart) or "any split, as there is none",
     }
+
+
+def _no_groups(note: str, remedy: str) -> dict[str, Any]:
+    lacking = {"groups": None, "groups_n": 0, "leaks": None, "split_names": ""}
+    return {**lacking, "groups_note": note, "groups_remedy": remedy}
 
 
 def _listed(group: pd.DataFrame) -> list[dict[str, Any]]:
@@ -98,25 +107,16 @@ def _listed(group: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _sides(subject: Subject) -> dict[str, pd.Series]:
-    """Return the splits that near-duplicates must not straddle: columns that name parts, and the folds of the fit."""
-    named = splits(subject.table)
-    found = subject.outcomes
-    if found is not None:
-        folds = pd.Series(found.fold, index=found.row).reindex(range(len(subject.table)))
-        named["folds of the fit"] = folds
-    return named
-
-
 def leak(name: str, side: pd.Series, groups: list[pd.DataFrame]) -> str:
     """Say how many images have a near-duplicate on another side of a split; empty for none.
 
     Examples
     --------
     >>> leak("split", pd.Series(["train", "test", "test"]), [pd.DataFrame({"row": [0, 1]})])
-    '2 images in 1 groups of near-duplicates lie on two sides of split'
+    '2 images in 1 group of near-duplicates lie on two sides of split'
     """
     torn = [group for group in groups if side.iloc[group["row"]].nunique() > 1]
     if not torn:
         return ""
-    return f"{sum(map(len, torn))} images in {len(torn)} groups of near-duplicates lie on two sides of {name}"
+    groups_word = "group" if len(torn) == 1 else "groups"
+    return f"{sum(map(len, torn))} images in {len(torn)} {groups_word} of near-duplicates lie on two sides of {name}"

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from featurebank.errors import ImageError
+from featurebank.explore.reading import read_images
 from featurebank.samples import SampleTable
-from featurebank.sources import Source, source_of
+from featurebank.sources import source_of
 
 SIDE = 96
 """Pixels of a tile's longer side."""
@@ -69,29 +68,20 @@ def make_pictures(
     progress : callable, optional
         Called with (samples done, samples in all).
     """
+    wanted = table.take(list(order))
+    digests = wanted.rows["digest"].tolist()
+    found = read_images(source_of(wanted), _shrunk, digests=digests, least=SIDE, progress=progress)
+    pairs = zip(order, found, strict=True)
     sheets: list[bytes] = []
-    tile, sizes = np.full(len(table), -1, np.int32), []
-    unread = 0
-    source, digests = source_of(table), table.rows["digest"].tolist()
-
-    def shrink(row: int) -> Image.Image | None:
-        return _shrunk(source, digests[row], row)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(order), ACROSS**2):
-            if sum(map(len, sheets)) >= budget:
-                break
-            part = order[start : start + ACROSS**2]
-            found = list(pool.map(shrink, part))
-            shown = [(row, image) for row, image in zip(part, found, strict=True) if image is not None]
-            unread += len(part) - len(shown)
-            if shown:
-                rows, small = zip(*shown, strict=True)
-                tile[list(rows)] = len(sheets) * ACROSS**2 + np.arange(len(rows))
-                sizes += [image.size for image in small] + [(0, 0)] * (ACROSS**2 - len(small))
-                sheets.append(_sheet(small))
-            if progress is not None:
-                progress(start + len(part), len(order))
+    tile, sizes, unread = np.full(len(table), -1, np.int32), [], 0
+    while sum(map(len, sheets)) < budget and (part := list(islice(pairs, ACROSS**2))):
+        shown = [(row, image) for row, image in part if isinstance(image, Image.Image)]
+        unread += len(part) - len(shown)
+        if shown:
+            rows, small = zip(*shown, strict=True)
+            tile[list(rows)] = len(sheets) * ACROSS**2 + np.arange(len(rows))
+            sizes += [image.size for image in small] + [(0, 0)] * (ACROSS**2 - len(small))
+            sheets.append(_sheet(small))
     if progress is not None and order:
         progress(len(order), len(order))
     return Pictures(sheets, tile, np.array(sizes, np.uint8).reshape(-1, 2), unread)
@@ -104,15 +94,8 @@ def webp(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _shrunk(source: Source, digest: bytes, position: int) -> Image.Image | None:
-    """Return a small picture of a sample, None where its file is gone, unreadable, or not what was embedded."""
-    try:
-        found, decode = source.read(position)
-        image = decode(SIDE) if found == digest else None
-    except ImageError:
-        return None
-    if image is not None:
-        image.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
+def _shrunk(image: Image.Image) -> Image.Image:
+    image.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
     return image
 
 
