@@ -161,7 +161,9 @@ def drawn(page):
     return set(
         page.evaluate("""() => {
             const canvas = document.querySelector("canvas"), {width, height} = canvas, quarters = [];
-            const {data} = canvas.getContext("2d").getImageData(0, 0, width, height);
+            const pen = new OffscreenCanvas(width, height).getContext("2d", {willReadFrequently: true});
+            pen.drawImage(canvas, 0, 0);
+            const {data} = pen.getImageData(0, 0, width, height);
             for (let k = 3; k < data.length; k += 4) if (data[k]) {
                 const x = (k >> 2) % width, y = Math.floor((k >> 2) / width);
                 quarters.push(`${x < width / 2 ? "left" : "right"} ${y < height / 2 ? "high" : "low"}`);
