@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from featurebank_cli.options import State, bank_argument, json_option, print_json
+from featurebank_cli.options import State, bank_argument, check_folder, json_option, print_json
 
 
 @click.command()
@@ -54,13 +54,11 @@ def report(
     import time
 
     from featurebank import storage
-    from featurebank.errors import StorageError
     from featurebank.report import make_report
 
     started = time.perf_counter()
     path = output or bank.with_suffix(".report.html")
-    if not path.parent.is_dir():
-        raise StorageError(f"no folder {str(path.parent)!r} for the page; make it, or name another with -o")
+    check_folder(path)
     page = make_report(bank, predictor, target=target, features=features, maps=maps, seed=seed, progress=state.progress)
     data = page.encode()
     storage.commit(path, data)
