@@ -20,6 +20,7 @@ LEVELS = [
     {"request", "ledger", "writer", "pipeline", "extraction", "transformer", "search", "predictor"}
     | {"rows", "assessment", "fitting", "embedding", "multitask"},
     {"demo", "explanation", "explore", "finetuning", "transfer"},
+    {"report"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 WITHOUT_TORCH = {"bank", "search", "fitting", "sources", "samples", "features", "segment", "ledger", "request", "views"}

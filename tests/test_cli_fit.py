@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from featurebank import Bank, Predictor, fit
-from featurebank_cli.fit import common_backbone, short
+from featurebank.spec import common_backbone, short
 
 
 def test_json_has_the_promised_fields_and_equals_the_library(run_json, two_class_bank, tmp_path):
