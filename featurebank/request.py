@@ -110,7 +110,7 @@ def ask(
     count_views(views)
     if decoder == "nvjpeg" and views.startswith(AUGMENT):
         raise BankError(
-            f"views {views!r} are made on the CPU, and decoder 'nvjpeg' decodes on the GPU; expected none, hflip, flips "
-            "or dihedral: use another decoder, or these views"
+            f"views {views!r} are made on the CPU, and decoder 'nvjpeg' decodes on the GPU; expected none, hflip, "
+            "flips or dihedral: use these, or another decoder"
         )
     return Ask(backbone, names, weights, size, store, views, precision, decoder)

@@ -77,7 +77,7 @@ def test_all_else_is_decoded_under_the_pixel_policy(photo, noise):
     assert [find_jpeg(data) for data in others] == [None] * len(others)
     decoded = images.decode_or_leave(rgb, on_gpu=True)
     assert decoded.tobytes() == images.decode(rgb).tobytes()
-    with pytest.raises(ImageError, match="cannot be decoded: .*truncated"):
+    with pytest.raises(ImageError, match=r"cannot be decoded: .*truncated"):
         images.decode_or_leave(cut(jpeg(photo)), on_gpu=True)
 
 
@@ -243,7 +243,9 @@ def test_extraction_gives_each_image_its_row(on_the_cpu, photos, tmp_path, dista
         rows[decoder] = bank.load(bank.feature_sets[0].name, views="all")
     assert distance(rows["nvjpeg"][:9], rows["tensor"][:9]) < 1e-5
     assert 0 < distance(rows["nvjpeg"][9:], rows["tensor"][9:]) < 0.1  # the PNG is resized by Pillow
-    alone = FeatureExtractor(decoder="nvjpeg", views="hflip", store="float32", **NET).transform(sorted(photos.iterdir()))
+    alone = FeatureExtractor(decoder="nvjpeg", views="hflip", store="float32", **NET).transform(
+        sorted(photos.iterdir())
+    )
     assert distance(alone, rows["nvjpeg"].mean(1)) < 1e-5
 
 
