@@ -425,7 +425,10 @@ def is_out_of_memory(error: Exception) -> bool:
     --------
     >>> is_out_of_memory(MemoryError()), is_out_of_memory(ValueError("no"))
     (True, False)
+    >>> is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    True
     """
     text = str(error).lower()
     kinds = (MemoryError, torch.OutOfMemoryError)
-    return isinstance(error, kinds) or ("memory" in text and ("allocate" in text or "out of" in text))
+    is_said = "alloc_failed" in text or ("memory" in text and ("allocate" in text or "out of" in text))
+    return isinstance(error, kinds) or is_said
