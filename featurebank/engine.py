@@ -182,7 +182,7 @@ class Engine:
             torch.backends.cudnn.allow_tf32 = False
         self._eager = runners.run_eagerly(self._captured(self.specs))
         self._runner: Runner | None = None
-        self._decoder = None
+        self._decoder: JpegDecoder | None = None
         if backbone.decoder == "nvjpeg":
             assert isinstance(backbone.preprocessing, Preprocessing)
             self._decoder = JpegDecoder(backbone.preprocessing, self.device)
@@ -196,19 +196,23 @@ class Engine:
     @property
     def made_by(self) -> dict[str, str]:
         """Library versions, device and engine, for the record beside the features."""
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.machine()
         return {
             "featurebank": __version__,
             "torch": str(torch.__version__),
-            "device": f"{self.device.type} {name}",
+            "device": f"{self.device.type} {self._device_name}",
             "engine": self.engine,
         }
+
+    @property
+    def _device_name(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.machine()
 
     def _is_worth(self, engine: str) -> bool:
         return engine != "eager" and (self._passes >= MANY[engine] or self._path(engine).is_file())
 
     def _path(self, engine: str) -> Path:
-        return runners.export_path(engine, self.specs, self.device.type, self.batch_size)
+        device = f"cuda {self._device_name}" if self.device.type == "cuda" else self.device.type
+        return runners.export_path(engine, self.specs, device, self.batch_size)  # a GPU's code is for its kind alone
 
     def __call__(self, prepared: Sequence[Any]) -> list[NDArray[np.float32]]:
         """Embed prepared images (`Backbone.prepare`), a batch at a time.
@@ -380,7 +384,7 @@ class Engine:
         if not path.is_file():
             export = runners.export_onnx if is_onnx else runners.export_compiled
             export(self._captured(self.specs, stop=False), pixels, path)
-        return runners.open_onnx(path) if is_onnx else runners.open_compiled(path)
+        return runners.open_onnx(path) if is_onnx else runners.open_compiled(path, self.device)
 
     def _captured(self, specs: Sequence[FeatureSpec], *, stop: bool = True) -> CapturedModel:
         model = CapturedModel(self.backbone, specs, stop=stop)
