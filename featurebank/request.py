@@ -10,7 +10,7 @@ from featurebank.backbones import as_backbone, backbone_request
 from featurebank.backbones.preprocessing import DECODERS
 from featurebank.errors import BankError
 from featurebank.spec import PRECISIONS, FeatureSpec
-from featurebank.views import AUGMENT, count_views
+from featurebank.views import check_encoded, count_views
 
 if TYPE_CHECKING:
     from featurebank.backbones import Backbone
@@ -108,9 +108,6 @@ def ask(
     if decoder not in DECODERS:
         raise BankError(f"decoder {decoder!r}; expected one of {', '.join(DECODERS)}")
     count_views(views)
-    if decoder == "nvjpeg" and views.startswith(AUGMENT):
-        raise BankError(
-            f"views {views!r} are made on the CPU, and decoder 'nvjpeg' decodes on the GPU; expected none, hflip, "
-            "flips or dihedral: use these, or another decoder"
-        )
+    if decoder == "nvjpeg":
+        check_encoded(views)
     return Ask(backbone, names, weights, size, store, views, precision, decoder)

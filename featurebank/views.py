@@ -64,6 +64,21 @@ def count_views(views: str) -> int:
     return int(number)
 
 
+def check_encoded(views: str) -> None:
+    """Refuse views that cannot be made of an image which the GPU decodes (`featurebank.images.EncodedImage`).
+
+    Raises
+    ------
+    BankError
+        When they are random changes.
+    """
+    if views not in _EXACT:
+        raise BankError(
+            f"views {views!r} are made on the CPU, and decoder 'nvjpeg' decodes on the GPU; expected "
+            f"{', '.join(_EXACT)}: use one of these, or another decoder"
+        )
+
+
 def make_views(image: Any, views: str, digest: bytes) -> Iterator[Any]:
     """Make the views of an image, one at a time; the first is the image as it is.
 

@@ -32,6 +32,10 @@ def preprocessing(decoder, **changes):
     return Preprocessing(**{**fields, **changes}, decoder=decoder)
 
 
+def backbone():
+    return Backbone.from_module(torch.nn.Flatten(), name="n", version="1", transform=preprocessing("nvjpeg"))
+
+
 def jpeg(image, **options):
     file = io.BytesIO()
     image.save(file, "JPEG", **{"quality": 95, **options})
@@ -340,6 +344,8 @@ def test_the_command_line_says_so_in_one_line(run_cli, photos, tmp_path):
 def test_random_views_and_other_uses_of_the_images_are_refused():
     with pytest.raises(BankError, match="'augment:4' are made on the CPU"):
         ask("resnet18", "penultimate", decoder="nvjpeg", views="augment:4")
+    with pytest.raises(BankError, match="expected none, hflip, flips, dihedral: use one of these, or another decoder"):
+        backbone().prepare_views(EncodedImage(b"", (9, 9)), "augment:4", b"")
     with pytest.raises(BackboneError, match="extracting and predicting alone"):
         _ = load_backbone("resnet18", "random:0", 64).with_decoder("nvjpeg").least_side
     for decoder in ("tensor", "nvjpeg"):
@@ -348,6 +354,5 @@ def test_random_views_and_other_uses_of_the_images_are_refused():
 
 
 def test_a_panorama_that_cannot_be_resized_is_an_image_error():
-    backbone = Backbone.from_module(torch.nn.Flatten(), name="n", version="1", transform=preprocessing("nvjpeg"))
     with pytest.raises(ImageError, match="when resized: crop the image first"):
-        backbone.prepare(EncodedImage(b"", (10**7, 1)))
+        backbone().prepare(EncodedImage(b"", (10**7, 1)))

@@ -19,7 +19,7 @@ from featurebank import images
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.errors import BackboneError, WeightsError, one_line
 from featurebank.spec import FeatureSpec, split_pool
-from featurebank.views import make_views
+from featurebank.views import check_encoded, make_views
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -195,6 +195,8 @@ class Backbone:
 
     def prepare_views(self, image: Image.Image | images.EncodedImage, views: str, digest: bytes) -> Iterator[Any]:
         """Preprocess the views of one RGB image, one at a time; see `prepare` and `featurebank.views.make_views`."""
+        if isinstance(image, images.EncodedImage):
+            check_encoded(views)
         return map(self.prepare, make_views(image, views, digest))
 
     def _tensor(self, image: Image.Image) -> Any:
