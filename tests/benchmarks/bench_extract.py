@@ -234,7 +234,9 @@ def stages(args: argparse.Namespace) -> dict[str, Any]:
     )
     files = files_of(args.images, args.count)
     arrays = [backbone.prepare(images.decode(path.read_bytes())) for path in files[: 2 * engine.batch_size]]
-    batches = [arrays[start : start + engine.batch_size] for start in range(0, len(arrays), engine.batch_size)]
+    batches = [
+        [arrays[(start + i) % len(arrays)] for i in range(engine.batch_size)] for start in (0, engine.batch_size)
+    ]
     opened = _seconds(lambda: engine(batches[0]))
     pixels = engine._pixels(batches[0])
     run = engine._runner
