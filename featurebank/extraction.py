@@ -16,7 +16,7 @@ from featurebank.bank import Bank, describe_set
 from featurebank.errors import BankError, ImageError, near_names
 from featurebank.ledger import ExtractReport, Ledger
 from featurebank.maintenance import set_damaged_features_aside, set_damaged_tables_aside
-from featurebank.pipeline import Compute, Pipeline
+from featurebank.pipeline import Compute, Pipeline, check_compute
 from featurebank.request import Ask, ask
 from featurebank.sources import scan
 
@@ -83,8 +83,9 @@ def extract(
         Dtype that the network computes in: ``"bf16"`` or ``"fp16"`` is faster on hardware that has it and gives other
         embeddings, in a feature set of their own.
     decoder : str, default "pil"
-        ``"tensor"`` resizes faster, ``"reduced"`` decodes large JPEG files faster; either gives slightly other
-        embeddings, in a feature set of their own. See `featurebank.backbones.Preprocessing`.
+        ``"tensor"`` resizes faster, ``"reduced"`` decodes large JPEG files faster, ``"nvjpeg"`` has a CUDA GPU decode
+        and resize JPEG files; each gives slightly other embeddings, in a feature set of their own. See
+        `featurebank.backbones.Preprocessing`.
     root : path, optional
         Folder that a manifest's paths start from, or where a source's files are now.
     path_column : str, optional
@@ -216,10 +217,8 @@ def _check(source: Source, wanted: Ask, compute: Compute) -> None:
         from featurebank.distributed.driver import check
 
         check(source, compute)
-    elif compute.device not in ("auto", "cpu") or compute.engine not in ("auto", "eager"):
-        from featurebank.engine import choose_device, choose_engine
-
-        choose_engine(compute.engine, choose_device(compute.device).type, wanted.precision)
+    else:
+        check_compute(wanted, compute)
 
 
 def _embed(wanted: Ask, ledger: Ledger, compute: Compute, progress: Progress | None, report: ExtractReport) -> None:

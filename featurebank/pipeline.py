@@ -62,6 +62,25 @@ class Compute:
     ray_address: str | None = None
 
 
+def check_compute(wanted: Ask, compute: Compute) -> None:
+    """Refuse a device, an engine or a decoder that this machine does not have; what is always there costs nothing.
+
+    Raises
+    ------
+    DeviceError, EngineError, NotInstalledError
+        When what was named cannot be had.
+    """
+    is_on_gpu = wanted.decoder == "nvjpeg"
+    if is_on_gpu or compute.device not in ("auto", "cpu") or compute.engine not in ("auto", "eager"):
+        from featurebank.engine import choose_device, choose_engine
+        from featurebank.nvjpeg import check_device
+
+        device = choose_device(compute.device)
+        choose_engine(compute.engine, device.type, wanted.precision)
+        if is_on_gpu:
+            check_device(device)
+
+
 @dataclass
 class Item:
     """One sample that was read: its digest, the feature sets that lack it, and its prepared views if any does."""
@@ -108,6 +127,7 @@ class Pipeline:
         self._pending: Sequence[int] = []
         self._loading = threading.Lock()
         self._engines: dict[tuple[FeatureSpec, ...], Engine] = {}
+        self._damaged: dict[bytes, str] = {}
 
     def turn_to(self, ledger: Ledger) -> None:
         """Take samples of another ledger of the same feature sets next; the network stays loaded."""
@@ -137,12 +157,23 @@ class Pipeline:
         engine = self._engine(specs)
         prepared = ((batch, [view for item in batch for view in item.views]) for batch in batches)
         for batch, outputs in engine.stream(prepared):
+            self._note_damaged(batch)
             for spec, output in zip(specs, outputs, strict=True):
-                rows = [row for row, item in enumerate(batch) if spec in item.lacking]
-                self.writer.add(spec, [batch[row].digest for row in rows], output[rows], engine.made_by)
-            self.writer.settle([(item.position, item.digest) for item in batch])
+                rows = [row for row, item in enumerate(batch) if spec in item.lacking and not item.error]
+                if rows:
+                    self.writer.add(spec, [batch[row].digest for row in rows], output[rows], engine.made_by)
+            if embedded := [(item.position, item.digest) for item in batch if not item.error]:
+                self.writer.settle(embedded)
             for _ in batch:
                 self.advance()
+
+    def _note_damaged(self, batch: list[Item]) -> None:
+        """Settle the samples whose file turned out not to be decodable when a GPU was to do it."""
+        for item in batch:
+            item.error = next((error for view in item.views if (error := getattr(view, "error", ""))), "")
+            if item.error:
+                self._damaged[item.digest] = item.error
+                self.ledger.settle(item.position, item.digest, item.error)
 
     def _lacking(self, batch: list[Item]) -> tuple[FeatureSpec, ...]:
         return tuple(spec for spec in self.ledger.specs if any(spec in item.lacking for item in batch))
@@ -172,8 +203,9 @@ class Pipeline:
 
     def _settle_repeats(self, repeats: dict[bytes, list[int]]) -> None:
         for digest, positions in repeats.items():
+            error = self._damaged.get(digest, "")
             for position in positions:
-                self.ledger.settle(position, digest, "", embedded=True)
+                self.ledger.settle(position, digest, error, embedded=not error)
 
     # --- reading -------------------------------------------------------------------------------------------
 
@@ -207,8 +239,8 @@ class Pipeline:
         except ImageError as error:
             return Item(position, digest, error=one_line(error))
 
-    def _prepare(self, decode: Callable[[int], Any], digest: bytes) -> list[Any]:
-        image = decode(self.backbone.least_side)
+    def _prepare(self, decode: Callable[..., Any], digest: bytes) -> list[Any]:
+        image = decode(**self.backbone.opening)
         return list(self.backbone.prepare_views(image, self.ledger.specs[0].views, digest))
 
     # --- the network ---------------------------------------------------------------------------------------
@@ -275,6 +307,8 @@ class Pipeline:
         for position in positions:
             with suppress(ImageError):
                 digest, decode = self.ledger.source.read(position)
+                if self.backbone.decoder == "nvjpeg":
+                    decode()  # what is damaged shows here, not among others on the GPU
                 items.append(Item(position, digest, views=self._prepare(decode, digest)))
         return items
 

@@ -330,6 +330,13 @@ def test_other_weights_on_another_machine_are_refused(two_classes, tmp_path):
         Worker(job).start()
 
 
+def test_what_the_machine_of_a_worker_lacks_is_refused_there(two_classes, tmp_path):
+    _, job = prepare(two_classes, tmp_path / "a.bank")
+    job.wanted.decoder = "nvjpeg"
+    with pytest.raises(DeviceError, match="nvjpeg"):
+        Worker(job).start()
+
+
 def test_progress_never_goes_back_and_ends_at_the_whole(two_classes, tmp_path):
     shown, killed = [], []
 

@@ -11,7 +11,7 @@ from featurebank.bank import Bank
 from featurebank.errors import ClusterError
 from featurebank.features import FeatureSet
 from featurebank.ledger import Ledger
-from featurebank.pipeline import Compute, Pipeline
+from featurebank.pipeline import Compute, Pipeline, check_compute
 from featurebank.request import Ask
 from featurebank.samples import SampleTable
 from featurebank.sources import Source
@@ -96,9 +96,12 @@ class Worker:
 
         Raises
         ------
+        DeviceError, EngineError, NotInstalledError
+            See `featurebank.pipeline.check_compute`.
         ClusterError
             When this machine sees another bank, not the images, or other weights than the driver.
         """
+        check_compute(self.job.wanted, self.job.compute)
         self.bank = Bank(self.job.bank)
         folders = [str(self.bank.feature_folder(spec)) for spec in self.job.specs]
         for folder in [self.job.root, *folders]:
