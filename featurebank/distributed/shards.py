@@ -65,7 +65,7 @@ def cut(paths: Sequence[bytes], pending: Sequence[int], workers: int, batch: int
     Examples
     --------
     >>> [len(shard) for shard in cut([b"%d" % i for i in range(1000)], range(1000), workers=2, batch=32)]
-    [256, 256, 256, 232]
+    [512, 488]
     """
     hashes = [hashlib.blake2b(paths[position], digest_size=8).digest() for position in pending]
     ordered = np.asarray(pending, np.int64)[np.argsort(np.array(hashes, "S8"), kind="stable")]
