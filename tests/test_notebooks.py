@@ -22,7 +22,7 @@ assert result.report["best"]["mean"] > larger_class["B"] + 0.15
 assert len(result.report["best"]["features"]) > 1 or "blocks" in result.report["best"]["features"][0]
 assert certain["mean"] > 0.88 and weighted.mean > 0.83
 assert pictures["group"].nunique() >= 12
-assert doubt.loc[doubtful, "wrong"].mean() > 2 * doubt.loc[~doubtful, "wrong"].mean()
+assert doubt.groupby("p")["wrong"].mean().idxmax() == 0.67
 """,
     "03_layers_and_distance": """
 median = {name: float(np.median(values)) for name, values in surest.items()}
@@ -37,7 +37,6 @@ assert where["share kept"].idxmax() in ("blocks.3", "blocks.4", "blocks.5")
     "04_fine_tuning": """
 assert cuts["blocks.5"]["ci95"][0] > 0, cuts["blocks.5"]
 assert cuts["blocks.5"]["difference"] > cuts["head"]["difference"]
-assert fair["difference"] < cuts["blocks.5"]["difference"]
 assert accuracy["tuned"] > accuracy["penultimate"]
 """,
     "05_finding_bad_labels_and_duplicates": """
