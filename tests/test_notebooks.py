@@ -35,9 +35,9 @@ assert best["mean"].max() > table["digits label"]["penultimate"] + 0.05
 assert where["share kept"].idxmax() in ("blocks.3", "blocks.4", "blocks.5")
 """,
     "04_fine_tuning": """
-assert cuts["blocks.5"]["ci95"][0] > 0, cuts["blocks.5"]
-assert cuts["blocks.5"]["difference"] > cuts["head"]["difference"]
-assert accuracy["tuned"] > accuracy["penultimate"]
+assert gains["penultimate"][0] > gains["penultimate"][1], gains
+assert gains["blocks.4"][0] < gains["penultimate"][0], gains
+assert run.report["best"]["number"] > 0
 """,
     "05_finding_bad_labels_and_duplicates": """
 assert copies_recall >= 0.95 and copies_precision >= 0.95
