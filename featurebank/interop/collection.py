@@ -300,7 +300,7 @@ def from_arrays(arrays: Mapping[str, Any]) -> pd.DataFrame:
     """Return the columns that `to_arrays` made arrays of."""
     columns = {}
     for name in [name for name in arrays if not name.endswith(".missing")]:
-        cells = pd.Series(list(arrays[name]), dtype=object)
+        cells = pd.Series(np.asarray(arrays[name]).tolist(), dtype=object)
         gaps = arrays.get(f"{name}.missing")
         columns[name] = cells if gaps is None else cells.where(~np.asarray(gaps, bool), None)
     return pd.DataFrame(columns)

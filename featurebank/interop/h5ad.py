@@ -7,6 +7,7 @@ that rows are streamed and no library is needed that holds pandas back.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -42,7 +43,7 @@ def write(buffer: BinaryIO, collection: Collection, advance: Callable[[int], Non
         for name in _EMPTY:
             _say(file.create_group(name), "dict", "0.1.0")
         uns = _say(file.create_group("uns"), "dict", "0.1.0")
-        text = facts_text(collection, table, [f"{start}:{stop}" for start, stop in zip(ends, ends[1:], strict=False)])
+        text = facts_text(collection, table, [f"{start}:{stop}" for start, stop in pairwise(ends)])
         _say(put_text(uns, KEY, text), "string", "0.2.0")
         _put_frame(file, "obs", frame, _row_names(frame))
         _put_frame(file, "var", *_columns_of_x(collection))
@@ -148,6 +149,6 @@ def _cells(path: Path, file: h5py.File, name: str) -> pd.Series:
         codes = dataset(path, file, f"{name}/codes")[()]
         return pd.Series([words[code] for code in codes], dtype=object)
     if kind in ("nullable-integer", "nullable-boolean"):
-        cells = pd.Series(list(dataset(path, file, f"{name}/values")[()]), dtype=object)
+        cells = pd.Series(dataset(path, file, f"{name}/values")[()].tolist(), dtype=object)
         return cells.where(~dataset(path, file, f"{name}/mask")[()], None)
-    return pd.Series(list(cells_of(dataset(path, file, name))), dtype=object)
+    return pd.Series(cells_of(dataset(path, file, name)).tolist(), dtype=object)

@@ -59,8 +59,8 @@ def import_features(
     Importing again writes only what the bank lacks.
 
     Rows belong to samples by name. A sample that the bank has already, of the `source` that is named, gets the rows
-    beside those it has. Others become samples without a file, and are told apart by their names alone, since the content
-    of their images is not known.
+    beside those it has. Others become samples without a file, and are told apart by their names alone, since what their
+    images hold is not known.
 
     Parameters
     ----------

@@ -28,8 +28,8 @@ def origin_of(kind: str, path: Path, files: Sequence[Path]) -> dict[str, str]:
     Returns
     -------
     dict
-        ``format``; ``url``, as fsspec takes it; ``sha256``: that of the file, of several that of their names and digests
-        in canonical JSON.
+        ``format``; ``url``, as fsspec takes it; ``sha256``: that of the file, of several files that of their names and
+        digests in canonical JSON.
 
     Raises
     ------

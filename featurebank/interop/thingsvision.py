@@ -33,9 +33,7 @@ def read(path: Path) -> Collection:
         When rows and names are not as many.
     """
     if not is_one(path):
-        raise SourceError(
-            f"no {NAMES} in {str(path)!r}; expected the names beside the features"
-        )
+        raise SourceError(f"no {NAMES} in {str(path)!r}; expected the names beside the features")
     names = [line.removesuffix(b"\r") for line in (path / NAMES).read_bytes().split(b"\n")]
     names = names[:-1] if names and not names[-1] else names
     files = sorted(path.glob("features*.npy"))
