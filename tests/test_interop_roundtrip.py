@@ -44,7 +44,7 @@ def bank(tmp_path):
     bank.add_features(spec("first", "none", "float32"), digests[:4], random.normal(size=(4, 1, 5)).astype(np.float32))
     same = {"size": 1, "mtime_ns": 1, "status": samples.OK, "error": "", "origin": 0, "stamp": 0}
     fields = {key: [value] * 5 for key, value in same.items()} | {"digest": digests, "path": PATHS}
-    fields["source"] = fields["root"] = ["/photos"] * 4 + ["/caf\udce9"]
+    fields["source"] = fields["root"] = ["/photos"] * 4 + ["/zoo"]
     bank.add_samples(samples.make_table(fields, samples.tidy(pd.DataFrame(COLUMNS))), newest=0)
     return bank
 
