@@ -27,13 +27,12 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from featurebank.interop import onnx as onnx_file  # noqa: E402
 from featurebank.interop.graphs import graph_of  # noqa: E402
 
-RANDOM = np.random.default_rng(0)
-
 
 def rows(classes, n=120, d=12):
     """Rows of classes that overlap, so that probabilities are not all 0 and 1."""
-    y = np.arange(n) % classes
-    return (RANDOM.normal(size=(n, d)) + 1.5 * np.eye(classes, d)[y] + 3).astype(np.float32), np.array(list("abcde"))[y]
+    random, y = np.random.default_rng(0), np.arange(n) % classes
+    X = random.normal(size=(n, d)) + 1.5 * np.eye(classes, d)[y] + 3
+    return X.astype(np.float32), np.array(list("abcde"))[y]
 
 
 def difference(model, calibrator, X, task="classification"):
@@ -112,7 +111,7 @@ def test_steps_before_the_model(name):
     assert difference(model, None, X) < 1e-5
 
 
-@pytest.mark.parametrize("model", [Ridge(), SVR(), MLPRegressor((8,), max_iter=100, random_state=0)])
+@pytest.mark.parametrize("model", [Ridge(), SVR(), MLPRegressor(hidden_layer_sizes=(8,), max_iter=100, random_state=0)])
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 def test_numbers(model):
     X, _ = rows(2)

@@ -63,7 +63,7 @@ def _find(known: dict[str, Callable[[Any], nn.Module]], fitted: Any) -> nn.Modul
 
 
 def _tensor(values: Any) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+    return torch.from_numpy(np.array(values, dtype=np.float32, order="C"))
 
 
 # --- before the model --------------------------------------------------------------------------------------
@@ -177,8 +177,9 @@ class Chances(nn.Module):
 
 
 class Kernel(nn.Module):
-    """Decision values of support vectors: a linear or RBF kernel times their coefficients."""
+    """Decision values of support vectors: their RBF kernel, about their mean to lose no digits, times coefficients."""
 
+    shift: Tensor
     vectors: Tensor
     lengths: Tensor
     coefficients: Tensor
@@ -186,13 +187,11 @@ class Kernel(nn.Module):
 
     def __init__(self, fitted: Any, coefficients: NDArray[Any]):
         super().__init__()
-        if fitted.kernel not in ("rbf", "linear"):
-            raise PredictorError(
-                f"{type(fitted).__name__} with the kernel {fitted.kernel!r} cannot be expressed in ONNX; "
-                "expected 'rbf' or 'linear'"
-            )
-        self.gamma = float(fitted._gamma) if fitted.kernel == "rbf" else 0.0
+        self.gamma = float(fitted._gamma)
         vectors = np.asarray(fitted.support_vectors_, np.float64)
+        shift = vectors.mean(axis=0).astype(np.float32)
+        vectors = vectors - shift
+        self.register_buffer("shift", _tensor(shift))
         self.register_buffer("vectors", _tensor(vectors.T))
         self.register_buffer("lengths", _tensor((vectors**2).sum(axis=1)))
         self.register_buffer("coefficients", _tensor(coefficients))
@@ -200,11 +199,9 @@ class Kernel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (n, pairs of classes)."""
-        kernel = x @ self.vectors
-        if self.gamma:
-            distance = x.square().sum(1, keepdim=True) + self.lengths - 2 * kernel
-            kernel = torch.exp(-self.gamma * distance.clamp(min=0))
-        return kernel @ self.coefficients + self.offset
+        centred = x - self.shift
+        distance = centred.square().sum(1, keepdim=True) + self.lengths - 2 * (centred @ self.vectors)
+        return torch.exp(-self.gamma * distance.clamp(min=0)) @ self.coefficients + self.offset
 
 
 class Votes(nn.Module):
@@ -262,19 +259,33 @@ def _centroid_chances(fitted: Any) -> nn.Module:
 def _perceptron(fitted: Any) -> list[nn.Module]:
     kinds: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "logistic": nn.Sigmoid}
     kinds["identity"] = nn.Identity
+    if fitted.out_activation_ not in ("identity", "logistic", "softmax"):
+        raise PredictorError(f"an MLP that ends in {fitted.out_activation_!r} cannot be expressed in ONNX")
     layers: list[nn.Module] = []
     for matrix, offset in zip(fitted.coefs_, fitted.intercepts_, strict=True):
         layers += [Product(matrix, offset), kinds[fitted.activation]()]
     return layers[:-1]
 
 
+def _kernel(fitted: Any, coefficients: NDArray[Any]) -> nn.Module:
+    """Return the decision values of a support vector machine, given the coefficients of its vectors."""
+    if fitted.kernel == "linear":
+        return Product(np.asarray(fitted.support_vectors_, np.float64).T @ coefficients, fitted.intercept_)
+    if fitted.kernel == "rbf":
+        return Kernel(fitted, coefficients)
+    raise PredictorError(
+        f"{type(fitted).__name__} with the kernel {fitted.kernel!r} cannot be expressed in ONNX; "
+        "expected 'rbf' or 'linear'"
+    )
+
+
 def _svc(fitted: Any) -> nn.Module:
     classes = len(fitted.classes_)
     if classes == 2:
-        return Kernel(fitted, fitted.dual_coef_.T)
+        return _kernel(fitted, fitted.dual_coef_.T)
     if fitted.decision_function_shape != "ovr":
         raise PredictorError("SVC(decision_function_shape='ovo') cannot be expressed in ONNX; expected 'ovr'")
-    return nn.Sequential(Kernel(fitted, _pair_coefficients(fitted)), Votes(classes))
+    return nn.Sequential(_kernel(fitted, _pair_coefficients(fitted)), Votes(classes))
 
 
 def _pair_coefficients(fitted: Any) -> NDArray[np.float64]:
@@ -299,7 +310,7 @@ _CLASSIFIERS: dict[str, Callable[[Any], nn.Module]] = {
 }
 _REGRESSORS: dict[str, Callable[[Any], nn.Module]] = {
     "Ridge": lambda fitted: nn.Sequential(_linear(fitted), Flat()),
-    "SVR": lambda fitted: nn.Sequential(Kernel(fitted, fitted.dual_coef_.T), Flat()),
+    "SVR": lambda fitted: nn.Sequential(_kernel(fitted, fitted.dual_coef_.T), Flat()),
     "MLPRegressor": lambda fitted: nn.Sequential(*_perceptron(fitted), Flat()),
 }
 
