@@ -70,8 +70,9 @@ def _print(ranking: Any) -> None:
     scored = sum(each["score"] is not None for each in sets)
     if any(each["told_apart"] for each in sets):
         click.echo("* is told apart from the best: its interval leaves out 0.")
-    click.echo(f"Rank correlation with {report['model']} over {scored} feature sets:")
-    print_table("", ["measure", "Spearman", "Kendall"], agree, right=(1, 2))
+    if scored > 2:
+        click.echo(f"Rank correlation with {report['model']} over {scored} feature sets:")
+        print_table("", ["measure", "Spearman", "Kendall"], agree, right=(1, 2))
 
 
 def _row(report: dict[str, Any], each: dict[str, Any], common: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -299,10 +300,12 @@ def score_text(report: dict[str, Any], score: float) -> str:
 
 
 def bounded(report: dict[str, Any], interval: Sequence[float]) -> list[float]:
-    """Return an interval as it is shown: no share is below 0 or above 1."""
+    """Return an interval as it is shown: no share is below 0 or above 1, no r2 above 1."""
     from featurebank.scores import is_share
 
-    return [min(max(end, 0.0), 1.0) for end in interval] if is_share(report["scoring"]) else list(interval)
+    low = 0.0 if is_share(report["scoring"]) else -math.inf
+    high = 1.0 if is_share(report["scoring"]) or report["scoring"] == "r2" else math.inf
+    return [min(max(end, low), high) for end in interval]
 
 
 def _number(value: Any) -> str:
