@@ -179,7 +179,7 @@ def _estimate(
         f"  {facts.hours:.2f} hours on one such device, {facts.gigabytes:.2f} GB ({facts.row_bytes} bytes an image)"
     )
     if facts.devices is not None:
-        click.echo(f"  {facts.devices} such devices for {facts.deadline_hours:g} hours")
+        click.echo(f"  devices to be done within {facts.deadline_hours:g} hours: {facts.devices}")
     if facts.cost is not None:
         click.echo(
             f"  cost {facts.cost:.2f} at {facts.price_per_hour:g} an hour; {facts.cost_per_million:.2f} a million"

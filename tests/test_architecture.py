@@ -25,6 +25,7 @@ LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 WITHOUT_TORCH = {"bank", "search", "fitting", "sources", "samples", "features", "segment", "ledger", "request", "views"}
 WITHOUT_TORCH |= {"writer", "pipeline", "drift", "extraction", "multitask"}
 WITHOUT_TORCH |= {"transfer.advising.advice", "transfer.adaptation.domain", "transfer.advising.ranking"}
+WITHOUT_TORCH |= {"planning", "interop.exporting", "interop.importing"}
 WITHOUT_TORCH |= {"explore"} | {f"explore.{file.stem}" for file in (ROOT / "explore").glob("[a-z]*.py")}
 
 
