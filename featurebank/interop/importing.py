@@ -102,7 +102,7 @@ def import_features(
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> np.save(folder / "clip.npy", np.eye(3, dtype="float16"))
-    >>> pd.DataFrame({"path": list("abc"), "label": list("xyx")}).to_csv(folder / "clip.csv")
+    >>> pd.DataFrame({"path": list("abc"), "label": list("xyx")}).to_csv(folder / "clip.csv", index=False)
     >>> import_features(folder / "clip.npy", folder / "a.bank")["feature_sets"][0]["name"]
     'clip/features'
     >>> Bank(folder / "a.bank").load("clip/features", "label")[1].tolist()
