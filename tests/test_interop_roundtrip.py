@@ -232,6 +232,14 @@ def test_a_damaged_file_is_refused(bank, tmp_path, form):
     assert not (tmp_path / "new.bank").exists()
 
 
+@pytest.mark.parametrize("options", [{"backbone": "x"}, {"source": "x"}, {"path_column": "x"}])
+def test_an_export_says_itself_what_it_holds(bank, tmp_path, options):
+    export_bank(bank, tmp_path / "a.parquet")
+    with pytest.raises(BankError, match=r"does not go with .*, which featurebank exported: leave it out"):
+        import_features(tmp_path / "a.parquet", tmp_path / "b.bank", **options)
+    assert not (tmp_path / "b.bank").exists()
+
+
 def test_a_newer_export_is_refused(bank, tmp_path):
     export_bank(bank, tmp_path / "a.npz")
     with zipfile.ZipFile(tmp_path / "a.npz") as archive:

@@ -112,6 +112,8 @@ def import_features(
     kind = kind or kind_of_file(file)
     given = {"samples": samples and Path(samples), "path_column": path_column, "features": features, "columns": columns}
     collection = read(file, kind, {name: value for name, value in given.items() if value is not None})
+    if collection.samples.sources is not None:
+        _refuse_options({**given, "backbone": backbone, "source": source}, file)
     opened = bank if isinstance(bank, Bank) else Bank.create(bank)
     specs = [each.spec or _own_spec(opened, each, collection, file, kind, backbone) for each in collection.streams]
     sources = collection.samples.sources or [_source(opened, source, file)] * len(collection)
@@ -185,6 +187,13 @@ def read(path: Path, kind: str, options: Mapping[str, Any]) -> Collection:
     if not len(found):
         raise SourceError(f"{str(path)!r} has no row; expected at least one")
     return found
+
+
+def _refuse_options(options: Mapping[str, Any], path: Path) -> None:
+    """Refuse what says how another tool's file is to be read: an export says it itself."""
+    strange = [name.replace("_", " ") for name, value in options.items() if value is not None]
+    if strange:
+        raise BankError(f"{strange[0]} does not go with {str(path)!r}, which featurebank exported: leave it out")
 
 
 # --- names -------------------------------------------------------------------------------------------------
@@ -274,7 +283,7 @@ def _find(table: SampleTable, sources: Sequence[str], paths: Sequence[bytes]) ->
     found, own = np.full(len(paths), -1), np.array(sources, object)
     for source in dict.fromkeys(sources):
         here = np.flatnonzero(own == source)
-        found[here] = table.find(source, [paths[row] for row in here])
+        found[here] = table.find(source, [paths[int(row)] for row in here])
     return found
 
 
@@ -348,8 +357,8 @@ def _new_rows(given: Samples, sources: Sequence[str], digests: list[bytes], whic
     columns = given.columns.iloc[which]
     same = {"root": "", "size": 0, "mtime_ns": 0, "status": OK, "error": "", "stamp": 0}
     fields: dict[str, Sequence[Any]] = {name: [value] * len(which) for name, value in same.items()}
-    fields["source"], fields["path"] = [sources[row] for row in which], [given.paths[row] for row in which]
-    fields["digest"] = [digests[row] for row in which]
+    fields["source"], fields["path"] = [sources[int(row)] for row in which], [given.paths[int(row)] for row in which]
+    fields["digest"] = [digests[int(row)] for row in which]
     fields["origin"] = sample_tables.origins(columns).tolist()
     return sample_tables.make_table(fields, columns)
 

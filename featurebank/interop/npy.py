@@ -75,10 +75,11 @@ def npy_stream(name: str, files: Sequence[Path], counts: Sequence[int]) -> Strea
             raise BankError(f"{str(file)!r} has {shape[0]} rows for {count} names; expected as many")
         if (shape[1:], dtype) != (heads[0][0][1:], heads[0][1]):
             raise BankError(
-                f"{str(file)!r} has rows of {shape[1:]} {dtype}, the first file {heads[0]}: keep them apart"
+                f"{str(file)!r} has rows of {shape[1:]} {dtype}, the first file of {heads[0][0][1:]} {heads[0][1]}: "
+                "keep them apart"
             )
-    dtype = stored_dtype(heads[0][1], repr(str(files[0])))
-    return Stream(name, row_shape(heads[0][0], files[0]), dtype, _rows_of(files, dtype))
+    stored = stored_dtype(heads[0][1], repr(str(files[0])))
+    return Stream(name, row_shape(heads[0][0], files[0]), stored, _rows_of(files, stored))
 
 
 def row_shape(shape: tuple[int, ...], where: Any) -> tuple[int, ...]:

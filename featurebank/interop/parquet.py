@@ -104,7 +104,7 @@ def _read_foreign(
 ) -> Collection:
     schema = file.schema_arrow
     lists = [field.name for field in schema if _is_numbers(field.type)]
-    chosen = [features] if features in lists else [] if features else lists
+    chosen = [name for name in lists if features in (None, name)]
     if len(chosen) != 1:
         raise BankError(
             f"{str(path)!r} has the columns of numbers {', '.join(map(repr, lists)) or 'none'}; expected one with a "
