@@ -253,7 +253,7 @@ def _time(
     def prepare(position: int) -> list[Any] | None:
         try:
             digest, decode = source.read(position)
-            return list(backbone.prepare_views(decode(backbone.least_side), views, digest))
+            return list(backbone.prepare_views(decode(**backbone.opening), views, digest))
         except ImageError:
             return None
 
