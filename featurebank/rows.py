@@ -91,7 +91,7 @@ class Rows:
 
     @property
     def alike_in(self) -> str:
-        """The feature set that near-duplicates are looked for in: the penultimate one, else the deepest below the logits.
+        """The feature set that near-duplicates are looked for in: the penultimate one, else the deepest before logits.
 
         Lower layers see textures, in which images of one material are all alike.
         """
