@@ -252,6 +252,8 @@ def how_made(each: dict[str, Any]) -> str:
     >>> how_made({"views": "hflip", "precision": "bf16", "decoder": "pil"})
     'hflip, bf16'
     """
+    if each.get("origin"):
+        return "imported"
     usual = {"views": "none", "precision": "fp32", "decoder": "pil"}
     return ", ".join(each[name] for name, value in usual.items() if each[name] != value)
 

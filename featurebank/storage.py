@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock
 
@@ -43,6 +44,30 @@ def commit(path: Path, data: bytes | memoryview) -> None:
     with _storage_errors("write", path):
         try:
             _write_synced(temporary, data)
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+        _sync_folder(path.parent)
+
+
+@contextmanager
+def committing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file to write piece by piece; when all went well it takes the place of `path`, as with `commit`.
+
+    Raises
+    ------
+    StorageError
+        When the file system refuses; no temporary file is left behind, whatever went wrong.
+    """
+    temporary = path.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}")
+    with _storage_errors("write", path):
+        try:
+            with open(temporary, "x+b") as buffer:
+                yield buffer
+                buffer.flush()
+                os.fsync(buffer.fileno())
             os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):
