@@ -11,6 +11,7 @@ from featurebank_cli.options import (
     State,
     allow_download_option,
     brought_weights_option,
+    check_folder,
     json_option,
     print_json,
     printable,
@@ -87,7 +88,6 @@ def _bank(source: Path, output: Path, as_json: bool, options: dict[str, Any], st
 def _predictor(source: Path, onnx: Path, as_json: bool, weights_file: Path | None, allow_download: bool) -> None:
     from featurebank.interop.onnx import export_predictor
     from featurebank.multitask.predictor import MultiTaskPredictor, load_predictor
-    from featurebank_cli.options import check_folder
 
     check_folder(onnx)
     loaded = load_predictor(source, weights_file=weights_file, allow_download=allow_download)

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from featurebank.errors import FeatureBankError, one_line
+from featurebank.errors import FeatureBankError, one_line, printable
 
 ROWS_SHOWN = 20
 bank_argument = click.argument("bank", type=click.Path(path_type=Path))
@@ -160,17 +160,6 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     needed = sum(column.min_width or 0 for column in table.columns) + 2 * len(columns)
     console.width = max(console.width, needed)  # wider than a narrow terminal rather than with numbers broken in two
     console.print(table)
-
-
-def printable(text: str) -> str:
-    """Return text that is safe on a terminal: control characters and undecodable bytes are escaped.
-
-    Examples
-    --------
-    >>> printable("a\\x1b[31mb")
-    'a\\\\x1b[31mb'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def csv_text(frame: Any) -> str:

@@ -40,16 +40,8 @@ def commit(path: Path, data: bytes | memoryview) -> None:
     StorageError
         When the file system refuses; no temporary file is left behind.
     """
-    temporary = path.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}")
-    with _storage_errors("write", path):
-        try:
-            _write_synced(temporary, data)
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
-        _sync_folder(path.parent)
+    with _replacing(path) as temporary:
+        _write_synced(temporary, data)
 
 
 @contextmanager
@@ -61,19 +53,10 @@ def committing(path: Path) -> Iterator[BinaryIO]:
     StorageError
         When the file system refuses; no temporary file is left behind, whatever went wrong.
     """
-    temporary = path.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}")
-    with _storage_errors("write", path):
-        try:
-            with open(temporary, "x+b") as buffer:
-                yield buffer
-                buffer.flush()
-                os.fsync(buffer.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
-        _sync_folder(path.parent)
+    with _replacing(path) as temporary, open(temporary, "x+b") as buffer:
+        yield buffer
+        buffer.flush()
+        os.fsync(buffer.fileno())
 
 
 def make_folder(path: Path) -> None:
@@ -134,6 +117,21 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yield the name of a temporary file that takes the place of `path` when all went well."""
+    temporary = path.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}")
+    with _storage_errors("write", path):
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+        _sync_folder(path.parent)
 
 
 def _write_synced(path: Path, data: bytes | memoryview) -> None:

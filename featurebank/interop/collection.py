@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from featurebank import samples
 from featurebank._version import __version__
-from featurebank.errors import BankError, CorruptError
+from featurebank.errors import BankError, CorruptError, FeatureBankError
 from featurebank.samples import kind_of
 from featurebank.spec import FeatureSpec
 
@@ -107,13 +108,39 @@ class Collection:
         return max(1, BATCH_BYTES // max(1, sum(stream.row_bytes for stream in self.streams)))
 
 
-def as_batches(read: Callable[[int, int], Values], count: int) -> Callable[[int], Iterator[Values]]:
-    """Return the `Stream.batches` of rows that can be read from a start to a stop."""
+@contextmanager
+def reading(path: Path, kind: str) -> Iterator[None]:
+    """Read a file of unknown origin; whatever a library says of damaged bytes is one `CorruptError`."""
+    try:
+        yield
+    except FeatureBankError:
+        raise
+    except Exception as error:  # libraries raise many kinds, each of which means the same to the user
+        raise CorruptError(f"{str(path)!r} cannot be read as {kind}: make it again") from error
 
-    def batches(size: int) -> Iterator[Values]:
-        return (read(start, min(start + size, count)) for start in range(0, count, size))
 
-    return batches
+def spans(count: int, size: int) -> Iterator[slice]:
+    """Yield slices of so many rows, the last one shorter.
+
+    Examples
+    --------
+    >>> list(spans(5, 3)), list(spans(0, 3))
+    ([slice(0, 3, None), slice(3, 5, None)], [])
+    """
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def counting(progress: Progress | None, total: int) -> Callable[[int], None]:
+    """Return what is told of rows as they are done, and tells how many are done of all."""
+    done = 0
+
+    def advance(rows: int) -> None:
+        nonlocal done
+        done += rows
+        if progress is not None:
+            progress(done, total)
+
+    return advance
 
 
 def stored_dtype(dtype: Any, where: str) -> str:

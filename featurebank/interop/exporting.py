@@ -17,7 +17,7 @@ from featurebank.bank import Bank, column_of
 from featurebank.errors import BankError, StorageError, near_names
 from featurebank.features import FeatureSet, as_keys
 from featurebank.fitting import candidate_features
-from featurebank.interop.collection import Collection, Progress, Samples, Stream, Values
+from featurebank.interop.collection import Collection, Progress, Samples, Stream, Values, counting, spans
 from featurebank.remedies import missing_rows
 
 if TYPE_CHECKING:
@@ -91,14 +91,7 @@ def export_bank(
     bank, file = bank if isinstance(bank, Bank) else Bank(bank), Path(path)
     form = format_of(file, to)
     collection = collect(bank, features, columns)
-    total, done = len(collection) * len(collection.streams), 0
-
-    def advance(rows: int) -> None:
-        nonlocal done
-        done += rows
-        if progress is not None:
-            progress(done, total)
-
+    advance = counting(progress, len(collection) * len(collection.streams))
     if not file.parent.is_dir():
         raise StorageError(f"no folder {str(file.parent)!r}; make it, or name another with -o")
     module = import_module(f"featurebank.interop.{form}")
@@ -173,6 +166,6 @@ def _stream(bank: Bank, name: str, table: SampleTable) -> Stream:
 
 def _batches(each: FeatureSet, found: NDArray[np.int64], size: int) -> Iterator[Values]:
     """Yield rows in their stored dtype: what float32 makes of a float16 is that number again."""
-    for start in range(0, len(found), size):
-        rows = each.gather(found[start : start + size], "all")
+    for some in spans(len(found), size):
+        rows = each.gather(found[some], "all")
         yield rows.astype(each.dtype).reshape(len(rows), *each.shape)

@@ -23,6 +23,7 @@ from featurebank.interop.collection import (
     facts_text,
     from_frame,
     read_facts,
+    spans,
     stream_of,
     to_frame,
 )
@@ -134,8 +135,8 @@ def _rows_of(path: Path, fact: dict[str, Any], count: int) -> Callable[[int], It
     def batches(size: int) -> Iterator[Values]:
         with opened(path) as file:
             rows = dataset(path, file, "X")
-            for start in range(0, count, size):
-                part = rows[start : min(start + size, count), first:last]
+            for some in spans(count, size):
+                part = rows[some, first:last]
                 yield part.astype(fact["dtype"]).reshape(len(part), *fact["shape"])
 
     return batches

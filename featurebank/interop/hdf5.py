@@ -10,16 +10,17 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 
-from featurebank.errors import CorruptError, FeatureBankError
+from featurebank.errors import CorruptError
 from featurebank.interop.collection import (
     KEY,
     Collection,
     Values,
-    as_batches,
     facts_text,
     from_arrays,
     from_frame,
     read_facts,
+    reading,
+    spans,
     stream_of,
     to_arrays,
     to_frame,
@@ -86,21 +87,17 @@ def rows_of(path: Path, name: str, count: int) -> Callable[[int], Iterator[Value
     def batches(size: int) -> Iterator[Values]:
         with opened(path) as file:
             rows = dataset(path, file, name)
-            yield from as_batches(lambda start, stop: rows[start:stop], count)(size)
+            for part in spans(count, size):
+                yield rows[part]
 
     return batches
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[h5py.File]:
-    """Open a file of unknown origin to read; whatever HDF5 says of damaged bytes is one `CorruptError`."""
-    try:
-        with open(path, "rb") as raw, h5py.File(raw, "r") as file:
-            yield file
-    except FeatureBankError:
-        raise
-    except Exception as error:  # HDF5 raises many kinds on damaged bytes; each one means the same to the user
-        raise CorruptError(f"{str(path)!r} cannot be read as an export in HDF5: make it again") from error
+    """Open a file of unknown origin to read; see `reading`."""
+    with reading(path, "an export in HDF5"), open(path, "rb") as raw, h5py.File(raw, "r") as file:
+        yield file
 
 
 def dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:

@@ -19,7 +19,7 @@ from featurebank.bank import Bank, describe_set, newest_stamp
 from featurebank.errors import BankError, CorruptError, FeatureSetError, SourceError, near_names
 from featurebank.features import as_keys
 from featurebank.interop import clip_retrieval, hdf5, slides, thingsvision
-from featurebank.interop.collection import KEY, Collection, Progress, Samples, Stream
+from featurebank.interop.collection import KEY, Collection, Progress, Samples, Stream, counting
 from featurebank.interop.exporting import FORMATS
 from featurebank.interop.origin import origin_of
 from featurebank.remedies import near_path
@@ -119,14 +119,7 @@ def import_features(
     sources = collection.samples.sources or [_source(opened, source, file)] * len(collection)
     given_names = _relative(opened, collection.samples, sources)
     digests = _digests(opened.table, given_names, sources)
-    total, done = len(collection) * len(specs), 0
-
-    def advance(rows: int) -> None:
-        nonlocal done
-        done += rows
-        if progress is not None:
-            progress(done, total)
-
+    advance = counting(progress, len(collection) * len(specs))
     written = [
         _write_rows(opened, spec, stream, digests, given_names.paths, collection.at_once, kind, advance)
         for spec, stream in zip(specs, collection.streams, strict=True)

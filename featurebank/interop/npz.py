@@ -10,7 +10,6 @@ from typing import IO, Any, BinaryIO
 
 import numpy as np
 
-from featurebank.errors import CorruptError, FeatureBankError
 from featurebank.interop.collection import (
     KEY,
     Collection,
@@ -19,6 +18,7 @@ from featurebank.interop.collection import (
     from_arrays,
     from_frame,
     read_facts,
+    reading,
     stream_of,
     to_arrays,
     to_frame,
@@ -84,10 +84,5 @@ def _array(archive: zipfile.ZipFile, name: str) -> Any:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except FeatureBankError:
-        raise
-    except Exception as error:  # zip and numpy raise many kinds on damaged bytes
-        raise CorruptError(f"{str(path)!r} cannot be read as an export in NPZ: make it again") from error
+    with reading(path, "an export in NPZ"), zipfile.ZipFile(path) as archive:
+        yield archive

@@ -10,8 +10,6 @@ from pathlib import Path
 from featurebank.errors import SourceError
 from featurebank.spec import digest_of
 
-_CHUNK = 8 << 20
-
 
 def origin_of(kind: str, path: Path, files: Sequence[Path]) -> dict[str, str]:
     """Return the origin that stands in the spec of imported features.
@@ -43,11 +41,8 @@ def origin_of(kind: str, path: Path, files: Sequence[Path]) -> dict[str, str]:
 
 
 def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
     try:
         with open(file, "rb", buffering=0) as raw:
-            while chunk := raw.read(_CHUNK):
-                digest.update(chunk)
+            return hashlib.file_digest(raw, "sha256").hexdigest()
     except OSError as error:
         raise SourceError(f"{str(file)!r} cannot be read: {error.strerror}; make it readable") from error
-    return digest.hexdigest()

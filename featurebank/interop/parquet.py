@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from featurebank.errors import BankError, CorruptError, FeatureBankError
+from featurebank.errors import BankError, CorruptError
 from featurebank.interop.collection import (
     KEY,
     Collection,
@@ -23,6 +23,7 @@ from featurebank.interop.collection import (
     facts_text,
     from_frame,
     read_facts,
+    reading,
     stored_dtype,
     stream_of,
     tidy_columns,
@@ -178,11 +179,6 @@ def _is_even(lists: pa.Array) -> bool:
 
 @contextmanager
 def opened(path: Path) -> Iterator[parquet.ParquetFile]:
-    """Open a Parquet file of unknown origin; whatever Arrow says of damaged bytes is one `CorruptError`."""
-    try:
-        with parquet.ParquetFile(path) as file:
-            yield file
-    except FeatureBankError:
-        raise
-    except Exception as error:  # Arrow raises many kinds on damaged bytes
-        raise CorruptError(f"{str(path)!r} cannot be read as Parquet: make it again") from error
+    """Open a Parquet file of unknown origin; see `reading`."""
+    with reading(path, "Parquet"), parquet.ParquetFile(path) as file:
+        yield file

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pandas as pd
 
-from featurebank.errors import BankError, CorruptError, FeatureBankError
+from featurebank.errors import BankError, CorruptError
 from featurebank.interop.collection import (
     KEY,
     Collection,
@@ -18,6 +18,8 @@ from featurebank.interop.collection import (
     facts_text,
     from_frame,
     read_facts,
+    reading,
+    spans,
     stream_of,
     to_frame,
 )
@@ -81,7 +83,7 @@ def read(path: Path) -> Collection:
     """
     from safetensors import safe_open
 
-    try:
+    with reading(path, "an export in safetensors"):
         with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
             facts = read_facts(metadata.pop(KEY, None), path)
@@ -91,10 +93,6 @@ def read(path: Path) -> Collection:
         listed = {each["where"]: [facts["rows"], *each["shape"]] for each in facts["feature_sets"]}
         if shapes != listed or len(found.paths) != facts["rows"]:
             raise CorruptError(f"{str(path)!r} is damaged: its tensors are not those it lists; make it again")
-    except FeatureBankError:
-        raise
-    except Exception as error:  # safetensors and JSON raise many kinds on damaged bytes
-        raise CorruptError(f"{str(path)!r} cannot be read as an export in safetensors: make it again") from error
     return Collection(found, [stream_of(each, _rows_of(path, each, facts["rows"])) for each in facts["feature_sets"]])
 
 
@@ -104,7 +102,7 @@ def _rows_of(path: Path, fact: dict[str, Any], count: int) -> Callable[[int], It
 
         with safe_open(path, "np") as file:
             rows = file.get_slice(fact["where"])
-            for start in range(0, count, size):
-                yield rows[start : min(start + size, count)]
+            for part in spans(count, size):
+                yield rows[part]
 
     return batches

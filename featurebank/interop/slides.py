@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from featurebank import samples
 from featurebank.errors import BankError, SourceError
-from featurebank.interop.collection import Collection, Samples, Stream, Values, stored_dtype
+from featurebank.interop.collection import Collection, Samples, Stream, Values, spans, stored_dtype
 from featurebank.interop.hdf5 import dataset, opened
 
 LAYER = "features"
@@ -111,13 +111,13 @@ def _rows_of(files: Sequence[Path], counts: Sequence[int]) -> Callable[[int], It
         for file, count in zip(files, counts, strict=True):
             with opened(file) as slide:
                 rows = dataset(file, slide, "features")
-                for start in range(0, count, size):
-                    yield _part(rows, start, min(start + size, count))
+                for part in spans(count, size):
+                    yield _part(rows, part)
 
     return batches
 
 
-def _part(rows: h5py.Dataset, start: int, stop: int) -> Values:
+def _part(rows: h5py.Dataset, some: slice) -> Values:
     """Return some rows as (m, 1, d), in the dtype that a bank keeps."""
-    part = rows[()][None] if rows.ndim == 1 else rows[start:stop] if rows.ndim == 2 else rows[0, start:stop]
+    part = rows[()][None] if rows.ndim == 1 else rows[some] if rows.ndim == 2 else rows[0, some]
     return part[:, None].astype(stored_dtype(rows.dtype, "features"), copy=False)
