@@ -78,7 +78,8 @@ def _job(wanted: Ask, ledger: Ledger, compute: Compute, crew: Crew) -> Job:
     """Return what workers are told; a backbone that has a name is loaded where it is used."""
     asked = replace(wanted, _loaded=None) if isinstance(wanted.backbone, str) else wanted
     own = replace(compute, device=crew.device, workers=compute.workers or max(1, crew.cpus), backend="local")
-    bank = os.path.abspath(ledger.bank.path)
+    path = ledger.bank.path
+    bank = str(path.absolute() if isinstance(path, os.PathLike) else path)  # an address is the same everywhere
     return Job(asked, ledger.specs, bank, ledger.source.root, own, ledger.verify)
 
 

@@ -29,9 +29,9 @@ class Job:
     specs : list of FeatureSpec
         The feature sets, as the driver knows them.
     bank : str
-        The bank, at the same path on every machine.
+        The bank: its path, the same on every machine, or its address.
     root : str
-        The folder of the source, at the same path on every machine.
+        The folder of the source: its path, the same on every machine, or its address.
     compute : Compute
         How each worker computes.
     verify : bool
@@ -102,14 +102,14 @@ class Worker:
             When this machine sees another bank, not the images, or other weights than the driver.
         """
         check_compute(self.job.wanted, self.job.compute)
+        for folder in (self.job.root, self.job.bank):
+            if os.path.isabs(folder) and not os.path.isdir(folder):  # an address needs no mount
+                raise _lacking(folder)
         self.bank = Bank(self.job.bank)
-        folders = [str(self.bank.feature_folder(spec)) for spec in self.job.specs]
-        for folder in [self.job.root, *folders]:
-            if not os.path.isdir(folder):
-                raise ClusterError(
-                    f"machine {platform.node()!r} of the Ray cluster has no {folder!r}; the images and the bank must "
-                    "lie under the same path on all machines: mount them there"
-                )
+        for spec in self.job.specs:
+            file = self.bank.feature_folder(spec) / "spec.json"
+            if not file.is_file():
+                raise _lacking(str(file))
         expected = {spec.fingerprint for spec in self.job.specs}
         for own in map(self.job.wanted.spec, self.job.wanted.layers):
             if own.fingerprint not in expected:
@@ -153,3 +153,10 @@ class Worker:
         self._done += 1
         if self._is_stopped:
             raise KeyboardInterrupt
+
+
+def _lacking(path: str) -> ClusterError:
+    return ClusterError(
+        f"machine {platform.node()!r} of the Ray cluster has no {path!r}; the images and the bank must lie under the "
+        "same path on all machines: mount them there"
+    )
