@@ -30,13 +30,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from featurebank import Bank, samples
-from featurebank.bank import newest_stamp
+from featurebank import Bank
 from featurebank.extraction import run_extraction
+from featurebank.ledger import Ledger
 from featurebank.pipeline import Compute
 from featurebank.request import ask
-from featurebank.sources import scan
+from featurebank.sources import Source, scan
 from featurebank.spec import FeatureSpec
+from featurebank.writer import Writer
 
 TURNS, BATCH, REST = 2, 32, 0.4
 """Runs of each side; images in a batch and the seconds that the sleeping network takes for one."""
@@ -187,21 +188,20 @@ def commits(folder: Path) -> None:
 
 
 def write(path: str, writer: int, ready: Any) -> None:
-    """Write segments of features, and the samples that they are of."""
-    bank = Bank(path)
+    """Write segments of features, and the samples that they are of, as an extraction does after its network."""
     values = np.random.default_rng(writer).normal(size=(SEGMENT, 1, WIDTH)).astype(np.float32)
+    count = SEGMENT * SEGMENTS
+    rows = range(1 + writer * count, 1 + (writer + 1) * count)
+    ones = np.ones(count, np.int64)
+    source = Source(
+        "/photos", "/photos", [b"%09d.jpg" % row for row in rows], ones, ones, pd.DataFrame(index=range(count))
+    )
+    out = Writer(Ledger(source, Bank(path), [SPEC], verify=False))
     ready.wait()
-    for number in range(SEGMENTS):
-        first = 1 + (writer * SEGMENTS + number) * SEGMENT
-        digests = [row.to_bytes(32, "big") for row in range(first, first + SEGMENT)]
-        bank.add_features(SPEC, digests, values)
-        same = {"source": "/photos", "root": "/photos", "size": 1, "mtime_ns": 1, "status": samples.OK}
-        same |= {"error": "", "origin": 0, "stamp": 0}
-        fields = {name: [value] * SEGMENT for name, value in same.items()} | {"digest": digests}
-        fields["path"] = [b"%09d.jpg" % row for row in range(first, first + SEGMENT)]
-        with bank.locked():
-            newest = newest_stamp(bank.table)
-            bank.add_samples(samples.make_table(fields, pd.DataFrame(index=range(SEGMENT))), newest=newest)
+    for first in range(0, count, SEGMENT):
+        digests = [row.to_bytes(32, "big") for row in rows[first : first + SEGMENT]]
+        out.add(SPEC, digests, values, {})
+        out.settle(list(enumerate(digests, first)))
 
 
 def main() -> None:
