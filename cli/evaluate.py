@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from featurebank_cli.options import (
+    PLACE,
     State,
     allow_download_option,
     brought_weights_option,
@@ -23,7 +24,7 @@ from featurebank_cli.options import (
 
 @click.command()
 @click.argument("predictor", type=click.Path(path_type=Path))
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=PLACE)
 @click.option("--target", help="Column of labels, or the one task to score.  [default: what the predictor learned]")
 @click.option("--sample-weight", help="Column of weights.")
 @path_column_option

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from featurebank_cli.options import (
+    PLACE,
     State,
     how_made,
     json_option,
@@ -22,14 +22,15 @@ from featurebank_cli.options import (
 
 if TYPE_CHECKING:
     from featurebank.bank import Bank
+    from featurebank.storage import Place
 
 SHOWN = 10
 CLASSES_SHOWN = 6
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
-@click.option("--bank", required=True, type=click.Path(path_type=Path), help="The bank; made when it does not exist.")
+@click.argument("source", type=PLACE)
+@click.option("--bank", required=True, type=PLACE, help="The bank; made when it does not exist.")
 @click.option(
     "--backbone",
     default="efficientnet_lite0",
@@ -88,11 +89,12 @@ CLASSES_SHOWN = 6
 @json_option
 @click.pass_context
 def extract(
-    context: click.Context, source: Path, bank: Path, as_json: bool, strict: bool, explain: bool, **options: Any
+    context: click.Context, source: Place, bank: Place, as_json: bool, strict: bool, explain: bool, **options: Any
 ) -> None:
     """Embed the images of SOURCE that the bank does not have yet.
 
-    SOURCE is a folder of images or of class folders, or a manifest (CSV or Parquet).
+    SOURCE is a folder of images or of class folders, a manifest (CSV or Parquet), or tar shards
+    ('shard-{000..009}.tar'); folders and shards, and the bank, may lie on object storage (s3://bucket/photos).
 
     \b
     Example:
@@ -132,7 +134,7 @@ def extract(
     context.exit(1 if strict and report.failed else 0)
 
 
-def _explain(found: Any, bank: Path, wanted: Any, as_json: bool) -> None:
+def _explain(found: Any, bank: Place, wanted: Any, as_json: bool) -> None:
     from featurebank.bank import Bank
     from featurebank.explanation import explain
 
@@ -153,7 +155,7 @@ def _explain(found: Any, bank: Path, wanted: Any, as_json: bool) -> None:
             click.echo(f"    unlike {each['nearest']}: {field} is {asked!r}, there {there!r}")
 
 
-def _summary(report: Any, bank: Path) -> None:
+def _summary(report: Any, bank: Place) -> None:
     from featurebank.bank import Bank
 
     click.echo(

@@ -54,7 +54,7 @@ def draw_map(
     from featurebank.explore import map_page, plot_map, project
 
     opened = Bank(bank)
-    path = output or opened.path.with_suffix(".map.png")
+    path = output or storage.beside(opened.path, ".map.png")
     suffix = path.suffix.lower()
     check_format(suffix, (*FORMATS, PAGE, TABLE))
     check_folder(path)

@@ -12,7 +12,7 @@ import featurebank
 ROOT = Path(featurebank.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = [
-    {"_version", "errors", "spec", "storage", "allowed", "drawing"},
+    {"_version", "errors", "spec", "objects", "leases", "storage", "allowed", "drawing"},
     {"images", "sources", "samples", "features", "segment", "layers", "views"}
     | {"transforms", "topmodels", "folds", "scores", "neighbours", "novelty", "solvers", "candidates", "evaluation"}
     | {"outoffold", "schedule", "calibration", "learning_curve", "power_law", "multiview"},
@@ -78,6 +78,7 @@ def test_importing_featurebank_is_light():
 
 
 WRITERS = {"write_text", "write_bytes", "touch", "mkdir", "unlink", "rmdir", "to_parquet", "savefig"}
+WRITERS |= {"pipe_file", "put_file", "rm_file", "mv", "cp_file"}  # of fsspec
 
 
 def writes(node: ast.AST) -> bool:
@@ -106,7 +107,7 @@ def test_the_writing_detector_detects():
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_nothing_but_storage_writes(file):
-    if file.name == "storage.py":
+    if file.name in ("storage.py", "objects.py"):  # the latter for the former alone
         return
     calls = [ast.unparse(node) for node in ast.walk(ast.parse(file.read_text())) if writes(node)]
     assert calls == []
