@@ -1,0 +1,311 @@
+"""Tar shards as WebDataset writes them: images, and beside each, under the same name, what is known of it.
+
+A shard is read once to list it, and the list is kept in the cache; then each image is a range of the shard. On a store
+ranges are fetched in blocks that neighbours share, so that images in the shard's order are streamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import tarfile
+import threading
+from collections import Counter, OrderedDict
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import pandas as pd
+
+from featurebank import images, samples, storage
+from featurebank.errors import ImageError, SourceError, StorageError, one_line
+from featurebank.objects import ObjectPath, at_once
+from featurebank.storage import Place
+
+SUFFIX = ".tar"
+BLOCK = 8 << 20
+KEPT_BLOCKS = 16
+MOST_SHARDS = 1_000_000
+LARGEST_NOTE = 1 << 20
+_NOTES = ("cls", "json", "txt")
+_COLUMNS = {"cls": "label", "txt": "text"}
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+@dataclass(frozen=True)
+class Member:
+    """An image in a shard: its name as text with surrogates, where its bytes are, and why it cannot be used."""
+
+    name: str
+    offset: int
+    size: int
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Index:
+    """What a shard holds.
+
+    Attributes
+    ----------
+    members : list of Member
+        Its images, in its order.
+    notes : dict of str to dict
+        What lies beside the images, as text by suffix (``cls``, ``json``, ``txt``), by their name up to the first dot.
+    ignored : dict of str to int
+        Members that are neither, counted by suffix.
+    """
+
+    members: list[Member] = field(default_factory=list)
+    notes: dict[str, dict[str, str]] = field(default_factory=dict)
+    ignored: dict[str, int] = field(default_factory=dict)
+
+
+def is_shards(text: str) -> bool:
+    """Say whether a path or address names tar shards."""
+    return text.endswith(SUFFIX)
+
+
+def expand(pattern: str) -> list[str]:
+    """Return the names that a pattern with ranges of numbers stands for.
+
+    Raises
+    ------
+    SourceError
+        When a range runs backwards, or there are more than `MOST_SHARDS`.
+
+    Examples
+    --------
+    >>> expand("a-{08..10}.tar")
+    ['a-08.tar', 'a-09.tar', 'a-10.tar']
+    """
+    ranges = [(int(first), int(last)) for first, last in _RANGE.findall(pattern)]
+    count = math.prod(max(0, last - first + 1) for first, last in ranges)
+    if not 0 < count <= MOST_SHARDS:
+        raise SourceError(f"{pattern!r} stands for {count} shards; expected 1 to {MOST_SHARDS}, e.g. {{000..009}}")
+    match = _RANGE.search(pattern)
+    if match is None:
+        return [pattern]
+    head, tail = pattern[: match.start()], expand(pattern[match.end() :])
+    numbers = [str(number).zfill(len(match[1])) for number in range(int(match[1]), int(match[2]) + 1)]
+    return [head + number + rest for number in numbers for rest in tail]
+
+
+def root_of(pattern: str) -> str:
+    """Return the folder that the shards of a pattern are named from.
+
+    Examples
+    --------
+    >>> root_of("s3://bucket/photos/part-{0..3}/{000..009}.tar")
+    's3://bucket/photos'
+    """
+    return pattern.partition("{")[0].rpartition("/")[0]
+
+
+# --- listing -----------------------------------------------------------------------------------------------
+
+
+def list_shards(shards: list[Place]) -> list[tuple[Index, Any]]:
+    """Return what each shard holds, and its status; several are read at once.
+
+    Raises
+    ------
+    SourceError
+        When a shard is missing, or not a whole tar file.
+    StorageError
+        When the store does not answer.
+    """
+    return at_once(_list_shard, shards)
+
+
+def _list_shard(shard: Place) -> tuple[Index, Any]:
+    try:
+        status = shard.stat()
+        return _index(shard, status.st_size, status.st_mtime_ns), status
+    except StorageError:
+        raise
+    except (OSError, tarfile.TarError, ValueError) as error:
+        if isinstance(error, SourceError):
+            raise
+        missing = isinstance(error, FileNotFoundError)
+        reason = "no such shard" if missing else getattr(error, "strerror", None) or one_line(error)
+        raise SourceError(f"shard {str(shard)!r} cannot be read: {reason}; make it again, or leave it out") from error
+
+
+@lru_cache(maxsize=4096)
+def _index(shard: Place, size: int, mtime_ns: int) -> Index:
+    """Return what a shard holds, from the cache where it was listed before."""
+    name = str(shard) if isinstance(shard, ObjectPath) else os.path.abspath(shard)
+    key = f"{name}\0{size}\0{mtime_ns}".encode("utf-8", "surrogateescape")
+    folder = storage.cache_folder() / "shards"
+    file = folder / f"{hashlib.sha256(key).hexdigest()}.json"
+    try:
+        facts = json.loads(file.read_bytes())
+        return Index([Member(*each) for each in facts["members"]], facts["notes"], facts["ignored"])
+    except (OSError, ValueError, KeyError, TypeError):  # never listed, or the cache's file was damaged
+        index = _read_index(shard, size)
+    storage.make_folder(folder)
+    facts = asdict(index) | {"members": [[each.name, each.offset, each.size, each.problem] for each in index.members]}
+    storage.commit(file, json.dumps(facts).encode())
+    return index
+
+
+def _read_index(shard: Place, size: int) -> Index:
+    found, ignored = Index(), Counter[str]()
+    with (
+        shard.open("rb", buffering=BLOCK if isinstance(shard, ObjectPath) else -1) as raw,
+        tarfile.open(fileobj=raw, mode="r:", encoding="utf-8", errors="surrogateescape") as tar,
+    ):
+        for info in tar:
+            if info.isreg():
+                _take(found, ignored, tar, info)
+        raw.seek(tar.offset)
+        if raw.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+            raise SourceError(
+                f"shard {str(shard)!r} is cut short or damaged at byte {tar.offset} of {size}: make it again, or "
+                "leave it out"
+            )
+    found.ignored.update(ignored)
+    return found
+
+
+def _take(found: Index, ignored: Counter[str], tar: tarfile.TarFile, info: tarfile.TarInfo) -> None:
+    """Put a member where it belongs."""
+    name = info.name.removeprefix("./")
+    base = name.rpartition("/")[2]
+    suffix = os.path.splitext(base)[1].lower()
+    key, note = _split(name)
+    if not base.startswith(".") and suffix in images.SUFFIXES:
+        found.members.append(Member(name, info.offset_data, info.size, _problem(name, info)))
+    elif not base.startswith(".") and note in _NOTES and info.size <= LARGEST_NOTE:
+        file = tar.extractfile(info)
+        found.notes.setdefault(key, {})[note] = file.read().decode("utf-8", "replace") if file else ""
+    else:
+        ignored[suffix] += 1
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return a member's name up to the first dot of its last part, and what comes after that dot."""
+    folder, slash, base = name.rpartition("/")
+    stem, _, note = base.partition(".")
+    return folder + slash + stem, note.lower()
+
+
+def _problem(name: str, info: tarfile.TarInfo) -> str:
+    if name.startswith("/") or ".." in name.split("/"):
+        return "the member's name leaves the shard"
+    return "stored as a sparse file; expected plain bytes" if info.issparse() else ""
+
+
+def columns_of(indexes: list[Index]) -> tuple[pd.DataFrame, dict[int, str]]:
+    """Return what lies beside the images of shards as columns, and the problems of those it cannot be read of.
+
+    ``.cls`` is the column ``label``, ``.txt`` the column ``text``, and each key of ``.json`` one of its own name;
+    lists and the like are kept as JSON.
+    """
+    problems: dict[int, str] = {}
+    rows: list[dict[str, Any]] = []
+    for index in indexes:
+        for member in index.members:
+            notes = index.notes.get(_split(member.name)[0], {})
+            try:
+                rows.append(_row(notes))
+            except ValueError as error:
+                problems[len(rows)] = f"the .json beside it cannot be read: {one_line(error)}"
+                rows.append({})
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = {name: pd.Series([row.get(name) for row in rows], dtype=object) for name in names}
+    columns = samples.tidy(pd.DataFrame(cells, index=range(len(rows))))
+    if any("cls" in note for index in indexes for note in index.notes.values()):
+        columns["label"] = samples.parse_text(columns[["label"]])["label"]  # class numbers are written as text
+    return columns, problems
+
+
+def _row(notes: dict[str, str]) -> dict[str, Any]:
+    """Return the cells that the texts beside an image make."""
+    row: dict[str, Any] = {}
+    if "json" in notes:
+        facts = json.loads(notes["json"])
+        if not isinstance(facts, dict):
+            raise ValueError(f"it holds a {type(facts).__name__}, expected an object")
+        row = {name: json.dumps(value) if isinstance(value, (list, dict)) else value for name, value in facts.items()}
+    return row | {_COLUMNS[note]: notes[note].strip() for note in ("cls", "txt") if note in notes}
+
+
+# --- reading -----------------------------------------------------------------------------------------------
+
+
+def read_member(shard: Place, name: str) -> bytes:
+    """Return the bytes of an image in a shard.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such shard.
+    ImageError
+        When it has no such member, or has become shorter.
+    """
+    status = _status(shard) if isinstance(shard, ObjectPath) else shard.stat()
+    member = _members(shard, status.st_size, status.st_mtime_ns).get(name)
+    if member is None:
+        raise ImageError(f"the shard has no member {name!r}")
+    data = _range(shard, status.st_size, member.offset, member.offset + member.size)
+    if len(data) != member.size:
+        raise ImageError("the shard was cut short while it was read")
+    return data
+
+
+@lru_cache(maxsize=4096)
+def _status(shard: ObjectPath) -> Any:
+    return shard.stat()
+
+
+@lru_cache(maxsize=64)
+def _members(shard: Place, size: int, mtime_ns: int) -> dict[str, Member]:
+    return {member.name: member for member in _index(shard, size, mtime_ns).members}
+
+
+def _range(shard: Place, size: int, start: int, stop: int) -> bytes:
+    if not isinstance(shard, ObjectPath):
+        with shard.open("rb", buffering=0) as file:
+            file.seek(start)
+            return file.read(stop - start)
+    blocks = range(start // BLOCK, -(-stop // BLOCK))
+    data = b"".join(_BLOCKS.get(shard, size, number) for number in blocks)
+    return data[start - blocks.start * BLOCK :][: stop - start]
+
+
+class _Blocks:
+    """The last blocks of shards on a store that were read; whoever wants one that is on its way waits for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks: OrderedDict[tuple[ObjectPath, int], Future[bytes]] = OrderedDict()
+
+    def get(self, shard: ObjectPath, size: int, number: int) -> bytes:
+        """Return a block; only the first to ask fetches it."""
+        with self._lock:
+            there = self._blocks.get((shard, number))
+            block: Future[bytes] = there or Future()
+            self._blocks[shard, number] = block
+            self._blocks.move_to_end((shard, number))
+            while len(self._blocks) > KEPT_BLOCKS:
+                self._blocks.popitem(last=False)
+        if there is None:
+            self._fetch(block, shard, size, number)
+        return block.result()
+
+    def _fetch(self, block: Future[bytes], shard: ObjectPath, size: int, number: int) -> None:
+        try:
+            block.set_result(shard.read_bytes(number * BLOCK, min((number + 1) * BLOCK, size)))
+        except BaseException as error:
+            with self._lock:
+                self._blocks.pop((shard, number), None)
+            block.set_exception(error)
+
+
+_BLOCKS = _Blocks()
