@@ -26,9 +26,7 @@ from featurebank_cli.options import (
 @click.command()
 @click.argument("predictor", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--bank", type=PLACE, help="Predict the rows that are already embedded in this bank."
-)
+@click.option("--bank", type=PLACE, help="Predict the rows that are already embedded in this bank.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the CSV here.  [default: stdout]")
 @click.option("--proba", is_flag=True, help="One more column for the probability of each class.")
 @strict_option

@@ -15,6 +15,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -290,10 +291,8 @@ class ObjectPath:
 
     def remove(self) -> None:
         """Remove the object; one that is already gone is fine."""
-        try:
+        with suppress(FileNotFoundError):
             tried("remove", self, lambda: self._files.rm_file(str(self)))
-        except FileNotFoundError:
-            pass
         _note(self, None)
 
     @property

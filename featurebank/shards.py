@@ -106,6 +106,10 @@ def root_of(pattern: str) -> str:
     return pattern.partition("{")[0].rpartition("/")[0]
 
 
+_SEEN: dict[Place, Any] = {}
+"""The status of each shard when it was last listed: on a store, asking again for every image would take too long."""
+
+
 # --- listing -----------------------------------------------------------------------------------------------
 
 
@@ -124,7 +128,7 @@ def list_shards(shards: list[Place]) -> list[tuple[Index, Any]]:
 
 def _list_shard(shard: Place) -> tuple[Index, Any]:
     try:
-        status = shard.stat()
+        status = _SEEN[shard] = shard.stat()
         return _index(shard, status.st_size, status.st_mtime_ns), status
     except StorageError:
         raise
@@ -249,19 +253,15 @@ def read_member(shard: Place, name: str) -> bytes:
     ImageError
         When it has no such member, or has become shorter.
     """
-    status = _status(shard) if isinstance(shard, ObjectPath) else shard.stat()
+    status = (_SEEN.get(shard) if isinstance(shard, ObjectPath) else None) or shard.stat()
+    _SEEN[shard] = status
     member = _members(shard, status.st_size, status.st_mtime_ns).get(name)
     if member is None:
         raise ImageError(f"the shard has no member {name!r}")
-    data = _range(shard, status.st_size, member.offset, member.offset + member.size)
+    data = _range(shard, status, member.offset, member.offset + member.size)
     if len(data) != member.size:
         raise ImageError("the shard was cut short while it was read")
     return data
-
-
-@lru_cache(maxsize=4096)
-def _status(shard: ObjectPath) -> Any:
-    return shard.stat()
 
 
 @lru_cache(maxsize=64)
@@ -269,13 +269,13 @@ def _members(shard: Place, size: int, mtime_ns: int) -> dict[str, Member]:
     return {member.name: member for member in _index(shard, size, mtime_ns).members}
 
 
-def _range(shard: Place, size: int, start: int, stop: int) -> bytes:
+def _range(shard: Place, status: Any, start: int, stop: int) -> bytes:
     if not isinstance(shard, ObjectPath):
         with shard.open("rb", buffering=0) as file:
             file.seek(start)
             return file.read(stop - start)
     blocks = range(start // BLOCK, -(-stop // BLOCK))
-    data = b"".join(_BLOCKS.get(shard, size, number) for number in blocks)
+    data = b"".join(_BLOCKS.get(shard, status, number) for number in blocks)
     return data[start - blocks.start * BLOCK :][: stop - start]
 
 
@@ -284,27 +284,29 @@ class _Blocks:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._blocks: OrderedDict[tuple[ObjectPath, int], Future[bytes]] = OrderedDict()
+        self._blocks: OrderedDict[tuple[ObjectPath, int, int], Future[bytes]] = OrderedDict()
 
-    def get(self, shard: ObjectPath, size: int, number: int) -> bytes:
-        """Return a block; only the first to ask fetches it."""
+    def get(self, shard: ObjectPath, status: Any, number: int) -> bytes:
+        """Return a block of a shard as it was listed; only the first to ask fetches it."""
+        key = shard, status.st_mtime_ns, number
         with self._lock:
-            there = self._blocks.get((shard, number))
+            there = self._blocks.get(key)
             block: Future[bytes] = there or Future()
-            self._blocks[shard, number] = block
-            self._blocks.move_to_end((shard, number))
+            self._blocks[key] = block
+            self._blocks.move_to_end(key)
             while len(self._blocks) > KEPT_BLOCKS:
                 self._blocks.popitem(last=False)
         if there is None:
-            self._fetch(block, shard, size, number)
+            self._fetch(block, key, status.st_size)
         return block.result()
 
-    def _fetch(self, block: Future[bytes], shard: ObjectPath, size: int, number: int) -> None:
+    def _fetch(self, block: Future[bytes], key: tuple[ObjectPath, int, int], size: int) -> None:
+        shard, _, number = key
         try:
             block.set_result(shard.read_bytes(number * BLOCK, min((number + 1) * BLOCK, size)))
         except BaseException as error:
             with self._lock:
-                self._blocks.pop((shard, number), None)
+                self._blocks.pop(key, None)
             block.set_exception(error)
 
 

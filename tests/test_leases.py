@@ -24,7 +24,8 @@ def names(lock):
 
 
 def test_only_one_at_a_time(lock, monkeypatch):
-    monkeypatch.setattr(objects, "filesystem", lambda protocol, process, store=FaultyStore(every=9): store)
+    store = FaultyStore(every=9)
+    monkeypatch.setattr(objects, "filesystem", lambda protocol, process: store)
     inside, most, count = [], [], []
 
     def work():
@@ -81,9 +82,14 @@ def test_a_living_holder_is_not_passed(lock, monkeypatch):
 
 def test_a_lock_that_was_taken_over_is_an_error_afterwards(lock, monkeypatch):
     monkeypatch.setattr(leases, "SILENCE", 0.06)
-    with pytest.raises(StorageError, match="was taken over"), storage.locked(lock):
-        storage.commit(lock / f"{2:012}", b"someone else")
-        time.sleep(0.2)
+
+    def lose():
+        with storage.locked(lock):
+            storage.commit(lock / f"{2:012}", b"someone else")
+            time.sleep(0.2)
+
+    with pytest.raises(StorageError, match="was taken over"):
+        lose()
 
 
 def test_an_error_inside_frees_the_lock(lock):

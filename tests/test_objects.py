@@ -1,4 +1,5 @@
 import os
+import shutil
 
 import pandas as pd
 import pytest
@@ -7,6 +8,7 @@ from object_maker import SPEC, FaultyStore, add_rows, contents, digest, new_addr
 from featurebank import Bank, objects, storage
 from featurebank.errors import BankError, CorruptError, StorageError
 from featurebank.objects import ObjectPath
+from featurebank.segment import _open, open_segment
 
 
 @pytest.fixture
@@ -129,7 +131,7 @@ def test_half_an_object_is_never_left_behind(faulty, folder, monkeypatch):
 
 def test_an_outage_ends_in_one_line(faulty, folder):
     faulty(every=1)
-    with pytest.raises(StorageError, match=r"cannot write 'memory://.*/a': .*\(10 tries\); check the address") as caught:
+    with pytest.raises(StorageError, match=r"cannot write 'memory://.*/a': .*\(10 tries\); check") as caught:
         storage.commit(folder / "a", b"1")
     assert "\n" not in str(caught.value)
 
@@ -238,14 +240,9 @@ def test_a_damaged_object_is_found_whatever_the_cache_has(pair):
     (found,) = remote.verify()
     assert found["file"] == str(file)
     assert "do not match their digest" in found["problem"]
+    shutil.rmtree(storage.cache_folder() / "objects")
     with pytest.raises(CorruptError, match="do not match their digest"):
-        storage.cache_folder() and _without_cache(remote)
-
-
-def _without_cache(bank):
-    for file in (storage.cache_folder() / "objects").iterdir():
-        file.unlink()
-    return Bank(str(bank.path)).load("net/fc")
+        Bank(str(remote.path)).load("net/fc")
 
 
 def test_an_outage_while_reading_is_not_told_as_damage(faulty, pair):
@@ -263,10 +260,8 @@ def test_an_outage_below_hdf5_is_not_told_as_damage(faulty, pair, monkeypatch):
         raise ConnectionResetError("reset by peer")
 
     monkeypatch.setattr(store, "cat_file", fail)
-    from featurebank.segment import open_segment
-
     path = next(remote.path.glob("samples/*.h5"))
-    open_segment.__globals__["_open"].cache_clear()
+    _open.cache_clear()
     with pytest.raises(StorageError, match="reset by peer"):
         open_segment(path, "samples")
 
