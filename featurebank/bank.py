@@ -284,7 +284,7 @@ class Bank:
 
     def requests_of(self, spec: FeatureSpec) -> list[dict[str, Any]]:
         """Return the requests that led to a spec, the last one last; empty for a custom module."""
-        files = (self.feature_folder(spec) / "requests").glob("*.json")
+        files: list[Place] = [*(self.feature_folder(spec) / "requests").glob("*.json")]
         return [_read_json(file) for file in sorted(files, key=lambda file: file.stat().st_mtime_ns)]
 
     def add_features(
@@ -507,7 +507,7 @@ class Bank:
         return maintenance.prune(self, grace=grace, source=source)
 
     def _specs(self) -> list[FeatureSpec]:
-        files = self.path.glob("features/*/spec.json")
+        files: list[Place] = [*self.path.glob("features/*/spec.json")]
         return sorted((self.read_spec(file) for file in files), key=lambda spec: (spec.name, spec.fingerprint))
 
     def read_spec(self, file: Place) -> FeatureSpec:

@@ -75,7 +75,7 @@ def _look(folder: ObjectPath) -> tuple[ObjectPath | None, bytes]:
     """Return the object that counts, and what it says; a lock that no one ever held is free."""
     while newest := _newest(folder):
         with suppress(FileNotFoundError):  # the next holder cleared it away
-            return newest, newest._read(0, None)
+            return newest, (folder / newest.name).read_bytes()
     return None, _FREE
 
 

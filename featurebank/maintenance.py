@@ -92,7 +92,8 @@ def _aftermath(file: Place, error: CorruptError) -> str:
 
 def _damaged_specs(bank: Bank) -> Iterator[Damage]:
     """Yield each damaged spec with its error."""
-    for file in sorted(bank.path.glob("features/*/spec.json")):
+    files: list[Place] = [*bank.path.glob("features/*/spec.json")]
+    for file in sorted(files, key=str):
         yield from _check(bank.read_spec, file)
 
 

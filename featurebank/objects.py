@@ -38,7 +38,8 @@ SMALL = 64 << 10
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)", re.DOTALL)
 _FINAL = (FileNotFoundError, FileExistsError, PermissionError, NotImplementedError, ImportError, TypeError, ValueError)
 _CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
-_T, _R = TypeVar("_T"), TypeVar("_R")
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 def is_address(text: str) -> bool:
@@ -227,13 +228,12 @@ class ObjectPath:
 
     def _read(self, start: int, stop: int | None) -> bytes:
         def read() -> bytes:
-            data: bytes = self._files.cat_file(str(self), start, stop) if stop is not None else whole()
-            if stop is not None and len(data) != stop - start:
+            if stop is None:
+                return bytes(self._files.cat_file(str(self)))[start:]
+            data = bytes(self._files.cat_file(str(self), start=start, end=stop))
+            if len(data) != stop - start:
                 raise OSError(f"{len(data)} of {stop - start} bytes came")
             return data
-
-        def whole() -> bytes:
-            return bytes(self._files.cat_file(str(self)))[start:]
 
         return b"" if stop is not None and stop <= start else tried("read", self, read)
 
@@ -319,11 +319,15 @@ def filesystem(protocol: str, process: int) -> Any:
     try:
         import fsspec
 
-        return fsspec.filesystem(protocol, use_listings_cache=False, skip_instance_cache=True)
+        files = fsspec.filesystem(protocol, use_listings_cache=False, skip_instance_cache=True)
     except ImportError as error:
         library = LIBRARIES[protocol]
         how = "pip install 'featurebank[cloud]'" if library in ("s3fs", "fsspec") else f"pip install {library}"
         raise StorageError(f"{protocol}:// needs {library}, which is not installed: {how}") from error
+    if LIBRARIES[protocol] == "s3fs":  # it and botocore repeat requests too: a store that is down would take an hour
+        files.retries = 1
+        files.config_kwargs = {"retries": {"max_attempts": 0}, **files.config_kwargs}
+    return files
 
 
 def tried(action: str, path: ObjectPath, call: Callable[[], _T]) -> _T:

@@ -49,8 +49,8 @@ class FaultyStore:
 
         return self._request(find)
 
-    def cat_file(self, path, start=None, stop=None):
-        return self._request(lambda: self.store.cat_file(path, start, stop))
+    def cat_file(self, path, *, start=None, end=None):
+        return self._request(lambda: self.store.cat_file(path, start, end))
 
     def pipe_file(self, path, data, mode="overwrite"):
         half = None if mode == "create" else lambda: self.store.pipe_file(path, data[: len(data) // 2])

@@ -13,8 +13,8 @@ import time
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-LATE = 4.0
-MOST_LATE = 2
+LATE = 7.0
+MOST_LATE = 1
 ERROR = b"<Error><Code>%s</Code><Message>injected</Message></Error>"
 
 
@@ -45,13 +45,15 @@ class Faulty:
             return list(self.application(environ | {"wsgi.input": io.BytesIO(body)}, start_response))
 
     def refuse(self, environ, body, start_response):
-        start_response("503 Slow Down", [("Content-Type", "application/xml")])
-        return [ERROR % b"SlowDown"]
+        return self.fail(environ, start_response, "503 Slow Down", b"SlowDown")
+
+    def fail(self, environ, start_response, status, code):
+        start_response(status, [("Content-Type", "application/xml"), ("Connection", "close")])
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [ERROR % code]
 
     def lose(self, environ, body, start_response):
         self.answer(environ, body, lambda status, headers, *rest: None)
-        start_response("500 Internal Server Error", [("Content-Type", "application/xml")])
-        return [ERROR % b"InternalError"]
+        return self.fail(environ, start_response, "500 Internal Server Error", b"InternalError")
 
     def store_half(self, environ, body, start_response):
         if environ["REQUEST_METHOD"] != "PUT" or "HTTP_IF_NONE_MATCH" in environ or not body:
@@ -63,7 +65,9 @@ class Faulty:
         return self.lose(plain | {"CONTENT_LENGTH": str(len(half))}, half, start_response)
 
     def answer_half(self, environ, body, start_response):
-        answer = b"".join(self.answer(environ, body, start_response))
+        closing = ("Connection", "close")
+        start = lambda status, headers, *rest: start_response(status, [*headers, closing], *rest)  # noqa: E731
+        answer = b"".join(self.answer(environ, body, start))
         return [answer[: len(answer) // 2]]
 
     def answer_late(self, environ, body, start_response):

@@ -53,7 +53,7 @@ def server():
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("NO_PROXY", "127.0.0.1")
         patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
-        patch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"read_timeout": 2}})
+        patch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"read_timeout": 4}})
         patch.setattr(objects, "FIRST_DELAY", 0.01)
         patch.setattr(leases, "PAUSE", 0.02)
         objects.filesystem.cache_clear()
