@@ -57,7 +57,7 @@ def report(
     from featurebank.report import make_report
 
     started = time.perf_counter()
-    path = output or bank.with_suffix(".report.html")
+    path = output or storage.beside(bank, ".report.html")
     check_folder(path)
     page = make_report(bank, predictor, target=target, features=features, maps=maps, seed=seed, progress=state.progress)
     data = page.encode()

@@ -263,9 +263,10 @@ def _walk_objects(folder: ObjectPath, ignored: Counter[str]) -> Iterator[tuple[b
     for path in folder.rglob("*"):
         inside = path.key.removeprefix(folder.key + "/")
         parts, suffix = inside.split("/"), path.suffix.lower()
-        hidden = any(part.startswith(".") and part != ".." for part in parts)
-        if hidden or suffix not in images.SUFFIXES:
-            ignored[suffix] += not any(part.startswith(".") for part in parts[:-1])
+        if any(part.startswith(".") and part != ".." for part in parts[:-1]):
+            continue  # a hidden folder
+        if path.name.startswith(".") or suffix not in images.SUFFIXES:
+            ignored[suffix] += 1
             continue
         odd = ".." in parts or inside.startswith("/")
         status = path.lstat()
