@@ -238,7 +238,7 @@ class ObjectPath:
         return b"" if stop is not None and stop <= start else tried("read", self, read)
 
     def open(self, mode: str = "rb", buffering: int = HEAD) -> Any:
-        """Open the object for reading, a range at a time; `failure_of` says what went wrong below it."""
+        """Open the object for reading, a range at a time."""
         raw = _Ranged(self, self.lstat().st_size)
         return io.BufferedReader(raw, buffering) if buffering else raw
 
@@ -363,19 +363,12 @@ def at_once(call: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
         return list(pool.map(call, items))
 
 
-def failure_of(file: Any) -> Exception | None:
-    """Return what went wrong below an open object, which HDF5 would tell as damage."""
-    failure: Exception | None = getattr(getattr(file, "raw", file), "failure", None)
-    return failure
-
-
 class _Ranged(io.RawIOBase):
     """An object as a file: every read is a request for a range."""
 
     def __init__(self, path: ObjectPath, size: int):
         self.path = path
         self.size = size
-        self.failure: Exception | None = None
         self._at = 0
 
     def readable(self) -> bool:
@@ -397,14 +390,40 @@ class _Ranged(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fetch what fits into a buffer."""
-        try:
-            data = self.path.read_bytes(self._at, min(self._at + len(buffer), self.size))
-        except Exception as error:
-            self.failure = error
-            raise
+        data = self._get(self._at, min(self._at + len(buffer), self.size))
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
+
+    def _get(self, start: int, stop: int) -> bytes:
+        return self.path.read_bytes(start, stop)
+
+
+class Fetched(_Ranged):
+    """What has been fetched of an object, as a file; a read of the rest fails, and `fetch` gets what it lacked.
+
+    HDF5 reads under a lock of the whole process, which other threads take whenever they drop one of its objects: to
+    wait for a store inside it may wait for ever.
+    """
+
+    def __init__(self, path: ObjectPath, size: int):
+        super().__init__(path, size)
+        self.missing: int | None = 0
+        self._blocks: dict[int, bytes] = {}
+
+    def fetch(self) -> None:
+        """Fetch the block that was missing, and go back to the beginning."""
+        number = self.missing or 0
+        self._blocks[number] = self.path.read_bytes(number * HEAD, min((number + 1) * HEAD, self.size))
+        self.missing, self._at = None, 0
+
+    def _get(self, start: int, stop: int) -> bytes:
+        numbers = range(start // HEAD, -(-stop // HEAD))
+        lacking = [number for number in numbers if number not in self._blocks]
+        if lacking:
+            self.missing = lacking[0]
+            raise OSError("not fetched yet")
+        return b"".join(self._blocks[number] for number in numbers)[start - numbers.start * HEAD :][: stop - start]
 
 
 @lru_cache(maxsize=4096)

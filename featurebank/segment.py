@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from featurebank import storage
 from featurebank.errors import BankError, CorruptError, StorageError
-from featurebank.objects import ObjectPath, at_once, failure_of
+from featurebank.objects import Fetched, ObjectPath, at_once
 from featurebank.spec import canonical_json
 from featurebank.storage import Place
 
@@ -302,15 +302,28 @@ def open_segment(path: Place, kind: str) -> Segment:
 
 @lru_cache(maxsize=65536)
 def _open(path: Place, inode: int, size: int, mtime_ns: int) -> Segment:
-    raw = None
     try:
-        raw = path.open("rb")
-        with raw, h5py.File(raw, "r") as file:
+        if isinstance(path, ObjectPath):
+            return _open_object(path, size)
+        with path.open("rb") as raw, h5py.File(raw, "r") as file:
             return _validate(path, size, file)
     except (FileNotFoundError, CorruptError, StorageError):
         raise
     except Exception as error:  # HDF5 raises many kinds on damaged bytes; each one means the same to the user
-        raise failure_of(raw) or corrupt(path, "HDF5 cannot read it") from error
+        raise corrupt(path, "HDF5 cannot read it") from error
+
+
+def _open_object(path: ObjectPath, size: int) -> Segment:
+    """Open a segment on a store: what HDF5 lacks is fetched between its attempts, never while it holds its lock."""
+    raw = Fetched(path, size)
+    while True:
+        raw.fetch()
+        try:
+            with h5py.File(raw, "r") as file:
+                return _validate(path, size, file)
+        except Exception:
+            if raw.missing is None:
+                raise
 
 
 def _validate(path: Place, size: int, file: h5py.File) -> Segment:

@@ -1,7 +1,7 @@
 """moto's S3 in a process of its own, which fails on purpose: python s3_server.py prints its port.
 
-``/-/N`` makes every N-th request fail (0: none) and answers how many have failed. The ways take turns: refused, done but
-not answered, stored by half, answered by half, answered too late.
+``/-/N`` makes every N-th request fail (0: none) and answers how many have failed. The ways take turns: refused, done
+but not answered, stored by half, answered by half, answered too late.
 """
 
 import io
