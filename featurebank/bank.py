@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from featurebank import features, samples, segment, storage
 from featurebank._version import __version__
+from featurebank.cloud.objects import ObjectPath
 from featurebank.errors import BankError, ColumnError, CorruptError, StorageError
 from featurebank.features import FeatureSet, as_keys, check_views
-from featurebank.objects import ObjectPath
 from featurebank.remedies import missing_rows, near_path
 from featurebank.samples import SampleTable
 from featurebank.segment import Segment

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurebank import samples
+from featurebank.cloud.objects import is_address
 from featurebank.errors import CorruptError
 from featurebank.features import FeatureSet, as_keys
-from featurebank.objects import is_address
 from featurebank.samples import SampleTable
 from featurebank.sources import MANIFESTS
 from featurebank.spec import FeatureSpec

@@ -27,8 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurebank import storage
+from featurebank.cloud.objects import ObjectPath
+from featurebank.cloud.ranges import Fetched
+from featurebank.cloud.requests import at_once
 from featurebank.errors import BankError, CorruptError, StorageError
-from featurebank.objects import Fetched, ObjectPath, at_once
 from featurebank.spec import canonical_json
 from featurebank.storage import Place
 

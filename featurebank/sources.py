@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,16 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from featurebank import images, samples, shards, storage
+from featurebank import files, images, samples, storage
+from featurebank.cloud.objects import ObjectPath, is_address
 from featurebank.errors import ImageError, SourceError, StorageError, one_line
-from featurebank.objects import ObjectPath, is_address
 from featurebank.samples import SampleTable
+from featurebank.shards.listing import list_shards
+from featurebank.shards.names import expand, is_shards, root_of
+from featurebank.shards.notes import columns_of
 from featurebank.storage import Place
 
 MANIFESTS = (".csv", ".parquet", ".pq")
-_SUFFIXES = frozenset(suffix[1:].encode() for suffix in images.SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -85,52 +86,8 @@ class Source:
         if self.get_image is not None:
             image = self.get_image(position)
             return images.pixel_digest(image), lambda least=0, on_gpu=False: image
-        data = read_file(os.path.join(os.fsencode(self.root), self.paths[position]))
+        data = files.read_file(os.path.join(os.fsencode(self.root), self.paths[position]))
         return images.content_digest(data), partial(images.decode_or_leave, data)
-
-
-def read_file(path: bytes | str | Path) -> bytes:
-    """Return the bytes of a regular file, an object on a store, or a member of a tar shard (``shard.tar/member``).
-
-    Raises
-    ------
-    ImageError
-        When it is missing, special (a pipe would block for ever), or refused by the system.
-    StorageError
-        When a store does not answer.
-    """
-    name = os.fsdecode(path)
-    if is_address(name):
-        return _read_object(name)
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ImageError("not a regular file")
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        if isinstance(error, NotADirectoryError) and f"{shards.SUFFIX}/" in name:
-            return _read_member(name)
-        raise ImageError(f"cannot be read: {error.strerror or one_line(error)}") from error
-
-
-def _read_object(name: str) -> bytes:
-    if f"{shards.SUFFIX}/" in name:
-        return _read_member(name)
-    try:
-        return ObjectPath.parse(name).read_bytes()
-    except FileNotFoundError as error:
-        raise ImageError("cannot be read: no such object") from error
-
-
-def _read_member(name: str) -> bytes:
-    """Read a member of a shard, by the shard's path and its name in there."""
-    shard, _, member = name.partition(f"{shards.SUFFIX}/")
-    try:
-        return shards.read_member(storage.place(shard + shards.SUFFIX), member)
-    except (StorageError, ImageError):
-        raise
-    except (OSError, ValueError) as error:
-        raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or one_line(error)}") from error
 
 
 def scan(
@@ -188,7 +145,7 @@ def _scan_path(path: Place, root: Place | None, path_column: str | None) -> Sour
         return _scan_manifest(path, root or path.parent, path_column or "path")
     if path_column is not None:
         raise SourceError(f"{str(path)!r} is not a manifest, and only a manifest has a path column: leave it out")
-    if shards.is_shards(str(path)) and not path.is_dir():
+    if is_shards(str(path)) and not path.is_dir():
         return _scan_shards(path, root)
     return _scan_folder(path, root or path)
 
@@ -214,8 +171,7 @@ def _scan_folder(name: Place, root: Place) -> Source:
         found = "is a file" if root.exists() else "does not exist"
         raise SourceError(f"{str(root)!r} {found}; expected a folder of images, or a {', '.join(MANIFESTS)} manifest")
     ignored: Counter[str] = Counter()
-    walk = _walk(os.fsencode(root), b"", ignored, set()) if isinstance(root, Path) else _walk_objects(root, ignored)
-    entries = sorted(walk, key=itemgetter(0))
+    entries = sorted(files.walk(root, ignored), key=itemgetter(0))
     if not entries:
         raise SourceError(f"no images in {str(root)!r}; expected files ending in {', '.join(sorted(images.SUFFIXES))}")
     paths, sizes, mtimes, problems = zip(*entries, strict=True)
@@ -234,61 +190,6 @@ def _scan_folder(name: Place, root: Place) -> Source:
     )
 
 
-def _walk(
-    folder: bytes, prefix: bytes, ignored: Counter[str], seen: set[tuple[int, int]]
-) -> Iterator[tuple[bytes, int, int, str]]:
-    """Yield (path, size, mtime_ns, problem) of the images below a folder; a folder is entered once."""
-    try:
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            return
-        seen.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as listing:
-            entries = sorted(listing, key=attrgetter("name"))  # of two links to a folder, always the same wins
-    except OSError as error:
-        raise SourceError(f"{os.fsdecode(folder)!r} cannot be listed: {error.strerror}; make it readable") from error
-    for entry in entries:
-        stem, dot, suffix = entry.name.rpartition(b".")
-        hidden = entry.name.startswith(b".")
-        if not hidden and _is_folder(entry):
-            yield from _walk(entry.path, prefix + entry.name + b"/", ignored, seen)
-        elif not hidden and suffix.lower() in _SUFFIXES:
-            yield prefix + entry.name, *_stat(entry)
-        else:
-            ignored[os.fsdecode(dot + suffix).lower() if stem else ""] += 1
-
-
-def _walk_objects(folder: ObjectPath, ignored: Counter[str]) -> Iterator[tuple[bytes, int, int, str]]:
-    """Yield (path, size, mtime_ns, problem) of the images below a folder on a store."""
-    for path in folder.rglob("*"):
-        inside = path.key.removeprefix(folder.key + "/")
-        parts, suffix = inside.split("/"), path.suffix.lower()
-        if any(part.startswith(".") and part != ".." for part in parts[:-1]):
-            continue  # a hidden folder
-        if path.name.startswith(".") or suffix not in images.SUFFIXES:
-            ignored[suffix] += 1
-            continue
-        odd = ".." in parts or inside.startswith("/")
-        status = path.lstat()
-        yield os.fsencode(inside), status.st_size, status.st_mtime_ns, "the object's name leaves the folder" * odd
-
-
-def _is_folder(entry: os.DirEntry[bytes]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that loops: it is listed as a file that cannot be read
-        return False
-
-
-def _stat(path: bytes | os.DirEntry[bytes]) -> tuple[int, int, str]:
-    """Return (size, mtime_ns, problem) of a file."""
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        return 0, 0, f"cannot be read: {error.strerror or one_line(error)}"
-    return status.st_size, status.st_mtime_ns, "" if stat.S_ISREG(status.st_mode) else "not a regular file"
-
-
 def _class_folders(paths: Sequence[bytes]) -> pd.DataFrame:
     """Return the column ``label``, the top folder of each path; no column for a flat folder."""
     tops = [top if slash else None for top, slash, _ in (path.partition(b"/") for path in paths)]
@@ -304,10 +205,10 @@ def _class_folders(paths: Sequence[bytes]) -> pd.DataFrame:
 
 def _scan_shards(pattern: Place, root: Place | None) -> Source:
     text = _key(pattern)
-    folder = shards.root_of(text)
-    names = [shard.removeprefix(f"{folder}/") for shard in shards.expand(text)]
+    folder = root_of(text)
+    names = [shard.removeprefix(f"{folder}/") for shard in expand(text)]
     where = root or storage.place(folder)
-    listed = shards.list_shards([where / name for name in names])
+    listed = list_shards([where / name for name in names])
     entries = [
         (os.fsencode(f"{name}/{member.name}"), member, status.st_mtime_ns)
         for name, (index, status) in zip(names, listed, strict=True)
@@ -317,7 +218,7 @@ def _scan_shards(pattern: Place, root: Place | None) -> Source:
         raise SourceError(f"no images in {text!r}; expected members ending in {', '.join(sorted(images.SUFFIXES))}")
     paths = [path for path, _, _ in entries]
     _refuse_repeats(pattern, paths)
-    columns, problems = shards.columns_of([index for index, _ in listed])
+    columns, problems = columns_of([index for index, _ in listed])
     return Source(
         name=text,
         root=_key(where),
@@ -346,7 +247,7 @@ def _scan_manifest(manifest: Place, root: Place, path_column: str) -> Source:
     given = [_manifest_path(cell, _key(root)) for cell in table[path_column]]
     paths = [path for path, _ in given]
     _refuse_repeats(manifest, paths)
-    look = _stat_below(root)
+    look = files.stat_below(root)
     stats = [(0, 0, problem) if problem else look(path) for path, problem in given]
     return Source(
         name=_key(manifest),
@@ -358,19 +259,6 @@ def _scan_manifest(manifest: Place, root: Place, path_column: str) -> Source:
         problems={i: problem for i, (*_, problem) in enumerate(stats) if problem},
         whole=True,
     )
-
-
-def _stat_below(root: Place) -> Callable[[bytes], tuple[int, int, str]]:
-    """Return what gives (size, mtime_ns, problem) of a path below a root; a store is listed once for all of them."""
-    if isinstance(root, Path):
-        return lambda path: _stat(os.path.join(os.fsencode(root), path))
-    listed = {os.fsencode(path.key.removeprefix(root.key + "/")): path.lstat() for path in root.rglob("*")}
-
-    def look(path: bytes) -> tuple[int, int, str]:
-        status = listed.get(path)
-        return (status.st_size, status.st_mtime_ns, "") if status else (0, 0, "cannot be read: no such object")
-
-    return look
 
 
 def read_table(path: Place) -> pd.DataFrame:
@@ -441,7 +329,7 @@ def _scan_list(paths: Sequence[Any], ids: Sequence[str] | None, columns: Any) ->
     keys = [os.fsencode(os.path.abspath(path)).lstrip(b"/") for path in paths]
     if len(set(keys)) != len(keys):
         raise SourceError("the list names a path more than once; expected each image once")
-    stats = [_stat(b"/" + key) for key in keys]
+    stats = [files.stat_file(b"/" + key) for key in keys]
     return Source(
         name="files",
         root="/",

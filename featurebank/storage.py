@@ -12,9 +12,9 @@ from typing import BinaryIO
 
 from filelock import FileLock
 
-from featurebank import leases
+from featurebank.cloud import leases
+from featurebank.cloud.objects import ObjectPath, is_address
 from featurebank.errors import StorageError
-from featurebank.objects import ObjectPath, is_address
 
 TEMP_PREFIX = ".tmp-"
 
@@ -164,7 +164,7 @@ def locked(path: Place) -> Iterator[None]:
     Raises
     ------
     StorageError
-        When the lock cannot be made; on a store also when it was taken over meanwhile (`featurebank.leases`).
+        When the lock cannot be made; on a store also when it was taken over meanwhile (`featurebank.cloud.leases`).
     """
     if isinstance(path, ObjectPath):
         with leases.leased(path):

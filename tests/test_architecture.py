@@ -12,8 +12,8 @@ import featurebank
 ROOT = Path(featurebank.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = [
-    {"_version", "errors", "spec", "objects", "leases", "storage", "allowed", "drawing"},
-    {"images", "sources", "shards", "samples", "features", "segment", "layers", "views"}
+    {"_version", "errors", "spec", "cloud", "storage", "allowed", "drawing"},
+    {"images", "files", "sources", "shards", "samples", "features", "segment", "layers", "views"}
     | {"transforms", "topmodels", "folds", "scores", "neighbours", "novelty", "solvers", "candidates", "evaluation"}
     | {"outoffold", "schedule", "calibration", "learning_curve", "power_law", "multiview"},
     {"backbones", "nvjpeg", "runners", "engine", "bank", "maintenance", "remedies", "drift", "predictor_file"},
@@ -92,7 +92,7 @@ def writes(node: ast.AST) -> bool:
     if name in ("open", "File", "ZipFile"):
         modes = [arg.value for arg in node.args[1:2] if isinstance(arg, ast.Constant)]
         modes += [word.value.value for word in node.keywords if word.arg == "mode"]
-        in_memory = getattr(node.args[0], "id", "") == "buffer" or owner == "archive"  # a member of an open zip
+        in_memory = getattr(next(iter(node.args), None), "id", "") == "buffer" or owner == "archive"  # a member of an open zip
         return not in_memory and any(set("wax+") & set(str(mode)) for mode in modes)
     if name == "replace":  # text, dataclasses and DataFrames have a replace of their own
         return owner == "os"

@@ -4,14 +4,15 @@ import time
 import pytest
 from object_maker import FaultyStore, new_address
 
-from featurebank import leases, objects, storage
+from featurebank import storage
+from featurebank.cloud import leases, requests
 from featurebank.errors import StorageError
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(leases, "PAUSE", 2e-3)
-    monkeypatch.setattr(objects, "FIRST_DELAY", 1e-4)
+    monkeypatch.setattr(requests, "FIRST_DELAY", 1e-4)
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def names(lock):
 
 def test_only_one_at_a_time(lock, monkeypatch):
     store = FaultyStore(every=9)
-    monkeypatch.setattr(objects, "filesystem", lambda protocol, process: store)
+    monkeypatch.setattr(requests, "filesystem", lambda protocol, process: store)
     inside, most, count = [], [], []
 
     def work():
@@ -103,7 +104,7 @@ def test_a_store_without_conditional_puts_is_refused(lock, monkeypatch):
     store = FaultyStore()
     put = store.pipe_file
     monkeypatch.setattr(store, "pipe_file", lambda path, data, mode="": put(path, data))
-    monkeypatch.setattr(objects, "filesystem", lambda protocol, process: store)
+    monkeypatch.setattr(requests, "filesystem", lambda protocol, process: store)
     with pytest.raises(StorageError, match="a store without conditional puts") as caught, storage.locked(lock):
         pass
     assert "\n" not in str(caught.value)

@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 from object_maker import SPEC, FaultyStore, add_rows, contents, digest, new_address
 
-from featurebank import Bank, objects, storage
+from featurebank import Bank, storage
+from featurebank.cloud import requests
+from featurebank.cloud.objects import ObjectPath
 from featurebank.errors import BankError, CorruptError, StorageError
-from featurebank.objects import ObjectPath
 from featurebank.segment import _open, open_segment
 
 
@@ -17,11 +18,11 @@ def faulty(monkeypatch):
 
     def make(**how):
         store = FaultyStore(**how)
-        monkeypatch.setattr(objects, "filesystem", lambda protocol, process: store)
+        monkeypatch.setattr(requests, "filesystem", lambda protocol, process: store)
         return store
 
-    monkeypatch.setattr(objects, "FIRST_DELAY", 1e-4)
-    monkeypatch.setattr("featurebank.leases.PAUSE", 1e-3)
+    monkeypatch.setattr(requests, "FIRST_DELAY", 1e-4)
+    monkeypatch.setattr("featurebank.cloud.leases.PAUSE", 1e-3)
     return make
 
 
@@ -54,7 +55,7 @@ def test_a_missing_library_names_the_extra(monkeypatch):
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr(fsspec, "filesystem", missing)
-    objects.filesystem.cache_clear()
+    requests.filesystem.cache_clear()
     with pytest.raises(StorageError, match=r"s3:// needs s3fs, .*pip install 'featurebank\[cloud\]'"):
         Bank("s3://bucket/x.bank")
 

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 from object_maker import SPEC, add_rows, contents, digest
 
-from featurebank import Bank, leases, objects, storage
+from featurebank import Bank, storage
+from featurebank.cloud import leases, requests
 from featurebank.errors import StorageError
 
 pytestmark = pytest.mark.slow
@@ -23,8 +24,9 @@ WRITE = """
 import sys
 import pandas as pd
 from object_maker import add_rows
-from featurebank import Bank, leases
-leases.PAUSE = 0.02
+from featurebank import Bank
+from featurebank.cloud import leases, requests
+leases.PAUSE = requests.FIRST_DELAY = 0.02
 address, source, column = sys.argv[1:]
 bank = Bank.create(address)
 for start in range(0, 40, 8):
@@ -54,13 +56,13 @@ def server():
         patch.setenv("NO_PROXY", "127.0.0.1")
         patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
         patch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"read_timeout": 4}})
-        patch.setattr(objects, "FIRST_DELAY", 0.01)
+        patch.setattr(requests, "FIRST_DELAY", 0.01)
         patch.setattr(leases, "PAUSE", 0.02)
-        objects.filesystem.cache_clear()
+        requests.filesystem.cache_clear()
         yield url
     process.kill()
     process.wait()
-    objects.filesystem.cache_clear()
+    requests.filesystem.cache_clear()
 
 
 @pytest.fixture
@@ -78,7 +80,7 @@ def failing(server):
 @pytest.fixture
 def bucket(server):
     name = uuid.uuid4().hex
-    objects.filesystem("s3", os.getpid()).mkdir(name)
+    requests.filesystem("s3", os.getpid()).mkdir(name)
     return f"s3://{name}"
 
 
@@ -160,9 +162,9 @@ def test_a_missing_bucket_and_an_unknown_server_end_in_one_line(server, monkeypa
     with pytest.raises(StorageError, match="no such bucket; make it"):
         Bank.create("s3://no-such-bucket-here/x.bank")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(objects, "TRIES", 2)
-    objects.filesystem.cache_clear()
+    monkeypatch.setattr(requests, "TRIES", 2)
+    requests.filesystem.cache_clear()
     with pytest.raises(StorageError, match=r"cannot read 's3://bucket/x.bank/bank.json': .* \(2 tries\)") as caught:
         Bank("s3://bucket/x.bank")
     assert "\n" not in str(caught.value)
-    objects.filesystem.cache_clear()
+    requests.filesystem.cache_clear()

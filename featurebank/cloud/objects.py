@@ -1,4 +1,4 @@
-"""Object storage: addresses such as ``s3://bucket/photos.bank``, reached through fsspec, with retries.
+"""Objects on a store, by addresses such as ``s3://bucket/photos.bank``.
 
 An `ObjectPath` has those methods of `pathlib.Path` that a bank needs, so that what lists and reads a bank is written
 once. An object appears whole or not at all, and is replaced whole.
@@ -8,38 +8,26 @@ from __future__ import annotations
 
 import io
 import os
-import random
 import re
 import stat
 import time
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
-from featurebank.errors import StorageError, one_line
+from featurebank.cloud import requests
+from featurebank.cloud.ranges import BLOCK, Ranged
+from featurebank.cloud.requests import LIBRARIES, tried
+from featurebank.cloud.status import Status, status_of
+from featurebank.errors import StorageError
 
-LIBRARIES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "memory": "fsspec"}
-"""The kinds of storage whose puts are atomic and, if asked, conditional; and the library for each."""
-TRIES = 10
-FIRST_DELAY = 0.2
-LONGEST_DELAY = 20.0
 LAG = 60.0
 """Seconds in which a listing may not show yet what this process wrote or removed."""
-REQUESTS = 16
-"""Requests under way at once."""
-HEAD = 256 << 10
 SMALL = 64 << 10
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)", re.DOTALL)
-_FINAL = (FileNotFoundError, FileExistsError, PermissionError, NotImplementedError, ImportError, TypeError, ValueError)
-_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 def is_address(text: str) -> bool:
@@ -52,21 +40,6 @@ def is_address(text: str) -> bool:
     """
     match = _ADDRESS.fullmatch(text)
     return match is not None and match[1] != "file" and (match[1] in LIBRARIES or f"{match[1]}://" in text)
-
-
-@dataclass(frozen=True)
-class Status:
-    """What a store says of an object, under the names of `os.stat_result`."""
-
-    st_size: int
-    st_mtime_ns: int
-    st_mode: int = stat.S_IFREG
-    st_ino: int = 0
-
-    @property
-    def st_mtime(self) -> float:
-        """Modification time in seconds."""
-        return self.st_mtime_ns / 1e9
 
 
 @dataclass(frozen=True, order=True)
@@ -151,7 +124,7 @@ class ObjectPath:
     stat = lstat
 
     def _ask(self) -> Status:
-        return _status_of(tried("read", self, lambda: self._files.info(str(self))))
+        return status_of(tried("read", self, lambda: self._files.info(str(self))))
 
     def is_file(self) -> bool:
         """Say whether an object is there."""
@@ -198,7 +171,7 @@ class ObjectPath:
             infos = tried("list", self, lambda: self._files.find(str(self), detail=True))
         except FileNotFoundError:
             infos = {}
-        found = {name.lstrip("/"): _status_of(info) for name, info in infos.items() if info["type"] == "file"}
+        found = {name.lstrip("/"): status_of(info) for name, info in infos.items() if info["type"] == "file"}
         for path, (status, since) in list(_CHANGES.items()):
             if time.monotonic() - since > LAG:
                 _CHANGES.pop(path, None)
@@ -237,9 +210,9 @@ class ObjectPath:
 
         return b"" if stop is not None and stop <= start else tried("read", self, read)
 
-    def open(self, mode: str = "rb", buffering: int = HEAD) -> Any:
+    def open(self, mode: str = "rb", buffering: int = BLOCK) -> Any:
         """Open the object for reading, a range at a time."""
-        raw = _Ranged(self, self.lstat().st_size)
+        raw = Ranged(self, self.lstat().st_size)
         return io.BufferedReader(raw, buffering) if buffering else raw
 
     # --- writing: for featurebank.storage alone ----------------------------------------------------------------
@@ -276,18 +249,22 @@ class ObjectPath:
         def write() -> bool:
             try:
                 self._files.pipe_file(str(self), data, mode="create")
-            except Exception:
-                try:
-                    return bytes(self._files.cat_file(str(self))) == data
-                except FileNotFoundError:
-                    pass
-                raise
-            return True
+                return True
+            except Exception as error:  # not every library has a kind for "it exists", and the answer may be lost
+                there = self._content()
+                if there is None and not isinstance(error, FileExistsError):
+                    raise
+                return there == data
 
         created = tried("write", self, write)
         if created:
             _note(self, self._ask())
         return created
+
+    def _content(self) -> bytes | None:
+        with suppress(FileNotFoundError):
+            return bytes(self._files.cat_file(str(self)))
+        return None
 
     def remove(self) -> None:
         """Remove the object; one that is already gone is fine."""
@@ -297,7 +274,7 @@ class ObjectPath:
 
     @property
     def _files(self) -> Any:
-        return filesystem(self.protocol, os.getpid())
+        return requests.filesystem(self.protocol, os.getpid())
 
 
 _CHANGES: dict[ObjectPath, tuple[Status | None, float]] = {}
@@ -307,144 +284,7 @@ def _note(path: ObjectPath, status: Status | None) -> None:
     _CHANGES[replace(path, listed=None)] = status, time.monotonic()
 
 
-@lru_cache
-def filesystem(protocol: str, process: int) -> Any:
-    """Return fsspec's file system of a protocol, one a process: connections do not survive a fork.
-
-    Raises
-    ------
-    StorageError
-        When the library for it is not installed.
-    """
-    try:
-        import fsspec
-
-        files = fsspec.filesystem(protocol, use_listings_cache=False, skip_instance_cache=True)
-    except ImportError as error:
-        library = LIBRARIES[protocol]
-        how = "pip install 'featurebank[cloud]'" if library in ("s3fs", "fsspec") else f"pip install {library}"
-        raise StorageError(f"{protocol}:// needs {library}, which is not installed: {how}") from error
-    if LIBRARIES[protocol] == "s3fs":  # it and botocore repeat requests too: a store that is down would take an hour
-        files.retries = 1
-        files.config_kwargs = {"retries": {"max_attempts": 0}, **files.config_kwargs}
-    return files
-
-
-def tried(action: str, path: ObjectPath, call: Callable[[], _T]) -> _T:
-    """Return what a request gives; one that fails is repeated, each time after a longer wait.
-
-    Raises
-    ------
-    FileNotFoundError, FileExistsError
-        As the request did.
-    StorageError
-        When it is refused, or has failed `TRIES` times.
-    """
-    for number in range(TRIES):
-        try:
-            return call()
-        except (FileNotFoundError, FileExistsError, StorageError):
-            raise
-        except Exception as error:  # every store's library has kinds of its own for a request that failed on the way
-            final = isinstance(error, _FINAL) or type(error).__name__ in _CREDENTIALS
-            if final or number == TRIES - 1:
-                tries = "" if final else f" ({TRIES} tries)"
-                raise StorageError(
-                    f"cannot {action} {str(path)!r}: {one_line(error) or type(error).__name__}{tries}; check the "
-                    "address, the credentials and the network"
-                ) from error
-        time.sleep(min(FIRST_DELAY * 2**number, LONGEST_DELAY) * random.uniform(0.5, 1.5))
-    raise AssertionError("the last try returns or raises")
-
-
-def at_once(call: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:
-    """Return what a function gives for each item, in their order, several requests under way at once."""
-    with ThreadPoolExecutor(REQUESTS, "featurebank-request") as pool:
-        return list(pool.map(call, items))
-
-
-class _Ranged(io.RawIOBase):
-    """An object as a file: every read is a request for a range."""
-
-    def __init__(self, path: ObjectPath, size: int):
-        self.path = path
-        self.size = size
-        self._at = 0
-
-    def readable(self) -> bool:
-        """Say yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Say yes."""
-        return True
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to a position."""
-        self._at = offset + (0, self._at, self.size)[whence]
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        """Fetch what fits into a buffer."""
-        data = self._get(self._at, min(self._at + len(buffer), self.size))
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-    def _get(self, start: int, stop: int) -> bytes:
-        return self.path.read_bytes(start, stop)
-
-
-class Fetched(_Ranged):
-    """What has been fetched of an object, as a file; a read of the rest fails, and `fetch` gets what it lacked.
-
-    HDF5 reads under a lock of the whole process, which other threads take whenever they drop one of its objects: to
-    wait for a store inside it may wait for ever.
-    """
-
-    def __init__(self, path: ObjectPath, size: int):
-        super().__init__(path, size)
-        self.missing: int | None = 0
-        self._blocks: dict[int, bytes] = {}
-
-    def fetch(self) -> None:
-        """Fetch the block that was missing, and go back to the beginning."""
-        number = self.missing or 0
-        self._blocks[number] = self.path.read_bytes(number * HEAD, min((number + 1) * HEAD, self.size))
-        self.missing, self._at = None, 0
-
-    def _get(self, start: int, stop: int) -> bytes:
-        numbers = range(start // HEAD, -(-stop // HEAD))
-        lacking = [number for number in numbers if number not in self._blocks]
-        if lacking:
-            self.missing = lacking[0]
-            raise OSError("not fetched yet")
-        return b"".join(self._blocks[number] for number in numbers)[start - numbers.start * HEAD :][: stop - start]
-
-
 @lru_cache(maxsize=4096)
 def _read_small(path: ObjectPath, status: Status) -> bytes:
     """Return the bytes of a small object; what a listing says of it is part of the key."""
     return path._read(0, None)
-
-
-def _status_of(info: Mapping[str, Any]) -> Status:
-    if info["type"] != "file":
-        return Status(0, 0, stat.S_IFDIR)
-    return Status(int(info["size"] or 0), _modified_ns(info))
-
-
-def _modified_ns(info: Mapping[str, Any]) -> int:
-    """Return the modification time: whole seconds are the store's, below them is a hash of the object's tag.
-
-    Stores tell whole seconds, in which an object may change twice.
-    """
-    given = [info[name] for name in ("LastModified", "mtime", "updated", "last_modified", "created") if info.get(name)]
-    when = datetime.fromisoformat(given[0]) if given and isinstance(given[0], str) else given[0] if given else 0
-    seconds = when.timestamp() if isinstance(when, datetime) else float(when)
-    tags = [str(info[name]) for name in ("ETag", "etag", "generation", "md5Hash") if info.get(name)]
-    return int(seconds) * 10**9 + (zlib.crc32(tags[0].encode()) % 10**9 if tags else int(seconds % 1 * 1e9))

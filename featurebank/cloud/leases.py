@@ -14,8 +14,8 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from featurebank.cloud.objects import ObjectPath
 from featurebank.errors import StorageError
-from featurebank.objects import ObjectPath
 
 SILENCE = 60.0
 """Seconds without a sign of life after which the holder of a lock is taken for dead."""
