@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +21,9 @@ from featurebank_cli.options import (
     root_option,
 )
 
+if TYPE_CHECKING:
+    from featurebank.storage import Place
+
 
 @click.command()
 @click.argument("predictor", type=click.Path(path_type=Path))
@@ -36,7 +39,7 @@ from featurebank_cli.options import (
 def evaluate(
     state: State,
     predictor: Path,
-    source: Path,
+    source: Place,
     target: str | None,
     sample_weight: str | None,
     path_column: str | None,

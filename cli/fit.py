@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,9 @@ from featurebank_cli.options import (
     printable,
     write_csv,
 )
+
+if TYPE_CHECKING:
+    from featurebank.storage import Place
 
 
 def _class_weight(context: click.Context, option: click.Parameter, value: str | None) -> Any:
@@ -114,7 +117,7 @@ class_weight_option = click.option(
 )
 @json_option
 @click.pass_obj
-def fit(state: State, bank: Path, output: Path | None, as_json: bool, **options: Any) -> None:
+def fit(state: State, bank: Place, output: Path | None, as_json: bool, **options: Any) -> None:
     """Cross-validate top models over the feature sets of BANK and save the best as a predictor.
 
     Beside the predictor, STEM.oof.csv gets what the best model said of each image when it was in a test part.

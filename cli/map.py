@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from featurebank_cli.options import State, bank_argument, check_folder, json_option, print_json, write_csv
+
+if TYPE_CHECKING:
+    from featurebank.storage import Place
 from featurebank_cli.similar import features_option
 
 PAGE, TABLE = ".html", ".csv"
@@ -34,7 +38,7 @@ PAGE, TABLE = ".html", ".csv"
 @click.pass_obj
 def draw_map(
     state: State,
-    bank: Path,
+    bank: Place,
     features: str | None,
     method: str,
     color: str | None,

@@ -18,6 +18,10 @@ from featurebank.errors import FeatureBankError, one_line, printable
 ROWS_SHOWN = 20
 
 
+FORGOTTEN = ("memory",)
+"""Kinds of storage that end with the process: for tests."""
+
+
 class PlaceType(click.ParamType):
     """A path, or an address on object storage such as s3://bucket/photos.bank."""
 
@@ -27,7 +31,10 @@ class PlaceType(click.ParamType):
         """Return a Path, or the address."""
         from featurebank import storage
 
-        return storage.place(value)
+        place = storage.place(value)
+        if getattr(place, "protocol", "") in FORGOTTEN:
+            self.fail(f"{value!r} would be forgotten when the command ends; expected a folder, s3:// or gs://", param)
+        return place
 
 
 PLACE = PlaceType()

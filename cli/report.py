@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from featurebank_cli.options import State, bank_argument, check_folder, json_option, print_json
+
+if TYPE_CHECKING:
+    from featurebank.storage import Place
 
 
 @click.command()
@@ -33,7 +37,7 @@ from featurebank_cli.options import State, bank_argument, check_folder, json_opt
 @click.pass_obj
 def report(
     state: State,
-    bank: Path,
+    bank: Place,
     predictor: Path | None,
     target: str | None,
     features: str | None,

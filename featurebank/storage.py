@@ -17,6 +17,8 @@ from featurebank.cloud.objects import ObjectPath, is_address
 from featurebank.errors import StorageError
 
 TEMP_PREFIX = ".tmp-"
+PIECE = 32 << 20
+"""Bytes of an object that are in memory at once on their way to the cache."""
 
 Place = Path | ObjectPath
 """Where a bank, or a file of it, lies: in a folder, or on object storage."""
@@ -186,18 +188,24 @@ def cached(path: ObjectPath, start: int, stop: int, *, afresh: bool = False) -> 
 
     Raises
     ------
-    FileNotFoundError
-        When the object is gone.
     StorageError
-        When the store does not answer, or the cache folder cannot be written.
+        When the object is gone, the store does not answer, or the cache folder cannot be written.
     """
     folder = cache_folder() / "objects"
     file = folder / hashlib.sha256(f"{path} {start} {stop}".encode()).hexdigest()
     if afresh or not file.exists():
-        data = path.read_bytes(start, stop)
         make_folder(folder)
-        commit(file, data)
+        with committing(file) as buffer:
+            for first in range(start, stop, PIECE):
+                buffer.write(_read_piece(path, first, min(first + PIECE, stop)))
     return file
+
+
+def _read_piece(path: ObjectPath, start: int, stop: int) -> bytes:
+    try:
+        return path.read_bytes(start, stop)
+    except FileNotFoundError as error:
+        raise StorageError(f"{str(path)!r} was replaced while it was read: try again") from error
 
 
 @contextmanager

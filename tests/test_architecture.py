@@ -92,7 +92,7 @@ def writes(node: ast.AST) -> bool:
     if name in ("open", "File", "ZipFile"):
         modes = [arg.value for arg in node.args[1:2] if isinstance(arg, ast.Constant)]
         modes += [word.value.value for word in node.keywords if word.arg == "mode"]
-        in_memory = getattr(next(iter(node.args), None), "id", "") == "buffer" or owner == "archive"  # a member of an open zip
+        in_memory = getattr(next(iter(node.args), None), "id", "") == "buffer" or owner == "archive"  # a zip's member
         return not in_memory and any(set("wax+") & set(str(mode)) for mode in modes)
     if name == "replace":  # text, dataclasses and DataFrames have a replace of their own
         return owner == "os"

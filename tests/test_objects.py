@@ -110,6 +110,16 @@ def test_the_first_to_create_wins_and_knows_it(folder):
     assert (folder / "a").read_bytes() == b"mine"
 
 
+def test_who_comes_late_to_an_object_that_is_gone_again_has_not_created_it(faulty, folder, monkeypatch):
+    store = faulty()
+
+    def late(path, data, mode):
+        raise FileExistsError(path)
+
+    monkeypatch.setattr(store, "pipe_file", late)
+    assert not (folder / "a").create(b"mine")
+
+
 # --- failures ----------------------------------------------------------------------------------------------
 
 
@@ -231,12 +241,22 @@ def test_only_what_is_asked_for_of_features_comes_here(monkeypatch, tmp_path):
     assert [file.stat().st_size for file in (tmp_path / "objects").iterdir()] == [3 * 32]
 
 
+def test_what_comes_here_comes_in_pieces(pair, monkeypatch):
+    _, remote = pair
+    monkeypatch.setattr(storage, "PIECE", 7)
+    file = next(remote.path.glob("features/*/*.h5"))
+    assert storage.cached(file, 3, 100).read_bytes() == file.read_bytes()[3:100]
+    storage.remove(file)
+    with pytest.raises(StorageError, match="was replaced while it was read: try again"):
+        storage.cached(file, 3, 100, afresh=True)
+
+
 def test_a_damaged_object_is_found_whatever_the_cache_has(pair):
     _, remote = pair
     contents(remote)
     (file, *_) = remote.path.glob("features/*/*.h5")
     data = file.read_bytes()
-    value = data.rindex(b"\x00\x00\x80\x3f")  # 1.0
+    value = data.rindex(b"\x00\x00\x40\x40")  # 3.0, which both files have
     storage.commit(file, data[:value] + b"\x01" + data[value + 1 :])
     (found,) = remote.verify()
     assert found["file"] == str(file)
@@ -270,7 +290,7 @@ def test_an_outage_below_hdf5_is_not_told_as_damage(faulty, pair, monkeypatch):
 # --- commands ----------------------------------------------------------------------------------------------
 
 
-def test_commands_take_addresses(run_json, run_cli, pair, tmp_path, monkeypatch):
+def test_commands_take_addresses(run_json, run_cli, memory_commands, pair, tmp_path, monkeypatch):
     _, remote = pair
     monkeypatch.chdir(tmp_path)
     address = str(remote.path)
@@ -286,7 +306,15 @@ def test_commands_take_addresses(run_json, run_cli, pair, tmp_path, monkeypatch)
     assert "'memory://nothing/x.bank' does not exist" in result.stderr
 
 
-def test_a_fit_writes_its_predictor_here(run_json, planted_bank, planted_layers, tmp_path, monkeypatch):
+def test_commands_refuse_what_ends_with_the_process(run_cli):
+    result = run_cli("extract", "photos", "--bank", "memory://b/x.bank")
+    assert result.exit_code == 2
+    assert "'memory://b/x.bank' would be forgotten when the command ends; expected a folder" in result.stderr
+
+
+def test_a_fit_writes_its_predictor_here(
+    run_json, memory_commands, planted_bank, planted_layers, tmp_path, monkeypatch
+):
     layers, y = planted_layers(60, 2, {"layer1": 3.0})
     local = planted_bank(layers, {"label": y})
     remote = storage.place(new_address("planted.bank"))

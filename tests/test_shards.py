@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import tarfile
 
 import numpy as np
@@ -77,7 +78,7 @@ def test_a_member_is_read_by_its_name(place):
         read_file(f"{place}/photo-009.tar/0006.png")
 
 
-def test_extraction_from_shards_resumes_and_knows_new_shards(place, tmp_path, run_json):
+def test_extraction_from_shards_resumes_and_knows_new_shards(memory_commands, place, tmp_path, run_json):
     arguments = ["extract", place / "photo-{000..001}.tar", "--bank", tmp_path / "x.bank"]
     arguments += ["--backbone", "resnet18", "--weights", "random:0", "--size", "32"]
     first, again = run_json(*arguments), run_json(*arguments)
@@ -124,6 +125,13 @@ def test_failures_while_reading_shards_are_repeated(monkeypatch):
     found = scan(address)
     assert [found.read(number)[0] for number in range(8)] == [images.content_digest(png(n)) for n in range(8)]
     assert store.failed > 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_no_shard(tmp_path):
+    os.mkfifo(tmp_path / "a.tar")
+    with pytest.raises(SourceError, match="a folder or a special file"):
+        scan(tmp_path / "a.tar")
 
 
 # --- odd and hostile shards ----------------------------------------------------------------------------------

@@ -566,7 +566,7 @@ def test_a_list_of_addresses_is_refused(bucket):
         scan([f"{bucket('1.png')}/1.png"])
 
 
-def test_extraction_from_and_into_object_storage(tmp_path, bucket, run_json, noise):
+def test_extraction_from_and_into_object_storage(memory_commands, tmp_path, bucket, run_json, noise):
     address, files = bucket(), tmp_path / "photos"
     for number in range(6):
         name = f"{'cat' if number % 2 else 'dog'}/{number}.png"

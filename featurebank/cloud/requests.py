@@ -19,7 +19,8 @@ LONGEST_DELAY = 20.0
 AT_ONCE = 16
 """Requests under way at once."""
 _FINAL = (FileNotFoundError, FileExistsError, PermissionError, NotImplementedError, ImportError, TypeError, ValueError)
-_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
+_FINAL_NAMES = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
+_FINAL_NAMES += ("ParamValidationError", "InvalidRegionError", "UnknownRegionError")
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -63,7 +64,7 @@ def tried(action: str, address: object, call: Callable[[], _T]) -> _T:
         except (FileNotFoundError, FileExistsError, StorageError):
             raise
         except Exception as error:  # every store's library has kinds of its own for a request that failed on the way
-            final = isinstance(error, _FINAL) or type(error).__name__ in _CREDENTIALS
+            final = isinstance(error, _FINAL) or type(error).__name__ in _FINAL_NAMES
             if final or number == TRIES - 1:
                 tries = "" if final else f" ({TRIES} tries)"
                 raise StorageError(
