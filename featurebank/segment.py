@@ -180,7 +180,10 @@ class Segment:
         start, stop = (0, self.size) if is_table else (array.offset, array.offset + array.nbytes)
         for afresh in (False, True):
             file = storage.cached(self.path, start, stop, afresh=afresh)
-            if _sha256(file, array.offset - start, array.nbytes) == array.sha256:
+            status = file.stat()
+            copy = f"{name} in {status.st_ino} of {status.st_mtime_ns}"
+            if copy in self._verified or _sha256(file, array.offset - start, array.nbytes) == array.sha256:
+                self._verified.add(copy)
                 return file, array.offset - start
         raise corrupt(self.path, f"the bytes of {name!r} do not match their digest")
 
