@@ -265,18 +265,17 @@ def superseded_by(file: Segment) -> list[str]:
 
 def open_segments(paths: Sequence[Place], kind: str) -> list[Segment]:
     """Open several segments, those on a store at once; see `open_segment`."""
-    on_store = any(isinstance(path, ObjectPath) for path in paths)
-    return (at_once if on_store else _in_turn)(lambda path: open_segment(path, kind), paths)
+    return _each(lambda path: open_segment(path, kind), paths, paths)
 
 
 def read_each(files: Sequence[Segment], name: str) -> list[NDArray[Any]]:
     """Read one array of several segments, those on a store at once; see `Segment.read`."""
-    on_store = any(isinstance(file.path, ObjectPath) for file in files)
-    return (at_once if on_store else _in_turn)(lambda file: file.read(name), files)
+    return _each(lambda file: file.read(name), files, [file.path for file in files])
 
 
-def _in_turn(call: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-    return [call(item) for item in items]
+def _each(call: Callable[[Any], Any], items: Iterable[Any], places: Iterable[Place]) -> list[Any]:
+    on_store = any(isinstance(place, ObjectPath) for place in places)
+    return at_once(call, items) if on_store else [call(item) for item in items]
 
 
 def open_segment(path: Place, kind: str) -> Segment:
