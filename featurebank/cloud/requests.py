@@ -19,8 +19,8 @@ LONGEST_DELAY = 20.0
 AT_ONCE = 16
 """Requests under way at once."""
 _FINAL = (FileNotFoundError, FileExistsError, PermissionError, NotImplementedError, ImportError, TypeError, ValueError)
-_FINAL_NAMES = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
-_FINAL_NAMES += ("ParamValidationError", "InvalidRegionError", "UnknownRegionError")
+_FINAL_NAMES = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError"}
+_FINAL_NAMES |= {"ParamValidationError", "InvalidRegionError", "UnknownRegionError"}
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
