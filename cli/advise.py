@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from featurebank.spec import short
 from featurebank_cli.fit import score_text
 from featurebank_cli.options import State, bank_argument, json_option, print_json, print_table, printable
+
+if TYPE_CHECKING:
+    from featurebank.storage import Place
 
 
 @click.command()
@@ -28,7 +30,7 @@ from featurebank_cli.options import State, bank_argument, json_option, print_jso
 @click.option("--jobs", type=int, default=-1, show_default=True, help="Threads; -1 for one a core.")
 @json_option
 @click.pass_obj
-def advise(state: State, bank: Path, as_json: bool, **options: Any) -> None:
+def advise(state: State, bank: Place, as_json: bool, **options: Any) -> None:
     """Say which transfer fits the images of BANK: a top model, on which layers, or fine-tuning, of how much.
 
     A quick probe of every cached layer and a learning curve place the data in the table of size and similarity; what to

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,9 @@ from featurebank_cli.options import (
     seed_option,
     write_csv,
 )
+
+if TYPE_CHECKING:
+    from featurebank.storage import Place
 
 
 @click.command()
@@ -48,7 +51,7 @@ from featurebank_cli.options import (
 @json_option
 @click.pass_obj
 def cluster(
-    state: State, bank: Path, output: Path | None, features: tuple[str, ...], as_json: bool, **options: Any
+    state: State, bank: Place, output: Path | None, features: tuple[str, ...], as_json: bool, **options: Any
 ) -> None:
     """Cluster the images of BANK without labels, and say how stable the clusters are.
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from featurebank_cli.options import bank_argument, json_option, print_json
+
+if TYPE_CHECKING:
+    from featurebank.storage import Place
 
 grace_option = click.option(
     "--grace",
@@ -21,7 +24,7 @@ grace_option = click.option(
 @bank_argument
 @grace_option
 @json_option
-def compact(bank: Path, grace: float, as_json: bool) -> None:
+def compact(bank: Place, grace: float, as_json: bool) -> None:
     """Merge the small segments of BANK; others may go on reading and writing.
 
     \b
@@ -42,7 +45,7 @@ def compact(bank: Path, grace: float, as_json: bool) -> None:
 @click.option("--source", help="Mark the samples of this source gone before, as `featurebank info` names it.")
 @grace_option
 @json_option
-def prune(bank: Path, source: str | None, grace: float, as_json: bool) -> None:
+def prune(bank: Place, source: str | None, grace: float, as_json: bool) -> None:
     """Drop the embeddings of BANK that no present sample points at.
 
     A folder or manifest that is gone for good is forgotten with --source; extracting it again brings it back.

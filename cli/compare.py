@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from featurebank.spec import common_backbone, short
 from featurebank_cli.fit import score_text
 from featurebank_cli.options import State, bank_argument, json_option, print_json, print_table, records
+
+if TYPE_CHECKING:
+    from featurebank.storage import Place
 
 
 @click.command()
@@ -31,7 +33,7 @@ from featurebank_cli.options import State, bank_argument, json_option, print_jso
 @click.option("--jobs", type=int, default=-1, show_default=True, help="Threads; -1 for one a core.")
 @json_option
 @click.pass_obj
-def compare(state: State, bank: Path, features: tuple[str, ...], as_json: bool, **options: Any) -> None:
+def compare(state: State, bank: Place, features: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Compare everything cached in BANK, backbones and layers, by a top model on the same folds.
 
     Beside the scores stand measures that need no training, LogME and the H-score, and the score of a quick ridge; below

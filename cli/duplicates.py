@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +19,9 @@ from featurebank_cli.options import (
     write_csv,
 )
 
+if TYPE_CHECKING:
+    from featurebank.storage import Place
+
 
 @click.command()
 @bank_argument
@@ -25,7 +29,7 @@ from featurebank_cli.options import (
 @csv_option
 @json_option
 @click.pass_obj
-def duplicates(state: State, bank: Path, features: str | None, output: Path | None, as_json: bool) -> None:
+def duplicates(state: State, bank: Place, features: str | None, output: Path | None, as_json: bool) -> None:
     """List the samples of BANK that show the same picture: group, kind, source, path, similarity.
 
     Exact duplicates have the same content; near ones were resized, re-compressed, mirrored or turned by right angles.

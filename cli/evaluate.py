@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from featurebank_cli.options import (
+    PLACE,
     State,
     allow_download_option,
     brought_weights_option,
@@ -20,10 +21,13 @@ from featurebank_cli.options import (
     root_option,
 )
 
+if TYPE_CHECKING:
+    from featurebank.storage import Place
+
 
 @click.command()
 @click.argument("predictor", type=click.Path(path_type=Path))
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=PLACE)
 @click.option("--target", help="Column of labels, or the one task to score.  [default: what the predictor learned]")
 @click.option("--sample-weight", help="Column of weights.")
 @path_column_option
@@ -35,7 +39,7 @@ from featurebank_cli.options import (
 def evaluate(
     state: State,
     predictor: Path,
-    source: Path,
+    source: Place,
     target: str | None,
     sample_weight: str | None,
     path_column: str | None,

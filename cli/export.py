@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from featurebank_cli.options import (
+    PLACE,
     State,
     allow_download_option,
     brought_weights_option,
@@ -17,9 +18,12 @@ from featurebank_cli.options import (
     printable,
 )
 
+if TYPE_CHECKING:
+    from featurebank.storage import Place
+
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=PLACE)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write; its suffix says the format.")
 @click.option(
     "--to",
@@ -35,7 +39,7 @@ from featurebank_cli.options import (
 @click.pass_context
 def export(
     context: click.Context,
-    source: Path,
+    source: Place,
     output: Path | None,
     onnx: Path | None,
     as_json: bool,
@@ -61,16 +65,16 @@ def export(
     if onnx is None and (options["weights_file"] or options["allow_download"]):
         raise click.UsageError("--weights and --allow-download go with --onnx")
     if onnx is not None:
-        _predictor(source, onnx, as_json, options["weights_file"], options["allow_download"])
+        _predictor(Path(str(source)), onnx, as_json, options["weights_file"], options["allow_download"])
     elif output is not None:
         _bank(source, output, as_json, options, state)
 
 
-def _bank(source: Path, output: Path, as_json: bool, options: dict[str, Any], state: State) -> None:
+def _bank(source: Place, output: Path, as_json: bool, options: dict[str, Any], state: State) -> None:
     from featurebank.interop.exporting import export_bank
 
     facts = export_bank(
-        source,
+        str(source),
         output,
         to=options["to"],
         features=list(options["features"]) or None,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from featurebank_cli.options import (
+    PLACE,
     State,
     how_made,
     json_option,
@@ -23,6 +23,7 @@ from featurebank_cli.options import (
 
 if TYPE_CHECKING:
     from featurebank.bank import Bank
+    from featurebank.storage import Place
 
 SHOWN = 10
 CLASSES_SHOWN = 6
@@ -30,8 +31,8 @@ COMPUTE = ("device", "engine", "batch_size", "workers", "backend", "ray_address"
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
-@click.option("--bank", required=True, type=click.Path(path_type=Path), help="The bank; made when it does not exist.")
+@click.argument("source", type=PLACE)
+@click.option("--bank", required=True, type=PLACE, help="The bank; made when it does not exist.")
 @click.option(
     "--backbone",
     default="efficientnet_lite0",
@@ -105,8 +106,8 @@ COMPUTE = ("device", "engine", "batch_size", "workers", "backend", "ray_address"
 @click.pass_context
 def extract(
     context: click.Context,
-    source: Path,
-    bank: Path,
+    source: Place,
+    bank: Place,
     as_json: bool,
     strict: bool,
     explain: bool,
@@ -117,7 +118,8 @@ def extract(
 ) -> None:
     """Embed the images of SOURCE that the bank does not have yet.
 
-    SOURCE is a folder of images or of class folders, or a manifest (CSV or Parquet).
+    SOURCE is a folder of images or of class folders, a manifest (CSV or Parquet), or tar shards
+    ('shard-{000..009}.tar'); folders and shards, and the bank, may lie on object storage (s3://bucket/photos).
 
     \b
     Example:
@@ -166,7 +168,7 @@ def extract(
 
 def _estimate(
     found: Any,
-    bank: Path,
+    bank: Place,
     wanted: Any,
     compute: Any,
     deadline: float | None,
@@ -199,7 +201,7 @@ def _estimate(
         state.warn(f"{facts.failed} of {facts.timed + facts.failed} images that were drawn could not be read")
 
 
-def _explain(found: Any, bank: Path, wanted: Any, as_json: bool) -> None:
+def _explain(found: Any, bank: Place, wanted: Any, as_json: bool) -> None:
     from featurebank.bank import Bank
     from featurebank.explanation import explain
 
@@ -220,7 +222,7 @@ def _explain(found: Any, bank: Path, wanted: Any, as_json: bool) -> None:
             click.echo(f"    unlike {each['nearest']}: {field} is {asked!r}, there {there!r}")
 
 
-def _summary(report: Any, bank: Path) -> None:
+def _summary(report: Any, bank: Place) -> None:
     from featurebank.bank import Bank
 
     click.echo(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,9 @@ from featurebank_cli.options import (
     size_option,
     weights_option,
 )
+
+if TYPE_CHECKING:
+    from featurebank.storage import Place
 
 
 def _rate(context: click.Context, option: click.Parameter, value: str | None) -> float | str | None:
@@ -163,7 +166,7 @@ def _rate(context: click.Context, option: click.Parameter, value: str | None) ->
 @json_option
 @click.pass_obj
 def finetune(
-    state: State, bank: Path, output: Path | None, plot: Path | None, resume: bool, as_json: bool, **options: Any
+    state: State, bank: Place, output: Path | None, plot: Path | None, resume: bool, as_json: bool, **options: Any
 ) -> None:
     """Train the upper blocks of a backbone on the images of BANK and save them as a predictor.
 

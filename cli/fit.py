@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +22,9 @@ from featurebank_cli.options import (
     ray_address_option,
     write_csv,
 )
+
+if TYPE_CHECKING:
+    from featurebank.storage import Place
 
 
 def _class_weight(context: click.Context, option: click.Parameter, value: str | None) -> Any:
@@ -126,7 +129,7 @@ class_weight_option = click.option(
 @click.pass_obj
 def fit(
     state: State,
-    bank: Path,
+    bank: Place,
     output: Path | None,
     as_json: bool,
     backend: str,

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from featurebank_cli.options import State, json_option, path_column_option, print_json, printable
+from featurebank_cli.options import PLACE, State, json_option, path_column_option, print_json, printable
+
+if TYPE_CHECKING:
+    from featurebank.storage import Place
 
 KINDS = ("hdf5", "npz", "parquet", "h5ad", "safetensors", "numpy", "clip-retrieval", "slides", "thingsvision")
 
 
 @click.command("import")
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--bank", required=True, type=click.Path(path_type=Path), help="The bank; made when it does not exist.")
+@click.option("--bank", required=True, type=PLACE, help="The bank; made when it does not exist.")
 @click.option("--from", "kind", type=click.Choice(KINDS), help="What PATH is.  [default: by its looks]")
 @click.option("--backbone", help="What made another tool's features, for their names.  [default: the stem of PATH]")
 @click.option(
@@ -29,7 +32,7 @@ KINDS = ("hdf5", "npz", "parquet", "h5ad", "safetensors", "numpy", "clip-retriev
 @json_option
 @click.pass_context
 def import_(
-    context: click.Context, path: Path, bank: Path, columns: tuple[str, ...], as_json: bool, **options: Any
+    context: click.Context, path: Path, bank: Place, columns: tuple[str, ...], as_json: bool, **options: Any
 ) -> None:
     """Put embeddings that are in files into a bank.
 
@@ -48,7 +51,7 @@ def import_(
 
     state: State = context.obj
     facts = import_features(
-        path, bank, columns=list(columns) or None, progress=state.progress("import", "row"), **options
+        path, str(bank), columns=list(columns) or None, progress=state.progress("import", "row"), **options
     )
     if as_json:
         print_json(facts)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,13 +17,16 @@ from featurebank_cli.options import (
     records,
 )
 
+if TYPE_CHECKING:
+    from featurebank.storage import Place
+
 
 @click.command()
 @bank_argument
 @click.option("--samples", is_flag=True, help="List the samples instead, as CSV.")
 @click.option("--failures", is_flag=True, help="List the images that could not be read instead, as CSV.")
 @json_option
-def info(bank: Path, samples: bool, failures: bool, as_json: bool) -> None:
+def info(bank: Place, samples: bool, failures: bool, as_json: bool) -> None:
     """Show what BANK holds: samples, columns, feature sets, bytes on disk.
 
     \b

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from featurebank_cli.options import bank_argument, json_option, print_json, undefused
+
+if TYPE_CHECKING:
+    from featurebank.storage import Place
 
 
 @click.command()
@@ -17,7 +20,7 @@ from featurebank_cli.options import bank_argument, json_option, print_json, unde
 @click.option("--path-column", default="path", show_default=True, help="The column of paths.")
 @click.option("--column", "chosen", multiple=True, help="Take this column alone; may be repeated.  [default: all]")
 @json_option
-def label(bank: Path, labels: Path, path_column: str, chosen: tuple[str, ...], as_json: bool) -> None:
+def label(bank: Place, labels: Path, path_column: str, chosen: tuple[str, ...], as_json: bool) -> None:
     """Attach the columns of LABELS (CSV or Parquet) to the samples of BANK, or correct them.
 
     Paths are relative, as `featurebank info BANK --samples` lists them; an empty cell changes nothing.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,9 @@ from featurebank_cli.options import (
     write_csv,
 )
 
+if TYPE_CHECKING:
+    from featurebank.storage import Place
+
 
 @click.command("label-issues")
 @bank_argument
@@ -34,7 +37,7 @@ from featurebank_cli.options import (
 @json_option
 @click.pass_obj
 def label_issues(
-    state: State, bank: Path, target: str | None, oof: Path | None, output: Path | None, as_json: bool, **options: Any
+    state: State, bank: Place, target: str | None, oof: Path | None, output: Path | None, as_json: bool, **options: Any
 ) -> None:
     """List the samples of BANK whose label is probably wrong, the most doubtful first.
 

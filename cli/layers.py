@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from featurebank_cli.options import (
+    PLACE,
     State,
     check_folder,
     json_option,
@@ -31,7 +32,7 @@ def _numbers(context: click.Context, option: click.Parameter, value: str | None)
 @size_option
 @click.option(
     "--show",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     help="Draw what excites the channels of --layer most in the images of this bank or folder instead.",
 )
 @click.option("--layer", help="The layer to show.")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from featurebank_cli.options import State, bank_argument, check_folder, json_option, print_json, write_csv
+
+if TYPE_CHECKING:
+    from featurebank.storage import Place
 from featurebank_cli.similar import features_option
 
 PAGE, TABLE = ".html", ".csv"
@@ -34,7 +38,7 @@ PAGE, TABLE = ".html", ".csv"
 @click.pass_obj
 def draw_map(
     state: State,
-    bank: Path,
+    bank: Place,
     features: str | None,
     method: str,
     color: str | None,
@@ -54,7 +58,7 @@ def draw_map(
     from featurebank.explore import map_page, plot_map, project
 
     opened = Bank(bank)
-    path = output or opened.path.with_suffix(".map.png")
+    path = output or storage.beside(opened.path, ".map.png")
     suffix = path.suffix.lower()
     check_format(suffix, (*FORMATS, PAGE, TABLE))
     check_folder(path)

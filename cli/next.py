@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from featurebank_cli.options import State, bank_argument, csv_text, json_option, print_json, records, write_csv
+
+if TYPE_CHECKING:
+    from featurebank.storage import Place
 
 
 @click.command("next")
@@ -27,7 +31,7 @@ from featurebank_cli.options import State, bank_argument, csv_text, json_option,
 @json_option
 @click.pass_obj
 def next_(
-    state: State, bank: Path, predictor: Path, strategy: str, count: int, output: Path | None, as_json: bool
+    state: State, bank: Place, predictor: Path, strategy: str, count: int, output: Path | None, as_json: bool
 ) -> None:
     """Say which images of BANK that have no label yet to label next, as CSV: source, path, score, TARGET.
 

@@ -16,12 +16,34 @@ import click
 from featurebank.errors import FeatureBankError, one_line, printable
 
 ROWS_SHOWN = 20
-bank_argument = click.argument("bank", type=click.Path(path_type=Path))
+
+
+FORGOTTEN = ("memory",)
+"""Kinds of storage that end with the process: for tests."""
+
+
+class PlaceType(click.ParamType):
+    """A path, or an address on object storage such as s3://bucket/photos.bank."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
+        """Return a Path, or the address."""
+        from featurebank import storage
+
+        place = storage.place(value)
+        if getattr(place, "protocol", "") in FORGOTTEN:
+            self.fail(f"{value!r} would be forgotten when the command ends; expected a folder, s3:// or gs://", param)
+        return place
+
+
+PLACE = PlaceType()
+bank_argument = click.argument("bank", type=PLACE)
 csv_option = click.option("-o", "--output", type=click.Path(path_type=Path), help="Write a CSV file with all rows.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 root_option = click.option(
     "--root",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     help="Folder that a manifest's paths start from, or where a source's files are now.",
 )
 path_column_option = click.option("--path-column", help="The manifest's column of paths.  [default: path]")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ from featurebank_cli.options import (
     seed_option,
     write_csv,
 )
+
+if TYPE_CHECKING:
+    from featurebank.storage import Place
 
 SHOWN = 10
 
@@ -36,7 +39,7 @@ SHOWN = 10
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write source, path, distance, unlike as CSV.")
 @json_option
 @click.pass_obj
-def outliers(state: State, bank: Path, output: Path | None, as_json: bool, **options: Any) -> None:
+def outliers(state: State, bank: Place, output: Path | None, as_json: bool, **options: Any) -> None:
     """Rank the images of BANK by how unlike the others they are, the most unusual first.
 
     unlike is the share of the images that are less unusual; `featurebank predict` says the same of new images.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from featurebank_cli.options import (
+    PLACE,
     State,
     allow_download_option,
     brought_weights_option,
@@ -21,13 +22,14 @@ from featurebank_cli.options import (
     write_csv,
 )
 
+if TYPE_CHECKING:
+    from featurebank.storage import Place
+
 
 @click.command()
 @click.argument("predictor", type=click.Path(path_type=Path))
-@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--bank", type=click.Path(path_type=Path), help="Predict the rows that are already embedded in this bank."
-)
+@click.argument("images", nargs=-1, type=PLACE)
+@click.option("--bank", type=PLACE, help="Predict the rows that are already embedded in this bank.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the CSV here.  [default: stdout]")
 @click.option("--proba", is_flag=True, help="One more column for the probability of each class.")
 @strict_option
@@ -38,8 +40,8 @@ from featurebank_cli.options import (
 def predict(
     context: click.Context,
     predictor: Path,
-    images: tuple[Path, ...],
-    bank: Path | None,
+    images: tuple[Place, ...],
+    bank: Place | None,
     output: Path | None,
     proba: bool,
     strict: bool,
@@ -82,13 +84,13 @@ def predict(
     context.exit(1 if len(failed) and (strict or len(failed) == len(table)) else 0)
 
 
-def _from_bank(loaded: Any, bank: Path) -> Any:
+def _from_bank(loaded: Any, bank: Place) -> Any:
     from featurebank.bank import Bank
 
     return loaded.predict_bank(Bank(bank))
 
 
-def _from_images(loaded: Any, images: tuple[Path, ...], state: State) -> Any:
+def _from_images(loaded: Any, images: tuple[Place, ...], state: State) -> Any:
     import os
 
     from featurebank.sources import scan
@@ -96,7 +98,7 @@ def _from_images(loaded: Any, images: tuple[Path, ...], state: State) -> Any:
     paths: list[str] = []
     for each in images:
         if each.is_dir():
-            paths += [os.path.join(each, os.fsdecode(path)) for path in scan(each).paths]
+            paths += [os.path.join(str(each), os.fsdecode(path)) for path in scan(each).paths]
         else:
             paths.append(str(each))
     return loaded.predict_table(paths, state.progress("predict"))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from featurebank_cli.options import State, bank_argument, check_folder, json_option, print_json
+
+if TYPE_CHECKING:
+    from featurebank.storage import Place
 
 
 @click.command()
@@ -33,7 +37,7 @@ from featurebank_cli.options import State, bank_argument, check_folder, json_opt
 @click.pass_obj
 def report(
     state: State,
-    bank: Path,
+    bank: Place,
     predictor: Path | None,
     target: str | None,
     features: str | None,
@@ -57,7 +61,7 @@ def report(
     from featurebank.report import make_report
 
     started = time.perf_counter()
-    path = output or bank.with_suffix(".report.html")
+    path = output or storage.beside(bank, ".report.html")
     check_folder(path)
     page = make_report(bank, predictor, target=target, features=features, maps=maps, seed=seed, progress=state.progress)
     data = page.encode()

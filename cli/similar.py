@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +18,9 @@ from featurebank_cli.options import (
     records,
     write_csv,
 )
+
+if TYPE_CHECKING:
+    from featurebank.storage import Place
 
 features_option = click.option(
     "--features", help="NAME or NAME+NAME.  [default: the penultimate layer, or the first pooled set]"
@@ -41,7 +45,7 @@ features_option = click.option(
 @click.pass_obj
 def similar(
     state: State,
-    bank: Path,
+    bank: Place,
     image: str,
     k: int,
     features: str | None,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from featurebank_cli.options import bank_argument, json_option, print_json
+
+if TYPE_CHECKING:
+    from featurebank.storage import Place
 
 
 @click.command()
 @bank_argument
 @json_option
 @click.pass_context
-def verify(context: click.Context, bank: Path, as_json: bool) -> None:
+def verify(context: click.Context, bank: Place, as_json: bool) -> None:
     """Check every byte of BANK against its digests; exit with 1 when a file is damaged.
 
     \b

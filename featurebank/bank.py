@@ -9,7 +9,6 @@ import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +17,14 @@ from numpy.typing import NDArray
 
 from featurebank import features, samples, segment, storage
 from featurebank._version import __version__
-from featurebank.errors import BankError, ColumnError, CorruptError
+from featurebank.cloud.objects import ObjectPath
+from featurebank.errors import BankError, ColumnError, CorruptError, StorageError
 from featurebank.features import FeatureSet, as_keys, check_views
 from featurebank.remedies import missing_rows, near_path
 from featurebank.samples import SampleTable
 from featurebank.segment import Segment
 from featurebank.spec import FeatureSpec, canonical_json, digest_of, resolve_name, unique_names
+from featurebank.storage import Place
 
 FORMAT = "featurebank"
 VERSION = 1
@@ -38,13 +39,15 @@ class Bank:
 
     Parameters
     ----------
-    path : path-like
-        A ``NAME.bank`` folder.
+    path : path-like or str
+        A ``NAME.bank`` folder, or its address on object storage (``s3://bucket/NAME.bank``, ``gs://…``).
 
     Raises
     ------
     BankError
         When there is no bank at `path`, or it was written by a newer version.
+    StorageError
+        When the store of an address does not answer, or the library for it is not installed.
 
     Examples
     --------
@@ -54,8 +57,8 @@ class Bank:
     (0, [])
     """
 
-    def __init__(self, path: str | os.PathLike[str]):
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike[str] | ObjectPath):
+        self.path = storage.place(path)
         self._made: dict[str, tuple[tuple[Segment, ...], Any]] = {}
         file = self.path / "bank.json"
         if not file.is_file():
@@ -70,7 +73,7 @@ class Bank:
             )
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str]) -> Bank:
+    def create(cls, path: str | os.PathLike[str] | ObjectPath) -> Bank:
         """Open the bank at `path`, making an empty one where there is none.
 
         Raises
@@ -80,7 +83,7 @@ class Bank:
         StorageError
             When it cannot be made.
         """
-        folder = Path(path)
+        folder = storage.place(path)
         if not (folder / "bank.json").exists():
             if folder.exists() and not _is_blank(folder):
                 raise BankError(f"{str(folder)!r} exists and is no bank; name a new folder")
@@ -218,7 +221,7 @@ class Bank:
             storage.commit(self.path / "samples" / segment_name(), data)
 
     def locked(self) -> Any:
-        """Return a context that holds the bank's lock; needed only to update samples."""
+        """Return a context that holds the bank's lock; needed to update samples and to compact, not to add features."""
         return storage.locked(self.path / ".lock")
 
     # --- features ------------------------------------------------------------------------------------------
@@ -251,7 +254,7 @@ class Bank:
         found: FeatureSet = self._kept(spec.fingerprint, files, lambda: FeatureSet(spec, name, files))
         return found if found.name == name else replace(found, name=name)
 
-    def feature_folder(self, spec: FeatureSpec) -> Path:
+    def feature_folder(self, spec: FeatureSpec) -> Place:
         """Return the folder of a spec's segments."""
         return self.path / "features" / spec.fingerprint
 
@@ -281,7 +284,7 @@ class Bank:
 
     def requests_of(self, spec: FeatureSpec) -> list[dict[str, Any]]:
         """Return the requests that led to a spec, the last one last; empty for a custom module."""
-        files = (self.feature_folder(spec) / "requests").glob("*.json")
+        files: list[Place] = [*(self.feature_folder(spec) / "requests").glob("*.json")]
         return [_read_json(file) for file in sorted(files, key=lambda file: file.stat().st_mtime_ns)]
 
     def add_features(
@@ -504,20 +507,20 @@ class Bank:
         return maintenance.prune(self, grace=grace, source=source)
 
     def _specs(self) -> list[FeatureSpec]:
-        folders = [folder for folder in self.path.glob("features/*") if (folder / "spec.json").exists()]
-        return sorted((self.read_spec(folder) for folder in folders), key=lambda spec: (spec.name, spec.fingerprint))
+        files: list[Place] = [*self.path.glob("features/*/spec.json")]
+        return sorted((self.read_spec(file) for file in files), key=lambda spec: (spec.name, spec.fingerprint))
 
-    def read_spec(self, folder: Path) -> FeatureSpec:
-        """Return the spec of a feature set's folder.
+    def read_spec(self, file: Place) -> FeatureSpec:
+        """Return the spec that a feature set's folder holds as ``spec.json``.
 
         Raises
         ------
         CorruptError
             When it is damaged, or of another feature set.
         """
-        spec = FeatureSpec.from_dict(_read_json(folder / "spec.json"))
-        if spec.fingerprint != folder.name:
-            raise CorruptError(f"{str(folder)!r} holds the spec of another feature set: {segment.REMEDY}")
+        spec = FeatureSpec.from_dict(_read_json(file))
+        if spec.fingerprint != file.parent.name:
+            raise CorruptError(f"{str(file.parent)!r} holds the spec of another feature set: {segment.REMEDY}")
         return spec
 
 
@@ -616,7 +619,7 @@ def newest_stamp(table: SampleTable) -> int:
     return int(table.rows["stamp"].max()) if len(table) else 0
 
 
-def _is_blank(folder: Path) -> bool:
+def _is_blank(folder: Place) -> bool:
     """Say whether a folder holds nothing, or just what a killed maker of a bank left."""
     return folder.is_dir() and all(path.name.startswith(storage.TEMP_PREFIX) for path in folder.iterdir())
 
@@ -626,13 +629,13 @@ def segment_name() -> str:
     return f"{uuid.uuid4().hex}.h5"
 
 
-def _read_json(file: Path) -> Any:
+def _read_json(file: Place) -> Any:
     try:
-        status = os.lstat(file)
+        status = file.lstat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_JSON:
             raise CorruptError(f"{str(file)!r} is a link, a special file or too large; expected a small JSON file")
         return json.loads(file.read_bytes())
-    except CorruptError:
+    except (CorruptError, StorageError):
         raise
     except (OSError, ValueError) as error:
         raise CorruptError(f"{str(file)!r} cannot be read as JSON; restore it, or extract into a new bank") from error

@@ -224,13 +224,13 @@ def _try_open(item: Any, opening: dict[str, Any]) -> tuple[tuple[Any, bytes] | N
 
 def _open(item: Any, opening: dict[str, Any]) -> tuple[Any, bytes]:
     """Return the image of a path, a source's sample, a PIL image or an array, and its content digest."""
-    from featurebank import images, sources
+    from featurebank import files, images, sources
 
     if isinstance(item, Item):
         digest, decode = item.source.read(item.position)
         return decode(**opening), digest
     if isinstance(item, (str, Path)):
-        data = sources.read_file(item)
+        data = files.read_file(item)
         return images.decode_or_leave(data, **opening), images.content_digest(data)
     image = sources.as_image(item)
     return image, images.pixel_digest(image)

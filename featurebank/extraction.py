@@ -105,7 +105,8 @@ def extract(
         Threads that read and decode; by default one a core.
     backend : str, default "local"
         ``"ray"`` deals the images out to the GPUs or cores of a Ray cluster, whose workers write into the bank
-        themselves: it and the images lie under the same path on all machines. What a lost worker was at is done again.
+        themselves: it and the images lie under the same path on all machines, or on object storage. What a lost worker
+        was at is done again.
     ray_address : str, optional
         ``HOST:PORT`` of a running Ray cluster, or ``"auto"``; by default one is started on this machine.
     verify : bool, default False

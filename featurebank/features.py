@@ -167,7 +167,7 @@ class FeatureSet:
     @cached_property
     def _index(self) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
         """Return the sorted distinct digests, and the position of each in the stack of all segments."""
-        stacked = [as_keys(file.read("digest")) for file in self.segments]
+        stacked = [as_keys(digests) for digests in segment.read_each(self.segments, "digest")]
         keys = np.concatenate(stacked) if stacked else np.empty(0, "S32")
         return np.unique(keys, return_index=True)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
-from featurebank import assessment
+from featurebank import assessment, storage
 from featurebank.backbones import is_predictor_file
 from featurebank.bank import Bank
 from featurebank.calibration import Calibrator, LabelsCalibrator
@@ -602,4 +602,4 @@ def _tensors(bank: Bank, features: Sequence[PredictorFeature]) -> dict[str, byte
 
 def default_output(bank: Bank) -> Path:
     """Return where a predictor goes when nothing is said: the bank's stem with ``.featurebank``, beside it."""
-    return bank.path.with_suffix(".featurebank")
+    return storage.beside(bank.path, ".featurebank")

@@ -284,7 +284,7 @@ class Ledger:
     def about_missing_sources(self) -> list[str]:
         """Say which other sources of the bank are no longer there; see `featurebank.remedies`."""
         contents = {digest for digest, error in zip(self.digests, self.errors, strict=True) if not error}
-        root = self.source.root if os.path.isabs(self.source.name) else ""
+        root = self.source.root if remedies.is_named(self.source.name) else ""
         return remedies.about_missing_sources(self.bank, self.table, self.source.name, root, contents, self.specs)
 
 

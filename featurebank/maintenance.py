@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,11 @@ from featurebank.features import as_keys
 from featurebank.samples import SampleTable
 from featurebank.segment import REMEDY, Segment
 from featurebank.spec import FeatureSpec
+from featurebank.storage import Place
 
 MERGED_BYTES = 256 << 20
 
-Damage = tuple[Path, CorruptError]
+Damage = tuple[Place, CorruptError]
 Keep = Callable[[NDArray[np.bytes_]], NDArray[np.bool_]]
 
 
@@ -75,7 +75,7 @@ def _set_aside(bank: Bank, damage: Iterable[Damage]) -> list[str]:
     return [_aftermath(file, error) for file, error in found]
 
 
-def _aftermath(file: Path, error: CorruptError) -> str:
+def _aftermath(file: Place, error: CorruptError) -> str:
     """Say what was damaged, where it is now, and what becomes of what it held."""
     if file.parent.name == "samples":
         then = (
@@ -92,40 +92,41 @@ def _aftermath(file: Path, error: CorruptError) -> str:
 
 def _damaged_specs(bank: Bank) -> Iterator[Damage]:
     """Yield each damaged spec with its error."""
-    for file in sorted(bank.path.glob("features/*/spec.json")):
-        yield from _check(bank.read_spec, file, file.parent)
+    files: list[Place] = [*bank.path.glob("features/*/spec.json")]
+    for file in sorted(files, key=str):
+        yield from _check(bank.read_spec, file)
 
 
 def _damaged_tables(bank: Bank) -> Iterator[Damage]:
     """Yield each damaged sample segment with its error."""
     for file in segment.segment_files(bank.path / "samples"):
-        yield from _check(_check_samples, file, file)
+        yield from _check(_check_samples, file)
 
 
-def _damaged_features(folders: Iterable[Path]) -> Iterator[Damage]:
+def _damaged_features(folders: Iterable[Place]) -> Iterator[Damage]:
     """Yield each damaged segment of some feature sets with its error; they are hashed by a thread a core."""
     files = [file for folder in folders for file in segment.segment_files(folder)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for damage in pool.map(lambda file: list(_check(_check_features, file, file)), files):
+        for damage in pool.map(lambda file: list(_check(_check_features, file)), files):
             yield from damage
 
 
-def _check_samples(file: Path) -> None:
+def _check_samples(file: Place) -> None:
     opened = segment.open_segment(file, "samples")
     opened.verify()
     samples.decode_table(opened)
 
 
-def _check_features(file: Path) -> None:
+def _check_features(file: Place) -> None:
     opened = segment.open_segment(file, "features")
     opened.verify()
     features.check_segments([opened], file.parent.name)
 
 
-def _check(check: Callable[[Path], Any], file: Path, argument: Path) -> Iterator[Damage]:
+def _check(check: Callable[[Place], Any], file: Place) -> Iterator[Damage]:
     with suppress(FileNotFoundError):  # a compaction removed it meanwhile
         try:
-            check(argument)
+            check(file)
         except CorruptError as error:
             yield file, error
 
@@ -242,7 +243,7 @@ def _batches(files: Iterable[Segment]) -> Iterator[list[Segment]]:
         yield batch
 
 
-def _rewrite(folder: Path, fingerprint: str, files: list[Segment], keep: Keep | None = None) -> int:
+def _rewrite(folder: Place, fingerprint: str, files: list[Segment], keep: Keep | None = None) -> int:
     """Write the rows of some segments as one that supersedes them, each digest once; return how many files."""
     digests = np.concatenate([file.read("digest") for file in files])
     keys, first = np.unique(as_keys(digests), return_index=True)
@@ -254,7 +255,7 @@ def _rewrite(folder: Path, fingerprint: str, files: list[Segment], keep: Keep | 
     return len(files)
 
 
-def _replaced(folder: Path, files: list[Segment]) -> list[str]:
+def _replaced(folder: Place, files: list[Segment]) -> list[str]:
     """Return the names of these segments and of what they superseded and is still there."""
     here = {path.name for path in segment.segment_files(folder)}
     names = {file.path.name for file in files}
@@ -276,6 +277,6 @@ def _remove_superseded(bank: Bank, grace: float) -> int:
     return removed
 
 
-def _age(path: Path) -> float:
-    """Return the seconds since a file was written."""
-    return time.time() - path.stat().st_mtime
+def _age(path: Place) -> float:
+    """Return the seconds since a file was written; a store's clock may be ahead of ours."""
+    return max(0.0, time.time() - path.stat().st_mtime)

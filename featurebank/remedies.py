@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurebank import samples
+from featurebank.cloud.objects import is_address
 from featurebank.errors import CorruptError
 from featurebank.features import FeatureSet, as_keys
 from featurebank.samples import SampleTable
@@ -29,7 +30,7 @@ DEFAULT_BACKBONE = "efficientnet_lite0"
 
 
 def is_missing(source: str, root: str) -> bool:
-    """Say whether the files of a source are no longer where they were; a list, or images in memory, never are.
+    """Say whether the files of a source are no longer where they were; of a list, images in memory and a store, never.
 
     Parameters
     ----------
@@ -43,10 +44,15 @@ def is_missing(source: str, root: str) -> bool:
     >>> is_missing("/no/such/folder", "/no/such/folder"), is_missing("memory", "")
     (True, False)
     """
-    if not os.path.isabs(source):
+    if not os.path.isabs(source) or is_address(root):
         return False
     is_manifest = source != root and Path(source).suffix.lower() in MANIFESTS
     return not os.path.isdir(root) or (is_manifest and not os.path.exists(source))
+
+
+def is_named(source: str) -> bool:
+    """Say whether a source is one that a command can name: a path or an address, no list and no images in memory."""
+    return os.path.isabs(source) or is_address(source)
 
 
 def roots(table: SampleTable) -> dict[str, str]:
@@ -135,7 +141,7 @@ def missing_rows(bank: Bank, each: FeatureSet, table: SampleTable) -> str:
 
 def _way(bank: Bank, spec: FeatureSpec, source: str, root: str, count: int) -> str:
     """Return how the rows that one source lacks are made, or what to do when its files are not there."""
-    if not os.path.isabs(source) or not _requests(bank, spec):
+    if not is_named(source) or not _requests(bank, spec):
         views = f", views={spec.views!r}" if spec.views != "none" else ""
         return f"extract {source!r} again from Python with layers={spec.layer_name!r}{views} ({count} samples)"
     if not is_missing(source, root):

@@ -15,7 +15,8 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -25,8 +26,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featurebank.errors import BankError, CorruptError
+from featurebank import storage
+from featurebank.cloud.objects import ObjectPath
+from featurebank.cloud.ranges import Fetched
+from featurebank.cloud.requests import at_once
+from featurebank.errors import BankError, CorruptError, StorageError
 from featurebank.spec import canonical_json
+from featurebank.storage import Place
 
 FORMAT = "featurebank-segment"
 VERSION = 1
@@ -35,6 +41,7 @@ _HEADER = "header"
 _MAX_HEADER = 16 << 20
 _CHUNK = 8 << 20
 _LISTING_TRIES = 20
+_LONGEST_WAIT = 3.0
 _ALIGNMENT = 64
 _NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+)*")
 _DTYPES = ("|u1", "<u4", "<u8", "<i8", "<f2", "<f4", "<f8")
@@ -87,6 +94,10 @@ class _Array:
     sha256: str
     offset: int
 
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -94,15 +105,18 @@ class Segment:
 
     Attributes
     ----------
-    path : Path
+    path : Path or ObjectPath
         The file.
+    size : int
+        Its bytes.
     kind : str
         What it holds.
     meta : dict
         The facts it was written with.
     """
 
-    path: Path
+    path: Place
+    size: int
     kind: str
     meta: dict[str, Any]
     _arrays: dict[str, _Array]
@@ -136,6 +150,9 @@ class Segment:
     def read(self, name: str) -> NDArray[Any]:
         """Return an array, memory-mapped and read-only, after its digest has been checked once.
 
+        What lies on a store is mapped from a cache on this machine; of features only the arrays that are read get
+        there.
+
         Raises
         ------
         CorruptError
@@ -145,26 +162,41 @@ class Segment:
         if not all(array.shape):
             return np.empty(array.shape, array.dtype)
         try:
-            self._verify(name, array)
-            return np.memmap(self.path, array.dtype, "r", array.offset, array.shape)
+            file, offset = self._on_this_machine(name, array)
+            return np.memmap(file, array.dtype, "r", offset, array.shape)
         except FileNotFoundError as error:
             raise BankError(f"{str(self.path)!r} was replaced while it was read: try again") from error
         except (OSError, ValueError) as error:
-            if isinstance(error, CorruptError):
+            if isinstance(error, (CorruptError, StorageError)):
                 raise
             raise corrupt(self.path, "it changed while it was read") from error
+
+    def _on_this_machine(self, name: str, array: _Array) -> tuple[Path, int]:
+        """Return the file that an array can be mapped from and where it begins there, its digest checked."""
+        if not isinstance(self.path, ObjectPath):
+            self._verify(name, array)
+            return self.path, array.offset
+        is_table = self.kind == "samples"  # many small arrays, all of which are read
+        start, stop = (0, self.size) if is_table else (array.offset, array.offset + array.nbytes)
+        for afresh in (False, True):
+            file = storage.cached(self.path, start, stop, afresh=afresh)
+            status = file.stat()
+            copy = f"{name} in {status.st_ino} of {status.st_mtime_ns}"
+            if copy in self._verified or _sha256(file, array.offset - start, array.nbytes) == array.sha256:
+                self._verified.add(copy)
+                return file, array.offset - start
+        raise corrupt(self.path, f"the bytes of {name!r} do not match their digest")
 
     def _verify(self, name: str, array: _Array) -> None:
         """Check an array's bytes against its digest, once; read, not mapped, so that memory stays flat."""
         if name in self._verified:
             return
-        size = math.prod(array.shape) * array.dtype.itemsize
-        if _sha256(self.path, array.offset, size) != array.sha256:
+        if _sha256(self.path, array.offset, array.nbytes) != array.sha256:
             raise corrupt(self.path, f"the bytes of {name!r} do not match their digest")
         self._verified.add(name)
 
     def verify(self) -> None:
-        """Check every array.
+        """Check every array where it lies, whatever a cache has.
 
         Raises
         ------
@@ -180,12 +212,12 @@ class Segment:
         return self._arrays[name]
 
 
-def corrupt(path: Path, reason: str) -> CorruptError:
+def corrupt(path: Place, reason: str) -> CorruptError:
     """Return the error for a damaged file: which, why, and the remedy."""
     return CorruptError(f"{str(path)!r} is damaged or not a segment: {reason}; {REMEDY}")
 
 
-def list_segments(folder: Path, kind: str) -> list[Segment]:
+def list_segments(folder: Place, kind: str) -> list[Segment]:
     """Open the current segments of a folder: those that no other one supersedes.
 
     A compaction may go on meanwhile: the folder is listed twice, since one listing may pass a new file's place before
@@ -196,17 +228,19 @@ def list_segments(folder: Path, kind: str) -> list[Segment]:
     CorruptError
         When a file is not exactly a segment of this kind, or the folder is a link.
     """
-    for _ in range(_LISTING_TRIES):
+    for number in range(_LISTING_TRIES):
         try:
-            files = [open_segment(path, kind) for path in segment_files(folder)]
+            files = open_segments(segment_files(folder), kind)
         except FileNotFoundError:
+            if isinstance(folder, ObjectPath):
+                time.sleep(min(0.05 * 2**number, _LONGEST_WAIT))
             continue
         superseded = {name for file in files for name in superseded_by(file)}
         return [file for file in files if file.path.name not in superseded]
     raise BankError(f"the files of {str(folder)!r} keep changing; wait for the other process to end and try again")
 
 
-def segment_files(folder: Path) -> list[Path]:
+def segment_files(folder: Place) -> list[Place]:
     """Return the paths of all segments in a folder, superseded ones included, sorted; none where it is missing.
 
     Raises
@@ -214,6 +248,8 @@ def segment_files(folder: Path) -> list[Path]:
     CorruptError
         When the folder is a link or a file.
     """
+    if isinstance(folder, ObjectPath):
+        return sorted(folder.glob("*.h5"))
     try:
         if not stat.S_ISDIR(os.lstat(folder).st_mode):
             raise CorruptError(f"{str(folder)!r} is a link or a file; expected a folder inside the bank: remove it")
@@ -227,7 +263,22 @@ def superseded_by(file: Segment) -> list[str]:
     return [str(name) for name in file.meta.get("supersedes", [])]
 
 
-def open_segment(path: Path, kind: str) -> Segment:
+def open_segments(paths: Sequence[Place], kind: str) -> list[Segment]:
+    """Open several segments, those on a store at once; see `open_segment`."""
+    return _each(lambda path: open_segment(path, kind), paths, paths)
+
+
+def read_each(files: Sequence[Segment], name: str) -> list[NDArray[Any]]:
+    """Read one array of several segments, those on a store at once; see `Segment.read`."""
+    return _each(lambda file: file.read(name), files, [file.path for file in files])
+
+
+def _each(call: Callable[[Any], Any], items: Iterable[Any], places: Iterable[Place]) -> list[Any]:
+    on_store = any(isinstance(place, ObjectPath) for place in places)
+    return at_once(call, items) if on_store else [call(item) for item in items]
+
+
+def open_segment(path: Place, kind: str) -> Segment:
     """Open and validate a segment; the result is kept for as long as the file stays the same.
 
     Parameters
@@ -244,7 +295,7 @@ def open_segment(path: Path, kind: str) -> Segment:
     CorruptError
         When it is not exactly a segment of this kind.
     """
-    status = os.lstat(path)
+    status = path.lstat()
     if not stat.S_ISREG(status.st_mode):
         raise corrupt(path, "it is a link or special file")
     segment = _open(path, status.st_ino, status.st_size, status.st_mtime_ns)
@@ -254,29 +305,42 @@ def open_segment(path: Path, kind: str) -> Segment:
 
 
 @lru_cache(maxsize=65536)
-def _open(path: Path, inode: int, size: int, mtime_ns: int) -> Segment:
+def _open(path: Place, inode: int, size: int, mtime_ns: int) -> Segment:
     try:
-        with open(path, "rb") as raw, h5py.File(raw, "r") as file:
+        if isinstance(path, ObjectPath):
+            return _open_object(path, size)
+        with path.open("rb") as raw, h5py.File(raw, "r") as file:
             return _validate(path, size, file)
-    except FileNotFoundError:
-        raise
-    except CorruptError:
+    except (FileNotFoundError, CorruptError, StorageError):
         raise
     except Exception as error:  # HDF5 raises many kinds on damaged bytes; each one means the same to the user
         raise corrupt(path, "HDF5 cannot read it") from error
 
 
-def _validate(path: Path, size: int, file: h5py.File) -> Segment:
+def _open_object(path: ObjectPath, size: int) -> Segment:
+    """Open a segment on a store: what HDF5 lacks is fetched between its attempts, never while it holds its lock."""
+    raw = Fetched(path, size)
+    while True:
+        raw.fetch()
+        try:
+            with h5py.File(raw, "r") as file:
+                return _validate(path, size, file)
+        except Exception:
+            if raw.missing is None:
+                raise
+
+
+def _validate(path: Place, size: int, file: h5py.File) -> Segment:
     _check_attributes(path, file)
     found = dict(_datasets(path, file))
     header = _read_header(path, size, file, found.pop(_HEADER, None))
     if set(found) != set(header["arrays"]):
         raise corrupt(path, "its arrays are not the ones its header lists")
     arrays = {name: _locate(path, size, dataset, header["arrays"][name]) for name, dataset in found.items()}
-    return Segment(path, header["kind"], header["meta"], arrays)
+    return Segment(path, size, header["kind"], header["meta"], arrays)
 
 
-def _check_attributes(path: Path, file: h5py.File) -> None:
+def _check_attributes(path: Place, file: h5py.File) -> None:
     if set(file.attrs) != {"format", "version", "sha256"}:
         raise corrupt(path, "its attributes are not those of a segment")
     shapes = {name: (file.attrs.get_id(name).shape, file.attrs.get_id(name).dtype.kind) for name in file.attrs}
@@ -290,7 +354,7 @@ def _check_attributes(path: Path, file: h5py.File) -> None:
         )
 
 
-def _datasets(path: Path, group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, h5py.Dataset]]:
+def _datasets(path: Place, group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, h5py.Dataset]]:
     """Walk the hard links of the file; anything else is refused before it is followed."""
     for raw in group.id:
         name = prefix + raw.decode("ascii", "replace")
@@ -307,7 +371,7 @@ def _datasets(path: Path, group: h5py.Group, prefix: str = "") -> Iterator[tuple
             raise corrupt(path, f"{name!r} is neither an array nor a group of arrays")
 
 
-def _read_header(path: Path, size: int, file: h5py.File, dataset: h5py.Dataset | None) -> dict[str, Any]:
+def _read_header(path: Place, size: int, file: h5py.File, dataset: h5py.Dataset | None) -> dict[str, Any]:
     if dataset is None or dataset.ndim != 1 or dataset.shape[0] > _MAX_HEADER:
         raise corrupt(path, "its header is missing or too large")
     _locate(path, size, dataset, {"dtype": "|u1", "shape": list(dataset.shape), "sha256": ""})
@@ -320,7 +384,7 @@ def _read_header(path: Path, size: int, file: h5py.File, dataset: h5py.Dataset |
     return header
 
 
-def _locate(path: Path, size: int, dataset: h5py.Dataset, described: dict[str, Any]) -> _Array:
+def _locate(path: Place, size: int, dataset: h5py.Dataset, described: dict[str, Any]) -> _Array:
     """Check that a dataset is plain, contiguous bytes inside this file, and say where."""
     plist = dataset.id.get_create_plist()
     if plist.get_layout() != h5py.h5d.CONTIGUOUS or plist.get_external_count() or plist.get_nfilters():
@@ -337,9 +401,9 @@ def _locate(path: Path, size: int, dataset: h5py.Dataset, described: dict[str, A
     return _Array(dataset.dtype, dataset.shape, described["sha256"], offset or 0)
 
 
-def _sha256(path: Path, offset: int, size: int) -> str:
+def _sha256(path: Place, offset: int, size: int) -> str:
     digest = hashlib.sha256()
-    with open(path, "rb", buffering=0) as file:
+    with path.open("rb", buffering=0) as file:
         file.seek(offset)
         while size and (chunk := file.read(min(size, _CHUNK))):
             digest.update(chunk)

@@ -1,15 +1,15 @@
-"""Image sources -> samples: folders, manifests, and images that already lie in memory."""
+"""Image sources -> samples: folders, manifests, tar shards, and images that already lie in memory."""
 
 from __future__ import annotations
 
+import io
 import os
-import stat
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,16 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from featurebank import images, samples
-from featurebank.errors import ImageError, SourceError, one_line
+from featurebank import files, images, samples, storage
+from featurebank.cloud.objects import ObjectPath, is_address
+from featurebank.errors import ImageError, SourceError, StorageError, one_line
 from featurebank.samples import SampleTable
+from featurebank.shards.listing import list_shards
+from featurebank.shards.names import expand, is_shards, root_of
+from featurebank.shards.notes import columns_of
+from featurebank.storage import Place
 
 MANIFESTS = (".csv", ".parquet", ".pq")
-_SUFFIXES = frozenset(suffix[1:].encode() for suffix in images.SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class Source:
     Attributes
     ----------
     name : str
-        Key of the source: the absolute path of the folder or manifest, or a name for images in memory.
+        Key of the source: the absolute path or the address of the folder, manifest or shards, or a name for images in
+        memory.
     root : str
         Folder that the paths are relative to now.
     paths : list of bytes
@@ -81,7 +86,7 @@ class Source:
         if self.get_image is not None:
             image = self.get_image(position)
             return images.pixel_digest(image), lambda least=0, on_gpu=False: image
-        data = read_file(os.path.join(os.fsencode(self.root), self.paths[position]))
+        data = files.read_file(os.path.join(os.fsencode(self.root), self.paths[position]))
         return images.content_digest(data), partial(images.decode_or_leave, data)
 
     def take(self, positions: NDArray[np.int64]) -> Source:
@@ -98,27 +103,10 @@ class Source:
         )
 
 
-def read_file(path: bytes | str | Path) -> bytes:
-    """Return the bytes of a regular file.
-
-    Raises
-    ------
-    ImageError
-        When it is missing, special (a pipe would block for ever), or refused by the system.
-    """
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ImageError("not a regular file")
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror or one_line(error)}") from error
-
-
 def scan(
     source: Any,
     *,
-    root: str | Path | None = None,
+    root: str | Place | None = None,
     path_column: str | None = None,
     ids: Sequence[str] | None = None,
     columns: Mapping[str, Sequence[Any]] | pd.DataFrame | None = None,
@@ -128,8 +116,9 @@ def scan(
     Parameters
     ----------
     source : path, sequence or torch Dataset
-        A folder (of class folders, or flat), a manifest (CSV or Parquet), a list of image paths, of PIL images
-        or of uint8 arrays, or a Dataset whose items are images or (image, label) pairs.
+        A folder (of class folders, or flat), a manifest (CSV or Parquet), tar shards (``shard-{000..009}.tar``), a
+        list of image paths, of PIL images or of uint8 arrays, or a Dataset whose items are images or (image, label)
+        pairs. Folders, manifests and shards may lie on object storage (``s3://bucket/photos``).
     root : path, optional
         Folder that a manifest's paths are relative to (default: the manifest's), or where a folder's files are
         now when they moved.
@@ -144,11 +133,13 @@ def scan(
     ------
     SourceError
         When the source is missing, empty, or not of these kinds.
+    StorageError
+        When a store does not answer, or the library for it is not installed.
     """
-    if isinstance(source, (str, Path)):
+    if isinstance(source, (str, Path, ObjectPath)):
         if ids is not None or columns is not None:
             raise SourceError("ids and columns go with a list of images; a folder or manifest has its own")
-        return _scan_path(Path(source), root, path_column)
+        return _scan_path(storage.place(source), None if root is None else storage.place(root), path_column)
     if root is not None or path_column is not None:
         raise SourceError("root and path_column go with a folder or manifest, not with a list of images")
     if isinstance(source, (pd.Series, pd.Index)):  # positions, not its index, count below
@@ -162,12 +153,19 @@ def scan(
     return _scan_memory(source, ids, columns)
 
 
-def _scan_path(path: Path, root: str | Path | None, path_column: str | None) -> Source:
+def _scan_path(path: Place, root: Place | None, path_column: str | None) -> Source:
     if path.suffix.lower() in MANIFESTS and not path.is_dir():
-        return _scan_manifest(path, Path(root) if root else path.parent, path_column or "path")
+        return _scan_manifest(path, root or path.parent, path_column or "path")
     if path_column is not None:
         raise SourceError(f"{str(path)!r} is not a manifest, and only a manifest has a path column: leave it out")
-    return _scan_folder(path, Path(root) if root else path)
+    if is_shards(str(path)) and not path.is_dir():
+        return _scan_shards(path, root)
+    return _scan_folder(path, root or path)
+
+
+def _key(path: Place) -> str:
+    """Return the name that stands for a path or an address everywhere."""
+    return os.path.abspath(path) if isinstance(path, Path) else str(path)
 
 
 def source_of(table: SampleTable) -> Source:
@@ -181,19 +179,19 @@ def source_of(table: SampleTable) -> Source:
 # --- folders -----------------------------------------------------------------------------------------------
 
 
-def _scan_folder(name: Path, root: Path) -> Source:
-    if not root.is_dir():
+def _scan_folder(name: Place, root: Place) -> Source:
+    if isinstance(root, Path) and not root.is_dir():
         found = "is a file" if root.exists() else "does not exist"
         raise SourceError(f"{str(root)!r} {found}; expected a folder of images, or a {', '.join(MANIFESTS)} manifest")
     ignored: Counter[str] = Counter()
-    entries = sorted(_walk(os.fsencode(root), b"", ignored, set()), key=itemgetter(0))
+    entries = sorted(files.walk(root, ignored), key=itemgetter(0))
     if not entries:
         raise SourceError(f"no images in {str(root)!r}; expected files ending in {', '.join(sorted(images.SUFFIXES))}")
     paths, sizes, mtimes, problems = zip(*entries, strict=True)
     columns = _class_folders(paths)
     return Source(
-        name=os.path.abspath(name),
-        root=os.path.abspath(root),
+        name=_key(name),
+        root=_key(root),
         paths=list(paths),
         sizes=np.array(sizes, np.int64),
         mtimes=np.array(mtimes, np.int64),
@@ -203,46 +201,6 @@ def _scan_folder(name: Path, root: Path) -> Source:
         ignored=dict(ignored),
         class_folders="label" in columns,
     )
-
-
-def _walk(
-    folder: bytes, prefix: bytes, ignored: Counter[str], seen: set[tuple[int, int]]
-) -> Iterator[tuple[bytes, int, int, str]]:
-    """Yield (path, size, mtime_ns, problem) of the images below a folder; a folder is entered once."""
-    try:
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            return
-        seen.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as listing:
-            entries = sorted(listing, key=attrgetter("name"))  # of two links to a folder, always the same wins
-    except OSError as error:
-        raise SourceError(f"{os.fsdecode(folder)!r} cannot be listed: {error.strerror}; make it readable") from error
-    for entry in entries:
-        stem, dot, suffix = entry.name.rpartition(b".")
-        hidden = entry.name.startswith(b".")
-        if not hidden and _is_folder(entry):
-            yield from _walk(entry.path, prefix + entry.name + b"/", ignored, seen)
-        elif not hidden and suffix.lower() in _SUFFIXES:
-            yield prefix + entry.name, *_stat(entry)
-        else:
-            ignored[os.fsdecode(dot + suffix).lower() if stem else ""] += 1
-
-
-def _is_folder(entry: os.DirEntry[bytes]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that loops: it is listed as a file that cannot be read
-        return False
-
-
-def _stat(path: bytes | os.DirEntry[bytes]) -> tuple[int, int, str]:
-    """Return (size, mtime_ns, problem) of a file."""
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        return 0, 0, f"cannot be read: {error.strerror or one_line(error)}"
-    return status.st_size, status.st_mtime_ns, "" if stat.S_ISREG(status.st_mode) else "not a regular file"
 
 
 def _class_folders(paths: Sequence[bytes]) -> pd.DataFrame:
@@ -255,25 +213,58 @@ def _class_folders(paths: Sequence[bytes]) -> pd.DataFrame:
     return pd.DataFrame({"label": pd.Series(labels, dtype=object)})
 
 
+# --- shards ------------------------------------------------------------------------------------------------
+
+
+def _scan_shards(pattern: Place, root: Place | None) -> Source:
+    text = _key(pattern)
+    folder = root_of(text)
+    names = [shard.removeprefix(f"{folder}/") for shard in expand(text)]
+    where = root or storage.place(folder)
+    listed = list_shards([where / name for name in names])
+    entries = [
+        (os.fsencode(f"{name}/{member.name}"), member, status.st_mtime_ns)
+        for name, (index, status) in zip(names, listed, strict=True)
+        for member in index.members
+    ]
+    if not entries:
+        raise SourceError(f"no images in {text!r}; expected members ending in {', '.join(sorted(images.SUFFIXES))}")
+    paths = [path for path, _, _ in entries]
+    _refuse_repeats(pattern, paths)
+    columns, problems = columns_of([index for index, _ in listed])
+    return Source(
+        name=text,
+        root=_key(where),
+        paths=paths,
+        sizes=np.array([member.size for _, member, _ in entries], np.int64),
+        mtimes=np.array([mtime for _, _, mtime in entries], np.int64),
+        columns=columns,
+        problems=problems | {i: member.problem for i, (_, member, _) in enumerate(entries) if member.problem},
+        whole=True,
+        ignored=dict(sum((Counter(index.ignored) for index, _ in listed), Counter())),
+    )
+
+
 # --- manifests ---------------------------------------------------------------------------------------------
 
 
-def _scan_manifest(manifest: Path, root: Path, path_column: str) -> Source:
+def _scan_manifest(manifest: Place, root: Place, path_column: str) -> Source:
     table = read_table(manifest)
     if path_column not in table.columns:
         raise SourceError(
             f"{str(manifest)!r} has no column {path_column!r}; it has {', '.join(map(repr, table.columns))}: "
             "name the one with the paths (--path-column)"
         )
-    if not root.is_dir():
+    if isinstance(root, Path) and not root.is_dir():
         raise SourceError(f"{str(root)!r} is not a folder; expected the one that the manifest's paths start from")
-    given = [_manifest_path(cell, root) for cell in table[path_column]]
+    given = [_manifest_path(cell, _key(root)) for cell in table[path_column]]
     paths = [path for path, _ in given]
     _refuse_repeats(manifest, paths)
-    stats = [(0, 0, problem) if problem else _stat(os.path.join(os.fsencode(root), path)) for path, problem in given]
+    look = files.stat_below(root)
+    stats = [(0, 0, problem) if problem else look(path) for path, problem in given]
     return Source(
-        name=os.path.abspath(manifest),
-        root=os.path.abspath(root),
+        name=_key(manifest),
+        root=_key(root),
         paths=paths,
         sizes=np.array([size for size, _, _ in stats], np.int64),
         mtimes=np.array([mtime for _, mtime, _ in stats], np.int64),
@@ -283,7 +274,7 @@ def _scan_manifest(manifest: Path, root: Path, path_column: str) -> Source:
     )
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Place) -> pd.DataFrame:
     """Read a CSV or Parquet file as tidy columns (see `featurebank.samples.tidy`).
 
     Only an empty CSV cell is missing; ``NA`` and ``None`` are words like any other.
@@ -297,10 +288,13 @@ def read_table(path: Path) -> pd.DataFrame:
         found = "is a folder" if path.is_dir() else "is no table by its suffix"
         raise SourceError(f"{str(path)!r} {found}; expected a file that ends in {', '.join(MANIFESTS)}")
     try:
+        content = path if isinstance(path, Path) else io.BytesIO(path.read_bytes())
         if path.suffix.lower() == ".csv":
-            table = samples.parse_text(_read_csv(path))
+            table = samples.parse_text(_read_csv(content))
         else:
-            table = samples.tidy(pd.read_parquet(path, dtype_backend="numpy_nullable"))
+            table = samples.tidy(pd.read_parquet(content, dtype_backend="numpy_nullable"))
+    except StorageError:
+        raise
     except (OSError, ValueError, ImportError, LookupError, pd.errors.ParserWarning) as error:
         raise SourceError(f"{str(path)!r} cannot be read as a table: {one_line(error)}") from error
     if table.empty:
@@ -308,7 +302,7 @@ def read_table(path: Path) -> pd.DataFrame:
     return table
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _read_csv(path: Path | io.BytesIO) -> pd.DataFrame:
     """Return a CSV's cells as text; a row with more cells than the header has names is an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -317,18 +311,18 @@ def _read_csv(path: Path) -> pd.DataFrame:
         )
 
 
-def _manifest_path(cell: Any, root: Path) -> tuple[bytes, str]:
+def _manifest_path(cell: Any, root: str) -> tuple[bytes, str]:
     """Return a cell's path relative to the root, and the problem if it is empty or leaves it."""
     if pd.isna(cell) or not str(cell).strip():
         return b"", "the manifest's path is empty"
-    text = str(cell)
-    inside = os.path.normpath(os.path.relpath(text, os.path.abspath(root)) if os.path.isabs(text) else text)
-    if inside.split(os.sep, 1)[0] == os.pardir or "\0" in inside:
+    text = str(cell).removeprefix(f"{root}/") if is_address(root) else str(cell)
+    inside = os.path.normpath(os.path.relpath(text, root) if os.path.isabs(text) else text)
+    if is_address(text) or inside.split(os.sep, 1)[0] == os.pardir or "\0" in inside:
         return os.fsencode(text.replace("\0", "?")), "the manifest's path leaves the root"
     return os.fsencode(inside), ""
 
 
-def _refuse_repeats(manifest: Path, paths: list[bytes]) -> None:
+def _refuse_repeats(manifest: Place, paths: list[bytes]) -> None:
     repeats = [path for path, count in Counter(paths).items() if count > 1]
     if repeats:
         raise SourceError(
@@ -343,10 +337,12 @@ def _refuse_repeats(manifest: Path, paths: list[bytes]) -> None:
 def _scan_list(paths: Sequence[Any], ids: Sequence[str] | None, columns: Any) -> Source:
     if ids is not None:
         raise SourceError("ids go with images in memory; a list of paths is keyed by the paths")
+    if any(is_address(os.fspath(path)) for path in paths):
+        raise SourceError("a list holds paths of files; give addresses as a folder, or as a manifest with root=")
     keys = [os.fsencode(os.path.abspath(path)).lstrip(b"/") for path in paths]
     if len(set(keys)) != len(keys):
         raise SourceError("the list names a path more than once; expected each image once")
-    stats = [_stat(b"/" + key) for key in keys]
+    stats = [files.stat_file(b"/" + key) for key in keys]
     return Source(
         name="files",
         root="/",

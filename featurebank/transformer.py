@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
-from featurebank import images, sources, storage
+from featurebank import files, images, sources, storage
 from featurebank.bank import Bank
 from featurebank.errors import ImageError
 from featurebank.features import as_keys, as_loaded
@@ -231,7 +231,7 @@ def _digest(item: Any) -> bytes:
     """Return the content digest of an image file, or of an image in memory."""
     if isinstance(item, (str, Path)):
         with _naming(item):
-            return images.content_digest(sources.read_file(item))
+            return images.content_digest(files.read_file(item))
     return images.pixel_digest(sources.as_image(item))
 
 
@@ -239,7 +239,7 @@ def _open(item: Any, opening: dict[str, Any], expected: bytes | None) -> tuple[A
     """Return the image of a path (`Backbone.opening`), a PIL image or an array, and its digest, the expected one."""
     if isinstance(item, (str, Path)):
         with _naming(item):
-            data = sources.read_file(item)
+            data = files.read_file(item)
             digest = images.content_digest(data)
             if digest != (expected or digest):
                 raise ImageError("changed while it was read: try again")

@@ -134,6 +134,12 @@ def run_cli():
 
 
 @pytest.fixture
+def memory_commands(monkeypatch):
+    """Let commands take memory://, which ends with the process: here many commands share one."""
+    monkeypatch.setattr("featurebank_cli.options.FORGOTTEN", ())
+
+
+@pytest.fixture
 def run_json(run_cli):
     """Run a command that must succeed and return the one JSON object that it prints on stdout."""
 

@@ -12,8 +12,8 @@ import featurebank
 ROOT = Path(featurebank.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = [
-    {"_version", "errors", "spec", "storage", "allowed", "drawing"},
-    {"images", "sources", "samples", "features", "segment", "layers", "views"}
+    {"_version", "errors", "spec", "cloud", "storage", "allowed", "drawing"},
+    {"images", "files", "sources", "shards", "samples", "features", "segment", "layers", "views"}
     | {"transforms", "topmodels", "folds", "scores", "neighbours", "novelty", "solvers", "candidates", "evaluation"}
     | {"outoffold", "schedule", "calibration", "learning_curve", "power_law", "multiview"},
     {"backbones", "nvjpeg", "runners", "engine", "bank", "maintenance", "remedies", "drift", "predictor_file"},
@@ -81,6 +81,7 @@ def test_importing_featurebank_is_light():
 
 
 WRITERS = {"write_text", "write_bytes", "touch", "mkdir", "unlink", "rmdir", "to_parquet", "savefig"}
+WRITERS |= {"pipe_file", "put_file", "rm_file", "mv", "cp_file"}  # of fsspec
 
 
 def writes(node: ast.AST) -> bool:
@@ -92,7 +93,7 @@ def writes(node: ast.AST) -> bool:
     if name in ("open", "File", "ZipFile"):
         modes = [arg.value for arg in node.args[1:2] if isinstance(arg, ast.Constant)]
         modes += [word.value.value for word in node.keywords if word.arg == "mode"]
-        in_memory = getattr(node.args[0], "id", "") == "buffer" or owner == "archive"  # a member of an open zip
+        in_memory = getattr(next(iter(node.args), None), "id", "") == "buffer" or owner == "archive"  # a zip's member
         return not in_memory and any(set("wax+") & set(str(mode)) for mode in modes)
     if name == "replace":  # text, dataclasses and DataFrames have a replace of their own
         return owner == "os"
@@ -109,7 +110,7 @@ def test_the_writing_detector_detects():
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_nothing_but_storage_writes(file):
-    if file.name == "storage.py":
+    if file.name in ("storage.py", "objects.py"):  # the latter for the former alone
         return
     calls = [ast.unparse(node) for node in ast.walk(ast.parse(file.read_text())) if writes(node)]
     assert calls == []

@@ -54,6 +54,15 @@ def test_shards_depend_on_the_paths_alone():
     assert all(2000 < shard.positions.mean() < 3000 for shard in shards)
 
 
+def test_images_of_a_tar_shard_stay_together():
+    paths = [b"%d.tar/%d.jpg" % (number % 20, number) for number in range(5000)]
+    shards = cut(paths, range(5000), 2, 32)
+    tars = [{paths[position].partition(b"/")[0] for position in shard.positions} for shard in shards]
+    assert sorted(np.concatenate([shard.positions for shard in shards])) == list(range(5000))
+    assert max(map(len, tars)) <= 3  # 313 images of 250 a tar
+    assert len(tars[0] | tars[1]) <= 4
+
+
 def test_a_large_job_has_a_segment_a_shard():
     sizes = [len(shard) for shard in cut([b"%d" % number for number in range(100_000)], range(100_000), 2, 256)]
     assert max(sizes) <= 4096

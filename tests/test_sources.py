@@ -6,11 +6,12 @@ import pandas as pd
 import pytest
 import torch
 import torchvision
+from object_maker import new_address
 from PIL import Image
 
-from featurebank import images, sources
+from featurebank import Bank, images, remedies, sources, storage
 from featurebank.errors import ColumnError, ImageError, SourceError
-from featurebank.sources import read_table, scan
+from featurebank.sources import read_table, scan, source_of
 
 GREY = Image.new("RGB", (5, 4), (9, 9, 9))
 
@@ -481,3 +482,104 @@ def test_a_source_knows_whether_its_labels_are_the_names_of_folders(tmp_path):
     assert not scan(make(tmp_path / "flat", "a.png")).class_folders
     (tmp_path / "flat" / "list.csv").write_text("path,label\na.png,cat\n")
     assert not scan(tmp_path / "flat" / "list.csv").class_folders
+
+
+# --- object storage ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bucket():
+    """Make objects of small PNGs in memory: bucket("cat/1.png", …) -> the address of their folder."""
+
+    def make(*names):
+        folder = storage.place(new_address("photos"))
+        for name in names:
+            storage.commit(folder / name, png())
+        return folder
+
+    return make
+
+
+def test_a_folder_of_objects_is_like_a_folder_of_files(tmp_path, bucket):
+    names = ["cat/1.png", "cat/b/2.PNG", "dog/3.png", "dog/notes.txt", ".hidden/4.png", "dog/.5.png"]
+    address = bucket(*names)
+    near, far = scan(make(tmp_path, *names)), scan(address)
+    assert far.paths == near.paths == [b"cat/1.png", b"cat/b/2.PNG", b"dog/3.png"]
+    assert far.name == far.root == str(address)
+    assert table_of(far) == table_of(near)
+    assert (far.class_folders, far.whole, far.ignored) == (True, True, {".txt": 1, ".png": 1})
+    assert far.sizes.tolist() == near.sizes.tolist()
+    assert far.read(2)[0] == images.content_digest(png())
+    assert far.read(2)[1]().size == (5, 4)
+
+
+def test_an_object_that_changes_has_another_time(bucket):
+    address = bucket("1.png")
+    before = scan(address).mtimes
+    storage.commit(address / "1.png", png((1, 2, 3)))
+    assert scan(address).mtimes != before
+
+
+def test_an_empty_bucket_is_an_error(bucket):
+    with pytest.raises(SourceError, match="no images in 'memory://"):
+        scan(bucket())
+
+
+def test_names_of_objects_that_leave_the_folder_are_failed_samples(bucket):
+    found = scan(bucket("a/../../1.png", "2.png"))
+    assert len(found.problems) == 1
+    assert "leaves the folder" in refusal(found, next(iter(found.problems)))
+
+
+def test_an_object_that_vanishes_is_a_failed_sample(bucket):
+    address = bucket("1.png")
+    found = scan(address)
+    storage.remove(address / "1.png")
+    assert "no such object" in refusal(found, 0)
+
+
+def test_a_manifest_beside_its_objects(bucket):
+    address = bucket("1.png", "2.png")
+    cells = ["1.png", f"{address}/2.png", "3.png", "../4.png", "memory://elsewhere/5.png"]
+    table = pd.DataFrame({"path": cells, "label": list("abcde")})
+    storage.commit(address / "photos.csv", table.to_csv(index=False).encode())
+    found = scan(address / "photos.csv")
+    assert found.paths[:3] == [b"1.png", b"2.png", b"3.png"]
+    assert {position: problem.split(" ", 3)[3] for position, problem in found.problems.items()} == {
+        2: "no such object",
+        3: "leaves the root",
+        4: "leaves the root",
+    }
+    assert found.read(1)[0] == images.content_digest(png())
+
+
+def test_a_local_manifest_of_objects(tmp_path, bucket):
+    address = bucket("1.png")
+    (tmp_path / "photos.csv").write_text("path,label\n1.png,cat\n")
+    found = scan(tmp_path / "photos.csv", root=address)
+    assert found.root == str(address)
+    assert found.read(0)[0] == images.content_digest(png())
+
+
+def test_a_list_of_addresses_is_refused(bucket):
+    with pytest.raises(SourceError, match="give addresses as a folder"):
+        scan([f"{bucket('1.png')}/1.png"])
+
+
+def test_extraction_from_and_into_object_storage(memory_commands, tmp_path, bucket, run_json, noise):
+    address, files = bucket(), tmp_path / "photos"
+    for number in range(6):
+        name = f"{'cat' if number % 2 else 'dog'}/{number}.png"
+        make(files, name)
+        noise(40, 40, number).save(files / name)
+        storage.commit(address / name, (files / name).read_bytes())
+    how = ["--backbone", "resnet18", "--weights", "random:0", "--size", "32"]
+    bank = new_address()
+    first, again = (run_json("extract", address, "--bank", bank, *how) for _ in range(2))
+    assert (first["embedded"], again["embedded"], again["reused"]) == (6, 0, 6)
+    assert run_json("extract", files, "--bank", tmp_path / "x.bank", *how)["embedded"] == 6
+    near, far = (each.load("resnet18/penultimate", "label") for each in (Bank(tmp_path / "x.bank"), Bank(bank)))
+    assert np.array_equal(far[0], near[0])
+    assert far[1].tolist() == near[1].tolist()
+    assert source_of(Bank(bank).select()).read(0)[0] == Bank(bank).table.rows["digest"][0]
+    assert f"--bank {bank}" in remedies.extract_command(Bank(bank), Bank(bank).feature_sets[0].spec, str(address))

@@ -253,14 +253,14 @@ def test_a_file_that_changes_between_digest_and_decoding_is_not_stored_under_its
 
     path = tmp_path / "a.png"
     Image.new("RGB", (16, 16), "red").save(path)
-    read = transformer.sources.read_file
+    read = transformer.files.read_file
 
     def read_and_change(name):
         data = read(name)
         Image.new("RGB", (16, 16), "blue").save(path)
         return data
 
-    monkeypatch.setattr(transformer.sources, "read_file", read_and_change)
+    monkeypatch.setattr(transformer.files, "read_file", read_and_change)
     extractor = FeatureExtractor("resnet18", weights="random:0", bank=tmp_path / "a.bank")
     with pytest.raises(ImageError, match="changed while it was read"):
         extractor.transform([path])

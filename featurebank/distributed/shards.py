@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurebank.errors import ClusterError
+from featurebank.shards.names import SUFFIX
 from featurebank.writer import SEGMENT_ROWS
 
 SHARDS = 8
@@ -21,6 +22,7 @@ CHANCES = 3
 """Workers that one image may cost before it counts as failed."""
 IN_A_ROW = 4
 """Times that every worker may be lost with no shard finished between, before the job is given up."""
+_IN_TAR = f"{SUFFIX}/".encode()
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def cut(paths: Sequence[bytes], pending: Sequence[int], workers: int, batch: int
     """Deal samples out to shards of the same number of batches, ordered by a hash of the paths.
 
     The hash mixes folders, classes and file sizes, so that shards take equally long and an interrupted run has seen a
-    random part of the source.
+    random part of the source. Images of one tar shard stay together, since who reads one reads its neighbours with it.
 
     Parameters
     ----------
@@ -67,8 +69,10 @@ def cut(paths: Sequence[bytes], pending: Sequence[int], workers: int, batch: int
     >>> [len(shard) for shard in cut([b"%d" % i for i in range(1000)], range(1000), workers=2, batch=32)]
     [512, 488]
     """
-    hashes = [hashlib.blake2b(paths[position], digest_size=8).digest() for position in pending]
-    ordered = np.asarray(pending, np.int64)[np.argsort(np.array(hashes, "S8"), kind="stable")]
+    positions = np.sort(np.asarray(pending, np.int64))
+    files = [paths[position].partition(_IN_TAR)[0] for position in positions]
+    hashes = [hashlib.blake2b(file, digest_size=8).digest() for file in files]
+    ordered = positions[np.argsort(np.array(hashes, "S8"), kind="stable")]
     count = count_shards(len(ordered), workers, batch)
     batches = np.array_split(np.arange(-(-len(ordered) // batch)), count)
     ends = [(int(part[-1]) + 1) * batch for part in batches if len(part)]

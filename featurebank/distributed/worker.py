@@ -158,5 +158,5 @@ class Worker:
 def _lacking(path: str) -> ClusterError:
     return ClusterError(
         f"machine {platform.node()!r} of the Ray cluster has no {path!r}; the images and the bank must lie under the "
-        "same path on all machines: mount them there"
+        "same path on all machines: mount them there, or use object storage"
     )

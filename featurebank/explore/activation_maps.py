@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from featurebank import images, sources
+from featurebank import files, images, sources
 from featurebank.drawing import new_axes
 from featurebank.embedding import made_views
 from featurebank.errors import ImageError, PredictorError, near_names
@@ -153,7 +153,7 @@ def open_image(item: Any) -> Image.Image:
     if not isinstance(item, (str, os.PathLike)):
         return sources.as_image(item)
     try:
-        return images.decode(sources.read_file(os.fspath(item)))
+        return images.decode(files.read_file(os.fspath(item)))
     except ImageError as error:
         raise ImageError(f"{str(item)!r}: {error}") from error
 

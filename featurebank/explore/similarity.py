@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank import images, sources
+from featurebank import files, images
 from featurebank.bank import Bank
 from featurebank.errors import BankError, ImageError, near_names
 from featurebank.explore.embedding import blocks_of, chosen_sets, embed_like, moments
@@ -122,7 +122,7 @@ def _query(
 
 def _digest(path: Path) -> bytes:
     try:
-        return images.content_digest(sources.read_file(path))
+        return images.content_digest(files.read_file(path))
     except ImageError as error:
         raise ImageError(f"{str(path)!r}: {error}") from error
 

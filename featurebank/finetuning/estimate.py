@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,7 +83,8 @@ def estimate(setup: Setup) -> Estimate:
 
 
 def _check_room(setup: Setup, needed: int) -> None:
-    free = shutil.disk_usage(setup.bank.path).free
+    folder = setup.bank.path
+    free = shutil.disk_usage(folder).free if isinstance(folder, Path) else math.inf  # a store has no end
     if needed > free:
         raise StorageError(
             f"the activations at {setup.recipe.cut!r} take {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB "

@@ -11,6 +11,7 @@ from typing import Any
 
 from sklearn.pipeline import Pipeline
 
+from featurebank import storage
 from featurebank.backbones import Backbone
 from featurebank.bank import Bank, values_of, weights_of
 from featurebank.errors import ColumnError, FineTuneError
@@ -232,4 +233,4 @@ def _top_model(given: Predictor | None, backbone: Backbone) -> tuple[Pipeline | 
 
 def default_output(bank: Bank) -> Path:
     """Return where a fine-tuned predictor goes when nothing is said: beside the bank, under a name of its own."""
-    return bank.path.with_suffix(".tuned.featurebank")
+    return storage.beside(bank.path, ".tuned.featurebank")

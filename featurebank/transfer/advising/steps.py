@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurebank.bank import Bank, values_of, weights_of
 from featurebank.errors import FeatureBankError, one_line
-from featurebank.remedies import extract_command, roots, shell_word
+from featurebank.remedies import extract_command, is_named, roots, shell_word
 from featurebank.rows import NEAR_DUPLICATES
 from featurebank.transfer.advising.evidence import Found, Question
 from featurebank.transfer.advising.sets import PENULTIMATE
@@ -116,7 +116,7 @@ class Planner:
         """Embed the layers of a curve, then ask again."""
         action: Action = "layers"
         network, where = self.found.network, roots(self.found.rows.table)
-        if network.request is None or not all(os.path.isabs(source) for source in where):
+        if network.request is None or not all(map(is_named, where)):
             cost = "from Python: the images, or the network, have no name that a command could give"
             return Step(action, SENTENCES[action], (), cost)
         from featurebank.transfer.advising.costs import extraction_cost, load_origin
