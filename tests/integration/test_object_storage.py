@@ -147,6 +147,24 @@ def test_extraction_from_photos_and_from_shards(failing, bucket, tmp_path, two_c
     assert np.array_equal(Bank(f"{bucket}/y.bank").load("resnet18/penultimate"), expected)
 
 
+def test_workers_on_ray_read_from_the_store_and_write_into_it(
+    failing, bucket, tmp_path, two_classes, run_json, distance
+):
+    pytest.importorskip("ray")
+    folder = storage.place(f"{bucket}/photos")
+    for path in two_classes.glob("[cd]*/*.png"):
+        storage.commit(folder / path.relative_to(two_classes).as_posix(), path.read_bytes())
+    how = ["--backbone", "resnet18", "--weights", "random:0", "--size", "64", "--store", "float32", "--json"]
+    run_json("extract", two_classes, "--bank", tmp_path / "x.bank", *how)
+    before = failing(5)
+    report = run_json("extract", folder, "--bank", f"{bucket}/x.bank", "--backend", "ray", *how)
+    assert failing(0) - before > 10
+    assert (report["embedded"], report["failed"]) == (40, 0)
+    there, here = Bank(f"{bucket}/x.bank"), Bank(tmp_path / "x.bank")
+    assert there.samples["label"].tolist() == here.samples["label"].tolist()
+    assert distance(there.load("resnet18/penultimate"), here.load("resnet18/penultimate")) < 1e-5
+
+
 def test_a_killed_holder_frees_the_lock(server, bucket, monkeypatch):
     lock = storage.place(f"{bucket}/.lock")
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE, text=True)
