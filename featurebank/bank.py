@@ -24,6 +24,7 @@ from featurebank.remedies import missing_rows, near_path
 from featurebank.samples import SampleTable
 from featurebank.segment import Segment
 from featurebank.spec import FeatureSpec, canonical_json, digest_of, resolve_name, unique_names
+from featurebank.streaming.matrix import BankMatrix, Part, matrix_of
 
 FORMAT = "featurebank"
 VERSION = 1
@@ -429,6 +430,13 @@ class Bank:
         """Return each set's embeddings of the samples of a table, (n, d) or (n, views, d); see `load`."""
         return [each.gather(rows, views) for each, rows in self._find(name, table, views)]
 
+    def matrix(self, name: str | Sequence[str], table: SampleTable, *, views: str = "mean") -> BankMatrix:
+        """Return the embeddings of the samples of a table as a matrix that is read in batches; see `features`.
+
+        `TopModelSearchCV` takes it for X where that would not fit into memory.
+        """
+        return matrix_of([_part(each, rows, views) for each, rows in self._find(name, table, views)], len(table))
+
     def _find(
         self, name: str | Sequence[str], table: SampleTable, views: str
     ) -> list[tuple[FeatureSet, NDArray[np.int64]]]:
@@ -523,6 +531,17 @@ class Bank:
 
 def _concatenate(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+
+def _part(each: FeatureSet, found: NDArray[np.int64], views: str) -> Part:
+    """Return the columns of a matrix that a feature set gives; what was read is let go at once."""
+
+    def read(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        values = each.gather(found[rows], views)
+        each.close()
+        return values
+
+    return Part(read, each.width)
 
 
 def _batches(

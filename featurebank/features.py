@@ -242,6 +242,10 @@ class FeatureSet:
                 deque(pool.map(fill, wanted), maxlen=0)
         return out
 
+    def close(self) -> None:
+        """Let go of the files that are mapped into memory; they are mapped again when they are needed."""
+        self._opened.clear()
+
     def _values(self, number: int) -> NDArray[Any]:
         """Return a segment's rows, memory-mapped once, shape (rows, views, d)."""
         if number not in self._opened:

@@ -15,7 +15,7 @@ LEVELS = [
     {"_version", "errors", "spec", "storage", "allowed", "drawing"},
     {"images", "sources", "samples", "features", "segment", "layers", "views"}
     | {"transforms", "topmodels", "folds", "scores", "neighbours", "novelty", "solvers", "candidates", "evaluation"}
-    | {"outoffold", "schedule", "calibration", "learning_curve", "power_law", "multiview"},
+    | {"outoffold", "schedule", "streaming", "calibration", "learning_curve", "power_law", "multiview"},
     {"backbones", "runners", "engine", "bank", "maintenance", "remedies", "drift", "predictor_file"},
     {"request", "ledger", "writer", "pipeline", "extraction", "transformer", "search", "predictor"}
     | {"rows", "assessment", "fitting", "embedding", "multitask"},

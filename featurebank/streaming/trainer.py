@@ -1,0 +1,154 @@
+"""What every streamed top model does alike: train on all folds, ask for out-of-fold answers, refit on all rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+
+from featurebank.candidates import Candidate, Group
+from featurebank.evaluation import Data, split_steps
+from featurebank.solvers.problem import Cells, Events, Prediction, Problem
+from featurebank.streaming.matrix import BankMatrix, Within
+from featurebank.transforms import SelectDimensions, Step
+
+AT_ONCE = 128 << 20
+"""Bytes of out-of-fold answers that one pass collects; more parameters take more passes."""
+
+
+class Fitted(NamedTuple):
+    """The estimators of one fold by their cell, and the scaler in front of them, where there is one."""
+
+    scaler: StandardScaler | None
+    models: dict[int, Any]
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """A top model's training on a `BankMatrix`, in the place of its solver (`featurebank.topmodels.TopModel`).
+
+    Attributes
+    ----------
+    estimator : BaseEstimator
+        Unfitted.
+    seed : int
+    n_jobs : int
+        Threads.
+    """
+
+    estimator: BaseEstimator
+    seed: int = 0
+    n_jobs: int = 1
+
+    dtype = np.dtype(np.float32)
+    """What rows are brought to before the estimators see them."""
+
+    def train(self, problem: Problem, cells: Cells) -> list[Fitted]:
+        """Return the fitted estimators of every fold."""
+        raise NotImplementedError
+
+    def predictions(self, data: Data, group: Group, folds: Sequence[int], cells: Cells) -> Events:
+        """Yield what each cell says of the test rows of some folds; see `featurebank.evaluation.predictions`."""
+        problem, _ = _seen(data, group, folds)
+        fitted = self.train(problem, cells)
+        each = AT_ONCE // (16 * len(problem.y) * _answers(problem, self.estimator))
+        numbers = list(cells)
+        for start in range(0, len(numbers), max(1, each)):
+            some = numbers[start : start + max(1, each)]
+            for found in self._answered(problem, fitted, some):
+                yield found._replace(fold=folds[found.fold])
+
+    def fit(self, data: Data, group: Group, candidate: Candidate) -> Pipeline:
+        """Return the pipeline of a candidate, fitted on all rows; it takes all columns of X."""
+        problem, leading = _seen(data, group, [])
+        everyone = np.arange(len(problem.y))
+        scaler, models, _ = self.train(replace(problem, folds=[(everyone, everyone[:0])]), {0: candidate.params})[0]
+        taken = data.columns[group.features]
+        steps: list[Step] = [] if taken is None else [("columns", _fitted(SelectDimensions(taken), data.X))]
+        steps += [(name, _fitted(step, problem.X)) for name, step in leading]
+        steps += [] if scaler is None else [("scale", scaler)]
+        return Pipeline([*steps, ("model", models[0])])
+
+    def _answered(self, problem: Problem, fitted: list[Fitted], cells: list[int]) -> Iterator[Prediction]:
+        """Yield the predictions of some cells on every fold, from one pass over the rows."""
+        started, start = time.perf_counter(), 0
+        within = [Within(test) for _, test in problem.folds]
+        said = {(fold, cell): _Answers(len(each.rows)) for fold, each in enumerate(within) for cell in cells}
+        for batch in problem.X.batches():  # type: ignore[attr-defined]
+            for fold, (each, (scaler, models, _)) in enumerate(zip(within, fitted, strict=True)):
+                rows, places = each.between(start, start + len(batch))
+                if len(rows):
+                    Z = batch[rows - start].astype(self.dtype)
+                    Z = Z if scaler is None else scaler.transform(Z)
+                    for cell in cells:
+                        said[fold, cell].take(places, models[cell], Z)
+            start += len(batch)
+        passed = (time.perf_counter() - started) / len(said)
+        for (fold, cell), answers in said.items():
+            classes = getattr(fitted[fold].models[cell], "classes_", None)
+            yield Prediction(cell, fold, classes, **answers.columns, seconds=passed + fitted[fold].seconds)
+
+
+class _Answers:
+    """What an estimator says of the test rows of a fold, filled in batch by batch."""
+
+    def __init__(self, count: int):
+        self.count = count
+        self.columns: dict[str, NDArray[Any]] = {}
+
+    def take(self, places: NDArray[np.int64], model: Any, Z: NDArray[Any]) -> None:
+        """Put what a model says of rows (m, d) in their places."""
+        for name, method in (("labels", "predict"), ("decision", "decision_function"), ("proba", "predict_proba")):
+            if hasattr(model, method):
+                found = getattr(model, method)(Z)
+                if name not in self.columns:
+                    self.columns[name] = np.empty((self.count, *found.shape[1:]), found.dtype)
+                self.columns[name][places] = found
+
+
+def _seen(data: Data, group: Group, folds: Sequence[int]) -> tuple[Problem, list[Step]]:
+    """Return the problem of some folds as a group's models see it, and the steps in front that learn nothing."""
+    steps = group.before()
+    leading, _, is_scaled = split_steps(steps)
+    taken = data.columns[group.features]
+    X: BankMatrix = data.X if taken is None else data.X[:, taken]  # type: ignore[assignment]
+    problem = Problem(
+        X.mapped(leading),  # type: ignore[arg-type]
+        data.y,
+        [data.folds[fold] for fold in folds],
+        is_scaled,
+        data.weight,
+        data.class_weight,
+    )
+    return problem, steps[: len(leading)]
+
+
+def _fitted(step: Any, X: Any) -> Any:
+    """Return a transformer that learns nothing but the number of columns."""
+    return step.fit(np.zeros((1, X.shape[1]), np.float32))
+
+
+def _answers(problem: Problem, estimator: BaseEstimator) -> int:
+    """Return how many numbers an answer has, at most."""
+    return len(np.unique(problem.y)) if is_classifier(estimator) else 1
+
+
+def make_scaler(mean: NDArray[np.float64], scale: NDArray[np.float64], count: int) -> StandardScaler:
+    """Return the `StandardScaler` that has seen `count` rows of this mean and scale (d,).
+
+    Examples
+    --------
+    >>> make_scaler(np.array([1.0]), np.array([2.0]), 9).transform([[5.0]])
+    array([[2.]])
+    """
+    scaler = StandardScaler().fit(np.zeros((1, len(mean))))
+    scaler.mean_, scaler.scale_, scaler.var_, scaler.n_samples_seen_ = mean, scale, scale**2, count
+    return scaler
