@@ -100,7 +100,14 @@ class Bank:
     @property
     def table(self) -> SampleTable:
         """Every sample with its columns, sorted by (source, path bytes); not to be changed."""
-        files = tuple(segment.list_segments(self.path / "samples", "samples"))
+        return self.table_of(self.sample_segments())
+
+    def sample_segments(self) -> tuple[Segment, ...]:
+        """The files that the sample table is read from."""
+        return tuple(segment.list_segments(self.path / "samples", "samples"))
+
+    def table_of(self, files: tuple[Segment, ...]) -> SampleTable:
+        """Return the sample table that is read from some files; see `table`."""
         return self._kept("samples", files, lambda: samples.merge(map(samples.decode_table, files)))
 
     def _kept(self, key: str, files: tuple[Segment, ...], make: Callable[[], Any]) -> Any:
