@@ -19,6 +19,7 @@ from featurebank_cli.label import label
 from featurebank_cli.label_issues import label_issues
 from featurebank_cli.layers import layers
 from featurebank_cli.map import draw_map
+from featurebank_cli.merge import merge
 from featurebank_cli.next import next_
 from featurebank_cli.options import NamedErrors, State
 from featurebank_cli.outliers import outliers
@@ -67,6 +68,7 @@ for command in (
     verify,
     compact,
     prune,
+    merge,
     demo,
 ):
     main.add_command(command)

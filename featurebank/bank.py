@@ -512,6 +512,12 @@ class Bank:
 
         return maintenance.compact(self, grace=grace)
 
+    def merge(self, *others: str | os.PathLike[str] | Bank) -> dict[str, int]:
+        """Copy what other banks hold into this one; see `featurebank.merging.merge`."""
+        from featurebank import merging
+
+        return merging.merge(self, others)
+
     def prune(self, *, grace: float = GRACE, source: str | os.PathLike[str] | None = None) -> dict[str, int]:
         """Drop embeddings that no sample points at, a whole source first; see `featurebank.maintenance.prune`."""
         from featurebank import maintenance

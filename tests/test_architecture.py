@@ -16,7 +16,7 @@ LEVELS = [
     {"images", "sources", "samples", "features", "segment", "layers", "views"}
     | {"transforms", "topmodels", "folds", "scores", "neighbours", "novelty", "solvers", "candidates", "evaluation"}
     | {"outoffold", "schedule", "streaming", "calibration", "learning_curve", "power_law", "multiview"},
-    {"backbones", "runners", "engine", "bank", "maintenance", "remedies", "drift", "predictor_file"},
+    {"backbones", "runners", "engine", "bank", "maintenance", "merging", "remedies", "drift", "predictor_file"},
     {"request", "ledger", "other_writers", "writer", "pipeline", "extraction", "transformer", "search", "predictor"}
     | {"rows", "assessment", "fitting", "embedding", "multitask"},
     {"demo", "explanation", "explore", "finetuning", "transfer"},
