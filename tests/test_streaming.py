@@ -14,7 +14,7 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from featurebank import Predictor, TopModelSearchCV, fit
 from featurebank.bank import Bank
 from featurebank.errors import TopModelError
-from featurebank.streaming import matrix, trainer
+from featurebank.streaming import matrix, minibatch, trainer
 from featurebank.streaming.matrix import Part, Within, in_batches, matrix_of
 from featurebank.streaming.memory import available_memory
 from featurebank.streaming.minibatch import mixed
@@ -24,8 +24,9 @@ CV = StratifiedKFold(5, shuffle=True, random_state=0)
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    """Batches that end inside folds and inside classes."""
+    """Batches that end inside folds and inside classes; few epochs."""
     monkeypatch.setattr(matrix.BankMatrix.batches, "__defaults__", (None, 37))
+    monkeypatch.setattr(minibatch, "MAX_EPOCHS", 6)
 
 
 @pytest.fixture(scope="module")
@@ -112,15 +113,16 @@ def test_scores_answers_and_the_model_are_those_of_scikit_learn(rows, target, mo
     X, label, number = rows
     y = label if target == "label" else number
     steps = {"standardize": [StandardScaler()], "none": [], "l2": [Normalizer()]}[normalize]
+    exact = 1e-6 if normalize == "l2" else 1e-9  # rows are brought to length 1 in float32
     folds = list(CV.split(X, label))
     task = "regression" if target == "number" else "classification"
     search = TopModelSearchCV(models, cv=folds, task=task, normalize=normalize).fit(lazy(X), y)
     grid = {f"{type(estimator).__name__.lower()}__{name}": values for name, values in grid.items()}
     plain = GridSearchCV(make_pipeline(*steps, estimator), grid, cv=folds).fit(X.astype(np.float64), y)
-    assert search.cv_results_["mean_test_score"] == pytest.approx(plain.cv_results_["mean_test_score"], abs=1e-9)
+    assert search.cv_results_["mean_test_score"] == pytest.approx(plain.cv_results_["mean_test_score"], abs=exact)
     method = "predict" if target == "number" else "decision_function"
     found, expected = (getattr(each, method)(X.astype(np.float64)) for each in (search.best_estimator_, plain))
-    assert found == pytest.approx(expected, abs=1e-6)
+    assert found == pytest.approx(expected, rel=1e-6, abs=1e-6)
     said = search.oof_.predicted if target == "number" else search.oof_.scores
     assert len(said) == len(X)
 
@@ -264,14 +266,14 @@ def test_one_class_and_a_class_of_one_row(bank, rows):
 def test_the_memory_of_a_streamed_fit_does_not_grow_with_the_rows(monkeypatch):
     monkeypatch.undo()
     peaks = []
-    for count in (20_000, 60_000):
+    for count in (10_000, 30_000):
         X = matrix_of([Part(lambda rows: np.sin(rows[:, None] * np.arange(1, 65)).astype(np.float32), 64)], count)
         y = np.arange(count) % 2
         tracemalloc.start()
         TopModelSearchCV({"ridge": {"alpha": [1.0]}}, cv=2).fit(X, y)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] - peaks[0] < 40_000 * 64 * 4 / 2  # what X in memory would add, and copies of it
+    assert peaks[1] - peaks[0] < 20_000 * 64 * 4 / 2  # what X in memory would add, and copies of it
 
 
 def test_free_memory_is_a_number_of_bytes(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from featurebank.streaming.trainer import Fitted, Streamed, make_scaler
 STEPS = 10**6
 """Rows that an estimator sees at least, over all epochs (scikit-learn's advice for stochastic gradients)."""
 MAX_EPOCHS = 50
-RUN, MIXED = 128, 64
+RUN, MIXED = 32, 256
 """Consecutive rows read together, and how many such runs are drawn and mixed to make a batch."""
 
 
