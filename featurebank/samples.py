@@ -317,14 +317,13 @@ def next_stamp(newest: int) -> int:
 def encode_table(table: SampleTable, supersedes: Sequence[str] = ()) -> memoryview:
     """Return the bytes of a sample segment."""
     rows = table.rows
-    sources = sorted(set(zip(rows["source"], rows["root"], strict=True)))
-    code = {pair: number for number, pair in enumerate(sources)}
+    sources, codes = _pairs(rows["source"], rows["root"])
     arrays: dict[str, NDArray[Any]] = {
-        "source": np.array([code[pair] for pair in zip(rows["source"], rows["root"], strict=True)], "<u4"),
+        "source": codes,
         "digest": np.frombuffer(b"".join(rows["digest"]), "u1").reshape(-1, 32),
         **{name: rows[name].to_numpy(dtype) for name, dtype in _NUMBERS.items()},
-        **_strings("path", rows["path"]),
-        **_strings("error", [encode_text(text) for text in rows["error"]]),
+        **_strings("path", rows["path"].to_numpy(object)),
+        **_strings("error", _encode_texts(rows["error"])),
     }
     for number, name in enumerate(table.columns):
         arrays |= _encode_column(f"columns/{number}", table.columns[name])
@@ -336,18 +335,35 @@ def encode_table(table: SampleTable, supersedes: Sequence[str] = ()) -> memoryvi
     return segment.encode("samples", meta, arrays)
 
 
-def _strings(name: str, texts: Iterable[bytes]) -> dict[str, NDArray[Any]]:
-    texts = list(texts)
-    offsets = np.zeros(len(texts) + 1, "<i8")
-    np.cumsum([len(text) for text in texts], out=offsets[1:])
-    return {f"{name}/data": np.frombuffer(b"".join(texts), "u1"), f"{name}/offsets": offsets}
+def _pairs(first: pd.Series, second: pd.Series) -> tuple[list[tuple[str, str]], NDArray[np.uint32]]:
+    """Return the distinct pairs of texts, sorted, and the number of each row's."""
+    (one, ones), (two, twos) = (pd.factorize(each.to_numpy(object)) for each in (first, second))
+    found, codes = np.unique(one * max(len(twos), 1) + two, return_inverse=True)
+    pairs = [(str(ones[number // len(twos)]), str(twos[number % len(twos)])) for number in found]
+    order = sorted(range(len(pairs)), key=pairs.__getitem__)
+    return [pairs[number] for number in order], np.argsort(order).astype("<u4")[codes]
+
+
+def _strings(name: str, texts: Any) -> dict[str, NDArray[Any]]:
+    """Return the arrays that hold bytes of any length: all of them, and where each begins."""
+    found = pa.array(texts, pa.large_binary())
+    _, offsets, data = found.buffers()
+    ends = np.zeros(1, "<i8") if not len(found) else np.frombuffer(offsets, "<i8", len(found) + 1)
+    size = int(ends[-1])
+    return {f"{name}/data": np.frombuffer(data, "u1", size) if size else np.empty(0, "u1"), f"{name}/offsets": ends}
+
+
+def _encode_texts(column: pd.Series) -> NDArray[Any]:
+    """Encode texts, each distinct one once; a missing one is empty."""
+    codes, texts = pd.factorize(column.to_numpy(object))
+    return _objects([*map(encode_text, texts), b""])[codes]
 
 
 def _encode_column(name: str, column: pd.Series) -> dict[str, NDArray[Any]]:
     mask = {f"{name}/mask": column.isna().to_numpy("u1")}
     kind = kind_of(column)
     if kind == "str":
-        return mask | _strings(name, [b"" if pd.isna(cell) else encode_text(cell) for cell in column])
+        return mask | _strings(name, _encode_texts(column))
     return mask | {f"{name}/data": column.fillna(False if kind == "bool" else 0).to_numpy(_KINDS[kind][0])}
 
 
