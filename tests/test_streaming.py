@@ -172,10 +172,12 @@ def test_one_pass_reads_the_sums_of_all_folds_and_parameters(rows, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["sgd-logreg", "sgd-svm", "mlp", "sklearn.naive_bayes.GaussianNB"])
-def test_models_that_learn_from_batches_find_the_planted_groups_and_repeat(name):
+def test_models_that_learn_from_batches_find_the_planted_groups_and_repeat(name, monkeypatch):
+    monkeypatch.setattr(minibatch, "MAX_EPOCHS", 30 if name == "mlp" else 6)
     X, y = planted(np.random.default_rng(0), groups=3, size=40, width=6)
     X = X.astype(np.float32)
-    models = {name: {"alpha": [1e-3]}} if "." not in name else [name]
+    steps = {"learning_rate_init": [0.03]} if name == "mlp" else {}
+    models = {name: {"alpha": [1e-3], **steps}} if "." not in name else [name]
     found = [TopModelSearchCV(models, cv=3).fit(lazy(X), y) for _ in range(2)]
     assert found[0].best_score_ > 0.97
     assert (found[0].predict(X) == y).mean() > 0.97
