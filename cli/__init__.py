@@ -24,6 +24,7 @@ from featurebank_cli.next import next_
 from featurebank_cli.options import NamedErrors, State
 from featurebank_cli.outliers import outliers
 from featurebank_cli.predict import predict
+from featurebank_cli.report import report
 from featurebank_cli.similar import similar
 from featurebank_cli.verify import verify
 
@@ -54,6 +55,7 @@ for command in (
     finetune,
     predict,
     evaluate,
+    report,
     label,
     cluster,
     outliers,

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from featurebank_cli.fit import bounded, score_text, short
+from featurebank.spec import short
+from featurebank_cli.fit import score_text
 from featurebank_cli.options import State, bank_argument, json_option, print_json, print_table, printable
 
 
@@ -49,12 +50,14 @@ def advise(state: State, bank: Path, as_json: bool, **options: Any) -> None:
 
 
 def _print(advice: Any) -> None:
+    from featurebank.scores import bounded
+
     report = advice.report
     rows = [
         [
             _shown(report, each["features"]),
             score_text(report, each["mean"]),
-            "..".join(score_text(report, end) for end in bounded(report, each["ci95"])),
+            "..".join(score_text(report, end) for end in bounded(report["scoring"], each["ci95"])),
         ]
         for each in report["layers"]
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from featurebank_cli.fit import common_backbone
+from featurebank.spec import common_backbone
 from featurebank_cli.options import (
     State,
     bank_argument,

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from featurebank_cli.fit import bounded, common_backbone, score_text, short
+from featurebank.spec import common_backbone, short
+from featurebank_cli.fit import score_text
 from featurebank_cli.options import State, bank_argument, json_option, print_json, print_table, records
 
 
@@ -70,18 +71,21 @@ def _print(ranking: Any) -> None:
     scored = sum(each["score"] is not None for each in sets)
     if any(each["told_apart"] for each in sets):
         click.echo("* is told apart from the best: its interval leaves out 0.")
-    click.echo(f"Rank correlation with {report['model']} over {scored} feature sets:")
-    print_table("", ["measure", "Spearman", "Kendall"], agree, right=(1, 2))
+    if scored > 2:
+        click.echo(f"Rank correlation with {report['model']} over {scored} feature sets:")
+        print_table("", ["measure", "Spearman", "Kendall"], agree, right=(1, 2))
 
 
 def _row(report: dict[str, Any], each: dict[str, Any], common: str) -> list[str]:
+    from featurebank.scores import bounded
+
     name = short(each["features"]).removeprefix(common)
     if each["score"] is None:
         return [name, *[""] * 7]
     return [
         name,
         score_text(report, each["score"]),
-        "..".join(score_text(report, end) for end in bounded(report, [each["ci_low"], each["ci_high"]])),
+        "..".join(score_text(report, end) for end in bounded(report["scoring"], [each["ci_low"], each["ci_high"]])),
         *_to_the_best(report, each),
         _number(each["logme"], ".3f"),
         _number(each["h_score"], ".3f"),

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from featurebank_cli.fit import print_candidates, print_findings, short
+from featurebank.spec import short
+from featurebank_cli.fit import print_candidates, print_findings
 from featurebank_cli.options import State, json_option, percent, print_json, print_table
 
 

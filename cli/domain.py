@@ -119,11 +119,16 @@ def print_adaptations(report: dict[str, Any]) -> None:
     click.echo(printable(chosen_in))
     title = (
         f"accuracy in %, {report['folds']}-fold, from {domain['source']} ({domain['n_source']} samples) to "
-        f"{domain['target']} ({domain['n_target']}, {domain['n_target_labelled']} with a label)"
+        f"{domain['target']} ({domain['n_target']}, {domain['n_target_labelled']} with a label{_joined(report)})"
     )
     columns = ["adaptation", "source", report["scorer"], "target", "95 %", "macro F1", "gain", "95 %", ""]
     print_table(printable(title), columns, rows, right=range(1, 8))
     click.echo(printable(_verdict(report)))
+
+
+def _joined(report: dict[str, Any]) -> str:
+    count = report["target_labels"]
+    return f"; {count} of each class join the training rows" if count else ""
 
 
 def _row(each: dict[str, Any], is_chosen: bool) -> list[str]:

@@ -73,10 +73,7 @@ def evaluate(
 
 def _print(report: dict[str, Any], title: str) -> None:
     names = [name for name in report["intervals"] if name in report]
-    rows = [
-        [name.replace("_", " "), f"{report[name]:.3f}", "{:.3f}..{:.3f}".format(*report["intervals"][name])]
-        for name in names
-    ]
+    rows = [[name.replace("_", " "), f"{report[name]:.3f}", _interval(*report["intervals"][name])] for name in names]
     print_table(f"{title}{report['n_samples']} images", ["score", "value", "95 %"], rows, right=(1, 2))
     if "confusion" in report:
         _print_confusion(report)
@@ -85,6 +82,11 @@ def _print(report: dict[str, Any], title: str) -> None:
         print_table("labels", ["label", "images", "F1"], labels, right=(1, 2))
     if "accuracy" in report:
         click.echo(f"accuracy {percent(report['accuracy'])} %")
+
+
+def _interval(low: float, high: float) -> str:
+    """Return an interval, or nothing where no sample was wrong and drawing samples again says nothing."""
+    return "" if low == high else f"{low:.3f}..{high:.3f}"
 
 
 def _print_confusion(report: dict[str, Any]) -> None:

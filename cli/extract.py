@@ -68,10 +68,11 @@ CLASSES_SHOWN = 6
 )
 @click.option(
     "--decoder",
-    type=click.Choice(["pil", "tensor", "reduced"]),
+    type=click.Choice(["pil", "tensor", "reduced", "nvjpeg"]),
     default="pil",
     show_default=True,
-    help="tensor resizes images faster, reduced decodes large JPEG files faster; both give slightly other embeddings.",
+    help="tensor resizes images faster, reduced decodes large JPEG files faster, nvjpeg has a CUDA GPU do both; each "
+    "gives slightly other embeddings.",
 )
 @click.option(
     "--engine",

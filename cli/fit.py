@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from featurebank.spec import common_backbone, short
 from featurebank_cli.domain import OWN, check_unused, domain_options, print_adaptations
 from featurebank_cli.domain import run as run_domain
 from featurebank_cli.options import (
@@ -204,7 +204,7 @@ def print_report(report: dict[str, Any]) -> None:
 
 def print_candidates(report: dict[str, Any], title: str = "") -> None:
     """Print the best of each features × normalisation × model, best first, under a title."""
-    from featurebank.scores import is_share
+    from featurebank.scores import bounded, is_share
 
     best: dict[tuple[Any, ...], dict[str, Any]] = {}
     seconds: dict[tuple[Any, ...], float] = {}
@@ -222,7 +222,7 @@ def print_candidates(report: dict[str, Any], title: str = "") -> None:
             each["model"],
             ", ".join(f"{name}={_number(value)}" for name, value in each["params"].items()),
             score_text(report, each["mean"]),
-            "..".join(score_text(report, end) for end in bounded(report, each["ci95"])),
+            "..".join(score_text(report, end) for end in bounded(report["scoring"], each["ci95"])),
             *([percent(each["balanced_accuracy"])] if is_imbalanced else []),
             f"{seconds[key]:.1f}",
         ]
@@ -246,6 +246,8 @@ def _features(key: tuple[Any, ...], common: str) -> str:
 
 def print_findings(report: dict[str, Any]) -> None:
     """Print what the report says beside the table, a line each."""
+    from featurebank.scores import bounded
+
     best = report["best"]
     if len(report["candidates"]) > 1:
         click.echo("The best was selected among these, so its score is a little optimistic.")
@@ -254,7 +256,7 @@ def print_findings(report: dict[str, Any]) -> None:
         click.echo(f"{report['comparison']['sentence'].replace(common, '')}.")
     if "nested" in report:
         nested = report["nested"]
-        low, high = (score_text(report, end) for end in bounded(report, nested["ci95"]))
+        low, high = (score_text(report, end) for end in bounded(report["scoring"], nested["ci95"]))
         selected, honest = score_text(report, best["mean"]), score_text(report, nested["mean"])
         click.echo(f"Nested, the selection included: {honest} (95 % {low}..{high}); selected: {selected}.")
     if "held_out" in report:
@@ -287,10 +289,12 @@ def print_findings(report: dict[str, Any]) -> None:
 
 def _print_unlabelled(report: dict[str, Any]) -> None:
     """Print what the rows without a label brought, each method beside the supervised fit."""
+    from featurebank.scores import bounded
+
     found = report["unlabelled"]
     rows = []
     for each in found["methods"]:
-        ends = [bounded(report, each["ci95"]), each.get("difference_ci95", [])]
+        ends = [bounded(report["scoring"], each["ci95"]), each.get("difference_ci95", [])]
         spans = ["..".join(score_text(report, end) for end in pair) for pair in ends]
         change = score_text(report, each["difference"]) if "difference" in each else ""
         rows.append([each["method"], each["model"], score_text(report, each["mean"]), spans[0], change, spans[1]])
@@ -306,36 +310,5 @@ def score_text(report: dict[str, Any], score: float) -> str:
     return percent(score) if is_share(report["scoring"]) else f"{score:.3f}"
 
 
-def bounded(report: dict[str, Any], interval: Sequence[float]) -> list[float]:
-    """Return an interval as it is shown: no share is below 0 or above 1."""
-    from featurebank.scores import is_share
-
-    return [min(max(end, 0.0), 1.0) for end in interval] if is_share(report["scoring"]) else list(interval)
-
-
 def _number(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def common_backbone(names: Iterable[str]) -> str:
-    """Return ``BACKBONE/`` when all feature sets are of one backbone, else an empty text.
-
-    Examples
-    --------
-    >>> common_backbone(["resnet18/layer3+resnet18/layer4", "resnet18/penultimate"])
-    'resnet18/'
-    """
-    backbones = {part.rpartition("/")[0] for name in names for part in name.split("+")}
-    return f"{backbones.pop()}/" if len(backbones) == 1 else ""
-
-
-def short(name: str) -> str:
-    """Return a concatenation with the backbone named once.
-
-    Examples
-    --------
-    >>> short("resnet18/layer3+resnet18/penultimate")
-    'resnet18/layer3 + penultimate'
-    """
-    common = common_backbone([name])
-    return common + " + ".join(part.removeprefix(common) for part in name.split("+"))

@@ -60,7 +60,7 @@ class NamedErrors(click.Group):
             raise click.ClickException(one_line(error)) from error
         except KeyboardInterrupt as error:
             raise click.ClickException(
-                "interrupted; what was finished is kept, run the same command again to go on"
+                "interrupted; what a bank holds by now is kept, and the same command goes on from it"
             ) from error
 
 
@@ -123,6 +123,10 @@ def records(frame: Any) -> list[dict[str, Any]]:
     return list(frame.astype(object).where(frame.notna(), None).to_dict("records"))
 
 
+FOLDED = 12
+"""The width below which no column of text is folded."""
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
     """Print a table that stays readable at 80 columns and in a log.
 
@@ -140,11 +144,17 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     from rich.text import Text
 
     table = Table(title=Text(title), box=SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1))
+    widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
     for number, name in enumerate(columns):
-        table.add_column(name, justify="right" if number in right else "left", overflow="fold")
+        least = widths[number] if number in right else min(widths[number], max(FOLDED, len(name)))
+        justify: Any = "right" if number in right else "left"
+        table.add_column(name, justify=justify, overflow="fold", min_width=least)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 100).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    needed = sum(column.min_width or 0 for column in table.columns) + 2 * len(columns)
+    console.width = max(console.width, needed)  # wider than a narrow terminal rather than with numbers broken in two
+    console.print(table)
 
 
 def printable(text: str) -> str:

@@ -188,6 +188,8 @@ def sentence(best: Candidate, other: Candidate, found: Mapping[str, Any], is_sha
     is_share : bool, default True
         Whether the score is a share, whose difference is said in points of a hundred.
     """
+    if not any([found["difference"], *found["ci95"]]):
+        return f"{_called(best)} and {_called(other)} have the same score in every fold"
     verb = "can be told apart" if found["told_apart"] else "cannot be told apart"
     values = [found["difference"], *found["ci95"]]
     mean, low, high = (f"{100 * value:+.1f}" if is_share else f"{value:+.3f}" for value in values)

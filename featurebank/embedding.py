@@ -110,7 +110,7 @@ class Embedder:
         """Embed the readable ones of some images; return their feature sets, and an error or "" for each image."""
         errors: list[str] = []
         batches: list[Parts] = []
-        try_open = partial(_try_open, least=self._least_side(len(items)))
+        try_open = partial(_try_open, opening=self._opening(len(items)))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for start in range(0, len(items), BATCH):
                 tried = list(pool.map(try_open, items[start : start + BATCH]))
@@ -137,15 +137,15 @@ class Embedder:
                 parts[number] = as_loaded(output, self.features[number].spec, self.features[number].views)
         return [parts[number] for number in sorted(parts)]
 
-    def _least_side(self, count: int) -> int:
-        """Return what so many images are decoded to, which is one for all backbones."""
-        sides = {backbone.least_side for backbone, _, _ in self._open_engines(count)}
-        if len(sides) > 1:
+    def _opening(self, count: int) -> dict[str, Any]:
+        """Return how so many images are opened (`Backbone.opening`), which is one way for all backbones."""
+        first, *others = [backbone.opening for backbone, _, _ in self._open_engines(count)]
+        if any(other != first for other in others):
             raise PredictorError(
-                "the features of this predictor were extracted with decoders that reduce images differently: fit it "
+                "the features of this predictor were extracted with decoders that open images differently: fit it "
                 "on feature sets of one --decoder and one --size"
             )
-        return sides.pop()
+        return first
 
     def _open_engines(self, count: int) -> list[tuple[Backbone, Any, list[int]]]:
         """Load each backbone once, for so many images, with the numbers of the features that one pass of it gives."""
@@ -212,24 +212,24 @@ class Item:
     position: int
 
 
-def _try_open(item: Any, least: int) -> tuple[tuple[Any, bytes] | None, str]:
+def _try_open(item: Any, opening: dict[str, Any]) -> tuple[tuple[Any, bytes] | None, str]:
     """Return what `_open` does and no error, or nothing and why."""
     try:
-        return _open(item, least), ""
+        return _open(item, opening), ""
     except ImageError as error:
         return None, one_line(error)
 
 
-def _open(item: Any, least: int) -> tuple[Any, bytes]:
-    """Return the RGB image of a path, a source's sample, a PIL image or an array, and its content digest."""
+def _open(item: Any, opening: dict[str, Any]) -> tuple[Any, bytes]:
+    """Return the image of a path, a source's sample, a PIL image or an array, and its content digest."""
     from featurebank import images, sources
 
     if isinstance(item, Item):
         digest, decode = item.source.read(item.position)
-        return decode(least), digest
+        return decode(**opening), digest
     if isinstance(item, (str, Path)):
         data = sources.read_file(item)
-        return images.decode(data, least), images.content_digest(data)
+        return images.decode_or_leave(data, **opening), images.content_digest(data)
     image = sources.as_image(item)
     return image, images.pixel_digest(image)
 

@@ -7,6 +7,7 @@ import os
 import platform
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -20,8 +21,10 @@ from torch import Tensor
 
 from featurebank import runners, storage
 from featurebank._version import __version__
-from featurebank.backbones import Backbone
-from featurebank.errors import DeviceError, EngineError, NotInstalledError, StorageError, near_names
+from featurebank.backbones import Backbone, Preprocessing
+from featurebank.errors import DeviceError, EngineError, ImageError, NotInstalledError, StorageError, near_names
+from featurebank.images import EncodedImage
+from featurebank.nvjpeg import JpegDecoder
 from featurebank.runners import CapturedModel, Runner
 from featurebank.spec import FeatureSpec
 from featurebank.views import count_views, share_batches
@@ -170,7 +173,7 @@ class Engine:
             self.views, batch_size or choose_batch_size(backbone, self.device)
         )
         self.pad = pad
-        self.warnings: list[str] = []
+        self._warnings: list[str] = []
         self._is_named = engine != "auto"
         self._passes = images * self.views
         self.engine = choose_engine(engine, self.device.type, self.specs[0].precision, is_worth=self._is_worth)
@@ -179,30 +182,44 @@ class Engine:
             torch.backends.cudnn.allow_tf32 = False
         self._eager = runners.run_eagerly(self._captured(self.specs))
         self._runner: Runner | None = None
+        self._decoder: JpegDecoder | None = None
+        if backbone.decoder == "nvjpeg":
+            assert isinstance(backbone.preprocessing, Preprocessing)
+            self._decoder = JpegDecoder(backbone.preprocessing, self.device)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the reader of the embeddings should know."""
+        refused = 0 if self._decoder is None else self._decoder.refused
+        return self._warnings + ([f"nvJPEG turned {refused} JPEG files down; the CPU decoded them"] if refused else [])
 
     @property
     def made_by(self) -> dict[str, str]:
         """Library versions, device and engine, for the record beside the features."""
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.machine()
         return {
             "featurebank": __version__,
             "torch": str(torch.__version__),
-            "device": f"{self.device.type} {name}",
+            "device": f"{self.device.type} {self._device_name}",
             "engine": self.engine,
         }
+
+    @property
+    def _device_name(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.machine()
 
     def _is_worth(self, engine: str) -> bool:
         return engine != "eager" and (self._passes >= MANY[engine] or self._path(engine).is_file())
 
     def _path(self, engine: str) -> Path:
-        return runners.export_path(engine, self.specs, self.device.type, self.batch_size)
+        device = f"cuda {self._device_name}" if self.device.type == "cuda" else self.device.type
+        return runners.export_path(engine, self.specs, device, self.batch_size)  # a GPU's code is for its kind alone
 
     def __call__(self, prepared: Sequence[Any]) -> list[NDArray[np.float32]]:
         """Embed prepared images (`Backbone.prepare`), a batch at a time.
 
         Parameters
         ----------
-        prepared : sequence of n uint8 arrays (h, w, 3) or float tensors (3, h, w)
+        prepared : sequence of n uint8 arrays (h, w, 3), JPEG files (`EncodedImage`), or float tensors (3, h, w)
 
         Returns
         -------
@@ -211,10 +228,16 @@ class Engine:
 
         Raises
         ------
+        ImageError
+            When a JPEG file cannot be decoded.
         EngineError
             When not even one image fits the memory, or the engine that was named is not as exact as eager.
         """
-        return _collect(self._launch(prepared))
+        outputs = _collect(self._launch(self._placed(prepared)))
+        error = next((each.error for each in prepared if isinstance(each, EncodedImage) and each.error), "")
+        if error:
+            raise ImageError(error)
+        return outputs
 
     def embed_views(self, prepared: Iterable[Any]) -> list[NDArray[np.float32]]:
         """Embed the views of images, a bounded number of them in a forward pass.
@@ -246,10 +269,11 @@ class Engine:
         ------
         tag : as it was given
         outputs : list of ndarray of float32, each of shape (n, views, …)
+            Rows of an `EncodedImage` that could not be decoded, and has an error now, mean nothing.
         """
         ahead = 1 if self.device.type == "cuda" else 0
         waiting: deque[tuple[_Tag, _Launched]] = deque()
-        for tag, prepared in batches:
+        for tag, prepared in batches if self._decoder is None else self._decoded_ahead(batches):
             waiting.append((tag, self._launch(prepared)))
             if len(waiting) > ahead:
                 yield self._finish(*waiting.popleft())
@@ -259,7 +283,28 @@ class Engine:
     def _finish(self, tag: _Tag, launched: _Launched) -> tuple[_Tag, list[NDArray[np.float32]]]:
         return tag, [rows.reshape(-1, self.views, *rows.shape[1:]) for rows in _collect(launched)]
 
-    def _launch(self, prepared: Sequence[Any]) -> _Launched:
+    def _decoded_ahead(self, batches: Iterable[tuple[_Tag, Sequence[Any]]]) -> Iterator[tuple[_Tag, Any]]:
+        """Have a thread decode a batch while the network computes the one before it."""
+        waiting: deque[tuple[_Tag, Future[Any]]] = deque()
+        with ThreadPoolExecutor(1, "featurebank-nvjpeg") as pool:
+            for tag, prepared in batches:
+                waiting.append((tag, pool.submit(self._placed, prepared)))
+                if len(waiting) > 1:
+                    first, placed = waiting.popleft()
+                    yield first, placed.result()
+            for last, placed in waiting:
+                yield last, placed.result()
+
+    def _placed(self, prepared: Sequence[Any]) -> Any:
+        """Have JPEG files decoded where the GPU does that; the tensor is as good as the sequence from here on."""
+        try:
+            return prepared if self._decoder is None else self._decoder(prepared)
+        except torch.OutOfMemoryError as error:
+            raise EngineError(
+                f"no memory is left on {self.device} to decode into: use a smaller --batch-size"
+            ) from error
+
+    def _launch(self, prepared: Sequence[Any] | Tensor) -> _Launched:
         """Start the forward passes of prepared images; with half as many at once whenever memory runs out."""
         launched: _Launched = []
         start = 0
@@ -273,7 +318,7 @@ class Engine:
             start += len(part)
         return launched
 
-    def _launch_batch(self, prepared: Sequence[Any]) -> tuple[int, Sequence[Tensor], Any]:
+    def _launch_batch(self, prepared: Sequence[Any] | Tensor) -> tuple[int, Sequence[Tensor], Any]:
         pixels = self._pixels(prepared)
         if self._runner is None:
             self._runner = self._checked(pixels)
@@ -281,9 +326,7 @@ class Engine:
         if self.device.type != "cuda":
             return len(prepared), [output.cpu() for output in outputs], None
         copies = [output.to("cpu", non_blocking=True) for output in outputs]  # into pinned memory
-        done = torch.cuda.Event()
-        done.record()
-        return len(prepared), copies, done
+        return len(prepared), copies, torch.cuda.current_stream(self.device).record_event()
 
     def _halve(self, error: Exception) -> None:
         """Halve the batch size when an error says that memory ran out; raise any other one."""
@@ -297,7 +340,7 @@ class Engine:
         self._runner = None if self.engine == "compile" else self._runner  # its code is for the larger batch
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.warnings.append(f"memory ran out: batches of {self.batch_size} from here on")
+        self._warnings.append(f"memory ran out: batches of {self.batch_size} from here on")
 
     def _checked(self, pixels: Tensor) -> Runner:
         """Return the engine's runner, once it has given what eager gives on a first batch."""
@@ -308,7 +351,7 @@ class Engine:
         except (EngineError, StorageError) as error:
             if self._is_named:
                 raise
-            self.warnings.append(f"{error}; eager is used instead")
+            self._warnings.append(f"{error}; eager is used instead")
             self.engine = "eager"
             return self._eager
 
@@ -341,14 +384,19 @@ class Engine:
         if not path.is_file():
             export = runners.export_onnx if is_onnx else runners.export_compiled
             export(self._captured(self.specs, stop=False), pixels, path)
-        return runners.open_onnx(path) if is_onnx else runners.open_compiled(path)
+        return runners.open_onnx(path) if is_onnx else runners.open_compiled(path, self.device)
 
     def _captured(self, specs: Sequence[FeatureSpec], *, stop: bool = True) -> CapturedModel:
         model = CapturedModel(self.backbone, specs, stop=stop)
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def _pixels(self, prepared: Sequence[Any]) -> Tensor:
+    def _pixels(self, prepared: Sequence[Any] | Tensor) -> Tensor:
         """Stack and pad prepared images, and bring them to the device."""
+        if isinstance(prepared, Tensor):
+            if prepared.is_cuda:  # its memory is the decoder's again only when this stream, too, is done with it
+                prepared.record_stream(torch.cuda.current_stream(self.device))
+            short = self.batch_size - len(prepared) if self.pad else 0
+            return torch.cat([prepared, prepared[-1:].expand(short, -1, -1, -1)]) if short else prepared
         arrays = [each if isinstance(each, np.ndarray) else each.detach().cpu().float().numpy() for each in prepared]
         arrays += arrays[-1:] * (self.batch_size - len(arrays) if self.pad else 0)
         pixels = torch.from_numpy(np.stack(arrays))
@@ -381,7 +429,10 @@ def is_out_of_memory(error: Exception) -> bool:
     --------
     >>> is_out_of_memory(MemoryError()), is_out_of_memory(ValueError("no"))
     (True, False)
+    >>> is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    True
     """
     text = str(error).lower()
     kinds = (MemoryError, torch.OutOfMemoryError)
-    return isinstance(error, kinds) or ("memory" in text and ("allocate" in text or "out of" in text))
+    is_said = "alloc_failed" in text or ("memory" in text and ("allocate" in text or "out of" in text))
+    return isinstance(error, kinds) or is_said

@@ -80,8 +80,9 @@ def extract(
         Dtype that the network computes in: ``"bf16"`` or ``"fp16"`` is faster on hardware that has it and gives other
         embeddings, in a feature set of their own.
     decoder : str, default "pil"
-        ``"tensor"`` resizes faster, ``"reduced"`` decodes large JPEG files faster; either gives slightly other
-        embeddings, in a feature set of their own. See `featurebank.backbones.Preprocessing`.
+        ``"tensor"`` resizes faster, ``"reduced"`` decodes large JPEG files faster, ``"nvjpeg"`` has a CUDA GPU decode
+        and resize JPEG files; each gives slightly other embeddings, in a feature set of their own. See
+        `featurebank.backbones.Preprocessing`.
     root : path, optional
         Folder that a manifest's paths start from, or where a source's files are now.
     path_column : str, optional
@@ -198,10 +199,15 @@ def _check(wanted: Ask, compute: Compute) -> None:
     sizes = [size for size in (compute.batch_size, compute.workers) if size is not None]
     if any(size < 1 for size in sizes):
         raise BankError(f"batch size {compute.batch_size} and {compute.workers} workers; expected at least 1 of each")
-    if compute.device not in ("auto", "cpu") or compute.engine not in ("auto", "eager"):
+    is_on_gpu = wanted.decoder == "nvjpeg"
+    if is_on_gpu or compute.device not in ("auto", "cpu") or compute.engine not in ("auto", "eager"):
         from featurebank.engine import choose_device, choose_engine
+        from featurebank.nvjpeg import check_device
 
-        choose_engine(compute.engine, choose_device(compute.device).type, wanted.precision)
+        device = choose_device(compute.device)
+        choose_engine(compute.engine, device.type, wanted.precision)
+        if is_on_gpu:
+            check_device(device)
 
 
 def _embed(wanted: Ask, ledger: Ledger, compute: Compute, progress: Progress | None, report: ExtractReport) -> None:

@@ -7,6 +7,7 @@ import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,19 @@ SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", 
 MAX_PIXELS = 1 << 27
 """The most pixels that an image may declare: 134 million, so that a 108-megapixel camera's photos are in."""
 _OPENING = threading.Lock()
+_Turn = Image.Transpose
+_ORIENTATION = 0x0112
+_EXIF_TURNS = {
+    2: _Turn.FLIP_LEFT_RIGHT,
+    3: _Turn.ROTATE_180,
+    4: _Turn.FLIP_TOP_BOTTOM,
+    5: _Turn.TRANSPOSE,
+    6: _Turn.ROTATE_270,
+    7: _Turn.TRANSVERSE,
+    8: _Turn.ROTATE_90,
+}
+_SWAPS_SIDES = (_Turn.TRANSPOSE, _Turn.TRANSVERSE, _Turn.ROTATE_90, _Turn.ROTATE_270)
+_END_OF_IMAGE, _START_OF_SCAN = b"\xff\xd9", b"\xff\xda"
 
 
 def content_digest(data: bytes) -> bytes:
@@ -33,6 +47,40 @@ def content_digest(data: bytes) -> bytes:
 def pixel_digest(image: Image.Image) -> bytes:
     """Return the SHA-256 of an RGB image that has no file: of its size and pixels."""
     return hashlib.sha256(b"RGB %d %d\n" % image.size + image.tobytes()).digest()
+
+
+@dataclass(eq=False)
+class EncodedImage:
+    """A JPEG file that a GPU is to decode; its views share its bytes (`featurebank.nvjpeg`).
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+    size : tuple of int
+        Width and height as it is shown.
+    orientation : tuple of PIL.Image.Transpose
+        What its EXIF orientation asks for.
+    turns : tuple of PIL.Image.Transpose
+        What turns it into this view, after that.
+    error : str
+        Why it could not be decoded, once that was tried.
+    """
+
+    data: bytes
+    size: tuple[int, int]
+    orientation: tuple[Image.Transpose, ...] = ()
+    turns: tuple[Image.Transpose, ...] = ()
+    error: str = ""
+
+    def copy(self) -> EncodedImage:
+        """Return it: nothing changes it in place."""
+        return self
+
+    def transpose(self, method: Image.Transpose) -> EncodedImage:
+        """Return a view of it, as `PIL.Image.Image.transpose` does."""
+        size = self.size[::-1] if method in _SWAPS_SIDES else self.size
+        return replace(self, size=size, turns=(*self.turns, method))
 
 
 def decode(data: bytes, least: int = 0) -> Image.Image:
@@ -75,6 +123,45 @@ def decode(data: bytes, least: int = 0) -> Image.Image:
         raise ImageError(f"not a readable image; expected {', '.join(FORMATS)}") from error
     except Exception as error:  # decoders raise many kinds on damaged bytes; each means the same to the user
         raise ImageError(f"cannot be decoded: {one_line(error)}") from error
+
+
+def find_jpeg(data: bytes) -> EncodedImage | None:
+    """Return a file as one that a GPU may decode, or None where the pixel policy needs more than nvJPEG does.
+
+    nvJPEG gets whole JPEG files in grey or YCbCr. CMYK and RGB colours, files that are cut short or damaged in their
+    headers, and all other formats are for `decode`.
+
+    Examples
+    --------
+    >>> file = io.BytesIO()
+    >>> Image.new("RGB", (6, 4)).save(file, "JPEG")
+    >>> find_jpeg(file.getvalue()).size, find_jpeg(file.getvalue()[:-2])
+    ((6, 4), None)
+    """
+    try:
+        with _open(data) as image:
+            if not _suits_nvjpeg(image, data):
+                return None
+            turn = _EXIF_TURNS.get(image.getexif().get(_ORIENTATION, 1))
+            found = EncodedImage(data, image.size)
+    except Exception:  # whatever is wrong with it, `decode` says so
+        return None
+    return found if turn is None else replace(found.transpose(turn), orientation=(turn,), turns=())
+
+
+def decode_or_leave(data: bytes, least: int = 0, on_gpu: bool = False) -> Image.Image | EncodedImage:
+    """Return an image file as a GPU takes it where that is asked for and can be, decoded otherwise (`decode`)."""
+    found = find_jpeg(data) if on_gpu else None
+    return decode(data, least) if found is None else found
+
+
+def _suits_nvjpeg(image: Image.Image, data: bytes) -> bool:
+    """Say whether the header is that of a JPEG file in grey or YCbCr, and the last scan has an end."""
+    if image.format != "JPEG" or data.rfind(_END_OF_IMAGE) < data.rfind(_START_OF_SCAN):
+        return False
+    channels = [each[0] for each in getattr(image, "layer", [])]
+    is_ycbcr = image.mode == "RGB" and channels == [1, 2, 3] and image.info.get("adobe_transform", 1) == 1
+    return image.mode == "L" or is_ycbcr
 
 
 def _open(data: bytes) -> Image.Image:

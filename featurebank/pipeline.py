@@ -102,6 +102,7 @@ class Pipeline:
         self._pending: Sequence[int] = []
         self._loading = threading.Lock()
         self._engines: dict[tuple[FeatureSpec, ...], Engine] = {}
+        self._damaged: dict[bytes, str] = {}
 
     def run(self, pending: Sequence[int]) -> None:
         """Settle every pending sample; whatever ends it, what was computed is written."""
@@ -126,12 +127,23 @@ class Pipeline:
         engine = self._engine(specs)
         prepared = ((batch, [view for item in batch for view in item.views]) for batch in batches)
         for batch, outputs in engine.stream(prepared):
+            self._note_damaged(batch)
             for spec, output in zip(specs, outputs, strict=True):
-                rows = [row for row, item in enumerate(batch) if spec in item.lacking]
-                self.writer.add(spec, [batch[row].digest for row in rows], output[rows], engine.made_by)
-            self.writer.settle([(item.position, item.digest) for item in batch])
+                rows = [row for row, item in enumerate(batch) if spec in item.lacking and not item.error]
+                if rows:
+                    self.writer.add(spec, [batch[row].digest for row in rows], output[rows], engine.made_by)
+            if embedded := [(item.position, item.digest) for item in batch if not item.error]:
+                self.writer.settle(embedded)
             for _ in batch:
                 self.advance()
+
+    def _note_damaged(self, batch: list[Item]) -> None:
+        """Settle the samples whose file turned out not to be decodable when a GPU was to do it."""
+        for item in batch:
+            item.error = next((error for view in item.views if (error := getattr(view, "error", ""))), "")
+            if item.error:
+                self._damaged[item.digest] = item.error
+                self.ledger.settle(item.position, item.digest, item.error)
 
     def _lacking(self, batch: list[Item]) -> tuple[FeatureSpec, ...]:
         return tuple(spec for spec in self.ledger.specs if any(spec in item.lacking for item in batch))
@@ -161,8 +173,9 @@ class Pipeline:
 
     def _settle_repeats(self, repeats: dict[bytes, list[int]]) -> None:
         for digest, positions in repeats.items():
+            error = self._damaged.get(digest, "")
             for position in positions:
-                self.ledger.settle(position, digest, "", embedded=True)
+                self.ledger.settle(position, digest, error, embedded=not error)
 
     # --- reading -------------------------------------------------------------------------------------------
 
@@ -196,8 +209,8 @@ class Pipeline:
         except ImageError as error:
             return Item(position, digest, error=one_line(error))
 
-    def _prepare(self, decode: Callable[[int], Any], digest: bytes) -> list[Any]:
-        image = decode(self.backbone.least_side)
+    def _prepare(self, decode: Callable[..., Any], digest: bytes) -> list[Any]:
+        image = decode(**self.backbone.opening)
         return list(self.backbone.prepare_views(image, self.ledger.specs[0].views, digest))
 
     # --- the network ---------------------------------------------------------------------------------------
@@ -264,6 +277,8 @@ class Pipeline:
         for position in positions:
             with suppress(ImageError):
                 digest, decode = self.ledger.source.read(position)
+                if self.backbone.decoder == "nvjpeg":
+                    decode()  # what is damaged shows here, not among others on the GPU
                 items.append(Item(position, digest, views=self._prepare(decode, digest)))
         return items
 

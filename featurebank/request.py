@@ -10,7 +10,7 @@ from featurebank.backbones import as_backbone, backbone_request
 from featurebank.backbones.preprocessing import DECODERS
 from featurebank.errors import BankError
 from featurebank.spec import PRECISIONS, FeatureSpec
-from featurebank.views import count_views
+from featurebank.views import check_encoded, count_views
 
 if TYPE_CHECKING:
     from featurebank.backbones import Backbone
@@ -95,7 +95,8 @@ def ask(
     Raises
     ------
     BankError
-        When there is no layer, or `store`, `views`, `precision` or `decoder` is unknown.
+        When there is no layer, or `store`, `views`, `precision` or `decoder` is unknown, or the decoder cannot make
+        the views.
     """
     names = [layers] if isinstance(layers, str) else list(layers)
     if not names:
@@ -107,4 +108,6 @@ def ask(
     if decoder not in DECODERS:
         raise BankError(f"decoder {decoder!r}; expected one of {', '.join(DECODERS)}")
     count_views(views)
+    if decoder == "nvjpeg":
+        check_encoded(views)
     return Ask(backbone, names, weights, size, store, views, precision, decoder)

@@ -348,16 +348,17 @@ def _left_out(bank: Bank, columns: Sequence[str]) -> list[str]:
 
 
 def torn_contents(table: SampleTable, columns: Sequence[str]) -> list[str]:
-    """Say how many images of identical content there are, and how many carry different values."""
+    """Say how many images of identical content there are, and which carry different values."""
     notes = []
     labels: dict[bytes, set[Any]] = {}
     cells = zip(*(column_of(table, name) for name in columns), strict=True)
     for digest, values in zip(table.rows["digest"], cells, strict=True):
         labels.setdefault(digest, set()).add(values)
-    torn = sum(len(values) > 1 for values in labels.values())
+    torn = {digest for digest, values in labels.items() if len(values) > 1}
     if torn:
+        example = next(path for path, digest in zip(table.paths, table.rows["digest"], strict=True) if digest in torn)
         notes.append(
-            f"{torn} images of identical content carry different values of {'+'.join(columns)}: "
+            f"{len(torn)} contents come with different values of {'+'.join(columns)}, e.g. that of {example!r}: "
             "correct them with `featurebank label`"
         )
     repeats = len(table) - len(labels)

@@ -147,8 +147,8 @@ def export_compiled(model: CapturedModel, example: Tensor, path: Path) -> None:
         storage.commit(path, package.read_bytes())
 
 
-def open_compiled(path: Path) -> Runner:
-    """Return a runner of compiled code.
+def open_compiled(path: Path, device: torch.device) -> Runner:
+    """Return a runner of compiled code on the device that it was made for.
 
     Raises
     ------
@@ -156,7 +156,8 @@ def open_compiled(path: Path) -> Runner:
         When it cannot be loaded.
     """
     with _engine_errors("compile"):
-        compiled: Any = torch._inductor.aoti_load_package(str(path))
+        index = -1 if device.index is None else device.index
+        compiled: Any = torch._inductor.aoti_load_package(str(path), device_index=index)
 
     def run(pixels: Tensor) -> Sequence[Tensor]:
         with torch.no_grad():

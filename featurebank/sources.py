@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,10 @@ class Source:
     class_folders: bool = False
     get_image: Callable[[int], Image.Image] | None = None
 
-    def read(self, position: int) -> tuple[bytes, Callable[..., Image.Image]]:
+    def read(self, position: int) -> tuple[bytes, Callable[..., Any]]:
         """Read one sample once: its content digest, and a function that decodes what was read (`images.decode`).
+
+        With ``on_gpu=True`` the function leaves to the GPU what it can decode (`images.find_jpeg`).
 
         Raises
         ------
@@ -77,9 +80,9 @@ class Source:
             raise ImageError(self.problems[position])
         if self.get_image is not None:
             image = self.get_image(position)
-            return images.pixel_digest(image), lambda least=0: image
+            return images.pixel_digest(image), lambda least=0, on_gpu=False: image
         data = read_file(os.path.join(os.fsencode(self.root), self.paths[position]))
-        return images.content_digest(data), lambda least=0: images.decode(data, least)
+        return images.content_digest(data), partial(images.decode_or_leave, data)
 
 
 def read_file(path: bytes | str | Path) -> bytes:

@@ -242,3 +242,27 @@ def unique_names(specs: Iterable[FeatureSpec]) -> list[str]:
         name if names.count(name) == 1 else f"{name}@{spec.fingerprint[:8]}"
         for name, spec in zip(names, specs, strict=True)
     ]
+
+
+def common_backbone(names: Iterable[str]) -> str:
+    """Return ``BACKBONE/`` when all feature sets are of one backbone, else an empty text.
+
+    Examples
+    --------
+    >>> common_backbone(["resnet18/layer3+resnet18/layer4", "resnet18/penultimate"])
+    'resnet18/'
+    """
+    backbones = {part.rpartition("/")[0] for name in names for part in name.split("+")}
+    return f"{backbones.pop()}/" if len(backbones) == 1 else ""
+
+
+def short(name: str) -> str:
+    """Return a concatenation with the backbone named once.
+
+    Examples
+    --------
+    >>> short("resnet18/layer3+resnet18/penultimate")
+    'resnet18/layer3 + penultimate'
+    """
+    common = common_backbone([name])
+    return common + " + ".join(part.removeprefix(common) for part in name.split("+"))

@@ -51,7 +51,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
     precision : str, default "fp32"
         Dtype that the network computes in: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
     decoder : str, default "pil"
-        ``"pil"``, ``"tensor"`` or ``"reduced"``, see `featurebank.extract`.
+        ``"pil"``, ``"tensor"``, ``"reduced"`` or ``"nvjpeg"``, see `featurebank.extract`.
     device : str, default "auto"
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
     engine : str, default "auto"
@@ -198,8 +198,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
     ) -> list[NDArray[np.float32]]:
         """Embed images in padded batches: an array (n, views, …) for each spec; a file must still have its digest."""
         expected: Sequence[bytes | None] = digests or [None] * len(items)
-        least = engine.backbone.least_side
-        opened = (_open(item, least, key) for item, key in zip(items, expected, strict=True))
+        opening = engine.backbone.opening
+        opened = (_open(item, opening, key) for item, key in zip(items, expected, strict=True))
         prepared = (view for image, key in opened for view in engine.backbone.prepare_views(image, self.views, key))
         outputs = engine.embed_views(prepared)
         for line in engine.warnings:
@@ -235,15 +235,15 @@ def _digest(item: Any) -> bytes:
     return images.pixel_digest(sources.as_image(item))
 
 
-def _open(item: Any, least: int, expected: bytes | None) -> tuple[Any, bytes]:
-    """Return the RGB image of a path, a PIL image or an array, and its digest; a file's must be the expected one."""
+def _open(item: Any, opening: dict[str, Any], expected: bytes | None) -> tuple[Any, bytes]:
+    """Return the image of a path (`Backbone.opening`), a PIL image or an array, and its digest, the expected one."""
     if isinstance(item, (str, Path)):
         with _naming(item):
             data = sources.read_file(item)
             digest = images.content_digest(data)
             if digest != (expected or digest):
                 raise ImageError("changed while it was read: try again")
-            return images.decode(data, least), digest
+            return images.decode_or_leave(data, **opening), digest
     image = sources.as_image(item)
     return image, expected or images.pixel_digest(image)
 

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterator
 from random import Random
+from typing import Any
 
 from PIL import Image, ImageEnhance
 
@@ -63,13 +64,28 @@ def count_views(views: str) -> int:
     return int(number)
 
 
-def make_views(image: Image.Image, views: str, digest: bytes) -> Iterator[Image.Image]:
+def check_encoded(views: str) -> None:
+    """Refuse views that cannot be made of an image which the GPU decodes (`featurebank.images.EncodedImage`).
+
+    Raises
+    ------
+    BankError
+        When they are random changes.
+    """
+    if views not in _EXACT:
+        raise BankError(
+            f"views {views!r} are made on the CPU, and decoder 'nvjpeg' decodes on the GPU; expected "
+            f"{', '.join(_EXACT)}: use one of these, or another decoder"
+        )
+
+
+def make_views(image: Any, views: str, digest: bytes) -> Iterator[Any]:
     """Make the views of an image, one at a time; the first is the image as it is.
 
     Parameters
     ----------
-    image : PIL.Image.Image
-        Mode RGB.
+    image : PIL.Image.Image or featurebank.images.EncodedImage
+        Mode RGB; one that is still encoded can be flipped and turned alone, not changed at random.
     views : str
         See `count_views`.
     digest : bytes

@@ -33,6 +33,18 @@ def noise():
     return make
 
 
+@pytest.fixture(scope="module")  # its event loop must be gone when a later module runs one of its own
+def browser():
+    """A headless Chromium, driven by playwright; a test that asks for it is skipped where either is missing."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'featurebank[test]'")
+    found = filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome")))
+    chromium = next(found, None) or pytest.skip("no Chromium on this machine: apt-get install chromium")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
 @pytest.fixture(scope="session")
 def distance():
     """Return the largest over rows of the relative distance of two arrays: distance(found, expected)."""

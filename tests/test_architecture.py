@@ -16,10 +16,22 @@ LEVELS = [
     {"images", "sources", "samples", "features", "segment", "layers", "views"}
     | {"transforms", "topmodels", "folds", "scores", "neighbours", "novelty", "solvers", "candidates", "evaluation"}
     | {"outoffold", "schedule", "streaming", "calibration", "learning_curve", "power_law", "multiview"},
-    {"backbones", "runners", "engine", "bank", "maintenance", "merging", "remedies", "drift", "predictor_file"},
+    {
+        "backbones",
+        "nvjpeg",
+        "runners",
+        "engine",
+        "bank",
+        "maintenance",
+        "merging",
+        "remedies",
+        "drift",
+        "predictor_file",
+    },
     {"request", "ledger", "other_writers", "writer", "pipeline", "extraction", "transformer", "search", "predictor"}
     | {"rows", "assessment", "fitting", "embedding", "multitask"},
     {"demo", "explanation", "explore", "finetuning", "transfer"},
+    {"report"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 WITHOUT_TORCH = {"bank", "search", "fitting", "sources", "samples", "features", "segment", "ledger", "request", "views"}

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from featurebank import Bank, Predictor, fit
-from featurebank_cli.fit import common_backbone, short
+from featurebank.spec import common_backbone, short
 
 
 def test_json_has_the_promised_fields_and_equals_the_library(run_json, two_class_bank, tmp_path):
@@ -131,7 +131,7 @@ def test_every_option_of_the_search_reaches_it(run_cli, own_bank, tmp_path):
 def test_the_findings_are_printed_a_line_each(run_cli, own_bank):
     options = ["--model", "svm", "--model", "logreg", "--nested", "--learning-curve", "--calibrate", "sigmoid"]
     result = run_cli("fit", own_bank, *options, "--features", "layer3", "--features", "penultimate")
-    assert "told apart: " in result.stdout
+    assert "the same score in every fold" in result.stdout
     assert "Nested, the selection included: " in result.stdout
     assert any(line.startswith(("Label more", "Stop", "Not clear")) for line in result.stdout.splitlines())
 

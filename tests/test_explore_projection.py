@@ -1,6 +1,5 @@
 import json
 import re
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -130,26 +129,45 @@ def test_a_column_that_was_not_projected_is_an_error():
         map_page(pd.DataFrame({"path": [], "x": [], "y": []}), color="site")
 
 
-def test_the_page_works_in_a_browser(tmp_path):
-    driver = pytest.importorskip("playwright.sync_api")
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no browser on this machine")
+def test_the_page_works_in_a_browser(browser, tmp_path):
     points = pd.DataFrame({"path": ["a/1.png", HOSTILE], "x": [0.0, 1.0], "y": [0.0, 1.0], "label": ["u", HOSTILE]})
     (tmp_path / "map.html").write_text(map_page(points, color="label", title=HOSTILE))
     told, asked = [], []
-    with driver.sync_playwright() as play:
-        page = play.chromium.launch(executable_path=browser, args=["--no-sandbox"]).new_page()
-        for event in ("console", "pageerror", "dialog"):
-            page.on(event, lambda each: told.append(str(each)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto((tmp_path / "map.html").as_uri())
-        box = page.locator("canvas").bounding_box()
-        page.mouse.move(box["x"] + 0.03 * box["width"], box["y"] + 0.97 * box["height"])
-        assert page.locator("#told").inner_text() == "a/1.png: u"
-        page.mouse.move(box["x"] + 0.97 * box["width"], box["y"] + 0.03 * box["height"])
-        assert page.locator("#told").inner_text() == f"{HOSTILE}: {HOSTILE}"
-        page.mouse.wheel(0, -300)
-        page.fill("#find", "a/1")
+    page = browser.new_page()
+    for event in ("console", "pageerror", "dialog"):
+        page.on(event, lambda each: told.append(str(each)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((tmp_path / "map.html").as_uri())
+    box = page.locator("canvas").bounding_box()
+    left, right = box["x"] + 0.03 * box["width"], box["x"] + 0.97 * box["width"]
+    top, bottom = box["y"] + 0.03 * box["height"], box["y"] + 0.97 * box["height"]
+    assert drawn(page) == {"left low", "right high"}
+    page.mouse.move(left, bottom)
+    assert page.locator("#told").inner_text() == "a/1.png: u"
+    page.mouse.move(right, top)
+    assert page.locator("#told").inner_text() == f"{HOSTILE}: {HOSTILE}"
+    page.mouse.move(left, bottom)
+    page.mouse.wheel(0, -300)
+    page.wait_for_timeout(100)
+    assert drawn(page) == {"left low"}  # the other point was zoomed out of sight
+    page.fill("#find", "a/1")
+    page.close()
     assert told == []
     assert asked == [(tmp_path / "map.html").as_uri()]
+
+
+def drawn(page):
+    """Return the quarters of the map in which something is drawn."""
+    return set(
+        page.evaluate("""() => {
+            const canvas = document.querySelector("canvas"), {width, height} = canvas, quarters = [];
+            const pen = new OffscreenCanvas(width, height).getContext("2d", {willReadFrequently: true});
+            pen.drawImage(canvas, 0, 0);
+            const {data} = pen.getImageData(0, 0, width, height);
+            for (let k = 3; k < data.length; k += 4) if (data[k]) {
+                const x = (k >> 2) % width, y = Math.floor((k >> 2) / width);
+                quarters.push(`${x < width / 2 ? "left" : "right"} ${y < height / 2 ? "high" : "low"}`);
+            }
+            return [...new Set(quarters)];
+        }""")
+    )

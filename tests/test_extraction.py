@@ -320,7 +320,7 @@ def test_ctrl_c_on_the_command_line_says_how_to_go_on(tmp_path):
     process.send_signal(signal.SIGINT)
     error = process.communicate()[1].decode()
     assert process.returncode == 1, error
-    assert "interrupted; what was finished is kept" in error
+    assert "interrupted; what a bank holds by now is kept" in error
     assert "Traceback" not in error
 
 

@@ -9,7 +9,16 @@ from sklearn.svm import SVC
 from torch import nn
 
 from featurebank.errors import TopModelError
-from featurebank.finetuning.head import fit_head, fold, hidden_units, is_recipe, random_layers, to_layers, to_model
+from featurebank.finetuning.head import (
+    fit_head,
+    fold,
+    hidden_units,
+    is_recipe,
+    penalty,
+    random_layers,
+    to_layers,
+    to_model,
+)
 from featurebank.predictor_file import _dump, _undump
 
 
@@ -64,6 +73,26 @@ def test_a_step_of_all_weights_does_not_shift_every_logit():
         raw = fold(to_layers(fit_head(X, y)))
         raw.weight[0] += 0.1
     assert np.abs(shifted - before).max() < 0.1 < np.abs(probabilities(raw, X).mean(axis=0) - before).max()
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_training_begins_at_the_minimum_that_the_logistic_regression_found(classes):
+    X, y = rows(classes)
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, tol=1e-8, max_iter=5000)).fit(X, y)
+    layers, codes = to_layers(model, len(y)), torch.from_numpy(np.unique(y, return_inverse=True)[1])
+    loss = nn.functional.cross_entropy(layers(torch.from_numpy(X)), codes)
+    (loss + penalty(layers)).backward()
+    assert layers.weight.grad.abs().max().item() < 1e-4
+    layers.weight.grad = None
+    loss = nn.functional.cross_entropy(layers(torch.from_numpy(X)), codes)
+    loss.backward()
+    assert layers.weight.grad.abs().max().item() > 1e-3  # without the penalty the weights would grow
+
+
+def test_a_head_of_hidden_units_or_of_no_known_rows_has_no_penalty():
+    X, y = rows(2)
+    assert penalty(to_layers(fit_head(X, y))).item() == 0
+    assert penalty(to_layers(fit_head(X, y, head="mlp:4"), len(y))).item() == 0
 
 
 def test_two_classes_have_rows_of_opposite_signs():

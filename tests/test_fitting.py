@@ -177,9 +177,10 @@ def test_random_labels_score_chance(tmp_path, random):
 def test_identical_content_under_two_labels_is_reported(tmp_path, random):
     y = ["a", "b"] * 15
     contents = [0, 0, 2, 3, 2, *range(5, 30)]  # 0 carries both labels, 2 the same twice
-    result = fit(make_bank(tmp_path / "a.bank", random.normal(size=(30, 16)), contents, label=y), models=SVM, folds=2)
-    assert result.report["warnings"] == [
-        "1 images of identical content carry different values of label: correct them with `featurebank label`",
+    bank = make_bank(tmp_path / "a.bank", random.normal(size=(30, 16)), contents, label=y)
+    path = bank.select().paths[0]
+    assert fit(bank, models=SVM, folds=2).report["warnings"] == [
+        f"1 contents come with different values of label, e.g. that of {path!r}: correct them with `featurebank label`",
         "2 samples repeat the content of another; folds keep them together",
     ]
 

@@ -58,7 +58,7 @@ def new_images(two_classes):
 def test_every_task_of_new_images_is_predicted_by_one_pass_of_the_network(file, resnet, two_classes, monkeypatch):
     loaded = MultiTaskPredictor.load(file, backbone=resnet)
     images, opened, real = new_images(two_classes), [], embedding._try_open
-    monkeypatch.setattr(embedding, "_try_open", lambda item, least: opened.append(item) or real(item, least))
+    monkeypatch.setattr(embedding, "_try_open", lambda item, opening: opened.append(item) or real(item, opening))
     frame = loaded.predict(images)
     assert sorted(opened) == images
     assert list(frame) == TASKS
@@ -117,7 +117,7 @@ def test_each_task_is_scored_on_the_images_that_have_its_label(file, resnet, two
 
 def test_what_evaluation_does_not_know_is_an_error(file, resnet, two_classes, tmp_path):
     loaded = MultiTaskPredictor.load(file, backbone=resnet)
-    with pytest.raises(PredictorError, match="the source has no column 'side'; it has 'label': name the one task"):
+    with pytest.raises(PredictorError, match="the source has no column 'side'; it has 'label': give a manifest"):
         loaded.evaluate(scan(two_classes))
     with pytest.raises(PredictorError, match="no task 'colour'; this predictor knows label, side, bright"):
         loaded.evaluate(scan(two_classes), target="colour")

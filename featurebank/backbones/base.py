@@ -19,7 +19,7 @@ from featurebank import images
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.errors import BackboneError, WeightsError, one_line
 from featurebank.spec import FeatureSpec, split_pool
-from featurebank.views import make_views
+from featurebank.views import check_encoded, make_views
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,9 +122,31 @@ class Backbone:
         return int(tensor.shape[-2]), int(tensor.shape[-1])
 
     @property
+    def decoder(self) -> str:
+        """How images are decoded and resized; see `Preprocessing`."""
+        return self.preprocessing.decoder if isinstance(self.preprocessing, Preprocessing) else "pil"
+
+    @property
     def least_side(self) -> int:
-        """What `featurebank.images.decode` is to be told; see `Preprocessing.least_side`."""
-        return self.preprocessing.least_side if isinstance(self.preprocessing, Preprocessing) else 0
+        """What `featurebank.images.decode` is to be told; see `Preprocessing.least_side`.
+
+        Raises
+        ------
+        BackboneError
+            When a GPU is to decode: `opening` is for those who have an engine do that.
+        """
+        if self.decoder == "nvjpeg":
+            raise BackboneError(
+                "decoder 'nvjpeg' is for extracting and predicting alone, not for what is done here; use a feature set "
+                "of another --decoder"
+            )
+        return int(self.opening["least"])
+
+    @property
+    def opening(self) -> dict[str, Any]:
+        """What `featurebank.images.decode_or_leave` is to be told of this backbone's decoder."""
+        least = self.preprocessing.least_side if isinstance(self.preprocessing, Preprocessing) else 0
+        return {"least": least, "on_gpu": self.decoder == "nvjpeg"}
 
     def with_decoder(self, decoder: str) -> Backbone:
         """Return the same backbone with another way to decode and resize images (`Preprocessing`).
@@ -147,14 +169,22 @@ class Backbone:
 
         return probe(self.model, self.input_size, self.classifier)
 
-    def prepare(self, image: Image.Image) -> Any:
+    def prepare(self, image: Image.Image | images.EncodedImage) -> Any:
         """Preprocess one RGB image: uint8 (h, w, 3), or the float tensor (3, h, w) of a callable.
+
+        An image that the GPU decodes stays as it is, and is preprocessed there.
 
         Raises
         ------
         BackboneError
             When a callable gives something else, or not the same size for every image.
+        ImageError
+            When the image is so long that it cannot be resized.
         """
+        if isinstance(image, images.EncodedImage):
+            assert isinstance(self.preprocessing, Preprocessing)
+            self.preprocessing.target(image.size)
+            return image
         if isinstance(self.preprocessing, Preprocessing):
             return self.preprocessing(image)
         prepared = self._tensor(image)
@@ -163,8 +193,10 @@ class Backbone:
             raise BackboneError(f"the transform gave {sizes[0]}, and {sizes[1]} before; expected one size: crop to it")
         return prepared
 
-    def prepare_views(self, image: Image.Image, views: str, digest: bytes) -> Iterator[Any]:
+    def prepare_views(self, image: Image.Image | images.EncodedImage, views: str, digest: bytes) -> Iterator[Any]:
         """Preprocess the views of one RGB image, one at a time; see `prepare` and `featurebank.views.make_views`."""
+        if isinstance(image, images.EncodedImage):
+            check_encoded(views)
         return map(self.prepare, make_views(image, views, digest))
 
     def _tensor(self, image: Image.Image) -> Any:

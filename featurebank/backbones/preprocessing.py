@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ from PIL import Image
 
 from featurebank.errors import BackboneError, ImageError
 from featurebank.images import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -21,7 +24,9 @@ _RESAMPLING = {
     "hamming": Image.Resampling.HAMMING,
 }
 MODES = ("center", "squash")
-DECODERS = ("pil", "tensor", "reduced")
+DECODERS = ("pil", "tensor", "reduced", "nvjpeg")
+ON_TENSORS = ("nearest", "bilinear", "bicubic")
+"""Filters that torchvision has for tensors."""
 MAX_SIDE = 8192
 """The longest side of a network's input in pixels; a predictor's file may ask for any, and memory is its square."""
 
@@ -45,7 +50,8 @@ class Preprocessing:
     decoder : str
         ``"pil"``: Pillow decodes and resizes. ``"tensor"``: torchvision's filter resizes, up to three times faster and
         within two levels of 255. ``"reduced"``: large JPEG files are decoded at a fraction of their size that is at
-        least twice `resize`, several times faster and one or two levels off on average.
+        least twice `resize`, several times faster and one or two levels off on average. ``"nvjpeg"``: a CUDA GPU
+        decodes JPEG files (`featurebank.nvjpeg`), and torchvision's filter resizes them there; all else as ``"pil"``.
     """
 
     resize: int
@@ -61,6 +67,11 @@ class Preprocessing:
             raise BackboneError(
                 f"preprocessing with {self.interpolation!r:.20}, {self.mode!r:.20} and {self.decoder!r:.20}; expected "
                 f"one of {', '.join(_RESAMPLING)}, one of {', '.join(MODES)} and one of {', '.join(DECODERS)}"
+            )
+        if self.decoder in ("tensor", "nvjpeg") and self.interpolation not in ON_TENSORS:
+            raise BackboneError(
+                f"decoder {self.decoder!r} resizes with one of {', '.join(ON_TENSORS)}, and these weights want "
+                f"{self.interpolation!r}; use decoder pil or reduced"
             )
         sides = (self.resize, *self.crop)
         if len(sides) != 3 or not all(type(side) is int and 1 <= side <= MAX_SIDE for side in sides):
@@ -110,10 +121,17 @@ class Preprocessing:
         ImageError
             When the image is so long that resizing its shorter side makes more than `MAX_PIXELS` pixels.
         """
-        target = self._target(image.size)
+        target = self.target(image.size)
         if target != image.size:
             image = self._resized(image, target)
         return np.asarray(_center_crop(image, self.crop))
+
+    def on_tensor(self, images: Tensor) -> Tensor:
+        """Resize and crop RGB images where they are: uint8 (n, 3, h, w) to uint8 (n, crop height, crop width, 3)."""
+        from torchvision.transforms.v2 import functional
+
+        resized = self._resized_tensor(images, self.target((images.shape[-1], images.shape[-2])))
+        return functional.center_crop(resized, list(self.crop)).permute(0, 2, 3, 1)
 
     def window(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
         """Return the part of an image that the network sees: left, top, right, bottom in the image's own pixels.
@@ -128,7 +146,7 @@ class Preprocessing:
         >>> Preprocessing(256, (224, 224), "bilinear", (0.5,) * 3, (0.5,) * 3).window((512, 1024))
         (32.0, 288.0, 480.0, 736.0)
         """
-        target = self._target(size)
+        target = self.target(size)
         ends = [self._span(size[i], target[i], self.crop[1 - i]) for i in (0, 1)]
         return ends[0][0], ends[1][0], ends[0][1], ends[1][1]
 
@@ -138,8 +156,14 @@ class Preprocessing:
         start = round((resized - crop) / 2) if resized >= crop else -((crop - resized) // 2)
         return start * length / resized, (start + crop) * length / resized
 
-    def _target(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return the width and height that an image is resized to."""
+    def target(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the width and height that an image of a width and height is resized to.
+
+        Raises
+        ------
+        ImageError
+            When that makes more than `MAX_PIXELS` pixels.
+        """
         return (self.resize, self.resize) if self.mode == "squash" else _shorter(size, self.resize)
 
     def _resized(self, image: Image.Image, target: tuple[int, int]) -> Image.Image:
@@ -147,10 +171,15 @@ class Preprocessing:
             return image.resize(target, _RESAMPLING[self.interpolation])
         from torchvision.transforms.v2 import functional
 
-        pixels = functional.pil_to_tensor(image)  # (3, h, w) uint8
-        mode = functional.InterpolationMode(self.interpolation)
-        pixels = functional.resize(pixels, [target[1], target[0]], mode, antialias=True)
+        pixels = self._resized_tensor(functional.pil_to_tensor(image), target)
         return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+    def _resized_tensor(self, pixels: Tensor, target: tuple[int, int]) -> Tensor:
+        from torchvision.transforms.v2 import functional
+
+        mode = functional.InterpolationMode(self.interpolation)
+        resized: Tensor = functional.resize(pixels, [target[1], target[0]], mode, antialias=True)
+        return resized
 
 
 def _shorter(before: tuple[int, int], size: int) -> tuple[int, int]:

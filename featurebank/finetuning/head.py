@@ -108,7 +108,7 @@ def is_recipe(model: Any) -> bool:
 
 
 class ScaledLinear(nn.Linear):
-    """A linear layer of standardised inputs; mean and scale do not learn.
+    """A linear layer of standardised inputs, with a penalty of its weights; mean and scale do not learn.
 
     The top model's scaler stays outside of the weights while they train: behind a ReLU all inputs are positive, so
     that steps of the same sign in all weights would shift every logit at once and undo what the top model knew.
@@ -117,19 +117,22 @@ class ScaledLinear(nn.Linear):
     ----------
     weight : ndarray of float, shape (k, d)
     bias : ndarray of float, shape (k,)
-    scaler : StandardScaler
+    scaler : StandardScaler or None
         Fitted.
+    penalty : float, default 0.0
+        Half of it, times the squares of the weights, is what `penalty` adds to a mean loss.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, weight: NDArray[Any], bias: NDArray[Any], scaler: StandardScaler):
+    def __init__(self, weight: NDArray[Any], bias: NDArray[Any], scaler: StandardScaler | None, penalty: float = 0.0):
         super().__init__(weight.shape[1], weight.shape[0])
         _fill(self, weight, bias)
+        self.penalty = penalty
         width = self.in_features
-        mean = scaler.mean_ if scaler.with_mean else np.zeros(width)
-        scale = np.ones(width) if scaler.scale_ is None else scaler.scale_
+        mean = scaler.mean_ if scaler is not None and scaler.with_mean else np.zeros(width)
+        scale = scaler.scale_ if scaler is not None and scaler.with_std else np.ones(width)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
 
@@ -144,20 +147,24 @@ class ScaledLinear(nn.Linear):
         return _linear(weight.numpy(), (self.bias.detach().cpu().double() - weight @ mean).numpy())
 
 
-def to_layers(model: Pipeline) -> nn.Module:
+def to_layers(model: Pipeline, total_weight: float = np.inf) -> nn.Module:
     """Turn a fitted top model into layers whose softmax gives its probabilities, to be trained further.
 
-    Two classes, which scikit-learn holds in one row of weights, become two rows of opposite signs.
+    Two classes, which scikit-learn holds in one row of weights, become two rows of opposite signs. A logistic
+    regression's penalty goes along, so that the head it was fitted to be is where training begins, not what it leaves
+    to learn the training rows by heart.
 
     Parameters
     ----------
     model : Pipeline
         From `fit_head`.
+    total_weight : float, default inf
+        Sum of the weights of the rows that it was fitted on, their number where they have none. By default the head has
+        no penalty.
 
     Returns
     -------
-    nn.Linear, or nn.Sequential of two around a ReLU
-        The first one is a `ScaledLinear` where the model has a scaler.
+    ScaledLinear, or nn.Sequential with one and a nn.Linear around a ReLU
 
     Examples
     --------
@@ -172,9 +179,25 @@ def to_layers(model: Pipeline) -> nn.Module:
     biases = [last.intercept_] if isinstance(last, LogisticRegression) else list(last.intercepts_)
     weights[-1], biases[-1] = _two_rows(weights[-1], biases[-1])
     layers = [_linear(*each) for each in zip(weights, biases, strict=True)]
-    if len(model) > 1:
-        layers[0] = ScaledLinear(weights[0], biases[0], model[0])
+    scaler = model[0] if len(model) > 1 else None
+    layers[0] = ScaledLinear(weights[0], biases[0], scaler, _penalty(last, total_weight))
     return _stacked(layers)
+
+
+def _penalty(model: LogisticRegression | MLPClassifier, total_weight: float) -> float:
+    """Return the penalty beside a mean loss that has the minimum of scikit-learn's, which is beside the sum times C."""
+    if not isinstance(model, LogisticRegression):
+        return 0.0
+    halves = 2 if len(model.coef_) == 1 else 1  # two rows of half the weights have half the squares
+    return float(halves / (model.C * total_weight))
+
+
+def penalty(layers: nn.Module) -> Tensor:
+    """Return what the weights of a head add to a mean loss; see `ScaledLinear`."""
+    found = [
+        each.penalty / 2 * each.weight.square().sum() for each in layers.modules() if isinstance(each, ScaledLinear)
+    ]
+    return torch.stack(found).sum() if found else torch.zeros(())
 
 
 def fold(layers: nn.Module) -> nn.Module:

@@ -56,10 +56,16 @@ def row_weights(
     >>> row_weights(np.array(["a", "a", "b", "a"]), None, "balanced")
     array([0.6666667, 0.6666667, 2.       , 0.6666667], dtype=float32)
     """
-    weight = compute_sample_weight(class_weight, y)
-    if sample_weight is not None:
-        weight = weight * sample_weight
+    weight = full_weights(y, sample_weight, class_weight)
     return (weight / weight.mean()).astype(np.float32)
+
+
+def full_weights(
+    y: NDArray[Any], sample_weight: NDArray[np.float64] | None, class_weight: Any = None
+) -> NDArray[np.float64]:
+    """Return the product of each row's own weight and its class's; see `row_weights`."""
+    weight = compute_sample_weight(class_weight, y)
+    return np.asarray(weight if sample_weight is None else weight * sample_weight, np.float64)
 
 
 def loss_of(logits: Tensor, y: Tensor, weight: Tensor, smoothing: float = 0.0) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from featurebank.errors import FineTuneError
 from featurebank.finetuning.averaging import MovingAverage, between, interpolate
 from featurebank.finetuning.blocks import Block, active
+from featurebank.finetuning.head import penalty
 from featurebank.finetuning.network import Network, Rows, Weights, split
 from featurebank.finetuning.objective import Mix, judge, mixed_loss
 from featurebank.finetuning.progress import Data, Epoch, Progress
@@ -180,7 +181,7 @@ class Training:
             logits = self.network.tail(mix(self.network.place(x)))
             loss = mixed_loss(logits, y, weight, mix, self.recipe.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss + penalty(self.network.layers)).backward()
         if self.recipe.clip:
             self.scaler.unscale_(self.optimizer)
             parameters = [each for group in self.optimizer.param_groups for each in group["params"]]

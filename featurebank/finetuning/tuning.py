@@ -18,7 +18,7 @@ from featurebank.finetuning.blocks import Block
 from featurebank.finetuning.head import fit_head, random_layers, to_layers
 from featurebank.finetuning.labels import Rows, hold_out
 from featurebank.finetuning.network import Feed, Network
-from featurebank.finetuning.objective import row_weights
+from featurebank.finetuning.objective import full_weights, row_weights
 from featurebank.finetuning.progress import Data, Epoch, Progress
 from featurebank.finetuning.setup import Setup
 from featurebank.finetuning.training import Training
@@ -163,7 +163,8 @@ def _start(setup: Setup, network: Network, feed: Feed, train: Rows, top_model: P
         class_weight=setup.class_weight,
         seed=recipe.seed,
     )
-    network.set_head(to_layers(fitted))
+    total = full_weights(part.y, part.weight, setup.class_weight).sum()
+    network.set_head(to_layers(fitted, float(total)))
 
 
 def _randomize(network: Network, backbone: Backbone, seed: int) -> None:

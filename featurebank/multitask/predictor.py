@@ -223,7 +223,8 @@ class MultiTaskPredictor(Embedder):
         if absent:
             have = ", ".join(map(repr, source.columns)) or "none"
             raise PredictorError(
-                f"the source has no column {absent[0]!r}; it has {have}: name the one task to score with --target"
+                f"the source has no column {absent[0]!r}; it has {have}: give a manifest with columns named as "
+                "the tasks, or score one of them with --target"
             )
         return names
 

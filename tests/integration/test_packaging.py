@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from featurebank.report.page import SCRIPTS
+
 ROOT = Path(__file__).parents[2]
 CHECK = """
 import importlib.util, sys
@@ -61,7 +63,8 @@ def test_an_install_has_both_packages_and_the_command(tree, tmp_path, kind):
         (wheel,) = tmp_path.glob("*.whl")
         names = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
         assert {name for name in names if not name.endswith(".dist-info")} == {"featurebank", "featurebank_cli"}
-        assert "featurebank/py.typed" in zipfile.ZipFile(wheel).namelist()
+        data = ["py.typed", *(f"report/templates/{name}" for name in ("report.html", "report.css", *SCRIPTS))]
+        assert {f"featurebank/{name}" for name in data} <= set(zipfile.ZipFile(wheel).namelist())
         pip(*options, wheel)
     else:
         pip(*options, "-e", tree)

@@ -1,0 +1,69 @@
+"""featurebank report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from featurebank_cli.options import State, bank_argument, check_folder, json_option, print_json
+
+
+@click.command()
+@bank_argument
+@click.option(
+    "--predictor",
+    type=click.Path(path_type=Path),
+    help="A predictor of `featurebank fit`, with STEM.oof.csv beside it; without one, data and map only.",
+)
+@click.option("--target", help="Column to count and colour by.  [default: the predictor's, label, or the only one]")
+@click.option("--features", help="NAME or NAME+NAME, for the map.  [default: the predictor's, else penultimate]")
+@click.option(
+    "--map",
+    "maps",
+    multiple=True,
+    type=click.Choice(["pca", "tsne", "umap"]),
+    help="May be repeated.  [default: tsne and pca; beyond 10,000 images pca]",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the maps.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The page.  [default: BANK's stem + .report.html]"
+)
+@json_option
+@click.pass_obj
+def report(
+    state: State,
+    bank: Path,
+    predictor: Path | None,
+    target: str | None,
+    features: str | None,
+    maps: tuple[str, ...],
+    seed: int,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Write BANK, and what a predictor says of it, as one HTML page that needs no network.
+
+    The page has the data, a map of the embeddings with the pictures, the candidates of the fit, its mistakes, scores
+    by class, calibration, suspected label errors, near-duplicates and the commands that make it again.
+
+    \b
+    Example:
+        featurebank report photos.bank --predictor photos.featurebank -o report.html
+    """
+    import time
+
+    from featurebank import storage
+    from featurebank.report import make_report
+
+    started = time.perf_counter()
+    path = output or bank.with_suffix(".report.html")
+    check_folder(path)
+    page = make_report(bank, predictor, target=target, features=features, maps=maps, seed=seed, progress=state.progress)
+    data = page.encode()
+    storage.commit(path, data)
+    made = {"report": str(path), "bytes": len(data), "seconds": time.perf_counter() - started, **page.counts()}
+    if as_json:
+        print_json(made)
+    else:
+        click.echo(f"report: {path}   {len(data) / 1e6:.1f} MB, {made['pictures']} pictures, {made['seconds']:.0f} s")

@@ -1,0 +1,106 @@
+"""Pictures small enough for a page: tiles on WebP sheets, the most wanted first, until a budget of bytes is spent."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from featurebank.explore.reading import read_images
+from featurebank.samples import SampleTable
+from featurebank.sources import source_of
+
+SIDE = 96
+"""Pixels of a tile's longer side."""
+ACROSS = 12
+"""Tiles in a row, and rows in a sheet."""
+BUDGET = 12_000_000
+"""Bytes of all sheets; base64 makes them a third larger in the page."""
+QUALITY = 70
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Tiles of samples on sheets.
+
+    Attributes
+    ----------
+    sheets : list of bytes
+        WebP images of `ACROSS` × `ACROSS` tiles, `SIDE` pixels each; the last one may have fewer rows.
+    tile : ndarray of int32, shape (n,)
+        Number of each sample's tile, counted through the sheets row by row; -1 where there is none.
+    sizes : ndarray of uint8, shape (tiles, 2)
+        Width and height of each picture in the upper left of its tile.
+    unread : int
+        Samples that were tried whose file is gone, changed or unreadable.
+    """
+
+    sheets: list[bytes]
+    tile: NDArray[np.int32]
+    sizes: NDArray[np.uint8]
+    unread: int
+
+
+def make_pictures(
+    table: SampleTable,
+    order: Sequence[int],
+    *,
+    budget: int = BUDGET,
+    progress: Callable[[int, int], None] | None = None,
+) -> Pictures:
+    """Make tiles of the images of a sample table, as many as the budget allows.
+
+    A file whose content is no longer what was embedded gives no tile: the page never shows another picture than the
+    one that its numbers are about, and a bank cannot have other files of this machine shown.
+
+    Parameters
+    ----------
+    table : SampleTable
+    order : sequence of int
+        Positions of the samples, the most wanted first.
+    budget : int, default 12,000,000
+        Bytes of all sheets; no sheet is begun once they are reached.
+    progress : callable, optional
+        Called with (samples done, samples in all).
+    """
+    wanted = table.take(list(order))
+    digests = wanted.rows["digest"].tolist()
+    found = read_images(source_of(wanted), _shrunk, digests=digests, least=SIDE, progress=progress)
+    pairs = zip(order, found, strict=True)
+    sheets: list[bytes] = []
+    tile, sizes, unread = np.full(len(table), -1, np.int32), [], 0
+    while sum(map(len, sheets)) < budget and (part := list(islice(pairs, ACROSS**2))):
+        shown = [(row, image) for row, image in part if isinstance(image, Image.Image)]
+        unread += len(part) - len(shown)
+        if shown:
+            rows, small = zip(*shown, strict=True)
+            tile[list(rows)] = len(sheets) * ACROSS**2 + np.arange(len(rows))
+            sizes += [image.size for image in small] + [(0, 0)] * (ACROSS**2 - len(small))
+            sheets.append(_sheet(small))
+    if progress is not None and order:
+        progress(len(order), len(order))
+    return Pictures(sheets, tile, np.array(sizes, np.uint8).reshape(-1, 2), unread)
+
+
+def webp(image: Image.Image) -> bytes:
+    """Return an image as the bytes of a WebP file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=QUALITY, method=2)
+    return buffer.getvalue()
+
+
+def _shrunk(image: Image.Image) -> Image.Image:
+    image.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return image
+
+
+def _sheet(small: Sequence[Image.Image]) -> bytes:
+    sheet = Image.new("RGB", (ACROSS * SIDE, -(-len(small) // ACROSS) * SIDE))
+    for number, image in enumerate(small):
+        sheet.paste(image, (number % ACROSS * SIDE, number // ACROSS * SIDE))
+    return webp(sheet)
