@@ -11,9 +11,11 @@ from featurebank_cli.compare import compare
 from featurebank_cli.demo import demo
 from featurebank_cli.duplicates import duplicates
 from featurebank_cli.evaluate import evaluate
+from featurebank_cli.export import export
 from featurebank_cli.extract import extract
 from featurebank_cli.finetune import finetune
 from featurebank_cli.fit import fit
+from featurebank_cli.import_ import import_
 from featurebank_cli.info import info
 from featurebank_cli.label import label
 from featurebank_cli.label_issues import label_issues
@@ -70,6 +72,8 @@ for command in (
     verify,
     compact,
     prune,
+    export,
+    import_,
     merge,
     demo,
 ):

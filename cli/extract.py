@@ -85,11 +85,25 @@ CLASSES_SHOWN = 6
 @click.option("--workers", type=click.IntRange(min=1), help="Threads that read and decode.  [default: one a core]")
 @click.option("--verify", is_flag=True, help="Read and hash files again even when they look unchanged.")
 @click.option("--explain", is_flag=True, help="Say what would be reused and computed, and why; compute nothing.")
+@click.option("--estimate", is_flag=True, help="Time a sample of the images and say what all take; keep nothing.")
+@click.option(
+    "--deadline", type=click.FloatRange(min=0, min_open=True), help="Hours, for --estimate: how many devices?"
+)
+@click.option("--price", type=click.FloatRange(min=0), help="Of a device an hour, for --estimate: at what cost?")
 @strict_option
 @json_option
 @click.pass_context
 def extract(
-    context: click.Context, source: Path, bank: Path, as_json: bool, strict: bool, explain: bool, **options: Any
+    context: click.Context,
+    source: Path,
+    bank: Path,
+    as_json: bool,
+    strict: bool,
+    explain: bool,
+    estimate: bool,
+    deadline: float | None,
+    price: float | None,
+    **options: Any,
 ) -> None:
     """Embed the images of SOURCE that the bank does not have yet.
 
@@ -107,6 +121,10 @@ def extract(
     from featurebank.sources import scan
 
     state: State = context.obj
+    if explain and estimate:
+        raise click.UsageError("give --explain or --estimate, not both")
+    if not estimate and (deadline is not None or price is not None):
+        raise click.UsageError("--deadline and --price go with --estimate")
     asked = {name: options.pop(name) for name in ("weights", "size", "views", "store", "precision", "decoder")}
     wanted = ask(options.pop("backbone"), options.pop("layers"), **asked)
     found = scan(source, root=options.pop("root"), path_column=options.pop("path_column"))
@@ -114,6 +132,9 @@ def extract(
         _explain(found, bank, wanted, as_json)
         return
     compute = Compute(**{name: options[name] for name in ("device", "engine", "batch_size", "workers")})
+    if estimate:
+        _estimate(found, bank, wanted, compute, deadline, price, as_json, state)
+        return
     progress = state.progress("extract")
     report = run_extraction(found, Bank.create(bank), wanted, compute, verify=options["verify"], progress=progress)
     for failure in report.failures[:SHOWN]:
@@ -131,6 +152,41 @@ def extract(
     else:
         _summary(report, bank)
     context.exit(1 if strict and report.failed else 0)
+
+
+def _estimate(
+    found: Any,
+    bank: Path,
+    wanted: Any,
+    compute: Any,
+    deadline: float | None,
+    price: float | None,
+    as_json: bool,
+    state: State,
+) -> None:
+    from featurebank.planning import estimate
+
+    facts = estimate(
+        found, bank, wanted, compute, deadline_hours=deadline, price_per_hour=price, progress=state.progress("estimate")
+    )
+    if as_json:
+        print_json(facts.to_dict())
+        return
+    click.echo(
+        f"{facts.images} of {facts.samples} images to embed: {facts.images_per_second:.1f} images/s "
+        f"({facts.engine}; {facts.timed} timed)"
+    )
+    click.echo(
+        f"  {facts.hours:.2f} hours on one such device, {facts.gigabytes:.2f} GB ({facts.row_bytes} bytes an image)"
+    )
+    if facts.devices is not None:
+        click.echo(f"  devices to be done within {facts.deadline_hours:g} hours: {facts.devices}")
+    if facts.cost is not None:
+        click.echo(
+            f"  cost {facts.cost:.2f} at {facts.price_per_hour:g} an hour; {facts.cost_per_million:.2f} a million"
+        )
+    if facts.failed:
+        state.warn(f"{facts.failed} of {facts.timed + facts.failed} images that were drawn could not be read")
 
 
 def _explain(found: Any, bank: Path, wanted: Any, as_json: bool) -> None:

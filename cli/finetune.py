@@ -239,7 +239,10 @@ def _print(report: dict[str, Any]) -> None:
             f"the head alone {percent(start['score'])} %."
         )
         if best["score"] <= start["score"]:
-            click.echo("No better than the frozen features on these: fine-tuning did not pay; --folds tells surely.")
+            click.echo("No better than the frozen features on these few; --folds tells whether fine-tuning pays.")
+    last = report["history"][-1]["number"]
+    if last < report["recipe"]["epochs"] and not report["interrupted"]:
+        click.echo(f"Stopped after epoch {last}: no better one since epoch {best['number']} (--patience).")
     if report["interrupted"]:
         click.echo("Interrupted: the best epoch so far is kept; --resume goes on.")
     if "comparison" in report:

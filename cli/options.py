@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from featurebank.errors import FeatureBankError, one_line
+from featurebank.errors import FeatureBankError, one_line, printable
 
 ROWS_SHOWN = 20
 bank_argument = click.argument("bank", type=click.Path(path_type=Path))
@@ -157,17 +157,6 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     console.print(table)
 
 
-def printable(text: str) -> str:
-    """Return text that is safe on a terminal: control characters and undecodable bytes are escaped.
-
-    Examples
-    --------
-    >>> printable("a\\x1b[31mb")
-    'a\\\\x1b[31mb'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def csv_text(frame: Any) -> str:
     """Return a DataFrame as CSV in which no cell of text is taken for a formula by a spreadsheet; see `undefused`."""
     safe = _each_text(frame, _defuse)
@@ -247,6 +236,8 @@ def how_made(each: dict[str, Any]) -> str:
     >>> how_made({"views": "hflip", "precision": "bf16", "decoder": "pil"})
     'hflip, bf16'
     """
+    if each.get("origin"):
+        return "imported"
     usual = {"views": "none", "precision": "fp32", "decoder": "pil"}
     return ", ".join(each[name] for name, value in usual.items() if each[name] != value)
 

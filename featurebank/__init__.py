@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from featurebank.finetuning.job import finetune
     from featurebank.finetuning.recipe import Recipe
     from featurebank.fitting import fit
+    from featurebank.interop.exporting import export_bank
+    from featurebank.interop.importing import import_features
     from featurebank.multitask.predictor import MultiTaskPredictor
     from featurebank.predictor import Predictor
     from featurebank.search import TopModelSearchCV
@@ -40,10 +42,12 @@ _HOMES = {
     "TopModelSearchCV": "search",
     "Recipe": "finetuning.recipe",
     "advise": "transfer.advising.advice",
+    "export_bank": "interop.exporting",
     "extract": "extraction",
     "finetune": "finetuning.job",
     "fit": "fitting",
     "fit_domain": "transfer.adaptation.domain",
+    "import_features": "interop.importing",
     "list_backbones": "backbones",
     "load_backbone": "backbones",
     "rank_features": "transfer.advising.ranking",
@@ -65,10 +69,12 @@ __all__ = [
     "TopModelSearchCV",
     "__version__",
     "advise",
+    "export_bank",
     "extract",
     "finetune",
     "fit",
     "fit_domain",
+    "import_features",
     "list_backbones",
     "load_backbone",
     "rank_features",

@@ -638,6 +638,7 @@ def describe_set(each: FeatureSet) -> dict[str, Any]:
         "views": each.spec.views,
         "precision": each.spec.precision,
         "decoder": each.spec.preprocessing.get("decoder", "pil"),
+        "origin": each.spec.origin,
         "made_by": each.made_by,
     }
 

@@ -180,6 +180,8 @@ class Embedder:
 
     def _load_backbone(self, feature: PredictorFeature) -> Backbone:
         spec = feature.spec
+        if spec.origin is not None:
+            raise PredictorError(f"{spec.about_origin}: this predictor takes rows of a bank (--bank), not images")
         given = self.backbone
         backbone = given if given is not None and given.name == spec.backbone else self._named_backbone(feature)
         if backbone.weights != spec.weights:

@@ -92,6 +92,17 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def printable(text: str) -> str:
+    """Return text that is safe on a terminal or a page: control characters and undecodable bytes are escaped.
+
+    Examples
+    --------
+    >>> printable("a\\x1b[31mb"), printable("caf\\u00e9")
+    ('a\\\\x1b[31mb', 'café')
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def near_names(name: str, known: Iterable[str]) -> str:
     """Return the end of a message about an unknown name: the nearest known one, or all of them.
 

@@ -202,6 +202,11 @@ class FeatureSet:
         check_views(views)
         found = self.find(digests)
         if (found < 0).any():
+            if self.spec.origin is not None:
+                raise BankError(
+                    f"{int((found < 0).sum())} of {len(found)} samples have no row: {self.spec.about_origin}; import a "
+                    "file that has them"
+                )
             views_too = f" --views {self.spec.views}" if self.spec.views != "none" else ""
             raise BankError(
                 f"{int((found < 0).sum())} of {len(found)} samples have no row in {self.name!r}: run extract again "

@@ -117,6 +117,11 @@ def missing_rows(bank: Bank, each: FeatureSet, table: SampleTable) -> str:
     absent = each.find(as_keys(table.rows["digest"])) < 0
     if not absent.any():
         return ""
+    if each.spec.origin is not None:
+        return (
+            f"{int(absent.sum())} of {len(absent)} samples have no row in {each.name!r}: {each.spec.about_origin}; "
+            "import a file that has them, or choose other sets with --features"
+        )
     lacking = Counter(table.rows["source"][absent])
     where = roots(table)
     ways = [_way(bank, each.spec, name, where[name], count) for name, count in lacking.most_common(SOURCES_SHOWN)]

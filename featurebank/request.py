@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurebank.backbones import as_backbone, backbone_request
 from featurebank.backbones.preprocessing import DECODERS
-from featurebank.errors import BankError
+from featurebank.errors import BackboneError, BankError
 from featurebank.spec import PRECISIONS, FeatureSpec
 from featurebank.views import check_encoded, count_views
 
@@ -54,8 +54,19 @@ class Ask:
     def specs(self, bank: Bank) -> list[FeatureSpec]:
         """Return the feature spec of each layer, from the bank's earlier requests where it has them."""
         known = [self._known(bank, layer) for layer in self.layers]
-        specs = [spec or self.spec(layer) for spec, layer in zip(known, self.layers, strict=True)]
+        specs = [spec or self._computed(bank, layer) for spec, layer in zip(known, self.layers, strict=True)]
         return list(dict.fromkeys(specs))
+
+    def _computed(self, bank: Bank, layer: str) -> FeatureSpec:
+        """Return the spec of one layer from the backbone; one that was only ever imported is said to be."""
+        try:
+            return self.spec(layer)
+        except BackboneError as error:
+            named = [each.spec for each in bank.feature_sets if each.spec.backbone == self.backbone]
+            imported = [spec for spec in named if spec.origin is not None]
+            if not imported:
+                raise
+            raise BankError(f"{imported[0].about_origin}: extract cannot extend it, import a file that does") from error
 
     def register(self, bank: Bank) -> None:
         """Make the feature sets' folders and keep the requests beside them."""

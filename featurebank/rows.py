@@ -15,6 +15,7 @@ from featurebank.errors import ColumnError, TopModelError
 from featurebank.folds import Fold, tie
 from featurebank.neighbours import THRESHOLD, near_duplicate_groups, near_duplicate_pairs
 from featurebank.samples import SampleTable
+from featurebank.spec import LOGITS, layer_order, parse_name
 from featurebank.streaming.matrix import BankMatrix
 from featurebank.streaming.models import check_streamed
 
@@ -92,8 +93,12 @@ class Rows:
 
     @property
     def alike_in(self) -> str:
-        """The feature set that near-duplicates are looked for in: the penultimate one, else the first."""
-        return min(self.blocks, key=lambda name: "/penultimate" not in name)
+        """The feature set that near-duplicates are looked for in: the penultimate one, else the deepest before logits.
+
+        Lower layers see textures, in which images of one material are all alike.
+        """
+        layers = {name: parse_name(name).layer for name in self.blocks}
+        return max(self.blocks, key=lambda name: (layers[name] != LOGITS, *layer_order(layers[name])))
 
     @property
     def alike(self) -> NDArray[np.float32]:

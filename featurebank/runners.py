@@ -184,14 +184,30 @@ def export_onnx(model: CapturedModel, example: Tensor, path: Path) -> None:
     EngineError
         When the exporter cannot follow the network.
     """
+    data = trace_onnx(model, example).model_proto.SerializeToString()
+    storage.make_folder(path.parent)
+    storage.commit(path, data)
+
+
+def trace_onnx(
+    model: nn.Module, example: Tensor, inputs: Sequence[str] | None = None, outputs: Sequence[str] | None = None
+) -> Any:
+    """Return the ONNX program of a network that takes batches of any size; see `export_onnx`.
+
+    Parameters
+    ----------
+    model : nn.Module
+        On the CPU.
+    example : Tensor
+        A batch on the CPU.
+    inputs, outputs : sequence of str, optional
+        Names in the graph.
+    """
     images = example[:1].repeat(_TRACED, *[1] * (example.ndim - 1))
     with _engine_errors("onnx"), torch.no_grad():
         any_count = ({0: torch.export.Dim.DYNAMIC},)
         traced = torch.export.export(model, (images,), dynamic_shapes=any_count, strict=False)
-        program: Any = torch.onnx.export(traced, dynamo=True, verbose=False)
-        data = program.model_proto.SerializeToString()
-    storage.make_folder(path.parent)
-    storage.commit(path, data)
+        return torch.onnx.export(traced, dynamo=True, verbose=False, input_names=inputs, output_names=outputs)
 
 
 def open_onnx(path: Path) -> Runner:

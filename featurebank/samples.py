@@ -78,6 +78,13 @@ class SampleTable:
         return np.fromiter((positions.get(path, -1) for path in paths), np.int64, len(paths))
 
 
+def rows_of(table: SampleTable, names: pd.DataFrame) -> NDArray[np.int64]:
+    """Return the position of each sample that a table's columns ``source`` and ``path`` name, -1 where it is not."""
+    where = {key: row for row, key in enumerate(zip(table.rows["source"], table.paths, strict=True))}
+    keys = zip(names["source"], names["path"], strict=True)
+    return np.fromiter((where.get(key, -1) for key in keys), np.int64, len(names))
+
+
 def make_table(fields: dict[str, Sequence[Any]], columns: pd.DataFrame) -> SampleTable:
     """Build a table from plain sequences, one for each of `FIELDS`.
 

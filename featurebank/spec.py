@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -111,6 +111,18 @@ class FeatureSpec:
         """``BACKBONE/LAYER[:POOL]``; the layer's default pool is left out."""
         return f"{self.backbone}/{self.layer_name}"
 
+    @property
+    def origin(self) -> dict[str, Any] | None:
+        """Where an imported feature set came from: ``format``, ``url`` and ``sha256``; None for a computed one."""
+        return self.preprocessing.get("origin")
+
+    @property
+    def about_origin(self) -> str:
+        """Why no network can add to an imported feature set, for the reader; empty for a computed one."""
+        if self.origin is None:
+            return ""
+        return f"{self.name!r} was imported from {self.origin.get('url')}, and no network here makes such rows"
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dictionary that JSON can hold."""
         return asdict(self)
@@ -134,7 +146,45 @@ class FeatureSpec:
         wrong = [key for key, words in known.items() if values[key] not in words]
         if wrong:
             raise CorruptError(f"a feature spec with an unknown {wrong[0]}: the file is damaged")
+        if not isinstance(values["preprocessing"].get("origin", {}), dict):
+            raise CorruptError("a feature spec with an origin that is none: the file is damaged")
         return cls(**values)
+
+
+def imported_spec(name: str, origin: Mapping[str, str], layout: str, store: str) -> FeatureSpec:
+    """Return the spec of embeddings that another tool computed.
+
+    Parameters
+    ----------
+    name : str
+        ``BACKBONE/LAYER``.
+    origin : mapping
+        ``format``, ``url`` and ``sha256`` of the files that they were read from, which stand for all that decided them.
+    layout : str
+        One of `LAYOUTS`.
+    store : str
+        ``"float16"`` or ``"float32"``.
+
+    Examples
+    --------
+    >>> imported_spec("clip/image", {"url": "file:///clip.npy"}, "vector", "float16").about_origin
+    "'clip/image' was imported from file:///clip.npy, and no network here makes such rows"
+    """
+    parsed = parse_name(name)
+    return FeatureSpec(
+        backbone=parsed.backbone,
+        version="",
+        weights="",
+        layer=parsed.layer,
+        layout=layout,
+        prefix=0,
+        pool="none",
+        preprocessing={"origin": dict(origin)},
+        pixel_policy=0,
+        views="none",
+        precision="fp32",
+        store=store,
+    )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock
 
@@ -39,16 +40,23 @@ def commit(path: Path, data: bytes | memoryview) -> None:
     StorageError
         When the file system refuses; no temporary file is left behind.
     """
-    temporary = path.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}")
-    with _storage_errors("write", path):
-        try:
-            _write_synced(temporary, data)
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
-        _sync_folder(path.parent)
+    with _replacing(path) as temporary:
+        _write_synced(temporary, data)
+
+
+@contextmanager
+def committing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file to write piece by piece; when all went well it takes the place of `path`, as with `commit`.
+
+    Raises
+    ------
+    StorageError
+        When the file system refuses; no temporary file is left behind, whatever went wrong.
+    """
+    with _replacing(path) as temporary, open(temporary, "x+b") as buffer:
+        yield buffer
+        buffer.flush()
+        os.fsync(buffer.fileno())
 
 
 def make_folder(path: Path) -> None:
@@ -109,6 +117,21 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yield the name of a temporary file that takes the place of `path` when all went well."""
+    temporary = path.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}")
+    with _storage_errors("write", path):
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+        _sync_folder(path.parent)
 
 
 def _write_synced(path: Path, data: bytes | memoryview) -> None:

@@ -30,13 +30,14 @@ LEVELS = [
     },
     {"request", "ledger", "other_writers", "writer", "pipeline", "extraction", "transformer", "search", "predictor"}
     | {"rows", "assessment", "fitting", "embedding", "multitask"},
-    {"demo", "explanation", "explore", "finetuning", "transfer"},
+    {"demo", "explanation", "explore", "finetuning", "interop", "planning", "transfer"},
     {"report"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 WITHOUT_TORCH = {"bank", "search", "fitting", "sources", "samples", "features", "segment", "ledger", "request", "views"}
 WITHOUT_TORCH |= {"writer", "pipeline", "drift", "extraction", "multitask"}
 WITHOUT_TORCH |= {"transfer.advising.advice", "transfer.adaptation.domain", "transfer.advising.ranking"}
+WITHOUT_TORCH |= {"planning", "interop.exporting", "interop.importing"}
 WITHOUT_TORCH |= {"explore"} | {f"explore.{file.stem}" for file in (ROOT / "explore").glob("[a-z]*.py")}
 
 
@@ -101,7 +102,7 @@ def writes(node: ast.AST) -> bool:
     if name in ("open", "File", "ZipFile"):
         modes = [arg.value for arg in node.args[1:2] if isinstance(arg, ast.Constant)]
         modes += [word.value.value for word in node.keywords if word.arg == "mode"]
-        in_memory = getattr(node.args[0], "id", "") == "buffer"
+        in_memory = getattr(node.args[0], "id", "") == "buffer" or owner == "archive"  # a member of an open zip
         return not in_memory and any(set("wax+") & set(str(mode)) for mode in modes)
     if name == "replace":  # text, dataclasses and DataFrames have a replace of their own
         return owner == "os"

@@ -17,7 +17,7 @@ HEAVY = ("torch", "sklearn", "pandas", "h5py", "numpy", "scipy", "PIL", "timm", 
 
 def test_all_commands_of_the_design_are_there():
     wanted = {"extract", "fit", "predict", "evaluate", "label", "backbones", "layers", "info", "verify", "demo"}
-    wanted |= {"similar", "duplicates", "label-issues", "map"}
+    wanted |= {"similar", "duplicates", "label-issues", "map", "export", "import"}
     assert wanted <= set(COMMANDS)
 
 

@@ -134,6 +134,11 @@ def test_columns_of_targets_groups_and_weights_are_used(run_json, run_cli, own_b
     )
 
 
+def test_a_backbone_that_is_named_alone_has_the_weights_and_the_size_that_the_bank_has(run_json, own_bank, tmp_path):
+    command = ["finetune", own_bank, "--from", "head", *QUICK, "-o", tmp_path / "a.featurebank"]
+    assert run_json(*command, "--backbone", "resnet18")["weights"] == run_json(*command)["weights"]
+
+
 def test_the_learning_curve_is_drawn(run_json, own_bank, tmp_path):
     options = ["--plot", tmp_path / "a.png", "-o", tmp_path / "a.featurebank"]
     run_json("finetune", own_bank, "--from", "head", *QUICK, *options)

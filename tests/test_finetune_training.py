@@ -269,9 +269,10 @@ def stop_after(epoch):
     return tell
 
 
-def test_an_interruption_keeps_the_best_so_far_and_resuming_ends_as_if_there_had_been_none(make, tmp_path):
+@pytest.mark.parametrize("cut", ["head", "layer4"])
+def test_an_interruption_keeps_the_best_so_far_and_resuming_ends_as_if_there_had_been_none(make, tmp_path, cut):
     path = tmp_path / "a.checkpoint"
-    setup = make("head", epochs=4, patience=9, average="ema")
+    setup = make(cut, epochs=4, patience=9, average="ema")
     stopped = train(setup, watch=Watch(on_epoch=stop_after(3), checkpoint=path))
     assert stopped.progress.interrupted
     assert path.is_file()

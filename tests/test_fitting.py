@@ -15,7 +15,7 @@ from sklearn.svm import SVC
 from featurebank import Bank, Predictor, extract, fit, load_backbone, samples
 from featurebank.errors import BankError, ColumnError, FeatureSetError, PredictorError, TopModelError
 from featurebank.fitting import candidate_features, default_output, default_target
-from featurebank.rows import Target, load_rows
+from featurebank.rows import Rows, Target, load_rows
 from featurebank.scores import wilson_interval
 from featurebank.search import TopModelSearchCV
 from featurebank.spec import FeatureSpec
@@ -172,6 +172,19 @@ def test_random_labels_score_chance(tmp_path, random):
     bank = make_bank(tmp_path / "a.bank", random.normal(size=(150, 20)), range(150), label=np.arange(150) % 3)
     best = fit(bank, models={"logreg": {"C": [0.01]}}).report["best"]
     assert best["ci95"][0] < 1 / 3 < best["ci95"][1]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["net/blocks.2", "net/blocks.10", "net/blocks.9", "net/logits"], "net/blocks.10"),
+        (["net/blocks.2:max", "net/penultimate", "net/logits"], "net/penultimate"),
+    ],
+)
+def test_near_duplicates_are_looked_for_in_the_deepest_layer_below_the_logits(names, expected):
+    blocks = {name: slice(number, number + 1) for number, name in enumerate(names)}
+    rows = Rows(samples.empty_table(), np.zeros((0, len(names))), blocks, np.empty(0), "", None, None, None, [])
+    assert rows.alike_in == expected
 
 
 def test_identical_content_under_two_labels_is_reported(tmp_path, random):

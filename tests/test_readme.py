@@ -53,7 +53,7 @@ def commands() -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_tour_runs_line_by_line(folder):
-    assert len(commands()) == 46
+    assert len(commands()) == 50
     for line in commands():
         done = subprocess.run([FEATUREBANK, *shlex.split(line)[1:]], cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, (line, done.stderr)
@@ -98,3 +98,14 @@ def test_the_set_up_lines_are_the_promised_two():
 def test_ci_calls_the_readme_test_line():
     assert "grep -F '\".[test]\"' README.md" in (ROOT / ".ci" / "run").read_text()
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_the_completion_line_completes():
+    (line,) = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("eval ")]
+    typed = "COMP_WORDS=(featurebank dupl)\nCOMP_CWORD=1\n_featurebank_completion featurebank\n"
+    script = f'{line}\ncomplete -p featurebank\n{typed}echo "${{COMPREPLY[@]}}"'
+    env = {**os.environ, "PATH": f"{FEATUREBANK.parent}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "-F _featurebank_completion featurebank" in done.stdout
+    assert done.stdout.splitlines()[-1] == "duplicates"

@@ -147,6 +147,7 @@ def test_labels_that_were_renamed_since_the_fit_leave_a_line(labelled, tmp_path)
     facts = make_report(bank, labelled[1], maps=["pca"]).facts
     assert facts["issues"] is None
     assert "no column 'proba_bird'" in facts["issues_note"]
+    assert (facts["relabelled"], labelled[2].facts["relabelled"]) == (3, 0)
 
 
 def test_one_image_makes_a_page(noise, tmp_path):

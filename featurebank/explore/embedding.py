@@ -111,6 +111,8 @@ def _backbone_of(bank: Bank, spec: FeatureSpec) -> Backbone:
     """Load the backbone that a feature set was last asked for with."""
     from featurebank.backbones import load_backbone
 
+    if spec.origin is not None:
+        raise BankError(f"{spec.about_origin}: look with a feature set that was extracted")
     requests = bank.requests_of(spec)
     if not requests:
         raise BankError(f"{spec.name!r} was made by a module of your own: give it as backbone=")

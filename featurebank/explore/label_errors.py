@@ -15,7 +15,7 @@ from featurebank.bank import Bank, values_of
 from featurebank.errors import ColumnError, NotInstalledError
 from featurebank.explore.reading import Progress
 from featurebank.fitting import default_target, fit
-from featurebank.samples import SampleTable
+from featurebank.samples import SampleTable, rows_of
 
 COLUMNS = ("source", "path", "given", "suggested", "quality")
 _PROBA = "proba_"
@@ -107,8 +107,7 @@ def _judged(bank: Bank, target: str, oof: pd.DataFrame) -> tuple[SampleTable, ND
         raise ColumnError(
             f"the out-of-fold predictions have no column {absent[0]!r}; expected those of a fit of {target!r} here"
         )
-    where = {key: number for number, key in enumerate(zip(table.rows["source"], table.paths, strict=True))}
-    rows = np.array([where.get(key, -1) for key in zip(oof["source"], oof["path"], strict=True)], np.int64)
+    rows = rows_of(table, oof)
     chances = oof[columns].to_numpy(np.float64)
     known = (rows >= 0) & np.isfinite(chances).all(axis=1)
     total = np.zeros((len(table), len(columns)))

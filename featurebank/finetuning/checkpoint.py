@@ -97,6 +97,7 @@ def _restore(training: Training, tensors: dict[str, Tensor], facts: dict[str, An
     training.set_rate(float(facts["rate"]))
     training.weights.set(part("now"))
     training.optimizer.load_state_dict(_optimizer_state(training.optimizer, part, facts["optimizer"]))
+    _lay_out(training.optimizer)
     training.scaler.load_state_dict(facts["scaler"])
     steps = facts["average_steps"]
     training.progress = Progress(
@@ -107,6 +108,13 @@ def _restore(training: Training, tensors: dict[str, Tensor], facts: dict[str, An
         float(facts["rate"]),
         average=None if steps is None else MovingAverage(part("average"), steps),
     )
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Give moments the memory format of their parameters, channels last or not: fused steps go through memory."""
+    for parameter, state in optimizer.state.items():
+        alike = {name: value for name, value in state.items() if getattr(value, "shape", None) == parameter.shape}
+        state.update({name: torch.empty_like(parameter).copy_(value) for name, value in alike.items()})
 
 
 def _optimizer_state(optimizer: torch.optim.Optimizer, part: Any, plain: dict[str, Any]) -> dict[str, Any]:

@@ -107,7 +107,8 @@ def finetune(
         A predictor of `featurebank.fit`. Its backbone is trained, its logistic regression on the penultimate layer
         gives the head its parameters, and its features and model are what the result is compared with.
     backbone, weights, size : optional
-        See `featurebank.load_backbone`; by default the predictor's, or the bank's only one.
+        See `featurebank.load_backbone`; by default the predictor's, or the bank's only one. Of a backbone that is
+        named alone, the bank's features say weights and size where they are of one kind.
     target : str, optional
         Column of classes; by default the predictor's, ``label``, or the bank's only column.
     groups : str, optional
@@ -181,13 +182,15 @@ def _labels(table: SampleTable, target: str, groups: str | None, sample_weight: 
 
 
 def _origin(bank: Bank, backbone: Any, weights: str, size: int | None, given: Predictor | None, path: Any) -> Origin:
-    """Return the backbone that is meant: the named one, the predictor's, or the bank's only one."""
-    if backbone is not None:
-        return Origin(backbone, weights, size)
-    if given is not None:
+    """Return the backbone that is meant: the named one as the bank has it, the predictor's, or the bank's only one."""
+    if backbone is None and given is not None:
         return _origin_of(given, path)
     requests = [bank.requests_of(each.spec)[-1:] for each in bank.feature_sets]
     found = {_origin_in(each[0]) for each in requests if each}
+    if backbone is not None:
+        named = [each for each in found if each.backbone == backbone]
+        is_left_open = weights == "DEFAULT" and size is None
+        return named[0] if is_left_open and len(named) == 1 else Origin(backbone, weights, size)
     if len(found) != 1:
         names = ", ".join(sorted(str(each) for each in found)) or "none by name"
         raise FineTuneError(f"the bank has features of these backbones: {names}; name one with --backbone")

@@ -132,6 +132,7 @@ def _checked_results(subject: Subject) -> dict[str, Any]:
     try:
         return {
             **_scores(subject.fit),
+            "relabelled": subject.relabelled,
             **_judged(subject.outcomes),
             "charts": _charts(subject.fit, subject.outcomes),
             "settings": provenance.settings(subject.fit),

@@ -12,6 +12,8 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from featurebank.errors import printable
+
 SECTIONS = {
     "data": "Data",
     "map": "Map",
@@ -50,7 +52,7 @@ def render(facts: Mapping[str, Any]) -> str:
     environment = Environment(
         autoescape=True, loader=FunctionLoader(_read), undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"shown": shown, "percent": percent}
+    environment.filters |= {"shown": lambda text: printable(str(text)), "percent": percent}
     script = '(() => {\n"use strict";\n' + "\n".join(map(_read, SCRIPTS)) + "})();\n"
     return environment.get_template("report.html").render(
         **{**facts, "points": to_json(facts["points"])},
@@ -59,17 +61,6 @@ def render(facts: Mapping[str, Any]) -> str:
         script=Markup(script),
         script_digest="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-
-
-def shown(text: Any) -> str:
-    """Return text as a page shows it: control characters and undecodable bytes are escaped.
-
-    Examples
-    --------
-    >>> shown("two\\nlines"), shown("caf\\u00e9")
-    ('two\\\\nlines', 'café')
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def percent(share: float) -> str:

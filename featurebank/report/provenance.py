@@ -80,10 +80,11 @@ def _extract_commands(subject: Subject) -> list[str]:
 
 
 def _asked_sets(subject: Subject) -> list[FeatureSet]:
-    """Return the feature sets of the map and of the candidates, as far as the bank still has them."""
+    """Return the feature sets that a network made: those of the map and of the candidates, without a fit all."""
+    made = [each for each in subject.bank.feature_sets if each.spec.origin is None]
     tried = [name for each in subject.fit.get("candidates", []) for name in each["features"]]
     names = {*subject.features, *tried}
-    return [each for each in subject.bank.feature_sets if each.name in names]
+    return [each for each in made if each.name in names or not tried]
 
 
 def _fit_command(subject: Subject) -> str:

@@ -58,6 +58,15 @@ class Subject:
         """Fold of each sample, missing for those in none; None where there are no out-of-fold predictions."""
         return None if self.outcomes is None else self.spread(self.outcomes.fold).astype("Int64")
 
+    @property
+    def relabelled(self) -> int:
+        """How many samples have another class now than when the predictor was fitted, as far as that is known."""
+        found, name = self.outcomes, None if self.predictor is None else self.predictor.target
+        if found is None or not found.classes or name not in self.table.columns:
+            return 0
+        now = self.table.columns[name].iloc[found.row]
+        return sum(str(label) != found.classes[code] for label, code in zip(now, found.true, strict=True))
+
     def spread(self, values: Any) -> pd.Series:
         """Return values of the out-of-fold rows, shape (m,), as a column of all samples, missing elsewhere."""
         assert self.outcomes is not None

@@ -12,6 +12,7 @@ from featurebank.explore import duplicates, label_issues
 from featurebank.report.data import sides
 from featurebank.report.outcomes import Outcomes
 from featurebank.report.subject import Subject
+from featurebank.samples import rows_of
 
 MOST_ISSUES = 48
 MOST_GROUPS = 24
@@ -51,7 +52,7 @@ def _issues(subject: Subject) -> dict[str, Any]:
         return _no_issues(f"Not looked for: {one_line(error)}. Then this does:", "report")
     except ColumnError as error:
         return _no_issues(f"Not looked for: {one_line(error)}:", "fit")
-    where = _rows_of(subject, frame)
+    where = rows_of(subject.table, frame).tolist()
     listed = [
         {"row": where[number], "given": str(each.given), "suggested": str(each.suggested)}
         for number, each in enumerate(frame.head(MOST_ISSUES).itertuples())
@@ -69,12 +70,6 @@ def _frame(found: Outcomes, subject: Subject) -> pd.DataFrame:
     return pd.concat([subject.table.take(found.row).names(), proba], axis=1)
 
 
-def _rows_of(subject: Subject, frame: pd.DataFrame) -> list[int]:
-    table = subject.table
-    known = {key: number for number, key in enumerate(zip(table.rows["source"], table.paths, strict=True))}
-    return [known[key] for key in zip(frame["source"], frame["path"], strict=True)]
-
-
 def _groups(subject: Subject, progress: Progress | None) -> dict[str, Any]:
     if len(subject.table) > CHECKED:
         return _no_groups(f"Not looked for among more than {CHECKED:,} images. This lists them:", "duplicates")
@@ -82,7 +77,7 @@ def _groups(subject: Subject, progress: Progress | None) -> dict[str, Any]:
         frame = duplicates(subject.bank, progress=progress)
     except ImageError as error:
         return _no_groups(f"Not looked for, since not every image could be read: {one_line(error)}.", "")
-    frame = frame.assign(row=_rows_of(subject, frame))
+    frame = frame.assign(row=rows_of(subject.table, frame))
     groups = [group for _, group in sorted(frame.groupby("group"), key=lambda item: -len(item[1]))]
     apart = sides(subject.table, subject.folds)
     return {

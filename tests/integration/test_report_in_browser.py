@@ -1,13 +1,16 @@
 """The page in a real browser, from disk: it draws, answers, is silent, and hostile names in it do nothing."""
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from featurebank import extract, fit
+from featurebank.demo import cells_folder, write_manifest
 from featurebank.report import make_report
 
 pytestmark = pytest.mark.slow
@@ -63,14 +66,20 @@ def report(bank):
 
 @pytest.fixture
 def page(browser, report):
-    """The page, opened from disk; at the end it must have said nothing, asked for nothing and opened no dialog."""
+    with silent(browser, report) as opened:
+        yield opened
+
+
+@contextmanager
+def silent(browser, file):
+    """Open a page from disk; at the end it must have said nothing, asked for nothing and opened no dialog."""
     opened = browser.new_page(viewport={"width": 1100, "height": 900}, accept_downloads=True)
     said, asked, dialogs = [], [], []
     opened.on("console", lambda message: said.append(message.text))
     opened.on("pageerror", lambda error: said.append(str(error)))
     opened.on("request", lambda request: asked.append(request.url))
     opened.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
-    show(opened, report)
+    show(opened, file)
     yield opened
     opened.wait_for_timeout(100)
     assert [text for text in said if "willReadFrequently" not in text] == []  # said of the tests' own reading
@@ -128,6 +137,30 @@ def draw_lasso(page, share=1.0):
 def status(page):
     page.wait_for_timeout(200)
     return page.locator("#map-status").inner_text()
+
+
+def test_the_solar_cells_of_the_demo_make_a_page(browser, tmp_path):
+    cells, file = cells_folder(), tmp_path / "cells.csv"
+    pd.read_csv(write_manifest(cells, file)).iloc[::10].to_csv(file, index=False)
+    layers = ["blocks.4:avgmax", "penultimate"]
+    bank = extract(file, tmp_path / "solar.bank", layers=layers, root=cells, engine="eager")
+    predictor = tmp_path / "solar.featurebank"
+    result = fit(bank, target="B", models=["svm"], folds=5)
+    result.save(predictor)
+    result.oof.to_csv(predictor.with_suffix(".oof.csv"), index=False)
+    made = tmp_path / "report.html"
+    made.write_bytes(make_report(bank, predictor).encode())
+    with silent(browser, made) as page:
+        assert len([count for count in colours(page).values() if count > 50]) >= 2
+        page.mouse.move(*some_point(page))
+        page.locator("#map-tip").wait_for(state="visible")
+        assert "images/cell" in page.locator("#map-tip").inner_text()
+        page.select_option("#map-colour", label="type")
+        assert [name in page.locator("#map-legend").inner_text() for name in ("mono (", "poly (")] == [True, True]
+        page.locator("#map-lasso").click()
+        draw_lasso(page)
+        assert status(page).startswith(f"{len(bank.samples)} of {len(bank.samples)} images selected")
+        assert len(page.locator("#confusion td button").all()) >= 2
 
 
 def test_the_map_draws_points_in_the_colours_of_the_classes(page):

@@ -1,0 +1,106 @@
+"""featurebank export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featurebank_cli.options import (
+    State,
+    allow_download_option,
+    brought_weights_option,
+    check_folder,
+    json_option,
+    print_json,
+    printable,
+)
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write; its suffix says the format.")
+@click.option(
+    "--to",
+    type=click.Choice(["hdf5", "npz", "parquet", "h5ad", "safetensors"]),
+    help="The format.  [default: by the suffix of -o]",
+)
+@click.option("--features", multiple=True, help="A feature set; may be repeated.  [default: every pooled one]")
+@click.option("--target", "columns", multiple=True, help="Write this column alone; may be repeated.  [default: all]")
+@click.option("--onnx", type=click.Path(path_type=Path), help="Write a predictor, SOURCE, as one ONNX file.")
+@brought_weights_option
+@allow_download_option
+@json_option
+@click.pass_context
+def export(
+    context: click.Context,
+    source: Path,
+    output: Path | None,
+    onnx: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Write the embeddings of a bank, or a whole predictor, as one file for other tools.
+
+    SOURCE is a bank: its feature sets, samples and columns go to HDF5, NPZ, Parquet, h5ad (AnnData) or safetensors, and
+    `featurebank import` reads them back as they were. Or SOURCE is a predictor, and --onnx names the file that holds
+    network, normalisation and top model: pixels in, probabilities out.
+
+    \b
+    Example:
+        featurebank export photos.bank -o photos.parquet
+        featurebank export photos.featurebank --onnx photos.onnx
+    """
+    state: State = context.obj
+    of_bank = [options[name] for name in ("to", "features", "columns")]
+    if (output is None) == (onnx is None):
+        raise click.UsageError("give -o FILE for a bank, or --onnx FILE for a predictor")
+    if onnx is not None and any(of_bank):
+        raise click.UsageError("--to, --features and --target go with a bank, not with --onnx")
+    if onnx is None and (options["weights_file"] or options["allow_download"]):
+        raise click.UsageError("--weights and --allow-download go with --onnx")
+    if onnx is not None:
+        _predictor(source, onnx, as_json, options["weights_file"], options["allow_download"])
+    elif output is not None:
+        _bank(source, output, as_json, options, state)
+
+
+def _bank(source: Path, output: Path, as_json: bool, options: dict[str, Any], state: State) -> None:
+    from featurebank.interop.exporting import export_bank
+
+    facts = export_bank(
+        source,
+        output,
+        to=options["to"],
+        features=list(options["features"]) or None,
+        columns=list(options["columns"]) or None,
+        progress=state.progress("export", "row"),
+    )
+    if as_json:
+        print_json(facts)
+        return
+    click.echo(f"{facts['samples']} samples in {output} ({facts['format']}, {facts['bytes'] / 1e6:.1f} MB)")
+    for each in facts["feature_sets"]:
+        click.echo(f"  {printable(each['name'])}  {'x'.join(map(str, each['shape']))} {each['dtype']}")
+
+
+def _predictor(source: Path, onnx: Path, as_json: bool, weights_file: Path | None, allow_download: bool) -> None:
+    from featurebank.interop.onnx import export_predictor
+    from featurebank.multitask.predictor import MultiTaskPredictor, load_predictor
+
+    check_folder(onnx)
+    loaded = load_predictor(source, weights_file=weights_file, allow_download=allow_download)
+    if isinstance(loaded, MultiTaskPredictor):
+        from featurebank.errors import PredictorError
+
+        raise PredictorError(
+            f"{str(source)!r} predicts several tasks, which one ONNX file cannot express: fit each --target apart"
+        )
+    facts = export_predictor(loaded, onnx)
+    if as_json:
+        print_json(facts)
+        return
+    crop = "x".join(map(str, facts["preprocessing"]["crop"]))
+    click.echo(f"{onnx} ({facts['bytes'] / 1e6:.1f} MB): {facts['input']} of {crop} to {facts['output']}")
+    click.echo(f"checked against the predictor: {facts['worst']:.0e} off at most")

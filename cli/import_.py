@@ -1,0 +1,62 @@
+"""featurebank import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featurebank_cli.options import State, json_option, path_column_option, print_json, printable
+
+KINDS = ("hdf5", "npz", "parquet", "h5ad", "safetensors", "numpy", "clip-retrieval", "slides", "thingsvision")
+
+
+@click.command("import")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--bank", required=True, type=click.Path(path_type=Path), help="The bank; made when it does not exist.")
+@click.option("--from", "kind", type=click.Choice(KINDS), help="What PATH is.  [default: by its looks]")
+@click.option("--backbone", help="What made another tool's features, for their names.  [default: the stem of PATH]")
+@click.option(
+    "--source",
+    help="The folder or manifest that was extracted, so that rows go beside those of its files; or a name.  "
+    "[default: the URL of PATH]",
+)
+@click.option("--samples", type=click.Path(path_type=Path), help="The table that names the rows of a .npy file.")
+@path_column_option
+@click.option("--features", help="Column of the features in another tool's Parquet file.  [default: the only one]")
+@click.option("--column", "columns", multiple=True, help="Keep this column alone; may be repeated.  [default: all]")
+@json_option
+@click.pass_context
+def import_(
+    context: click.Context, path: Path, bank: Path, columns: tuple[str, ...], as_json: bool, **options: Any
+) -> None:
+    """Put embeddings that are in files into a bank.
+
+    PATH is a file of `featurebank export`, which comes back as it was; a .npy file with a CSV or Parquet table of the
+    same stem beside it; a Parquet file with a column of lists; a folder of clip-retrieval (img_emb and metadata) or of
+    thingsvision; or a slide's HDF5 file, or a folder of them, as TRIDENT and CLAM write them (`fit --groups slide`).
+
+    What another tool computed can be fitted like any feature set. No image can be embedded for it here, so its
+    predictors take rows of a bank.
+
+    \b
+    Example:
+        featurebank import clip.npy --bank photos.bank --backbone clip --source photos/
+    """
+    from featurebank.interop.importing import import_features
+
+    state: State = context.obj
+    facts = import_features(
+        path, bank, columns=list(columns) or None, progress=state.progress("import", "row"), **options
+    )
+    if as_json:
+        print_json(facts)
+        return
+    click.echo(f"{facts['samples']} samples from {facts['kind']}: {facts['new']} new to the bank")
+    for each in facts["feature_sets"]:
+        shape = "x".join(map(str, each["shape"]))
+        click.echo(
+            f"  {printable(each['name'])}  {each['written']} rows written, {each['rows']} of {shape} {each['dtype']}"
+        )
+    click.echo(f"bank: {bank}   next: featurebank fit {bank}")
