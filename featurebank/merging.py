@@ -70,7 +70,8 @@ def merge(bank: Bank, others: Sequence[str | os.PathLike[str] | Bank]) -> dict[s
 
 def _features(bank: Bank, other: Bank) -> Iterator[Copy]:
     for each in other.feature_sets:
-        for request in other.requests_of(each.spec) or [None]:
+        bank.add_spec(each.spec)
+        for request in other.requests_of(each.spec):
             bank.add_spec(each.spec, request)
         for file in each.segments:
             yield file, bank.feature_folder(each.spec) / file.path.name
@@ -89,5 +90,5 @@ def _copy(copy: Copy) -> int:
         data = np.memmap(file.path, "u1", "r")
     except FileNotFoundError as error:
         raise BankError(f"{str(file.path)!r} was replaced while it was read: try again") from error
-    storage.commit(to, memoryview(data))
+    storage.commit(to, data.data)
     return len(data)

@@ -55,8 +55,8 @@ class Rows:
     Attributes
     ----------
     table : SampleTable
-    X : ndarray of float32, shape (n, d), or BankMatrix
-        Embeddings of all feature sets side by side.
+    X : ndarray of float32, shape (n, d)
+        Embeddings of all feature sets side by side; a `BankMatrix` in its place where they do not fit into memory.
     blocks : dict of str to slice
         Columns of each feature set.
     y : ndarray, shape (n,) or (n, labels)
@@ -71,7 +71,7 @@ class Rows:
     """
 
     table: SampleTable
-    X: NDArray[np.float32] | BankMatrix
+    X: NDArray[np.float32]
     blocks: dict[str, slice]
     y: NDArray[Any]
     task: str
@@ -205,7 +205,8 @@ def _in_batches(
     if groups in NEAR_DUPLICATES and len(table) > NEAR_DUPLICATE_ROWS:
         check_streamed({groups: True}, "", ())
     blocks = bank.blocks(names)
-    rows = Rows(table, bank.matrix(names, table, views=views[0]), blocks, np.empty(0), "", None, weight, None, notes)
+    X: Any = bank.matrix(names, table, views=views[0])  # it stands in for an array
+    rows = Rows(table, X, blocks, np.empty(0), "", None, weight, None, notes)
     return replace(rows, groups=groups_of(rows, groups))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ from featurebank.streaming.trainer import Fitted, Streamed, make_scaler
 class Exact(Streamed):
     """Ridge, for classes and for numbers, and LDA by least squares; see the module."""
 
-    dtype = np.dtype(np.float64)
+    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.float64)
 
     def train(self, problem: Problem, cells: Cells) -> list[Fitted]:
         """Return the fitted estimators of every fold."""
@@ -124,7 +124,7 @@ def _skeleton(estimator: BaseEstimator, problem: Problem, fold: int, classes: ND
     """Return an estimator fitted to a few rows of noise: all of it is right but the numbers, which come next."""
     y = np.arange(4.0) if classes is None else np.repeat(classes, 2)
     rows = np.random.default_rng(0).normal(size=(len(y), problem.X.shape[1]))
-    return estimator.fit(rows, y)  # type: ignore[attr-defined]
+    return estimator.fit(rows, y)
 
 
 def _describe(model: LinearDiscriminantAnalysis, scatter: lda.Scatter, shrinkage: float) -> None:
