@@ -90,7 +90,7 @@ class_weight_option = click.option(
 @click.option(
     "--normalize",
     multiple=True,
-    help="standardize, none, l2, center-l2 or signed-sqrt; repeated, all are tried.  [default: standardize]",
+    help="standardize, none, l2, center-l2, signed-sqrt or whiten; repeated, all are tried.  [default: standardize]",
 )
 @click.option(
     "--select",

@@ -34,8 +34,7 @@ from featurebank.rows import Rows, Target, bytes_of, load_rows, predefined, stra
 from featurebank.search import TopModelSearchCV
 from featurebank.spec import FeatureSpec
 from featurebank.streaming.matrix import BankMatrix
-from featurebank.streaming.memory import available_memory
-from featurebank.streaming.models import check_streamed
+from featurebank.streaming.memory import available_memory, check_streamed
 from featurebank.topmodels import TASKS, TopModel, parse_models
 
 PREDEFINED = "predefined:"
@@ -215,12 +214,12 @@ def fit(
     memory = available_memory() / 3 if memory is None else memory
     if is_multitask(bank, wanted):
         if bytes_of(bank, names, bank.select(), chosen) > memory:
-            check_streamed({"several tasks": True}, "", ())
+            check_streamed({"several tasks": True})
         tasks = load_tasks(bank, names, wanted, groups, sample_weight, chosen)
         return _fit_tasks(plan, tasks, progress)
     every = load_rows(bank, names, wanted, groups, sample_weight, chosen, memory)
     if isinstance(every.X, BankMatrix):
-        check_streamed({"nested": nested, "a learning curve": learning_curve, "a threshold": threshold}, every.task, ())
+        check_streamed({"nested": nested, "a learning curve": learning_curve, "a threshold": threshold})
     splitter, is_held_out = _splitter(plan, every)
     return _fit_rows(plan, every, wanted, splitter, is_held_out, progress)
 

@@ -85,8 +85,8 @@ def _samples(bank: Bank, other: Bank) -> Iterator[Copy]:
 def _copy(copy: Copy) -> int:
     """Check every byte of a segment and copy it; return its size."""
     file, to = copy
-    file.verify()
     try:
+        file.verify()
         data = np.memmap(file.path, "u1", "r")
     except FileNotFoundError as error:
         raise BankError(f"{str(file.path)!r} was replaced while it was read: try again") from error

@@ -16,8 +16,7 @@ from featurebank.folds import Fold, tie
 from featurebank.neighbours import THRESHOLD, near_duplicate_groups, near_duplicate_pairs
 from featurebank.samples import SampleTable
 from featurebank.spec import LOGITS, layer_order, parse_name
-from featurebank.streaming.matrix import BankMatrix
-from featurebank.streaming.models import check_streamed
+from featurebank.streaming.memory import check_streamed
 
 NEAR_DUPLICATES = ("@near-duplicates", "near-duplicates")
 NEAR_DUPLICATE_ROWS = 20_000
@@ -201,9 +200,9 @@ def _in_batches(
     TopModelError
         When all of X is needed at once.
     """
-    check_streamed({"a choice of views": len(set(views)) > 1 or views[0] == "all"}, "", ())
+    check_streamed({"a choice of views": len(set(views)) > 1 or views[0] == "all"})
     if groups in NEAR_DUPLICATES and len(table) > NEAR_DUPLICATE_ROWS:
-        check_streamed({groups: True}, "", ())
+        check_streamed({groups: True})
     blocks = bank.blocks(names)
     X: Any = bank.matrix(names, table, views=views[0])  # it stands in for an array
     rows = Rows(table, X, blocks, np.empty(0), "", None, weight, None, notes)

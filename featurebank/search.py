@@ -36,8 +36,9 @@ from featurebank.schedule import Run
 from featurebank.scores import is_share, paired_interval
 from featurebank.solvers.problem import Problem, Settings
 from featurebank.streaming.matrix import BankMatrix
+from featurebank.streaming.memory import check_streamed
 from featurebank.streaming.models import DEFAULT as STREAMED_MODELS
-from featurebank.streaming.models import check_streamed, streamed
+from featurebank.streaming.models import streamed
 from featurebank.topmodels import DEFAULT_MODELS, TASKS, TopModel, parse_models
 from featurebank.transforms import SelectDimensions
 
@@ -298,11 +299,15 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
     def _check_rows(self, X: Any, y: Any) -> tuple[Any, NDArray[Any]]:
         if isinstance(X, BankMatrix):
             self.n_features_in_ = X.shape[1]
-            y = column_or_1d(y) if self.task != "multilabel" else np.asarray(y)
+            asked = {
+                "select": self.select is not None,
+                "views": self.n_views != 1 and self.n_views != {},
+                "several labels an image": self.task == "multilabel",
+                "center-l2": "center-l2" in _several(self.normalize),
+            }
+            check_streamed(asked)
             check_consistent_length(X, y)
-            options = {"select": self.select is not None, "views": self.n_views != 1 and self.n_views != {}}
-            check_streamed(options, self.task, _several(self.normalize))
-            return X, y
+            return X, column_or_1d(y)
         X, y = validate_data(
             self,
             X,

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from made_bank import make_bank
 
-from featurebank import Bank
+from featurebank import Bank, merging
 from featurebank.errors import BankError, CorruptError
 
 
@@ -81,3 +81,11 @@ def test_a_merge_of_nothing_or_of_itself_is_refused(banks, others, message):
     first, _, _ = banks
     with pytest.raises(BankError, match=message):
         first.merge(*(first.path.parent / other for other in others))
+
+
+def test_a_file_that_a_compaction_replaced_meanwhile_is_named(banks, tmp_path):
+    first, _, _ = banks
+    (file,) = first.feature_set("net/penultimate").segments
+    file.path.unlink()
+    with pytest.raises(BankError, match="was replaced while it was read: try again"):
+        merging._copy((file, tmp_path / "copy.h5"))

@@ -5,6 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from made_bank import make_bank, planted
+from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge, RidgeClassifier
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
@@ -108,11 +109,12 @@ EXACT = [
 
 
 @pytest.mark.parametrize(("target", "models", "estimator", "grid"), EXACT)
-@pytest.mark.parametrize("normalize", ["standardize", "none", "l2"])
+@pytest.mark.parametrize("normalize", ["standardize", "none", "l2", "whiten"])
 def test_scores_answers_and_the_model_are_those_of_scikit_learn(rows, target, models, estimator, grid, normalize):
     X, label, number = rows
     y = label if target == "label" else number
-    steps = {"standardize": [StandardScaler()], "none": [], "l2": [Normalizer()]}[normalize]
+    whiten = [StandardScaler(), PCA(0.99, whiten=True)]
+    steps = {"standardize": [StandardScaler()], "none": [], "l2": [Normalizer()], "whiten": whiten}[normalize]
     exact = 1e-6 if normalize == "l2" else 1e-9  # rows are brought to length 1 in float32
     folds = list(CV.split(X, label))
     task = "regression" if target == "number" else "classification"
@@ -185,6 +187,37 @@ def test_models_that_learn_from_batches_find_the_planted_groups_and_repeat(name,
     assert np.array_equal(found[0].oof_.scores, found[1].oof_.scores)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_whitening_is_that_of_the_rows_in_memory(rows, weighted):
+    X, y, _ = rows
+    weight = np.random.default_rng(1).uniform(0.1, 2, len(y)) if weighted else None
+    here, there = (
+        TopModelSearchCV(["ridge"], normalize="whiten").fit(rows, y, sample_weight=weight) for rows in (X, lazy(X))
+    )
+    for mine, other in zip(here.candidates_, there.candidates_, strict=True):
+        assert mine.fold_scores == pytest.approx(other.fold_scores, abs=1e-12)
+    (_, scale), (_, whiten), _ = there.best_estimator_.steps
+    white = whiten.transform(scale.transform(X))
+    assert white.shape == (240, 7)  # of 8 columns, one is constant
+    assert np.cov(white.T) == pytest.approx(np.eye(7), abs=1e-6)
+    assert there.oof_.scores == pytest.approx(here.oof_.scores, abs=1e-5)  # float32 there, float64 here
+
+
+def test_stochastic_gradients_learn_whitened_rows(rows):
+    X, y, _ = rows
+    found = TopModelSearchCV({"sgd-logreg": {"alpha": [1e-3]}}, normalize="whiten").fit(lazy(X), y)
+    plain = TopModelSearchCV({"ridge": {"alpha": [1.0]}}).fit(X, y)
+    assert found.best_score_ == pytest.approx(plain.best_score_, abs=0.05)
+    assert [name for name, _ in found.best_estimator_.steps] == ["scale", "whiten", "model"]
+
+
+def test_a_fold_that_learns_a_row_twice_is_refused(rows):
+    X, y, _ = rows
+    folds = [(np.array([*range(100), 0]), np.arange(100, 240))]
+    with pytest.raises(TopModelError, match="learns a row twice needs all rows in memory"):
+        TopModelSearchCV("ridge", cv=folds).fit(lazy(X), y)
+
+
 def test_classes_weigh_in_a_stochastic_model(rows):
     X, y, _ = rows
     model = {"sgd-logreg": {"alpha": [1e-2]}}
@@ -226,6 +259,13 @@ def test_features_of_several_sets_a_held_out_part_and_groups(bank, rows):
     grouped = fit(bank, target="number", groups="site", memory=0, features="all", models="ridge")
     assert grouped.report["grouped"]
     assert ["net/one", "net/two"] in [each["features"] for each in grouped.report["candidates"]]
+
+
+@pytest.mark.parametrize("memory", [0, 1e9])
+def test_feature_sets_that_are_not_asked_for_are_not_opened(bank, memory):
+    (file,) = bank.feature_set("two").segments
+    file.path.write_bytes(b"damaged")
+    assert fit(bank.path, target="label", features="one", models="ridge", memory=memory).report["n_samples"] == 240
 
 
 def test_the_default_models_without_room(bank):

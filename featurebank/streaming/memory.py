@@ -1,10 +1,14 @@
-"""How much memory is free."""
+"""How much memory is free, and what a fit that is read in batches cannot do."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from featurebank.errors import TopModelError
 
 _UNKNOWN = 4 << 30
 _MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
@@ -17,6 +21,29 @@ def available_memory() -> int:
     """
     found = re.search(r"MemAvailable:\s+(\d+) kB", _text(_MEMINFO))
     return min(int(found[1]) << 10 if found else _half_of_memory(), _left_in_container())
+
+
+def check_streamed(asked: Mapping[str, Any]) -> None:
+    """Refuse what a fit that is read in batches cannot do.
+
+    Parameters
+    ----------
+    asked : mapping
+        By its name, whether something was asked for that needs all rows in memory.
+
+    Raises
+    ------
+    TopModelError
+        When something was.
+
+    Examples
+    --------
+    >>> check_streamed({"nested": False})
+    """
+    found = [name for name, value in asked.items() if value]
+    if found:
+        remedy = "leave it out, or give the fit more memory"
+        raise TopModelError(f"{found[0]} needs all rows in memory, which these do not fit into: {remedy}")
 
 
 def _left_in_container() -> int:

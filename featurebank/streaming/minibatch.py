@@ -5,17 +5,19 @@ from __future__ import annotations
 import inspect
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from sklearn.base import clone, is_classifier
+from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
 from featurebank.solvers.problem import Cells, Problem
-from featurebank.streaming.sums import scalers
-from featurebank.streaming.trainer import Fitted, Streamed, make_scaler
+from featurebank.streaming.steps import fit_steps
+from featurebank.streaming.trainer import Fitted, Streamed, stepped
 
 STEPS = 10**6
 """Rows that an estimator sees at least, over all epochs (scikit-learn's advice for stochastic gradients)."""
@@ -31,32 +33,44 @@ class Minibatch(Streamed):
     make a million rows, at most 50.
     """
 
-    def train(self, problem: Problem, cells: Cells) -> list[Fitted]:
+    def train(self, problem: Problem, cells: Cells, whitening: PCA | None) -> list[Fitted]:
         """Return the fitted estimators of every fold."""
         start = time.perf_counter()
-        X, folds = problem.X, problem.folds
-        fits = scalers(X, folds) if problem.standardize else []  # type: ignore[arg-type]
-        steps = [make_scaler(*fit, len(train)) for fit, (train, _) in zip(fits, folds, strict=False)]
-        models = [{number: self._make(cell) for number, cell in cells.items()} for _ in folds]
-        weights = [_weights_of_rows(problem, fold) for fold in range(len(folds))]
+        fitted = [
+            Fitted(steps, {number: self._make(cell) for number, cell in cells.items()})
+            for steps in fit_steps(problem, whitening)
+        ]
+        weights = [_weights_of_rows(problem, fold) for fold in range(len(fitted))]
         with threadpool_limits(1 if self.n_jobs > 1 else None), Parallel(self.n_jobs, prefer="threads") as workers:
-            for epoch in range(min(MAX_EPOCHS, math.ceil(STEPS / len(problem.y)))):
-                order, at = mixed(len(problem.y), self.seed + epoch), 0
-                for batch in X.batches(order, RUN * MIXED):  # type: ignore[attr-defined]
-                    rows = order[at : at + len(batch)]
-                    at += len(batch)
-                    jobs = []
-                    for fold, given in enumerate(weights):
-                        here = given[rows] > 0
-                        Z = steps[fold].transform(batch[here]) if steps else batch[here]
-                        jobs += [
-                            delayed(self._learn)(model, Z, problem, fold, rows[here], given[rows[here]])
-                            for model in models[fold].values()
-                            if here.any()
-                        ]
-                    workers(jobs)
-        seconds = (time.perf_counter() - start) / (len(folds) * len(cells))
-        return [Fitted(steps[fold] if steps else None, models[fold], seconds) for fold in range(len(folds))]
+            for rows, batch in self._drawn(problem):
+                workers(self._lessons(problem, fitted, weights, rows, batch))
+        seconds = (time.perf_counter() - start) / (len(fitted) * len(cells))
+        return [each._replace(seconds=seconds) for each in fitted]
+
+    def _drawn(self, problem: Problem) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Yield batches of row numbers and rows, every row once an epoch."""
+        count = len(problem.y)
+        for epoch in range(min(MAX_EPOCHS, math.ceil(STEPS / count))):
+            order, at = mixed(count, self.seed + epoch), 0
+            for batch in problem.X.batches(order, RUN * MIXED):  # type: ignore[attr-defined]
+                yield order[at : at + len(batch)], batch
+                at += len(batch)
+
+    def _lessons(
+        self,
+        problem: Problem,
+        fitted: list[Fitted],
+        weights: list[NDArray[np.float64]],
+        rows: NDArray[np.int64],
+        batch: NDArray[np.float32],
+    ) -> Iterator[Any]:
+        """Yield what every estimator has to learn from a batch."""
+        for fold, (steps, models, _) in enumerate(fitted):
+            here = weights[fold][rows] > 0
+            if here.any():
+                Z = stepped(steps, batch[here])
+                for model in models.values():
+                    yield delayed(self._learn)(model, Z, problem, fold, rows[here], weights[fold][rows[here]])
 
     def _make(self, cell: Any) -> Any:
         model = clone(self.estimator)

@@ -1,10 +1,8 @@
-"""Which top models learn from batches, and what else a fit that is read in batches cannot do."""
+"""Which top models learn from batches."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge, RidgeClassifier
@@ -16,7 +14,6 @@ from featurebank.topmodels import TopModel
 
 DEFAULT = {"classification": ("ridge", "lda", "sgd-logreg"), "regression": ("ridge", "mlp")}
 KNOWN = {"classification": "ridge, lda, sgd-logreg, sgd-svm, mlp", "regression": "ridge, mlp"}
-REMEDY = "leave it out, or give the fit more memory"
 
 
 def streamed(model: TopModel, task: str, seed: int, n_jobs: int) -> TopModel:
@@ -35,26 +32,3 @@ def streamed(model: TopModel, task: str, seed: int, n_jobs: int) -> TopModel:
         f"{model.name} needs all rows in memory, which these do not fit into; expected {KNOWN[task]}, or an estimator "
         "with partial_fit; or give the fit more memory"
     )
-
-
-def check_streamed(options: dict[str, Any], task: str, normalize: Sequence[str]) -> None:
-    """Refuse what a fit that is read in batches cannot do.
-
-    Parameters
-    ----------
-    options : dict
-        By its name, what was asked for; falsy where it was not.
-    task : str
-    normalize : sequence of str
-        Normalisations to try.
-
-    Raises
-    ------
-    TopModelError
-        When something asked for needs all rows in memory.
-    """
-    asked = [name for name, value in options.items() if value]
-    asked += ["several labels an image"] if task == "multilabel" else []
-    asked += ["center-l2"] if "center-l2" in normalize else []
-    if asked:
-        raise TopModelError(f"{asked[0]} needs all rows in memory, which these do not fit into: {REMEDY}")

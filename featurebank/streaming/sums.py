@@ -32,18 +32,21 @@ class StreamedMoments:
         Its X is a `BankMatrix`.
     encode : callable
         Some of y to float64 columns (m, t): targets, or indicators of the classes.
-    weigh : callable
-        Number of a fold to the weights of its training rows.
+    weigh : callable, optional
+        Number of a fold to the weights of its training rows, where they differ between folds.
     """
 
     def __init__(
-        self, problem: Problem, encode: Callable[[NDArray[np.generic]], Array], weigh: Callable[[int], Array]
+        self,
+        problem: Problem,
+        encode: Callable[[NDArray[np.generic]], Array],
+        weigh: Callable[[int], Array] | None = None,
     ) -> None:
         self.problem, self.origin = problem, origin_of(problem.X)  # type: ignore[arg-type]
         count, numbers = len(problem.y), range(len(problem.folds))
         weights = problem.plain_weights(np.arange(count))
-        self.is_shared = problem.class_weight is None
-        if self.is_shared:
+        self.is_shared = weigh is None
+        if weigh is None:
             rests = [np.setdiff1d(np.arange(count), problem.folds[fold][0]) for fold in numbers]
             self.parts: list[Weighed] = [(rest, weights[rest]) for rest in rests] + [(np.arange(count), weights)]
         else:

@@ -10,13 +10,14 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, is_classifier
+from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
 
 from featurebank.candidates import Candidate, Group
 from featurebank.evaluation import Data, split_steps
 from featurebank.solvers.problem import Cells, Events, Prediction, Problem
 from featurebank.streaming.matrix import BankMatrix, Within
+from featurebank.streaming.memory import check_streamed
 from featurebank.transforms import SelectDimensions, Step
 
 AT_ONCE = 128 << 20
@@ -24,9 +25,9 @@ AT_ONCE = 128 << 20
 
 
 class Fitted(NamedTuple):
-    """The estimators of one fold by their cell, and the scaler in front of them, where there is one."""
+    """The fitted steps of one fold that learn, and the estimators behind them by their cell."""
 
-    scaler: StandardScaler | None
+    steps: list[Step]
     models: dict[int, Any]
     seconds: float = 0.0
 
@@ -51,14 +52,14 @@ class Streamed:
     dtype: ClassVar[np.dtype[Any]] = np.dtype(np.float32)
     """What rows are brought to before the estimators see them."""
 
-    def train(self, problem: Problem, cells: Cells) -> list[Fitted]:
-        """Return the fitted estimators of every fold."""
+    def train(self, problem: Problem, cells: Cells, whitening: PCA | None) -> list[Fitted]:
+        """Return the fitted estimators of every fold, behind a scaler and a whitening that are fitted to it."""
         raise NotImplementedError
 
     def predictions(self, data: Data, group: Group, folds: Sequence[int], cells: Cells) -> Events:
         """Yield what each cell says of the test rows of some folds; see `featurebank.evaluation.predictions`."""
-        problem, _ = _seen(data, group, folds)
-        fitted = self.train(problem, cells)
+        problem, _, whitening = _seen(data, group, folds)
+        fitted = self.train(problem, cells, whitening)
         each = AT_ONCE // (16 * len(problem.y) * _answers(problem, self.estimator))
         numbers = list(cells)
         for start in range(0, len(numbers), max(1, each)):
@@ -68,14 +69,14 @@ class Streamed:
 
     def fit(self, data: Data, group: Group, candidate: Candidate) -> Pipeline:
         """Return the pipeline of a candidate, fitted on all rows; it takes all columns of X."""
-        problem, leading = _seen(data, group, [])
+        problem, leading, whitening = _seen(data, group, [])
         everyone = np.arange(len(problem.y))
-        scaler, models, _ = self.train(replace(problem, folds=[(everyone, everyone[:0])]), {0: candidate.params})[0]
+        whole = replace(problem, folds=[(everyone, everyone[:0])])
+        learned, models, _ = self.train(whole, {0: candidate.params}, whitening)[0]
         taken = data.columns[group.features]
         steps: list[Step] = [] if taken is None else [("columns", _fitted(SelectDimensions(taken), data.X))]
         steps += [(name, _fitted(step, problem.X)) for name, step in leading]
-        steps += [] if scaler is None else [("scale", scaler)]
-        return Pipeline([*steps, ("model", models[0])])
+        return Pipeline([*steps, *learned, ("model", models[0])])
 
     def _answered(self, problem: Problem, fitted: list[Fitted], cells: list[int]) -> Iterator[Prediction]:
         """Yield the predictions of some cells on every fold, from one pass over the rows."""
@@ -83,11 +84,10 @@ class Streamed:
         within = [Within(test) for _, test in problem.folds]
         said = {(fold, cell): _Answers(len(each.rows)) for fold, each in enumerate(within) for cell in cells}
         for batch in problem.X.batches():  # type: ignore[attr-defined]
-            for fold, (each, (scaler, models, _)) in enumerate(zip(within, fitted, strict=True)):
+            for fold, (each, (steps, models, _)) in enumerate(zip(within, fitted, strict=True)):
                 rows, places = each.between(start, start + len(batch))
                 if len(rows):
-                    Z = batch[rows - start].astype(self.dtype)
-                    Z = Z if scaler is None else scaler.transform(Z)
+                    Z = stepped(steps, batch[rows - start].astype(self.dtype))
                     for cell in cells:
                         said[fold, cell].take(places, models[cell], Z)
             start += len(batch)
@@ -114,21 +114,30 @@ class _Answers:
                 self.columns[name][places] = found
 
 
-def _seen(data: Data, group: Group, folds: Sequence[int]) -> tuple[Problem, list[Step]]:
-    """Return the problem of some folds as a group's models see it, and the steps in front that learn nothing."""
+def _seen(data: Data, group: Group, folds: Sequence[int]) -> tuple[Problem, list[Step], PCA | None]:
+    """Return the problem of some folds as a group's models see it, the steps that learn nothing, and a whitening."""
     steps = group.before()
-    leading, _, is_scaled = split_steps(steps)
+    leading, learning, is_scaled = split_steps(steps)
     taken = data.columns[group.features]
     X: BankMatrix = data.X if taken is None else data.X[:, taken]  # type: ignore[assignment]
+    chosen = [data.folds[fold] for fold in folds]
+    check_streamed({"a fold that learns a row twice": any(len(np.unique(train)) < len(train) for train, _ in chosen)})
     problem = Problem(
         X.mapped(leading),  # type: ignore[arg-type]
         data.y,
-        [data.folds[fold] for fold in folds],
+        chosen,
         is_scaled,
         data.weight,
         data.class_weight,
     )
-    return problem, steps[: len(leading)]
+    return problem, steps[: len(leading)], learning[-1] if learning else None
+
+
+def stepped(steps: Sequence[Step], rows: NDArray[Any]) -> NDArray[Any]:
+    """Return rows after fitted steps, shape (m, k)."""
+    for _, step in steps:
+        rows = step.transform(rows)
+    return rows
 
 
 def _fitted(step: Any, X: Any) -> Any:
@@ -139,16 +148,3 @@ def _fitted(step: Any, X: Any) -> Any:
 def _answers(problem: Problem, estimator: BaseEstimator) -> int:
     """Return how many numbers an answer has, at most."""
     return len(np.unique(problem.y)) if is_classifier(estimator) else 1
-
-
-def make_scaler(mean: NDArray[np.float64], scale: NDArray[np.float64], count: int) -> StandardScaler:
-    """Return the `StandardScaler` that has seen `count` rows of this mean and scale (d,).
-
-    Examples
-    --------
-    >>> make_scaler(np.array([1.0]), np.array([2.0]), 9).transform([[5.0]])
-    array([[2.]])
-    """
-    scaler = StandardScaler().fit(np.zeros((1, len(mean))))
-    scaler.mean_, scaler.scale_, scaler.var_, scaler.n_samples_seen_ = mean, scale, scale**2, count
-    return scaler
