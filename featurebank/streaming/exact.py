@@ -79,11 +79,12 @@ class Exact(Streamed):
         problem, train = all_folds.problem, all_folds.problem.folds[fold][0]
         moments: Any = Along(all_folds, fold, whitened) if whitened else all_folds
         offset, scale = moments.scaling(fold, np.empty(0), moments.training(fold, np.empty(0)))
-        models = {}
-        for found in self._solve(problem, fold, moments, cells):
-            models[found.cell] = self._with_coefficients(found, cells[found.cell], offset, scale)
-            if self._is_lda:
-                _describe(models[found.cell], lda.tall(moments, fold))
+        models = {
+            found.cell: self._with_coefficients(found, cells[found.cell], offset, scale)
+            for found in self._solve(problem, fold, moments, cells)
+        }
+        if self._is_lda:
+            _describe(list(models.values()), lda.tall(moments, fold))
         scaler = [("scale", make_scaler(offset + moments.origin, scale, len(train)))] if problem.standardize else []
         return Fitted(whitened or scaler, models, (time.perf_counter() - start) / len(models))
 
@@ -99,8 +100,8 @@ class Exact(Streamed):
         steps = values[1:] - values[0]
         model = _skeleton(clone(self.estimator).set_params(**cell), len(scale), found.classes)
         at_mean = values[0] + offset @ steps
-        slopes = (steps.T * scale).reshape(model.coef_.shape)
-        model.coef_, model.intercept_ = slopes, np.reshape(at_mean, np.shape(model.intercept_))
+        model.coef_ = (steps.T * scale).reshape(*model.coef_.shape[:-1], len(scale))
+        model.intercept_ = np.reshape(at_mean, np.shape(model.intercept_))
         return model
 
 
@@ -115,13 +116,17 @@ def _numbers(y: NDArray[Any]) -> Array:
 
 
 def _skeleton(estimator: BaseEstimator, width: int, classes: NDArray[Any] | None) -> Any:
-    """Return an estimator fitted to a few rows of noise: all of it is right but the numbers, which come next."""
+    """Return an estimator fitted to a few rows and columns of noise: its numbers are set next."""
     y = np.arange(4.0) if classes is None else np.repeat(classes, 2)
-    return estimator.fit(np.random.default_rng(0).normal(size=(len(y), width)), y)
+    model: Any = estimator.fit(np.random.default_rng(0).normal(size=(len(y), min(width, len(y)))), y)
+    model.n_features_in_ = width
+    return model
 
 
-def _describe(model: LinearDiscriminantAnalysis, scatter: lda.Scatter) -> None:
+def _describe(models: list[LinearDiscriminantAnalysis], scatter: lda.Scatter) -> None:
     """Set the means, priors and covariance that scikit-learn keeps beside the coefficients."""
-    width, shrinkage = len(scatter.within), model.shrinkage or 0.0
-    model.means_, model.priors_ = scatter.means, np.exp(scatter.prior)
-    model.covariance_ = (1 - shrinkage) * scatter.within + shrinkage * scatter.variance * np.eye(width)
+    for model in models:
+        shrinkage = model.shrinkage or 0.0
+        model.means_, model.priors_ = scatter.means, np.exp(scatter.prior)
+        model.covariance_ = (1 - shrinkage) * scatter.within
+        model.covariance_ += shrinkage * scatter.variance * np.eye(len(scatter.within))

@@ -6,6 +6,7 @@ import inspect
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,10 @@ class Minibatch(Streamed):
             Fitted(steps, {number: self._make(cell) for number, cell in cells.items()})
             for steps in fit_steps(problem, whitening)
         ]
-        weights = [_weights_of_rows(problem, fold) for fold in range(len(fitted))]
+        pupils = [self._pupils(problem, fold, each) for fold, each in enumerate(fitted)]
         with threadpool_limits(1 if self.n_jobs > 1 else None), Parallel(self.n_jobs, prefer="threads") as workers:
             for rows, batch in self._drawn(problem):
-                workers(self._lessons(problem, fitted, weights, rows, batch))
+                workers(lesson for each in pupils for lesson in each.lessons(problem.y, rows, batch))
         seconds = (time.perf_counter() - start) / (len(fitted) * len(cells))
         return [each._replace(seconds=seconds) for each in fitted]
 
@@ -56,34 +57,36 @@ class Minibatch(Streamed):
                 yield order[at : at + len(batch)], batch
                 at += len(batch)
 
-    def _lessons(
-        self,
-        problem: Problem,
-        fitted: list[Fitted],
-        weights: list[NDArray[np.float64]],
-        rows: NDArray[np.int64],
-        batch: NDArray[np.float32],
-    ) -> Iterator[Any]:
-        """Yield what every estimator has to learn from a batch."""
-        for fold, (steps, models, _) in enumerate(fitted):
-            here = weights[fold][rows] > 0
-            if here.any():
-                Z = stepped(steps, batch[here])
-                for model in models.values():
-                    yield delayed(self._learn)(model, Z, problem, fold, rows[here], weights[fold][rows[here]])
-
     def _make(self, cell: Any) -> Any:
         model = clone(self.estimator)
         given = {"random_state": self.seed} if "random_state" in model.get_params() else {}
         return model.set_params(**given | dict(cell))
 
-    def _learn(
-        self, model: Any, Z: NDArray[Any], problem: Problem, fold: int, rows: NDArray[np.int64], weight: NDArray[Any]
-    ) -> None:
-        options: dict[str, Any] = {"classes": problem.classes(fold)} if is_classifier(model) else {}
-        if _takes_weights(model) and (problem.sample_weight is not None or problem.class_weight is not None):
-            options["sample_weight"] = weight
-        model.partial_fit(Z, problem.y[rows], **options)
+    def _pupils(self, problem: Problem, fold: int, fitted: Fitted) -> _Pupils:
+        asked = problem.sample_weight is not None or problem.class_weight is not None
+        weights = _weights_of_rows(problem, fold)
+        options = {"classes": problem.classes(fold)} if is_classifier(self.estimator) else {}
+        return _Pupils(fitted, weights, options, asked and _takes_weights(self.estimator))
+
+
+@dataclass(frozen=True)
+class _Pupils:
+    """The estimators of one fold, and what they are told beside the rows."""
+
+    fitted: Fitted
+    weights: NDArray[np.float64]  # (n,), 0 for rows that the fold does not train on
+    options: dict[str, Any]
+    is_weighted: bool
+
+    def lessons(self, y: NDArray[Any], rows: NDArray[np.int64], batch: NDArray[np.float32]) -> Iterator[Any]:
+        """Yield the calls by which every estimator learns from the rows of a batch."""
+        weight = self.weights[rows]
+        here = weight > 0
+        if here.any():
+            Z = stepped(self.fitted.steps, batch[here])
+            options = self.options | ({"sample_weight": weight[here]} if self.is_weighted else {})
+            for model in self.fitted.models.values():
+                yield delayed(model.partial_fit)(Z, y[rows[here]], **options)
 
 
 def mixed(count: int, seed: int) -> NDArray[np.int64]:

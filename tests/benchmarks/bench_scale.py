@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def difference(path: Path) -> float:
 
 STEPS: dict[str, Callable[[Path], Any]] = {
     "numpy_load": lambda path: again(lambda: np.load(path.with_suffix(".npy")).astype(np.float32)),
-    "load": lambda path: again(lambda: Bank(path).load(NAME)),
+    "load": lambda path: again(partial(Bank(path).load, NAME)),
     "info": lambda path: Bank(path).info()["bytes"],
     "select": lambda path: len(Bank(path).select("label")),
     "copy": copy,
