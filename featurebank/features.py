@@ -270,11 +270,16 @@ class DigestIndex:
     """
 
     def __init__(self, keys: NDArray[np.bytes_]):
-        self.keys, self._is_whole = keys, False
-        self._sorted, self._first = np.unique(_tails(keys), return_index=True)
-        if (keys[self._places(keys)] != keys).any():
-            self._is_whole = True
+        self.keys = keys
+        tails = _tails(keys)
+        order = np.argsort(tails, kind="stable")
+        again = np.flatnonzero(tails[order[1:]] == tails[order[:-1]])
+        self._is_whole = bool((keys[order[again + 1]] != keys[order[again]]).any())
+        if self._is_whole:
             self._sorted, self._first = np.unique(keys, return_index=True)
+        else:
+            self._first = np.delete(order, again + 1)
+            self._sorted = tails[self._first]
 
     def __len__(self) -> int:
         return len(self._first)

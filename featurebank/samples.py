@@ -408,7 +408,7 @@ def _decode(file: Segment) -> SampleTable:
         "path": _to_objects(_read_strings(file, "path", count)),
         "error": _read_texts(file, "error", count),
     }
-    if _may_leave_root(file, count):
+    if _may_leave_root(file):
         _check_paths(fields)
     columns = {
         str(name): _read_column(file, f"columns/{number}", str(kind), count)
@@ -417,12 +417,11 @@ def _decode(file: Segment) -> SampleTable:
     return make_table(fields, pd.DataFrame(columns, index=range(count)))
 
 
-def _may_leave_root(file: Segment, count: int) -> bool:
+def _may_leave_root(file: Segment) -> bool:
     """Say whether a path is empty, absolute or has two dots somewhere, by a look at the bytes of all of them."""
-    data = np.array(file.read("path/data"))
-    offsets = np.array(file.read("path/offsets"))[:-1]
-    is_odd = b".." in data.tobytes() or len(np.unique(offsets)) < count or (count and offsets[-1] >= len(data))
-    return bool(is_odd or (data[offsets] == _SLASH).any())
+    data, offsets = np.array(file.read("path/data")), np.array(file.read("path/offsets"))
+    is_odd = b".." in data.tobytes() or (offsets[1:] == offsets[:-1]).any()
+    return bool(is_odd or (data[offsets[:-1]] == _SLASH).any())
 
 
 def _check_paths(fields: dict[str, Any]) -> None:
