@@ -42,16 +42,8 @@ class StreamedMoments:
         encode: Callable[[NDArray[np.generic]], Array],
         weigh: Callable[[int], Array] | None = None,
     ) -> None:
-        self.problem, self.origin = problem, origin_of(problem.X)  # type: ignore[arg-type]
-        count, numbers = len(problem.y), range(len(problem.folds))
-        weights = problem.plain_weights(np.arange(count))
-        self.is_shared = weigh is None
-        if weigh is None:
-            rests = [np.setdiff1d(np.arange(count), problem.folds[fold][0]) for fold in numbers]
-            self.parts: list[Weighed] = [(rest, weights[rest]) for rest in rests] + [(np.arange(count), weights)]
-        else:
-            self.parts = [(problem.folds[fold][0], weigh(fold)) for fold in numbers]
-        self.products, self.plain = self._pass(encode)
+        self.problem, self.weigh, self.origin = problem, weigh, origin_of(problem.X)  # type: ignore[arg-type]
+        self.parts = self._pass(encode)
 
     def rows(self, rows: NDArray[np.intp]) -> Array:
         """Return the origin and a step along each column, (d + 1, d): what they are told is told of every row.
@@ -63,53 +55,84 @@ class StreamedMoments:
 
     def training(self, fold: int, weights: Array) -> Sums:
         """Sums over a fold's training rows; `weights` are those that they were summed with."""
-        d, sums = len(self.origin), self._of_training(self.products, fold)
+        d, sums = len(self.origin), self._of_training("products", fold)
         return Sums(sums[:d, :d], sums[:d, d], sums[:d, d + 1 :], sums[d, d + 1 :], float(sums[d, d]))
 
     def scaling(self, fold: int, weights: Array, sums: Sums) -> tuple[Array, Array]:
         """Mean, less the origin, and scale (d,) of the fold's `StandardScaler`, which knows no weights."""
         if not self.problem.standardize:
             return -self.origin, np.ones(len(self.origin))
-        count, total, square = self._of_training(self.plain, fold)
+        count, total, square = self._of_training("plain", fold)
         return total / count, deviation(total / count, square / count, self.origin)
 
-    def _of_training(self, sums: Sequence[Array], fold: int) -> Array:
-        return sums[-1] - sums[fold] if self.is_shared else sums[fold]
+    def _of_training(self, name: str, fold: int) -> Array:
+        sums: list[Array] = [getattr(part, name) for part in self.parts]
+        return sums[fold] if self.weigh is not None else sums[-1] - sums[fold]
 
-    def _pass(self, encode: Callable[[NDArray[np.generic]], Array]) -> tuple[list[Array], list[Array]]:
-        """Return the weighted products of [x, 1, y] of each part, (d + 1 + t,) squared, and what scaling needs."""
-        d, y = len(self.origin), self.problem.y
+    def _pass(self, encode: Callable[[NDArray[np.generic]], Array]) -> list[_Part]:
+        """Return the sums of each part, from one pass over the rows."""
+        d, y, start = len(self.origin), self.problem.y, 0
         width = d + 1 + encode(y[:1]).shape[1]
-        products = [np.zeros((width, width)) for _ in self.parts]
-        plain = [np.zeros((3, d)) for _ in self.parts]  # count, sum, sum of squares
-        within = [Within(rows) for rows, _ in self.parts]
-        whole = self._sums_of_others()
-        start = 0
+        parts = [_Part(rows, weights, d, width) for rows, weights in self._weighed()]
+        is_whole = self._is_whole(parts)
+        told = parts[:-1] if is_whole else parts
         for batch in self.problem.X.batches():  # type: ignore[attr-defined]
             block = np.ones((len(batch), width))
             block[:, :d] = batch - self.origin
             block[:, d + 1 :] = encode(y[start : start + len(batch)])
-            for number, each in enumerate(within):
-                if number in whole:
-                    continue
-                rows, places = each.between(start, start + len(batch))
-                part = block[rows - start]
-                plain[number] += [np.full(d, len(part)), part[:, :d].sum(axis=0), (part[:, :d] ** 2).sum(axis=0)]
-                part *= np.sqrt(self.parts[number][1][places])[:, None]
-                products[number] += part.T @ part
+            for each in told:
+                each.add(block, start)
             start += len(batch)
-        for number, parts in whole.items():
-            products[number] = np.sum([products[each] for each in parts], axis=0)
-            plain[number] = np.sum([plain[each] for each in parts], axis=0)
-        return products, plain
+        if is_whole:
+            parts[-1].take(told)
+        return parts
 
-    def _sums_of_others(self) -> dict[int, list[int]]:
-        """Say which part is the sum of others: all rows, where each is left out by one fold."""
-        last = len(self.parts) - 1
-        if not self.is_shared or not last:
-            return {}
-        rests = np.concatenate([rows for rows, _ in self.parts[:last]])
-        return {last: list(range(last))} if np.array_equal(np.sort(rests), np.arange(len(self.problem.y))) else {}
+    def _weighed(self) -> list[Weighed]:
+        """Return the rows and weights of each part: what a fold leaves out, and all; or what each fold learns."""
+        folds, everyone = self.problem.folds, np.arange(len(self.problem.y))
+        if self.weigh is not None:
+            return [(train, self.weigh(fold)) for fold, (train, _) in enumerate(folds)]
+        rows = [*(np.setdiff1d(everyone, train) for train, _ in folds), everyone]
+        return [(part, self.problem.plain_weights(part)) for part in rows]
+
+    def _is_whole(self, parts: list[_Part]) -> bool:
+        """Say whether the last part, all rows, is the sum of the others: each row is left out by one fold."""
+        if self.weigh is not None or len(parts) == 1:
+            return False
+        rests = np.concatenate([part.within.rows for part in parts[:-1]])
+        return np.array_equal(np.sort(rests), np.arange(len(self.problem.y)))
+
+
+class _Part:
+    """Sums over some rows: the weighted products of [x, 1, y], (width, width), and what scaling needs.
+
+    Parameters
+    ----------
+    rows : ndarray of int64, shape (m,)
+    weights : ndarray of float64, shape (m,)
+    d : int
+        Columns of x.
+    width : int
+        Of [x, 1, y].
+    """
+
+    def __init__(self, rows: NDArray[np.int64], weights: Array, d: int, width: int):
+        self.within, self.weights = Within(rows), weights
+        self.products, self.plain = np.zeros((width, width)), np.zeros((3, d))  # count, sum, sum of squares
+
+    def add(self, block: Array, start: int) -> None:
+        """Add those rows of a batch (m, width) that are the part's; `start` is the number of its first row."""
+        rows, places = self.within.between(start, start + len(block))
+        own = block[rows - start]
+        x = own[:, : self.plain.shape[1]]
+        self.plain += [np.full(x.shape[1], len(x)), x.sum(axis=0), (x**2).sum(axis=0)]
+        own *= np.sqrt(self.weights[places])[:, None]
+        self.products += own.T @ own
+
+    def take(self, others: Sequence[_Part]) -> None:
+        """Become the sum of other parts."""
+        self.products = np.sum([each.products for each in others], axis=0)
+        self.plain = np.sum([each.plain for each in others], axis=0)
 
 
 def scalers(X: BankMatrix, folds: Sequence[Fold]) -> list[tuple[Array, Array]]:
