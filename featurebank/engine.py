@@ -320,9 +320,7 @@ class Engine:
 
     def _launch_batch(self, prepared: Sequence[Any] | Tensor) -> tuple[int, Sequence[Tensor], Any]:
         pixels = self._pixels(prepared)
-        if self._runner is None:
-            self._runner = self._checked(pixels)
-        outputs = self._runner(pixels)
+        outputs = self._first(pixels) if self._runner is None else self._runner(pixels)
         if self.device.type != "cuda":
             return len(prepared), [output.cpu() for output in outputs], None
         copies = [output.to("cpu", non_blocking=True) for output in outputs]  # into pinned memory
@@ -342,20 +340,20 @@ class Engine:
             torch.cuda.empty_cache()
         self._warnings.append(f"memory ran out: batches of {self.batch_size} from here on")
 
-    def _checked(self, pixels: Tensor) -> Runner:
-        """Return the engine's runner, once it has given what eager gives on a first batch."""
-        if self.engine == "eager":
-            return self._eager
-        try:
-            return self._agreeing(pixels)
-        except (EngineError, StorageError) as error:
-            if self._is_named:
-                raise
-            self._warnings.append(f"{error}; eager is used instead")
-            self.engine = "eager"
-            return self._eager
+    def _first(self, pixels: Tensor) -> Sequence[Tensor]:
+        """Choose the runner, which is to give what eager gives on a first batch, and return what it gave."""
+        if self.engine != "eager":
+            try:
+                return self._agreeing(pixels)
+            except (EngineError, StorageError) as error:
+                if self._is_named:
+                    raise
+                self._warnings.append(f"{error}; eager is used instead")
+                self.engine = "eager"
+        self._runner = self._eager
+        return self._eager(pixels)
 
-    def _agreeing(self, pixels: Tensor) -> Runner:
+    def _agreeing(self, pixels: Tensor) -> Sequence[Tensor]:
         """Open the engine and compare; an export in the cache that is not this network's is made anew."""
         exact = [replace(spec, precision="fp32") for spec in self.specs]
         expected = runners.run_eagerly(self._captured(exact))(pixels[:CHECKED])
@@ -366,17 +364,19 @@ class Engine:
             storage.remove(path)
         return self._compared(pixels, expected)
 
-    def _compared(self, pixels: Tensor, expected: Sequence[Tensor]) -> Runner:
+    def _compared(self, pixels: Tensor, expected: Sequence[Tensor]) -> Sequence[Tensor]:
         """Open the engine, and refuse it where it is further off than the tolerance."""
         runner = self._open(pixels)
-        far = max(map(_distance, runner(pixels), expected))
+        outputs = runner(pixels)
+        far = max(map(_distance, outputs, expected))
         tolerance = TOLERANCE[self.specs[0].precision]
         if far > tolerance:
             raise EngineError(
                 f"engine {self.engine!r} is {far:.1e} off plain float32 PyTorch on the first batch (relative; expected "
                 f"below {tolerance:g}): use --engine eager"
             )
-        return runner
+        self._runner = runner
+        return outputs
 
     def _open(self, pixels: Tensor) -> Runner:
         """Open the exported network, which is made where there is none."""

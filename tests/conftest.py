@@ -7,6 +7,8 @@ import shutil
 import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # the other cores are the other workers'
 
 from urllib.error import URLError
 

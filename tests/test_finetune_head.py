@@ -156,5 +156,5 @@ def test_a_class_of_one_row_is_an_error():
     X, y = rows(2)
     y[:] = "a"
     y[0] = "b"
-    with pytest.raises(TopModelError, match="a class has a single row"):
+    with pytest.raises(TopModelError, match="class 'b' has a single row"):
         fit_head(X, y)

@@ -200,6 +200,14 @@ def test_only_the_given_rows_are_divided():
     assert (len(everyone), len(nobody)) == (20, 0)
 
 
+def test_three_rows_a_class_are_divided_without_a_warning(recwarn):
+    few = labels(count=6)
+    train, held = hold_out(few, np.arange(6), 0.15, 0)
+    assert sorted([*train, *held]) == list(range(6))
+    assert sorted(few.y[held]) == ["a", "b"]
+    assert not recwarn.list
+
+
 def test_a_class_without_rows_is_an_error():
     with pytest.raises(FineTuneError, match=r"class .b. has no row to train on"):
         hold_out(labels(), np.arange(0, 40, 2), 0.2, 0)

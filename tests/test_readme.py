@@ -92,7 +92,7 @@ def test_links_and_pictures_exist():
 def test_the_set_up_lines_are_the_promised_two():
     lines = [line for block in blocks("sh") for line in block.splitlines() if "venv .venv" in line]
     assert [re.search(r'"(.*?)"', line)[1] for line in lines] == [".[demo]", ".[test]"]
-    assert [line.rsplit("/", 1)[1] for line in lines] == ["featurebank demo", "pytest"]
+    assert [line.rsplit("/", 1)[1] for line in lines] == ["featurebank demo", "pytest -n 2"]
 
 
 def test_ci_calls_the_readme_test_line():

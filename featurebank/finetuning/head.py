@@ -88,9 +88,9 @@ def fit_head(
     if recipe is not None and not hidden_units(head):
         return fit_pipeline(clone(recipe), X, y, sample_weight)
     units = np.arange(len(y)) if groups is None else groups
-    smallest = min(len(np.unique(units[y == name])) for name in np.unique(y))
+    smallest, rare = min((len(np.unique(units[y == name])), str(name)) for name in np.unique(y))
     if smallest < 2:
-        raise TopModelError("a class has a single row, or group, to train on; expected two to choose a head by")
+        raise TopModelError(f"class {rare!r} has a single row, or group, to train on; expected two to choose a head by")
     hidden = hidden_units(head)
     models: Any = (
         ["logreg"] if not hidden else {"mlp": (MLPClassifier((hidden,), max_iter=200), {"alpha": [0.01, 1.0]})}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +83,11 @@ def hold_out(labels: Labels, rows: Rows, share: float, seed: int) -> tuple[Rows,
 
 def _divided(labels: Labels, rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
     part = labels.take(rows)
+    units = np.arange(len(rows)) if part.ties is None else part.ties
+    largest = max(len(np.unique(units[part.y == name])) for name in np.unique(part.y))
     kind = default_kind("classification", part.ties is not None)
-    folds = Folds(kind, max(2, round(1 / share)), seed=seed)
-    train, validation = make_folds(folds, np.zeros((len(rows), 1)), part.y, part.ties, seed)[0]
+    folds = Folds(kind, max(2, min(round(1 / share), largest)), seed=seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")  # it need not be in every fold: one is taken
+        train, validation = make_folds(folds, np.zeros((len(rows), 1)), part.y, part.ties, seed)[0]
     return rows[train], rows[validation]

@@ -48,7 +48,7 @@ CASES: dict[str, tuple[str, float, str, str, float, float]] = {
     "lite0": ("efficientnet_lite0", 1, "fp32", "auto", 5.3, 0.85),
     "resnet18": ("resnet18", 1, "fp32", "auto", 1.5, 0.85),
     "resnet50": ("resnet50", 0.5, "fp32", "auto", 2.3, 0.9),
-    "vit_b_16": ("vit_b_16", 0.1, "fp32", "auto", 1.0, 0.9),
+    "vit_b_16": ("vit_b_16", 0.25, "fp32", "auto", 1.0, 0.9),
     "lite0-bf16": ("efficientnet_lite0", 1, "bf16", "compile", 6, 0),
     "lite0-bf16-eager": ("efficientnet_lite0", 1, "bf16", "eager", 0, 0),
 }
