@@ -275,11 +275,8 @@ class DigestIndex:
         order = np.argsort(tails, kind="stable")
         again = np.flatnonzero(tails[order[1:]] == tails[order[:-1]])
         self._is_whole = bool((keys[order[again + 1]] != keys[order[again]]).any())
-        if self._is_whole:
-            self._sorted, self._first = np.unique(keys, return_index=True)
-        else:
-            self._first = np.delete(order, again + 1)
-            self._sorted = tails[self._first]
+        self._first = np.unique(keys, return_index=True)[1] if self._is_whole else np.delete(order, again + 1)
+        self._sorted = self._sortable(keys)[self._first]
 
     def __len__(self) -> int:
         return len(self._first)
@@ -298,8 +295,10 @@ class DigestIndex:
 
     def _places(self, digests: NDArray[np.bytes_]) -> NDArray[np.int64]:
         """Return the only position where each digest can be."""
-        wanted = digests if self._is_whole else _tails(digests)
-        return self._first[np.minimum(np.searchsorted(self._sorted, wanted), max(len(self._first) - 1, 0))]
+        return self._first[np.minimum(np.searchsorted(self._sorted, self._sortable(digests)), len(self._first) - 1)]
+
+    def _sortable(self, digests: NDArray[np.bytes_]) -> NDArray[Any]:
+        return digests if self._is_whole else _tails(digests)
 
 
 def _tails(keys: NDArray[np.bytes_]) -> NDArray[np.uint64]:
