@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.bank import Bank, column_of, values_of, weights_of
@@ -355,18 +357,17 @@ def _left_out(bank: Bank, columns: Sequence[str]) -> list[str]:
 def torn_contents(table: SampleTable, columns: Sequence[str]) -> list[str]:
     """Say how many images of identical content there are, and which carry different values."""
     notes = []
-    labels: dict[bytes, set[Any]] = {}
-    cells = zip(*(column_of(table, name) for name in columns), strict=True)
-    for digest, values in zip(table.rows["digest"], cells, strict=True):
-        labels.setdefault(digest, set()).add(values)
-    torn = {digest for digest, values in labels.items() if len(values) > 1}
-    if torn:
-        example = next(path for path, digest in zip(table.paths, table.rows["digest"], strict=True) if digest in torn)
+    contents, distinct = pd.factorize(table.rows["digest"].to_numpy())
+    frame = pd.DataFrame({number: column_of(table, name).to_numpy() for number, name in enumerate(columns)})
+    frame.insert(0, "content", contents)
+    torn = np.flatnonzero(np.bincount(frame.drop_duplicates()["content"]) > 1)
+    if len(torn):
+        example = os.fsdecode(table.rows["path"].iloc[np.isin(contents, torn).argmax()])
         notes.append(
             f"{len(torn)} contents come with different values of {'+'.join(columns)}, e.g. that of {example!r}: "
             "correct them with `featurebank label`"
         )
-    repeats = len(table) - len(labels)
+    repeats = len(table) - len(distinct)
     if repeats:
         notes.append(f"{repeats} samples repeat the content of another; folds keep them together")
     return notes
