@@ -52,8 +52,9 @@ class_weight_option = click.option(
     "--model",
     "models",
     multiple=True,
-    help="centroid, ridge, lda, logreg, linear-svm, knn, svm, mlp (numbers: ridge, knn, svr, mlp), all, or the import "
-    "path of your own; may be repeated.  [default: logreg svm mlp, or ridge svr mlp]",
+    help="centroid, ridge, lda, logreg, linear-svm, knn, svm, mlp (numbers: ridge, knn, svr, mlp), all, sgd-logreg, "
+    "sgd-svm, or the import path of your own; may be repeated.  [default: logreg svm mlp, or ridge svr mlp; ridge lda "
+    "sgd-logreg, or ridge mlp, where embeddings do not fit into memory]",
 )
 @click.option(
     "--target",
@@ -92,7 +93,7 @@ class_weight_option = click.option(
 @click.option(
     "--normalize",
     multiple=True,
-    help="standardize, none, l2, center-l2 or signed-sqrt; repeated, all are tried.  [default: standardize]",
+    help="standardize, none, l2, center-l2, signed-sqrt or whiten; repeated, all are tried.  [default: standardize]",
 )
 @click.option(
     "--select",
@@ -112,6 +113,11 @@ class_weight_option = click.option(
 @domain_options
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the folds and the models.")
 @click.option("--jobs", type=int, default=-1, show_default=True, help="Threads; -1 for one a core.")
+@click.option(
+    "--memory",
+    type=click.FloatRange(min=0),
+    help="Gigabytes that the embeddings may take; more are read in batches.  [default: a third of what is free]",
+)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="The predictor.  [default: BANK's stem + .featurebank]"
 )
@@ -176,7 +182,9 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     several = ("features", "models", "target", "views", "normalize", "select")
     lists = {name: list(options.pop(name)) for name in several}
     words = {name: "all" for name in ("features", "models") if lists[name] == ["all"]}
-    return {**options, **{name: value for name, value in lists.items() if value}, **words}
+    memory = options.pop("memory")
+    limits = {} if memory is None else {"memory": memory * 1e9}
+    return {**options, **{name: value for name, value in lists.items() if value}, **words, **limits}
 
 
 def print_report(report: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from featurebank import remedies, samples
 from featurebank.bank import Bank, newest_stamp
 from featurebank.features import as_keys
+from featurebank.other_writers import OtherWriters
 from featurebank.samples import FAILED, GONE, NO_DIGEST, OK, SampleTable
 from featurebank.sources import Source
 from featurebank.spec import FeatureSpec
@@ -96,13 +97,15 @@ class Ledger:
         self.bank = bank
         self.verify = verify
         count = len(source.paths)
-        self.table = bank.table
+        files = bank.sample_segments()
+        self.table = bank.table_of(files)
         self.before = self.table.find(source.name, source.paths)
         self.digests = np.full(count, NO_DIGEST, object)
         self.errors = np.full(count, "", object)
         self.done = np.zeros(count, bool)
         self.embedded = np.zeros(count, bool)
         self.committed = np.zeros(count, bool)
+        self._others = OtherWriters(bank, source, self.table, files, self.before, self.committed)
         self.origins = samples.origins(source.columns)
         self.warnings: list[str] = []
         self.specs = list(specs)
@@ -157,18 +160,17 @@ class Ledger:
 
     def updates(self) -> tuple[SampleTable, int]:
         """Return the rows that differ from the bank's table as it is now, and that table's newest stamp."""
-        table = self.bank.table
+        self._others.read()
         which = np.flatnonzero(self.done & ~self.committed)
-        before = table.find(self.source.name, [self.source.paths[i] for i in which])
-        old = table.take(np.maximum(before, 0)) if len(table) else None
+        is_known, old = self._others.rows_now(which)
         fresh = self._rows(which)
         columns = self.source.columns.iloc[which].reset_index(drop=True)
         changed = np.ones(len(which), bool)
         if old is not None:
-            same_origin = (before >= 0) & (old.rows["origin"].to_numpy() == self.origins[which])
-            columns = _merge_columns(old.columns, columns, before >= 0, same_origin)
-            changed = (before < 0) | _row_differs(old.rows, fresh)
-        return SampleTable(fresh, columns).take(changed), newest_stamp(table)
+            same_origin = is_known & (old.rows["origin"].to_numpy() == self.origins[which])
+            columns = _merge_columns(old.columns, columns, is_known, same_origin)
+            changed = ~is_known | _row_differs(old.rows, fresh)
+        return SampleTable(fresh, columns).take(changed), self._others.newest
 
     def _rows(self, which: NDArray[np.int64]) -> pd.DataFrame:
         errors = [self.errors[i] for i in which]
@@ -195,7 +197,7 @@ class Ledger:
         with self.bank.locked():
             table, newest = self.updates()
             self.bank.add_samples(table, newest=newest)
-            self.committed |= self.done
+            self.committed |= self.done  # in place: others look at it
 
     def finish(self) -> None:
         """Write the last rows, and mark what is gone from a source that was listed whole."""
