@@ -21,6 +21,7 @@ from featurebank_cli.label import label
 from featurebank_cli.label_issues import label_issues
 from featurebank_cli.layers import layers
 from featurebank_cli.map import draw_map
+from featurebank_cli.merge import merge
 from featurebank_cli.next import next_
 from featurebank_cli.options import NamedErrors, State
 from featurebank_cli.outliers import outliers
@@ -73,6 +74,7 @@ for command in (
     prune,
     export,
     import_,
+    merge,
     demo,
 ):
     main.add_command(command)

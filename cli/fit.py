@@ -54,8 +54,9 @@ class_weight_option = click.option(
     "--model",
     "models",
     multiple=True,
-    help="centroid, ridge, lda, logreg, linear-svm, knn, svm, mlp (numbers: ridge, knn, svr, mlp), all, or the import "
-    "path of your own; may be repeated.  [default: logreg svm mlp, or ridge svr mlp]",
+    help="centroid, ridge, lda, logreg, linear-svm, knn, svm, mlp (numbers: ridge, knn, svr, mlp), all, sgd-logreg, "
+    "sgd-svm, or the import path of your own; may be repeated.  [default: logreg svm mlp, or ridge svr mlp; ridge lda "
+    "sgd-logreg, or ridge mlp, where embeddings do not fit into memory]",
 )
 @click.option(
     "--target",
@@ -94,7 +95,7 @@ class_weight_option = click.option(
 @click.option(
     "--normalize",
     multiple=True,
-    help="standardize, none, l2, center-l2 or signed-sqrt; repeated, all are tried.  [default: standardize]",
+    help="standardize, none, l2, center-l2, signed-sqrt or whiten; repeated, all are tried.  [default: standardize]",
 )
 @click.option(
     "--select",
@@ -122,6 +123,11 @@ class_weight_option = click.option(
     help="ray: the jobs are those of a Ray cluster; scores are the same.",
 )
 @ray_address_option
+@click.option(
+    "--memory",
+    type=click.FloatRange(min=0),
+    help="Gigabytes that the embeddings may take; more are read in batches.  [default: a third of what is free]",
+)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="The predictor.  [default: BANK's stem + .featurebank]"
 )
@@ -204,7 +210,9 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     several = ("features", "models", "target", "views", "normalize", "select")
     lists = {name: list(options.pop(name)) for name in several}
     words = {name: "all" for name in ("features", "models") if lists[name] == ["all"]}
-    return {**options, **{name: value for name, value in lists.items() if value}, **words}
+    memory = options.pop("memory")
+    limits = {} if memory is None else {"memory": memory * 1e9}
+    return {**options, **{name: value for name, value in lists.items() if value}, **words, **limits}
 
 
 def print_report(report: dict[str, Any]) -> None:

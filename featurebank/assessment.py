@@ -25,6 +25,7 @@ from featurebank.outoffold import OutOfFold
 from featurebank.rows import Rows
 from featurebank.scores import classification_scores, corrected_interval, label_scores, regression_scores
 from featurebank.search import TopModelSearchCV
+from featurebank.streaming.matrix import in_batches
 
 IMBALANCE = 3.0
 """Largest class over smallest from which the table shows the balanced accuracy."""
@@ -160,13 +161,18 @@ def held_out(search: TopModelSearchCV, test: Rows) -> dict[str, Any]:
     """Score the refitted best pipeline on rows that the search never saw."""
     model = search.best_estimator_
     if search.task == "regression":
-        return regression_scores(test.y, model.predict(test.X), test.weight)
+        return regression_scores(test.y, _say(model.predict, test), test.weight)
     if search.task == "multilabel":
-        return label_scores(test.y, model.predict(test.X), test.labels or [])
-    values = model.predict_proba(test.X) if hasattr(model, "predict_proba") else None
-    if values is None:
-        values = search.calibrate().predict_proba(model.decision_function(test.X))
-    return classification_scores(test.y, model.predict(test.X), values, search.classes_, test.weight)
+        return label_scores(test.y, _say(model.predict, test), test.labels or [])
+    if hasattr(model, "predict_proba"):
+        values = _say(model.predict_proba, test)
+    else:
+        values = search.calibrate().predict_proba(_say(model.decision_function, test))
+    return classification_scores(test.y, _say(model.predict, test), values, search.classes_, test.weight)
+
+
+def _say(method: Callable[[Any], NDArray[Any]], test: Rows) -> NDArray[Any]:
+    return np.concatenate([method(part) for part in in_batches(test.X)])
 
 
 def nested(search: TopModelSearchCV, rows: Rows, cv: Any, progress: Callable[[int], Any]) -> dict[str, Any]:

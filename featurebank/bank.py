@@ -25,6 +25,7 @@ from featurebank.samples import SampleTable
 from featurebank.segment import Segment
 from featurebank.spec import FeatureSpec, canonical_json, digest_of, resolve_name, unique_names
 from featurebank.storage import Place
+from featurebank.streaming.matrix import BankMatrix, Part, matrix_of
 
 FORMAT = "featurebank"
 VERSION = 1
@@ -102,7 +103,14 @@ class Bank:
     @property
     def table(self) -> SampleTable:
         """Every sample with its columns, sorted by (source, path bytes); not to be changed."""
-        files = tuple(segment.list_segments(self.path / "samples", "samples"))
+        return self.table_of(self.sample_segments())
+
+    def sample_segments(self) -> tuple[Segment, ...]:
+        """The files that the sample table is read from."""
+        return tuple(segment.list_segments(self.path / "samples", "samples"))
+
+    def table_of(self, files: tuple[Segment, ...]) -> SampleTable:
+        """Return the sample table that is read from some files; see `table`."""
         return self._kept("samples", files, lambda: samples.merge(map(samples.decode_table, files)))
 
     def _kept(self, key: str, files: tuple[Segment, ...], make: Callable[[], Any]) -> Any:
@@ -210,15 +218,16 @@ class Bank:
             self.add_samples(SampleTable(old.rows, columns).take(changed), newest=newest_stamp(table))
         return int(changed.sum())
 
-    def add_samples(self, table: SampleTable, *, newest: int) -> None:
-        """Write rows of samples as one segment, stamped above `newest`.
+    def add_samples(self, table: SampleTable, *, newest: int) -> list[str]:
+        """Write rows of samples as one segment, stamped above `newest`; return its name, none where there are no rows.
 
         The caller holds `locked` from reading the table to here, so that no other update is lost.
         """
-        if len(table):
-            rows = table.rows.assign(stamp=np.uint64(samples.next_stamp(newest)))
-            data = samples.encode_table(SampleTable(rows, table.columns))
-            storage.commit(self.path / "samples" / segment_name(), data)
+        if not len(table):
+            return []
+        rows, name = table.rows.assign(stamp=np.uint64(samples.next_stamp(newest))), segment_name()
+        storage.commit(self.path / "samples" / name, samples.encode_table(SampleTable(rows, table.columns)))
+        return [name]
 
     def locked(self) -> Any:
         """Return a context that holds the bank's lock; needed to update samples and to compact, not to add features."""
@@ -432,6 +441,13 @@ class Bank:
         """Return each set's embeddings of the samples of a table, (n, d) or (n, views, d); see `load`."""
         return [each.gather(rows, views) for each, rows in self._find(name, table, views)]
 
+    def matrix(self, name: str | Sequence[str], table: SampleTable, *, views: str = "mean") -> BankMatrix:
+        """Return the embeddings of the samples of a table as a matrix that is read in batches; see `features`.
+
+        `TopModelSearchCV` takes it for X where that would not fit into memory.
+        """
+        return matrix_of([_part(each, rows, views) for each, rows in self._find(name, table, views)], len(table))
+
     def _find(
         self, name: str | Sequence[str], table: SampleTable, views: str
     ) -> list[tuple[FeatureSet, NDArray[np.int64]]]:
@@ -500,6 +516,12 @@ class Bank:
 
         return maintenance.compact(self, grace=grace)
 
+    def merge(self, *others: str | os.PathLike[str] | Bank) -> dict[str, int]:
+        """Copy what other banks hold into this one; see `featurebank.merging.merge`."""
+        from featurebank import merging
+
+        return merging.merge(self, others)
+
     def prune(self, *, grace: float = GRACE, source: str | os.PathLike[str] | None = None) -> dict[str, int]:
         """Drop embeddings that no sample points at, a whole source first; see `featurebank.maintenance.prune`."""
         from featurebank import maintenance
@@ -526,6 +548,17 @@ class Bank:
 
 def _concatenate(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+
+def _part(each: FeatureSet, found: NDArray[np.int64], views: str) -> Part:
+    """Return the columns of a matrix that a feature set gives; what was read is let go at once."""
+
+    def read(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        values = each.gather(found[rows], views)
+        each.close()
+        return values
+
+    return Part(read, each.width)
 
 
 def _batches(

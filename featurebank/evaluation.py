@@ -116,7 +116,7 @@ def predictions(
 
 def _problems(data: Data, group: Group, folds: Sequence[int]) -> Iterator[tuple[list[int], Problem]]:
     """Yield one problem for all folds where only the scaler learns, else one a fold, and the folds' numbers."""
-    leading, learning, is_scaled = _split(group.before())
+    leading, learning, is_scaled = split_steps(group.before())
     X = data.X
     for step in leading:
         X = step.fit_transform(X)
@@ -130,7 +130,7 @@ def _problems(data: Data, group: Group, folds: Sequence[int]) -> Iterator[tuple[
         yield [fold], _problem(data, Z, [fold], is_scaled)
 
 
-def _split(steps: list[Step]) -> tuple[list[Any], list[Any], bool]:
+def split_steps(steps: list[Step]) -> tuple[list[Any], list[Any], bool]:
     """Split steps into those in front that learn nothing, those that learn, and whether a scaler ends them."""
     each = [step for _, step in steps]
     is_scaled = bool(each) and isinstance(each[-1], StandardScaler)

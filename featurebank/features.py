@@ -142,7 +142,7 @@ class FeatureSet:
     @property
     def rows(self) -> int:
         """Number of distinct contents that have an embedding."""
-        return len(self._keys)
+        return len(self._index)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -165,15 +165,10 @@ class FeatureSet:
         return int(np.prod(self.shape[1:], dtype=int))
 
     @cached_property
-    def _index(self) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
-        """Return the sorted distinct digests, and the position of each in the stack of all segments."""
+    def _index(self) -> DigestIndex:
+        """The distinct digests, each at its first position in the stack of all segments."""
         stacked = [as_keys(digests) for digests in segment.read_each(self.segments, "digest")]
-        keys = np.concatenate(stacked) if stacked else np.empty(0, "S32")
-        return np.unique(keys, return_index=True)
-
-    @property
-    def _keys(self) -> NDArray[np.bytes_]:
-        return self._index[0]
+        return DigestIndex(np.concatenate(stacked) if stacked else np.empty(0, "S32"))
 
     def find(self, digests: NDArray[np.bytes_]) -> NDArray[np.int64]:
         """Return the stacked position of each digest, -1 where the set has no such row.
@@ -183,11 +178,7 @@ class FeatureSet:
         digests : ndarray of S32, shape (n,)
             From `as_keys`.
         """
-        keys, positions = self._index
-        if not len(keys):
-            return np.full(len(digests), -1)
-        slots = np.minimum(np.searchsorted(keys, digests), len(keys) - 1)
-        return np.where(keys[slots] == digests, positions[slots], -1)
+        return self._index.find(digests)
 
     def read(self, digests: NDArray[np.bytes_], views: str = "mean") -> NDArray[np.float32]:
         """Return the embeddings of these contents, in their order.
@@ -247,6 +238,10 @@ class FeatureSet:
                 deque(pool.map(fill, wanted), maxlen=0)
         return out
 
+    def close(self) -> None:
+        """Let go of the files that are mapped into memory; they are mapped again when they are needed."""
+        self._opened.clear()
+
     def _values(self, number: int) -> NDArray[Any]:
         """Return a segment's rows, memory-mapped once, shape (rows, views, d)."""
         if number not in self._opened:
@@ -254,6 +249,60 @@ class FeatureSet:
             rows = file.read("values").view(np.ndarray)  # a memmap's own class makes every slice slower
             self._opened[number] = rows.reshape(len(rows), self.shape[0], self.width)
         return self._opened[number]
+
+
+class DigestIndex:
+    """Where each distinct digest comes first.
+
+    Digests are sorted by their last eight bytes, which differ where digests do; made-up ones that share them are
+    sorted whole.
+
+    Parameters
+    ----------
+    keys : ndarray of S32, shape (n,)
+        From `as_keys`.
+
+    Examples
+    --------
+    >>> index = DigestIndex(as_keys([b"b" * 32, b"a" * 32, b"b" * 32]))
+    >>> len(index), index.first.tolist(), index.find(as_keys([b"a" * 32, b"c" * 32])).tolist()
+    (2, [0, 1], [1, -1])
+    """
+
+    def __init__(self, keys: NDArray[np.bytes_]):
+        self.keys = keys
+        tails = _tails(keys)
+        order = np.argsort(tails, kind="stable")
+        again = np.flatnonzero(tails[order[1:]] == tails[order[:-1]])
+        self._is_whole = bool((keys[order[again + 1]] != keys[order[again]]).any())
+        self._first = np.unique(keys, return_index=True)[1] if self._is_whole else np.delete(order, again + 1)
+        self._sorted = self._sortable(keys)[self._first]
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    @property
+    def first(self) -> NDArray[np.int64]:
+        """The first position of each distinct digest, ascending."""
+        return np.sort(self._first)
+
+    def find(self, digests: NDArray[np.bytes_]) -> NDArray[np.int64]:
+        """Return the first position of each digest, -1 where there is none, shape (n,)."""
+        if not len(self._first):
+            return np.full(len(digests), -1)
+        places = self._places(digests)
+        return np.where(self.keys[places] == digests, places, -1)
+
+    def _places(self, digests: NDArray[np.bytes_]) -> NDArray[np.int64]:
+        """Return the only position where each digest can be."""
+        return self._first[np.minimum(np.searchsorted(self._sorted, self._sortable(digests)), len(self._first) - 1)]
+
+    def _sortable(self, digests: NDArray[np.bytes_]) -> NDArray[Any]:
+        return digests if self._is_whole else _tails(digests)
+
+
+def _tails(keys: NDArray[np.bytes_]) -> NDArray[np.uint64]:
+    return np.ascontiguousarray(np.ascontiguousarray(keys).view("<u8")[3::4])
 
 
 def _as_slice(positions: NDArray[np.int64]) -> NDArray[np.int64] | slice:

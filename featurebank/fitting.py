@@ -26,13 +26,15 @@ from featurebank.folds import Fold, Folds, default_kind, fold_numbers
 from featurebank.learning_curve import learning_curve as make_learning_curve
 from featurebank.multitask.fitting import MultiTaskResult, fit_tasks
 from featurebank.multitask.rows import Labels, TaskRows, is_multitask, load_tasks
-from featurebank.novelty import LEAST_ROWS, Unlike
+from featurebank.novelty import LEAST_ROWS, Unlike, draw
 from featurebank.outoffold import OutOfFold
 from featurebank.predictor import Predictor
 from featurebank.predictor_file import EMBEDDED, PredictorFeature, check_savable
-from featurebank.rows import Rows, Target, load_rows, predefined, straddling
+from featurebank.rows import Rows, Target, bytes_of, load_rows, predefined, straddling
 from featurebank.search import TopModelSearchCV
 from featurebank.spec import FeatureSpec
+from featurebank.streaming.matrix import BankMatrix
+from featurebank.streaming.memory import available_memory, check_streamed
 from featurebank.topmodels import TASKS, TopModel, parse_models
 
 PREDEFINED = "predefined:"
@@ -98,6 +100,7 @@ def fit(
     time_limit: float | None = None,
     seed: int = 0,
     jobs: int = -1,
+    memory: float | None = None,
     progress: Progress | None = None,
 ) -> Any:
     """Cross-validate top models over a bank's feature sets, on the same folds, and refit the best.
@@ -152,6 +155,10 @@ def fit(
         Of the folds and the estimators.
     jobs : int, default -1
         Threads; -1 for one a core.
+    memory : float, optional
+        Bytes that the embeddings may take in memory; by default a third of what is free. Larger ones are read in
+        batches, by models that learn from batches: ``ridge`` and ``lda`` (exact), ``sgd-logreg``, ``sgd-svm``, ``mlp``,
+        and estimators with ``partial_fit``; by default ``ridge lda sgd-logreg``, or ``ridge mlp`` for numbers.
     progress : callable, optional
         Called with (fits done, fits in all).
 
@@ -204,10 +211,15 @@ def fit(
         nested,
         learning_curve,
     )
+    memory = available_memory() / 3 if memory is None else memory
     if is_multitask(bank, wanted):
+        if bytes_of(bank, names, bank.select(), chosen) > memory:
+            check_streamed({"several tasks": True})
         tasks = load_tasks(bank, names, wanted, groups, sample_weight, chosen)
         return _fit_tasks(plan, tasks, progress)
-    every = load_rows(bank, names, wanted, groups, sample_weight, chosen)
+    every = load_rows(bank, names, wanted, groups, sample_weight, chosen, memory)
+    if isinstance(every.X, BankMatrix):
+        check_streamed({"nested": nested, "a learning curve": learning_curve, "a threshold": threshold})
     splitter, is_held_out = _splitter(plan, every)
     return _fit_rows(plan, every, wanted, splitter, is_held_out, progress)
 
@@ -540,10 +552,11 @@ def _unlike(fitted: Pipeline, rows: Rows) -> Unlike | None:
     distinct = np.unique(rows.table.rows["digest"].to_numpy(), return_index=True)[1]
     if len(distinct) < LEAST_ROWS:
         return None
-    X: NDArray[Any] = rows.X
+    drawn = distinct[draw(len(distinct))]
+    X: NDArray[Any] = np.asarray(rows.X[drawn])
     for step in [step for name, step in fitted.steps if name in BEFORE_THE_MODEL]:
         X = step.transform(X)
-    return Unlike().fit(X[distinct], rows.y[distinct] if rows.task == "classification" else None)
+    return Unlike().fit(X, rows.y[drawn] if rows.task == "classification" else None)
 
 
 def _calibrator(search: TopModelSearchCV, model: Pipeline, method: str | None) -> Calibrator | LabelsCalibrator | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +16,13 @@ from featurebank import remedies, samples
 from featurebank.bank import Bank, newest_stamp
 from featurebank.errors import BankError
 from featurebank.features import FeatureSet, as_keys
+from featurebank.other_writers import OtherWriters
 from featurebank.samples import FAILED, GONE, NO_DIGEST, OK, SampleTable
 from featurebank.sources import Source
 from featurebank.spec import FeatureSpec
+
+Known = tuple[SampleTable, Set[str]]
+"""What a bank knows of some samples, and the names of the segments of samples that say nothing else of them."""
 
 
 @dataclass
@@ -90,8 +94,9 @@ class Ledger:
         The feature sets that a settled sample has a row in.
     verify : bool
         Whether unchanged files are read again.
-    table : SampleTable, optional
-        What the bank knows of the samples; by default all its samples are read.
+    known : tuple of (SampleTable, set of str), optional
+        What the bank knows of the samples, and the names of the segments that need not be read for that any more; by
+        default all its samples are read.
     sets : sequence of FeatureSet, optional
         The feature sets with the rows that they have; by default they are opened.
     """
@@ -103,22 +108,25 @@ class Ledger:
         specs: Sequence[FeatureSpec],
         verify: bool,
         *,
-        table: SampleTable | None = None,
+        known: Known | None = None,
         sets: Sequence[FeatureSet] | None = None,
     ):
         self.source = source
         self.bank = bank
         self.verify = verify
         count = len(source.paths)
-        self.table = bank.table if table is None else table
+        files = bank.sample_segments()
+        self.table, seen = known or (bank.table_of(files), {file.path.name for file in files})
         self.before = self.table.find(source.name, source.paths)
         self.digests = np.full(count, NO_DIGEST, object)
         self.errors = np.full(count, "", object)
         self.done = np.zeros(count, bool)
         self.embedded = np.zeros(count, bool)
         self.committed = np.zeros(count, bool)
+        self._others = OtherWriters(bank, source, self.table, seen, self.before, self.committed)
         self.origins = samples.origins(source.columns)
         self.warnings: list[str] = []
+        self.written: list[str] = []  # names of segments of samples
         self.specs = list(specs)
         self._sets = [bank.feature_set_of(spec) for spec in specs] if sets is None else list(sets)
 
@@ -169,10 +177,14 @@ class Ledger:
         self.digests[position], self.errors[position] = digest, error
         self.done[position], self.embedded[position] = True, embedded
 
-    def part(self, positions: NDArray[np.int64]) -> tuple[Source, SampleTable]:
-        """Return some of the samples for another process to settle, and what the bank knew of them."""
+    def part(self, positions: NDArray[np.int64]) -> tuple[Source, Known]:
+        """Return some of the samples for another process to settle, and what is known of them."""
         before = self.before[positions]
-        return self.source.take(positions), self.table.take(before[before >= 0])
+        return self.source.take(positions), (self.table.take(before[before >= 0]), set(self._others.seen))
+
+    def leave_out(self, segments: Iterable[str]) -> None:
+        """Never read some segments of samples: those that this run wrote, here or elsewhere, of settled samples."""
+        self._others.seen.update(segments)
 
     def read_back(self, positions: Sequence[int]) -> None:
         """Settle samples by the rows that other processes have written of them in this run.
@@ -197,18 +209,17 @@ class Ledger:
 
     def updates(self) -> tuple[SampleTable, int]:
         """Return the rows that differ from the bank's table as it is now, and that table's newest stamp."""
-        table = self.bank.table
+        self._others.read()
         which = np.flatnonzero(self.done & ~self.committed)
-        before = table.find(self.source.name, [self.source.paths[i] for i in which])
-        old = table.take(np.maximum(before, 0)) if len(table) else None
+        is_known, old = self._others.rows_now(which)
         fresh = self._rows(which)
         columns = self.source.columns.iloc[which].reset_index(drop=True)
         changed = np.ones(len(which), bool)
         if old is not None:
-            same_origin = (before >= 0) & (old.rows["origin"].to_numpy() == self.origins[which])
-            columns = _merge_columns(old.columns, columns, before >= 0, same_origin)
-            changed = (before < 0) | _row_differs(old.rows, fresh)
-        return SampleTable(fresh, columns).take(changed), newest_stamp(table)
+            same_origin = is_known & (old.rows["origin"].to_numpy() == self.origins[which])
+            columns = _merge_columns(old.columns, columns, is_known, same_origin)
+            changed = ~is_known | _row_differs(old.rows, fresh)
+        return SampleTable(fresh, columns).take(changed), self._others.newest
 
     def _rows(self, which: NDArray[np.int64]) -> pd.DataFrame:
         errors = [self.errors[i] for i in which]
@@ -234,8 +245,9 @@ class Ledger:
             return
         with self.bank.locked():
             table, newest = self.updates()
-            self.bank.add_samples(table, newest=newest)
-            self.committed |= self.done
+            self.written += self.bank.add_samples(table, newest=newest)
+            self.leave_out(self.written)
+            self.committed |= self.done  # in place: others look at it
 
     def finish(self) -> None:
         """Write the last rows, and mark what is gone from a source that was listed whole."""

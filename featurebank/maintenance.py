@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from featurebank import features, samples, segment, storage
 from featurebank.bank import GRACE, Bank, newest_stamp, segment_name
 from featurebank.errors import BankError, CorruptError
-from featurebank.features import as_keys
+from featurebank.features import DigestIndex, as_keys
 from featurebank.samples import SampleTable
 from featurebank.segment import REMEDY, Segment
 from featurebank.spec import FeatureSpec
@@ -190,10 +190,10 @@ def prune(bank: Bank, *, grace: float = GRACE, source: str | os.PathLike[str] | 
     """
     with bank.locked():
         gone = {} if source is None else {"gone": _mark_gone(bank, os.fspath(source))}
-        wanted = np.unique(as_keys(bank.select().rows["digest"]))
+        wanted = DigestIndex(as_keys(bank.select().rows["digest"]))
 
         def keep(keys: NDArray[np.bytes_]) -> NDArray[np.bool_]:
-            return np.isin(keys, wanted)
+            return wanted.find(keys) >= 0
 
         dropped = 0
         for each in bank.feature_sets:
@@ -231,13 +231,15 @@ def _compact_samples(bank: Bank) -> int:
 
 
 def _batches(files: Iterable[Segment]) -> Iterator[list[Segment]]:
-    """Yield groups of at least two segments that together stay below `MERGED_BYTES`."""
+    """Yield groups of at least two segments that together stay below `MERGED_BYTES`, the smallest first."""
     batch: list[Segment] = []
     size = 0
     for file in sorted(files, key=lambda file: file.path.stat().st_size):
         own = file.path.stat().st_size
         if size + own > MERGED_BYTES:
-            break
+            if len(batch) > 1:
+                yield batch
+            batch, size = [], 0
         batch, size = [*batch, file], size + own
     if len(batch) > 1:
         yield batch
@@ -245,12 +247,17 @@ def _batches(files: Iterable[Segment]) -> Iterator[list[Segment]]:
 
 def _rewrite(folder: Place, fingerprint: str, files: list[Segment], keep: Keep | None = None) -> int:
     """Write the rows of some segments as one that supersedes them, each digest once; return how many files."""
-    digests = np.concatenate([file.read("digest") for file in files])
-    keys, first = np.unique(as_keys(digests), return_index=True)
-    rows = np.sort(first[keep(keys)] if keep else first)
-    values = np.concatenate([file.read("values") for file in files])[rows]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # each file's bytes are checked, by a thread a core
+        stored = list(pool.map(lambda file: (file.read("digest"), file.read("values")), files))
+    digests = np.concatenate([each for each, _ in stored])
+    keys = as_keys(digests)
+    rows = DigestIndex(keys).first
+    rows = rows[keep(keys[rows])] if keep else rows
+    values = np.concatenate([each for _, each in stored])
+    if len(rows) < len(values):
+        digests, values = digests[rows], values[rows]
     made_by = features.made_by(files)
-    data = features.encode_stored(fingerprint, digests[rows], values, made_by, _replaced(folder, files))
+    data = features.encode_stored(fingerprint, digests, values, made_by, _replaced(folder, files))
     storage.commit(folder / segment_name(), data)
     return len(files)
 

@@ -179,7 +179,7 @@ class Unlike(BaseEstimator):
         TopModelError
             When there are fewer than 20 rows.
         """
-        drawn = np.sort(np.random.default_rng(0).permutation(len(X))[:ROWS])
+        drawn = draw(len(X))
         X, y = X[drawn], None if y is None else np.asarray(y)[drawn]
         self.usual_ = np.sort(out_of_fold(Mahalanobis(), X, y))
         self.model_ = Mahalanobis().fit(X, y)
@@ -212,3 +212,8 @@ class Unlike(BaseEstimator):
         """Return the share of the training rows that are less unusual than each row, from 0 to 1, shape (n,)."""
         check_is_fitted(self)
         return np.searchsorted(self.usual_, self.model_.distances(X)) / len(self.usual_)
+
+
+def draw(count: int) -> NDArray[np.int64]:
+    """Return the rows of `count` that `Unlike` learns from: all, or 2,048 that are drawn with a fixed seed."""
+    return np.sort(np.random.default_rng(0).permutation(count)[:ROWS])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.bank import Bank, column_of, values_of, weights_of
@@ -16,6 +18,7 @@ from featurebank.folds import Fold, tie
 from featurebank.neighbours import THRESHOLD, near_duplicate_groups, near_duplicate_pairs
 from featurebank.samples import SampleTable
 from featurebank.spec import LOGITS, layer_order, parse_name
+from featurebank.streaming.memory import check_streamed
 
 NEAR_DUPLICATES = ("@near-duplicates", "near-duplicates")
 NEAR_DUPLICATE_ROWS = 20_000
@@ -54,7 +57,7 @@ class Rows:
     ----------
     table : SampleTable
     X : ndarray of float32, shape (n, d)
-        Embeddings of all feature sets side by side.
+        Embeddings of all feature sets side by side; a `BankMatrix` in its place where they do not fit into memory.
     blocks : dict of str to slice
         Columns of each feature set.
     y : ndarray, shape (n,) or (n, labels)
@@ -87,7 +90,7 @@ class Rows:
 
     def features(self, names: Sequence[str]) -> NDArray[np.float32]:
         """Return the columns of some feature sets side by side, shape (n, d)."""
-        return np.concatenate([self.X[:, self.blocks[name]] for name in names], axis=1)
+        return np.concatenate([np.asarray(self.X[:, self.blocks[name]]) for name in names], axis=1)
 
     @property
     def alike_in(self) -> str:
@@ -102,7 +105,7 @@ class Rows:
     def alike(self) -> NDArray[np.float32]:
         """The embeddings that near-duplicates are looked for in, see `alike_in`, shape (n, d)."""
         name = self.alike_in
-        X, views = self.X[:, self.blocks[name]], self.n_views.get(name, 1)
+        X, views = np.asarray(self.X[:, self.blocks[name]]), self.n_views.get(name, 1)
         return X.reshape(len(X), views, -1).mean(axis=1) if views > 1 else X
 
 
@@ -113,6 +116,7 @@ def load_rows(
     groups: str | None,
     sample_weight: str | None,
     views: Sequence[str] = ("mean",),
+    memory: float = np.inf,
 ) -> Rows:
     """Load what a fit needs from a bank.
 
@@ -128,6 +132,8 @@ def load_rows(
         Column of weights.
     views : sequence of str, default ("mean",)
         What is wanted of an image's views; all of them are loaded where one choice alone would not do.
+    memory : float, default infinity
+        Bytes that X may take; a larger one is a `BankMatrix`, which is read in batches.
 
     Raises
     ------
@@ -136,7 +142,7 @@ def load_rows(
     """
     table = bank.select(*target.columns, *([sample_weight] if sample_weight else []))
     y, task, labels = read_target(table, target)
-    rows = load_table(bank, names, table, groups, sample_weight, views)
+    rows = load_table(bank, names, table, groups, sample_weight, views, memory)
     notes = _left_out(bank, target.columns) + rows.notes + torn_contents(table, target.columns)
     return replace(rows, y=y, task=task, labels=labels, notes=notes)
 
@@ -148,12 +154,60 @@ def load_table(
     groups: str | None,
     sample_weight: str | None,
     views: Sequence[str],
+    memory: float = np.inf,
 ) -> Rows:
     """Load the rows of a table, with nothing to learn yet; see `load_rows`."""
     weight = weights_of(table, sample_weight) if sample_weight else None
     notes = _left_out(bank, [sample_weight] if sample_weight else [])
+    size = bytes_of(bank, names, table, views)
+    if size > memory:
+        notes.append(_about_batches(size, memory))
+        return _in_batches(bank, names, table, groups, weight, views, notes)
     X, blocks, n_views = _embeddings(bank, names, table, views)
     rows = Rows(table, X, blocks, np.empty(0), "", None, weight, None, notes, n_views)
+    return replace(rows, groups=groups_of(rows, groups))
+
+
+def bytes_of(bank: Bank, names: Sequence[str], table: SampleTable, views: Sequence[str]) -> int:
+    """Return how many bytes the embeddings of a table take in memory."""
+    sets = [bank.feature_set(name) for name in names]
+    is_reduced = len(set(views)) == 1 and views[0] != "all"
+    return 4 * len(table) * sum(each.width * (1 if is_reduced else each.shape[0]) for each in sets if each.shape)
+
+
+def _about_batches(size: int, memory: float) -> str:
+    return (
+        f"{_gigabytes(size)} of embeddings do not fit into {_gigabytes(memory)} of memory: they are read in batches, "
+        "by models that learn from batches"
+    )
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.3g} GB"
+
+
+def _in_batches(
+    bank: Bank,
+    names: Sequence[str],
+    table: SampleTable,
+    groups: str | None,
+    weight: NDArray[np.float64] | None,
+    views: Sequence[str],
+    notes: list[str],
+) -> Rows:
+    """Return rows whose X is not read; see `load_table`.
+
+    Raises
+    ------
+    TopModelError
+        When all of X is needed at once.
+    """
+    check_streamed({"a choice of views": len(set(views)) > 1 or views[0] == "all"})
+    if groups in NEAR_DUPLICATES and len(table) > NEAR_DUPLICATE_ROWS:
+        check_streamed({groups: True})
+    blocks = bank.blocks(names)
+    X: Any = bank.matrix(names, table, views=views[0])  # it stands in for an array
+    rows = Rows(table, X, blocks, np.empty(0), "", None, weight, None, notes)
     return replace(rows, groups=groups_of(rows, groups))
 
 
@@ -303,18 +357,17 @@ def _left_out(bank: Bank, columns: Sequence[str]) -> list[str]:
 def torn_contents(table: SampleTable, columns: Sequence[str]) -> list[str]:
     """Say how many images of identical content there are, and which carry different values."""
     notes = []
-    labels: dict[bytes, set[Any]] = {}
-    cells = zip(*(column_of(table, name) for name in columns), strict=True)
-    for digest, values in zip(table.rows["digest"], cells, strict=True):
-        labels.setdefault(digest, set()).add(values)
-    torn = {digest for digest, values in labels.items() if len(values) > 1}
-    if torn:
-        example = next(path for path, digest in zip(table.paths, table.rows["digest"], strict=True) if digest in torn)
+    contents, distinct = pd.factorize(table.rows["digest"].to_numpy())
+    frame = pd.DataFrame({number: column_of(table, name).to_numpy() for number, name in enumerate(columns)})
+    frame.insert(0, "content", contents)
+    torn = np.flatnonzero(np.bincount(frame.drop_duplicates()["content"]) > 1)
+    if len(torn):
+        example = os.fsdecode(table.rows["path"].iloc[np.isin(contents, torn).argmax()])
         notes.append(
             f"{len(torn)} contents come with different values of {'+'.join(columns)}, e.g. that of {example!r}: "
             "correct them with `featurebank label`"
         )
-    repeats = len(table) - len(labels)
+    repeats = len(table) - len(distinct)
     if repeats:
         notes.append(f"{repeats} samples repeat the content of another; folds keep them together")
     return notes

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import operator
 import os
 import secrets
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from featurebank import segment
@@ -109,8 +109,8 @@ def merge(tables: Iterable[SampleTable]) -> SampleTable:
     tables = sorted((table for table in tables if len(table)), key=lambda table: int(table.rows["stamp"].iloc[0]))
     if not tables:
         return empty_table()
-    rows = pd.concat([table.rows for table in tables], ignore_index=True)
-    columns = _concat_columns([table.columns for table in tables])
+    stacked = stack(tables)
+    rows, columns = stacked.rows, stacked.columns
     if _is_sorted(rows):  # as one run over a source leaves it
         return SampleTable(rows, columns)
     rows = rows.sort_values("stamp", kind="stable").drop_duplicates(["source", "path"], keep="last")
@@ -118,10 +118,18 @@ def merge(tables: Iterable[SampleTable]) -> SampleTable:
     return SampleTable(rows.loc[order].reset_index(drop=True), columns.iloc[order].reset_index(drop=True))
 
 
+def stack(tables: Sequence[SampleTable]) -> SampleTable:
+    """Return the rows of tables one after the other."""
+    rows = pd.concat([table.rows for table in tables], ignore_index=True)
+    return SampleTable(rows, _concat_columns([table.columns for table in tables]))
+
+
 def _is_sorted(rows: pd.DataFrame) -> bool:
     """Say whether every sample is there once, in order."""
-    keys = list(zip(rows["source"], rows["path"], strict=True))
-    return all(map(operator.lt, keys, keys[1:]))
+    source, path = rows["source"].to_numpy(), pa.array(rows["path"].to_numpy(), pa.large_binary())
+    is_same = source[1:] == source[:-1]
+    is_later = pc.less(path[:-1], path[1:]).to_numpy(zero_copy_only=False)
+    return bool((np.where(is_same, is_later, False) | (source[:-1] < source[1:])).all())
 
 
 def _concat_columns(frames: list[pd.DataFrame]) -> pd.DataFrame:
@@ -316,14 +324,13 @@ def next_stamp(newest: int) -> int:
 def encode_table(table: SampleTable, supersedes: Sequence[str] = ()) -> memoryview:
     """Return the bytes of a sample segment."""
     rows = table.rows
-    sources = sorted(set(zip(rows["source"], rows["root"], strict=True)))
-    code = {pair: number for number, pair in enumerate(sources)}
+    sources, codes = _pairs(rows["source"], rows["root"])
     arrays: dict[str, NDArray[Any]] = {
-        "source": np.array([code[pair] for pair in zip(rows["source"], rows["root"], strict=True)], "<u4"),
+        "source": codes,
         "digest": np.frombuffer(b"".join(rows["digest"]), "u1").reshape(-1, 32),
         **{name: rows[name].to_numpy(dtype) for name, dtype in _NUMBERS.items()},
-        **_strings("path", rows["path"]),
-        **_strings("error", [encode_text(text) for text in rows["error"]]),
+        **_strings("path", rows["path"].to_numpy(object)),
+        **_strings("error", _encode_texts(rows["error"])),
     }
     for number, name in enumerate(table.columns):
         arrays |= _encode_column(f"columns/{number}", table.columns[name])
@@ -335,18 +342,35 @@ def encode_table(table: SampleTable, supersedes: Sequence[str] = ()) -> memoryvi
     return segment.encode("samples", meta, arrays)
 
 
-def _strings(name: str, texts: Iterable[bytes]) -> dict[str, NDArray[Any]]:
-    texts = list(texts)
-    offsets = np.zeros(len(texts) + 1, "<i8")
-    np.cumsum([len(text) for text in texts], out=offsets[1:])
-    return {f"{name}/data": np.frombuffer(b"".join(texts), "u1"), f"{name}/offsets": offsets}
+def _pairs(first: pd.Series, second: pd.Series) -> tuple[list[tuple[str, str]], NDArray[np.uint32]]:
+    """Return the distinct pairs of texts, sorted, and the number of each row's."""
+    (one, ones), (two, twos) = (pd.factorize(each.to_numpy(object)) for each in (first, second))
+    found, codes = np.unique(one * max(len(twos), 1) + two, return_inverse=True)
+    pairs = [(str(ones[number // len(twos)]), str(twos[number % len(twos)])) for number in found]
+    order = sorted(range(len(pairs)), key=pairs.__getitem__)
+    return [pairs[number] for number in order], np.argsort(order).astype("<u4")[codes]
+
+
+def _strings(name: str, texts: Any) -> dict[str, NDArray[Any]]:
+    """Return the arrays that hold bytes of any length: all of them, and where each begins."""
+    found = pa.array(texts, pa.large_binary())
+    _, offsets, data = found.buffers()
+    ends = np.zeros(1, "<i8") if not len(found) else np.frombuffer(offsets, "<i8", len(found) + 1)
+    size = int(ends[-1])
+    return {f"{name}/data": np.frombuffer(data, "u1", size) if size else np.empty(0, "u1"), f"{name}/offsets": ends}
+
+
+def _encode_texts(column: pd.Series) -> NDArray[Any]:
+    """Encode texts, each distinct one once; a missing one is empty."""
+    codes, texts = pd.factorize(column.to_numpy(object))
+    return _objects([*map(encode_text, texts), b""])[codes]
 
 
 def _encode_column(name: str, column: pd.Series) -> dict[str, NDArray[Any]]:
     mask = {f"{name}/mask": column.isna().to_numpy("u1")}
     kind = kind_of(column)
     if kind == "str":
-        return mask | _strings(name, [b"" if pd.isna(cell) else encode_text(cell) for cell in column])
+        return mask | _strings(name, _encode_texts(column))
     return mask | {f"{name}/data": column.fillna(False if kind == "bool" else 0).to_numpy(_KINDS[kind][0])}
 
 
@@ -371,25 +395,33 @@ def decode_table(file: Segment) -> SampleTable:
 
 def _decode(file: Segment) -> SampleTable:
     count = file.shape("stamp")[0]
-    sources = [(str(source), str(root)) for source, root in file.meta["sources"]]
+    sources, roots = (_objects([str(pair[side]) for pair in file.meta["sources"]]) for side in (0, 1))
     codes = _read(file, "source", "<u4", count)
-    digests = _read(file, "digest", "|u1", count, 32).tobytes()
+    digests = _read(file, "digest", "|u1", count, 32)
     fields: dict[str, Any] = {name: _read(file, name, dtype, count) for name, dtype in _NUMBERS.items()}
     if np.any(fields["status"] >= len(STATUSES)):
         raise ValueError("unknown status")
     fields |= {
-        "source": [sources[number][0] for number in codes],
-        "root": [sources[number][1] for number in codes],
-        "digest": [digests[start : start + 32] for start in range(0, 32 * count, 32)],
-        "path": _read_strings(file, "path", count),
-        "error": [text.decode("utf-8", "surrogatepass") for text in _read_strings(file, "error", count)],
+        "source": sources[codes],
+        "root": roots[codes],
+        "digest": digests.view("V32").reshape(-1).astype(object),  # an S32 would lose zeros at the end
+        "path": _to_objects(_read_strings(file, "path", count)),
+        "error": _read_texts(file, "error", count),
     }
-    _check_paths(fields)
+    if _may_leave_root(file):
+        _check_paths(fields)
     columns = {
         str(name): _read_column(file, f"columns/{number}", str(kind), count)
         for number, (name, kind) in enumerate(file.meta["columns"])
     }
     return make_table(fields, pd.DataFrame(columns, index=range(count)))
+
+
+def _may_leave_root(file: Segment) -> bool:
+    """Say whether a path is empty, absolute or has two dots somewhere, by a look at the bytes of all of them."""
+    data, offsets = np.array(file.read("path/data")), np.array(file.read("path/offsets"))
+    is_odd = b".." in data.tobytes() or (offsets[1:] == offsets[:-1]).any()
+    return bool(is_odd or (data[offsets[:-1]] == _SLASH).any())
 
 
 def _check_paths(fields: dict[str, Any]) -> None:
@@ -412,19 +444,35 @@ def _read(file: Segment, name: str, dtype: str, *shape: int) -> NDArray[Any]:
     return np.array(file.read(name))
 
 
-def _read_strings(file: Segment, name: str, count: int) -> list[bytes]:
+def _read_strings(file: Segment, name: str, count: int) -> pa.LargeBinaryArray:
     offsets = _read(file, f"{name}/offsets", "<i8", count + 1)
-    data = _read(file, f"{name}/data", "|u1", *file.shape(f"{name}/data")[:1]).tobytes()
+    data = _read(file, f"{name}/data", "|u1", *file.shape(f"{name}/data")[:1])
     if offsets[0] != 0 or offsets[-1] != len(data) or np.any(np.diff(offsets) < 0):
         raise ValueError(f"{name} has offsets outside its data")
-    return [data[start:end] for start, end in pairwise(offsets)]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), count, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+
+
+def _read_texts(file: Segment, name: str, count: int) -> NDArray[Any]:
+    """Return texts as objects, shape (n,); those that are equal are one object, since labels and errors repeat."""
+    found = _read_strings(file, name, count).dictionary_encode()
+    texts = [text.decode("utf-8", "surrogatepass") for text in found.dictionary.to_pylist()]
+    return _objects(texts)[found.indices.to_numpy()]
+
+
+def _to_objects(strings: pa.LargeBinaryArray) -> NDArray[Any]:
+    return strings.to_numpy(zero_copy_only=False)
+
+
+def _objects(values: Sequence[Any]) -> NDArray[Any]:
+    return np.fromiter(values, object, len(values))
 
 
 def _read_column(file: Segment, name: str, kind: str, count: int) -> pd.Series:
     mask = _read(file, f"{name}/mask", "|u1", count).astype(bool)
     if kind == "str":
-        cells = [text.decode("utf-8", "surrogatepass") for text in _read_strings(file, name, count)]
-        return pd.Series([None if gap else cell for cell, gap in zip(cells, mask, strict=True)], dtype=object)
+        cells = _read_texts(file, name, count)
+        cells[mask] = None
+        return pd.Series(cells, dtype=object)
     stored, dtype = _KINDS[kind]
     values = pd.Series(_read(file, f"{name}/data", stored, count)).astype(dtype)
     values[mask] = pd.NA

@@ -16,7 +16,7 @@ from featurebank.evaluation import Data, balanced_accuracy, get_score, predictio
 from featurebank.folds import sizes_of
 from featurebank.scores import cluster_interval, corrected_interval, wilson_interval
 from featurebank.solvers.problem import Note, Prediction, Settings
-from featurebank.topmodels import TASKS
+from featurebank.topmodels import TopModel
 
 Found = list[tuple[Group, Candidate]]
 
@@ -105,11 +105,10 @@ class Run:
             self.total += len(cells) * len(self.folds)
             self._evaluate(group, self.folds, range(start, start + len(cells)))
 
-    def ranked(self, features: Sequence[tuple[str, ...]]) -> list[str]:
-        """Return the names of single blocks, that with the best ridge model on the folds first."""
+    def ranked(self, features: Sequence[tuple[str, ...]], model: TopModel) -> list[str]:
+        """Return the names of single blocks, that with the best score of a quick model on the folds first."""
         scores = {}
         for names in features:
-            model = TASKS[self.data.task]["ridge"]
             group = make_group(names, None, "standardize", model, model.cells())
             quick = Run(self.data, None, self.settings, None, None, None)
             quick.all([group])
@@ -155,6 +154,8 @@ class Run:
         group.scores.setdefault(event.cell, {})[event.fold] = score(event)
         group.predictions.setdefault(event.cell, []).append(event)
         group.candidates[event.cell].seconds += event.seconds
+        if len(group.scores[event.cell]) == len(self.folds):
+            self._finish(group)  # what is known to be worse is not kept: answers of many rows take much memory
         self.done += 1
         if self.progress is not None:
             self.progress(self.done, self.total)

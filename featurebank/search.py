@@ -18,7 +18,7 @@ from sklearn import config_context
 from sklearn.base import BaseEstimator, MetaEstimatorMixin
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline
-from sklearn.utils import ClassifierTags, RegressorTags
+from sklearn.utils import ClassifierTags, RegressorTags, check_consistent_length, column_or_1d
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -35,6 +35,10 @@ from featurebank.outoffold import OutOfFold, gather
 from featurebank.schedule import Run
 from featurebank.scores import is_share, paired_interval
 from featurebank.solvers.problem import Problem, Settings
+from featurebank.streaming.matrix import BankMatrix
+from featurebank.streaming.memory import check_streamed
+from featurebank.streaming.models import DEFAULT as STREAMED_MODELS
+from featurebank.streaming.models import streamed
 from featurebank.topmodels import DEFAULT_MODELS, TASKS, TopModel, parse_models
 from featurebank.transforms import SelectDimensions
 
@@ -193,8 +197,9 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of float, shape (n, d)
-            Embeddings, the blocks side by side.
+        X : array-like of float, shape (n, d), or BankMatrix
+            Embeddings, the blocks side by side. A matrix that is read in batches (`featurebank.Bank.matrix`) is for
+            models that learn from batches, by default ``ridge lda sgd-logreg``, or ``ridge mlp`` for numbers.
         y : array-like, shape (n,) or (n, labels)
             Classes (text or numbers), numbers, or columns of 0 and 1.
         groups : array-like, shape (n,), optional
@@ -209,14 +214,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         """
         started = time.perf_counter()
         self._check_options()
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            dtype=(np.float32, np.float64),
-            multi_output=self.task == "multilabel",
-            y_numeric=self.task == "regression",
-        )
+        X, y = self._check_rows(X, y)
         y = self._check_target(y)
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
         groups = None if groups is None else np.asarray(groups)
@@ -298,6 +296,28 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
             raise TopModelError(f"a time limit of {self.time_limit!r}; expected seconds above 0")
         get_score(self.scoring, self.task)
 
+    def _check_rows(self, X: Any, y: Any) -> tuple[Any, NDArray[Any]]:
+        if isinstance(X, BankMatrix):
+            self.n_features_in_ = X.shape[1]
+            asked = {
+                "select": self.select is not None,
+                "views": self.n_views != 1 and self.n_views != {},
+                "several labels an image": self.task == "multilabel",
+                "center-l2": "center-l2" in _several(self.normalize),
+            }
+            check_streamed(asked)
+            check_consistent_length(X, y)
+            return X, column_or_1d(y)
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            dtype=(np.float32, np.float64),
+            multi_output=self.task == "multilabel",
+            y_numeric=self.task == "regression",
+        )
+        return X, y
+
     def _check_target(self, y: NDArray[Any]) -> NDArray[Any]:
         if self.task == "regression":
             return y
@@ -319,11 +339,18 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         memory = _quarter_of_memory() if self.memory is None else int(self.memory)
         return Settings(int(effective_n_jobs(self.n_jobs)), memory, int(self.random_state))
 
-    def _models(self, weighted: bool) -> list[TopModel]:
+    def _models(self, weighted: bool, is_streamed: bool) -> list[TopModel]:
         """Return the models to try; one that was named and cannot use the weights is an error."""
+        if is_streamed:
+            return [self._streamed(model) for model in self._named_models(weighted, STREAMED_MODELS[self.task])]
+        return self._named_models(weighted, DEFAULT_MODELS[self.task] if self.time_limit is None else "all")
+
+    def _streamed(self, model: TopModel) -> TopModel:
+        return streamed(model, self.task, int(self.random_state), int(effective_n_jobs(self.n_jobs)))
+
+    def _named_models(self, weighted: bool, default: Any) -> list[TopModel]:
         asked = [name for name, given in (("sample_weight", weighted), ("class_weight", self.class_weight)) if given]
         if self.models is None:
-            default = DEFAULT_MODELS[self.task] if self.time_limit is None else "all"
             taking = [
                 model for model in parse_models(default, self.task) if all(self._takes(model, name) for name in asked)
             ]
@@ -360,8 +387,10 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
     # --- plan ----------------------------------------------------------------------------------------------
 
     def _evaluate(self, run: Run) -> None:
-        models = self._models(run.data.weight is not None)
-        wanted = self._features(run)
+        is_streamed = isinstance(run.data.X, BankMatrix)
+        models = self._models(run.data.weight is not None, is_streamed)
+        quick = TASKS[self.task]["ridge"]
+        wanted = self._features(run, self._streamed(quick) if is_streamed else quick)
         groups = [
             make_group(features, select, normalize, model, cells_for(model, run.data.folds), views)
             for features in wanted
@@ -381,8 +410,11 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         if self.time_limit is not None:
             run.catch_up(groups)
 
-    def _features(self, run: Run) -> list[tuple[str, ...]]:
-        """Name the blocks of each candidate's features, and tell the data which columns those are."""
+    def _features(self, run: Run, quick: TopModel) -> list[tuple[str, ...]]:
+        """Name the blocks of each candidate's features, and tell the data which columns those are.
+
+        `quick` is the model that ranks single blocks, where concatenations are to be chosen.
+        """
         width = run.data.X.shape[1]
         if self.blocks is None:
             self._add_layout(run.data, {"X": slice(0, width)}, ("X",))
@@ -401,7 +433,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         for names in wanted:
             self._add_columns(run.data, names)
         if is_all:
-            ranked = run.ranked(singles)
+            ranked = run.ranked(singles, quick)
             wanted = singles + [
                 tuple(sorted(ranked[:m], key=list(self.blocks).index)) for m in range(2, len(ranked) + 1)
             ]

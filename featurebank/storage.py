@@ -61,6 +61,13 @@ def beside(path: Place, suffix: str) -> Path:
     return (path if isinstance(path, Path) else Path(path.name)).with_suffix(suffix)
 
 
+def is_same(one: Place, other: Place) -> bool:
+    """Say whether two places that exist are one, also by way of a link."""
+    if isinstance(one, Path) and isinstance(other, Path):
+        return os.path.samefile(one, other)
+    return one == other
+
+
 def cache_folder() -> Path:
     """Return the folder for what can be made again: ``FEATUREBANK_CACHE``, else ``featurebank`` in the user's cache."""
     given = os.environ.get("FEATUREBANK_CACHE")

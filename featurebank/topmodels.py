@@ -9,7 +9,7 @@ from typing import Any
 
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier, SGDClassifier
 from sklearn.model_selection import ParameterGrid
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NearestCentroid
 from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -129,6 +129,15 @@ CLASSIFIERS = {
         TopModel("mlp", MLPClassifier((64,), max_iter=EPOCHS), {"alpha": [1e-2, 1.0, 10.0]}, simplicity=7),
     )
 }
+STOCHASTIC = {"alpha": [1e-5, 1e-4, 1e-3]}
+FOR_MANY_ROWS = {
+    model.name: model
+    for model in (
+        TopModel("sgd-logreg", SGDClassifier(loss="log_loss", average=True), STOCHASTIC, simplicity=3),
+        TopModel("sgd-svm", SGDClassifier(average=True), STOCHASTIC, simplicity=4),
+    )
+}
+"""Linear models by averaged stochastic gradients, which learn from batches of rows; tried where they are named."""
 REGRESSORS = {
     model.name: model
     for model in (
@@ -168,7 +177,7 @@ def get_top_model(name: str, task: str = "classification") -> TopModel:
     >>> get_top_model("svm").pipeline({"C": 10.0}, seed=0)[-1]
     SVC(C=10.0, random_state=0)
     """
-    known = TASKS[task]
+    known = TASKS[task] if task == "regression" else TASKS[task] | FOR_MANY_ROWS
     if name in known:
         return known[name]
     if "." not in name:

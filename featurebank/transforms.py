@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.decomposition import PCA
 from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featurebank.errors import TopModelError, near_names
 
-NORMALIZATIONS = ("standardize", "none", "l2", "center-l2", "signed-sqrt")
+NORMALIZATIONS = ("standardize", "none", "l2", "center-l2", "signed-sqrt", "whiten")
+WHITENED = 0.99
+"""Share of the variance that whitening keeps: the rest is noise, which it would blow up."""
 
 Step = tuple[str, Any]
 
@@ -26,8 +29,9 @@ def normalization(name: str, select: float | None = None) -> list[Step]:
     ----------
     name : str
         ``"standardize"`` (mean 0, deviation 1 a column), ``"none"``, ``"l2"`` (rows of length 1), ``"center-l2"``
-        (the mean taken off, then rows of length 1: Wang et al. 2019, SimpleShot), or ``"signed-sqrt"`` (square roots
-        that keep their sign, then standardised: Perronnin et al. 2010).
+        (the mean taken off, then rows of length 1: Wang et al. 2019, SimpleShot), ``"signed-sqrt"`` (square roots
+        that keep their sign, then standardised: Perronnin et al. 2010), or ``"whiten"`` (standardised, then the
+        principal components that hold 99 % of the variance, each of deviation 1: Coates, Lee and Ng 2011).
     select : float, optional
         Share of the dimensions to keep, by `SelectRelevant`.
 
@@ -48,6 +52,7 @@ def normalization(name: str, select: float | None = None) -> list[Step]:
         "standardize": [("scale", StandardScaler())],
         "signed-sqrt": [("scale", StandardScaler())],
         "center-l2": [("center", StandardScaler(with_std=False)), ("unit", Normalizer())],
+        "whiten": [("scale", StandardScaler()), ("whiten", PCA(WHITENED, whiten=True))],
     }
     chosen: list[Step] = [] if select is None else [("relevant", SelectRelevant(select))]
     return rows.get(name, []) + chosen + columns.get(name, [])

@@ -15,9 +15,20 @@ LEVELS = [
     {"_version", "errors", "spec", "cloud", "storage", "allowed", "drawing"},
     {"images", "files", "sources", "shards", "samples", "features", "segment", "layers", "views"}
     | {"transforms", "topmodels", "folds", "scores", "neighbours", "novelty", "solvers", "candidates", "evaluation"}
-    | {"outoffold", "schedule", "calibration", "learning_curve", "power_law", "multiview"},
-    {"backbones", "nvjpeg", "runners", "engine", "bank", "maintenance", "remedies", "drift", "predictor_file"},
-    {"request", "ledger", "writer", "pipeline", "extraction", "transformer", "search", "predictor"}
+    | {"outoffold", "schedule", "streaming", "calibration", "learning_curve", "power_law", "multiview"},
+    {
+        "backbones",
+        "nvjpeg",
+        "runners",
+        "engine",
+        "bank",
+        "maintenance",
+        "merging",
+        "remedies",
+        "drift",
+        "predictor_file",
+    },
+    {"request", "ledger", "other_writers", "writer", "pipeline", "extraction", "transformer", "search", "predictor"}
     | {"rows", "assessment", "fitting", "embedding", "multitask", "distributed"},
     {"demo", "explanation", "explore", "finetuning", "interop", "planning", "transfer"},
     {"report"},

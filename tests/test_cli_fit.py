@@ -206,3 +206,14 @@ def test_rows_without_a_label_can_help_and_the_table_says_whether_they_did(run_c
     assert "unlabelled" not in run_json("fit", own_bank, *options)
     refused = run_cli("fit", own_bank, *flags, "--model", "logreg")
     assert refused.stderr == "Error: every readable sample has a value of 'label'; expected some without one\n"
+
+
+def test_a_fit_without_memory_reads_in_batches_and_says_so(run_cli, run_json, own_bank, tmp_path):
+    options = ("fit", own_bank, "--features", "penultimate", "--memory", 0, "-o", tmp_path / "a.featurebank")
+    report = run_json(*options, "--model", "ridge", "--model", "lda")
+    assert any("read in batches" in note for note in report["warnings"])
+    library = fit(own_bank, features="penultimate", models=["ridge", "lda"]).report["candidates"]
+    assert [each["mean"] for each in report["candidates"]] == [each["mean"] for each in library]
+    result = run_cli(*options, "--model", "svm")
+    assert result.exit_code == 1
+    assert "svm needs all rows in memory" in result.stderr

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from featurebank import Bank, extract
+from featurebank import Bank, extract, samples
 from featurebank.distributed import cluster, driver
 from featurebank.distributed.cluster import Crew, check_address, plan_crew
 from featurebank.distributed.driver import Dispatch
@@ -294,6 +294,25 @@ def test_what_a_lost_worker_was_at_is_done_by_another_and_nothing_twice(two_clas
     assert ledger.embedded.all()
     assert rows(bank) == len(bank.samples) == 40
     assert distance(bank.load("resnet18/penultimate"), plain_bank.load("resnet18/penultimate")) < 1e-5
+
+
+def test_a_worker_reads_no_samples_that_another_of_its_run_wrote(two_classes, tmp_path, monkeypatch):
+    """A run of many shards would else read each of their segments again for every shard."""
+    ledger, job = prepare(two_classes, tmp_path / "a.bank")
+    shards = [Shard(part) for part in np.array_split(ledger.pending(), 4)]
+    read, decode = [], samples.decode_table
+    monkeypatch.setattr(samples, "decode_table", lambda file: read.append(file.path.name) or decode(file))
+    lost = []
+
+    def dies(handle, part):
+        if lost:
+            return False
+        lost.append(handle.worker.settle(part))
+        return True
+
+    Dispatch(Nobody(dies), Crew(1, 1, 0), job, ledger, None).run(shards)
+    assert set(read) == set(lost[0].written)  # what the lost worker could not tell
+    assert len(Bank(job.bank).samples) == 40
 
 
 def test_an_image_that_kills_its_workers_ends_as_failed(two_classes, tmp_path):

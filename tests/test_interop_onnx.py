@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier, SGDClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -50,11 +50,13 @@ MODELS = {
     "mlp": MLPClassifier((8,), max_iter=100, random_state=0),
     "deep": MLPClassifier((8, 6), activation="tanh", max_iter=100, random_state=0),
     "centroid": NearestCentroid(),
+    "sgd-logreg": SGDClassifier(loss="log_loss", average=True, alpha=0.1, random_state=0),
 }
 DECIDERS = {
     "svm": SVC(C=3.0),
     "linear-svm": SVC(kernel="linear"),
     "ridge": RidgeClassifier(),
+    "sgd-svm": SGDClassifier(average=True, alpha=0.1, random_state=0),
     "gamma": SVC(C=30.0, gamma=0.5),
 }
 
@@ -70,7 +72,7 @@ def test_models_with_probabilities(name, classes):
 
 @pytest.mark.parametrize("method", ["sigmoid", "isotonic", "temperature"])
 @pytest.mark.parametrize("classes", [2, 4])
-@pytest.mark.parametrize("name", ["svm", "ridge"])
+@pytest.mark.parametrize("name", ["svm", "ridge", "sgd-svm"])
 def test_models_with_a_calibrator(name, classes, method):
     X, y = rows(classes)
     model = Pipeline([("scale", StandardScaler()), ("model", DECIDERS[name])]).fit(X, y)

@@ -70,6 +70,13 @@ def test_signed_square_roots_are_standardised():
     np.testing.assert_allclose(found, (roots - roots.mean(0)) / roots.std(0), rtol=1e-12)
 
 
+def test_whitened_rows_have_deviation_1_in_every_direction_but_those_without_variance():
+    copied = np.column_stack([ROWS, ROWS[:, 0], np.full(30, 3.0)])
+    found = Pipeline(normalization("whiten")).fit_transform(copied)
+    assert found.shape == (30, 6)
+    np.testing.assert_allclose(np.cov(found.T), np.eye(6), atol=1e-12)
+
+
 def test_an_unknown_normalisation_is_an_error_with_a_hint():
     with pytest.raises(TopModelError, match="no normalisation 'standardise'; did you mean standardize"):
         normalization("standardise")

@@ -153,6 +153,7 @@ class Dispatch:
         if shard is not None:
             self.backlog.finish(shard)
             self.outcomes.append(outcome)
+            self.ledger.leave_out(outcome.written)
         self._idle.append(worker)
         self._deal()
 

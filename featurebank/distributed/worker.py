@@ -10,10 +10,9 @@ from typing import Any
 from featurebank.bank import Bank
 from featurebank.errors import ClusterError
 from featurebank.features import FeatureSet
-from featurebank.ledger import Ledger
+from featurebank.ledger import Known, Ledger
 from featurebank.pipeline import Compute, Pipeline, check_compute
 from featurebank.request import Ask
-from featurebank.samples import SampleTable
 from featurebank.sources import Source
 from featurebank.spec import FeatureSpec
 
@@ -54,24 +53,33 @@ class Part:
     ----------
     source : Source
         Its samples, and a few that the bank has already.
-    known : SampleTable
-        What the bank knew of them when the job began.
+    known : tuple of (SampleTable, set of str)
+        See `featurebank.ledger.Known`.
     is_new : bool
         Whether no worker has had any of them.
     """
 
     source: Source
-    known: SampleTable
+    known: Known
     is_new: bool
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a worker says of a shard, beside what it wrote: nothing of the size of the shard."""
+    """What a worker says of a shard, beside what it wrote: nothing of the size of the shard.
+
+    Attributes
+    ----------
+    engines, warnings, drift
+        See `featurebank.ledger.ExtractReport`.
+    written : list of str
+        Names of its segments of samples, which no other worker has to read.
+    """
 
     engines: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     drift: list[dict[str, Any]] = field(default_factory=list)
+    written: list[str] = field(default_factory=list)
 
 
 class Worker:
@@ -122,7 +130,7 @@ class Worker:
         """Read, embed and write the samples of a shard that the bank does not have."""
         if not self._sets or not part.is_new:
             self._sets = [self.bank.feature_set_of(spec) for spec in self.job.specs]
-        ledger = Ledger(part.source, self.bank, self.job.specs, self.job.verify, table=part.known, sets=self._sets)
+        ledger = Ledger(part.source, self.bank, self.job.specs, self.job.verify, known=part.known, sets=self._sets)
         pending = ledger.pending()
         self._done = len(part.source.paths) - len(pending)
         pipeline = self._turn_to(ledger)
@@ -131,7 +139,7 @@ class Worker:
             ledger.commit_samples()
         except KeyboardInterrupt:  # the driver's: whatever ends a run, the pipeline writes what it has
             pass
-        return Outcome(pipeline.engines, pipeline.warnings, [each.to_dict() for each in pipeline.drift])
+        return Outcome(pipeline.engines, pipeline.warnings, [each.to_dict() for each in pipeline.drift], ledger.written)
 
     def done(self) -> int:
         """Return how many samples of the present shard are settled."""

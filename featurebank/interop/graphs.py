@@ -176,6 +176,19 @@ class Chances(nn.Module):
         return torch.cat([1 - positive, positive], 1)
 
 
+class OneAgainstRest(nn.Module):
+    """Probabilities from decision values of each class against the rest: their sigmoids, brought to a sum of 1."""
+
+    def forward(self, decision: Tensor) -> Tensor:
+        """Return (n, 2) from (n, 1), or (n, k)."""
+        positive = torch.sigmoid(decision)
+        return (
+            torch.cat([1 - positive, positive], 1)
+            if decision.shape[1] == 1
+            else positive / positive.sum(1, keepdim=True)
+        )
+
+
 class Kernel(nn.Module):
     """Decision values of support vectors: their RBF kernel, about their mean to lose no digits, times coefficients."""
 
@@ -238,6 +251,10 @@ class Flat(nn.Module):
 def _linear(fitted: Any) -> nn.Module:
     coefficients = np.atleast_2d(np.asarray(fitted.coef_))
     return Product(coefficients.T, np.broadcast_to(fitted.intercept_, len(coefficients)))
+
+
+def _stochastic(fitted: Any) -> nn.Module:
+    return nn.Sequential(_linear(fitted), OneAgainstRest()) if fitted.loss == "log_loss" else _linear(fitted)
 
 
 def _centroid(fitted: Any) -> nn.Module:
@@ -306,6 +323,7 @@ _CLASSIFIERS: dict[str, Callable[[Any], nn.Module]] = {
     "NearestCentroid": _centroid_chances,
     "RidgeClassifier": _linear,
     "SVC": _svc,
+    "SGDClassifier": _stochastic,
     "MLPClassifier": lambda fitted: nn.Sequential(*_perceptron(fitted), Chances()),
 }
 _REGRESSORS: dict[str, Callable[[Any], nn.Module]] = {

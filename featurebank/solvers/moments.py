@@ -97,7 +97,11 @@ class Moments:
             scaler = StandardScaler().fit(self.problem.X[train])
             return scaler.mean_ - self.origin, scaler.scale_
         mean = sums.x / sums.weight
-        square = np.diag(sums.xx) / sums.weight
-        variance = square - mean**2
-        constant = variance <= 1e-13 * square + (1e-12 * self.origin) ** 2  # rounding, not variation
-        return mean, np.sqrt(np.where(constant, 1, variance))
+        return mean, deviation(mean, np.diag(sums.xx) / sums.weight, self.origin)
+
+
+def deviation(mean: Array, square: Array, origin: Array) -> Array:
+    """`StandardScaler`'s scale (d,) from the means of x and of its square, x less the origin; 1 for a constant."""
+    variance = square - mean**2
+    constant = variance <= 1e-13 * square + (1e-12 * origin) ** 2  # rounding, not variation
+    return np.sqrt(np.where(constant, 1, variance))

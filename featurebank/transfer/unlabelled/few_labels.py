@@ -31,7 +31,7 @@ from featurebank.transfer.unlabelled.semi_supervised import METHODS, Part, Recip
 
 SUPERVISED = "supervised"
 _NEEDS_PROBA = "self-training needs a top model with probabilities; add one: --model logreg"
-_REFUSED = ("sample_weight", "threshold", "separator")
+_REFUSED = ("sample_weight", "threshold", "separator", "memory")
 
 Progress = Callable[[int, int], None]
 
@@ -80,7 +80,7 @@ def fit_semi_supervised(
     named = options.get("target") or default_target(bank)
     target = Target([named] if isinstance(named, str) else list(named), task=options.get("task"))
     _check(bank, methods, target, options)
-    result = fit(bank, **options)
+    result = fit(bank, **{**options, "memory": np.inf})  # the methods need all rows at once
     left_out = (
         f"{int(column_of(bank.select(), target.name).isna().sum())} samples have no {target.name} and are left out"
     )

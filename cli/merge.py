@@ -1,0 +1,37 @@
+"""featurebank merge."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from featurebank_cli.options import PLACE, bank_argument, json_option, print_json
+
+if TYPE_CHECKING:
+    from featurebank.storage import Place
+
+
+@click.command()
+@bank_argument
+@click.argument("others", nargs=-1, required=True, type=PLACE)
+@json_option
+def merge(bank: Place, others: tuple[Place, ...], as_json: bool) -> None:
+    """Copy what OTHERS hold into BANK, which is made where there is none: feature sets, samples, columns.
+
+    Nothing is computed, and OTHERS stay as they are. Of a sample that several have, the row that was written last wins.
+
+    \b
+    Example:
+        featurebank merge all.bank photos.bank more_photos.bank
+    """
+    from featurebank.bank import Bank
+    from featurebank.merging import merge as run_merge
+
+    opened = [Bank(other) for other in others]
+    done = run_merge(Bank.create(bank), opened)
+    if as_json:
+        print_json(done)
+        return
+    there = f", {done['there']} were there already" if done["there"] else ""
+    click.echo(f"{done['copied']} files copied, {done['bytes'] / 1e6:.1f} MB{there}")

@@ -1,0 +1,132 @@
+"""A matrix of embeddings that is sliced without being read, and read a batch of rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+BATCH = 4096
+"""Rows read at a time: 12 MB of 768 columns."""
+
+
+class Part(NamedTuple):
+    """Columns of the matrix that one reader gives: row numbers -> float32 (m, width)."""
+
+    read: Callable[[NDArray[np.int64]], NDArray[np.float32]]
+    width: int
+
+
+@dataclass(frozen=True)
+class BankMatrix:
+    """Rows of float32 that stay where they are until they are needed.
+
+    ``X[rows]`` and ``X[:, columns]`` are matrices of the same kind, ``np.asarray(X)`` reads all of it.
+
+    Attributes
+    ----------
+    parts : sequence of Part
+        Readers of the columns, side by side.
+    rows : ndarray of int64, shape (n,)
+        Row numbers that the readers are asked for.
+    columns : ndarray of int64, shape (d,)
+        Columns of the parts; a part that has none of them is not read.
+    steps : tuple
+        Transformers that learn nothing and keep the width, applied to what is read.
+
+    Examples
+    --------
+    >>> values = np.arange(12, dtype=np.float32).reshape(4, 3)
+    >>> X = matrix_of([Part(lambda rows: values[rows], 3)], 4)
+    >>> X.shape, X[2:, ].shape, np.asarray(X[[3, 0]][:, [2]]).tolist()
+    ((4, 3), (2, 3), [[11.0], [2.0]])
+    """
+
+    parts: Sequence[Part]
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    steps: tuple[Any, ...] = ()
+
+    dtype = np.dtype(np.float32)
+    ndim = 2
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows and of columns."""
+        return len(self.rows), len(self.columns)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all of it would take."""
+        return len(self.rows) * len(self.columns) * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: Any) -> BankMatrix:
+        rows, columns = key if isinstance(key, tuple) and len(key) == 2 else (key, slice(None))
+        return replace(self, rows=self.rows[rows], columns=self.columns[columns])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self._read(self.rows).astype(dtype or self.dtype, copy=False)
+
+    def mapped(self, steps: Sequence[Any]) -> BankMatrix:
+        """Return the matrix as it is after transformers that learn nothing and keep the width."""
+        return replace(self, steps=(*self.steps, *steps))
+
+    def batches(self, order: NDArray[np.int64] | None = None, size: int = BATCH) -> Iterator[NDArray[np.float32]]:
+        """Yield rows in an order, by default their own, `size` at a time."""
+        rows = self.rows if order is None else self.rows[order]
+        for start in range(0, len(rows), size):
+            yield self._read(rows[start : start + size])
+
+    def _read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        starts = np.cumsum([0, *(part.width for part in self.parts)])
+        number = np.searchsorted(starts, self.columns, side="right") - 1  # the part of each column
+        needed = np.unique(number)
+        X = _side_by_side([self.parts[each].read(rows) for each in needed])
+        widths = np.cumsum([0, *(self.parts[each].width for each in needed)])
+        place = widths[np.searchsorted(needed, number)] + self.columns - starts[number]
+        if not np.array_equal(place, np.arange(X.shape[1])):
+            X = X[:, place]
+        for step in self.steps:
+            X = step.transform(X)
+        return X
+
+
+def _side_by_side(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def matrix_of(parts: Sequence[Part], count: int) -> BankMatrix:
+    """Return the matrix of `count` rows that some readers give side by side."""
+    return BankMatrix(parts, np.arange(count), np.arange(sum(part.width for part in parts)))
+
+
+def in_batches(X: NDArray[Any] | BankMatrix) -> Iterator[NDArray[Any]]:
+    """Yield the rows of a matrix that is read in batches, or an array whole."""
+    if isinstance(X, BankMatrix):
+        yield from X.batches()
+    else:
+        yield X
+
+
+class Within:
+    """Sorted row numbers, of which those inside a batch are found at once.
+
+    Parameters
+    ----------
+    rows : ndarray of int64, shape (m,)
+    """
+
+    def __init__(self, rows: NDArray[np.int64]):
+        self.order = np.argsort(rows, kind="stable")
+        self.rows = rows[self.order]
+
+    def between(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the rows from `start` to before `stop`, and the position of each in the rows as they were given."""
+        first, last = np.searchsorted(self.rows, (start, stop))
+        return self.rows[first:last], self.order[first:last]
