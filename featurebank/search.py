@@ -346,7 +346,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         return self._named_models(weighted, DEFAULT_MODELS[self.task] if self.time_limit is None else "all")
 
     def _streamed(self, model: TopModel) -> TopModel:
-        return streamed(model, self.task, int(self.random_state), int(effective_n_jobs(self.n_jobs)))
+        return streamed(model, self.task, int(self.random_state), self._settings().threads)
 
     def _named_models(self, weighted: bool, default: Any) -> list[TopModel]:
         asked = [name for name, given in (("sample_weight", weighted), ("class_weight", self.class_weight)) if given]

@@ -4,6 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from joblib import parallel_config
 from made_bank import make_bank, planted
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -185,6 +186,14 @@ def test_models_that_learn_from_batches_find_the_planted_groups_and_repeat(name,
     assert (found[0].predict(X) == y).mean() > 0.97
     assert np.array_equal(found[0].predict(X), found[1].predict(X))
     assert np.array_equal(found[0].oof_.scores, found[1].oof_.scores)
+
+
+def test_models_learn_here_whatever_does_the_jobs():
+    X, y = planted(np.random.default_rng(0), groups=3, size=40, width=6)
+    search = TopModelSearchCV("sgd-logreg", cv=3, n_jobs=2)
+    expected = search.fit(lazy(X.astype(np.float32)), y).oof_.scores
+    with parallel_config(backend="loky"):
+        assert np.array_equal(search.fit(lazy(X.astype(np.float32)), y).oof_.scores, expected)
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -42,7 +42,8 @@ class Minibatch(Streamed):
             for steps in fit_steps(problem, whitening)
         ]
         pupils = [self._pupils(problem, fold, each) for fold, each in enumerate(fitted)]
-        with threadpool_limits(1 if self.n_jobs > 1 else None), Parallel(self.n_jobs, prefer="threads") as workers:
+        here = Parallel(self.n_jobs, require="sharedmem")  # they learn in place
+        with threadpool_limits(1 if self.n_jobs > 1 else None), here as workers:
             for rows, batch in self._drawn(problem):
                 workers(lesson for each in pupils for lesson in each.lessons(problem.y, rows, batch))
         seconds = (time.perf_counter() - start) / (len(fitted) * len(cells))
