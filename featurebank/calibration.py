@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from featurebank.errors import TopModelError, near_names
 
 CALIBRATIONS = ("sigmoid", "isotonic", "temperature")
+ENOUGH = 100_000
 CANDIDATES = 200
 """Thresholds tried between the lowest and the highest score."""
 _TEMPERATURES = 1e-4, 1e4
@@ -28,6 +29,8 @@ Weights = NDArray[np.float64] | None
 
 class Calibrator(BaseEstimator):
     """Turn the scores of a classifier into probabilities.
+
+    Of more than `ENOUGH` rows it learns from about as many, each class at its share: it has few parameters.
 
     Fit it on out-of-fold scores: those of a model on its own training rows are too sure. Two classes have one
     score, the decision value; two columns stand for their difference, which for log-probabilities is the log odds.
@@ -87,8 +90,9 @@ class Calibrator(BaseEstimator):
         if self.method not in CALIBRATIONS:
             raise TopModelError(f"no calibration {self.method!r}; {near_names(self.method, CALIBRATIONS)}")
         self.classes_, true = np.unique(np.asarray(y), return_inverse=True)
-        columns = _columns(scores, len(self.classes_))
-        weight = _weights(sample_weight, len(true))
+        some = _some(true)
+        columns = _columns(np.asarray(scores)[some], len(self.classes_))
+        true, weight = true[some], _weights(sample_weight, len(true))[some]
         if self.method == "sigmoid":
             model = LogisticRegression(max_iter=1000).fit(columns, true, sample_weight=weight)
             self.coef_, self.intercept_ = model.coef_, model.intercept_
@@ -208,13 +212,15 @@ def cross_calibrated(
            [0., 1.]])
     """
     y = np.asarray(y)
-    classes = np.unique(y)
+    classes, codes = np.unique(y, return_inverse=True)
     columns, weight = _columns(scores, len(classes)), _weights(sample_weight, len(y))
     proba = np.zeros((len(y), len(classes)))
     for own, others in _parts(fold):
-        present = np.isin(classes, y[others])
+        rows = np.flatnonzero(others)
+        rows = rows[_some(codes[rows])]
+        present = np.isin(np.arange(len(classes)), codes[rows])
         used = columns if columns.shape[1] == 1 else columns[:, present]
-        calibrator = Calibrator(method).fit(used[others], y[others], weight[others])
+        calibrator = Calibrator(method).fit(used[rows], y[rows], weight[rows])
         proba[np.ix_(own, present)] = calibrator.predict_proba(used[own])
     return proba
 
@@ -369,12 +375,22 @@ def _columns(scores: Any, count: int) -> NDArray[np.float64]:
             f"{count} class in the rows to calibrate on; expected at least 2: use fewer folds or more rows"
         )
     columns = np.asarray(scores, np.float64)
-    columns = np.where(np.isneginf(columns), _LEAST, columns).reshape(len(columns), -1)
+    is_none = np.isneginf(columns)
+    columns = (np.where(is_none, _LEAST, columns) if is_none.any() else columns).reshape(len(columns), -1)
     if columns.shape[1] != count and (columns.shape[1], count) != (1, 2):
         raise TopModelError(f"{columns.shape[1]} scores a row for {count} classes; expected {count}: one a class")
     if not np.isfinite(columns).all():
         raise TopModelError("a score that is no number; expected decision values or log-probabilities: check the model")
     return columns[:, 1:] - columns[:, :1] if columns.shape[1] == 2 else columns
+
+
+def _some(true: NDArray[np.int64]) -> Any:
+    """Return what indexes all rows, or about `ENOUGH` of many: each class at its share, none left out."""
+    if len(true) <= ENOUGH:
+        return slice(None)
+    by_class = np.argsort(true, kind="stable")
+    firsts = np.unique(true, return_index=True)[1]
+    return np.union1d(by_class[np.linspace(0, len(true) - 1, ENOUGH).astype(int)], firsts)
 
 
 def _weights(sample_weight: Any, count: int) -> NDArray[np.float64]:

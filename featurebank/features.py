@@ -295,7 +295,10 @@ class DigestIndex:
 
     def _places(self, digests: NDArray[np.bytes_]) -> NDArray[np.int64]:
         """Return the only position where each digest can be."""
-        return self._first[np.minimum(np.searchsorted(self._sorted, self._sortable(digests)), len(self._first) - 1)]
+        sought, slots = self._sortable(digests), np.empty(len(digests), np.int64)
+        order = np.argsort(sought)  # one after the other they are near to each other in memory
+        slots[order] = np.searchsorted(self._sorted, sought[order])
+        return self._first[np.minimum(slots, len(self._first) - 1)]
 
     def _sortable(self, digests: NDArray[np.bytes_]) -> NDArray[Any]:
         return digests if self._is_whole else _tails(digests)

@@ -499,33 +499,38 @@ def candidate_features(bank: Bank, features: str | Sequence[str] | None) -> list
 def _fold_of_each(rows: Rows, search: TopModelSearchCV) -> list[list[Any]]:
     """Return [source, path, fold] of each row, so that others can use the same folds."""
     numbers = fold_numbers(search.folds_, len(rows.y)).tolist()
-    return [list(row) for row in zip(rows.table.rows["source"], _paths(rows), numbers, strict=True)]
+    return [list(row) for row in zip(rows.table.rows["source"], rows.paths, numbers, strict=True)]
 
 
 def contents_of(rows: Rows) -> list[str]:
     """Return the beginning of each row's content digest, so that training images are known again."""
-    return sorted({digest.hex()[:16] for digest in rows.table.rows["digest"]})
-
-
-def _paths(rows: Rows) -> list[str]:
-    return [os.fsdecode(path) for path in rows.table.rows["path"]]
+    heads = np.frombuffer(b"".join(rows.table.rows["digest"]), ">u8")[::4]
+    return [f"{head:016x}" for head in np.unique(heads)]
 
 
 def _frame(rows: Rows, search: TopModelSearchCV) -> pd.DataFrame:
     """Return the out-of-fold predictions with the samples they are about."""
-    found, paths = search.oof_, _paths(rows)
+    found = search.oof_
     frame = pd.DataFrame(
         {
             "source": rows.table.rows["source"].to_numpy()[found.row],
-            "path": pd.Series([paths[row] for row in found.row], dtype=object),
+            "path": pd.Series([rows.paths[row] for row in found.row], dtype=object),
             "fold": found.fold,
         }
     )
     if rows.labels is None:
-        return frame.assign(true=found.true, predicted=found.predicted)
+        return frame.assign(true=_shared(found.true), predicted=_shared(found.predicted))
     for number, label in enumerate(rows.labels):
         frame[f"true_{label}"], frame[f"predicted_{label}"] = found.true[:, number], found.predicted[:, number]
     return frame
+
+
+def _shared(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return text as objects, of which each distinct one is there once; numbers as they are."""
+    if labels.dtype.kind != "U":
+        return labels
+    distinct, codes = np.unique(labels, return_inverse=True)
+    return distinct.astype(object)[codes]
 
 
 def _predictor(

@@ -63,7 +63,7 @@ class OutOfFold:
             raise TopModelError(f"{model} gives neither probabilities nor decision values; choose another model")
         scores = self.scores.reshape(len(self.row), -1)
         holes = {int(fold) for fold in np.unique(self.fold) if np.isneginf(scores[self.fold == fold]).all(axis=0).any()}
-        found = self.rows(~np.isin(self.fold, list(holes)))
+        found = self.rows(~np.isin(self.fold, list(holes))) if holes else self
         unseen = sorted(set(self.classes.tolist()) - set(np.unique(found.true).tolist()))
         if unseen:
             count = int((self.true == unseen[0]).sum())
@@ -123,10 +123,9 @@ def _stack(found: Sequence[Prediction], classes: NDArray[Any], kind: Any) -> NDA
     learned = [np.asarray(each.classes) for each in found]
     if all(part.ndim == 1 and np.array_equal(own, classes) for part, own in zip(parts, learned, strict=True)):
         return np.concatenate(parts)
-    wide = []
-    for part, own in zip(parts, learned, strict=True):
+    stacked = np.full((sum(map(len, parts)), len(classes)), 0.0 if kind is _proba else -np.inf)
+    ends = np.cumsum([len(part) for part in parts])
+    for part, own, end in zip(parts, learned, ends, strict=True):
         columns = part if part.ndim == 2 else np.column_stack([-part, part])
-        full = np.full((len(part), len(classes)), 0.0 if kind is _proba else -np.inf)
-        full[:, np.searchsorted(classes, own)] = columns
-        wide.append(full)
-    return np.concatenate(wide)
+        stacked[end - len(part) : end, np.searchsorted(classes, own)] = columns
+    return stacked

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -82,8 +83,15 @@ class Rows:
     notes: list[str]
     n_views: dict[str, int] = field(default_factory=dict)
 
+    @cached_property
+    def paths(self) -> list[str]:
+        """The relative path of each row, as text."""
+        return self.table.paths
+
     def take(self, chosen: NDArray[Any]) -> Rows:
-        """Return some of the rows."""
+        """Return some of the rows; these where a boolean mask holds everywhere."""
+        if chosen.dtype == bool and chosen.all():
+            return self
         weight, groups = ((None if each is None else each[chosen]) for each in (self.weight, self.groups))
         table = self.table.take(chosen)
         return replace(self, table=table, X=self.X[chosen], y=self.y[chosen], weight=weight, groups=groups)

@@ -54,7 +54,9 @@ class SampleTable:
         return len(self.rows)
 
     def take(self, which: Any) -> SampleTable:
-        """Return the rows at these positions, or where a boolean mask holds."""
+        """Return the rows at these positions, or where a boolean mask holds; this table where it holds everywhere."""
+        if isinstance(which, np.ndarray) and which.dtype.kind == "b" and which.all():
+            return self
         return SampleTable(
             self.rows.iloc[which].reset_index(drop=True), self.columns.iloc[which].reset_index(drop=True)
         )

@@ -480,6 +480,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         self.comparison_ = self._compared(run)
         self.cv_results_ = ranking.to_results(self.candidates_)
         self.oof_: OutOfFold = gather(run.data, run.predictions_of(group, best))
+        group.predictions.clear()  # of many rows they take much memory
         if self.refit:
             self.best_estimator_ = self._refitted(run.data, group, best)
 

@@ -12,6 +12,7 @@ from featurebank.calibration import (
     CALIBRATIONS,
     CANDIDATES,
     Calibrator,
+    _some,
     abstention_curve,
     best_threshold,
     cross_calibrated,
@@ -400,3 +401,18 @@ def test_a_threshold_helps_a_shifted_score_and_nothing_helps_a_random_one():
     assert shifted < best - 0.1
     chance = cross_thresholds(y, np.random.default_rng(11).random(3000), fold, balanced_accuracy_score)
     assert balanced_accuracy_score(y, chance) == pytest.approx(0.5, abs=0.03)
+
+
+def test_of_many_rows_a_share_of_each_class_is_learned_from(monkeypatch):
+    random = np.random.default_rng(0)
+    y = np.r_[np.zeros(6000, int), np.ones(3000, int), 2]
+    scores = random.normal(np.eye(3)[y], 1.0)
+    monkeypatch.setattr("featurebank.calibration.ENOUGH", 900)
+    found = _some(y)
+    assert np.unique(y[found], return_counts=True)[1].tolist() == [600, 300, 1]
+    assert _some(y[:900]) == slice(None)
+    few = Calibrator().fit(scores, y).predict_proba(scores)
+    assert np.abs(cross_calibrated(scores, y, np.arange(len(y)) % 3)[:, 0].mean() - 2 / 3) < 0.02
+    monkeypatch.undo()
+    assert np.array_equal(few, Calibrator().fit(scores[found], y[found]).predict_proba(scores))
+    assert np.abs(few - Calibrator().fit(scores, y).predict_proba(scores)).max() < 0.1
