@@ -13,10 +13,10 @@ import pytest
 
 from featurebank import Bank, extract, samples
 from featurebank.distributed import cluster, driver
+from featurebank.distributed.backlog import CHANCES, IN_A_ROW, Backlog, Shard, cut
 from featurebank.distributed.cluster import Crew, check_address, plan_crew
 from featurebank.distributed.driver import Dispatch
 from featurebank.distributed.jobs import RayThreads
-from featurebank.distributed.shards import CHANCES, IN_A_ROW, Backlog, Shard, cut
 from featurebank.distributed.worker import Job, Part, Worker
 from featurebank.errors import BankError, ClusterError, DeviceError, NotInstalledError, SourceError
 from featurebank.extraction import run_extraction

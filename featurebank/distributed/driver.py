@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from featurebank.distributed.backlog import Backlog, Shard, cut
 from featurebank.distributed.cluster import Crew, check_address, connected, import_ray, plan_crew
-from featurebank.distributed.shards import Backlog, Shard, cut
 from featurebank.distributed.worker import Job, Outcome, Part, Worker
 from featurebank.errors import ImageError, SourceError, one_line
 from featurebank.ledger import ExtractReport, Ledger
