@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 BATCH = 4096
 """Rows read at a time: 12 MB of 768 columns."""
+SCATTERED = 512
+"""Rows read at a time that may lie anywhere: each brings 64 KiB of its file into memory until that is let go."""
 
 
 class Part(NamedTuple):
@@ -71,7 +73,11 @@ class BankMatrix:
         return replace(self, rows=self.rows[rows], columns=self.columns[columns])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return self._read(self.rows).astype(dtype or self.dtype, copy=False)
+        out, start = np.empty(self.shape, dtype or self.dtype), 0
+        for batch in self.batches(size=SCATTERED):
+            out[start : start + len(batch)] = batch
+            start += len(batch)
+        return out
 
     def mapped(self, steps: Sequence[Any]) -> BankMatrix:
         """Return the matrix as it is after transformers that learn nothing and keep the width."""
