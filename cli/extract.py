@@ -9,12 +9,12 @@ import click
 from featurebank_cli.options import (
     PLACE,
     State,
+    backend_options,
     how_made,
     json_option,
     path_column_option,
     print_json,
     printable,
-    ray_address_option,
     root_option,
     size_option,
     strict_option,
@@ -84,14 +84,7 @@ COMPUTE = ("device", "engine", "batch_size", "workers", "backend", "ray_address"
     show_default=True,
     help="What runs the network; auto: ONNX Runtime for fp32 on a CPU, where it is installed.",
 )
-@click.option(
-    "--backend",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="ray: all GPUs, or cores, of this machine or of a Ray cluster that shares the files.",
-)
-@ray_address_option
+@backend_options("ray: all GPUs, or cores, of this machine or of a Ray cluster that shares the files.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images a forward pass.  [default: as memory allows]")
 @click.option("--workers", type=click.IntRange(min=1), help="Threads that read and decode.  [default: one a core]")
 @click.option("--verify", is_flag=True, help="Read and hash files again even when they look unchanged.")

@@ -13,13 +13,13 @@ from featurebank_cli.domain import OWN, check_unused, domain_options, print_adap
 from featurebank_cli.domain import run as run_domain
 from featurebank_cli.options import (
     State,
+    backend_options,
     bank_argument,
     json_option,
     percent,
     print_json,
     print_table,
     printable,
-    ray_address_option,
     write_csv,
 )
 
@@ -115,14 +115,7 @@ class_weight_option = click.option(
 @domain_options
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the folds and the models.")
 @click.option("--jobs", type=int, default=-1, show_default=True, help="Threads; -1 for one a core.")
-@click.option(
-    "--backend",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="ray: the jobs are those of a Ray cluster; scores are the same.",
-)
-@ray_address_option
+@backend_options("ray: the jobs are those of a Ray cluster; scores are the same.")
 @click.option(
     "--memory",
     type=click.FloatRange(min=0),

@@ -68,12 +68,20 @@ size_option = click.option(
 seed_option = click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything that is drawn."
 )
-ray_address_option = click.option(
-    "--ray-address",
-    envvar="RAY_ADDRESS",
-    help="With --backend ray: HOST:PORT of a running cluster, or auto.  [default: this machine alone]",
-)
 strict_option = click.option("--strict", is_flag=True, help="Exit with 1 when an image could not be read.")
+
+
+def backend_options(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the decorator that lets a command work on a Ray cluster; `what` says in its help what that does."""
+    address = click.option(
+        "--ray-address",
+        envvar="RAY_ADDRESS",
+        help="With --backend ray: HOST:PORT of a running cluster, or auto.  [default: this machine alone]",
+    )
+    backend = click.option(
+        "--backend", type=click.Choice(["local", "ray"]), default="local", show_default=True, help=what
+    )
+    return lambda command: backend(address(command))
 
 
 class NamedErrors(click.Group):

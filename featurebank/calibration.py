@@ -19,6 +19,7 @@ from featurebank.errors import TopModelError, near_names
 
 CALIBRATIONS = ("sigmoid", "isotonic", "temperature")
 ENOUGH = 100_000
+"""Rows that a calibrator learns from, about, where there are more."""
 CANDIDATES = 200
 """Thresholds tried between the lowest and the highest score."""
 _TEMPERATURES = 1e-4, 1e4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import platform
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +23,7 @@ from featurebank._version import __version__
 from featurebank.backbones import Backbone, Preprocessing
 from featurebank.errors import DeviceError, EngineError, ImageError, NotInstalledError, StorageError, near_names
 from featurebank.images import EncodedImage
+from featurebank.memory import physical_memory
 from featurebank.nvjpeg import JpegDecoder
 from featurebank.runners import CapturedModel, Runner
 from featurebank.spec import FeatureSpec
@@ -122,7 +122,7 @@ def _memory(device: torch.device) -> int:
     """Return the bytes of memory: free ones of a GPU, all of this machine's otherwise."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return physical_memory()
 
 
 class Engine:

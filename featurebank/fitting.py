@@ -24,6 +24,7 @@ from featurebank.errors import BankError, ColumnError, TopModelError, near_names
 from featurebank.features import check_views
 from featurebank.folds import Fold, Folds, default_kind, fold_numbers
 from featurebank.learning_curve import learning_curve as make_learning_curve
+from featurebank.memory import available_memory
 from featurebank.multitask.fitting import MultiTaskResult, fit_tasks
 from featurebank.multitask.rows import Labels, TaskRows, is_multitask, load_tasks
 from featurebank.novelty import LEAST_ROWS, Unlike, draw
@@ -33,8 +34,8 @@ from featurebank.predictor_file import EMBEDDED, PredictorFeature, check_savable
 from featurebank.rows import Rows, Target, bytes_of, load_rows, predefined, straddling
 from featurebank.search import TopModelSearchCV
 from featurebank.spec import FeatureSpec
+from featurebank.streaming.limits import check_streamed
 from featurebank.streaming.matrix import BankMatrix
-from featurebank.streaming.memory import available_memory, check_streamed
 from featurebank.topmodels import TASKS, TopModel, parse_models
 
 PREDEFINED = "predefined:"

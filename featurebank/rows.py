@@ -19,7 +19,7 @@ from featurebank.folds import Fold, tie
 from featurebank.neighbours import THRESHOLD, near_duplicate_groups, near_duplicate_pairs
 from featurebank.samples import SampleTable
 from featurebank.spec import LOGITS, layer_order, parse_name
-from featurebank.streaming.memory import check_streamed
+from featurebank.streaming.limits import check_streamed
 
 NEAR_DUPLICATES = ("@near-duplicates", "near-duplicates")
 NEAR_DUPLICATE_ROWS = 20_000

@@ -407,7 +407,7 @@ def _decode(file: Segment) -> SampleTable:
         "source": sources[codes],
         "root": roots[codes],
         "digest": digests.view("V32").reshape(-1).astype(object),  # an S32 would lose zeros at the end
-        "path": _to_objects(_read_strings(file, "path", count)),
+        "path": _read_strings(file, "path", count).to_numpy(zero_copy_only=False),
         "error": _read_texts(file, "error", count),
     }
     if _may_leave_root(file):
@@ -459,10 +459,6 @@ def _read_texts(file: Segment, name: str, count: int) -> NDArray[Any]:
     found = _read_strings(file, name, count).dictionary_encode()
     texts = [text.decode("utf-8", "surrogatepass") for text in found.dictionary.to_pylist()]
     return _objects(texts)[found.indices.to_numpy()]
-
-
-def _to_objects(strings: pa.LargeBinaryArray) -> NDArray[Any]:
-    return strings.to_numpy(zero_copy_only=False)
 
 
 def _objects(values: Sequence[Any]) -> NDArray[Any]:

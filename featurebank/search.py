@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 from collections import Counter
@@ -30,13 +29,14 @@ from featurebank.errors import TopModelError, near_names, one_line
 from featurebank.evaluation import Data, fit_pipeline, get_score
 from featurebank.features import VIEWS
 from featurebank.folds import Fold, make_folds
+from featurebank.memory import physical_memory
 from featurebank.multiview import Layout, over_views, per_view, reduce_views
 from featurebank.outoffold import OutOfFold, gather
 from featurebank.schedule import Run
 from featurebank.scores import is_share, paired_interval
 from featurebank.solvers.problem import Problem, Settings
+from featurebank.streaming.limits import check_streamed
 from featurebank.streaming.matrix import BankMatrix
-from featurebank.streaming.memory import check_streamed
 from featurebank.streaming.models import DEFAULT as STREAMED_MODELS
 from featurebank.streaming.models import streamed
 from featurebank.topmodels import DEFAULT_MODELS, TASKS, TopModel, parse_models
@@ -336,7 +336,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         return y
 
     def _settings(self) -> Settings:
-        memory = _quarter_of_memory() if self.memory is None else int(self.memory)
+        memory = physical_memory() // 4 if self.memory is None else int(self.memory)
         return Settings(int(effective_n_jobs(self.n_jobs)), memory, int(self.random_state))
 
     def _models(self, weighted: bool, is_streamed: bool) -> list[TopModel]:
@@ -534,13 +534,6 @@ def cells_for(model: TopModel, folds: Sequence[Fold]) -> list[dict[str, Any]]:
 
 def _several(value: Any) -> list[Any]:
     return [value] if value is None or isinstance(value, (str, int, float)) else list(value)
-
-
-def _quarter_of_memory() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
-    except (ValueError, OSError, AttributeError):  # not every system says
-        return 2 * 2**30
 
 
 @contextmanager

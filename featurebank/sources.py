@@ -89,17 +89,19 @@ class Source:
         data = files.read_file(os.path.join(os.fsencode(self.root), self.paths[position]))
         return images.content_digest(data), partial(images.decode_or_leave, data)
 
-    def take(self, positions: NDArray[np.int64]) -> Source:
+    def take(self, positions: Sequence[int] | NDArray[np.int64]) -> Source:
         """Return the samples at these positions as a source of the same name, which is then not whole."""
+        where, get_image = list(map(int, positions)), self.get_image
         return replace(
             self,
-            paths=[self.paths[i] for i in positions],
-            sizes=self.sizes[positions],
-            mtimes=self.mtimes[positions],
-            columns=self.columns.iloc[positions].reset_index(drop=True),
-            problems={new: self.problems[old] for new, old in enumerate(positions) if old in self.problems},
+            paths=[self.paths[i] for i in where],
+            sizes=self.sizes[where],
+            mtimes=self.mtimes[where],
+            columns=self.columns.iloc[where].reset_index(drop=True),
+            problems={new: self.problems[old] for new, old in enumerate(where) if old in self.problems},
             whole=False,
             ignored={},
+            get_image=None if get_image is None else lambda position: get_image(where[position]),
         )
 
 

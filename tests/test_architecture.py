@@ -12,7 +12,7 @@ import featurebank
 ROOT = Path(featurebank.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = [
-    {"_version", "errors", "spec", "cloud", "storage", "allowed", "drawing"},
+    {"_version", "errors", "spec", "cloud", "storage", "memory", "allowed", "drawing"},
     {"images", "files", "sources", "shards", "samples", "features", "segment", "layers", "views"}
     | {"transforms", "topmodels", "folds", "scores", "neighbours", "novelty", "solvers", "candidates", "evaluation"}
     | {"outoffold", "schedule", "streaming", "calibration", "learning_curve", "power_law", "multiview"},

@@ -3,7 +3,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from object_maker import SPEC, FaultyStore, add_rows, contents, digest, new_address
+from object_maker import SPEC, FaultyStore, add_rows, contents, digest, fill, new_address
 
 from featurebank import Bank, storage
 from featurebank.cloud import requests
@@ -213,11 +213,7 @@ def test_failures_lose_nothing_and_double_nothing(faulty, tmp_path, how):
     store = faulty(**how)
     local, remote = Bank.create(tmp_path / "x.bank"), Bank.create(new_address())
     for bank in (local, remote):
-        for start in range(0, 40, 8):
-            add_rows(bank, list(range(start + 1, start + 9)))
-        bank.label(pd.DataFrame({"path": ["1.png", "9.png"], "label": ["new", "newer"]}))
-        bank.compact(grace=0)
-        bank.compact(grace=0)
+        fill(bank)
     assert store.failed > 10
     store.every = store.lag = 0
     assert contents(remote) == contents(local)

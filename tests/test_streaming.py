@@ -16,9 +16,9 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from featurebank import Predictor, TopModelSearchCV, fit
 from featurebank.bank import Bank
 from featurebank.errors import TopModelError
+from featurebank.memory import available_memory
 from featurebank.streaming import matrix, minibatch, trainer
 from featurebank.streaming.matrix import Part, Within, in_batches, matrix_of
-from featurebank.streaming.memory import available_memory
 from featurebank.streaming.minibatch import mixed
 
 CV = StratifiedKFold(5, shuffle=True, random_state=0)
@@ -329,7 +329,7 @@ def test_the_memory_of_a_streamed_fit_does_not_grow_with_the_rows(monkeypatch):
 
 def test_free_memory_is_a_number_of_bytes(tmp_path, monkeypatch):
     assert available_memory() > 1 << 20
-    from featurebank.streaming import memory
+    from featurebank import memory
 
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:      2048 kB\n")
     monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")

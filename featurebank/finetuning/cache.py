@@ -5,11 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -77,21 +75,6 @@ class Cached:
         parts = zip(self._segment[rows], self._row[rows], views, strict=True)
         stored = np.stack([self._values[segment][row, view] for segment, row, view in parts])
         return torch.from_numpy(stored).float()
-
-
-def take(source: Source, positions: Sequence[int]) -> Source:
-    """Return some samples of a source, without columns, as a source of their own."""
-    where, get_image = list(positions), source.get_image
-    return replace(
-        source,
-        paths=[source.paths[i] for i in where],
-        sizes=source.sizes[where],
-        mtimes=source.mtimes[where],
-        columns=_no_columns(len(where)),
-        problems={new: source.problems[old] for new, old in enumerate(where) if old in source.problems},
-        whole=False,
-        get_image=None if get_image is None else lambda i: get_image(where[i]),
-    )
 
 
 def digests_of(source: Source) -> list[bytes]:
@@ -165,7 +148,7 @@ def _fill(
     positions = sorted(first[digest] for digest in bank.missing(specs[0], digests))
     if not positions:
         return []
-    ledger = _RowsOnly(take(source, positions), bank, specs, verify=True)
+    ledger = _RowsOnly(source.take(positions), bank, specs, verify=True)
     done = itertools.count(1)
     pipeline = Pipeline(wanted, ledger, compute, lambda: progress and progress(next(done), len(positions)))
     pipeline.run(range(len(positions)))
@@ -190,10 +173,6 @@ def _check_read(ledger: Ledger, expected: Sequence[bytes]) -> None:
     if errors:
         path, error = errors[0]
         raise ImageError(f"{len(errors)} of {len(expected)} images cannot be used; {os.fsdecode(path)!r}: {error}")
-
-
-def _no_columns(count: int) -> pd.DataFrame:
-    return pd.DataFrame(index=range(count))
 
 
 def bytes_needed(shape: Sequence[int], views: int, images: int, store: str) -> int:

@@ -16,8 +16,8 @@ from sklearn.pipeline import Pipeline
 from featurebank.candidates import Candidate, Group
 from featurebank.evaluation import Data, split_steps
 from featurebank.solvers.problem import Cells, Events, Prediction, Problem
+from featurebank.streaming.limits import check_streamed
 from featurebank.streaming.matrix import BankMatrix, Within
-from featurebank.streaming.memory import check_streamed
 from featurebank.transforms import SelectDimensions, Step
 
 AT_ONCE = 128 << 20

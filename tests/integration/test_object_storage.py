@@ -10,9 +10,8 @@ from pathlib import Path
 
 import fsspec
 import numpy as np
-import pandas as pd
 import pytest
-from object_maker import SPEC, add_rows, contents, digest
+from object_maker import SPEC, contents, digest, fill
 
 from featurebank import Bank, storage
 from featurebank.cloud import leases, requests
@@ -88,11 +87,7 @@ def test_a_bank_is_like_one_in_a_folder_whatever_fails(failing, bucket, tmp_path
     before = failing(4)
     local, remote = Bank.create(tmp_path / "x.bank"), Bank.create(f"{bucket}/x.bank")
     for bank in (local, remote):
-        for start in range(0, 40, 8):
-            add_rows(bank, list(range(start + 1, start + 9)))
-        bank.label(pd.DataFrame({"path": ["1.png", "9.png"], "label": ["new", "newer"]}))
-        bank.compact(grace=0)
-        bank.compact(grace=0)
+        fill(bank)
     assert failing(0) - before > 20
     assert contents(remote) == contents(Bank(f"{bucket}/x.bank")) == contents(local)
     assert [len(list(bank.path.glob("features/*/*.h5"))) for bank in (local, remote)] == [1, 1]

@@ -1,0 +1,39 @@
+"""How much memory this machine has, and how much of it is free."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+_UNKNOWN = 8 << 30
+_MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+
+
+def physical_memory() -> int:
+    """Return the bytes of memory that the machine has; 8 GiB where it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):  # not every system says
+        return _UNKNOWN
+
+
+def available_memory() -> int:
+    """Return the bytes that a new array may take: what the machine says is available, and the container leaves.
+
+    Half of the machine's memory is meant where it does not say.
+    """
+    found = re.search(r"MemAvailable:\s+(\d+) kB", _text(_MEMINFO))
+    return min(int(found[1]) << 10 if found else physical_memory() // 2, _left_in_container())
+
+
+def _left_in_container() -> int:
+    limit, used = _text(_CGROUP / "memory.max").strip(), _text(_CGROUP / "memory.current").strip()
+    return max(int(limit) - int(used), 0) if limit.isdigit() and used.isdigit() else 1 << 62
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
