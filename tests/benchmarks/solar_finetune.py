@@ -2,11 +2,12 @@
 
 A: defective where p > 0, weighted by p, five 75/25 splits stratified by label and type. C: only p = 0 or 1, five
 stratified folds. In each split the head, the epoch and whatever else is chosen come from its training rows alone. A
-third model averages the probabilities of the frozen features' SVM and of the fine-tuned network.
+third model averages the probabilities of the frozen features' SVM and of the fine-tuned network; with several
+backbones so do the SVMs, the networks, and all of them.
 
     python tests/benchmarks/solar_finetune.py FOLDER --protocol A --cut blocks.5 --size 300 --set epochs=16
 
-FOLDER keeps the bank, so that another run with the same cut and size computes no activations.
+FOLDER keeps the bank and the probabilities of every split, so that another run computes only what is new.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +42,10 @@ from featurebank.finetuning.network import Feed
 from featurebank.finetuning.setup import Origin, Setup
 from featurebank.finetuning.tuning import Watch, train_network
 from featurebank.folds import Fold, make_folds, sizes_of
-from featurebank.request import ask
+from featurebank.request import Ask, ask
 from featurebank.scores import corrected_interval, paired_interval
 from featurebank.sources import scan, source_of
+from featurebank.spec import digest_of
 from featurebank.topmodels import get_top_model
 from featurebank.transforms import normalization
 from featurebank.views import count_views
@@ -54,7 +58,7 @@ def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--protocol", choices=["A", "C"], default="A")
-    parser.add_argument("--backbone", default="efficientnet_lite0")
+    parser.add_argument("--backbones", nargs="+", default=["efficientnet_lite0"])
     parser.add_argument("--cut", default="blocks.5")
     parser.add_argument("--size", type=int, default=300)
     parser.add_argument("--splits", type=int, nargs="+", default=range(SPLITS), help="which of the five are run")
@@ -71,40 +75,50 @@ def value_of(text: str) -> Any:
 
 
 def open_bank(options: argparse.Namespace) -> Bank:
-    """Return the bank with the frozen features: middle blocks, flips averaged."""
+    """Return the bank with the frozen features of each backbone: middle blocks, flips averaged."""
     cells = cells_folder()
     options.folder.mkdir(parents=True, exist_ok=True)
     manifest = write_manifest(cells, options.folder / "solar_cells.csv")
     bank = Bank.create(options.folder / "solar.bank")
-    layers = [f"{block}:avgmax" for block in BLOCKS]
-    wanted = ask(options.backbone, layers, size=options.size, views="flips")
-    run_extraction(scan(manifest, root=cells), bank, wanted)
+    for backbone in options.backbones:
+        run_extraction(scan(manifest, root=cells), bank, features_of(backbone, options.size))
     return bank
 
 
-def make_setup(bank: Bank, options: argparse.Namespace) -> tuple[Setup, list[Fold]]:
-    """Return what is learned from, and the splits."""
+def features_of(backbone: str, size: int | None) -> Ask:
+    """Return the demo's features: the middle blocks, flips averaged."""
+    return ask(backbone, [f"{block}:avgmax" for block in BLOCKS], size=size, views="flips")
+
+
+def learn_from(bank: Bank, options: argparse.Namespace) -> Labels:
+    """Return the labels and the weights of a protocol."""
     table = bank.select(options.protocol)
-    y = values_of(table, options.protocol)
     weight = weights_of(table, "A_weight") if options.protocol == "A" else None
+    return Labels(values_of(table, options.protocol), list(table.rows["digest"]), None, weight)
+
+
+def make_splits(bank: Bank, labels: Labels, protocol: str) -> list[Fold]:
+    """Return the five splits."""
+    X = np.zeros((len(labels.y), 1))
+    if protocol == "C":
+        return make_folds(SPLITS, X, labels.y, labels.ties, 0)
+    strata = np.char.add(labels.y, values_of(bank.select(protocol), "type"))
+    return list(StratifiedShuffleSplit(SPLITS, test_size=0.25, random_state=0).split(X, strata))
+
+
+def make_setup(bank: Bank, backbone: str, labels: Labels, options: argparse.Namespace) -> Setup:
+    """Return what is learned from, and how."""
     chosen = {name: value_of(value) for name, _, value in (text.partition("=") for text in options.set)}
     recipe = Recipe(options.cut, **{"augment": "cached:flips", "views": "flips", "epochs": 16, **chosen})
-    labels = Labels(y, list(table.rows["digest"]), None, weight)
-    setup = Setup(bank, Origin(options.backbone, "DEFAULT", options.size), source_of(table), labels, recipe)
-    X = np.zeros((len(y), 1))
-    if options.protocol == "A":
-        strata = np.char.add(y, values_of(table, "type"))
-        splits = list(StratifiedShuffleSplit(SPLITS, test_size=0.25, random_state=0).split(X, strata))
-    else:
-        splits = make_folds(SPLITS, X, y, labels.ties, 0)
-    return setup, [splits[number] for number in options.splits]
+    origin = Origin(backbone, "DEFAULT", options.size)
+    return Setup(bank, origin, source_of(bank.select(options.protocol)), labels, recipe)
 
 
-def frozen_embeddings(bank: Bank, options: argparse.Namespace) -> NDArray[np.float32]:
-    """Return the demo's features of each row: the middle blocks, flips averaged, side by side."""
-    wanted = ask(options.backbone, [f"{block}:avgmax" for block in BLOCKS], size=options.size, views="flips")
-    keys = as_keys(bank.select(options.protocol).rows["digest"])
-    return np.concatenate([bank.feature_set_of(spec).read(keys) for spec in wanted.specs(bank)], axis=1)
+def frozen_embeddings(setup: Setup) -> NDArray[np.float32]:
+    """Return the demo's features of each row, side by side."""
+    wanted = features_of(setup.origin.backbone, setup.origin.size)
+    keys = as_keys(setup.labels.digests)
+    return np.concatenate([setup.bank.feature_set_of(spec).read(keys) for spec in wanted.specs(setup.bank)], axis=1)
 
 
 def frozen_chances(X: NDArray[np.float32], setup: Setup, split: Fold) -> NDArray[np.float64]:
@@ -122,17 +136,47 @@ def tuned_chances(setup: Setup, feed: Feed, split: Fold) -> NDArray[np.float64]:
     return softmax(logits.astype(np.float64), axis=1)[:, 1]
 
 
-def accuracies(chances: dict[str, NDArray[np.float64]], setup: Setup, test: NDArray[np.int64]) -> dict[str, float]:
+def kept(path: Path, compute: Callable[[], NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return what `compute` does, from a file where it was computed before."""
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, compute())
+    return np.load(path)
+
+
+def chances_of(setup: Setup, splits: dict[int, Fold], folder: Path) -> dict[int, dict[str, NDArray[np.float64]]]:
+    """Return the chances of each split's test rows, frozen and tuned."""
+    setups = [str(setup.origin), str(setup.recipe), setup.labels.y.tolist()]
+    print(f"{setup.origin}: {setup.recipe}\nestimate for one training: {estimate(setup)}", flush=True)
+    X, (feed, _) = frozen_embeddings(setup), setup.feed()
+    found = {}
+    for number, split in splits.items():
+        started, path = time.perf_counter(), folder / f"{digest_of([*setups, number])}.npy"
+        tuned = kept(path, partial(tuned_chances, setup, feed, split))
+        found[number] = {"frozen": frozen_chances(X, setup, split), "tuned": tuned}
+        print(f"split {number}: {time.perf_counter() - started:.0f} s", flush=True)
+    return found
+
+
+def averaged(chances: list[dict[str, NDArray[np.float64]]]) -> dict[str, NDArray[np.float64]]:
+    """Return the chances over all backbones: frozen, tuned, and both."""
+    frozen, tuned = (np.mean([each[name] for each in chances], axis=0) for name in ("frozen", "tuned"))
+    return {"frozen": frozen, "tuned": tuned, "averaged": (frozen + tuned) / 2}
+
+
+def accuracies(chances: dict[str, NDArray[np.float64]], labels: Labels) -> dict[str, float]:
     """Return the (weighted) accuracy of each model on the test rows."""
-    classes, part = np.unique(setup.labels.y), setup.labels.take(test)
-    right = {name: classes[(each > 0.5).astype(int)] == part.y for name, each in chances.items()}
-    return {name: float(np.average(each, weights=part.weight)) for name, each in right.items()}
+    classes = np.unique(labels.y)
+    right = {name: classes[(each > 0.5).astype(int)] == labels.y for name, each in chances.items()}
+    return {name: float(np.average(each, weights=labels.weight)) for name, each in right.items()}
 
 
-def report(scores: list[dict[str, float]], splits: list[Fold]) -> None:
-    """Print the mean of each model with its interval, and the differences to the frozen one."""
-    sizes = sizes_of(splits)
-    values = {name: [each[name] for each in scores] for name in scores[0]}
+def report(title: str, scores: list[dict[str, float]], splits: list[Fold]) -> None:
+    """Print each split's accuracies, their mean with its interval, and the differences to the frozen one."""
+    print(title, *map(json.dumps, scores), sep="\n")
+    if len(scores) < 2:
+        return
+    sizes, values = sizes_of(splits), {name: [each[name] for each in scores] for name in scores[0]}
     for name, each in values.items():
         low, high = corrected_interval(each, *sizes)
         print(f"{name}: {np.mean(each):.4f}, 95 % interval [{low:.4f}, {high:.4f}]")
@@ -144,18 +188,17 @@ def main() -> None:
     """Print the accuracy on each split, frozen, fine-tuned, and of both probabilities averaged; then their means."""
     options = read_options()
     bank = open_bank(options)
-    setup, splits = make_setup(bank, options)
-    X, scores = frozen_embeddings(bank, options), []
-    print(f"{setup.recipe}\nestimate for one training: {estimate(setup)}", flush=True)
-    feed, _ = setup.feed()
-    for split in splits:
-        started = time.perf_counter()
-        chances = {"frozen": frozen_chances(X, setup, split), "tuned": tuned_chances(setup, feed, split)}
-        chances["averaged"] = (chances["frozen"] + chances["tuned"]) / 2
-        scores.append(accuracies(chances, setup, split[1]))
-        print(json.dumps({**scores[-1], "seconds": time.perf_counter() - started}), flush=True)
-    if len(scores) > 1:
-        report(scores, splits)
+    labels = learn_from(bank, options)
+    every = make_splits(bank, labels, options.protocol)
+    splits = {number: every[number] for number in options.splits}
+    setups = {name: make_setup(bank, name, labels, options) for name in options.backbones}
+    chances = {name: chances_of(setup, splits, options.folder / "chances") for name, setup in setups.items()}
+    chosen = [(name, [name]) for name in chances]
+    chosen += [("all backbones", list(chances))] * (len(chances) > 1)
+    for title, names in chosen:
+        found = [averaged([chances[name][number] for name in names]) for number in splits]
+        tested = [labels.take(test) for _, test in splits.values()]
+        report(title, list(map(accuracies, found, tested)), list(splits.values()))
 
 
 if __name__ == "__main__":
