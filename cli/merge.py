@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurebank_cli.options import PLACE, bank_argument, json_option, print_json
+from featurebank_cli.options import PLACE, State, bank_argument, json_option, print_json
 
 if TYPE_CHECKING:
     from featurebank.storage import Place
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 @bank_argument
 @click.argument("others", nargs=-1, required=True, type=PLACE)
 @json_option
-def merge(bank: Place, others: tuple[Place, ...], as_json: bool) -> None:
+@click.pass_obj
+def merge(state: State, bank: Place, others: tuple[Place, ...], as_json: bool) -> None:
     """Copy what OTHERS hold into BANK, which is made where there is none: feature sets, samples, columns.
 
     Nothing is computed, and OTHERS stay as they are. Of a sample that several have, the row that was written last wins.
@@ -29,7 +30,7 @@ def merge(bank: Place, others: tuple[Place, ...], as_json: bool) -> None:
     from featurebank.merging import merge as run_merge
 
     opened = [Bank(other) for other in others]
-    done = run_merge(Bank.create(bank), opened)
+    done = run_merge(Bank.create(bank), opened, progress=state.progress("Copying", "file"))
     if as_json:
         print_json(done)
         return

@@ -220,9 +220,9 @@ def cross_calibrated(
         rows = np.flatnonzero(others)
         rows = rows[_some(codes[rows])]
         present = np.isin(np.arange(len(classes)), codes[rows])
-        used = columns if columns.shape[1] == 1 else columns[:, present]
-        calibrator = Calibrator(method).fit(used[rows], y[rows], weight[rows])
-        proba[np.ix_(own, present)] = calibrator.predict_proba(used[own])
+        used = slice(None) if columns.shape[1] == 1 else present
+        calibrator = Calibrator(method).fit(columns[rows][:, used], y[rows], weight[rows])
+        proba[np.ix_(own, present)] = calibrator.predict_proba(columns[own][:, used])
     return proba
 
 

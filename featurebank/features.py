@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from featurebank import segment
@@ -239,8 +240,9 @@ class FeatureSet:
         return out
 
     def close(self) -> None:
-        """Let go of the files that are mapped into memory; they are mapped again when they are needed."""
+        """Let go of the files that are mapped into memory, and of their digests; what is needed is read again."""
         self._opened.clear()
+        self.__dict__.pop("_index", None)
 
     def _values(self, number: int) -> NDArray[Any]:
         """Return a segment's rows, memory-mapped once, shape (rows, views, d)."""
@@ -272,10 +274,12 @@ class DigestIndex:
     def __init__(self, keys: NDArray[np.bytes_]):
         self.keys = keys
         tails = _tails(keys)
-        order = np.argsort(tails, kind="stable")
-        again = np.flatnonzero(tails[order[1:]] == tails[order[:-1]])
-        self._is_whole = bool((keys[order[again + 1]] != keys[order[again]]).any())
-        self._first = np.unique(keys, return_index=True)[1] if self._is_whole else np.delete(order, again + 1)
+        order = np.argsort(tails)  # not a stable one, which takes four times as long
+        is_new = np.append(True, tails[order[1:]] != tails[order[:-1]])[: len(keys)]
+        again = np.flatnonzero(~is_new)
+        self._is_whole = bool((keys[order[again]] != keys[order[again - 1]]).any())
+        firsts = np.minimum.reduceat(order, np.flatnonzero(is_new))
+        self._first = np.unique(keys, return_index=True)[1] if self._is_whole else firsts
         self._sorted = self._sortable(keys)[self._first]
 
     def __len__(self) -> int:
@@ -347,11 +351,13 @@ def as_keys(digests: Any) -> NDArray[np.bytes_]:
 
     Parameters
     ----------
-    digests : ndarray of uint8, shape (n, 32), or iterable of bytes of length 32
+    digests : ndarray of uint8, shape (n, 32), iterable of bytes of length 32, or a `SampleTable`'s column of them
     """
     if isinstance(digests, np.ndarray):
         return np.ascontiguousarray(digests).view("S32").reshape(-1)
-    return np.frombuffer(b"".join(digests), "S32")
+    found = pa.array(digests, pa.binary(32))
+    whole = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+    return np.frombuffer(whole.buffers()[1], "S32", len(whole), 32 * whole.offset) if len(whole) else np.empty(0, "S32")
 
 
 def check_segments(segments: Iterable[Segment], fingerprint: str) -> None:

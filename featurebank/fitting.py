@@ -21,7 +21,7 @@ from featurebank.backbones import is_predictor_file
 from featurebank.bank import Bank
 from featurebank.calibration import Calibrator, LabelsCalibrator
 from featurebank.errors import BankError, ColumnError, TopModelError, near_names
-from featurebank.features import check_views
+from featurebank.features import as_keys, check_views
 from featurebank.folds import Fold, Folds, default_kind, fold_numbers
 from featurebank.learning_curve import learning_curve as make_learning_curve
 from featurebank.memory import available_memory
@@ -330,7 +330,8 @@ def _fit_rows(
     report["warnings"] = rows.notes + straddling(every, _place(search, is_held_out), plan.groups) + search.warnings_
     oof = _frame(rows, search)
     if rows.task == "classification":
-        report |= class_report(search.oof_, search.best_model_, plan.calibrate, oof)
+        about, oof = class_report(search.oof_, search.best_model_, plan.calibrate, oof)
+        report |= about
     if rows.labels is not None:
         report["per_label"] = assessment.per_label(search.oof_, rows.labels)
     model = search.best_estimator_
@@ -410,8 +411,10 @@ def _part(progress: Progress | None, part: int, parts: int) -> Progress | None:
     return lambda done, total: progress(part * total + done, parts * total)
 
 
-def class_report(found: OutOfFold, model: str, calibrate: str | None, oof: pd.DataFrame) -> dict[str, Any]:
-    """Return what is said about classes; the honest probabilities go into `oof`."""
+def class_report(
+    found: OutOfFold, model: str, calibrate: str | None, oof: pd.DataFrame
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return what is said about classes, and `oof` with the honest probabilities in it."""
     assert found.classes is not None
     report: dict[str, Any] = {
         "imbalanced": assessment.is_imbalanced(found.true),
@@ -419,11 +422,9 @@ def class_report(found: OutOfFold, model: str, calibrate: str | None, oof: pd.Da
     }
     report["calibration"], whole, proba = assessment.calibrated(found, model, calibrate)
     report["abstention"] = assessment.abstention(whole, proba)
-    for number, name in enumerate(found.classes.tolist()):
-        column = np.full(len(oof), np.nan)
-        column[np.isin(found.fold, whole.fold)] = proba[:, number]
-        oof[f"proba_{name}"] = column
-    return report
+    names = [f"proba_{name}" for name in found.classes.tolist()]
+    beside = pd.DataFrame(proba, oof.index[np.isin(found.fold, whole.fold)], names)
+    return report, pd.concat([oof.drop(columns=names, errors="ignore"), beside.reindex(oof.index)], axis=1)
 
 
 def _in_turn(progress: Progress | None, count: int) -> list[Progress | None]:
@@ -497,15 +498,15 @@ def candidate_features(bank: Bank, features: str | Sequence[str] | None) -> list
     return [[name] for name in pooled]
 
 
-def _fold_of_each(rows: Rows, search: TopModelSearchCV) -> list[list[Any]]:
-    """Return [source, path, fold] of each row, so that others can use the same folds."""
+def _fold_of_each(rows: Rows, search: TopModelSearchCV) -> list[tuple[Any, ...]]:
+    """Return (source, path, fold) of each row, so that others can use the same folds."""
     numbers = fold_numbers(search.folds_, len(rows.y)).tolist()
-    return [list(row) for row in zip(rows.table.rows["source"], rows.paths, numbers, strict=True)]
+    return list(zip(rows.table.rows["source"], rows.paths, numbers, strict=True))
 
 
 def contents_of(rows: Rows) -> list[str]:
     """Return the beginning of each row's content digest, so that training images are known again."""
-    heads = np.frombuffer(b"".join(rows.table.rows["digest"]), ">u8")[::4]
+    heads = as_keys(rows.table.rows["digest"]).view(">u8")[::4]
     return [f"{head:016x}" for head in np.unique(heads)]
 
 
@@ -555,7 +556,7 @@ def _predictor(
 
 def _unlike(fitted: Pipeline, rows: Rows) -> Unlike | None:
     """Return what tells whether a new image is unlike the training images; None of too few."""
-    distinct = np.unique(rows.table.rows["digest"].to_numpy(), return_index=True)[1]
+    distinct = np.unique(as_keys(rows.table.rows["digest"]), return_index=True)[1]
     if len(distinct) < LEAST_ROWS:
         return None
     drawn = distinct[draw(len(distinct))]

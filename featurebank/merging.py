@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +19,9 @@ Copy = tuple[Segment, Place]
 """A segment, and where it goes."""
 
 
-def merge(bank: Bank, others: Sequence[str | os.PathLike[str] | Bank]) -> dict[str, int]:
+def merge(
+    bank: Bank, others: Sequence[str | os.PathLike[str] | Bank], *, progress: Callable[[int, int], None] | None = None
+) -> dict[str, int]:
     """Copy what other banks hold into a bank: feature sets, samples and their columns.
 
     Segments are immutable and their names unique, so a merge that was interrupted is finished by the same call, and
@@ -32,6 +34,8 @@ def merge(bank: Bank, others: Sequence[str | os.PathLike[str] | Bank]) -> dict[s
         It gets the rows; others may go on reading and writing it.
     others : sequence of path-like or Bank
         They stay as they are.
+    progress : callable, optional
+        Called with (files copied, files to copy).
 
     Returns
     -------
@@ -59,14 +63,22 @@ def merge(bank: Bank, others: Sequence[str | os.PathLike[str] | Bank]) -> dict[s
         raise BankError("no bank to merge; name one at least")
     if any(storage.is_same(each.path, bank.path) for each in opened):
         raise BankError(f"{str(bank.path)!r} is merged into itself; name other banks")
-    copied = size = there = 0
-    for other in opened:
-        for batch in (list(_features(bank, other)), list(_samples(bank, other))):  # what samples point at comes first
-            wanted = [copy for copy in batch if not copy[1].exists()]
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                sizes = list(pool.map(_copy, wanted))
-            copied, size, there = copied + len(sizes), size + sum(sizes), there + len(batch) - len(wanted)
-    return {"copied": copied, "bytes": size, "there": there}
+    samples = [copy for other in opened for copy in _samples(bank, other)]  # listed first, and copied last:
+    features = [copy for other in opened for copy in _features(bank, other)]  # the rows that samples point at are there
+    wanted = [_new(batch) for batch in (features, samples)]
+    sizes: list[int] = []
+    for batch in wanted:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for written in pool.map(_copy, batch):
+                sizes.append(written)
+                if progress is not None:
+                    progress(len(sizes), sum(map(len, wanted)))
+    return {"copied": len(sizes), "bytes": sum(sizes), "there": len(features) + len(samples) - len(sizes)}
+
+
+def _new(copies: list[Copy]) -> list[Copy]:
+    """Return the copies that are not there yet, each once where several banks have it."""
+    return [(file, to) for to, file in {to: file for file, to in copies}.items() if not to.exists()]
 
 
 def _features(bank: Bank, other: Bank) -> Iterator[Copy]:

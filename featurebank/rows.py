@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from featurebank.bank import Bank, column_of, values_of, weights_of
 from featurebank.errors import ColumnError, TopModelError
+from featurebank.features import DigestIndex, as_keys
 from featurebank.folds import Fold, tie
 from featurebank.neighbours import THRESHOLD, near_duplicate_groups, near_duplicate_pairs
 from featurebank.samples import SampleTable
@@ -322,12 +323,12 @@ def groups_of(rows: Rows, column: str | None) -> NDArray[np.int64] | None:
     ColumnError
         When there is no such column, or it has missing values.
     """
-    digests = rows.table.rows["digest"].to_numpy()
+    keys = as_keys(rows.table.rows["digest"])
     if column in NEAR_DUPLICATES:
-        return tie(near_duplicate_groups(rows.alike), digests)
+        return tie(near_duplicate_groups(rows.alike), keys)
     if column is not None:
-        return tie(values_of(rows.table, column), digests)
-    return tie(digests) if len(set(digests)) < len(digests) else None
+        return tie(values_of(rows.table, column), keys)
+    return tie(keys) if len(DigestIndex(keys)) < len(keys) else None
 
 
 def straddling(rows: Rows, part: NDArray[np.int64], groups: str | None) -> list[str]:

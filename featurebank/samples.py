@@ -26,6 +26,7 @@ STATUSES = ("ok", "failed", "gone")
 NO_DIGEST = bytes(32)
 FIELDS = ("source", "root", "path", "digest", "size", "mtime_ns", "status", "error", "origin", "stamp")
 _NUMBERS = {"size": "<i8", "mtime_ns": "<i8", "status": "|u1", "origin": "<u8", "stamp": "<u8"}
+_BYTES = {"path": pa.large_binary(), "digest": pa.binary(32)}
 _RANDOM_BITS = 12
 _SLASH = ord("/")
 _INFERRED = {"boolean": "boolean", "integer": "Int64", "floating": "Float64", "mixed-integer-float": "Float64"}
@@ -40,9 +41,10 @@ class SampleTable:
     Attributes
     ----------
     rows : DataFrame
-        One row a sample with the columns `FIELDS`; ``path`` and ``digest`` are bytes (a digest of zeros where
-        the file was never read), ``status`` an index into `STATUSES`, ``origin`` a hash of the columns that
-        the source gave, ``stamp`` the order of writing.
+        One row a sample with the columns `FIELDS`; ``path`` and ``digest`` are bytes in Arrow arrays, which a
+        million Python objects would be slow to make and large to hold (a digest of zeros where the file was never
+        read), ``status`` an index into `STATUSES`, ``origin`` a hash of the columns that the source gave,
+        ``stamp`` the order of writing.
     columns : DataFrame
         The user's columns: ``Int64``, ``Float64``, ``boolean`` or object of str, missing values allowed.
     """
@@ -64,7 +66,7 @@ class SampleTable:
     @property
     def paths(self) -> list[str]:
         """The paths as text; bytes that are not UTF-8 are surrogates, as everywhere in Python."""
-        return [os.fsdecode(path) for path in self.rows["path"]]
+        return [os.fsdecode(path) for path in self.rows["path"].to_numpy()]
 
     def names(self) -> pd.DataFrame:
         """Return what tables about samples begin with: ``source, path``, which pandas' own text could not all hold."""
@@ -97,8 +99,20 @@ def make_table(fields: dict[str, Sequence[Any]], columns: pd.DataFrame) -> Sampl
     columns : DataFrame
         The user's columns, already `tidy`.
     """
-    rows = {name: pd.Series(fields[name], dtype=_NUMBERS.get(name, object)) for name in FIELDS}
+    rows = {
+        name: _bytes(name, fields[name])
+        if name in _BYTES
+        else pd.Series(fields[name], dtype=_NUMBERS.get(name, object))
+        for name in FIELDS
+    }
     return SampleTable(pd.DataFrame(rows), columns.reset_index(drop=True))
+
+
+def _bytes(name: str, values: Any) -> pd.Series:
+    """Return a column of bytes as one Arrow array."""
+    found = values if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(values, _BYTES[name])
+    whole = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+    return pd.Series(pd.arrays.ArrowExtensionArray(whole))
 
 
 def empty_table() -> SampleTable:
@@ -122,13 +136,16 @@ def merge(tables: Iterable[SampleTable]) -> SampleTable:
 
 def stack(tables: Sequence[SampleTable]) -> SampleTable:
     """Return the rows of tables one after the other."""
+    columns = _concat_columns([table.columns for table in tables])
+    if len(tables) == 1:
+        return SampleTable(tables[0].rows, columns)
     rows = pd.concat([table.rows for table in tables], ignore_index=True)
-    return SampleTable(rows, _concat_columns([table.columns for table in tables]))
+    return SampleTable(rows.assign(**{name: _bytes(name, pa.array(rows[name])) for name in _BYTES}), columns)
 
 
 def _is_sorted(rows: pd.DataFrame) -> bool:
     """Say whether every sample is there once, in order."""
-    source, path = rows["source"].to_numpy(), pa.array(rows["path"].to_numpy(), pa.large_binary())
+    source, path = rows["source"].to_numpy(), pa.array(rows["path"])
     is_same = source[1:] == source[:-1]
     is_later = pc.less(path[:-1], path[1:]).to_numpy(zero_copy_only=False)
     return bool((np.where(is_same, is_later, False) | (source[:-1] < source[1:])).all())
@@ -329,7 +346,7 @@ def encode_table(table: SampleTable, supersedes: Sequence[str] = ()) -> memoryvi
     sources, codes = _pairs(rows["source"], rows["root"])
     arrays: dict[str, NDArray[Any]] = {
         "source": codes,
-        "digest": np.frombuffer(b"".join(rows["digest"]), "u1").reshape(-1, 32),
+        "digest": np.frombuffer(b"".join(rows["digest"].to_numpy()), "u1").reshape(-1, 32),
         **{name: rows[name].to_numpy(dtype) for name, dtype in _NUMBERS.items()},
         **_strings("path", rows["path"].to_numpy(object)),
         **_strings("error", _encode_texts(rows["error"])),
@@ -406,8 +423,8 @@ def _decode(file: Segment) -> SampleTable:
     fields |= {
         "source": sources[codes],
         "root": roots[codes],
-        "digest": digests.view("V32").reshape(-1).astype(object),  # an S32 would lose zeros at the end
-        "path": _read_strings(file, "path", count).to_numpy(zero_copy_only=False),
+        "digest": pa.Array.from_buffers(_BYTES["digest"], count, [None, pa.py_buffer(digests)]),
+        "path": _read_strings(file, "path", count),
         "error": _read_texts(file, "error", count),
     }
     if _may_leave_root(file):
@@ -428,10 +445,10 @@ def _may_leave_root(file: Segment) -> bool:
 
 def _check_paths(fields: dict[str, Any]) -> None:
     """Refuse a path that is empty or leaves its root; a manifest's bad row, kept for its error, may have one."""
-    odd = [number for number, path in enumerate(fields["path"]) if not path or path[0] == _SLASH or b".." in path]
-    for number in odd:
-        path, has_root = fields["path"][number], bool(fields["root"][number])
-        was_refused = fields["digest"][number] == NO_DIGEST and fields["status"][number] != OK
+    paths = fields["path"].to_pylist()
+    for number in [number for number, path in enumerate(paths) if not path or path[0] == _SLASH or b".." in path]:
+        path, has_root = paths[number], bool(fields["root"][number])
+        was_refused = fields["digest"][number].as_py() == NO_DIGEST and fields["status"][number] != OK
         if not was_refused and (not path or (has_root and _leaves_root(path))):
             raise ValueError("a path that leaves its root")
 

@@ -213,6 +213,9 @@ class Nobody:
     def kill(self, worker):
         worker.is_alive = False
 
+    def nodes(self):
+        return [{"Alive": True, "Resources": {"CPU": 2.0}}]
+
 
 class Reference:
     def __init__(self, result):

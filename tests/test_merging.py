@@ -46,6 +46,32 @@ def test_the_second_merge_copies_nothing(banks, tmp_path):
     assert bank.merge(second, first)["copied"] == 3
 
 
+def test_progress_counts_the_files_and_one_that_two_banks_have_is_copied_once(banks, tmp_path):
+    first, second, _ = banks
+    second.merge(first)
+    seen = []
+    found = merging.merge(Bank.create(tmp_path / "all.bank"), [first, second], progress=lambda *step: seen.append(step))
+    assert (found["copied"], found["there"]) == (5, 2)
+    assert seen == [(number, 5) for number in range(1, 6)]
+
+
+def test_samples_are_listed_first_and_copied_last(banks, tmp_path):
+    """What another process adds meanwhile is taken by the next merge, whole: no sample comes without its rows."""
+    first, second, _ = banks
+    copied = []
+
+    def show(done, total):
+        copied.append(files_of(Bank(tmp_path / "all.bank")))
+        if done == 1:
+            first.merge(second)
+
+    bank = Bank.create(tmp_path / "all.bank")
+    merging.merge(bank, [first], progress=show)
+    assert [[name.split("/")[0] for name in names] for names in copied] == [["features"], ["features", "samples"]]
+    assert bank.load("net/penultimate").shape == (3, 2)
+    assert bank.merge(first)["copied"] == 3
+
+
 def test_a_merge_can_be_compacted_and_merged_again(banks, tmp_path):
     first, second, rows = banks
     bank = Bank.create(tmp_path / "all.bank")

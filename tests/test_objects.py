@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 
 import pandas as pd
@@ -140,11 +141,23 @@ def test_half_an_object_is_never_left_behind(faulty, folder, monkeypatch):
     assert (folder / "a").read_bytes() == b"0123456789"
 
 
-def test_an_outage_ends_in_one_line(faulty, folder):
+def test_an_outage_is_told_after_some_tries_and_ends_in_one_line(faulty, folder, caplog):
     faulty(every=1)
     with pytest.raises(StorageError, match=r"cannot write 'memory://.*/a': .*\(10 tries\); check") as caught:
         storage.commit(folder / "a", b"1")
     assert "\n" not in str(caught.value)
+    with pytest.raises(StorageError):
+        storage.commit(folder / "a", b"1")
+    told = re.compile(r"requests to memory://\w+ fail \(.*\); they are repeated for up to \d+ seconds")
+    assert all(map(told.fullmatch, caplog.messages))
+    assert 1 <= len(caplog.messages) == len(set(caplog.messages)) <= 2  # the store fails in two ways
+
+
+def test_a_hiccup_is_not_told(faulty, folder, caplog):
+    store = faulty(every=2)
+    storage.commit(folder / "a", b"1")
+    assert store.failed
+    assert not caplog.messages
 
 
 def test_a_refusal_is_not_repeated(faulty, folder, monkeypatch):

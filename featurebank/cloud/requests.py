@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Iterable
@@ -14,6 +15,8 @@ from featurebank.errors import StorageError, one_line
 LIBRARIES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "memory": "fsspec"}
 """The kinds of storage whose puts are atomic and, if asked, conditional; and the library for each."""
 TRIES = 10
+TOLD_AFTER = 3
+"""Tries that fail before it is said that they do: a store's hiccup is no news, a minute of silence is."""
 FIRST_DELAY = 0.2
 LONGEST_DELAY = 20.0
 AT_ONCE = 16
@@ -21,6 +24,7 @@ AT_ONCE = 16
 _FINAL = (FileNotFoundError, FileExistsError, PermissionError, NotImplementedError, ImportError, TypeError, ValueError)
 _FINAL_NAMES = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError"}
 _FINAL_NAMES |= {"ParamValidationError", "InvalidRegionError", "UnknownRegionError"}
+_LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -71,8 +75,22 @@ def tried(action: str, address: object, call: Callable[[], _T]) -> _T:
                     f"cannot {action} {str(address)!r}: {one_line(error) or type(error).__name__}{tries}; check the "
                     "address, the credentials and the network"
                 ) from error
-        time.sleep(min(FIRST_DELAY * 2**number, LONGEST_DELAY) * random.uniform(0.5, 1.5))
+            if number == TOLD_AFTER - 1:
+                _tell(f"requests to {'/'.join(str(address).split('/')[:3])} fail ({one_line(error)})")
+        time.sleep(_delay(number) * random.uniform(0.5, 1.5))
     raise AssertionError("the last try returns or raises")
+
+
+def _delay(number: int) -> float:
+    """Return the seconds to wait after a try."""
+    return min(FIRST_DELAY * 2**number, LONGEST_DELAY)
+
+
+@lru_cache
+def _tell(what: str) -> None:
+    """Say that requests fail, each kind once."""
+    left = sum(map(_delay, range(TOLD_AFTER - 1, TRIES - 1)))
+    _LOG.warning("%s; they are repeated for up to %.0f seconds", what, left)
 
 
 def at_once(call: Callable[[_T], _R], items: Iterable[_T]) -> list[_R]:

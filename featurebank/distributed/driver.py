@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from featurebank.samples import NO_DIGEST
 from featurebank.sources import Source
 
 Progress = Callable[[int, int], None]
+_LOG = logging.getLogger(__name__)
 LOOKS = 1.0
 """Seconds between two looks at how far the workers are."""
 SECONDS_TO_WRITE = 60.0
@@ -118,6 +120,7 @@ class Dispatch:
         self._busy: dict[Any, tuple[Any, Shard | None]] = {}
         self._idle: list[Any] = []
         self._shown = 0
+        self._has_room = True
         self.workers = 0
 
     def run(self, shards: list[Shard]) -> None:
@@ -132,6 +135,7 @@ class Dispatch:
                 ready, _ = self.ray.wait(list(self._busy), timeout=LOOKS)
                 for reference in ready:
                     self._take(reference)
+                self._look_for_room()
                 self._show(total)
         finally:
             self._dismiss()
@@ -168,6 +172,20 @@ class Dispatch:
         while self._idle and self.backlog.waiting:
             worker, shard = self._idle.pop(), self.backlog.waiting.popleft()
             self._busy[worker.settle.remote(self._part(shard))] = worker, shard
+
+    def _look_for_room(self) -> None:
+        """Say that no machine has room for a worker any longer; Ray then waits for one, and says nothing."""
+        if any(shard is not None for _, shard in self._busy.values()):
+            return
+        needed = {"CPU": self.crew.cpus, "GPU": self.crew.gpus}
+        machines = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        has_room = any(all(each.get(kind, 0) >= count for kind, count in needed.items()) for each in machines)
+        if self._has_room and not has_room:
+            _LOG.warning(
+                "no machine of the Ray cluster has room for a worker any longer; waiting for one to join it. Ctrl-C "
+                "ends the run; what is finished is kept"
+            )
+        self._has_room = has_room
 
     def _part(self, shard: Shard) -> Part:
         """Return a shard as a worker needs it, with a few samples that the pipeline compares stored rows of."""

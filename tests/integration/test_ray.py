@@ -105,6 +105,28 @@ def test_a_worker_and_a_machine_die_and_nothing_is_lost_or_doubled(cluster, phot
     assert distance(bank.load("resnet18/penultimate"), single.load("resnet18/penultimate")) < 1e-5
 
 
+def test_a_run_that_lost_every_machine_says_so_and_goes_on_with_the_next_that_joins(cluster, photos, tmp_path, caplog):
+    lost = []
+
+    def show(done, total):
+        if done and not lost:
+            lost.append(done)
+            for machine in list(cluster.worker_nodes):
+                cluster.remove_node(machine, allow_graceful=False)
+        elif lost and "no machine of the Ray cluster has room" in caplog.text and len(lost) == 1:
+            lost.append(done)
+            cluster.add_node(num_cpus=1)
+
+    asked = ask(SMALL["backbone"], "penultimate", **{key: SMALL[key] for key in ("weights", "size", "store")})
+    compute = Compute("cpu", "eager", backend="ray", ray_address=cluster.address)
+    bank = Bank.create(tmp_path / "ray.bank")
+    report = run_extraction(scan(photos), bank, asked, compute, progress=show)
+    assert len(lost) == 2
+    assert caplog.text.count("has room for a worker") == 1
+    assert report.embedded == len(bank.samples) == IMAGES
+    assert len(np.unique(digests(bank, "resnet18/penultimate"), axis=0)) == IMAGES
+
+
 def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(photos, tmp_path):
     bank = tmp_path / "a.bank"
     command = [*FEATUREBANK, "extract", str(photos), "--bank", str(bank), "--engine", "eager", "--device", "cpu"]

@@ -250,7 +250,8 @@ def _shipped(
     model = _fit(name, recipes[name], given.part(given.labelled, given.held_out))
     found = sides[name].found
     oof = result.oof.assign(predicted=found.predicted)
-    report |= class_report(found, recipes[name].model, calibrate, oof)
+    about, oof = class_report(found, recipes[name].model, calibrate, oof)
+    report |= about
     calibrator = _calibrator(model, found, recipes[name].model, calibrate)
     if len(given.held_out):
         report["held_out"] = _held_out(given, model, calibrator)
