@@ -47,6 +47,7 @@ def main(context: click.Context, quiet: bool, verbose: bool) -> None:
     """
     context.obj = State(quiet=quiet, verbose=verbose)
     context.obj.filter_warnings()
+    context.obj.show_log()
 
 
 for command in (

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from featurebank_cli.options import bank_argument, json_option, print_json, undefused
+from featurebank_cli.options import PLACE, bank_argument, json_option, print_json, undefused
 
 if TYPE_CHECKING:
     from featurebank.storage import Place
@@ -16,11 +15,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @bank_argument
-@click.argument("labels", type=click.Path(path_type=Path))
+@click.argument("labels", type=PLACE)
 @click.option("--path-column", default="path", show_default=True, help="The column of paths.")
 @click.option("--column", "chosen", multiple=True, help="Take this column alone; may be repeated.  [default: all]")
 @json_option
-def label(bank: Place, labels: Path, path_column: str, chosen: tuple[str, ...], as_json: bool) -> None:
+def label(bank: Place, labels: Place, path_column: str, chosen: tuple[str, ...], as_json: bool) -> None:
     """Attach the columns of LABELS (CSV or Parquet) to the samples of BANK, or correct them.
 
     Paths are relative, as `featurebank info BANK --samples` lists them; an empty cell changes nothing.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 import warnings
@@ -76,12 +77,26 @@ def backend_options(what: str) -> Callable[[Callable[..., Any]], Callable[..., A
     address = click.option(
         "--ray-address",
         envvar="RAY_ADDRESS",
+        callback=_only_with_ray,
         help="With --backend ray: HOST:PORT of a running cluster, or auto.  [default: this machine alone]",
     )
     backend = click.option(
-        "--backend", type=click.Choice(["local", "ray"]), default="local", show_default=True, help=what
+        "--backend",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        is_eager=True,  # the address asks for it
+        help=what,
     )
     return lambda command: backend(address(command))
+
+
+def _only_with_ray(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """Refuse an address on the command line that nothing would use; the environment may hold one all the same."""
+    is_given = context.get_parameter_source("ray_address") is click.core.ParameterSource.COMMANDLINE
+    if is_given and context.params["backend"] != "ray":
+        raise click.UsageError("--ray-address goes with --backend ray")
+    return value
 
 
 class NamedErrors(click.Group):
@@ -113,6 +128,12 @@ class State:
             warnings.simplefilter("ignore")
         warnings.showwarning = lambda message, *args, **kwargs: click.echo(f"Warning: {one_line(message)}", err=True)
 
+    def show_log(self) -> None:
+        """Show what the library says while it works or waits, a line each."""
+        log = logging.getLogger("featurebank")
+        log.handlers = [Lines(self)]
+        log.setLevel(logging.INFO)
+
     def say(self, text: str = "") -> None:
         """Print a line for the reader on stderr, unless --quiet."""
         if not self.quiet:
@@ -129,6 +150,19 @@ class State:
         if self.quiet or not sys.stderr.isatty():
             return None
         return _bar(title, unit)
+
+
+class Lines(logging.Handler):
+    """Prints each record of the library's log as a line, a warning as one."""
+
+    def __init__(self, state: State):
+        super().__init__()
+        self._state = state
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        show = self._state.warn if record.levelno >= logging.WARNING else self._state.say
+        show(printable(record.getMessage()))
 
 
 def _bar(title: str, unit: str) -> Callable[[int, int], None]:

@@ -479,18 +479,19 @@ class Bank:
     def info(self) -> dict[str, Any]:
         """Return what the bank holds: counts of samples, columns, feature sets, bytes on disk.
 
-        ``sources`` are those with samples that are not gone; ``incomplete`` has a line, with the remedy, for each
-        feature set that lacks rows of readable samples.
+        ``sources`` and ``missing`` values are those of samples that are not gone; ``incomplete`` has a line, with the
+        remedy, for each feature set that lacks rows of readable samples.
         """
         table = self.table
         status = table.rows["status"]
+        present = status != samples.GONE
         sets, readable = self.feature_sets, table.take((status == samples.OK).to_numpy())
         return {
             "path": str(self.path),
             "samples": {word: int((status == code).sum()) for code, word in enumerate(samples.STATUSES)},
-            "sources": sorted(set(table.rows["source"][status != samples.GONE])),
+            "sources": sorted(set(table.rows["source"][present])),
             "columns": {
-                name: {"kind": samples.kind_of(column), "missing": int(column.isna().sum())}
+                name: {"kind": samples.kind_of(column), "missing": int((column.isna() & present).sum())}
                 for name, column in table.columns.items()
             },
             "feature_sets": [describe_set(each) for each in sets],

@@ -347,8 +347,7 @@ def _fit_rows(
     if plan.learning_curve and not search.interrupted_:
         report["learning_curve"] = _learning_curve(search, rows)
     report["seconds"] = time.perf_counter() - started
-    kept = {**report, "samples": _fold_of_each(rows, search), "contents": contents_of(rows)}
-    return FitResult(search, report, _predictor(plan, search, model, rows, target, kept), oof)
+    return FitResult(search, report, _predictor(plan, search, model, rows, target, report), oof)
 
 
 def _facts(search: TopModelSearchCV, rows: Rows, target: Target) -> dict[str, Any]:
@@ -423,7 +422,7 @@ def class_report(
     report["calibration"], whole, proba = assessment.calibrated(found, model, calibrate)
     report["abstention"] = assessment.abstention(whole, proba)
     names = [f"proba_{name}" for name in found.classes.tolist()]
-    beside = pd.DataFrame(proba, oof.index[np.isin(found.fold, whole.fold)], names)
+    beside = pd.DataFrame(proba, oof.index[np.isin(found.fold, whole.fold)], names, copy=False)
     return report, pd.concat([oof.drop(columns=names, errors="ignore"), beside.reindex(oof.index)], axis=1)
 
 
@@ -541,16 +540,17 @@ def _predictor(
     """Make the predictor of a search's best candidate."""
     model = Pipeline([step for step in fitted.steps if step[0] not in BEFORE_THE_MODEL])
     features, tensors = predictor_features(plan.bank, search.best_features_, search.best_candidate_.views)
+    calibrator, unlike = _calibrator(search, model, plan.calibrate), _unlike(fitted, rows)
     return Predictor(
         features,
         model,
         target.name,
         task=rows.task,
         labels=rows.labels,
-        calibrator=_calibrator(search, model, plan.calibrate),
-        fit=report,
+        calibrator=calibrator,
+        fit={**report, "samples": _fold_of_each(rows, search), "contents": contents_of(rows)},
         tensors=tensors,
-        unlike=_unlike(fitted, rows),
+        unlike=unlike,
     )
 
 

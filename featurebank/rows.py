@@ -366,7 +366,9 @@ def _left_out(bank: Bank, columns: Sequence[str]) -> list[str]:
 def torn_contents(table: SampleTable, columns: Sequence[str]) -> list[str]:
     """Say how many images of identical content there are, and which carry different values."""
     notes = []
-    contents, distinct = pd.factorize(table.rows["digest"].to_numpy())
+    keys = as_keys(table.rows["digest"])
+    index = DigestIndex(keys)
+    contents = index.find(keys)
     frame = pd.DataFrame({number: column_of(table, name).to_numpy() for number, name in enumerate(columns)})
     frame.insert(0, "content", contents)
     torn = np.flatnonzero(np.bincount(frame.drop_duplicates()["content"]) > 1)
@@ -376,7 +378,7 @@ def torn_contents(table: SampleTable, columns: Sequence[str]) -> list[str]:
             f"{len(torn)} contents come with different values of {'+'.join(columns)}, e.g. that of {example!r}: "
             "correct them with `featurebank label`"
         )
-    repeats = len(table) - len(distinct)
+    repeats = len(table) - len(index)
     if repeats:
         notes.append(f"{repeats} samples repeat the content of another; folds keep them together")
     return notes

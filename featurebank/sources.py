@@ -187,6 +187,8 @@ def _scan_folder(name: Place, root: Place) -> Source:
         raise SourceError(f"{str(root)!r} {found}; expected a folder of images, or a {', '.join(MANIFESTS)} manifest")
     ignored: Counter[str] = Counter()
     entries = sorted(files.walk(root, ignored), key=itemgetter(0))
+    if not entries and not ignored and isinstance(root, ObjectPath):
+        raise SourceError(f"nothing lies at {str(root)!r}; expected a folder of images: check the bucket and the name")
     if not entries:
         raise SourceError(f"no images in {str(root)!r}; expected files ending in {', '.join(sorted(images.SUFFIXES))}")
     paths, sizes, mtimes, problems = zip(*entries, strict=True)

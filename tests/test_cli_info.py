@@ -110,3 +110,11 @@ def test_the_remedy_names_precision_and_decoder(run_cli, run_json, bank):
     sets = {each["precision"]: each for each in run_json("info", bank)["feature_sets"]}
     assert (sets["bf16"]["decoder"], sets["fp32"]["decoder"], sets["bf16"]["views"]) == ("tensor", "pil", "none")
     assert "bf16, tensor" in run_cli("info", bank).stdout
+
+
+def test_missing_values_are_those_of_samples_that_are_there(bank, run_json):
+    (source,) = run_json("info", bank)["sources"]
+    run_json("prune", bank, "--source", source)
+    facts = run_json("info", bank)
+    assert facts["samples"] == {"ok": 0, "failed": 0, "gone": 3}
+    assert [each["missing"] for each in facts["columns"].values()] == [0, 0, 0]

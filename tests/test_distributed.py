@@ -168,6 +168,23 @@ def test_commands_name_an_address_that_does_not_answer(two_classes, two_class_ba
         assert len(result.stderr.splitlines()) == 1
 
 
+def test_an_address_without_ray_is_refused_but_the_environments_is_left_alone(two_class_bank, run_cli, monkeypatch):
+    result = run_cli("fit", two_class_bank, "--ray-address", "127.0.0.1:1")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == "Error: --ray-address goes with --backend ray"
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert run_cli("fit", two_class_bank, "--model", "ridge").exit_code == 0
+
+
+def test_a_lost_worker_is_told(two_classes, tmp_path, caplog):
+    died = []
+    ledger, job = prepare(two_classes, tmp_path / "a.bank")
+    nobody = Nobody(lambda handle, part: not died and not died.append(1))
+    Dispatch(nobody, Crew(1, 1, 0), job, ledger, None).run(cut(ledger.source.paths, ledger.pending(), 1, 8))
+    assert "a worker was lost (it was killed); another starts in its place" in caplog.messages
+    assert ledger.bank.feature_set("resnet18/penultimate").rows == 40
+
+
 def test_images_in_memory_and_unknown_backends_are_refused(two_classes, tmp_path):
     with pytest.raises(SourceError, match="images in memory are not on other machines"):
         extract([np.zeros((8, 8, 3), "uint8")], tmp_path / "a.bank", ids=["a"], weights="random:0", backend="ray")

@@ -306,7 +306,9 @@ def test_commands_take_addresses(run_json, run_cli, memory_commands, pair, tmp_p
     assert run_json("info", address)["samples"] == {"ok": 5, "failed": 0, "gone": 0}
     (tmp_path / "labels.csv").write_text("path,label\n1.png,new\n")
     assert run_json("label", address, "labels.csv")["changed"] == 1
-    assert run_json("compact", address)["merged"] == 5
+    storage.commit(remote.path.parent / "labels.csv", b"path,label\n1.png,newer\n")
+    assert run_json("label", address, str(remote.path.parent / "labels.csv"))["changed"] == 1
+    assert run_json("compact", address)["merged"] == 6
     assert run_json("prune", address, "--source", "/more")["gone"] == 2
     result = run_cli("verify", address)
     assert result.exit_code == 0

@@ -521,7 +521,7 @@ def test_an_object_that_changes_has_another_time(bucket):
 
 
 def test_an_empty_bucket_is_an_error(bucket):
-    with pytest.raises(SourceError, match="no images in 'memory://"):
+    with pytest.raises(SourceError, match=r"nothing lies at 'memory://.*check the bucket"):
         scan(bucket())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,6 +46,8 @@ def connected(address: str | None = None) -> Iterator[Any]:
         return
     check_address(address)
     own = {} if address else {"include_dashboard": False}
+    if not address:  # its workers are what this process would do itself: no less urgent, as Ray's are by default
+        os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:  # Ray has no base for what goes wrong here

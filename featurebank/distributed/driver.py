@@ -128,6 +128,7 @@ class Dispatch:
         self.backlog.waiting.extend(shards)
         self.workers = min(self.crew.workers, len(shards))
         total = sum(map(len, shards))
+        _LOG.info("%d workers start; each loads the network before its first image", self.workers)
         try:
             for _ in range(self.workers):
                 self._hire()
@@ -165,6 +166,7 @@ class Dispatch:
         """Put another worker in the place of one that is lost, or that only cannot be reached."""
         self._kill(worker)
         self.backlog.lose(shard, reason)
+        _LOG.warning("a worker was lost (%s); another starts in its place", reason)
         self._hire()
         self._deal()
 
