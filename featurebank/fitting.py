@@ -24,7 +24,7 @@ from featurebank.errors import BankError, ColumnError, TopModelError, near_names
 from featurebank.features import as_keys, check_views
 from featurebank.folds import Fold, Folds, default_kind, fold_numbers
 from featurebank.learning_curve import learning_curve as make_learning_curve
-from featurebank.memory import available_memory
+from featurebank.memory import available_memory, release
 from featurebank.multitask.fitting import MultiTaskResult, fit_tasks
 from featurebank.multitask.rows import Labels, TaskRows, is_multitask, load_tasks
 from featurebank.novelty import LEAST_ROWS, Unlike, draw
@@ -222,6 +222,7 @@ def fit(
     if isinstance(every.X, BankMatrix):
         check_streamed({"nested": nested, "a learning curve": learning_curve, "a threshold": threshold})
     splitter, is_held_out = _splitter(plan, every)
+    release()
     return _fit_rows(plan, every, wanted, splitter, is_held_out, progress)
 
 
@@ -326,6 +327,7 @@ def _fit_rows(
         progress=_part(progress, 0, parts),
         **plan.options,
     ).fit(rows.X, rows.y, groups=rows.groups, sample_weight=rows.weight)
+    release()
     report = _facts(search, rows, target)
     report["warnings"] = rows.notes + straddling(every, _place(search, is_held_out), plan.groups) + search.warnings_
     oof = _frame(rows, search)
@@ -541,6 +543,7 @@ def _predictor(
     model = Pipeline([step for step in fitted.steps if step[0] not in BEFORE_THE_MODEL])
     features, tensors = predictor_features(plan.bank, search.best_features_, search.best_candidate_.views)
     calibrator, unlike = _calibrator(search, model, plan.calibrate), _unlike(fitted, rows)
+    release()
     return Predictor(
         features,
         model,
