@@ -1,203 +1,228 @@
-"""A bank of a million rows on one machine: what it costs to open, load, merge, compact and fit.
+"""Extraction on a Ray cluster: its overhead, how it scales with sleeping workers, and commits of many writers.
 
-    python tests/benchmarks/bench_scale.py [--rows 1000000] [--width 768] [--folder DIR]
+    python tests/benchmarks/bench_scale.py [--images 12000] [--seconds 40] [--part overhead|scaling|commits]
 
-The bank is synthetic: float16 rows in segments of 4,096, as `extract` leaves them, ten classes of Gaussian rows. Every
-step runs in a process of its own, whose peak memory is printed beside; its time leaves out the imports. Each is
-compared with a plain way to do the same, measured in the same run.
+Overhead: the same images through the same network, plainly and by one Ray worker that holds the same cores, each in a
+process of its own and in turn. Beside the whole time stands that from the first images on, since Ray takes some
+seconds to start. Scaling: machines of one core that have no core to themselves, since the network only sleeps; what
+is measured is dealing out, reading, writing and committing. The efficiency is the rate of n workers over n times that
+of one, from when every worker has its first batch to the end of the last. Commits: processes that write segments, and
+the sample rows that point at them, into one bank, with no network.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
+import multiprocessing
 import os
-import re
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
-from featurebank import Bank, TopModelSearchCV, fit, samples
-from featurebank.bank import segment_name
-from featurebank.features import encode_stored
+from featurebank import Bank
+from featurebank.extraction import run_extraction
+from featurebank.ledger import Ledger
+from featurebank.pipeline import Compute
+from featurebank.request import ask
+from featurebank.sources import Source, scan
 from featurebank.spec import FeatureSpec
+from featurebank.writer import Writer
 
-SPEC = FeatureSpec(
-    "net", "1", "0" * 64, "penultimate", "vector", 0, "none", {"crop": [4, 4]}, 1, "none", "fp32", "float16"
-)
-NAME, SEGMENT, CLASSES, COMPARED = "net/penultimate", 4096, 10, 200_000
-
-
-def make(path: Path, start: int, count: int, width: int) -> None:
-    """Write the rows from `start` on, and an .npy file of them beside the bank."""
-    bank, random = Bank.create(path), np.random.default_rng(start)
-    bank.add_spec(SPEC)
-    base = random.standard_normal((SEGMENT, width), dtype=np.float32)
-    centres = np.random.default_rng(0).standard_normal((CLASSES, width), dtype=np.float32) / 8
-    out = np.lib.format.open_memmap(path.with_suffix(".npy"), "w+", np.float16, (count, width))
-    for at in range(0, count, SEGMENT):
-        rows = min(SEGMENT, count - at)
-        label = random.integers(0, CLASSES, rows)
-        values = (base[:rows, random.permutation(width)] + centres[label]).astype(np.float16)
-        out[at : at + rows] = values
-        add(bank, random, start + at, label, values)
+TURNS, BATCH, REST = 2, 32, 0.4
+"""Runs of each side; images in a batch and the seconds that the sleeping network takes for one."""
+WORKERS = (1, 2, 4, 8)
+WIDTH, SEGMENT, SEGMENTS = 768, 4096, 8
+SPEC = FeatureSpec("net", "", "0" * 64, "layer", "vector", 0, "none", {}, 1, "none", "fp32", "float16")
 
 
-def add(bank: Bank, random: np.random.Generator, at: int, label: np.ndarray, values: np.ndarray) -> None:
-    """Write one segment of features and one of samples."""
-    digests, n = random.integers(0, 256, (len(label), 32), dtype=np.uint8), len(label)
-    data = encode_stored(SPEC.fingerprint, digests, values[:, None], [])
-    (bank.feature_folder(SPEC) / segment_name()).write_bytes(data)
-    same = {"source": "/photos", "root": "/photos", "size": 1, "mtime_ns": 1, "status": samples.OK, "error": ""}
-    fields: dict[str, Any] = {name: [value] * n for name, value in {**same, "origin": 0, "stamp": 0}.items()}
-    fields["path"] = [b"%09d.jpg" % number for number in range(at, at + n)]
-    fields["digest"] = [each.tobytes() for each in digests]
-    columns = pd.DataFrame({"label": pd.Series([f"class{code}" for code in label], dtype=object)})
-    bank.add_samples(samples.make_table(fields, columns), newest=0)
+def save_images(folder: Path, count: int, size: tuple[int, int]) -> Path:
+    """Save JPEG files of smoothed noise, all different."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for number in range(count):
+        small = Image.fromarray(random.integers(0, 256, (12, 16, 3), np.uint8))
+        small.resize(size).save(folder / f"{number:06}.jpg", quality=90)
+    return folder
 
 
-# --- steps, each in a process of its own -------------------------------------------------------------------
+# --- overhead ----------------------------------------------------------------------------------------------
 
 
-def again(load: Callable[[], object]) -> dict[str, float]:
-    """Load once, then once more: the first load of a process checks every byte, those after it do not."""
-    load()
-    start, own = time.perf_counter(), time.process_time()
-    load()
-    return {"seconds": time.perf_counter() - start, "cpu": time.process_time() - own}
+def overhead(folder: Path, images: int) -> None:
+    """Compare extraction on Ray with the plain one, on the same cores."""
+    photos = save_images(folder / "photos", images, (500, 375))
+    times: dict[str, list[tuple[float, float]]] = {"local": [], "ray": []}
+    for turn in range(TURNS):
+        for backend, found in times.items():
+            asked = [str(photos), str(folder / f"{backend}{turn}.bank"), backend]
+            done = subprocess.run([sys.executable, __file__, "--run", *asked], check=True, capture_output=True)
+            found.append(tuple(json.loads(done.stdout.splitlines()[-1])))
+    for number, what in enumerate(("in all", "from the first images on")):
+        plain, on_ray = (statistics.median(each[number] for each in found) for found in times.values())
+        print(f"overhead {what}: plain {plain:.1f} s, on Ray {on_ray:.1f} s, {on_ray / plain - 1:+.1%} (bar +15 %)")
 
 
-def copy(path: Path) -> None:
-    """Copy every segment of a bank, with its SHA-256 and a sync."""
-    to = path.with_suffix(".copy")
-    to.mkdir()
-    for file in path.rglob("*.h5"):
-        data = file.read_bytes()
-        hashlib.sha256(data).digest()
-        with open(to / file.name, "wb") as written:
-            written.write(data)
-            written.flush()
-            os.fsync(written.fileno())
-
-
-def merged(path: Path) -> Bank:
-    """Merge a bank into a new one."""
-    bank = Bank.create(path.with_suffix(".merged.bank"))
-    bank.merge(path)
-    return bank
-
-
-def streamed(model: str) -> Callable[[Path], float]:
-    """Return the step that fits one top model without room for the rows, and gives its score."""
-    return lambda path: fit(path, target="label", models=[model], memory=0).report["best"]["mean"]
-
-
-def difference(path: Path) -> float:
-    """Return how far the decisions of a ridge read in batches are from those of one in memory, out of fold."""
-    bank = Bank(path)
-    table = bank.select("label").take(np.arange(min(COMPARED, len(bank.table))))
-    X, y = bank.matrix(NAME, table), table.columns["label"].to_numpy(str)
-    here, there = (
-        TopModelSearchCV({"ridge": {"alpha": [100.0]}}, refit=False).fit(rows, y) for rows in (np.asarray(X), X)
-    )
-    return float(np.abs(here.oof_.scores - there.oof_.scores).max())
-
-
-STEPS: dict[str, Callable[[Path], Any]] = {
-    "numpy_load": lambda path: again(lambda: np.load(path.with_suffix(".npy")).astype(np.float32)),
-    "load": lambda path: again(partial(Bank(path).load, NAME)),
-    "info": lambda path: Bank(path).info()["bytes"],
-    "select": lambda path: len(Bank(path).select("label")),
-    "copy": copy,
-    "merge": lambda path: len(list(merged(path).path.rglob("*.h5"))),
-    "compact": lambda path: Bank(path).compact(grace=0)["merged"],
-    "prune": lambda path: Bank(path).prune(grace=0)["rows"],
-    "difference": difference,
-    **{model: streamed(model) for model in ("ridge", "lda", "sgd-logreg")},
-}
-
-
-def run(step: str, path: Path) -> dict[str, Any]:
-    """Run a step in a new process: seconds, the process's own seconds, peak bytes, what it found."""
-    command = [sys.executable, __file__, "--step", step, "--bank", str(path)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def run_here(step: str, path: Path) -> None:
-    """Run a step and print what it cost."""
-    start, own = time.perf_counter(), time.process_time()
-    found = STEPS[step](path)
-    facts = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - own, "found": found}
-    print(json.dumps({**facts, "peak": peak()}))
-
-
-def peak() -> int:
-    """Return the most bytes that this process had; Linux counts the parent's into ``ru_maxrss``."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found[1]) << 10 if found else 0
-
-
-def show(what: str, ours: dict[str, Any], bar: str, plain: dict[str, Any] | None = None, name: str = "") -> None:
-    """Print a line: seconds, CPU seconds and peak memory, and the ratio to a baseline."""
-    line = f"{what}: {ours['seconds']:.2f} s ({ours['cpu']:.2f} s of CPU), peak {ours['peak'] / 1e6:.0f} MB"
-    if plain:
-        cost = f"{plain['seconds']:.2f} s ({plain['cpu']:.2f} s of CPU), peak {plain['peak'] / 1e6:.0f} MB"
-        line += f"; {name} {cost}: {plain['seconds'] / ours['seconds']:.2f} of its speed"
-    print(f"{line}; bar {bar}", flush=True)
-
-
-def show_loading(what: str, ours: dict[str, Any], plain: dict[str, Any]) -> None:
-    """Print the first load of a process, and the second against NumPy's second."""
-    first, numpys = (each["seconds"] - each["found"]["seconds"] for each in (ours, plain))
-    print(f"first load, {what}, every byte checked: {first:.2f} s, np.load + astype {numpys:.2f} s")
-    second, second_numpys = ({**each, **each["found"]} for each in (ours, plain))
-    show(f"load, {what}", second, "0.7", second_numpys, "np.load + astype")
-
-
-def compare(path: Path, rows: int, width: int) -> None:
-    """Make the bank and run every step."""
+def run(photos: str, bank: str, backend: str) -> None:
+    """Extract once, and print the seconds in all, and those a whole job takes at the rate after the first images."""
+    marks: list[tuple[float, int]] = []
     start = time.perf_counter()
-    make(path, 0, rows, width)
-    print(f"{rows} x {width} float16, {rows * width * 2 / 1e9:.2f} GB, made in {time.perf_counter() - start:.0f} s")
-    show_loading("segments as written", run("load", path), run("numpy_load", path))
-    show("info, segments as written", run("info", path), "none")
-    show("merge", run("merge", path), "0.5", baseline := run("copy", path), "copy + SHA-256 + fsync")
-    show("compact", run("compact", path), "0.5", baseline, "copy + SHA-256 + fsync")
-    show("info", run("info", path), "1 s")
-    show("samples joined with rows", run("select", path), "seconds")
-    show_loading("compacted", run("load", path), run("numpy_load", path))
-    show("prune, nothing to drop", run("prune", path), "seconds")
-    print(f"ridge in batches against in memory: {run('difference', path)['found']:.1e}, bar 1e-6", flush=True)
-    for model in ("ridge", "lda", "sgd-logreg"):
-        found = run(model, path)
-        show(f"fit {model} in batches, 5 folds, {found['found']:.3f} right", found, "1 GB of memory")
+    report = run_extraction(
+        scan(Path(photos)),
+        Bank.create(bank),
+        ask("efficientnet_lite0", "penultimate"),
+        Compute("cpu", backend=backend),
+        progress=lambda done, total: marks.append((time.perf_counter(), done)),
+    )
+    whole = time.perf_counter() - start
+    begun = next(mark for mark in marks if mark[1] >= report.samples // 20)
+    rate = (marks[-1][1] - begun[1]) / (marks[-1][0] - begun[0])
+    print(json.dumps([whole, report.samples / rate]))
+
+
+# --- scaling -----------------------------------------------------------------------------------------------
+
+
+def sleeper(meeting: Path, count: int) -> Any:
+    """Return a backbone that computes nothing and takes `REST` seconds for a batch, the first once all are there."""
+    import torch
+    from ray import cloudpickle
+
+    from featurebank.backbones import Backbone, Preprocessing
+
+    class Sleeper(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = torch.nn.Linear(64, WIDTH)
+            self.has_met = False
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            if len(pixels) == BATCH:
+                self.meet()
+                time.sleep(REST)
+            return self.last(pixels.flatten(1)[:, :64])
+
+        def meet(self) -> None:
+            if not self.has_met:
+                (meeting / str(os.getpid())).touch()
+            while not self.has_met:
+                time.sleep(0.01)
+                self.has_met = len(list(meeting.iterdir())) == count
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    tiny = Preprocessing(32, (32, 32), "bilinear", (0.5,) * 3, (0.5,) * 3)
+    return Backbone.from_module(Sleeper(), name="sleeper", version="1", transform=tiny)
+
+
+@contextmanager
+def machines(count: int) -> Iterator[str]:
+    """Yield the address of a cluster of machines that say they have one core each."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    for _ in range(count):
+        cluster.add_node(num_cpus=1)
+    yield cluster.address
+    cluster.shutdown()
+
+
+def scaling(folder: Path, seconds: float) -> None:
+    """Print the rate of 1, 2, 4 and 8 workers whose network sleeps."""
+    each = int(seconds / REST) * BATCH
+    photos = save_images(folder / "tiny", each * max(WORKERS), (32, 32))
+    files = sorted(photos.iterdir())
+    alone = 0.0
+    for count in WORKERS:
+        rate = rate_of(folder / f"{count}.bank", files[: each * count], count)
+        alone = alone or rate
+        print(f"{count} workers: {rate:.0f} images/s, efficiency {rate / alone / count:.2f} (bar 0.9)")
+
+
+def rate_of(bank: Path, files: list[Path], count: int) -> float:
+    """Return images a second from when all workers had their first batch."""
+    meeting = bank.with_suffix(".meeting")
+    meeting.mkdir()
+    ends: list[float] = []
+    with machines(count) as address:
+        run_extraction(
+            scan(files),
+            Bank.create(bank),
+            ask(sleeper(meeting, count), "logits"),
+            Compute("cpu", "eager", BATCH, backend="ray", ray_address=address),
+            progress=lambda done, total: ends.append(time.time()),
+        )
+    return len(files) / (ends[-1] - max(each.stat().st_mtime for each in meeting.iterdir()))
+
+
+# --- commits -----------------------------------------------------------------------------------------------
+
+
+def commits(folder: Path) -> None:
+    """Print the rows a second that 1, 2, 4 and 8 processes commit to one bank."""
+    for count in WORKERS:
+        bank = Bank.create(folder / f"commits{count}.bank")
+        bank.add_spec(SPEC)
+        context = multiprocessing.get_context("spawn")
+        ready = context.Barrier(count + 1)
+        writers = [context.Process(target=write, args=(str(bank.path), number, ready)) for number in range(count)]
+        for writer in writers:
+            writer.start()
+        ready.wait()
+        start = time.perf_counter()
+        for writer in writers:
+            writer.join()
+        seconds, rows = time.perf_counter() - start, len(Bank(bank.path).samples)
+        assert rows == count * SEGMENT * SEGMENTS
+        size = rows * WIDTH * 2 / seconds / 2**20
+        print(f"{count} writers: {rows / seconds:,.0f} rows/s, {size:.0f} MiB/s of {WIDTH} float16")
+
+
+def write(path: str, writer: int, ready: Any) -> None:
+    """Write segments of features, and the samples that they are of, as an extraction does after its network."""
+    values = np.random.default_rng(writer).normal(size=(SEGMENT, 1, WIDTH)).astype(np.float32)
+    count = SEGMENT * SEGMENTS
+    rows = range(1 + writer * count, 1 + (writer + 1) * count)
+    ones = np.ones(count, np.int64)
+    source = Source(
+        "/photos", "/photos", [b"%09d.jpg" % row for row in rows], ones, ones, pd.DataFrame(index=range(count))
+    )
+    out = Writer(Ledger(source, Bank(path), [SPEC], verify=False))
+    ready.wait()
+    for first in range(0, count, SEGMENT):
+        digests = [row.to_bytes(32, "big") for row in rows[first : first + SEGMENT]]
+        out.add(SPEC, digests, values, {})
+        out.settle(list(enumerate(digests, first)))
 
 
 def main() -> None:
-    """Run the comparison in a temporary folder."""
+    """Run the parts that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--width", type=int, default=768)
-    parser.add_argument("--folder", type=Path, help="Where the bank and its copies go: four times its size.")
-    parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
-    parser.add_argument("--bank", type=Path, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.step:
-        run_here(args.step, args.bank)
+    parser.add_argument("--images", type=int, default=12000)
+    parser.add_argument("--seconds", type=float, default=40)
+    parser.add_argument("--part", choices=["overhead", "scaling", "commits"])
+    parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.run:
+        run(*asked.run)
         return
-    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        compare(Path(folder, "rows.bank"), args.rows, args.width)
+    with tempfile.TemporaryDirectory(prefix="featurebank-") as name:
+        folder = Path(name)
+        if asked.part in (None, "commits"):
+            commits(folder)
+        if asked.part in (None, "scaling"):
+            scaling(folder, asked.seconds)
+        if asked.part in (None, "overhead"):
+            overhead(folder, asked.images)
 
 
 if __name__ == "__main__":
