@@ -15,6 +15,7 @@ from featurebank.errors import ClusterError, DeviceError, NotInstalledError, one
 CORES = 8
 """Most cores of a worker without a GPU: one network gains little from more, and several workers gain all of it."""
 SECONDS_TO_ANSWER = 5.0
+TOKENS = "a cluster that asks for a token wants RAY_AUTH_MODE=token, and the cluster's ~/.ray/auth_token here"
 FOUND_BY_RAY = ("auto", "local")
 
 
@@ -51,8 +52,9 @@ def connected(address: str | None = None) -> Iterator[Any]:
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:  # Ray has no base for what goes wrong here
+        asks = f"; {TOKENS}" if address and "RAY_AUTH_MODE" not in os.environ else ""
         raise ClusterError(
-            f"cannot join a Ray cluster at {address or 'this machine'}: {one_line(error)[:200]}"
+            f"cannot join a Ray cluster at {address or 'this machine'}: {one_line(error)[:200]}{asks}"
         ) from error
     try:
         yield ray

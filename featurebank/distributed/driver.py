@@ -28,6 +28,8 @@ LOOKS = 1.0
 """Seconds between two looks at how far the workers are."""
 SECONDS_TO_WRITE = 60.0
 """How long workers that are told to end may take to write what they have."""
+REASON = 200
+"""Characters of what Ray says of a lost worker that are shown."""
 BATCH = {"cpu": 32, "cuda": 256}
 """Images that a shard is a multiple of: the largest batch on the device."""
 
@@ -128,7 +130,7 @@ class Dispatch:
         self.backlog.waiting.extend(shards)
         self.workers = min(self.crew.workers, len(shards))
         total = sum(map(len, shards))
-        _LOG.info("%d workers start; each loads the network before its first image", self.workers)
+        _LOG.info("workers to start: %d; each loads the network before its first image", self.workers)
         try:
             for _ in range(self.workers):
                 self._hire()
@@ -153,7 +155,7 @@ class Dispatch:
         except self.ray.exceptions.RayTaskError as error:  # raised by our own code, there
             raise error.cause from error
         except self.ray.exceptions.RayError as error:
-            self._lose(worker, shard, one_line(error)[-200:])
+            self._lose(worker, shard, _last_words(error))
             return
         if shard is not None:
             self.backlog.finish(shard)
@@ -222,6 +224,12 @@ class Dispatch:
     def _kill(self, worker: Any) -> None:
         with suppress(self.ray.exceptions.RayError):
             self.ray.kill(worker)
+
+
+def _last_words(error: Exception) -> str:
+    """Return the end of an error's text, where Ray says why, from a whole word on."""
+    text = one_line(error)
+    return text if len(text) <= REASON else "… " + text[-REASON:].partition(" ")[2]
 
 
 def _note_failed(ledger: Ledger, positions: list[int]) -> None:
