@@ -499,10 +499,10 @@ def candidate_features(bank: Bank, features: str | Sequence[str] | None) -> list
     return [[name] for name in pooled]
 
 
-def _fold_of_each(rows: Rows, search: TopModelSearchCV) -> list[tuple[Any, ...]]:
-    """Return (source, path, fold) of each row, so that others can use the same folds."""
+def _fold_of_each(rows: Rows, search: TopModelSearchCV) -> list[list[Any]]:
+    """Return [source, path, fold] of each row, so that others can use the same folds."""
     numbers = fold_numbers(search.folds_, len(rows.y)).tolist()
-    return list(zip(rows.table.rows["source"], rows.paths, numbers, strict=True))
+    return [list(row) for row in zip(rows.table.rows["source"], rows.paths, numbers, strict=True)]
 
 
 def contents_of(rows: Rows) -> list[str]:

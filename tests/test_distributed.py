@@ -168,12 +168,12 @@ def test_commands_name_an_address_that_does_not_answer(two_classes, two_class_ba
         assert len(result.stderr.splitlines()) == 1
 
 
-def test_an_address_without_ray_is_refused_but_the_environments_is_left_alone(two_class_bank, run_cli, monkeypatch):
-    result = run_cli("fit", two_class_bank, "--ray-address", "127.0.0.1:1")
+def test_an_address_without_ray_is_refused_but_the_environments_is_left_alone(own_bank, run_cli, monkeypatch):
+    result = run_cli("fit", own_bank, "--ray-address", "127.0.0.1:1")
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1] == "Error: --ray-address goes with --backend ray"
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    assert run_cli("fit", two_class_bank, "--model", "ridge").exit_code == 0
+    assert run_cli("fit", own_bank, "--model", "ridge").exit_code == 0
 
 
 def test_a_lost_worker_is_told(two_classes, tmp_path, caplog):
