@@ -19,10 +19,6 @@ from featurebank.errors import FeatureBankError, one_line, printable
 ROWS_SHOWN = 20
 
 
-FORGOTTEN = ("memory",)
-"""Kinds of storage that end with the process: for tests."""
-
-
 class PlaceType(click.ParamType):
     """A path, or an address on object storage such as s3://bucket/photos.bank."""
 
@@ -31,6 +27,7 @@ class PlaceType(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
         """Return a Path, or the address."""
         from featurebank import storage
+        from featurebank.cloud.requests import FORGOTTEN
 
         place = storage.place(value)
         if getattr(place, "protocol", "") in FORGOTTEN:

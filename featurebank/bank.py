@@ -134,7 +134,7 @@ class Bank:
             {
                 "source": rows["source"],
                 "path": pd.Series(table.paths, dtype=object),
-                "digest": pd.Series([digest.hex() for digest in rows["digest"]], dtype=object),
+                "digest": pd.Series([digest.hex() for digest in rows["digest"].to_numpy()], dtype=object),
                 "size": rows["size"],
                 "mtime_ns": rows["mtime_ns"],
                 "status": pd.Series([samples.STATUSES[code] for code in rows["status"]], dtype=object),
@@ -678,7 +678,7 @@ def _read_json(file: Place) -> Any:
 def _positions_of(table: SampleTable, paths: Sequence[Any], sources: Sequence[str] | None = None) -> list[int]:
     """Return the position of each path, of the source that is named for it where sources are."""
     where: dict[Any, list[int]] = {}
-    for position, (source, path) in enumerate(zip(table.rows["source"], table.rows["path"], strict=True)):
+    for position, (source, path) in enumerate(zip(table.rows["source"], table.rows["path"].to_numpy(), strict=True)):
         where.setdefault(path if sources is None else (source, path), []).append(position)
     keys = [os.fsencode(path) for path in paths]
     found = [where.get(key, []) for key in (keys if sources is None else zip(sources, keys, strict=True))]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from featurebank import segment
 from featurebank.errors import BankError
+from featurebank.samples import one_array
 from featurebank.segment import Segment
 from featurebank.spec import FeatureSpec
 
@@ -355,8 +356,7 @@ def as_keys(digests: Any) -> NDArray[np.bytes_]:
     """
     if isinstance(digests, np.ndarray):
         return np.ascontiguousarray(digests).view("S32").reshape(-1)
-    found = pa.array(digests, pa.binary(32))
-    whole = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+    whole = one_array(digests, pa.binary(32))
     return np.frombuffer(whole.buffers()[1], "S32", len(whole), 32 * whole.offset) if len(whole) else np.empty(0, "S32")
 
 

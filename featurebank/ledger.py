@@ -162,7 +162,7 @@ class Ledger:
         """Return the digests of the readable samples whose file is as the table knows it."""
         known, same = self._known()
         old = self.table.rows.iloc[self.before[known[same]]]
-        return [digest for digest, error in zip(old["digest"], old["error"], strict=True) if not error]
+        return [digest for digest, error in zip(old["digest"].to_numpy(), old["error"], strict=True) if not error]
 
     def _known(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return the samples that the table knows, and whether the file of each is unchanged."""

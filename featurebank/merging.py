@@ -66,13 +66,14 @@ def merge(
     samples = [copy for other in opened for copy in _samples(bank, other)]  # listed first, and copied last:
     features = [copy for other in opened for copy in _features(bank, other)]  # the rows that samples point at are there
     wanted = [_new(batch) for batch in (features, samples)]
+    total = sum(map(len, wanted))
     sizes: list[int] = []
     for batch in wanted:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for written in pool.map(_copy, batch):
                 sizes.append(written)
                 if progress is not None:
-                    progress(len(sizes), sum(map(len, wanted)))
+                    progress(len(sizes), total)
     return {"copied": len(sizes), "bytes": sum(sizes), "there": len(features) + len(samples) - len(sizes)}
 
 

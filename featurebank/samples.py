@@ -110,9 +110,13 @@ def make_table(fields: dict[str, Sequence[Any]], columns: pd.DataFrame) -> Sampl
 
 def _bytes(name: str, values: Any) -> pd.Series:
     """Return a column of bytes as one Arrow array."""
-    found = values if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(values, _BYTES[name])
-    whole = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
-    return pd.Series(pd.arrays.ArrowExtensionArray(whole))
+    return pd.Series(pd.arrays.ArrowExtensionArray(one_array(values, _BYTES[name])))
+
+
+def one_array(values: Any, kind: pa.DataType) -> pa.Array:
+    """Return values as one Arrow array; those that lie in Arrow arrays already are not copied unless in several."""
+    found = values if isinstance(values, pa.Array) else pa.array(values, kind)
+    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
 
 
 def empty_table() -> SampleTable:
@@ -140,7 +144,7 @@ def stack(tables: Sequence[SampleTable]) -> SampleTable:
     if len(tables) == 1:
         return SampleTable(tables[0].rows, columns)
     rows = pd.concat([table.rows for table in tables], ignore_index=True)
-    return SampleTable(rows.assign(**{name: _bytes(name, pa.array(rows[name])) for name in _BYTES}), columns)
+    return SampleTable(rows.assign(**{name: _bytes(name, rows[name]) for name in _BYTES}), columns)
 
 
 def _is_sorted(rows: pd.DataFrame) -> bool:

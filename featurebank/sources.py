@@ -173,7 +173,8 @@ def _key(path: Place) -> str:
 def source_of(table: SampleTable) -> Source:
     """Return the files of a bank's samples as an image source without columns, by their full paths."""
     rows = table.rows
-    paths = [os.path.join(os.fsencode(root), path) for root, path in zip(rows["root"], rows["path"], strict=True)]
+    names = zip(rows["root"], rows["path"].to_numpy(), strict=True)
+    paths = [os.path.join(os.fsencode(root), path) for root, path in names]
     columns = pd.DataFrame(index=range(len(paths)))
     return Source("", "", paths, rows["size"].to_numpy(), rows["mtime_ns"].to_numpy(), columns)
 

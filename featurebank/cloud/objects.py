@@ -20,7 +20,7 @@ from typing import Any
 
 from featurebank.cloud import requests
 from featurebank.cloud.ranges import BLOCK, Ranged
-from featurebank.cloud.requests import LIBRARIES, tried
+from featurebank.cloud.requests import FORGOTTEN, LIBRARIES, tried
 from featurebank.cloud.status import Status, status_of
 from featurebank.errors import StorageError
 
@@ -77,7 +77,7 @@ class ObjectPath:
         """
         match = _ADDRESS.fullmatch(text)
         if match is None or match[1] not in LIBRARIES:
-            known = ", ".join(f"{name}://" for name in LIBRARIES if name != "memory")  # which is for tests
+            known = ", ".join(f"{name}://" for name in LIBRARIES if name not in FORGOTTEN)
             raise StorageError(f"no storage for {text!r}; expected a folder, or an address that begins with {known}")
         key = match[2].strip("/")
         if not key:

@@ -14,6 +14,8 @@ from featurebank.errors import StorageError, one_line
 
 LIBRARIES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "memory": "fsspec"}
 """The kinds of storage whose puts are atomic and, if asked, conditional; and the library for each."""
+FORGOTTEN = ("memory",)
+"""Those that end with the process: for tests."""
 TRIES = 10
 TOLD_AFTER = 3
 """Tries that fail before it is said that they do: a store's hiccup is no news, a minute of silence is."""

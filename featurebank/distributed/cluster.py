@@ -99,6 +99,11 @@ def check_address(address: str | None) -> None:
         ) from error
 
 
+def machines(ray: Any) -> list[Mapping[str, float]]:
+    """Return Ray's resources of each machine that is alive, ``{"CPU": 8.0, "GPU": 1.0, …}``."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
 @dataclass(frozen=True)
 class Crew:
     """The workers that a cluster has room for.
@@ -127,7 +132,7 @@ def plan_crew(machines: Sequence[Mapping[str, float]], device: str) -> Crew:
     Parameters
     ----------
     machines : sequence of mappings
-        Ray's resources of each machine of the cluster, ``{"CPU": 8.0, "GPU": 1.0, …}``.
+        See `machines`.
     device : str
         ``"cpu"``, ``"cuda"``, or ``"auto"``: GPUs where the cluster has any.
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from featurebank.distributed.backlog import Backlog, Shard, cut
-from featurebank.distributed.cluster import Crew, check_address, connected, import_ray, plan_crew
+from featurebank.distributed.cluster import Crew, check_address, connected, import_ray, machines, plan_crew
 from featurebank.distributed.worker import Job, Outcome, Part, Worker
 from featurebank.errors import ImageError, SourceError, one_line
 from featurebank.ledger import ExtractReport, Ledger
@@ -69,8 +69,7 @@ def embed_on_ray(
     if not pending:
         return
     with connected(compute.ray_address) as ray:
-        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        crew = plan_crew(machines, compute.device)
+        crew = plan_crew(machines(ray), compute.device)
         dispatch = Dispatch(ray, crew, _job(wanted, ledger, compute, crew), ledger, progress)
         dispatch.run(cut(ledger.source.paths, pending, crew.workers, compute.batch_size or BATCH[crew.device]))
     _note_failed(ledger, dispatch.backlog.failed)
@@ -182,8 +181,8 @@ class Dispatch:
         if any(shard is not None for _, shard in self._busy.values()):
             return
         needed = {"CPU": self.crew.cpus, "GPU": self.crew.gpus}
-        machines = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-        has_room = any(all(each.get(kind, 0) >= count for kind, count in needed.items()) for each in machines)
+        rooms = machines(self.ray)
+        has_room = any(all(each.get(kind, 0) >= count for kind, count in needed.items()) for each in rooms)
         if self._has_room and not has_room:
             _LOG.warning(
                 "no machine of the Ray cluster has room for a worker any longer; waiting for one to join it. Ctrl-C "

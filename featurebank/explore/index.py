@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from featurebank import storage
 from featurebank.bank import ROWS_AT_ONCE, Bank
 from featurebank.errors import NotInstalledError
+from featurebank.features import as_keys
 from featurebank.neighbours import unit_rows
 from featurebank.samples import SampleTable
 from featurebank.spec import digest_of
@@ -73,7 +74,7 @@ def search(
 
 def _path(bank: Bank, names: Sequence[str], table: SampleTable) -> Path:
     """Return where the index of just these rows lies."""
-    contents = hashlib.sha256(b"".join(table.rows["digest"])).hexdigest()
+    contents = hashlib.sha256(as_keys(table.rows["digest"]).tobytes()).hexdigest()
     sets = [bank.feature_set(name).fingerprint for name in names]
     return storage.cache_folder() / "faiss" / f"{digest_of({'sets': sets, 'rows': contents})}.index"
 

@@ -96,5 +96,7 @@ def _pool(table: SampleTable, has_label: NDArray[np.bool_]) -> NDArray[np.int64]
     """Return the rows without a label whose content no labelled row has, each content once."""
     digests = table.rows["digest"]
     known = set(digests[has_label])
-    is_new = ~has_label & ~digests.duplicated().to_numpy() & np.array([each not in known for each in digests])
+    is_new = (
+        ~has_label & ~digests.duplicated().to_numpy() & np.array([each not in known for each in digests.to_numpy()])
+    )
     return np.flatnonzero(is_new)

@@ -102,7 +102,7 @@ def _split(table: SampleTable, columns: list[str]) -> tuple[NDArray[np.int64], N
         has_all &= column_of(table, name).notna().to_numpy() if name in table.columns else False
     digests = table.rows["digest"]
     known = set(digests[has_all])
-    fresh = ~has_all & np.array([each not in known for each in digests], bool)
+    fresh = ~has_all & np.array([each not in known for each in digests.to_numpy()], bool)
     rows = np.flatnonzero(fresh)
     return np.flatnonzero(has_all), rows[~digests[fresh].duplicated().to_numpy()]
 
