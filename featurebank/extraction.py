@@ -7,6 +7,8 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from featurebank.sources import Source
 
 Progress = Callable[[int, int], None]
+Embed = Callable[[Ledger, Progress | None, ExtractReport], None]
 BACKENDS = ("local", "ray")
 
 
@@ -189,16 +192,13 @@ def run_extraction(
     compute = compute or Compute()
     _check(source, wanted, compute)
     damaged = set_damaged_tables_aside(bank)
-    specs = wanted.specs(bank)
-    damaged += set_damaged_features_aside(bank, specs)
-    wanted.register(bank)
-    ledger = Ledger(source, bank, specs, verify)
-    report = ExtractReport(repaired=damaged)
-    if compute.backend == "ray":
-        from featurebank.distributed.driver import embed_on_ray as embed
-    else:
-        embed = _embed
-    embed(wanted, ledger, compute, progress, report)
+    with _backend(wanted, compute) as (asked, embed):
+        specs = asked.specs(bank)
+        damaged += set_damaged_features_aside(bank, specs)
+        asked.register(bank)
+        ledger = Ledger(source, bank, specs, verify)
+        report = ExtractReport(repaired=damaged)
+        embed(ledger, progress, report)
     ledger.finish()
     ledger.warnings += ledger.about_missing_sources()
     ledger.fill(report)
@@ -222,7 +222,16 @@ def _check(source: Source, wanted: Ask, compute: Compute) -> None:
         check_compute(wanted, compute)
 
 
-def _embed(wanted: Ask, ledger: Ledger, compute: Compute, progress: Progress | None, report: ExtractReport) -> None:
+def _backend(wanted: Ask, compute: Compute) -> AbstractContextManager[tuple[Ask, Embed]]:
+    """Return a context in which what is asked for can be looked up and embedded."""
+    if compute.backend == "ray":
+        from featurebank.distributed.driver import on_ray
+
+        return on_ray(wanted, compute)
+    return nullcontext((wanted, partial(_embed, wanted, compute)))
+
+
+def _embed(wanted: Ask, compute: Compute, ledger: Ledger, progress: Progress | None, report: ExtractReport) -> None:
     """Embed the pending samples, and note in the report how."""
     pending = ledger.pending()
     done = itertools.count(1)

@@ -17,8 +17,9 @@ from featurebank.distributed.backlog import CHANCES, IN_A_ROW, Backlog, Shard, c
 from featurebank.distributed.cluster import Crew, check_address, plan_crew
 from featurebank.distributed.driver import Dispatch
 from featurebank.distributed.jobs import RayThreads
-from featurebank.distributed.worker import Job, Part, Worker
-from featurebank.errors import BankError, ClusterError, DeviceError, NotInstalledError, SourceError
+from featurebank.distributed.staff import Staff
+from featurebank.distributed.worker import Part, Worker
+from featurebank.errors import BankError, ClusterError, DeviceError, FeatureBankError, NotInstalledError, SourceError
 from featurebank.extraction import run_extraction
 from featurebank.ledger import Ledger
 from featurebank.pipeline import Compute
@@ -178,9 +179,9 @@ def test_an_address_without_ray_is_refused_but_the_environments_is_left_alone(ow
 
 def test_a_lost_worker_is_told(two_classes, tmp_path, caplog):
     died = []
-    ledger, job = prepare(two_classes, tmp_path / "a.bank")
+    ledger = prepare(two_classes, tmp_path / "a.bank")
     nobody = Nobody(lambda handle, part: not died and not died.append(1))
-    Dispatch(nobody, Crew(1, 1, 0), job, ledger, None).run(cut(ledger.source.paths, ledger.pending(), 1, 8))
+    dispatch_to(nobody, ledger).run(cut(ledger.source.paths, ledger.pending(), 1, 8))
     assert "a worker was lost (it was killed); another starts in its place" in caplog.messages
     assert ledger.bank.feature_set("resnet18/penultimate").rows == 40
 
@@ -210,14 +211,20 @@ class Nobody:
 
     exceptions = SimpleNamespace(RayError=DeathError, RayTaskError=TaskError)
 
-    def __init__(self, dies=lambda worker, part: False):
+    def __init__(self, dies=lambda worker, part: False, machines=1):
         self.dies = dies
+        self.hired = 0
+        self.machines = machines
 
     def put(self, value):
         return value
 
     def remote(self, kind):
-        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda job: Handle(self, kind(job))))
+        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *given: self.hire(kind(*given))))
+
+    def hire(self, worker):
+        self.hired += 1
+        return Handle(self, worker)
 
     def wait(self, references, num_returns=1, timeout=None):
         return references[:num_returns], references[num_returns:]
@@ -231,7 +238,7 @@ class Nobody:
         worker.is_alive = False
 
     def nodes(self):
-        return [{"Alive": True, "Resources": {"CPU": 2.0}}]
+        return [{"Alive": True, "Resources": {"CPU": 2.0}}] * self.machines
 
 
 class Reference:
@@ -258,13 +265,29 @@ class Handle:
 WANTED = {"weights": "random:0", "size": 64, "store": "float32"}
 
 
-def prepare(photos, bank, verify=False):
-    wanted, bank = ask("resnet18", ["layer3", "penultimate"], **WANTED), Bank.create(bank)
-    specs = wanted.specs(bank)
-    wanted.register(bank)
-    ledger = Ledger(scan(photos), bank, specs, verify)
-    compute = Compute("cpu", "eager", 8, 2)
-    return ledger, Job(wanted, specs, str(bank.path), ledger.source.root, compute, verify)
+COMPUTE = Compute("cpu", "eager", 8, 2)
+
+
+def asked(**other):
+    return ask("resnet18", ["layer3", "penultimate"], **{**WANTED, **other})
+
+
+def prepare(photos, bank):
+    bank = Bank.create(bank)
+    specs = asked().specs(bank)
+    asked().register(bank)
+    return Ledger(scan(photos), bank, specs, verify=False)
+
+
+def dispatch_to(ray, ledger, progress=None):
+    return Dispatch(Staff(ray, asked(), COMPUTE), ledger, progress)
+
+
+def begin(ledger, **other):
+    """Return a worker that has begun."""
+    worker = Worker(asked(**other), COMPUTE)
+    worker.start(driver._job(ledger))
+    return worker
 
 
 @pytest.fixture(scope="session")
@@ -280,9 +303,9 @@ def rows(bank, name="resnet18/penultimate"):
 
 
 def test_two_workers_make_the_bank_that_one_process_makes(two_classes, plain_bank, tmp_path, distance):
-    ledger, job = prepare(two_classes, tmp_path / "a.bank")
+    ledger = prepare(two_classes, tmp_path / "a.bank")
     pending = ledger.pending()
-    dispatch = Dispatch(Nobody(), Crew(2, 1, 0), job, ledger, None)
+    dispatch = dispatch_to(Nobody(machines=2), ledger)
     dispatch.run(cut(ledger.source.paths, pending, 2, 8))
     ledger.read_back(pending)
     assert ledger.embedded.sum() == len(pending) == 40
@@ -304,9 +327,9 @@ def test_what_a_lost_worker_was_at_is_done_by_another_and_nothing_twice(two_clas
             return True
         return False
 
-    ledger, job = prepare(two_classes, tmp_path / "a.bank")
+    ledger = prepare(two_classes, tmp_path / "a.bank")
     pending = ledger.pending()
-    dispatch = Dispatch(Nobody(dies), Crew(2, 1, 0), job, ledger, None)
+    dispatch = dispatch_to(Nobody(dies, machines=2), ledger)
     dispatch.run(cut(ledger.source.paths, pending, 2, 8))
     ledger.read_back(pending)
     bank = Bank(tmp_path / "a.bank")
@@ -318,7 +341,7 @@ def test_what_a_lost_worker_was_at_is_done_by_another_and_nothing_twice(two_clas
 
 def test_a_worker_reads_no_samples_that_another_of_its_run_wrote(two_classes, tmp_path, monkeypatch):
     """A run of many shards would else read each of their segments again for every shard."""
-    ledger, job = prepare(two_classes, tmp_path / "a.bank")
+    ledger = prepare(two_classes, tmp_path / "a.bank")
     shards = [Shard(part) for part in np.array_split(ledger.pending(), 4)]
     read, decode = [], samples.decode_table
     monkeypatch.setattr(samples, "decode_table", lambda file: read.append(file.path.name) or decode(file))
@@ -330,18 +353,18 @@ def test_a_worker_reads_no_samples_that_another_of_its_run_wrote(two_classes, tm
         lost.append(handle.worker.settle(part))
         return True
 
-    Dispatch(Nobody(dies), Crew(1, 1, 0), job, ledger, None).run(shards)
+    dispatch_to(Nobody(dies), ledger).run(shards)
     assert set(read) == set(lost[0].written)  # what the lost worker could not tell
-    assert len(Bank(job.bank).samples) == 40
+    assert len(Bank(ledger.bank.path).samples) == 40
 
 
 def test_an_image_that_kills_its_workers_ends_as_failed(two_classes, tmp_path):
     def dies(handle, part):
         return b"cat/07.png" in part.source.paths
 
-    ledger, job = prepare(two_classes, tmp_path / "a.bank")
+    ledger = prepare(two_classes, tmp_path / "a.bank")
     pending = ledger.pending()
-    dispatch = Dispatch(Nobody(dies), Crew(2, 1, 0), job, ledger, None)
+    dispatch = dispatch_to(Nobody(dies, machines=2), ledger)
     dispatch.run(cut(ledger.source.paths, pending, 2, 8))
     driver._note_failed(ledger, dispatch.backlog.failed)
     ledger.read_back([position for position in pending if not ledger.done[position]])
@@ -350,14 +373,13 @@ def test_an_image_that_kills_its_workers_ends_as_failed(two_classes, tmp_path):
     failed = samples[samples["status"] == "failed"]
     assert failed["path"].tolist() == ["cat/07.png"]
     assert failed["error"].str.contains("every worker that took it was lost").all()
-    again, _ = prepare(two_classes, tmp_path / "a.bank")
+    again = prepare(two_classes, tmp_path / "a.bank")
     assert again.pending() == []  # not in the next run either, until the file changes
 
 
 def test_a_worker_that_is_told_to_stop_writes_what_it_has(two_classes, tmp_path):
-    ledger, job = prepare(two_classes, tmp_path / "a.bank")
-    worker = Worker(job)
-    worker.start()
+    ledger = prepare(two_classes, tmp_path / "a.bank")
+    worker = begin(ledger)
     worker.stop()
     source, known = ledger.part(np.arange(40))
     worker.settle(Part(source, known, is_new=True))
@@ -365,24 +387,59 @@ def test_a_worker_that_is_told_to_stop_writes_what_it_has(two_classes, tmp_path)
 
 
 def test_an_error_of_a_worker_is_the_error_of_the_job(two_classes, tmp_path):
-    ledger, job = prepare(two_classes, tmp_path / "a.bank")
-    shutil.rmtree(tmp_path / "a.bank" / "features" / job.specs[0].fingerprint)
+    ledger = prepare(two_classes, tmp_path / "a.bank")
+    shutil.rmtree(tmp_path / "a.bank" / "features" / ledger.specs[0].fingerprint)
     with pytest.raises(ClusterError, match="must lie under the same path on all machines"):
-        Dispatch(Nobody(), Crew(1, 1, 0), job, ledger, None).run([Shard(np.arange(40))])
+        dispatch_to(Nobody(), ledger).run([Shard(np.arange(40))])
 
 
 def test_other_weights_on_another_machine_are_refused(two_classes, tmp_path):
-    _, job = prepare(two_classes, tmp_path / "a.bank")
-    job.wanted.weights, job.wanted._loaded = "random:1", None
-    with pytest.raises(ClusterError, match="has another resnet18/layer3 than this one"):
-        Worker(job).start()
+    ledger = prepare(two_classes, tmp_path / "a.bank")
+    with pytest.raises(ClusterError, match="has another resnet18/layer3 than the bank"):
+        begin(ledger, weights="random:1")
+
+
+def test_only_workers_load_the_network_and_the_first_says_what_it_leads_to(two_classes, plain_bank, tmp_path, distance):
+    with nobody_connected() as ray:
+        wanted, bank = asked(), Bank.create(tmp_path / "a.bank")
+        report = run_extraction(scan(two_classes), bank, wanted, Compute("cpu", "eager", 8, 2, "ray"))
+        assert (report.embedded, ray.hired, wanted._loaded) == (40, 1, None)
+        names = ("resnet18/layer3", "resnet18/penultimate")
+        for name in names:
+            assert bank.feature_set(name).spec == plain_bank.feature_set(name).spec
+            assert distance(bank.load(name), plain_bank.load(name)) < 1e-5
+        again = run_extraction(scan(two_classes), bank, asked(), Compute("cpu", "eager", 8, 2, "ray"))
+        assert (again.reused, ray.hired) == (40, 1)  # what the bank knows, and has, needs no cluster
+
+
+@pytest.mark.parametrize(("layer", "backbone"), [("layer9", "resnet18"), ("penultimate", "resnet_18")])
+def test_what_no_network_has_is_the_same_error_as_without_a_cluster(two_classes, tmp_path, layer, backbone):
+    errors = []
+    for backend in ("local", "ray"):
+        with nobody_connected(), pytest.raises(FeatureBankError) as raised:
+            run_extraction(
+                scan(two_classes),
+                Bank.create(tmp_path / f"{backend}.bank"),
+                ask(backbone, layer, **WANTED),
+                Compute("cpu", "eager", backend=backend),
+            )
+        errors.append((raised.type, str(raised.value)))
+    assert errors[0] == errors[1]
+
+
+def test_a_worker_that_is_lost_over_the_network_itself_is_one_line(two_classes, tmp_path):
+    ray = Nobody()
+    staff = Staff(ray, asked(), COMPUTE)
+    staff._first = staff.hire()
+    ray.kill(staff._first)
+    with pytest.raises(ClusterError, match=r"lost while it loaded the network \(it was killed\); expected"):
+        staff.spec("layer3")
 
 
 def test_what_the_machine_of_a_worker_lacks_is_refused_there(two_classes, tmp_path):
-    _, job = prepare(two_classes, tmp_path / "a.bank")
-    job.wanted.decoder = "nvjpeg"
+    ledger = prepare(two_classes, tmp_path / "a.bank")
     with pytest.raises(DeviceError, match="nvjpeg"):
-        Worker(job).start()
+        begin(ledger, decoder="nvjpeg")
 
 
 def test_progress_never_goes_back_and_ends_at_the_whole(two_classes, tmp_path):
@@ -392,9 +449,9 @@ def test_progress_never_goes_back_and_ends_at_the_whole(two_classes, tmp_path):
         killed.append(part)
         return len(killed) == 2
 
-    ledger, job = prepare(two_classes, tmp_path / "a.bank")
+    ledger = prepare(two_classes, tmp_path / "a.bank")
     pending = ledger.pending()
-    dispatch = Dispatch(Nobody(dies), Crew(1, 1, 0), job, ledger, lambda *now: shown.append(now))
+    dispatch = dispatch_to(Nobody(dies), ledger, lambda *now: shown.append(now))
     dispatch.run([Shard(part) for part in np.array_split(np.array(pending), 4)])
     assert {total for _, total in shown} == {40}
     assert [done for done, _ in shown] == sorted(done for done, _ in shown)
@@ -431,7 +488,7 @@ def nobody_connected():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(driver, "connected", lambda address: nullcontext(ray))
         patch.setattr(driver, "import_ray", lambda: ray)
-        yield
+        yield ray
 
 
 # --- jobs --------------------------------------------------------------------------------------------------

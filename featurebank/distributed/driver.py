@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from featurebank.distributed.backlog import Backlog, Shard, cut
-from featurebank.distributed.cluster import Crew, check_address, connected, import_ray, machines, plan_crew
-from featurebank.distributed.worker import Job, Outcome, Part, Worker
+from featurebank.distributed.cluster import check_address, connected, import_ray, machines
+from featurebank.distributed.staff import RemoteAsk, Staff, last_words
+from featurebank.distributed.worker import Job, Outcome, Part
 from featurebank.errors import ImageError, SourceError, one_line
 from featurebank.ledger import ExtractReport, Ledger
 from featurebank.pipeline import AGREEMENT_SAMPLES, Compute
@@ -23,15 +24,12 @@ from featurebank.samples import NO_DIGEST
 from featurebank.sources import Source
 
 Progress = Callable[[int, int], None]
+Embed = Callable[[Ledger, Progress | None, ExtractReport], None]
 _LOG = logging.getLogger(__name__)
 LOOKS = 1.0
 """Seconds between two looks at how far the workers are."""
 SECONDS_TO_WRITE = 60.0
 """How long workers that are told to end may take to write what they have."""
-REASON = 200
-"""Characters of what Ray says of a lost worker that are shown."""
-BATCH = {"cpu": 32, "cuda": 256}
-"""Images that a shard is a multiple of: the largest batch on the device."""
 
 
 def check(source: Source, compute: Compute) -> None:
@@ -50,9 +48,19 @@ def check(source: Source, compute: Compute) -> None:
     check_address(compute.ray_address)
 
 
-def embed_on_ray(
-    wanted: Ask, ledger: Ledger, compute: Compute, progress: Progress | None, report: ExtractReport
-) -> None:
+@contextmanager
+def on_ray(wanted: Ask, compute: Compute) -> Iterator[tuple[Ask, Embed]]:
+    """Yield a request, and what embeds on a Ray cluster; it is joined when first needed, and left at the end.
+
+    This process loads no backbone that has a name: the first worker says what feature sets it leads to.
+    """
+    with ExitStack() as stack:
+        hired = cache(lambda: Staff(stack.enter_context(connected(compute.ray_address)), wanted, compute))
+        asked = RemoteAsk(wanted, hired) if isinstance(wanted.backbone, str) else wanted
+        yield asked, partial(_embed, hired)
+
+
+def _embed(hired: Callable[[], Staff], ledger: Ledger, progress: Progress | None, report: ExtractReport) -> None:
     """Embed the pending samples of a ledger on the machines of a Ray cluster, and note in the report how.
 
     Workers read, embed and write; through the driver go lists of paths and counts. Plain actors, not Ray Data: its
@@ -68,22 +76,19 @@ def embed_on_ray(
     pending = ledger.pending()
     if not pending:
         return
-    with connected(compute.ray_address) as ray:
-        crew = plan_crew(machines(ray), compute.device)
-        dispatch = Dispatch(ray, crew, _job(wanted, ledger, compute, crew), ledger, progress)
-        dispatch.run(cut(ledger.source.paths, pending, crew.workers, compute.batch_size or BATCH[crew.device]))
+    staff = hired()
+    dispatch = Dispatch(staff, ledger, progress)
+    dispatch.run(cut(ledger.source.paths, pending, staff.crew.workers, staff.batch_size))
     _note_failed(ledger, dispatch.backlog.failed)
     ledger.read_back([position for position in pending if not ledger.done[position]])
     _fill(report, ledger, dispatch)
 
 
-def _job(wanted: Ask, ledger: Ledger, compute: Compute, crew: Crew) -> Job:
-    """Return what workers are told; a backbone that has a name is loaded where it is used."""
-    asked = replace(wanted, _loaded=None) if isinstance(wanted.backbone, str) else wanted
-    own = replace(compute, device=crew.device, workers=compute.workers or max(1, crew.cpus), backend="local")
+def _job(ledger: Ledger) -> Job:
+    """Return what workers are told when they begin."""
     path = ledger.bank.path
     bank = str(path.absolute() if isinstance(path, os.PathLike) else path)  # an address is the same everywhere
-    return Job(asked, ledger.specs, bank, ledger.source.root, own, ledger.verify)
+    return Job(ledger.specs, bank, ledger.source.root, ledger.verify)
 
 
 class Dispatch:
@@ -91,10 +96,8 @@ class Dispatch:
 
     Parameters
     ----------
-    ray : module
-        Connected to the cluster.
-    crew : Crew
-    job : Job
+    staff : Staff
+        Hires the workers.
     ledger : Ledger
         Knows the samples that shards are made of.
     progress : callable or None
@@ -109,14 +112,11 @@ class Dispatch:
         Of each finished shard.
     """
 
-    def __init__(self, ray: Any, crew: Crew, job: Job, ledger: Ledger, progress: Progress | None):
-        self.ray, self.crew, self.ledger, self.progress = ray, crew, ledger, progress
+    def __init__(self, staff: Staff, ledger: Ledger, progress: Progress | None):
+        self.ray, self.staff, self.ledger, self.progress = staff.ray, staff, ledger, progress
         self.outcomes: list[Outcome] = []
-        self.backlog = Backlog(deque(), crew.workers)
-        self._job = ray.put(job)
-        self._actor = ray.remote(Worker).options(
-            num_cpus=crew.cpus, num_gpus=crew.gpus, max_concurrency=2, scheduling_strategy="SPREAD"
-        )
+        self.backlog = Backlog(deque(), staff.crew.workers)
+        self._job = self.ray.put(_job(ledger))
         self._samples = np.flatnonzero(ledger.done & (ledger.errors == ""))[:AGREEMENT_SAMPLES]
         self._busy: dict[Any, tuple[Any, Shard | None]] = {}
         self._idle: list[Any] = []
@@ -127,7 +127,7 @@ class Dispatch:
     def run(self, shards: list[Shard]) -> None:
         """Have every shard done; whatever ends it, workers write what they have."""
         self.backlog.waiting.extend(shards)
-        self.workers = min(self.crew.workers, len(shards))
+        self.workers = min(self.staff.crew.workers, len(shards))
         total = sum(map(len, shards))
         _LOG.info("workers to start: %d; each loads the network before its first image", self.workers)
         try:
@@ -143,8 +143,8 @@ class Dispatch:
             self._dismiss()
 
     def _hire(self) -> None:
-        worker = self._actor.remote(self._job)
-        self._busy[worker.start.remote()] = worker, None
+        worker = self.staff.hire()
+        self._busy[worker.start.remote(self._job)] = worker, None
 
     def _take(self, reference: Any) -> None:
         """Take what a worker has to say, and give it more to do."""
@@ -154,7 +154,7 @@ class Dispatch:
         except self.ray.exceptions.RayTaskError as error:  # raised by our own code, there
             raise error.cause from error
         except self.ray.exceptions.RayError as error:
-            self._lose(worker, shard, _last_words(error))
+            self._lose(worker, shard, last_words(error))
             return
         if shard is not None:
             self.backlog.finish(shard)
@@ -180,7 +180,7 @@ class Dispatch:
         """Say that no machine has room for a worker any longer; Ray then waits for one, and says nothing."""
         if any(shard is not None for _, shard in self._busy.values()):
             return
-        needed = {"CPU": self.crew.cpus, "GPU": self.crew.gpus}
+        needed = {"CPU": self.staff.crew.cpus, "GPU": self.staff.crew.gpus}
         rooms = machines(self.ray)
         has_room = any(all(each.get(kind, 0) >= count for kind, count in needed.items()) for each in rooms)
         if self._has_room and not has_room:
@@ -223,12 +223,6 @@ class Dispatch:
     def _kill(self, worker: Any) -> None:
         with suppress(self.ray.exceptions.RayError):
             self.ray.kill(worker)
-
-
-def _last_words(error: Exception) -> str:
-    """Return the end of an error's text, where Ray says why, from a whole word on."""
-    text = one_line(error)
-    return text if len(text) <= REASON else "… " + text[-REASON:].partition(" ")[2]
 
 
 def _note_failed(ledger: Ledger, positions: list[int]) -> None:

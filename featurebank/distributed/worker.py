@@ -19,29 +19,23 @@ from featurebank.spec import FeatureSpec
 
 @dataclass(frozen=True)
 class Job:
-    """What all workers of an extraction are told.
+    """What all workers of an extraction are told when it begins.
 
     Attributes
     ----------
-    wanted : Ask
-        The backbone and layers.
     specs : list of FeatureSpec
-        The feature sets, as the driver knows them.
+        The feature sets, as the bank knows them.
     bank : str
         The bank: its path, the same on every machine, or its address.
     root : str
         The folder of the source: its path, the same on every machine, or its address.
-    compute : Compute
-        How each worker computes.
     verify : bool
         Whether unchanged files are read again.
     """
 
-    wanted: Ask
     specs: list[FeatureSpec]
     bank: str
     root: str
-    compute: Compute
     verify: bool
 
 
@@ -89,17 +83,25 @@ class Worker:
 
     Parameters
     ----------
-    job : Job
+    wanted : Ask
+        The backbone and layers.
+    compute : Compute
+        How it computes.
     """
 
-    def __init__(self, job: Job):
-        self.job = job
+    def __init__(self, wanted: Ask, compute: Compute):
+        self.wanted, self.compute = wanted, compute
         self._pipeline: Pipeline | None = None
         self._sets: list[FeatureSet] = []
         self._done = 0
         self._is_stopped = False
 
-    def start(self) -> None:
+    def spec(self, layer: str) -> FeatureSpec:
+        """Return the feature spec of one layer; the backbone stays loaded."""
+        check_compute(self.wanted, self.compute)
+        return self.wanted.spec(layer)
+
+    def start(self, job: Job) -> None:
         """Look whether this machine has what the job needs, and load the backbone.
 
         Raises
@@ -107,22 +109,23 @@ class Worker:
         DeviceError, EngineError, NotInstalledError
             See `featurebank.pipeline.check_compute`.
         ClusterError
-            When this machine sees another bank, not the images, or other weights than the driver.
+            When this machine sees another bank, not the images, or other weights than the bank's.
         """
-        check_compute(self.job.wanted, self.job.compute)
-        for folder in (self.job.root, self.job.bank):
+        check_compute(self.wanted, self.compute)
+        self.job = job
+        for folder in (job.root, job.bank):
             if os.path.isabs(folder) and not os.path.isdir(folder):  # an address needs no mount
                 raise _lacking(folder)
-        self.bank = Bank(self.job.bank)
-        for spec in self.job.specs:
+        self.bank = Bank(job.bank)
+        for spec in job.specs:
             file = self.bank.feature_folder(spec) / "spec.json"
             if not file.is_file():
                 raise _lacking(str(file))
-        expected = {spec.fingerprint for spec in self.job.specs}
-        for own in map(self.job.wanted.spec, self.job.wanted.layers):
+        expected = {spec.fingerprint for spec in job.specs}
+        for own in map(self.wanted.spec, self.wanted.layers):
             if own.fingerprint not in expected:
                 raise ClusterError(
-                    f"machine {platform.node()!r} of the Ray cluster has another {own.name} than this one; expected "
+                    f"machine {platform.node()!r} of the Ray cluster has another {own.name} than the bank; expected "
                     "the same weights and the same featurebank on all machines: install them there"
                 )
 
@@ -152,7 +155,7 @@ class Worker:
     def _turn_to(self, ledger: Ledger) -> Pipeline:
         """Return the one pipeline of this worker, whose network stays loaded from shard to shard."""
         if self._pipeline is None:
-            self._pipeline = Pipeline(self.job.wanted, ledger, self.job.compute, self._advance)
+            self._pipeline = Pipeline(self.wanted, ledger, self.compute, self._advance)
         else:
             self._pipeline.turn_to(ledger)
         return self._pipeline
