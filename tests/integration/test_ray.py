@@ -181,6 +181,18 @@ def deadly(image):
     return pixels
 
 
+def test_the_process_that_was_started_never_imports_torch(photos, tmp_path):
+    """It holds no network, needs none of its weights, and waits for none to load."""
+    script = (
+        "import sys; from featurebank import Bank, extract\n"
+        "bank = extract(sys.argv[1], sys.argv[2], backbone='resnet18', weights='random:0', size=32, backend='ray')\n"
+        "print(len(bank.samples), 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", script, str(photos), str(tmp_path / "a.bank")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == f"{IMAGES} False\n", done.stderr
+
+
 def test_a_gpu_that_the_cluster_lacks_is_refused(one_machine, two_classes, tmp_path):
     if ray.cluster_resources().get("GPU"):
         pytest.skip("this machine has a GPU")
