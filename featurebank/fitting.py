@@ -29,7 +29,7 @@ from featurebank.multitask.fitting import MultiTaskResult, fit_tasks
 from featurebank.multitask.rows import Labels, TaskRows, is_multitask, load_tasks
 from featurebank.novelty import LEAST_ROWS, Unlike, draw
 from featurebank.outoffold import OutOfFold
-from featurebank.predictor import Predictor
+from featurebank.predictor import Predictor, contents_of
 from featurebank.predictor_file import EMBEDDED, PredictorFeature, check_savable
 from featurebank.rows import Rows, Target, bytes_of, load_rows, predefined, straddling
 from featurebank.search import TopModelSearchCV
@@ -332,6 +332,7 @@ def _fit_rows(
     report["warnings"] = rows.notes + straddling(every, _place(search, is_held_out), plan.groups) + search.warnings_
     oof = _frame(rows, search)
     if rows.task == "classification":
+        release()
         about, oof = class_report(search.oof_, search.best_model_, plan.calibrate, oof)
         report |= about
     if rows.labels is not None:
@@ -505,12 +506,6 @@ def _fold_of_each(rows: Rows, search: TopModelSearchCV) -> list[list[Any]]:
     return [list(row) for row in zip(rows.table.rows["source"], rows.paths, numbers, strict=True)]
 
 
-def contents_of(rows: Rows) -> list[str]:
-    """Return the beginning of each row's content digest, so that training images are known again."""
-    heads = as_keys(rows.table.rows["digest"]).view(">u8")[::4]
-    return [f"{head:016x}" for head in np.unique(heads)]
-
-
 def _frame(rows: Rows, search: TopModelSearchCV) -> pd.DataFrame:
     """Return the out-of-fold predictions with the samples they are about."""
     found = search.oof_
@@ -542,7 +537,9 @@ def _predictor(
     """Make the predictor of a search's best candidate."""
     model = Pipeline([step for step in fitted.steps if step[0] not in BEFORE_THE_MODEL])
     features, tensors = predictor_features(plan.bank, search.best_features_, search.best_candidate_.views)
-    calibrator, unlike = _calibrator(search, model, plan.calibrate), _unlike(fitted, rows)
+    calibrator = _calibrator(search, model, plan.calibrate)
+    release()
+    unlike = _unlike(fitted, rows)
     release()
     return Predictor(
         features,
@@ -551,7 +548,7 @@ def _predictor(
         task=rows.task,
         labels=rows.labels,
         calibrator=calibrator,
-        fit={**report, "samples": _fold_of_each(rows, search), "contents": contents_of(rows)},
+        fit={**report, "samples": _fold_of_each(rows, search), "contents": contents_of(rows.table.rows["digest"])},
         tensors=tensors,
         unlike=unlike,
     )

@@ -64,6 +64,18 @@ def test_new_images_get_the_right_labels(predictor, two_classes):
     assert predictor.classes.tolist() == ["cat", "dog"]
 
 
+def test_training_images_are_known_again_from_this_and_from_earlier_files(two_class_predictor, two_classes):
+    """Earlier files hold how each content's digest begins as a list."""
+    known = sorted(two_classes.rglob("*.png"))
+    heads = sorted(hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in known)
+    now, earlier = Predictor.load(two_class_predictor), Predictor.load(two_class_predictor)
+    assert now.fit["contents"] == "".join(heads)
+    earlier.fit["contents"] = heads
+    images = [*known[:3], *new_images(two_classes)]
+    source = scan(images, columns={"label": [file.parent.name for file in images]})
+    assert now.evaluate(source)["seen_in_training"] == earlier.evaluate(source)["seen_in_training"] == 3
+
+
 def test_paths_images_and_arrays_are_the_same_to_it(predictor, two_classes):
     path = new_images(two_classes)[0]
     image = Image.open(path)

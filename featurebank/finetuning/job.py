@@ -24,7 +24,7 @@ from featurebank.finetuning.setup import Origin, Setup
 from featurebank.finetuning.tuned import Tuned, finish
 from featurebank.finetuning.tuning import Watch, train_network
 from featurebank.fitting import default_target
-from featurebank.predictor import Predictor
+from featurebank.predictor import Predictor, contents_of
 from featurebank.predictor_file import EMBEDDED
 from featurebank.samples import SampleTable
 from featurebank.sources import source_of
@@ -157,7 +157,7 @@ def finetune(
         frozen, shared = frozen_of(given, setup, feed, table), shared_folds(given, setup, table, folds)
         report["comparison"] = compare(setup, feed, frozen, shared, top_model=top_model, progress=hooks.on_fold)
     report["seconds"] = time.perf_counter() - started
-    contents = sorted({digest.hex()[:16] for digest in labels.digests})
+    contents = contents_of(labels.digests)
     return FineTuneResult(tuned, tuned.predictor(target, {**report, "contents": contents}), report)
 
 

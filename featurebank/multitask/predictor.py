@@ -204,14 +204,13 @@ class MultiTaskPredictor(Embedder):
         given = {name: self._given(source, rows, known, name, sample_weight) for name in names}
         parts, errors = self.embed_some(items, progress)
         ok = np.array([not error for error in errors], bool)
-        contents = [each for task in self.tasks.values() for each in task.fit.get("contents", [])]
         paths = [os.fsdecode(source.paths[row]) for row in rows]
         return {
             "n_samples": int(ok.sum()),
             "tasks": {name: self._scores(name, parts, ok, *given[name]) for name in names},
             "failures": [{"path": p, "error": error} for p, error in zip(paths, errors, strict=True) if error],
             "unlabelled": len(source.paths) - len(rows),
-            "seen_in_training": count_seen(contents, items),
+            "seen_in_training": count_seen([task.fit for task in self.tasks.values()], items),
         }
 
     def _asked(self, source: Source, target: str | None, sample_weight: str | None) -> list[str]:

@@ -92,7 +92,7 @@ class StreamedMoments:
         folds, everyone = self.problem.folds, np.arange(len(self.problem.y))
         if self.weigh is not None:
             return [(train, self.weigh(fold)) for fold, (train, _) in enumerate(folds)]
-        rows = [*(np.setdiff1d(everyone, train) for train, _ in folds), everyone]
+        rows = [*(np.delete(everyone, train) for train, _ in folds), everyone]
         return [(part, self.problem.plain_weights(part)) for part in rows]
 
     def _is_whole(self, parts: list[_Part]) -> bool:

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurebank.bank import Bank
-from featurebank.fitting import FitResult, candidate_features, contents_of, default_target, predictor_features
+from featurebank.fitting import FitResult, candidate_features, default_target, predictor_features
 from featurebank.folds import Fold, Folds, default_kind, fold_numbers
-from featurebank.predictor import Predictor
+from featurebank.predictor import Predictor, contents_of
 from featurebank.predictor_file import check_savable
 from featurebank.rows import straddling
 from featurebank.search import TopModelSearchCV
@@ -180,7 +180,7 @@ class _Fit:
         kept = {
             **report,
             "samples": oof[["source", "path", "fold"]].values.tolist(),
-            "contents": contents_of(self.rows),
+            "contents": contents_of(self.rows.table.rows["digest"]),
         }
         predictor = self._predictor(search, fitted, found.calibrator(fitted.model_), kept)
         return FitResult(search, report, predictor, oof)
