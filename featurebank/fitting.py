@@ -502,7 +502,7 @@ def candidate_features(bank: Bank, features: str | Sequence[str] | None) -> list
 
 def _fold_of_each(rows: Rows, search: TopModelSearchCV) -> list[list[Any]]:
     """Return [source, path, fold] of each row, so that others can use the same folds."""
-    numbers = fold_numbers(search.folds_, len(rows.y)).tolist()
+    numbers = map(int, fold_numbers(search.folds_, len(rows.y)))
     return [list(row) for row in zip(rows.table.rows["source"], rows.paths, numbers, strict=True)]
 
 
@@ -539,7 +539,7 @@ def _predictor(
     features, tensors = predictor_features(plan.bank, search.best_features_, search.best_candidate_.views)
     calibrator = _calibrator(search, model, plan.calibrate)
     release()
-    unlike = _unlike(fitted, rows)
+    unlike, contents = _unlike(fitted, rows), contents_of(rows.table.rows["digest"])
     release()
     return Predictor(
         features,
@@ -548,7 +548,7 @@ def _predictor(
         task=rows.task,
         labels=rows.labels,
         calibrator=calibrator,
-        fit={**report, "samples": _fold_of_each(rows, search), "contents": contents_of(rows.table.rows["digest"])},
+        fit={**report, "samples": _fold_of_each(rows, search), "contents": contents},
         tensors=tensors,
         unlike=unlike,
     )
