@@ -83,8 +83,8 @@ class Staff:
             raise error.cause from error
         except self.ray.exceptions.RayError as error:
             raise ClusterError(
-                f"a worker was lost while it loaded the network ({last_words(error)}); expected a machine with room "
-                "for it: give the cluster more memory, or take a smaller network"
+                f"a worker was lost while it loaded the network ({last_words(error)}); expected featurebank, and "
+                "memory for the network, on every machine of the Ray cluster"
             ) from error
         return spec
 
