@@ -16,7 +16,7 @@ import pandas as pd
 
 from featurebank.bank import Bank, describe_set
 from featurebank.errors import BankError, ImageError, near_names
-from featurebank.ledger import ExtractReport, Ledger
+from featurebank.ledger import Embed, ExtractReport, Ledger
 from featurebank.maintenance import set_damaged_features_aside, set_damaged_tables_aside
 from featurebank.pipeline import Compute, Pipeline, check_compute
 from featurebank.request import Ask, ask
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from featurebank.sources import Source
 
 Progress = Callable[[int, int], None]
-Embed = Callable[[Ledger, Progress | None, ExtractReport], None]
 BACKENDS = ("local", "ray")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -316,3 +316,7 @@ def _merge_columns(
 def _row_differs(old: pd.DataFrame, new: pd.DataFrame) -> NDArray[np.bool_]:
     names = [name for name in samples.FIELDS if name != "stamp"]
     return np.logical_or.reduce([old[name].to_numpy() != new[name].to_numpy() for name in names])
+
+
+Embed = Callable[[Ledger, Callable[[int, int], None] | None, ExtractReport], None]
+"""What embeds the pending samples of a ledger, tells how far it is, and notes in the report how."""

@@ -17,14 +17,13 @@ from featurebank.distributed.cluster import check_address, connected, import_ray
 from featurebank.distributed.staff import RemoteAsk, Staff, last_words
 from featurebank.distributed.worker import Job, Outcome, Part
 from featurebank.errors import ImageError, SourceError, one_line
-from featurebank.ledger import ExtractReport, Ledger
+from featurebank.ledger import Embed, ExtractReport, Ledger
 from featurebank.pipeline import AGREEMENT_SAMPLES, Compute
 from featurebank.request import Ask
 from featurebank.samples import NO_DIGEST
 from featurebank.sources import Source
 
 Progress = Callable[[int, int], None]
-Embed = Callable[[Ledger, Progress | None, ExtractReport], None]
 _LOG = logging.getLogger(__name__)
 LOOKS = 1.0
 """Seconds between two looks at how far the workers are."""
