@@ -119,6 +119,12 @@ def one_array(values: Any, kind: pa.DataType) -> pa.Array:
     return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
 
 
+def other_contents(table: SampleTable, known: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the rows whose content no known row has, each content once: at the first row that has it."""
+    digests = table.rows["digest"]
+    return np.flatnonzero(~(digests.isin(digests[known]) | digests.duplicated()).to_numpy())
+
+
 def empty_table() -> SampleTable:
     """Return a table without rows."""
     return make_table({name: [] for name in FIELDS}, pd.DataFrame())

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from featurebank.bank import Bank, column_of
 from featurebank.rows import Target, load_table, read_target
-from featurebank.samples import SampleTable
+from featurebank.samples import other_contents
 from featurebank.transfer.unlabelled.semi_supervised import Part
 
 
@@ -89,14 +89,4 @@ def load_given(
     labelled = np.array([position[source, path] for source, path, *_ in searched])
     held_out = np.setdiff1d(np.flatnonzero(has_label), labelled)
     ties = np.arange(len(table)) if rows.groups is None else rows.groups
-    return Given(rows.X, y, ties, labelled, held_out, _pool(table, has_label), is_grouped)
-
-
-def _pool(table: SampleTable, has_label: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the rows without a label whose content no labelled row has, each content once."""
-    digests = table.rows["digest"]
-    known = set(digests[has_label])
-    is_new = (
-        ~has_label & ~digests.duplicated().to_numpy() & np.array([each not in known for each in digests.to_numpy()])
-    )
-    return np.flatnonzero(is_new)
+    return Given(rows.X, y, ties, labelled, held_out, other_contents(table, has_label), is_grouped)

@@ -17,7 +17,7 @@ from sklearn.preprocessing import normalize
 from featurebank.bank import Bank, column_of
 from featurebank.errors import BankError, ColumnError, TopModelError, near_names
 from featurebank.predictor import Predictor
-from featurebank.samples import SampleTable
+from featurebank.samples import SampleTable, other_contents
 
 STRATEGIES = ("uncertainty", "margin", "coverage")
 SCORE = "score"
@@ -100,11 +100,7 @@ def _split(table: SampleTable, columns: list[str]) -> tuple[NDArray[np.int64], N
     has_all = np.ones(len(table), bool)
     for name in columns:
         has_all &= column_of(table, name).notna().to_numpy() if name in table.columns else False
-    digests = table.rows["digest"]
-    known = set(digests[has_all])
-    fresh = ~has_all & np.array([each not in known for each in digests.to_numpy()], bool)
-    rows = np.flatnonzero(fresh)
-    return np.flatnonzero(has_all), rows[~digests[fresh].duplicated().to_numpy()]
+    return np.flatnonzero(has_all), other_contents(table, has_all)
 
 
 def _doubt(predictor: Predictor, proba: NDArray[np.float64], strategy: str) -> NDArray[np.float64]:
