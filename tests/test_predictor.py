@@ -80,9 +80,12 @@ def test_paths_images_and_arrays_are_the_same_to_it(predictor, two_classes):
     path = new_images(two_classes)[0]
     image = Image.open(path)
     ways = [path, str(path), image, np.asarray(image)]
-    found = predictor.predict_proba(ways)
-    np.testing.assert_array_equal(found, found[[0] * len(ways)])
-    np.testing.assert_allclose(predictor.predict_proba([path]), found[:1], atol=1e-5)  # a batch of one sums otherwise
+    expected = predictor.predict_proba([path])
+    each = np.concatenate([predictor.predict_proba([way]) for way in ways])
+    np.testing.assert_array_equal(each, np.tile(expected, (4, 1)))
+    together = predictor.predict_proba(ways)  # some processors sum a batch of four otherwise than one of one
+    np.testing.assert_array_equal(together, together[[0] * 4])
+    np.testing.assert_allclose(together, each, atol=1e-5)
     assert predictor.predict(str(path)).tolist() == ["cat"]
 
 
