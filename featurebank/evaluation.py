@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,11 @@ class Data:
     class_weight: Any = None
     layouts: dict[tuple[str, ...], Layout] = field(default_factory=dict)
 
+    @cached_property
+    def classes(self) -> NDArray[Any]:
+        """The distinct classes, sorted, shape (k,)."""
+        return np.unique(self.y)
+
     def views(self, group: Group) -> int:
         """Return how many rows a group makes of an image."""
         layout = self.layouts.get(group.features)
@@ -104,7 +109,7 @@ def predictions(
     views, model = data.views(group), group.model
     given = group.cells if cells is None else cells
     if model.trainer is not None:
-        yield from model.trainer.predictions(data, group, folds, given)
+        yield from model.trainer.predictions(data, group, folds, settings, given)
         return
     wanted = {number: per_view(params, model.estimator, views) for number, params in given.items()}
     for numbers, problem in _problems(data.seen_by(group), group, folds):
@@ -241,6 +246,17 @@ def get_score(scoring: Any, task: str) -> Any:
     return get_scorer(scoring)
 
 
+def asks_decisions(scorer: Any) -> bool:
+    """Say whether a scorer may ask for decision values of a model that has probabilities; of a function none knows.
+
+    Examples
+    --------
+    >>> asks_decisions(get_score("roc_auc", "classification")), asks_decisions(get_score(None, "classification"))
+    (True, False)
+    """
+    return "decision_function" in getattr(scorer, "_response_method", ("decision_function",))
+
+
 def scored(data: Data, scoring: Any, model: TopModel) -> Score:
     """Return the function that scores a model's prediction on its fold's test rows.
 
@@ -284,9 +300,10 @@ def _taken(prediction: Prediction, rows: NDArray[np.intp]) -> Prediction:
 def balanced_accuracy(data: Data, found: Sequence[Prediction]) -> float:
     """Return the mean recall over the classes, of all folds together."""
     rows = np.concatenate([data.folds[each.fold][1] for each in found])
-    said = np.concatenate([each.labels for each in found])
+    true = np.searchsorted(data.classes, data.y[rows])  # numbers: text of many rows takes much memory, and is slow
+    said = np.concatenate([np.searchsorted(data.classes, each.labels) for each in found])
     weight = None if data.weight is None else data.weight[rows]
-    return float(balanced_accuracy_score(data.y[rows], said, sample_weight=weight))
+    return float(balanced_accuracy_score(true, said, sample_weight=weight))
 
 
 def fit_pipeline(pipeline: Pipeline, X: NDArray[Any], y: NDArray[Any], weight: NDArray[np.float64] | None) -> Pipeline:

@@ -21,10 +21,10 @@ from featurebank.backbones import is_predictor_file
 from featurebank.bank import Bank
 from featurebank.calibration import Calibrator, LabelsCalibrator
 from featurebank.errors import BankError, ColumnError, TopModelError, near_names
-from featurebank.features import as_keys, check_views
+from featurebank.features import DigestIndex, as_keys, check_views
 from featurebank.folds import Fold, Folds, default_kind, fold_numbers
 from featurebank.learning_curve import learning_curve as make_learning_curve
-from featurebank.memory import available_memory, release
+from featurebank.memory import available_memory, release, releasing
 from featurebank.multitask.fitting import MultiTaskResult, fit_tasks
 from featurebank.multitask.rows import Labels, TaskRows, is_multitask, load_tasks
 from featurebank.novelty import LEAST_ROWS, Unlike, draw
@@ -36,7 +36,7 @@ from featurebank.search import TopModelSearchCV
 from featurebank.spec import FeatureSpec
 from featurebank.streaming.limits import check_streamed
 from featurebank.streaming.matrix import BankMatrix
-from featurebank.topmodels import TASKS, TopModel, parse_models
+from featurebank.topmodels import TopModel, is_ours, parse_models
 
 PREDEFINED = "predefined:"
 BEFORE_THE_MODEL = ("columns", "views")
@@ -222,7 +222,6 @@ def fit(
     if isinstance(every.X, BankMatrix):
         check_streamed({"nested": nested, "a learning curve": learning_curve, "a threshold": threshold})
     splitter, is_held_out = _splitter(plan, every)
-    release()
     return _fit_rows(plan, every, wanted, splitter, is_held_out, progress)
 
 
@@ -314,7 +313,7 @@ def _fit_rows(
         raise TopModelError("a threshold for numbers; expected two classes: leave it out")
     rows = every.take(~is_held_out)
     for model in [] if plan.models is None else parse_models(plan.models, rows.task):
-        if model.name not in TASKS[rows.task] and model.trainer is None:
+        if model.trainer is None and not is_ours(model):
             check_savable(model.estimator)
     parts = 1 + plan.nested * (cv.get_n_splits() if isinstance(cv, Folds) else len(cv))
     search = TopModelSearchCV(
@@ -332,7 +331,6 @@ def _fit_rows(
     report["warnings"] = rows.notes + straddling(every, _place(search, is_held_out), plan.groups) + search.warnings_
     oof = _frame(rows, search)
     if rows.task == "classification":
-        release()
         about, oof = class_report(search.oof_, search.best_model_, plan.calibrate, oof)
         report |= about
     if rows.labels is not None:
@@ -413,6 +411,7 @@ def _part(progress: Progress | None, part: int, parts: int) -> Progress | None:
     return lambda done, total: progress(part * total + done, parts * total)
 
 
+@releasing
 def class_report(
     found: OutOfFold, model: str, calibrate: str | None, oof: pd.DataFrame
 ) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -506,6 +505,7 @@ def _fold_of_each(rows: Rows, search: TopModelSearchCV) -> list[list[Any]]:
     return [list(row) for row in zip(rows.table.rows["source"], rows.paths, numbers, strict=True)]
 
 
+@releasing
 def _frame(rows: Rows, search: TopModelSearchCV) -> pd.DataFrame:
     """Return the out-of-fold predictions with the samples they are about."""
     found = search.oof_
@@ -538,9 +538,6 @@ def _predictor(
     model = Pipeline([step for step in fitted.steps if step[0] not in BEFORE_THE_MODEL])
     features, tensors = predictor_features(plan.bank, search.best_features_, search.best_candidate_.views)
     calibrator = _calibrator(search, model, plan.calibrate)
-    release()
-    unlike, contents = _unlike(fitted, rows), contents_of(rows.table.rows["digest"])
-    release()
     return Predictor(
         features,
         model,
@@ -548,24 +545,27 @@ def _predictor(
         task=rows.task,
         labels=rows.labels,
         calibrator=calibrator,
-        fit={**report, "samples": _fold_of_each(rows, search), "contents": contents},
+        unlike=_unlike(fitted, rows),
+        fit={**report, "contents": contents_of(rows.table.rows["digest"]), "samples": _fold_of_each(rows, search)},
         tensors=tensors,
-        unlike=unlike,
     )
 
 
+@releasing
 def _unlike(fitted: Pipeline, rows: Rows) -> Unlike | None:
     """Return what tells whether a new image is unlike the training images; None of too few."""
-    distinct = np.unique(as_keys(rows.table.rows["digest"]), return_index=True)[1]
-    if len(distinct) < LEAST_ROWS:
+    keys = as_keys(rows.table.rows["digest"])
+    first = DigestIndex(keys).first
+    if len(first) < LEAST_ROWS:
         return None
-    drawn = distinct[draw(len(distinct))]
+    drawn = first[np.argsort(keys[first])[draw(len(first))]]  # the same rows in whatever order they come
     X: NDArray[Any] = np.asarray(rows.X[drawn])
     for step in [step for name, step in fitted.steps if name in BEFORE_THE_MODEL]:
         X = step.transform(X)
     return Unlike().fit(X, rows.y[drawn] if rows.task == "classification" else None)
 
 
+@releasing
 def _calibrator(search: TopModelSearchCV, model: Pipeline, method: str | None) -> Calibrator | LabelsCalibrator | None:
     """Return what turns scores into probabilities; None for numbers, and for a model that has its own."""
     if search.task == "regression" or (method is None and hasattr(model, "predict_proba")):

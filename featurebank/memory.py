@@ -6,8 +6,13 @@ import ctypes
 import os
 import re
 import sys
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
+_Given = ParamSpec("_Given")
+_Found = TypeVar("_Found")
 _UNKNOWN = 8 << 30
 _MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
@@ -46,3 +51,24 @@ def release() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:  # other C libraries have none
         trim(0)
+    if "pyarrow" in sys.modules:
+        sys.modules["pyarrow"].default_memory_pool().release_unused()
+
+
+def releasing(function: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
+    """Have a function that takes much memory for a while give it back (`release`) when it ends.
+
+    Examples
+    --------
+    >>> releasing(len)("abc")
+    3
+    """
+
+    @wraps(function)
+    def released(*args: _Given.args, **kwargs: _Given.kwargs) -> _Found:
+        try:
+            return function(*args, **kwargs)
+        finally:
+            release()
+
+    return released

@@ -25,11 +25,10 @@ class OutOfFold:
     fold : ndarray of int64, shape (m,)
         The fold that tested it.
     true, predicted : ndarray, shape (m,) or (m, labels)
-    scores : ndarray of float64, shape (m,) or (m, k), or None
-        Logarithms of probabilities where the model has them, else decision values; None for numbers. A class that a
-        fold did not learn has -inf.
     proba : ndarray of float64, shape (m, k), or None
-        Probabilities where the model has them.
+        Probabilities where the model has them; a class that a fold did not learn has 0.
+    decision : ndarray of float64, shape (m,) or (m, k), or None
+        Decision values where it has none; a class that a fold did not learn has -inf.
     weight : ndarray of float64, shape (m,), or None
     classes : ndarray, shape (k,), or None
     """
@@ -38,10 +37,15 @@ class OutOfFold:
     fold: NDArray[np.int64]
     true: NDArray[Any]
     predicted: NDArray[Any]
-    scores: NDArray[np.float64] | None
     proba: NDArray[np.float64] | None
+    decision: NDArray[np.float64] | None
     weight: NDArray[np.float64] | None
     classes: NDArray[Any] | None
+
+    @property
+    def scores(self) -> NDArray[np.float64] | None:
+        """What a calibrator takes, shape (m,) or (m, k); see `score_values`. None for numbers."""
+        return score_values(self.decision, self.proba)
 
     def rows(self, chosen: NDArray[np.bool_]) -> OutOfFold:
         """Return some of the predictions."""
@@ -59,9 +63,10 @@ class OutOfFold:
             When the model has no scores, or no such fold tests one of the classes.
         """
         assert self.classes is not None
-        if self.scores is None:
+        scores = self.scores
+        if scores is None:
             raise TopModelError(f"{model} gives neither probabilities nor decision values; choose another model")
-        scores = self.scores.reshape(len(self.row), -1)
+        scores = scores.reshape(len(self.row), -1)
         holes = {int(fold) for fold in np.unique(self.fold) if np.isneginf(scores[self.fold == fold]).all(axis=0).any()}
         found = self.rows(~np.isin(self.fold, list(holes))) if holes else self
         unseen = sorted(set(self.classes.tolist()) - set(np.unique(found.true).tolist()))
@@ -80,16 +85,17 @@ def gather(data: Data, found: Sequence[Prediction]) -> OutOfFold:
     tests = [data.folds[each.fold][1] for each in found]
     row = np.concatenate(tests)
     classes = None if data.task == "regression" else _classes(data)
-    scores = proba = None
+    proba = decision = None
     if classes is not None:
-        scores, proba = (_stack(found, classes, kind) for kind in (_scores, _proba))
+        proba = _stack(found, classes, "proba", 0.0)
+        decision = _stack(found, classes, "decision", -np.inf) if proba is None else None
     return OutOfFold(
         row,
         np.repeat([each.fold for each in found], [len(test) for test in tests]),
         data.y[row],
         np.concatenate([each.labels for each in found]),
-        scores,
         proba,
+        decision,
         None if data.weight is None else data.weight[row],
         classes,
     )
@@ -98,32 +104,24 @@ def gather(data: Data, found: Sequence[Prediction]) -> OutOfFold:
 def score_values(decision: NDArray[Any] | None, proba: NDArray[Any] | None) -> NDArray[np.float64] | None:
     """Return what a calibrator takes: logarithms of probabilities where there are any, else decision values."""
     if proba is None:
-        return None if decision is None else decision.astype(np.float64)
+        return None if decision is None else decision.astype(np.float64, copy=False)
     with np.errstate(divide="ignore"):
-        return np.log(proba.astype(np.float64))
+        return np.log(proba, dtype=np.float64)
 
 
 def _classes(data: Data) -> NDArray[Any]:
-    return np.arange(data.y.shape[1]) if data.task == "multilabel" else np.unique(data.y)
+    return np.arange(data.y.shape[1]) if data.task == "multilabel" else data.classes
 
 
-def _scores(prediction: Prediction) -> NDArray[np.float64] | None:
-    return score_values(prediction.decision, prediction.proba)
-
-
-def _proba(prediction: Prediction) -> NDArray[np.float64] | None:
-    return None if prediction.proba is None else prediction.proba.astype(np.float64)
-
-
-def _stack(found: Sequence[Prediction], classes: NDArray[Any], kind: Any) -> NDArray[np.float64] | None:
-    """Stack values of all folds, (m,) or (m, k); a class that a fold did not learn has -inf, or no chance."""
-    parts = [kind(each) for each in found]
+def _stack(found: Sequence[Prediction], classes: NDArray[Any], name: str, absent: float) -> NDArray[np.float64] | None:
+    """Stack values of all folds, (m,) or (m, k); a class that a fold did not learn has `absent`."""
+    parts = [getattr(each, name) for each in found]
     if any(part is None for part in parts):
         return None
     learned = [np.asarray(each.classes) for each in found]
     if all(part.ndim == 1 and np.array_equal(own, classes) for part, own in zip(parts, learned, strict=True)):
-        return np.concatenate(parts)
-    stacked = np.full((sum(map(len, parts)), len(classes)), 0.0 if kind is _proba else -np.inf)
+        return np.concatenate(parts, dtype=np.float64)
+    stacked = np.full((sum(map(len, parts)), len(classes)), absent)
     ends = np.cumsum([len(part) for part in parts])
     for part, own, end in zip(parts, learned, ends, strict=True):
         columns = part if part.ndim == 2 else np.column_stack([-part, part])

@@ -16,6 +16,7 @@ from featurebank.bank import values_of, weights_of
 from featurebank.embedding import Embedder, Item
 from featurebank.errors import ImageError, PredictorError
 from featurebank.features import as_keys
+from featurebank.memory import releasing
 from featurebank.novelty import FLAG, Unlike
 from featurebank.predictor_file import Contents, PredictorFeature
 from featurebank.samples import SampleTable
@@ -433,6 +434,7 @@ def unlike_columns(share: NDArray[np.float64] | None) -> dict[str, Any]:
     return {"unlike": share, "is_unlike": [None if np.isnan(each) else bool(each > FLAG) for each in share]}
 
 
+@releasing
 def contents_of(digests: Any) -> str:
     """Return how each distinct content's digest begins, 16 hex digits each, so that training images are known again.
 

@@ -7,10 +7,12 @@ import io
 import json
 import os
 import re
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -390,11 +392,23 @@ def _json(value: Any) -> bytes:
     return json.dumps(value, indent=1, sort_keys=True).encode("ascii")
 
 
-def _dump(model: Any) -> bytes:
-    import skops.io
+def _import_skops() -> Any:
+    """Return skops.io, imported without torch: it lists scikit-learn's estimators, by importing all its packages."""
+    bridge = "sklearn.externals.array_api_compat.torch"  # it has no estimators, and imports torch
+    is_free = bridge not in sys.modules
+    if is_free:
+        sys.modules[bridge] = None  # type: ignore[assignment]  # refuses the import, which the listing passes over
+    try:
+        return import_module("skops.io")
+    finally:
+        if is_free:
+            del sys.modules[bridge]
 
-    data = skops.io.dumps(model)
-    unknown = sorted(set(skops.io.get_untrusted_types(data=data)) - set(ALLOWED_TYPES))
+
+def _dump(model: Any) -> bytes:
+    skops = _import_skops()
+    data = skops.dumps(model)
+    unknown = sorted(set(skops.get_untrusted_types(data=data)) - set(ALLOWED_TYPES))
     if unknown:
         raise PredictorError(
             f"the model holds {unknown[0]}, which a predictor may not: use models of plain arrays (linear, SVM, kNN, "
@@ -404,13 +418,12 @@ def _dump(model: Any) -> bytes:
 
 
 def _undump(data: bytes) -> Any:
-    import skops.io
-
+    skops = _import_skops()
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
                 raise CorruptError("its model is compressed, which may hide a bomb")
-        return skops.io.loads(data, trusted=list(ALLOWED_TYPES))
+        return skops.loads(data, trusted=list(ALLOWED_TYPES))
     except FeatureBankError:
         raise
     except Exception as error:  # a refused type, or damaged bytes

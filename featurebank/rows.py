@@ -17,6 +17,7 @@ from featurebank.bank import Bank, column_of, values_of, weights_of
 from featurebank.errors import ColumnError, TopModelError
 from featurebank.features import DigestIndex, as_keys
 from featurebank.folds import Fold, tie
+from featurebank.memory import releasing
 from featurebank.neighbours import THRESHOLD, near_duplicate_groups, near_duplicate_pairs
 from featurebank.samples import SampleTable
 from featurebank.spec import LOGITS, layer_order, parse_name
@@ -118,6 +119,7 @@ class Rows:
         return X.reshape(len(X), views, -1).mean(axis=1) if views > 1 else X
 
 
+@releasing
 def load_rows(
     bank: Bank,
     names: Sequence[str],

@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 
 from featurebank.candidates import Candidate, Group, make_group, refinement
 from featurebank.errors import FeatureBankError, TopModelError, one_line
-from featurebank.evaluation import Data, balanced_accuracy, get_score, predictions, score_rows, scored
+from featurebank.evaluation import (
+    Data,
+    asks_decisions,
+    balanced_accuracy,
+    get_score,
+    predictions,
+    score_rows,
+    scored,
+)
 from featurebank.folds import sizes_of
 from featurebank.scores import cluster_interval, corrected_interval, wilson_interval
 from featurebank.solvers.problem import Note, Prediction, Settings
@@ -46,7 +54,8 @@ class Run:
         deadline: float | None,
         progress: Callable[[int, int], None] | None,
     ):
-        self.data, self.scoring, self.settings, self.clusters = data, scoring, settings, clusters
+        self.data, self.scoring, self.clusters = data, scoring, clusters
+        self.settings = replace(settings, decisions=asks_decisions(get_score(scoring, data.task)))
         self.deadline, self.progress = deadline, progress
         self.groups: list[Group] = []
         self.notes: list[str] = []

@@ -50,7 +50,7 @@ class TopModel:
         Whether the grid is the model's own, not the caller's.
     trainer : object or None
         In the solver's place where a model learns from more than the rows of its own search: its
-        ``predictions(data, group, folds, cells)`` are those of `featurebank.evaluation.predictions`, and
+        ``predictions(data, group, folds, settings, cells)`` are those of `featurebank.evaluation.predictions`, and
         ``fit(data, group, candidate)`` gives the fitted pipeline.
     """
 
@@ -150,6 +150,7 @@ REGRESSORS = {
     )
 }
 TASKS = {"classification": CLASSIFIERS, "multilabel": CLASSIFIERS, "regression": REGRESSORS}
+OURS = tuple(each.estimator for models in (CLASSIFIERS, FOR_MANY_ROWS, REGRESSORS) for each in models.values())
 DEFAULT_MODELS = {
     "classification": ("logreg", "svm", "mlp"),
     "multilabel": ("logreg", "svm", "mlp"),
@@ -188,6 +189,11 @@ def get_top_model(name: str, task: str = "classification") -> TopModel:
             "(your own: the import path of an estimator)"
         )
     return own_model(name, _imported(name), task)
+
+
+def is_ours(model: TopModel) -> bool:
+    """Say whether the estimator is one of those here, whatever its grid, and not the caller's own."""
+    return any(model.estimator is each for each in OURS)
 
 
 def _imported(path: str) -> BaseEstimator:

@@ -286,12 +286,15 @@ def test_the_predictor_lies_beside_the_bank(own_bank):
 # --- weights -----------------------------------------------------------------------------------------------
 
 
-def test_fitting_never_loads_torch(two_class_bank):
+def test_fitting_and_saving_never_load_torch(two_class_bank, tmp_path):
     code = (
         "import sys; from featurebank.fitting import fit\n"
-        f"result = fit({str(two_class_bank)!r}, models={{'svm': {{'C': [1.0]}}, 'logreg': {{'C': [0.01]}}}})\n"
+        "own = 'sklearn.naive_bayes.GaussianNB'\n"  # whether it can be saved is tried first
+        f"result = fit({str(two_class_bank)!r}, models={{'svm': {{'C': [1.0]}}, 'sgd-svm': {{}}, own: {{}}}})\n"
         "assert result.report['best']['mean'] > 0.9\n"
-        "assert 'torch' not in sys.modules"
+        f"result.predictor.save({str(tmp_path / 'a.featurebank')!r})\n"
+        "assert 'torch' not in sys.modules\n"
+        "import torch, sklearn.externals.array_api_compat.torch"  # as ever, where it is wanted
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits, make_classification, make_regression
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, log_loss, make_scorer
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss, make_scorer
 from sklearn.model_selection import (
     StratifiedGroupKFold,
     StratifiedKFold,
@@ -640,6 +640,18 @@ def test_out_of_fold_predictions_are_those_of_scikit_learn(data):
     expected = cross_val_predict(pipeline, X, y, cv=search.folds_, method="decision_function")
     np.testing.assert_allclose(found.scores[order], expected, atol=1e-6)
     assert (found.true[order] == y).all()
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])
+def test_the_balanced_accuracy_is_that_of_all_folds_together(data, weighted):
+    X, y, _, weight = data
+    uneven = np.flatnonzero((y != "cat") | (np.arange(len(y)) % 4 == 0))
+    folds = [np.flatnonzero(y[uneven] != "cat")[:20], np.arange(40, 70)]  # the first tests no cat
+    folds = [(np.setdiff1d(np.arange(len(uneven)), test), test) for test in folds]
+    search = TopModelSearchCV({"svm": {"C": [1.0]}}, cv=folds, refine=0)
+    found = search.fit(X[uneven], y[uneven], sample_weight=weight[uneven] if weighted else None).oof_
+    expected = balanced_accuracy_score(found.true, found.predicted, sample_weight=found.weight)
+    assert search.best_candidate_.extra["balanced_accuracy"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_results_make_a_frame_best_first(search):

@@ -82,10 +82,27 @@ def test_columns_of_one_part_do_not_touch_the_others():
     assert np.asarray(X[:, 3:]).tolist() == [[1, 1]] * 4
 
 
-def test_rows_within_a_batch_keep_their_places():
-    rows, places = Within(np.array([7, 2, 9, 4])).between(3, 9)
-    assert rows.tolist() == [4, 7]
-    assert places.tolist() == [3, 0]
+@pytest.mark.parametrize("given", [[7, 2, 9, 4], [2, 4, 7, 9], []])
+def test_rows_within_a_batch_keep_their_places(given):
+    rows, places = Within(np.array(given, np.int64)).between(3, 9)
+    assert rows.tolist() == sorted(set(given) & {4, 7})
+    assert [given[place] for place in places] == rows.tolist()
+
+
+def test_rows_in_any_order_are_read_a_few_at_a_time_those_near_each_other_together(monkeypatch):
+    monkeypatch.setattr(matrix, "SCATTERED", 3)
+    values, asked = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32), []
+
+    def read(rows):
+        asked.append(rows.tolist())
+        return values[rows]
+
+    order = np.random.default_rng(1).permutation(20)
+    found = list(matrix_of([Part(read, 2)], 20).batches(order, 8))
+    assert [len(batch) for batch in found] == [8, 8, 4]
+    assert np.array_equal(np.concatenate(found), values[order])
+    assert [len(rows) for rows in asked] == [3, 3, 2, 3, 3, 2, 3, 1]
+    assert np.concatenate(asked[:3]).tolist() == sorted(order[:8])
 
 
 def test_the_order_is_drawn_mixed_and_repeats():
@@ -157,6 +174,30 @@ def test_a_streamed_search_equals_the_one_in_memory(rows, options):
         assert mine.fold_scores == pytest.approx(other.fold_scores, abs=1e-12)
     assert here.oof_.row.tolist() == there.oof_.row.tolist()
     assert here.oof_.scores == pytest.approx(there.oof_.scores, abs=1e-6)
+
+
+@pytest.mark.parametrize("scoring", [None, "roc_auc", "neg_log_loss"])
+def test_decisions_beside_probabilities_are_asked_for_where_the_scoring_may_use_them(rows, scoring, monkeypatch):
+    asked, own = [], trainer._Answers.take
+
+    def take(self, places, model, Z):
+        own(self, places, model, Z)
+        asked.append(set(self.columns))
+
+    monkeypatch.setattr(trainer._Answers, "take", take)
+    X, label, _ = rows
+    y = np.where(label == "a", "a", "other")
+    search = TopModelSearchCV({"lda": {"shrinkage": [0.1, 0.9]}}, cv=CV, scoring=scoring)
+    here = search.fit(X.astype(np.float64), y)
+    scores, said = here.cv_results_["mean_test_score"], here.oof_.scores
+    assert not asked
+    there = search.fit(lazy(X), y)
+    assert asked
+    assert all(each == {"labels", "proba"} | ({"decision"} if scoring == "roc_auc" else set()) for each in asked)
+    assert there.cv_results_["mean_test_score"] == pytest.approx(scores, abs=1e-9)
+    assert there.oof_.decision is None
+    assert there.oof_.scores == pytest.approx(said, abs=1e-9)
+    assert there.oof_.scores == pytest.approx(np.log(there.oof_.proba))
 
 
 def test_one_pass_reads_the_sums_of_all_folds_and_parameters(rows, monkeypatch):

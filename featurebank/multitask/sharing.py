@@ -23,7 +23,7 @@ from featurebank.multiview import reduce_views
 from featurebank.scores import is_share, paired_interval
 from featurebank.search import TopModelSearchCV
 from featurebank.solvers import plain
-from featurebank.solvers.problem import Cells, Events, Note, Prediction
+from featurebank.solvers.problem import Cells, Events, Note, Prediction, Settings
 from featurebank.topmodels import TopModel
 from featurebank.transforms import SelectDimensions, Step
 
@@ -185,7 +185,7 @@ class Share:
     network: SharedNetwork
     task: str
 
-    def predictions(self, data: Data, group: Group, folds: Sequence[int], cells: Cells) -> Events:
+    def predictions(self, data: Data, group: Group, folds: Sequence[int], settings: Settings, cells: Cells) -> Events:
         """Yield what the network says of the task's test rows."""
         if group.select is not None or data.views(group) > 1:
             reason = "the shared network takes neither selected dimensions nor all views; it is not tried with them"

@@ -87,6 +87,8 @@ class Settings:
         Lets the logistic path stop once the mean score has clearly passed its peak.
     progress : callable from Prediction, or None
         Called after every finished (cell, fold).
+    decisions : bool
+        Whether decision values are wanted of a model that has probabilities, which a solver may leave out else.
     """
 
     n_jobs: int = 1
@@ -94,6 +96,7 @@ class Settings:
     seed: int = 0
     score: Callable[[Prediction], float] | None = None
     progress: Callable[[Prediction], None] | None = None
+    decisions: bool = True
 
     @property
     def threads(self) -> int:

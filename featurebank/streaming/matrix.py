@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 BATCH = 4096
 """Rows read at a time: 12 MB of 768 columns."""
-SCATTERED = 512
-"""Rows read at a time that may lie anywhere: each brings 64 KiB of its file into memory until that is let go."""
+SCATTERED = 128
+"""Rows read at a time that may lie anywhere: each brings up to 2 MiB of its file into memory until that is let go."""
 
 
 class Part(NamedTuple):
@@ -73,11 +73,7 @@ class BankMatrix:
         return replace(self, rows=self.rows[rows], columns=self.columns[columns])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        out, start = np.empty(self.shape, dtype or self.dtype), 0
-        for batch in self.batches(size=SCATTERED):
-            out[start : start + len(batch)] = batch
-            start += len(batch)
-        return out
+        return self._gathered(self.rows, np.dtype(dtype or self.dtype))
 
     def mapped(self, steps: Sequence[Any]) -> BankMatrix:
         """Return the matrix as it is after transformers that learn nothing and keep the width."""
@@ -85,9 +81,19 @@ class BankMatrix:
 
     def batches(self, order: NDArray[np.int64] | None = None, size: int = BATCH) -> Iterator[NDArray[np.float32]]:
         """Yield rows in an order, by default their own, `size` at a time."""
-        rows = self.rows if order is None else self.rows[order]
-        for start in range(0, len(rows), size):
-            yield self._read(rows[start : start + size])
+        for start in range(0, len(self), size):
+            if order is None:
+                yield self._read(self.rows[start : start + size])
+            else:
+                yield self._gathered(self.rows[order[start : start + size]], self.dtype)
+
+    def _gathered(self, rows: NDArray[np.int64], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return rows that may lie anywhere, (m, d), a few at a time, those beside each other together."""
+        out, order = np.empty((len(rows), len(self.columns)), dtype), np.argsort(rows, kind="stable")
+        for start in range(0, len(rows), SCATTERED):
+            some = order[start : start + SCATTERED]
+            out[some] = self._read(rows[some])
+        return out
 
     def _read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         starts = np.cumsum([0, *(part.width for part in self.parts)])
@@ -129,10 +135,12 @@ class Within:
     """
 
     def __init__(self, rows: NDArray[np.int64]):
-        self.order = np.argsort(rows, kind="stable")
+        is_sorted = bool((rows[:-1] <= rows[1:]).all())  # as those of most folds: nothing is copied
+        self.order = slice(None) if is_sorted else np.argsort(rows, kind="stable")
         self.rows = rows[self.order]
 
     def between(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the rows from `start` to before `stop`, and the position of each in the rows as they were given."""
         first, last = np.searchsorted(self.rows, (start, stop))
-        return self.rows[first:last], self.order[first:last]
+        places = np.arange(first, last) if isinstance(self.order, slice) else self.order[first:last]
+        return self.rows[first:last], places

@@ -15,7 +15,8 @@ from sklearn.pipeline import Pipeline
 
 from featurebank.candidates import Candidate, Group
 from featurebank.evaluation import Data, split_steps
-from featurebank.solvers.problem import Cells, Events, Prediction, Problem
+from featurebank.memory import release
+from featurebank.solvers.problem import Cells, Events, Prediction, Problem, Settings
 from featurebank.streaming.limits import check_streamed
 from featurebank.streaming.matrix import BankMatrix, Within
 from featurebank.transforms import SelectDimensions, Step
@@ -56,7 +57,7 @@ class Streamed:
         """Return the fitted estimators of every fold, behind a scaler and a whitening that are fitted to it."""
         raise NotImplementedError
 
-    def predictions(self, data: Data, group: Group, folds: Sequence[int], cells: Cells) -> Events:
+    def predictions(self, data: Data, group: Group, folds: Sequence[int], settings: Settings, cells: Cells) -> Events:
         """Yield what each cell says of the test rows of some folds; see `featurebank.evaluation.predictions`."""
         problem, _, whitening = _seen(data, group, folds)
         fitted = self.train(problem, cells, whitening)
@@ -64,7 +65,7 @@ class Streamed:
         numbers = list(cells)
         for start in range(0, len(numbers), max(1, each)):
             some = numbers[start : start + max(1, each)]
-            for found in self._answered(problem, fitted, some):
+            for found in self._answered(problem, fitted, some, settings.decisions):
                 yield found._replace(fold=folds[found.fold])
 
     def fit(self, data: Data, group: Group, candidate: Candidate) -> Pipeline:
@@ -78,11 +79,14 @@ class Streamed:
         steps += [(name, _fitted(step, problem.X)) for name, step in leading]
         return Pipeline([*steps, *learned, ("model", models[0])])
 
-    def _answered(self, problem: Problem, fitted: list[Fitted], cells: list[int]) -> Iterator[Prediction]:
+    def _answered(
+        self, problem: Problem, fitted: list[Fitted], cells: list[int], decisions: bool
+    ) -> Iterator[Prediction]:
         """Yield the predictions of some cells on every fold, from one pass over the rows."""
         started, start = time.perf_counter(), 0
+        release()  # the answers of many rows take much memory
         within = [Within(test) for _, test in problem.folds]
-        said = {(fold, cell): _Answers(len(each.rows)) for fold, each in enumerate(within) for cell in cells}
+        said = {(fold, cell): _Answers(len(each.rows), decisions) for fold, each in enumerate(within) for cell in cells}
         for batch in problem.X.batches():  # type: ignore[attr-defined]
             for fold, (each, (steps, models, _)) in enumerate(zip(within, fitted, strict=True)):
                 rows, places = each.between(start, start + len(batch))
@@ -100,18 +104,25 @@ class Streamed:
 class _Answers:
     """What an estimator says of the test rows of a fold, filled in batch by batch."""
 
-    def __init__(self, count: int):
-        self.count = count
+    def __init__(self, count: int, decisions: bool):
+        self.count, self.decisions = count, decisions
         self.columns: dict[str, NDArray[Any]] = {}
 
     def take(self, places: NDArray[np.int64], model: Any, Z: NDArray[Any]) -> None:
         """Put what a model says of rows (m, d) in their places."""
-        for name, method in (("labels", "predict"), ("decision", "decision_function"), ("proba", "predict_proba")):
-            if hasattr(model, method):
-                found = getattr(model, method)(Z)
-                if name not in self.columns:
-                    self.columns[name] = np.empty((self.count, *found.shape[1:]), found.dtype)
-                self.columns[name][places] = found
+        for name, method in self._asked(model).items():
+            found = getattr(model, method)(Z)
+            if name not in self.columns:
+                self.columns[name] = np.empty((self.count, *found.shape[1:]), found.dtype)
+            self.columns[name][places] = found
+
+    def _asked(self, model: Any) -> dict[str, str]:
+        """Return what is asked of a model, and the method that says it; decisions beside probabilities if wanted."""
+        methods = {"labels": "predict", "proba": "predict_proba", "decision": "decision_function"}
+        found = {name: method for name, method in methods.items() if hasattr(model, method)}
+        if "proba" in found and not self.decisions:
+            found.pop("decision", None)
+        return found
 
 
 def _seen(data: Data, group: Group, folds: Sequence[int]) -> tuple[Problem, list[Step], PCA | None]:

@@ -18,7 +18,7 @@ from featurebank.predictor import Predictor, contents_of
 from featurebank.predictor_file import check_savable
 from featurebank.rows import straddling
 from featurebank.search import TopModelSearchCV
-from featurebank.topmodels import DEFAULT_MODELS, TASKS, TopModel, parse_models
+from featurebank.topmodels import DEFAULT_MODELS, TopModel, is_ours, parse_models
 from featurebank.transfer.adaptation.adapters import Adaptation, AdaptedModel, candidates, choose_adaptations
 from featurebank.transfer.adaptation.domains import Domains, Question, check_sizes, load_domains
 from featurebank.transfer.adaptation.outcome import Outcome
@@ -274,7 +274,7 @@ def _known(options: _Options) -> dict[str, TopModel]:
     models = parse_models(DEFAULT_MODELS["classification"] if options.models is None else options.models)
     for model in models:
         check_scorer(options.scorer, model.estimator)
-        if model.name not in TASKS["classification"]:
+        if not is_ours(model):
             check_savable(model.estimator)
     return {model.name: model for model in models}
 
