@@ -150,12 +150,11 @@ def fit(
     from featurebank.fitting import default_output
     from featurebank.predictor_file import target_of
 
-    opened = Bank(bank)
-    path = output or default_output(opened)
+    path = output or default_output(Bank(bank))
     if not path.parent.is_dir():
         raise StorageError(f"no folder {str(path.parent)!r} for the predictor; make it, or name another with -o")
     with _jobs(backend, ray_address):
-        result = _run(state, opened, options, as_json)
+        result = _run(state, Bank(bank), options, as_json)  # whose tables are let go of when it is done
     before = target_of(path)
     result.save(path)
     beside = path.with_suffix(".oof.csv")

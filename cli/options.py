@@ -17,6 +17,7 @@ import click
 from featurebank.errors import FeatureBankError, one_line, printable
 
 ROWS_SHOWN = 20
+ROWS_WRITTEN = 8192
 
 
 class PlaceType(click.ParamType):
@@ -223,16 +224,11 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     console.print(table)
 
 
-def csv_text(frame: Any) -> str:
+def csv_text(frame: Any, header: bool = True) -> str:
     """Return a DataFrame as CSV in which no cell of text is taken for a formula by a spreadsheet; see `undefused`."""
     safe = _each_text(frame, _defuse)
     safe.columns = [_defuse(str(name)) for name in safe.columns]
-    return str(safe.to_csv(index=False))
-
-
-def csv_bytes(frame: Any) -> bytes:
-    """Return `csv_text` as the bytes of a file; a name that is not UTF-8 keeps its own bytes."""
-    return csv_text(frame).encode("utf-8", "surrogateescape")
+    return str(safe.to_csv(index=False, header=header))
 
 
 def undefused(frame: Any) -> Any:
@@ -243,10 +239,13 @@ def undefused(frame: Any) -> Any:
 
 
 def write_csv(path: Path, frame: Any) -> None:
-    """Write a DataFrame as CSV."""
+    """Write a DataFrame as CSV, some rows at a time; a name that is not UTF-8 keeps its own bytes."""
     from featurebank import storage
 
-    storage.commit(path, csv_bytes(frame))
+    with storage.committing(path) as file:
+        for start in range(0, max(len(frame), 1), ROWS_WRITTEN):
+            part = csv_text(frame.iloc[start : start + ROWS_WRITTEN], header=start == 0)
+            file.write(part.encode("utf-8", "surrogateescape"))
 
 
 def check_folder(path: Path | None) -> None:

@@ -531,6 +531,7 @@ def _shared(labels: NDArray[Any]) -> NDArray[Any]:
     return distinct.astype(object)[codes]
 
 
+@releasing
 def _predictor(
     plan: _Plan, search: TopModelSearchCV, fitted: Pipeline, rows: Rows, target: Target, report: dict[str, Any]
 ) -> Predictor:

@@ -24,6 +24,7 @@ from featurebank.evaluation import (
 from featurebank.folds import sizes_of
 from featurebank.scores import cluster_interval, corrected_interval, wilson_interval
 from featurebank.solvers.problem import Note, Prediction, Settings
+from featurebank.streaming.matrix import BankMatrix
 from featurebank.topmodels import TopModel
 
 Found = list[tuple[Group, Candidate]]
@@ -181,17 +182,33 @@ class Run:
 
     def _finish(self, group: Group) -> None:
         """Give finished candidates their scores; keep the predictions of the best only, and of unfinished ones."""
-        whole = [number for number, scores in group.scores.items() if len(scores) == len(self.folds)]
-        for number in whole:
+        for number in self._whole(group):
             candidate = group.candidates[number]
             if number in group.predictions and not candidate.fold_scores:
                 candidate.fold_scores = [group.scores[number][fold] for fold in self.folds]
                 if self.data.task == "classification":
                     candidate.extra["balanced_accuracy"] = balanced_accuracy(self.data, group.predictions[number])
-        kept = max(whole, key=lambda number: (group.candidates[number].mean, -number), default=None)
-        for number in whole:
-            if number != kept:
-                group.predictions.pop(number, None)
+        rivals = [
+            (each, number)
+            for each in (self.groups if self._keeps_one() else [group])
+            for number in self._whole(each)
+            if number in each.predictions
+        ]
+        best = max(rivals, key=lambda rival: rival[0].candidates[rival[1]].mean, default=None)  # the first of equals
+        for rival in rivals:
+            if rival is not best:
+                rival[0].predictions.pop(rival[1])
+
+    def _whole(self, group: Group) -> list[int]:
+        """Return the numbers of a group's candidates that every fold has scored."""
+        return sorted(number for number, scores in group.scores.items() if len(scores) == len(self.folds))
+
+    def _keeps_one(self) -> bool:
+        """Whether the predictions of one candidate are kept in all, not one a group.
+
+        Of rows that do not fit into memory they take much of it; intervals that resample rows need each group's.
+        """
+        return isinstance(self.data.X, BankMatrix) and self.clusters is None and len(self.folds) > 1
 
     # --- results -------------------------------------------------------------------------------------------
 

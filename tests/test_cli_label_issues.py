@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from featurebank import Bank
-from featurebank_cli.options import csv_bytes, undefused
+from featurebank_cli import options
+from featurebank_cli.options import undefused, write_csv
 
 MODEL = ["--features", "resnet18/layer3", "--model", "logreg"]
 
@@ -78,13 +79,17 @@ def test_no_doubt_is_one_line(run_cli, two_class_bank):
     assert (result.exit_code, result.stdout) == (0, "0 doubtful labels of label\n")
 
 
-def test_names_that_a_spreadsheet_would_run_come_back_as_they_were(tmp_path):
+@pytest.mark.parametrize("rows_written", [3, 100])
+def test_names_that_a_spreadsheet_would_run_come_back_as_they_were(rows_written, tmp_path, monkeypatch):
     from featurebank.sources import read_table
 
+    monkeypatch.setattr(options, "ROWS_WRITTEN", rows_written)
     names = ["=1+1", "-a", "'-b", "''=c", "'d", "e\nf", "caf\udce9", "g"]
     frame = pd.DataFrame({"path": pd.Series(names, dtype=object), "@n": pd.Series(["+"] * 8, dtype=object)})
-    (tmp_path / "a.csv").write_bytes(csv_bytes(frame))
+    write_csv(tmp_path / "a.csv", frame)
     pd.testing.assert_frame_equal(undefused(read_table(tmp_path / "a.csv")), frame, check_dtype=False)
+    write_csv(tmp_path / "none.csv", frame[:0])
+    assert (tmp_path / "none.csv").read_text() == "path,'@n\n"
 
 
 def test_a_column_that_is_not_there_is_an_error(run_cli, own_bank, tmp_path):
