@@ -17,6 +17,7 @@ from featurebank import Predictor, TopModelSearchCV, fit
 from featurebank.bank import Bank
 from featurebank.errors import TopModelError
 from featurebank.memory import available_memory
+from featurebank.schedule import Run
 from featurebank.streaming import matrix, minibatch, trainer
 from featurebank.streaming.matrix import Part, Within, in_batches, matrix_of
 from featurebank.streaming.minibatch import mixed
@@ -174,6 +175,23 @@ def test_a_streamed_search_equals_the_one_in_memory(rows, options):
         assert mine.fold_scores == pytest.approx(other.fold_scores, abs=1e-12)
     assert here.oof_.row.tolist() == there.oof_.row.tolist()
     assert here.oof_.scores == pytest.approx(there.oof_.scores, abs=1e-6)
+
+
+@pytest.mark.parametrize(("is_lazy", "is_grouped", "count"), [(True, False, 1), (True, True, 2), (False, False, 2)])
+def test_of_rows_on_the_disk_the_answers_of_one_candidate_are_kept(rows, is_lazy, is_grouped, count, monkeypatch):
+    own, kept = Run.set_intervals, []
+
+    def set_intervals(run, found):
+        kept.append(sum(len(group.predictions) for group in run.groups))
+        own(run, found)
+
+    monkeypatch.setattr(Run, "set_intervals", set_intervals)
+    X, y, _ = rows
+    groups = np.arange(len(y)) // 2 if is_grouped else None  # whose intervals resample the answers of each model
+    search = TopModelSearchCV(["lda", "ridge"], refine=0).fit(lazy(X) if is_lazy else X, y, groups=groups)
+    assert kept == [count]
+    assert (search.oof_.predicted == search.oof_.true).mean() == pytest.approx(search.best_score_)
+    assert search.best_score_ == max(candidate.mean for candidate in search.candidates_)
 
 
 @pytest.mark.parametrize("scoring", [None, "roc_auc", "neg_log_loss"])
