@@ -158,7 +158,7 @@ def _archive(facts: Mapping[str, Any], members: Mapping[str, Any]) -> memoryview
     written = {"format": FORMAT, "version": VERSION, "written_by": f"featurebank {__version__}"}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in {_FACTS: _json({**written, **facts, "members": digests}), **members}.items():
+        for name, data in {_FACTS: _json({**written, **facts, "members": digests}, indent=1), **members}.items():
             archive.writestr(name, data)
     return buffer.getbuffer()
 
@@ -390,9 +390,9 @@ def _check_members(facts: Any, members: dict[str, bytes]) -> None:
         raise CorruptError(f"member {torn[0][0]!r} does not match its digest")
 
 
-def _json(value: Any) -> bytes:
-    """Return a value as JSON, not indented: that takes five times as long, and memory, for a million samples."""
-    return json.dumps(value, sort_keys=True).encode("ascii")
+def _json(value: Any, indent: int | None = None) -> bytes:
+    """Return a value as JSON; indented, a million samples would take five times as long, and memory."""
+    return json.dumps(value, indent=indent, sort_keys=True).encode("ascii")
 
 
 def _import_skops() -> Any:
