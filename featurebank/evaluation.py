@@ -247,7 +247,7 @@ def get_score(scoring: Any, task: str) -> Any:
 
 
 def asks_decisions(scorer: Any) -> bool:
-    """Say whether a scorer may ask for decision values of a model that has probabilities; of a function none knows.
+    """Say whether a scorer may ask for decision values of a model that has probabilities; any other function may.
 
     Examples
     --------

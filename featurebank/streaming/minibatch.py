@@ -65,9 +65,9 @@ class Minibatch(Streamed):
 
     def _pupils(self, problem: Problem, fold: int, fitted: Fitted) -> _Pupils:
         asked = problem.sample_weight is not None or problem.class_weight is not None
-        weights = _weights_of_rows(problem, fold)
+        weights, is_weighted = _weights_of_rows(problem, fold), asked and _takes_weights(self.estimator)
         options = {"classes": problem.classes(fold)} if is_classifier(self.estimator) else {}
-        return _Pupils(fitted, weights, options, asked and _takes_weights(self.estimator))
+        return _Pupils(fitted, weights if is_weighted else weights > 0, options, is_weighted)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class _Pupils:
     """The estimators of one fold, and what they are told beside the rows."""
 
     fitted: Fitted
-    weights: NDArray[np.float64]  # (n,), 0 for rows that the fold does not train on
+    weights: NDArray[Any]  # (n,), 0 for rows that the fold does not train on; whether it does, if weights mean nothing
     options: dict[str, Any]
     is_weighted: bool
 
