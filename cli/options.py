@@ -108,7 +108,7 @@ class NamedErrors(click.Group):
             raise click.ClickException(one_line(error)) from error
         except KeyboardInterrupt as error:
             raise click.ClickException(
-                "interrupted; what a bank holds by now is kept, and the same command goes on from it"
+                "interrupted; what a bank holds by now is kept, and no file is half written: run the same command again"
             ) from error
 
 
