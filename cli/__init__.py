@@ -2,7 +2,7 @@
 
 import click
 
-from featurebank._version import __version__
+from featurebank import __version__
 from featurebank_cli.advise import advise
 from featurebank_cli.backbones import backbones
 from featurebank_cli.cluster import cluster

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featurebank.spec import short
+from featurebank.bank.spec import short
 from featurebank_cli.fit import score_text
 from featurebank_cli.options import State, bank_argument, json_option, print_json, print_table, printable
 
 if TYPE_CHECKING:
-    from featurebank.storage import Place
+    from featurebank.storage.files import Place
 
 
 @click.command()
@@ -40,7 +40,7 @@ def advise(state: State, bank: Place, as_json: bool, **options: Any) -> None:
     Example:
         featurebank advise photos.bank
     """
-    from featurebank.transfer.advising.advice import advise as run_advise
+    from featurebank.explore.advice.advice import advise as run_advise
 
     advice = run_advise(bank, progress=state.progress("advise", "step"), **options)
     for note in advice.report["warnings"]:
@@ -52,7 +52,7 @@ def advise(state: State, bank: Place, as_json: bool, **options: Any) -> None:
 
 
 def _print(advice: Any) -> None:
-    from featurebank.scores import bounded
+    from featurebank.topmodels.scores import bounded
 
     report = advice.report
     rows = [

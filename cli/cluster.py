@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featurebank.spec import common_backbone
+from featurebank.bank.spec import common_backbone
 from featurebank_cli.options import (
     State,
     bank_argument,
@@ -21,7 +21,7 @@ from featurebank_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from featurebank.storage import Place
+    from featurebank.storage.files import Place
 
 
 @click.command()
@@ -62,7 +62,7 @@ def cluster(
     Example:
         featurebank cluster photos.bank --method kmeans -o clusters.csv
     """
-    from featurebank.transfer.unlabelled.clustering import cluster as find_clusters
+    from featurebank.explore.clustering import cluster as find_clusters
 
     progress = state.progress("cluster", "feature set")
     found = find_clusters(bank, features=list(features) or None, progress=progress, **options)

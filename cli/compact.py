@@ -9,7 +9,7 @@ import click
 from featurebank_cli.options import bank_argument, json_option, print_json
 
 if TYPE_CHECKING:
-    from featurebank.storage import Place
+    from featurebank.storage.files import Place
 
 grace_option = click.option(
     "--grace",
@@ -31,7 +31,7 @@ def compact(bank: Place, grace: float, as_json: bool) -> None:
     Example:
         featurebank compact photos.bank
     """
-    from featurebank.bank import Bank
+    from featurebank.bank.bank import Bank
 
     done = Bank(bank).compact(grace=grace)
     if as_json:
@@ -55,7 +55,7 @@ def prune(bank: Place, source: str | None, grace: float, as_json: bool) -> None:
         featurebank prune photos.bank
         featurebank prune photos.bank --source old_photos/
     """
-    from featurebank.bank import Bank
+    from featurebank.bank.bank import Bank
 
     done = Bank(bank).prune(grace=grace, source=source)
     if as_json:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featurebank.spec import common_backbone, short
+from featurebank.bank.spec import common_backbone, short
 from featurebank_cli.fit import score_text
 from featurebank_cli.options import State, bank_argument, json_option, print_json, print_table, records
 
 if TYPE_CHECKING:
-    from featurebank.storage import Place
+    from featurebank.storage.files import Place
 
 
 @click.command()
@@ -43,7 +43,7 @@ def compare(state: State, bank: Place, features: tuple[str, ...], as_json: bool,
     Example:
         featurebank compare photos.bank --model svm
     """
-    from featurebank.transfer.advising.ranking import rank_features
+    from featurebank.explore.advice.ranking import rank_features
 
     ranking = rank_features(bank, features=list(features) or None, progress=state.progress("compare", "fit"), **options)
     for note in ranking.report["warnings"]:
@@ -79,7 +79,7 @@ def _print(ranking: Any) -> None:
 
 
 def _row(report: dict[str, Any], each: dict[str, Any], common: str) -> list[str]:
-    from featurebank.scores import bounded
+    from featurebank.topmodels.scores import bounded
 
     name = short(each["features"]).removeprefix(common)
     if each["score"] is None:
@@ -97,7 +97,7 @@ def _row(report: dict[str, Any], each: dict[str, Any], common: str) -> list[str]
 
 def _to_the_best(report: dict[str, Any], each: dict[str, Any]) -> tuple[str, str]:
     """Return the difference to the best, with a star where the two are told apart, and its interval."""
-    from featurebank.scores import is_share
+    from featurebank.topmodels.scores import is_share
 
     values = (each["difference"], each["difference_low"], each["difference_high"])
     if not any(values):  # the best itself

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from featurebank.spec import short
+from featurebank.bank.spec import short
 from featurebank_cli.fit import print_candidates, print_findings
 from featurebank_cli.options import State, json_option, percent, print_json, print_table
 
@@ -24,7 +24,7 @@ def demo(state: State, as_json: bool) -> None:
     Example:
         featurebank demo
     """
-    from featurebank.demo import run_demo
+    from featurebank_cli.solar_cells import run_demo
 
     report = run_demo(Path(), say=state.say, make_progress=state.progress)
     if as_json:
@@ -34,7 +34,7 @@ def demo(state: State, as_json: bool) -> None:
 
 
 def _print(report: dict[str, Any]) -> None:
-    from featurebank.demo import NOTE, PUBLISHED
+    from featurebank_cli.solar_cells import NOTE, PUBLISHED
 
     done = report["extract"]
     click.echo(

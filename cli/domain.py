@@ -71,7 +71,7 @@ def run(state: State, bank: Any, options: dict[str, Any], as_json: bool) -> Any:
     if len(options["target"]) > 1:
         raise click.UsageError("--domain takes one --target")
 
-    from featurebank.transfer.adaptation.domain import Hooks, fit_domain
+    from featurebank.fitting.adaptation.domain import Hooks, fit_domain
 
     hooks = Hooks(
         on_shift=None if as_json else _print_shift,

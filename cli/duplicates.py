@@ -20,7 +20,7 @@ from featurebank_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from featurebank.storage import Place
+    from featurebank.storage.files import Place
 
 
 @click.command()

@@ -22,7 +22,7 @@ from featurebank_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from featurebank.storage import Place
+    from featurebank.storage.files import Place
 
 
 @click.command()
@@ -54,8 +54,8 @@ def evaluate(
     Example:
         featurebank evaluate photos.featurebank test_photos/
     """
-    from featurebank.multitask.predictor import load_predictor
-    from featurebank.sources import scan
+    from featurebank.images.sources import scan
+    from featurebank.predictor.tasks import load_predictor
 
     found = scan(source, root=root, path_column=path_column)
     report = load_predictor(predictor, weights_file=weights_file, allow_download=allow_download).evaluate(

@@ -19,7 +19,7 @@ from featurebank_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from featurebank.storage import Place
+    from featurebank.storage.files import Place
 
 
 @click.command()
@@ -71,7 +71,7 @@ def export(
 
 
 def _bank(source: Place, output: Path, as_json: bool, options: dict[str, Any], state: State) -> None:
-    from featurebank.interop.exporting import export_bank
+    from featurebank.bank.formats.exporting import export_bank
 
     facts = export_bank(
         str(source),
@@ -90,8 +90,8 @@ def _bank(source: Place, output: Path, as_json: bool, options: dict[str, Any], s
 
 
 def _predictor(source: Path, onnx: Path, as_json: bool, weights_file: Path | None, allow_download: bool) -> None:
-    from featurebank.interop.onnx import export_predictor
-    from featurebank.multitask.predictor import MultiTaskPredictor, load_predictor
+    from featurebank.predictor.onnx import export_predictor
+    from featurebank.predictor.tasks import MultiTaskPredictor, load_predictor
 
     check_folder(onnx)
     loaded = load_predictor(source, weights_file=weights_file, allow_download=allow_download)

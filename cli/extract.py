@@ -22,8 +22,8 @@ from featurebank_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from featurebank.bank import Bank
-    from featurebank.storage import Place
+    from featurebank.bank.bank import Bank
+    from featurebank.storage.files import Place
 
 SHOWN = 10
 CLASSES_SHOWN = 6
@@ -118,12 +118,12 @@ def extract(
     Example:
         featurebank extract photos/ --bank photos.bank --backbone resnet18 --layer layer3 --layer penultimate
     """
-    from featurebank.bank import Bank
-    from featurebank.drift import Drift
-    from featurebank.extraction import run_extraction
-    from featurebank.pipeline import Compute
-    from featurebank.request import ask
-    from featurebank.sources import scan
+    from featurebank.bank.bank import Bank
+    from featurebank.extraction.drift import Drift
+    from featurebank.extraction.extract import run_extraction
+    from featurebank.extraction.pipeline import Compute
+    from featurebank.extraction.request import ask
+    from featurebank.images.sources import scan
 
     state: State = context.obj
     if explain and estimate:
@@ -169,7 +169,7 @@ def _estimate(
     as_json: bool,
     state: State,
 ) -> None:
-    from featurebank.planning import estimate
+    from featurebank.extraction.planning import estimate
 
     facts = estimate(
         found, bank, wanted, compute, deadline_hours=deadline, price_per_hour=price, progress=state.progress("estimate")
@@ -195,8 +195,8 @@ def _estimate(
 
 
 def _explain(found: Any, bank: Place, wanted: Any, as_json: bool) -> None:
-    from featurebank.bank import Bank
-    from featurebank.explanation import explain
+    from featurebank.bank.bank import Bank
+    from featurebank.extraction.explanation import explain
 
     facts = explain(found, Bank(bank), wanted)
     if as_json:
@@ -216,7 +216,7 @@ def _explain(found: Any, bank: Place, wanted: Any, as_json: bool) -> None:
 
 
 def _summary(report: Any, bank: Place) -> None:
-    from featurebank.bank import Bank
+    from featurebank.bank.bank import Bank
 
     click.echo(
         f"{report.samples} samples: {report.embedded} embedded, {report.reused} reused, {report.failed} failed"

@@ -21,7 +21,7 @@ from featurebank_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from featurebank.storage import Place
+    from featurebank.storage.files import Place
 
 
 def _rate(context: click.Context, option: click.Parameter, value: str | None) -> float | str | None:
@@ -177,15 +177,15 @@ def finetune(
     Example:
         featurebank finetune photos.bank --from blocks.5 --predictor photos.featurebank --folds 5
     """
-    from featurebank import storage
-    from featurebank.bank import Bank
-    from featurebank.drawing import check_format
+    from featurebank.bank.bank import Bank
     from featurebank.errors import StorageError
+    from featurebank.explore.drawing import check_format
     from featurebank.finetuning.job import Hooks, default_output
     from featurebank.finetuning.job import finetune as run_finetune
     from featurebank.finetuning.plot import learning_curve
     from featurebank.finetuning.recipe import Recipe
     from featurebank.finetuning.tuning import Watch
+    from featurebank.storage import files
 
     opened = Bank(bank)
     path = output or default_output(opened)
@@ -205,9 +205,9 @@ def finetune(
     result = run_finetune(opened, recipe, folds=options.pop("folds") or 0, hooks=hooks, **options)
     result.save(path)
     if plot is not None:
-        storage.commit(plot, learning_curve(result.report["history"], plot.suffix))
+        files.commit(plot, learning_curve(result.report["history"], plot.suffix))
     if not result.report["interrupted"]:
-        storage.remove(checkpoint)
+        files.remove(checkpoint)
     report = {**result.report, "predictor": str(path)}
     for note in report["warnings"]:
         state.warn(note)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featurebank.spec import common_backbone, short
+from featurebank.bank.spec import common_backbone, short
 from featurebank_cli.domain import OWN, check_unused, domain_options, print_adaptations
 from featurebank_cli.domain import run as run_domain
 from featurebank_cli.options import (
@@ -24,7 +24,7 @@ from featurebank_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from featurebank.storage import Place
+    from featurebank.storage.files import Place
 
 
 def _class_weight(context: click.Context, option: click.Parameter, value: str | None) -> Any:
@@ -145,10 +145,10 @@ def fit(
     Example:
         featurebank fit photos.bank --model svm --features resnet18/layer3+resnet18/penultimate
     """
-    from featurebank.bank import Bank
+    from featurebank.bank.bank import Bank
     from featurebank.errors import StorageError
-    from featurebank.fitting import default_output
-    from featurebank.predictor_file import target_of
+    from featurebank.fitting.fit import default_output
+    from featurebank.predictor.file import target_of
 
     path = output or default_output(Bank(bank))
     if not path.parent.is_dir():
@@ -175,7 +175,7 @@ def _jobs(backend: str, ray_address: str | None) -> AbstractContextManager[None]
     """Return the context in which a cluster does a search's jobs, or one that changes nothing."""
     if backend == "local":
         return nullcontext()
-    from featurebank.distributed.jobs import jobs_on_ray
+    from featurebank.extraction.ray.jobs import jobs_on_ray
 
     return jobs_on_ray(ray_address)
 
@@ -189,10 +189,10 @@ def _run(state: State, bank: Any, options: dict[str, Any], as_json: bool) -> Any
     arguments["progress"] = state.progress("fit", "fit")
     unlabelled = arguments.pop("unlabelled")
     if unlabelled:
-        from featurebank.transfer.unlabelled.few_labels import fit_semi_supervised
+        from featurebank.fitting.unlabelled import fit_semi_supervised
 
         return fit_semi_supervised(bank, unlabelled, on_compared=state.progress("compare", "fit"), **arguments)
-    from featurebank.fitting import fit as run_fit
+    from featurebank.fitting.fit import fit as run_fit
 
     return run_fit(bank, **arguments)
 
@@ -227,7 +227,7 @@ def print_report(report: dict[str, Any]) -> None:
 
 def print_candidates(report: dict[str, Any], title: str = "") -> None:
     """Print the best of each features × normalisation × model, best first, under a title."""
-    from featurebank.scores import bounded, is_share
+    from featurebank.topmodels.scores import bounded, is_share
 
     best: dict[tuple[Any, ...], dict[str, Any]] = {}
     seconds: dict[tuple[Any, ...], float] = {}
@@ -269,7 +269,7 @@ def _features(key: tuple[Any, ...], common: str) -> str:
 
 def print_findings(report: dict[str, Any]) -> None:
     """Print what the report says beside the table, a line each."""
-    from featurebank.scores import bounded
+    from featurebank.topmodels.scores import bounded
 
     best = report["best"]
     if len(report["candidates"]) > 1:
@@ -312,7 +312,7 @@ def print_findings(report: dict[str, Any]) -> None:
 
 def _print_unlabelled(report: dict[str, Any]) -> None:
     """Print what the rows without a label brought, each method beside the supervised fit."""
-    from featurebank.scores import bounded
+    from featurebank.topmodels.scores import bounded
 
     found = report["unlabelled"]
     rows = []
@@ -328,7 +328,7 @@ def _print_unlabelled(report: dict[str, Any]) -> None:
 
 def score_text(report: dict[str, Any], score: float) -> str:
     """Return a score as the table shows it."""
-    from featurebank.scores import is_share
+    from featurebank.topmodels.scores import is_share
 
     return percent(score) if is_share(report["scoring"]) else f"{score:.3f}"
 

@@ -10,7 +10,7 @@ import click
 from featurebank_cli.options import PLACE, State, json_option, path_column_option, print_json, printable
 
 if TYPE_CHECKING:
-    from featurebank.storage import Place
+    from featurebank.storage.files import Place
 
 KINDS = ("hdf5", "npz", "parquet", "h5ad", "safetensors", "numpy", "clip-retrieval", "slides", "thingsvision")
 
@@ -47,7 +47,7 @@ def import_(
     Example:
         featurebank import clip.npy --bank photos.bank --backbone clip --source photos/
     """
-    from featurebank.interop.importing import import_features
+    from featurebank.bank.formats.importing import import_features
 
     state: State = context.obj
     facts = import_features(

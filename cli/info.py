@@ -18,7 +18,7 @@ from featurebank_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from featurebank.storage import Place
+    from featurebank.storage.files import Place
 
 
 @click.command()
@@ -33,7 +33,7 @@ def info(bank: Place, samples: bool, failures: bool, as_json: bool) -> None:
     Example:
         featurebank info photos.bank
     """
-    from featurebank.bank import Bank
+    from featurebank.bank.bank import Bank
 
     opened = Bank(bank)
     if samples or failures:

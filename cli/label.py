@@ -10,7 +10,7 @@ import click
 from featurebank_cli.options import PLACE, bank_argument, json_option, print_json, undefused
 
 if TYPE_CHECKING:
-    from featurebank.storage import Place
+    from featurebank.storage.files import Place
 
 
 @click.command()
@@ -28,8 +28,8 @@ def label(bank: Place, labels: Place, path_column: str, chosen: tuple[str, ...],
     Example:
         featurebank label photos.bank labels.csv
     """
-    from featurebank.bank import Bank
-    from featurebank.sources import read_table
+    from featurebank.bank.bank import Bank
+    from featurebank.images.sources import read_table
 
     table = _take(undefused(read_table(labels)), path_column, chosen)
     changed = Bank(bank).label(table, path_column=path_column)

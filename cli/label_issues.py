@@ -21,7 +21,7 @@ from featurebank_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from featurebank.storage import Place
+    from featurebank.storage.files import Place
 
 
 @click.command("label-issues")
@@ -49,7 +49,7 @@ def label_issues(
         featurebank label-issues photos.bank -o issues.csv
     """
     from featurebank.explore import label_issues as find_issues
-    from featurebank.sources import read_table
+    from featurebank.images.sources import read_table
 
     fitted = {name: list(options.pop(name)) or None for name in ("features", "models")}
     if oof is not None and any(fitted.values()):

@@ -107,12 +107,12 @@ def _show(
     output: Path,
     as_json: bool,
 ) -> None:
-    from featurebank import storage
     from featurebank.backbones import load_backbone
-    from featurebank.bank import Bank
-    from featurebank.drawing import check_format, figure_bytes
+    from featurebank.bank.bank import Bank
     from featurebank.explore.channels import describe, draw_channels, top_patches
-    from featurebank.sources import scan, source_of
+    from featurebank.explore.drawing import check_format, figure_bytes
+    from featurebank.images.sources import scan, source_of
+    from featurebank.storage import files
 
     check_format(output.suffix)
     check_folder(output)
@@ -125,7 +125,7 @@ def _show(
         on_error=lambda line: state.warn(printable(line)),
         progress=state.progress("images"),
     )
-    storage.commit(output, figure_bytes(draw_channels(found, f"{backbone}/{layer}"), output.suffix))
+    files.commit(output, figure_bytes(draw_channels(found, f"{backbone}/{layer}"), output.suffix))
     if as_json:
         print_json({"backbone": backbone, "layer": layer, "channels": describe(found), "output": str(output)})
     else:

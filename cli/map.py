@@ -10,7 +10,7 @@ import click
 from featurebank_cli.options import State, bank_argument, check_folder, json_option, print_json, write_csv
 
 if TYPE_CHECKING:
-    from featurebank.storage import Place
+    from featurebank.storage.files import Place
 from featurebank_cli.similar import features_option
 
 PAGE, TABLE = ".html", ".csv"
@@ -52,13 +52,13 @@ def draw_map(
     Example:
         featurebank map photos.bank --method tsne --color label -o map.html
     """
-    from featurebank import storage
-    from featurebank.bank import Bank
-    from featurebank.drawing import FORMATS, check_format, figure_bytes
+    from featurebank.bank.bank import Bank
     from featurebank.explore import map_page, plot_map, project
+    from featurebank.explore.drawing import FORMATS, check_format, figure_bytes
+    from featurebank.storage import files
 
     opened = Bank(bank)
-    path = output or storage.beside(opened.path, ".map.png")
+    path = output or files.beside(opened.path, ".map.png")
     suffix = path.suffix.lower()
     check_format(suffix, (*FORMATS, PAGE, TABLE))
     check_folder(path)
@@ -69,9 +69,9 @@ def draw_map(
     if suffix == TABLE:
         write_csv(path, points)
     elif suffix == PAGE:
-        storage.commit(path, map_page(points, color=chosen, title=f"{opened.path.name}, {method}").encode())
+        files.commit(path, map_page(points, color=chosen, title=f"{opened.path.name}, {method}").encode())
     else:
-        storage.commit(path, figure_bytes(plot_map(points, color=chosen).get_figure(), suffix))
+        files.commit(path, figure_bytes(plot_map(points, color=chosen).get_figure(), suffix))
     if as_json:
         facts = {"bank": str(bank), "method": method, "color": chosen, "samples": len(points), "output": str(path)}
         print_json(facts)

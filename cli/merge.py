@@ -9,7 +9,7 @@ import click
 from featurebank_cli.options import PLACE, State, bank_argument, json_option, print_json
 
 if TYPE_CHECKING:
-    from featurebank.storage import Place
+    from featurebank.storage.files import Place
 
 
 @click.command()
@@ -26,8 +26,8 @@ def merge(state: State, bank: Place, others: tuple[Place, ...], as_json: bool) -
     Example:
         featurebank merge all.bank photos.bank more_photos.bank
     """
-    from featurebank.bank import Bank
-    from featurebank.merging import merge as run_merge
+    from featurebank.bank.bank import Bank
+    from featurebank.bank.merging import merge as run_merge
 
     opened = [Bank(other) for other in others]
     done = run_merge(Bank.create(bank), opened, progress=state.progress("Copying", "file"))

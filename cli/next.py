@@ -11,7 +11,7 @@ import click
 from featurebank_cli.options import State, bank_argument, csv_text, json_option, print_json, records, write_csv
 
 if TYPE_CHECKING:
-    from featurebank.storage import Place
+    from featurebank.storage.files import Place
 
 
 @click.command("next")
@@ -41,8 +41,8 @@ def next_(
     Example:
         featurebank next photos.bank --predictor photos.featurebank -n 20 -o next.csv
     """
-    from featurebank.predictor import Predictor
-    from featurebank.transfer.unlabelled.labelling import next_to_label
+    from featurebank.explore.labelling import next_to_label
+    from featurebank.predictor.predictor import Predictor
 
     known = Predictor.load(predictor)
     found = next_to_label(bank, known, strategy=strategy, count=count, progress=state.progress("next"))

@@ -27,10 +27,10 @@ class PlaceType(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
         """Return a Path, or the address."""
-        from featurebank import storage
-        from featurebank.cloud.requests import FORGOTTEN
+        from featurebank.storage import files
+        from featurebank.storage.requests import FORGOTTEN
 
-        place = storage.place(value)
+        place = files.place(value)
         if getattr(place, "protocol", "") in FORGOTTEN:
             self.fail(f"{value!r} would be forgotten when the command ends; expected a folder, s3:// or gs://", param)
         return place
@@ -240,9 +240,9 @@ def undefused(frame: Any) -> Any:
 
 def write_csv(path: Path, frame: Any) -> None:
     """Write a DataFrame as CSV, some rows at a time; a name that is not UTF-8 keeps its own bytes."""
-    from featurebank import storage
+    from featurebank.storage import files
 
-    with storage.committing(path) as file:
+    with files.committing(path) as file:
         for start in range(0, max(len(frame), 1), ROWS_WRITTEN):
             part = csv_text(frame.iloc[start : start + ROWS_WRITTEN], header=start == 0)
             file.write(part.encode("utf-8", "surrogateescape"))

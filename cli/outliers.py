@@ -19,7 +19,7 @@ from featurebank_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from featurebank.storage import Place
+    from featurebank.storage.files import Place
 
 SHOWN = 10
 
@@ -48,7 +48,7 @@ def outliers(state: State, bank: Place, output: Path | None, as_json: bool, **op
     Example:
         featurebank outliers photos.bank -o outliers.csv
     """
-    from featurebank.transfer.unlabelled.outliers import outliers as find_outliers
+    from featurebank.explore.outliers import outliers as find_outliers
 
     found = find_outliers(bank, **options)
     if output is not None:

@@ -23,7 +23,7 @@ from featurebank_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from featurebank.storage import Place
+    from featurebank.storage.files import Place
 
 
 @click.command()
@@ -60,7 +60,7 @@ def predict(
     Example:
         featurebank predict photos.featurebank new.jpg more/ -o predictions.csv
     """
-    from featurebank.multitask.predictor import load_predictor
+    from featurebank.predictor.tasks import load_predictor
 
     state: State = context.obj
     if bool(images) == (bank is not None):
@@ -85,7 +85,7 @@ def predict(
 
 
 def _from_bank(loaded: Any, bank: Place) -> Any:
-    from featurebank.bank import Bank
+    from featurebank.bank.bank import Bank
 
     return loaded.predict_bank(Bank(bank))
 
@@ -93,7 +93,7 @@ def _from_bank(loaded: Any, bank: Place) -> Any:
 def _from_images(loaded: Any, images: tuple[Place, ...], state: State) -> Any:
     import os
 
-    from featurebank.sources import scan
+    from featurebank.images.sources import scan
 
     paths: list[str] = []
     for each in images:

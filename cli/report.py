@@ -10,7 +10,7 @@ import click
 from featurebank_cli.options import State, bank_argument, check_folder, json_option, print_json
 
 if TYPE_CHECKING:
-    from featurebank.storage import Place
+    from featurebank.storage.files import Place
 
 
 @click.command()
@@ -57,15 +57,15 @@ def report(
     """
     import time
 
-    from featurebank import storage
     from featurebank.report import make_report
+    from featurebank.storage import files
 
     started = time.perf_counter()
-    path = output or storage.beside(bank, ".report.html")
+    path = output or files.beside(bank, ".report.html")
     check_folder(path)
     page = make_report(bank, predictor, target=target, features=features, maps=maps, seed=seed, progress=state.progress)
     data = page.encode()
-    storage.commit(path, data)
+    files.commit(path, data)
     made = {"report": str(path), "bytes": len(data), "seconds": time.perf_counter() - started, **page.counts()}
     if as_json:
         print_json(made)

@@ -20,7 +20,7 @@ from featurebank_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from featurebank.storage import Place
+    from featurebank.storage.files import Place
 
 features_option = click.option(
     "--features", help="NAME or NAME+NAME.  [default: the penultimate layer, or the first pooled set]"

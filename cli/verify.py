@@ -9,7 +9,7 @@ import click
 from featurebank_cli.options import bank_argument, json_option, print_json
 
 if TYPE_CHECKING:
-    from featurebank.storage import Place
+    from featurebank.storage.files import Place
 
 
 @click.command()
@@ -23,7 +23,7 @@ def verify(context: click.Context, bank: Place, as_json: bool) -> None:
     Example:
         featurebank verify photos.bank
     """
-    from featurebank.bank import Bank
+    from featurebank.bank.bank import Bank
 
     problems = Bank(bank).verify()
     if as_json:

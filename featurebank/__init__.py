@@ -6,52 +6,53 @@ Importing this package loads neither torch nor scikit-learn; a public name loads
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from featurebank._version import __version__
 from featurebank.errors import FeatureBankError
+
+__version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from featurebank.backbones import Backbone, Preprocessing, list_backbones, load_backbone
-    from featurebank.bank import Bank
-    from featurebank.extraction import extract
+    from featurebank.bank.bank import Bank
+    from featurebank.bank.formats.exporting import export_bank
+    from featurebank.bank.formats.importing import import_features
+    from featurebank.bank.spec import FeatureSpec
+    from featurebank.explore.advice.advice import Advice, advise
+    from featurebank.explore.advice.ranking import rank_features
+    from featurebank.extraction.extract import extract
+    from featurebank.extraction.transformer import FeatureExtractor
     from featurebank.finetuning.finetuner import FineTuner
     from featurebank.finetuning.job import finetune
     from featurebank.finetuning.recipe import Recipe
-    from featurebank.fitting import fit
-    from featurebank.interop.exporting import export_bank
-    from featurebank.interop.importing import import_features
-    from featurebank.multitask.predictor import MultiTaskPredictor
-    from featurebank.predictor import Predictor
-    from featurebank.search import TopModelSearchCV
-    from featurebank.sources import scan
-    from featurebank.spec import FeatureSpec
-    from featurebank.transfer.adaptation.domain import fit_domain
-    from featurebank.transfer.advising.advice import Advice, advise
-    from featurebank.transfer.advising.ranking import rank_features
-    from featurebank.transformer import FeatureExtractor
+    from featurebank.fitting.adaptation.domain import fit_domain
+    from featurebank.fitting.fit import fit
+    from featurebank.images.sources import scan
+    from featurebank.predictor.predictor import Predictor
+    from featurebank.predictor.tasks import MultiTaskPredictor
+    from featurebank.topmodels.search import TopModelSearchCV
 
 _HOMES = {
-    "Advice": "transfer.advising.advice",
+    "Advice": "explore.advice.advice",
     "Backbone": "backbones",
-    "Bank": "bank",
-    "FeatureExtractor": "transformer",
-    "FeatureSpec": "spec",
+    "Bank": "bank.bank",
+    "FeatureExtractor": "extraction.transformer",
+    "FeatureSpec": "bank.spec",
     "FineTuner": "finetuning.finetuner",
-    "MultiTaskPredictor": "multitask.predictor",
-    "Predictor": "predictor",
+    "MultiTaskPredictor": "predictor.tasks",
+    "Predictor": "predictor.predictor",
     "Preprocessing": "backbones",
-    "TopModelSearchCV": "search",
+    "TopModelSearchCV": "topmodels.search",
     "Recipe": "finetuning.recipe",
-    "advise": "transfer.advising.advice",
-    "export_bank": "interop.exporting",
-    "extract": "extraction",
+    "advise": "explore.advice.advice",
+    "export_bank": "bank.formats.exporting",
+    "extract": "extraction.extract",
     "finetune": "finetuning.job",
-    "fit": "fitting",
-    "fit_domain": "transfer.adaptation.domain",
-    "import_features": "interop.importing",
+    "fit": "fitting.fit",
+    "fit_domain": "fitting.adaptation.domain",
+    "import_features": "bank.formats.importing",
     "list_backbones": "backbones",
     "load_backbone": "backbones",
-    "rank_features": "transfer.advising.ranking",
-    "scan": "sources",
+    "rank_features": "explore.advice.ranking",
+    "scan": "images.sources",
 }
 
 __all__ = [

@@ -136,7 +136,7 @@ def run_cli():
 @pytest.fixture
 def memory_commands(monkeypatch):
     """Let commands take memory://, which ends with the process: here many commands share one."""
-    monkeypatch.setattr("featurebank.cloud.requests.FORGOTTEN", ())
+    monkeypatch.setattr("featurebank.storage.requests.FORGOTTEN", ())
 
 
 @pytest.fixture
@@ -160,8 +160,9 @@ def planted_bank(tmp_path):
     """
     import pandas as pd
 
-    from featurebank import Bank, samples
-    from featurebank.spec import FeatureSpec
+    from featurebank import Bank
+    from featurebank.bank import samples
+    from featurebank.bank.spec import FeatureSpec
 
     def make(features, columns, backbone="resnet18", name="planted.bank"):
         count = len(next(iter(features.values())))

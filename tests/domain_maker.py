@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from featurebank import Bank, samples
-from featurebank.spec import FeatureSpec
+from featurebank import Bank
+from featurebank.bank import samples
+from featurebank.bank.spec import FeatureSpec
 
 SPEC = FeatureSpec("net", "1", "0" * 64, "layer", "vector", 0, "none", {"crop": [4, 4]}, 1, "none", "fp32", "float32")
 MODEL = {"logreg": {"C": [1.0]}}

@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from featurebank import Bank, samples
-from featurebank.spec import FeatureSpec
+from featurebank import Bank
+from featurebank.bank import samples
+from featurebank.bank.spec import FeatureSpec
 
 
 def make_bank(path, layers, contents=None, **columns):

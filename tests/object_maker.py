@@ -7,9 +7,9 @@ import fsspec
 import numpy as np
 import pandas as pd
 
-from featurebank import samples
-from featurebank.bank import newest_stamp
-from featurebank.spec import FeatureSpec
+from featurebank.bank import samples
+from featurebank.bank.bank import newest_stamp
+from featurebank.bank.spec import FeatureSpec
 
 SPEC = FeatureSpec("net", "", "0" * 64, "fc", "vector", 0, "none", {"crop": [4, 4]}, 1, "none", "fp32", "float32")
 

@@ -13,16 +13,17 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from featurebank import Bank, engine, extract, images
-from featurebank.backbones import load_backbone
-from featurebank.engine import Engine, choose_device
+from featurebank import Bank, extract
+from featurebank.backbones import engine, load_backbone
+from featurebank.backbones.engine import Engine, choose_device
+from featurebank.backbones.nvjpeg import JpegDecoder
 from featurebank.errors import EngineError
-from featurebank.extraction import run_extraction
-from featurebank.images import find_jpeg
-from featurebank.nvjpeg import JpegDecoder
-from featurebank.pipeline import Compute
-from featurebank.request import ask
-from featurebank.sources import scan
+from featurebank.extraction.extract import run_extraction
+from featurebank.extraction.pipeline import Compute
+from featurebank.extraction.request import ask
+from featurebank.images import decoding
+from featurebank.images.decoding import find_jpeg
+from featurebank.images.sources import scan
 
 pytestmark = [
     pytest.mark.gpu,
@@ -219,7 +220,7 @@ def test_nvjpegs_pixels_are_libjpegs_but_for_rounding_and_colours(photo, options
     data = jpeg(photo, exif=exif, progressive=progressive, **options)
     how = by_nvjpeg()
     found = JpegDecoder(how, choose_device("cuda"))([find_jpeg(data)]).cpu().numpy()[0].astype(int)
-    difference = np.abs(found - how(images.decode(data)))
+    difference = np.abs(found - how(decoding.decode(data)))
     assert difference.max() <= most
     assert difference.mean() < 2
 
@@ -229,7 +230,7 @@ def test_grey_files_are_grey(photo):
     data = jpeg(photo.convert("L"))
     found = JpegDecoder(how, choose_device("cuda"))([find_jpeg(data)]).cpu().numpy()[0].astype(int)
     assert np.ptp(found, axis=2).max() == 0
-    assert np.abs(found - how(images.decode(data))).max() <= 4
+    assert np.abs(found - how(decoding.decode(data))).max() <= 4
 
 
 def test_decoding_beside_the_network_gives_the_bits_of_decoding_before_it(files):

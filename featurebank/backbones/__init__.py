@@ -10,10 +10,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from featurebank.backbones import packaged, predictors, timm_models, torchvision_models
+from featurebank.backbones import packaged, timm_models, torchvision_models
 from featurebank.backbones.base import Backbone, checkpoint_path, parse_seed, read_checkpoint, state_digest
 from featurebank.backbones.preprocessing import MAX_SIDE, Preprocessing
 from featurebank.errors import BackboneError, WeightsError
+from featurebank.predictor import backbone as predictors
 
 __all__ = [
     "Backbone",

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from featurebank import images
 from featurebank.backbones.preprocessing import Preprocessing
+from featurebank.bank.spec import FeatureSpec, split_pool
 from featurebank.errors import BackboneError, WeightsError, one_line
-from featurebank.spec import FeatureSpec, split_pool
-from featurebank.views import check_encoded, make_views
+from featurebank.images import decoding
+from featurebank.images.views import check_encoded, make_views
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor, nn
 
-    from featurebank.layers import Layers
+    from featurebank.backbones.layers import Layers
 
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
@@ -128,7 +128,7 @@ class Backbone:
 
     @property
     def least_side(self) -> int:
-        """What `featurebank.images.decode` is to be told; see `Preprocessing.least_side`.
+        """What `featurebank.images.decoding.decode` is to be told; see `Preprocessing.least_side`.
 
         Raises
         ------
@@ -144,7 +144,7 @@ class Backbone:
 
     @property
     def opening(self) -> dict[str, Any]:
-        """What `featurebank.images.decode_or_leave` is to be told of this backbone's decoder."""
+        """What `featurebank.images.decoding.decode_or_leave` is to be told of this backbone's decoder."""
         least = self.preprocessing.least_side if isinstance(self.preprocessing, Preprocessing) else 0
         return {"least": least, "on_gpu": self.decoder == "nvjpeg"}
 
@@ -165,11 +165,11 @@ class Backbone:
     @cached_property
     def layers(self) -> Layers:
         """Every layer that can be captured, by name, in the order of computation."""
-        from featurebank.layers import probe
+        from featurebank.backbones.layers import probe
 
         return probe(self.model, self.input_size, self.classifier)
 
-    def prepare(self, image: Image.Image | images.EncodedImage) -> Any:
+    def prepare(self, image: Image.Image | decoding.EncodedImage) -> Any:
         """Preprocess one RGB image: uint8 (h, w, 3), or the float tensor (3, h, w) of a callable.
 
         An image that the GPU decodes stays as it is, and is preprocessed there.
@@ -181,7 +181,7 @@ class Backbone:
         ImageError
             When the image is so long that it cannot be resized.
         """
-        if isinstance(image, images.EncodedImage):
+        if isinstance(image, decoding.EncodedImage):
             assert isinstance(self.preprocessing, Preprocessing)
             self.preprocessing.target(image.size)
             return image
@@ -193,9 +193,9 @@ class Backbone:
             raise BackboneError(f"the transform gave {sizes[0]}, and {sizes[1]} before; expected one size: crop to it")
         return prepared
 
-    def prepare_views(self, image: Image.Image | images.EncodedImage, views: str, digest: bytes) -> Iterator[Any]:
-        """Preprocess the views of one RGB image, one at a time; see `prepare` and `featurebank.views.make_views`."""
-        if isinstance(image, images.EncodedImage):
+    def prepare_views(self, image: Image.Image | decoding.EncodedImage, views: str, digest: bytes) -> Iterator[Any]:
+        """Preprocess the views of one RGB image, one at a time; see `prepare` and `images.views.make_views`."""
+        if isinstance(image, decoding.EncodedImage):
             check_encoded(views)
         return map(self.prepare, make_views(image, views, digest))
 
@@ -225,7 +225,7 @@ class Backbone:
         store : str, default "float16"
             Stored dtype.
         views : str, default "none"
-            See `featurebank.views.count_views`.
+            See `featurebank.images.views.count_views`.
         precision : str, default "fp32"
             Compute dtype.
 
@@ -234,7 +234,7 @@ class Backbone:
         LayerError
             When there is no such layer, or the pooling does not fit it.
         """
-        from featurebank.layers import get_layer
+        from featurebank.backbones.layers import get_layer
 
         found, pool = get_layer(self.layers, *split_pool(layer))
         return FeatureSpec(
@@ -246,7 +246,7 @@ class Backbone:
             prefix=found.prefix,
             pool=pool,
             preprocessing=self.describe_preprocessing(),
-            pixel_policy=images.PIXEL_POLICY,
+            pixel_policy=decoding.PIXEL_POLICY,
             views=views,
             precision=precision,
             store=store,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from featurebank.errors import BackboneError, ImageError
-from featurebank.images import MAX_PIXELS
+from featurebank.images.decoding import MAX_PIXELS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +51,7 @@ class Preprocessing:
         ``"pil"``: Pillow decodes and resizes. ``"tensor"``: torchvision's filter resizes, up to three times faster and
         within two levels of 255. ``"reduced"``: large JPEG files are decoded at a fraction of their size that is at
         least twice `resize`, several times faster and one or two levels off on average. ``"nvjpeg"``: a CUDA GPU
-        decodes JPEG files (`featurebank.nvjpeg`), and torchvision's filter resizes them there; all else as ``"pil"``.
+        decodes JPEG files (`backbones.nvjpeg`), and torchvision's filter resizes them there; all else as ``"pil"``.
     """
 
     resize: int
@@ -100,7 +100,7 @@ class Preprocessing:
 
     @property
     def least_side(self) -> int:
-        """What `featurebank.images.decode` is told to keep of an image's sides; 0 for all."""
+        """What `featurebank.images.decoding.decode` is told to keep of an image's sides; 0 for all."""
         return 2 * self.resize if self.decoder == "reduced" else 0
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from featurebank.explore.activation_maps import ActivationMap, explain
     from featurebank.explore.channels import ChannelPatches, draw_channels, top_patches
-    from featurebank.explore.copies import duplicates
     from featurebank.explore.label_errors import label_issues
+    from featurebank.explore.near_duplicates import duplicates
     from featurebank.explore.page import map_page
     from featurebank.explore.plots import (
         plot_abstention,
@@ -26,7 +26,7 @@ _HOMES = {
     "ActivationMap": "activation_maps",
     "ChannelPatches": "channels",
     "draw_channels": "channels",
-    "duplicates": "copies",
+    "duplicates": "near_duplicates",
     "explain": "activation_maps",
     "label_issues": "label_errors",
     "map_page": "page",

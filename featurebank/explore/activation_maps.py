@@ -11,21 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from featurebank import files, images, sources
-from featurebank.drawing import new_axes
-from featurebank.embedding import made_views
 from featurebank.errors import ImageError, PredictorError, near_names
+from featurebank.explore.drawing import new_axes
 from featurebank.explore.linear import Linear, decisions, linear_of
 from featurebank.explore.occlusion import occlusion_map, window_of
-from featurebank.explore.reading import Progress
-from featurebank.views import undo_view, view_size
+from featurebank.images import decoding, listing, sources
+from featurebank.images.reading import Progress
+from featurebank.images.views import undo_view, view_size
+from featurebank.predictor.embedding import made_views
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from featurebank.backbones import Backbone
-    from featurebank.predictor import Predictor
-    from featurebank.predictor_file import PredictorFeature
+    from featurebank.predictor.file import PredictorFeature
+    from featurebank.predictor.predictor import Predictor
 
 METHODS = ("auto", "cam", "occlusion")
 SAME = 0.02
@@ -153,7 +153,7 @@ def open_image(item: Any) -> Image.Image:
     if not isinstance(item, (str, os.PathLike)):
         return sources.as_image(item)
     try:
-        return images.decode(files.read_file(os.fspath(item)))
+        return decoding.decode(listing.read_file(os.fspath(item)))
     except ImageError as error:
         raise ImageError(f"{str(item)!r}: {error}") from error
 
@@ -231,7 +231,7 @@ def averaged_maps(backbone: Backbone, feature: PredictorFeature, image: Image.Im
         return as_maps(_captured(backbone, feature, [spec.layer], image)[0], spec.layout, spec.prefix)
     if spec.layout != "vector":
         return None
-    from featurebank.layers import get_layer
+    from featurebank.backbones.layers import get_layer
 
     width = get_layer(backbone.layers, spec.layer)[0].shape[0]
     names = [
@@ -259,8 +259,8 @@ def _captured(
     backbone: Backbone, feature: PredictorFeature, names: Sequence[str], image: Image.Image
 ) -> list[NDArray[np.float32]]:
     """Return what layers give for the views of an image, unpooled, each of shape (views, …)."""
-    from featurebank.engine import Engine
-    from featurebank.layers import get_layer
+    from featurebank.backbones.engine import Engine
+    from featurebank.backbones.layers import get_layer
 
     layouts = {name: get_layer(backbone.layers, name)[0].layout for name in names}
     own: dict[str, Any] = {"store": "float32", "views": made_views(feature), "precision": feature.spec.precision}

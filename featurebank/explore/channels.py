@@ -12,18 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from featurebank.drawing import require_matplotlib
 from featurebank.errors import ImageError, LayerError
 from featurebank.explore.activation_maps import as_maps
+from featurebank.explore.drawing import require_matplotlib
 from featurebank.explore.occlusion import window_of
-from featurebank.explore.reading import Progress, read_images
-from featurebank.sources import Source
+from featurebank.images.reading import Progress, read_images
+from featurebank.images.sources import Source
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from featurebank.backbones import Backbone
-    from featurebank.layers import Layer
+    from featurebank.backbones.layers import Layer
 
 CHANNELS, PATCHES = 8, 9
 SIDE = 96
@@ -76,7 +76,7 @@ def top_patches(
     Parameters
     ----------
     source : Source
-        From `featurebank.scan`, or `featurebank.sources.source_of` for the samples of a bank.
+        From `featurebank.scan`, or `featurebank.images.sources.source_of` for the samples of a bank.
     backbone : Backbone
     layer : str
         One that gives maps or tokens.
@@ -105,7 +105,7 @@ def top_patches(
     >>> found = top_patches(scan("photos/"), load_backbone("resnet18"), "layer2")  # doctest: +SKIP
     >>> draw_channels(found).savefig("channels.png")  # doctest: +SKIP
     """
-    from featurebank.layers import get_layer
+    from featurebank.backbones.layers import get_layer
 
     found, _ = get_layer(backbone.layers, layer)
     wide = _channels(found)
@@ -137,7 +137,7 @@ def _maps(
     progress: Progress | None,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Yield the numbers of some images and their maps (n, channels, h, w), a batch at a time."""
-    from featurebank.engine import Engine
+    from featurebank.backbones.engine import Engine
 
     engine = Engine(backbone, [backbone.spec(f"{layer.name}:none", store="float32")], images=len(source.paths))
     read = enumerate(read_images(source, backbone.prepare, least=backbone.least_side, progress=progress))
@@ -226,7 +226,7 @@ def effective_field(backbone: Backbone, layer: Layer) -> float:
     """
     import torch
 
-    from featurebank.layers import Capture
+    from featurebank.backbones.layers import Capture
 
     device = next((each.device for each in backbone.model.parameters()), torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurebank.bank import ROWS_AT_ONCE, Bank
+from featurebank.bank.bank import ROWS_AT_ONCE, Bank
+from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError
-from featurebank.fitting import candidate_features
-from featurebank.spec import FeatureSpec
+from featurebank.fitting.fit import candidate_features
 
 if TYPE_CHECKING:
     from featurebank.backbones import Backbone
@@ -92,7 +92,7 @@ def embed_like(
     ImageError
         When an image cannot be read.
     """
-    from featurebank.transformer import FeatureExtractor
+    from featurebank.extraction.transformer import FeatureExtractor
 
     parts = []
     for spec in (bank.feature_set(name).spec for name in names):

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurebank import storage
-from featurebank.bank import ROWS_AT_ONCE, Bank
+from featurebank.bank.bank import ROWS_AT_ONCE, Bank
+from featurebank.bank.features import as_keys
+from featurebank.bank.neighbours import unit_rows
+from featurebank.bank.samples import SampleTable
+from featurebank.bank.spec import digest_of
 from featurebank.errors import NotInstalledError
-from featurebank.features import as_keys
-from featurebank.neighbours import unit_rows
-from featurebank.samples import SampleTable
-from featurebank.spec import digest_of
+from featurebank.storage import files
 
 LISTS, PROBED = 4, 32
 """The index has `LISTS` times the square root of n lists, and a search reads `PROBED` of them."""
@@ -62,8 +62,8 @@ def search(
         index: Any = faiss.deserialize_index(np.frombuffer(path.read_bytes(), np.uint8))
     else:
         index = _make(bank, names, len(table))
-        storage.make_folder(path.parent)
-        storage.commit(path, faiss.serialize_index(index).tobytes())
+        files.make_folder(path.parent)
+        files.commit(path, faiss.serialize_index(index).tobytes())
     index.nprobe = PROBED
     _, (found,) = index.search(unit_rows(query[None]), min(CANDIDATES * k, len(table)))
     rows = np.sort(found[found >= 0])
@@ -76,7 +76,7 @@ def _path(bank: Bank, names: Sequence[str], table: SampleTable) -> Path:
     """Return where the index of just these rows lies."""
     contents = hashlib.sha256(as_keys(table.rows["digest"]).tobytes()).hexdigest()
     sets = [bank.feature_set(name).fingerprint for name in names]
-    return storage.cache_folder() / "faiss" / f"{digest_of({'sets': sets, 'rows': contents})}.index"
+    return files.cache_folder() / "faiss" / f"{digest_of({'sets': sets, 'rows': contents})}.index"
 
 
 def _make(bank: Bank, names: Sequence[str], n: int) -> Any:

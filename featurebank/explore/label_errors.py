@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.bank import Bank, values_of
+from featurebank.bank.bank import Bank, values_of
+from featurebank.bank.samples import SampleTable, rows_of
 from featurebank.errors import ColumnError, NotInstalledError
-from featurebank.explore.reading import Progress
-from featurebank.fitting import default_target, fit
-from featurebank.samples import SampleTable, rows_of
+from featurebank.fitting.fit import default_target, fit
+from featurebank.images.reading import Progress
 
 COLUMNS = ("source", "path", "given", "suggested", "quality")
 _PROBA = "proba_"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from featurebank.transforms import SelectDimensions, SelectRelevant
+from featurebank.topmodels.transforms import SelectDimensions, SelectRelevant
 
 TOLERANCE = 1e-4
 """Largest difference to the model's own decisions, relative to their size or to 1."""

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageStat
 
-from featurebank.explore.reading import Progress
+from featurebank.images.reading import Progress
 
 if TYPE_CHECKING:
     from featurebank.backbones import Backbone
-    from featurebank.predictor import Predictor
+    from featurebank.predictor.predictor import Predictor
 
 SHARE = 6
 """A cover's side is this part of what the network sees; it moves by half of that."""

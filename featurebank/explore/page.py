@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from featurebank.drawing import require_matplotlib
 from featurebank.errors import ColumnError
+from featurebank.explore.drawing import require_matplotlib
 from featurebank.explore.plots import classes_of
 
 PLAIN, UNKNOWN = "#1f77b4", "#bbbbbb"

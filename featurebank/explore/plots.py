@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.drawing import new_axes
+from featurebank.bank.spec import layer_order
 from featurebank.errors import ColumnError, PlotError
-from featurebank.spec import layer_order
+from featurebank.explore.drawing import new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -180,7 +180,7 @@ def plot_learning_curve(report: Mapping[str, Any], *, ax: Axes | None = None) ->
     points = curve["points"]
     _errorbars(ax, points, np.array([each["n_train"] for each in points]), marker="o", label="measured")
     if curve.get("fit"):
-        from featurebank.power_law import PowerLaw
+        from featurebank.topmodels.power_law import PowerLaw
 
         law, most = PowerLaw(**curve["fit"]), 2 * curve["n_labels"]
         n = np.geomspace(min(each["n_train"] for each in points), most, 100)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.bank import Bank, column_of
+from featurebank.bank.bank import Bank, column_of
 from featurebank.errors import BankError, ColumnError, NotInstalledError, near_names
 from featurebank.explore.embedding import blocks_of, chosen_sets, moments
 

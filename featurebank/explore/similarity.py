@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank import files, images
-from featurebank.bank import Bank
+from featurebank.bank.bank import Bank
+from featurebank.bank.neighbours import unit_rows
+from featurebank.bank.samples import SampleTable
 from featurebank.errors import BankError, ImageError, near_names
 from featurebank.explore.embedding import blocks_of, chosen_sets, embed_like, moments
-from featurebank.neighbours import unit_rows
-from featurebank.samples import SampleTable
+from featurebank.images import decoding, listing
 
 if TYPE_CHECKING:
     from featurebank.backbones import Backbone
@@ -122,7 +122,7 @@ def _query(
 
 def _digest(path: Path) -> bytes:
     try:
-        return images.content_digest(files.read_file(path))
+        return decoding.content_digest(listing.read_file(path))
     except ImageError as error:
         raise ImageError(f"{str(path)!r}: {error}") from error
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance
 
 from featurebank.errors import FineTuneError, near_names
 from featurebank.finetuning.recipe import LIVE
-from featurebank.views import augment
+from featurebank.images.views import augment
 
 _SHAPES = (3 / 4, 4 / 3)
 _T = Image.Transpose

@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featurebank import storage
-from featurebank.bank import Bank
+from featurebank.bank.bank import Bank
+from featurebank.bank.features import FeatureSet, as_keys
 from featurebank.errors import ImageError
-from featurebank.features import FeatureSet, as_keys
-from featurebank.ledger import Ledger
-from featurebank.pipeline import Compute, Pipeline
-from featurebank.request import Ask
-from featurebank.sources import Source
+from featurebank.extraction.ledger import Ledger
+from featurebank.extraction.pipeline import Compute, Pipeline
+from featurebank.extraction.request import Ask
+from featurebank.images.sources import Source
+from featurebank.storage import files
 
 Rows = NDArray[np.int64]
 Plan = Iterable[tuple[Rows, Rows]]
@@ -131,7 +131,7 @@ def fill(
     if not bank.missing(spec, digests):
         return []
     wanted.register(bank)
-    with storage.locked(bank.feature_folder(spec) / ".lock"):  # of workers that want the same, the first computes it
+    with files.locked(bank.feature_folder(spec) / ".lock"):  # of workers that want the same, the first computes it
         return _fill(bank, wanted, source, digests, compute, progress)
 
 

@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
-from featurebank.evaluation import fit_pipeline
-from featurebank.features import as_keys
+from featurebank.bank.features import as_keys
+from featurebank.bank.samples import SampleTable
 from featurebank.finetuning.head import fit_head
 from featurebank.finetuning.labels import Rows
 from featurebank.finetuning.network import Feed
 from featurebank.finetuning.objective import judge
 from featurebank.finetuning.setup import Setup
 from featurebank.finetuning.tuning import train_network
-from featurebank.folds import Fold, make_folds, sizes_of
-from featurebank.predictor import Predictor
-from featurebank.samples import SampleTable
-from featurebank.scores import paired_interval
-from featurebank.views import count_views
+from featurebank.images.views import count_views
+from featurebank.predictor.predictor import Predictor
+from featurebank.topmodels.evaluation import fit_pipeline
+from featurebank.topmodels.folds import Fold, make_folds, sizes_of
+from featurebank.topmodels.scores import paired_interval
 
 
 class Frozen:
@@ -113,7 +113,7 @@ def compare(
     -------
     dict
         ``frozen`` and ``tuned`` (``mean, fold_scores``), the difference with its interval
-        (`featurebank.scores.paired_interval`), ``seconds``, ``interrupted`` and a ``sentence``.
+        (`featurebank.topmodels.scores.paired_interval`), ``seconds``, ``interrupted`` and a ``sentence``.
     """
     started = time.perf_counter()
     pairs: list[tuple[float, float]] = []

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from featurebank.backbones import Backbone
+from featurebank.backbones.layers import INPUT, Layer
+from featurebank.bank.spec import PENULTIMATE
 from featurebank.errors import LayerError, one_line
-from featurebank.layers import INPUT, Layer
-from featurebank.spec import PENULTIMATE
 
 IMAGES, HEAD = "input", "head"
 """The names of the two cuts that are no modules: before everything, and before the last classifier."""

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from featurebank.backbones.layers import Capture
 from featurebank.errors import ImageError, StorageError
 from featurebank.finetuning.cache import bytes_needed
 from featurebank.finetuning.cut import layer_at
 from featurebank.finetuning.network import Network
 from featurebank.finetuning.recipe import Recipe
 from featurebank.finetuning.setup import Setup
-from featurebank.layers import Capture
-from featurebank.views import count_views, make_views
+from featurebank.images.views import count_views, make_views
 
 _IMAGES = 4
 _TIMES = 2

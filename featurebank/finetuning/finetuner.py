@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from featurebank.bank import Bank
+from featurebank.bank.bank import Bank
 from featurebank.errors import FineTuneError
 from featurebank.finetuning.cache import digests_of
 from featurebank.finetuning.labels import Labels
@@ -24,8 +24,8 @@ from featurebank.finetuning.recipe import Recipe
 from featurebank.finetuning.setup import Origin, Setup
 from featurebank.finetuning.tuned import Tuned, finish
 from featurebank.finetuning.tuning import train_network
-from featurebank.predictor import Predictor
-from featurebank.sources import Source, scan
+from featurebank.images.sources import Source, scan
+from featurebank.predictor.predictor import Predictor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

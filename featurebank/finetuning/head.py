@@ -21,8 +21,8 @@ from sklearn.preprocessing import LabelBinarizer, StandardScaler
 from torch import Tensor, nn
 
 from featurebank.errors import TopModelError
-from featurebank.evaluation import fit_pipeline
-from featurebank.search import TopModelSearchCV
+from featurebank.topmodels.evaluation import fit_pipeline
+from featurebank.topmodels.search import TopModelSearchCV
 
 FOLDS = 5
 _HEAD = re.compile(r"linear|mlp:([1-9][0-9]{0,4})")

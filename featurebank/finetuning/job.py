@@ -11,9 +11,10 @@ from typing import Any
 
 from sklearn.pipeline import Pipeline
 
-from featurebank import storage
 from featurebank.backbones import Backbone
-from featurebank.bank import Bank, values_of, weights_of
+from featurebank.bank.bank import Bank, values_of, weights_of
+from featurebank.bank.samples import SampleTable
+from featurebank.bank.spec import PENULTIMATE
 from featurebank.errors import ColumnError, FineTuneError
 from featurebank.finetuning.compare import compare, frozen_of, shared_folds
 from featurebank.finetuning.estimate import Estimate, estimate
@@ -23,12 +24,11 @@ from featurebank.finetuning.recipe import Recipe
 from featurebank.finetuning.setup import Origin, Setup
 from featurebank.finetuning.tuned import Tuned, finish
 from featurebank.finetuning.tuning import Watch, train_network
-from featurebank.fitting import default_target
-from featurebank.predictor import Predictor, contents_of
-from featurebank.predictor_file import EMBEDDED
-from featurebank.samples import SampleTable
-from featurebank.sources import source_of
-from featurebank.spec import PENULTIMATE
+from featurebank.fitting.fit import default_target
+from featurebank.images.sources import source_of
+from featurebank.predictor.file import EMBEDDED
+from featurebank.predictor.predictor import Predictor, contents_of
+from featurebank.storage import files
 
 
 @dataclass(frozen=True)
@@ -233,4 +233,4 @@ def _top_model(given: Predictor | None, backbone: Backbone) -> tuple[Pipeline | 
 
 def default_output(bank: Bank) -> Path:
     """Return where a fine-tuned predictor goes when nothing is said: beside the bank, under a name of its own."""
-    return storage.beside(bank.path, ".tuned.featurebank")
+    return files.beside(bank.path, ".tuned.featurebank")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurebank.errors import FineTuneError
-from featurebank.folds import Folds, default_kind, make_folds, tie
+from featurebank.topmodels.folds import Folds, default_kind, make_folds, tie
 
 Rows = NDArray[np.int64]
 

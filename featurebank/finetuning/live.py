@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featurebank.backbones import Backbone, Preprocessing
+from featurebank.backbones.layers import Capture
 from featurebank.errors import ImageError
 from featurebank.finetuning.augment import parse
 from featurebank.finetuning.cache import Plan, Rows
 from featurebank.finetuning.cut import layer_at
-from featurebank.layers import Capture
-from featurebank.sources import Source
-from featurebank.views import MAX_VIEWS, count_views, make_views
+from featurebank.images.sources import Source
+from featurebank.images.views import MAX_VIEWS, count_views, make_views
 
 AHEAD = 3
 """Batches that may lie ready before the network."""
@@ -33,7 +33,7 @@ class Live:
     """The input of the module at the cut for images that are read when they are needed.
 
     What is done to an image is a number: below `views` it is that fixed view, the same as in a bank; from
-    `featurebank.views.MAX_VIEWS` on it is the seed of a random change.
+    `featurebank.images.views.MAX_VIEWS` on it is the seed of a random change.
 
     Parameters
     ----------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from featurebank.drawing import check_format, figure_bytes
+from featurebank.explore.drawing import check_format, figure_bytes
 
 
 def learning_curve(history: Sequence[Mapping[str, Any]], suffix: str = ".png") -> bytes:
@@ -16,7 +16,7 @@ def learning_curve(history: Sequence[Mapping[str, Any]], suffix: str = ".png") -
     history : sequence of mapping
         Each epoch's ``number, train_loss, loss, score``, as a report has them.
     suffix : str, default ".png"
-        One of `featurebank.drawing.FORMATS`.
+        One of `featurebank.explore.drawing.FORMATS`.
 
     Returns
     -------
@@ -26,7 +26,7 @@ def learning_curve(history: Sequence[Mapping[str, Any]], suffix: str = ".png") -
     Raises
     ------
     FeatureBankError
-        See `featurebank.drawing.check_format`.
+        See `featurebank.explore.drawing.check_format`.
     """
     check_format(suffix)
     from matplotlib.figure import Figure

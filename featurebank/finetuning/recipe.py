@@ -8,7 +8,7 @@ from typing import Any
 
 from featurebank.errors import FineTuneError, near_names
 from featurebank.finetuning.head import hidden_units
-from featurebank.views import AUGMENT, count_views
+from featurebank.images.views import AUGMENT, count_views
 
 RATES = {"sgd": 1e-2, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 3e-4, "adagrad": 1e-2}
 """Optimisers, and the learning rate of the head when none is given."""

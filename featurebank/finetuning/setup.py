@@ -11,9 +11,12 @@ import numpy as np
 import torch
 
 from featurebank.backbones import Backbone
-from featurebank.bank import Bank
-from featurebank.engine import choose_device
+from featurebank.backbones.engine import choose_device
+from featurebank.bank.bank import Bank
+from featurebank.bank.spec import PENULTIMATE
 from featurebank.errors import FineTuneError
+from featurebank.extraction.pipeline import Compute
+from featurebank.extraction.request import Ask, ask
 from featurebank.finetuning.blocks import active
 from featurebank.finetuning.cache import Cached, fill
 from featurebank.finetuning.cut import find_cut, layer_at
@@ -22,10 +25,7 @@ from featurebank.finetuning.live import Live
 from featurebank.finetuning.network import Feed, Network
 from featurebank.finetuning.objective import by_class
 from featurebank.finetuning.recipe import Recipe
-from featurebank.pipeline import Compute
-from featurebank.request import Ask, ask
-from featurebank.sources import Source
-from featurebank.spec import PENULTIMATE
+from featurebank.images.sources import Source
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from featurebank.finetuning.objective import Mix, judge, mixed_loss
 from featurebank.finetuning.progress import Data, Epoch, Progress
 from featurebank.finetuning.recipe import Recipe
 from featurebank.finetuning.schedule import factor, find_rate, make_optimizer
-from featurebank.views import count_views
+from featurebank.images.views import count_views
 
 _FINDING = 1 << 40
 """Stands for an epoch in the seed of the search for a learning rate."""

@@ -13,6 +13,7 @@ from sklearn.pipeline import Pipeline
 from torch import nn
 
 from featurebank.backbones import Backbone, Preprocessing, build_backbone, dump_tensors
+from featurebank.bank.spec import PENULTIMATE
 from featurebank.finetuning.blocks import rates
 from featurebank.finetuning.head import fold, to_model
 from featurebank.finetuning.network import Network
@@ -20,9 +21,8 @@ from featurebank.finetuning.progress import Epoch
 from featurebank.finetuning.recipe import Recipe
 from featurebank.finetuning.setup import Setup
 from featurebank.finetuning.tuning import Trained
-from featurebank.predictor import Predictor
-from featurebank.predictor_file import EMBEDDED, PredictorFeature
-from featurebank.spec import PENULTIMATE
+from featurebank.predictor.file import EMBEDDED, PredictorFeature
+from featurebank.predictor.predictor import Predictor
 
 _AUXILIARY = "aux"
 """Heads that only the first training of a network had; nothing here trains them, and a new head cannot go with them."""

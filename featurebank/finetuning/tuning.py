@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from featurebank import storage
 from featurebank.backbones import Backbone, load_backbone
+from featurebank.bank.spec import digest_of
 from featurebank.errors import FineTuneError
 from featurebank.finetuning import checkpoint
 from featurebank.finetuning.blocks import Block
@@ -22,8 +22,8 @@ from featurebank.finetuning.objective import full_weights, row_weights
 from featurebank.finetuning.progress import Data, Epoch, Progress
 from featurebank.finetuning.setup import Setup
 from featurebank.finetuning.training import Training
-from featurebank.spec import digest_of
-from featurebank.views import count_views
+from featurebank.images.views import count_views
+from featurebank.storage import files
 
 
 @dataclass(frozen=True)
@@ -194,4 +194,4 @@ def _key(setup: Setup, rows: Rows) -> str:
 
 
 def _saver(path: Path | None, key: str) -> Callable[[Training], None] | None:
-    return None if path is None else lambda training: storage.commit(path, checkpoint.dump(training, key))
+    return None if path is None else lambda training: files.commit(path, checkpoint.dump(training, key))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from featurebank.errors import NotInstalledError, PlotError, near_names
 
 if TYPE_CHECKING:
-    from featurebank.bank import Bank
+    from featurebank.bank.bank import Bank
 
 Bars = Callable[[str], Callable[[int, int], None] | None]
 

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.bank import Bank, describe_set
+from featurebank.bank.bank import Bank, describe_set
+from featurebank.bank.samples import FAILED, OK, STATUSES, SampleTable, kind_of
+from featurebank.fitting.rows import TEST, TRAIN, VALIDATION
 from featurebank.report.points import is_number
-from featurebank.rows import TEST, TRAIN, VALIDATION
-from featurebank.samples import FAILED, OK, STATUSES, SampleTable, kind_of
 
 FEW = 20
 """Values of a column up to which the classes are counted in each."""

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from featurebank.bank.samples import SampleTable
 from featurebank.errors import PredictorError, one_line
-from featurebank.samples import SampleTable
 
 _DEFUSED = re.compile(r"^'(?='*[=+\-@\t\r])")
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from featurebank._version import __version__
-from featurebank.features import FeatureSet
-from featurebank.remedies import extract_command, roots, shell_word
+from featurebank import __version__
+from featurebank.bank.features import FeatureSet
+from featurebank.bank.repair import extract_command, roots, shell_word
+from featurebank.bank.spec import canonical_json
 from featurebank.report.subject import Subject
-from featurebank.spec import canonical_json
 
 LIBRARIES = ("numpy", "pandas", "scikit-learn", "torch", "torchvision", "timm")
 _DEFAULTS = {"views": "mean", "normalize": "standardize"}

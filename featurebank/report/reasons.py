@@ -10,10 +10,10 @@ from PIL import Image
 
 from featurebank.errors import FeatureBankError, ImageError, PredictorError, one_line
 from featurebank.explore import explain
-from featurebank.explore.reading import Progress, read_images
+from featurebank.images.reading import Progress, read_images
+from featurebank.images.sources import source_of
 from featurebank.report.subject import Subject
 from featurebank.report.thumbnails import webp
-from featurebank.sources import source_of
 
 SIDE = 208
 """Pixels of the longer side of a picture."""

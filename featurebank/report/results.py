@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import precision_recall_fscore_support
 
+from featurebank.bank.spec import common_backbone, short
 from featurebank.explore.plots import best_of_each, recipe
 from featurebank.report.outcomes import Outcomes
-from featurebank.scores import bounded, is_share, wilson_interval
-from featurebank.spec import common_backbone, short
+from featurebank.topmodels.scores import bounded, is_share, wilson_interval
 
 MOST_CLASSES = 24
 """Classes up to which the whole confusion matrix is shown; beyond, the pairs that are confused most."""

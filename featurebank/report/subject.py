@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from featurebank.bank import Bank, column_of
+from featurebank.bank.bank import Bank, column_of
+from featurebank.bank.samples import SampleTable
 from featurebank.errors import BankError, ColumnError
 from featurebank.explore.embedding import chosen_sets
-from featurebank.fitting import default_target
-from featurebank.predictor import Predictor
+from featurebank.fitting.fit import default_target
+from featurebank.predictor.predictor import Predictor
 from featurebank.report.outcomes import Outcomes, read_outcomes
-from featurebank.samples import SampleTable
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from featurebank.bank.samples import rows_of
 from featurebank.errors import ColumnError, ImageError, NotInstalledError, one_line
 from featurebank.explore import duplicates, label_issues
 from featurebank.report.data import sides
 from featurebank.report.outcomes import Outcomes
 from featurebank.report.subject import Subject
-from featurebank.samples import rows_of
 
 MOST_ISSUES = 48
 MOST_GROUPS = 24

@@ -23,12 +23,12 @@ import numpy as np
 import pandas as pd
 
 from featurebank import Bank
-from featurebank.extraction import run_extraction
-from featurebank.ledger import Ledger
-from featurebank.request import Ask, ask
-from featurebank.samples import OK, make_table
-from featurebank.sources import scan
-from featurebank.spec import FeatureSpec
+from featurebank.bank.samples import OK, make_table
+from featurebank.bank.spec import FeatureSpec
+from featurebank.extraction.extract import run_extraction
+from featurebank.extraction.ledger import Ledger
+from featurebank.extraction.request import Ask, ask
+from featurebank.images.sources import scan
 
 SPEC = FeatureSpec(
     "efficientnet_lite0", "", "0" * 64, "penultimate", "vector", 0, "none", {}, 1, "none", "fp32", "float16"

@@ -184,8 +184,8 @@ def ours(args: argparse.Namespace) -> dict[str, Any]:
 
 def limits(args: argparse.Namespace) -> dict[str, Any]:
     """(c): the engine alone on prepared images, and reading, hashing, decoding and preparing alone, a thread a core."""
-    from featurebank import images
-    from featurebank.engine import Engine
+    from featurebank.backbones.engine import Engine
+    from featurebank.images import decoding as images
 
     backbone = backbone_of(args.backbone)
     specs = [backbone.spec(layer, precision=args.precision) for layer in args.layers]
@@ -225,8 +225,9 @@ def _seconds(call: Any) -> float:
 
 def stages(args: argparse.Namespace) -> dict[str, Any]:
     """The forward pass alone, prepared arrays in and rows out, and JPEG files to a bank with each decoder."""
-    from featurebank import extract, images
-    from featurebank.engine import Engine
+    from featurebank import extract
+    from featurebank.backbones.engine import Engine
+    from featurebank.images import decoding as images
 
     backbone = backbone_of(args.backbone)
     engine = Engine(

@@ -26,10 +26,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from featurebank import Bank, TopModelSearchCV, fit, samples
-from featurebank.bank import segment_name
-from featurebank.features import encode_stored
-from featurebank.spec import FeatureSpec
+from featurebank import Bank, TopModelSearchCV, fit
+from featurebank.bank import samples
+from featurebank.bank.bank import segment_name
+from featurebank.bank.features import encode_stored
+from featurebank.bank.spec import FeatureSpec
 
 SPEC = FeatureSpec(
     "net", "1", "0" * 64, "penultimate", "vector", 0, "none", {"crop": [4, 4]}, 1, "none", "fp32", "float16"

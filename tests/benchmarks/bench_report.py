@@ -21,8 +21,8 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from featurebank import Bank, FeatureSpec, fit
+from featurebank.bank.samples import make_table
 from featurebank.report import make_report
-from featurebank.samples import make_table
 
 ROWS, WIDTH, FILES = 50_000, 256, 4_000
 OPENINGS = 3

@@ -31,13 +31,13 @@ import pandas as pd
 from PIL import Image
 
 from featurebank import Bank
-from featurebank.extraction import run_extraction
-from featurebank.ledger import Ledger
-from featurebank.pipeline import Compute
-from featurebank.request import ask
-from featurebank.sources import Source, scan
-from featurebank.spec import FeatureSpec
-from featurebank.writer import Writer
+from featurebank.bank.spec import FeatureSpec
+from featurebank.extraction.extract import run_extraction
+from featurebank.extraction.ledger import Ledger
+from featurebank.extraction.pipeline import Compute
+from featurebank.extraction.request import ask
+from featurebank.extraction.writer import Writer
+from featurebank.images.sources import Source, scan
 
 TURNS, BATCH, REST = 2, 32, 0.4
 """Runs of each side; images in a batch and the seconds that the sleeping network takes for one."""

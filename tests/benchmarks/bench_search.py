@@ -22,8 +22,8 @@ from sklearn.model_selection import GridSearchCV, ParameterGrid, StratifiedKFold
 from threadpoolctl import threadpool_info
 
 from featurebank import TopModelSearchCV
-from featurebank.topmodels import CLASSIFIERS
-from featurebank.transforms import normalization
+from featurebank.topmodels.models import CLASSIFIERS
+from featurebank.topmodels.transforms import normalization
 
 JOBS, SEED = 2, 0
 C_PATH = {"C": [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0]}

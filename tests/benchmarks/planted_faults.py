@@ -30,10 +30,10 @@ from planted import COPIES, photograph
 from sklearn.datasets import load_digits
 
 from featurebank import Bank, extract
-from featurebank.bank import values_of
-from featurebank.demo import MIDDLE, RECIPE, cells_folder
+from featurebank.bank.bank import values_of
+from featurebank.bank.neighbours import groups_of
 from featurebank.explore import duplicates, label_issues
-from featurebank.neighbours import groups_of
+from featurebank_cli.solar_cells import MIDDLE, RECIPE, cells_folder
 
 SHARE = 10
 SAME_CELL = [

@@ -18,12 +18,12 @@ import pandas as pd
 from sklearn.metrics import accuracy_score, f1_score
 
 from featurebank import Bank
-from featurebank.bank import values_of
-from featurebank.scores import corrected_interval
-from featurebank.search import TopModelSearchCV
-from featurebank.topmodels import get_top_model
-from featurebank.transfer.adaptation.domain import fit_domain
-from featurebank.transforms import normalization
+from featurebank.bank.bank import values_of
+from featurebank.fitting.adaptation.domain import fit_domain
+from featurebank.topmodels.models import get_top_model
+from featurebank.topmodels.scores import corrected_interval
+from featurebank.topmodels.search import TopModelSearchCV
+from featurebank.topmodels.transforms import normalization
 
 DIRECTIONS = [("mono", "poly"), ("poly", "mono")]
 LABELLED = "labels of the target"

@@ -18,9 +18,9 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import StratifiedShuffleSplit
 
 from featurebank import Bank
-from featurebank.scores import corrected_interval, paired_interval
-from featurebank.search import TopModelSearchCV
-from featurebank.transfer.unlabelled.semi_supervised import METHODS, Part, Recipe, supervised
+from featurebank.fitting.semi_supervised import METHODS, Part, Recipe, supervised
+from featurebank.topmodels.scores import corrected_interval, paired_interval
+from featurebank.topmodels.search import TopModelSearchCV
 
 SIZES = (5, 10, 50)
 SIDES = {"supervised": supervised, **METHODS}

@@ -31,24 +31,24 @@ from scipy.special import expit, softmax
 from sklearn.model_selection import StratifiedShuffleSplit
 
 from featurebank import Bank, Recipe
-from featurebank.bank import values_of, weights_of
-from featurebank.demo import BLOCKS, cells_folder, write_manifest
-from featurebank.evaluation import fit_pipeline
-from featurebank.extraction import run_extraction
-from featurebank.features import as_keys
+from featurebank.bank.bank import values_of, weights_of
+from featurebank.bank.features import as_keys
+from featurebank.bank.spec import digest_of
+from featurebank.extraction.extract import run_extraction
+from featurebank.extraction.request import Ask, ask
 from featurebank.finetuning.estimate import estimate
 from featurebank.finetuning.labels import Labels
 from featurebank.finetuning.network import Feed
 from featurebank.finetuning.setup import Origin, Setup
 from featurebank.finetuning.tuning import Watch, train_network
-from featurebank.folds import Fold, make_folds, sizes_of
-from featurebank.request import Ask, ask
-from featurebank.scores import corrected_interval, paired_interval
-from featurebank.sources import scan, source_of
-from featurebank.spec import digest_of
-from featurebank.topmodels import get_top_model
-from featurebank.transforms import normalization
-from featurebank.views import count_views
+from featurebank.images.sources import scan, source_of
+from featurebank.images.views import count_views
+from featurebank.topmodels.evaluation import fit_pipeline
+from featurebank.topmodels.folds import Fold, make_folds, sizes_of
+from featurebank.topmodels.models import get_top_model
+from featurebank.topmodels.scores import corrected_interval, paired_interval
+from featurebank.topmodels.transforms import normalization
+from featurebank_cli.solar_cells import BLOCKS, cells_folder, write_manifest
 
 SPLITS = 5
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from featurebank import Bank, samples
-from featurebank.bank import newest_stamp
-from featurebank.spec import FeatureSpec
+from featurebank import Bank
+from featurebank.bank import samples
+from featurebank.bank.bank import newest_stamp
+from featurebank.bank.spec import FeatureSpec
 
 SPEC = FeatureSpec("net", "", "0" * 64, "layer", "vector", 0, "none", {"crop": [4, 4]}, 1, "none", "fp32", "float16")
 NAME = "net/layer"

@@ -6,9 +6,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from featurebank.calibration import Calibrator
-from featurebank.predictor import Predictor
-from featurebank.predictor_file import PredictorFeature
+from featurebank.predictor.file import PredictorFeature
+from featurebank.predictor.predictor import Predictor
+from featurebank.topmodels.calibration import Calibrator
 
 
 def rows(classes=3):

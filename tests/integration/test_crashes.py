@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from bank_maker import add, contents, expected, make
 
-from featurebank import Bank, storage
+from featurebank import Bank
+from featurebank.storage import files
 
 pytestmark = pytest.mark.slow
 
@@ -149,7 +150,7 @@ class Recorder:
         for name, function in zip(
             ("open", "write", "fsync", "replace", "unlink"), (opened, written, synced, replaced, removed), strict=True
         ):
-            monkeypatch.setattr(storage.os, name, function)
+            monkeypatch.setattr(files.os, name, function)
 
 
 def unsynced(log):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from featurebank.demo import cells_folder
+from featurebank_cli.solar_cells import cells_folder
 
 FEATUREBANK = Path(sys.executable).with_name("featurebank")
 PENULTIMATE = ["efficientnet_lite0/penultimate"]

@@ -1,11 +1,6 @@
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from fuzz import FUZZERS
 
 

@@ -8,8 +8,9 @@ import pytest
 from bank_maker import SPEC, digest
 from click.testing import CliRunner
 
-from featurebank import Bank, samples
-from featurebank.transforms import SelectRelevant
+from featurebank import Bank
+from featurebank.bank import samples
+from featurebank.topmodels.transforms import SelectRelevant
 from featurebank_cli import main
 
 pytestmark = pytest.mark.slow

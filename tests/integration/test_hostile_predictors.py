@@ -21,12 +21,12 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from featurebank import Predictor
-from featurebank.calibration import CALIBRATIONS, Calibrator, LabelsCalibrator
 from featurebank.errors import BackboneError, FeatureBankError, PredictorError, WeightsError
-from featurebank.novelty import Mahalanobis, Unlike
-from featurebank.predictor_file import PredictorFeature
-from featurebank.topmodels import CLASSIFIERS, REGRESSORS
-from featurebank.transforms import NORMALIZATIONS, normalization
+from featurebank.predictor.file import PredictorFeature
+from featurebank.topmodels.calibration import CALIBRATIONS, Calibrator, LabelsCalibrator
+from featurebank.topmodels.models import CLASSIFIERS, REGRESSORS
+from featurebank.topmodels.novelty import Mahalanobis, Unlike
+from featurebank.topmodels.transforms import NORMALIZATIONS, normalization
 
 MEMBERS = ("predictor.json", "fit.json", "model.skops", "calibrator.skops", "unlike.skops")
 

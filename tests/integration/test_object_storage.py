@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from object_maker import SPEC, contents, digest, fill
 
-from featurebank import Bank, storage
-from featurebank.cloud import leases, requests
+from featurebank import Bank
 from featurebank.errors import StorageError
+from featurebank.storage import files as storage
+from featurebank.storage import leases, requests
 
 pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parents[1]
@@ -24,7 +25,7 @@ import sys
 import pandas as pd
 from object_maker import add_rows
 from featurebank import Bank
-from featurebank.cloud import leases, requests
+from featurebank.storage import leases, requests
 leases.PAUSE = requests.FIRST_DELAY = 0.02
 address, source, column = sys.argv[1:]
 bank = Bank.create(address)

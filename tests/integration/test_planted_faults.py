@@ -3,8 +3,8 @@
 import pytest
 from benchmarks.planted_faults import SAME_CELL, flipped_labels, planted_copies, solar_cells
 
-from featurebank.demo import BLOCKS, cells_folder, write_manifest
-from featurebank.extraction import extract
+from featurebank.extraction.extract import extract
+from featurebank_cli.solar_cells import BLOCKS, cells_folder, write_manifest
 
 
 @pytest.mark.slow

@@ -15,10 +15,10 @@ from PIL import Image
 from featurebank import Bank, extract, fit
 from featurebank.backbones import Backbone
 from featurebank.errors import BankError, DeviceError
-from featurebank.extraction import run_extraction
-from featurebank.pipeline import Compute
-from featurebank.request import ask
-from featurebank.sources import scan
+from featurebank.extraction.extract import run_extraction
+from featurebank.extraction.pipeline import Compute
+from featurebank.extraction.request import ask
+from featurebank.images.sources import scan
 
 ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -219,7 +219,7 @@ def transform():
 
 @pytest.mark.parametrize("target", [["label"], ["label", "number"]])
 def test_a_fit_on_ray_is_the_same_fit(one_machine, own_bank, target):
-    from featurebank.distributed.jobs import jobs_on_ray
+    from featurebank.extraction.ray.jobs import jobs_on_ray
 
     samples = Bank(own_bank).samples
     frame = samples[["path"]].assign(number=np.random.default_rng(0).normal(size=len(samples)))

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from featurebank import extract, fit
-from featurebank.demo import cells_folder, write_manifest
 from featurebank.report import make_report
+from featurebank_cli.solar_cells import cells_folder, write_manifest
 
 pytestmark = pytest.mark.slow
 SCRIPT = "</script><script>window.hacked = 1; alert(1)</script>"

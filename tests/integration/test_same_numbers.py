@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from featurebank import Bank, extract, load_backbone
-from featurebank.engine import Engine
+from featurebank.backbones.engine import Engine
 
 NET = {"backbone": "resnet18", "weights": "random:0", "size": 64, "store": "float32", "device": "cpu"}
 LAYERS = ["layer2", "penultimate"]

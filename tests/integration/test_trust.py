@@ -15,10 +15,12 @@ import pandas as pd
 import pytest
 from bank_maker import NAME, SPEC, add, contents, digest, expected, make, table, values
 
-from featurebank import Bank, samples, segment, storage
-from featurebank.bank import newest_stamp
+from featurebank import Bank
+from featurebank.bank import samples, segment
+from featurebank.bank.bank import newest_stamp
+from featurebank.bank.upkeep import set_damaged_features_aside, set_damaged_tables_aside
 from featurebank.errors import BankError, FeatureBankError, StorageError
-from featurebank.maintenance import set_damaged_features_aside, set_damaged_tables_aside
+from featurebank.storage import files as storage
 
 
 @pytest.fixture

@@ -1,0 +1,438 @@
+"""A captured backbone on a device: prepared images in, one array of embeddings for each layer out."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from featurebank import __version__
+from featurebank.backbones import Backbone, Preprocessing, runners
+from featurebank.backbones.nvjpeg import JpegDecoder
+from featurebank.backbones.runners import CapturedModel, Runner
+from featurebank.bank.spec import FeatureSpec
+from featurebank.errors import DeviceError, EngineError, ImageError, NotInstalledError, StorageError, near_names
+from featurebank.images.decoding import EncodedImage
+from featurebank.images.views import count_views, share_batches
+from featurebank.storage import files
+from featurebank.storage.memory import physical_memory
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+ENGINES = ("auto", "eager", "compile", "onnx")
+BEST = {("cpu", "fp32"): "onnx", ("cpu", "bf16"): "compile"}
+"""The fastest engine by device and precision, as measured; eager for all others."""
+MANY = {"onnx": 256, "compile": 4096}
+"""Images from which `auto` exports a network: it takes seconds once, or half a minute, which fewer do not win back."""
+CHECKED = 8
+"""Images of the first batch that are compared with plain eager PyTorch."""
+TOLERANCE = {"fp32": 1e-4, "fp16": 5e-2, "bf16": 3e-1}
+"""Largest relative distance to plain float32 eager; eager itself is up to 0.2 away in bf16."""
+LARGEST_BATCH, LARGEST_GPU_BATCH = 32, 256
+LIVE_LAYERS = 6
+"""Tensors of the largest layer's size that one image keeps alive at once, rounded up from what was measured."""
+MEMORY_SHARE = 0.25
+_Tag = TypeVar("_Tag")
+_Launched = list[tuple[int, Sequence[Tensor], Any]]
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the device that is asked for; ``"auto"`` takes a GPU when there is one.
+
+    Raises
+    ------
+    DeviceError
+        When it is not there.
+    """
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if present[name]))
+    name = device.split(":")[0]
+    if name not in present:
+        raise DeviceError(f"device {device!r}; expected one of {', '.join(DEVICES)}")
+    if not present[name]:
+        raise DeviceError(f"device {device!r} is not on this machine; use --device cpu or auto")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise DeviceError(f"device {device!r} cannot be understood; expected e.g. cuda or cuda:0") from error
+
+
+def choose_engine(engine: str, device: str, precision: str, *, is_worth: Callable[[str], bool] = lambda _: True) -> str:
+    """Return the engine to use; ``"auto"`` takes the fastest that is there (`BEST`) where it is worth its export.
+
+    Parameters
+    ----------
+    engine : str
+        One of `ENGINES`.
+    device : str
+        Type of the device.
+    precision : str
+        ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+    is_worth : callable, optional
+        Whether there is an export for an engine already, or enough images to make one for.
+
+    Raises
+    ------
+    EngineError
+        When the engine is unknown, or does not run on this device or at this precision.
+    NotInstalledError
+        When it needs a library that is not installed.
+
+    Examples
+    --------
+    >>> choose_engine("auto", "cuda", "fp32"), choose_engine("compile", "cpu", "bf16")
+    ('eager', 'compile')
+    """
+    if engine not in ENGINES:
+        raise EngineError(f"no engine {engine!r}; {near_names(engine, ENGINES)}")
+    fits = device == "cpu" and precision == "fp32"
+    if engine == "onnx" and not fits:
+        raise EngineError(f"engine 'onnx' runs fp32 on the cpu, not {precision} on {device}; use eager or compile")
+    if engine == "onnx" and not runners.is_available("onnx"):
+        raise NotInstalledError("engine 'onnx' needs ONNX Runtime: pip install 'featurebank[onnx]'")
+    if engine == "auto":
+        best = BEST.get((device, precision), "eager")
+        return best if is_worth(best) and runners.is_available(best) else "eager"
+    return engine
+
+
+def choose_batch_size(backbone: Backbone, device: torch.device) -> int:
+    """Return how many images a forward pass may take: a power of two, by the memory that there is.
+
+    The largest layer is counted `LIVE_LAYERS` times in float32, and a quarter of the memory may go there.
+    """
+    largest = max(math.prod(layer.shape) for layer in backbone.layers.values()) * 4 * LIVE_LAYERS
+    fitting = max(1, int(MEMORY_SHARE * _memory(device) / largest))
+    return min(LARGEST_BATCH if device.type == "cpu" else LARGEST_GPU_BATCH, 1 << (fitting.bit_length() - 1))
+
+
+def _memory(device: torch.device) -> int:
+    """Return the bytes of memory: free ones of a GPU, all of this machine's otherwise."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return physical_memory()
+
+
+class Engine:
+    """Run a backbone up to the deepest of several layers and return their pooled outputs.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The network and its preprocessing.
+    specs : sequence of FeatureSpec
+        The layers wanted, of one precision and of the same views, in the order of the results.
+    device : str, default "auto"
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    engine : str, default "auto"
+        ``eager``, ``compile`` (TorchInductor), ``onnx`` (ONNX Runtime) or ``auto``, see `choose_engine`. What
+        ``auto`` takes is compared with eager on the first batch, and eager takes over, with a warning, where it is
+        further off than `TOLERANCE`; an engine that was named is refused then.
+    batch_size : int, optional
+        Most views in a forward pass; by default as many as memory allows, see `choose_batch_size`. It is halved when
+        memory runs out all the same.
+    images : int, default 0
+        How many images are expected; from some (`MANY`) on ``auto`` exports a network that has not been exported.
+    pad : bool, default True
+        Fill the last batch up, so that a row's bits do not depend on its neighbours.
+
+    Raises
+    ------
+    DeviceError, EngineError, NotInstalledError
+        When what was named cannot be had.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        specs: Sequence[FeatureSpec],
+        *,
+        device: str = "auto",
+        engine: str = "auto",
+        batch_size: int | None = None,
+        images: int = 0,
+        pad: bool = True,
+    ):
+        self.backbone = backbone
+        self.specs = list(specs)
+        self.device = choose_device(device)
+        self.views = count_views(self.specs[0].views)
+        self.images_at_once, self.batch_size = share_batches(
+            self.views, batch_size or choose_batch_size(backbone, self.device)
+        )
+        self.pad = pad
+        self._warnings: list[str] = []
+        self._is_named = engine != "auto"
+        self._passes = images * self.views
+        self.engine = choose_engine(engine, self.device.type, self.specs[0].precision, is_worth=self._is_worth)
+        if self.device.type == "cuda":  # TF32 keeps 10 bits of a float32's 23
+            torch.backends.cuda.matmul.allow_tf32 = False
+            torch.backends.cudnn.allow_tf32 = False
+        self._eager = runners.run_eagerly(self._captured(self.specs))
+        self._runner: Runner | None = None
+        self._decoder: JpegDecoder | None = None
+        if backbone.decoder == "nvjpeg":
+            assert isinstance(backbone.preprocessing, Preprocessing)
+            self._decoder = JpegDecoder(backbone.preprocessing, self.device)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the reader of the embeddings should know."""
+        refused = 0 if self._decoder is None else self._decoder.refused
+        return self._warnings + ([f"nvJPEG turned {refused} JPEG files down; the CPU decoded them"] if refused else [])
+
+    @property
+    def made_by(self) -> dict[str, str]:
+        """Library versions, device and engine, for the record beside the features."""
+        return {
+            "featurebank": __version__,
+            "torch": str(torch.__version__),
+            "device": f"{self.device.type} {self._device_name}",
+            "engine": self.engine,
+        }
+
+    @property
+    def _device_name(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.machine()
+
+    def _is_worth(self, engine: str) -> bool:
+        return engine != "eager" and (self._passes >= MANY[engine] or self._path(engine).is_file())
+
+    def _path(self, engine: str) -> Path:
+        device = f"cuda {self._device_name}" if self.device.type == "cuda" else self.device.type
+        return runners.export_path(engine, self.specs, device, self.batch_size)  # a GPU's code is for its kind alone
+
+    def __call__(self, prepared: Sequence[Any]) -> list[NDArray[np.float32]]:
+        """Embed prepared images (`Backbone.prepare`), a batch at a time.
+
+        Parameters
+        ----------
+        prepared : sequence of n uint8 arrays (h, w, 3), JPEG files (`EncodedImage`), or float tensors (3, h, w)
+
+        Returns
+        -------
+        list of ndarray of float32, each of shape (n, …)
+            One for each spec.
+
+        Raises
+        ------
+        ImageError
+            When a JPEG file cannot be decoded.
+        EngineError
+            When not even one image fits the memory, or the engine that was named is not as exact as eager.
+        """
+        outputs = _collect(self._launch(self._placed(prepared)))
+        error = next((each.error for each in prepared if isinstance(each, EncodedImage) and each.error), "")
+        if error:
+            raise ImageError(error)
+        return outputs
+
+    def embed_views(self, prepared: Iterable[Any]) -> list[NDArray[np.float32]]:
+        """Embed the views of images, a bounded number of them in a forward pass.
+
+        Parameters
+        ----------
+        prepared : iterable of n times `views` prepared images
+            The views of the first image, those of the second, and so on.
+
+        Returns
+        -------
+        list of ndarray of float32, each of shape (n, views, …)
+            One for each spec.
+        """
+        stream = iter(prepared)
+        outputs = [self(batch) for batch in iter(lambda: list(islice(stream, self.batch_size)), [])]
+        joined = [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
+        return [rows.reshape(-1, self.views, *rows.shape[1:]) for rows in joined]
+
+    def stream(self, batches: Iterable[tuple[_Tag, Sequence[Any]]]) -> Iterator[tuple[_Tag, list[NDArray[np.float32]]]]:
+        """Embed batch after batch; a GPU computes one while the next is put together.
+
+        Parameters
+        ----------
+        batches : iterable of (tag, prepared)
+            Whatever belongs to a batch, and its n images times `views` prepared views.
+
+        Yields
+        ------
+        tag : as it was given
+        outputs : list of ndarray of float32, each of shape (n, views, …)
+            Rows of an `EncodedImage` that could not be decoded, and has an error now, mean nothing.
+        """
+        ahead = 1 if self.device.type == "cuda" else 0
+        waiting: deque[tuple[_Tag, _Launched]] = deque()
+        for tag, prepared in batches if self._decoder is None else self._decoded_ahead(batches):
+            waiting.append((tag, self._launch(prepared)))
+            if len(waiting) > ahead:
+                yield self._finish(*waiting.popleft())
+        while waiting:
+            yield self._finish(*waiting.popleft())
+
+    def _finish(self, tag: _Tag, launched: _Launched) -> tuple[_Tag, list[NDArray[np.float32]]]:
+        return tag, [rows.reshape(-1, self.views, *rows.shape[1:]) for rows in _collect(launched)]
+
+    def _decoded_ahead(self, batches: Iterable[tuple[_Tag, Sequence[Any]]]) -> Iterator[tuple[_Tag, Any]]:
+        """Have a thread decode a batch while the network computes the one before it."""
+        waiting: deque[tuple[_Tag, Future[Any]]] = deque()
+        with ThreadPoolExecutor(1, "featurebank-nvjpeg") as pool:
+            for tag, prepared in batches:
+                waiting.append((tag, pool.submit(self._placed, prepared)))
+                if len(waiting) > 1:
+                    first, placed = waiting.popleft()
+                    yield first, placed.result()
+            for last, placed in waiting:
+                yield last, placed.result()
+
+    def _placed(self, prepared: Sequence[Any]) -> Any:
+        """Have JPEG files decoded where the GPU does that; the tensor is as good as the sequence from here on."""
+        try:
+            return prepared if self._decoder is None else self._decoder(prepared)
+        except torch.OutOfMemoryError as error:
+            raise EngineError(
+                f"no memory is left on {self.device} to decode into: use a smaller --batch-size"
+            ) from error
+
+    def _launch(self, prepared: Sequence[Any] | Tensor) -> _Launched:
+        """Start the forward passes of prepared images; with half as many at once whenever memory runs out."""
+        launched: _Launched = []
+        start = 0
+        while start < len(prepared):
+            part = prepared[start : start + self.batch_size]
+            try:
+                launched.append(self._launch_batch(part))
+            except Exception as error:
+                self._halve(error)
+                continue
+            start += len(part)
+        return launched
+
+    def _launch_batch(self, prepared: Sequence[Any] | Tensor) -> tuple[int, Sequence[Tensor], Any]:
+        pixels = self._pixels(prepared)
+        outputs = self._first(pixels) if self._runner is None else self._runner(pixels)
+        if self.device.type != "cuda":
+            return len(prepared), [output.cpu() for output in outputs], None
+        copies = [output.to("cpu", non_blocking=True) for output in outputs]  # into pinned memory
+        return len(prepared), copies, torch.cuda.current_stream(self.device).record_event()
+
+    def _halve(self, error: Exception) -> None:
+        """Halve the batch size when an error says that memory ran out; raise any other one."""
+        if not is_out_of_memory(error):
+            raise error
+        if self.batch_size == 1:
+            raise EngineError(
+                f"one image does not fit the memory of {self.device}: use a smaller --size or backbone"
+            ) from error
+        self.batch_size //= 2
+        self._runner = None if self.engine == "compile" else self._runner  # its code is for the larger batch
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._warnings.append(f"memory ran out: batches of {self.batch_size} from here on")
+
+    def _first(self, pixels: Tensor) -> Sequence[Tensor]:
+        """Choose the runner, which is to give what eager gives on a first batch, and return what it gave."""
+        if self.engine != "eager":
+            try:
+                return self._agreeing(pixels)
+            except (EngineError, StorageError) as error:
+                if self._is_named:
+                    raise
+                self._warnings.append(f"{error}; eager is used instead")
+                self.engine = "eager"
+        self._runner = self._eager
+        return self._eager(pixels)
+
+    def _agreeing(self, pixels: Tensor) -> Sequence[Tensor]:
+        """Open the engine and compare; an export in the cache that is not this network's is made anew."""
+        exact = [replace(spec, precision="fp32") for spec in self.specs]
+        expected = runners.run_eagerly(self._captured(exact))(pixels[:CHECKED])
+        path = self._path(self.engine)
+        if path.is_file():
+            with suppress(EngineError):
+                return self._compared(pixels, expected)
+            files.remove(path)
+        return self._compared(pixels, expected)
+
+    def _compared(self, pixels: Tensor, expected: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Open the engine, and refuse it where it is further off than the tolerance."""
+        runner = self._open(pixels)
+        outputs = runner(pixels)
+        far = max(map(_distance, outputs, expected))
+        tolerance = TOLERANCE[self.specs[0].precision]
+        if far > tolerance:
+            raise EngineError(
+                f"engine {self.engine!r} is {far:.1e} off plain float32 PyTorch on the first batch (relative; expected "
+                f"below {tolerance:g}): use --engine eager"
+            )
+        self._runner = runner
+        return outputs
+
+    def _open(self, pixels: Tensor) -> Runner:
+        """Open the exported network, which is made where there is none."""
+        path, is_onnx = self._path(self.engine), self.engine == "onnx"
+        if not path.is_file():
+            export = runners.export_onnx if is_onnx else runners.export_compiled
+            export(self._captured(self.specs, stop=False), pixels, path)
+        return runners.open_onnx(path) if is_onnx else runners.open_compiled(path, self.device)
+
+    def _captured(self, specs: Sequence[FeatureSpec], *, stop: bool = True) -> CapturedModel:
+        model = CapturedModel(self.backbone, specs, stop=stop)
+        return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _pixels(self, prepared: Sequence[Any] | Tensor) -> Tensor:
+        """Stack and pad prepared images, and bring them to the device."""
+        if isinstance(prepared, Tensor):
+            if prepared.is_cuda:  # its memory is the decoder's again only when this stream, too, is done with it
+                prepared.record_stream(torch.cuda.current_stream(self.device))
+            short = self.batch_size - len(prepared) if self.pad else 0
+            return torch.cat([prepared, prepared[-1:].expand(short, -1, -1, -1)]) if short else prepared
+        arrays = [each if isinstance(each, np.ndarray) else each.detach().cpu().float().numpy() for each in prepared]
+        arrays += arrays[-1:] * (self.batch_size - len(arrays) if self.pad else 0)
+        pixels = torch.from_numpy(np.stack(arrays))
+        if self.device.type == "cuda":
+            return pixels.pin_memory().to(self.device, non_blocking=True)
+        return pixels.to(self.device)
+
+
+def _collect(launched: _Launched) -> list[NDArray[np.float32]]:
+    """Wait for launched batches and join their rows, without those that only filled a batch up."""
+    parts = []
+    for count, outputs, done in launched:
+        if done is not None:
+            done.synchronize()
+        parts.append([output[:count].float().numpy() for output in outputs])
+    return [np.concatenate(rows) if len(rows) > 1 else rows[0] for rows in zip(*parts, strict=True)]
+
+
+def _distance(found: Tensor, expected: Tensor) -> float:
+    """Return the largest relative distance of the rows that both have."""
+    found, expected = found[: len(expected)].float().flatten(1), expected[: len(found)].float().flatten(1)
+    lengths = expected.norm(dim=1).clamp(min=1e-12)
+    return float(((found - expected).norm(dim=1) / lengths).nan_to_num(math.inf).max())
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Say whether an error of torch or ONNX Runtime means that memory ran out.
+
+    Examples
+    --------
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(ValueError("no"))
+    (True, False)
+    >>> is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    True
+    """
+    text = str(error).lower()
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    is_said = "alloc_failed" in text or ("memory" in text and ("allocate" in text or "out of" in text))
+    return isinstance(error, kinds) or is_said

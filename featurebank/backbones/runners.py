@@ -1,0 +1,246 @@
+"""The ways to run a captured backbone: plain eager PyTorch, TorchInductor, ONNX Runtime."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from featurebank.backbones import Backbone, Preprocessing
+from featurebank.backbones.layers import Capture, get_layer
+from featurebank.bank.spec import FeatureSpec, digest_of
+from featurebank.errors import EngineError, one_line
+from featurebank.storage import files
+
+Runner = Callable[[Tensor], Sequence[Tensor]]
+"""Takes pixels, a tensor (n, …) on the device, and gives one float32 tensor (n, …) for each layer."""
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SUFFIXES = {"onnx": ".onnx", "compile": ".pt2"}
+_AFTER_THE_NETWORK = ("store", "views", "pixel_policy")
+"""Fields of a feature spec that the network knows nothing of."""
+_TRACED = 2
+"""Images in the batch that an export is traced with; exporters take a length of 1 for a constant."""
+
+
+class CapturedModel(nn.Module):
+    """Normalisation, backbone and pooling as one module, from pixels to embeddings.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The network and its preprocessing.
+    specs : sequence of FeatureSpec
+        The layers wanted, of one precision, in the order of the results.
+    stop : bool, default True
+        See `featurebank.backbones.layers.Capture`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: Backbone, specs: Sequence[FeatureSpec], *, stop: bool = True):
+        super().__init__()
+        wanted = [get_layer(backbone.layers, spec.layer, spec.pool) for spec in specs]
+        self.network = backbone.model.eval()
+        self.precision = specs[0].precision
+        self._capture = Capture(self.network, wanted, stop=stop)
+        preprocessing = backbone.preprocessing
+        self.is_raw = isinstance(preprocessing, Preprocessing)
+        if isinstance(preprocessing, Preprocessing):
+            self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
+            self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1))
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Embed a batch.
+
+        Parameters
+        ----------
+        pixels : Tensor
+            uint8 (n, h, w, 3), or what a callable transform gave: float32 (n, 3, h, w).
+
+        Returns
+        -------
+        tuple of Tensor of float32, each of shape (n, …)
+        """
+        images = self._normalise(pixels) if self.is_raw else pixels.contiguous(memory_format=torch.channels_last)
+        dtype = DTYPES[self.precision]
+        with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+            return tuple(self._capture(images))
+
+    def _normalise(self, pixels: Tensor) -> Tensor:
+        """Bring uint8 (n, h, w, 3) to float32 (n, 3, h, w); in memory the channels stay last."""
+        return (pixels.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+
+
+def run_eagerly(model: CapturedModel) -> Runner:
+    """Return a runner that calls the module, operation by operation."""
+
+    def run(pixels: Tensor) -> Sequence[Tensor]:
+        with torch.inference_mode():
+            outputs: Sequence[Tensor] = model(pixels)
+        return outputs
+
+    return run
+
+
+def is_available(engine: str) -> bool:
+    """Say whether an engine's libraries are installed: ONNX Runtime and its exporter, or a C++ compiler."""
+    if engine == "onnx":
+        return all(importlib.util.find_spec(name) for name in ("onnxruntime", "onnxscript"))
+    return engine == "eager" or any(map(shutil.which, ("c++", "g++", "clang++", "cl")))
+
+
+def export_path(engine: str, specs: Sequence[FeatureSpec], device: str, batch_size: int) -> Path:
+    """Return where the exported network of feature specs lies, or would lie, in the user's cache folder.
+
+    Parameters
+    ----------
+    engine : str
+        ``"onnx"`` or ``"compile"``.
+    specs : sequence of FeatureSpec
+    device : str
+        With `batch_size`, what compiled code is made for; an ONNX file is for batches of any size.
+    batch_size : int
+    """
+    layers = [{**spec.to_dict(), **dict.fromkeys(_AFTER_THE_NETWORK)} for spec in specs]
+    made_for = [device, batch_size, platform.machine()] if engine == "compile" else []
+    key = digest_of({"layers": layers, "torch": str(torch.__version__), "made_for": made_for})
+    return files.cache_folder() / engine / f"{key}{SUFFIXES[engine]}"
+
+
+def export_compiled(model: CapturedModel, example: Tensor, path: Path) -> None:
+    """Have TorchInductor compile a network ahead of time, its weights frozen into the code.
+
+    Parameters
+    ----------
+    model : CapturedModel
+        Made with ``stop=False``.
+    example : Tensor
+        A batch of the size and on the device that it will run with.
+    path : Path
+        See `export_path`.
+
+    Raises
+    ------
+    EngineError
+        When the network cannot be traced, or there is no compiler.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder, path.name)
+        with _engine_errors("compile"), torch.no_grad():
+            traced = torch.export.export(model, (example,), strict=False)
+            options = {"freezing": True}
+            torch._inductor.aoti_compile_and_package(traced, package_path=str(package), inductor_configs=options)
+        files.make_folder(path.parent)
+        files.commit(path, package.read_bytes())
+
+
+def open_compiled(path: Path, device: torch.device) -> Runner:
+    """Return a runner of compiled code on the device that it was made for.
+
+    Raises
+    ------
+    EngineError
+        When it cannot be loaded.
+    """
+    with _engine_errors("compile"):
+        index = -1 if device.index is None else device.index
+        compiled: Any = torch._inductor.aoti_load_package(str(path), device_index=index)
+
+    def run(pixels: Tensor) -> Sequence[Tensor]:
+        with torch.no_grad():
+            outputs: Sequence[Tensor] = compiled(pixels)
+        return outputs
+
+    return run
+
+
+def export_onnx(model: CapturedModel, example: Tensor, path: Path) -> None:
+    """Export a network to an ONNX file that takes batches of any size.
+
+    Parameters
+    ----------
+    model : CapturedModel
+        Made with ``stop=False``, on the CPU.
+    example : Tensor
+        A batch on the CPU.
+    path : Path
+        See `export_path`.
+
+    Raises
+    ------
+    EngineError
+        When the exporter cannot follow the network.
+    """
+    data = trace_onnx(model, example).model_proto.SerializeToString()
+    files.make_folder(path.parent)
+    files.commit(path, data)
+
+
+def trace_onnx(
+    model: nn.Module, example: Tensor, inputs: Sequence[str] | None = None, outputs: Sequence[str] | None = None
+) -> Any:
+    """Return the ONNX program of a network that takes batches of any size; see `export_onnx`.
+
+    Parameters
+    ----------
+    model : nn.Module
+        On the CPU.
+    example : Tensor
+        A batch on the CPU.
+    inputs, outputs : sequence of str, optional
+        Names in the graph.
+    """
+    images = example[:1].repeat(_TRACED, *[1] * (example.ndim - 1))
+    with _engine_errors("onnx"), torch.no_grad():
+        any_count = ({0: torch.export.Dim.DYNAMIC},)
+        traced = torch.export.export(model, (images,), dynamic_shapes=any_count, strict=False)
+        return torch.onnx.export(traced, dynamo=True, verbose=False, input_names=inputs, output_names=outputs)
+
+
+def open_onnx(path: Path) -> Runner:
+    """Return a runner that has ONNX Runtime compute an exported network on the CPU.
+
+    Raises
+    ------
+    EngineError
+        When the file cannot be read.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # decoding wants the cores meanwhile
+    with _engine_errors("onnx"):
+        session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(pixels: Tensor) -> Sequence[Tensor]:
+        return [torch.from_numpy(output) for output in session.run(None, {name: pixels.numpy()})]
+
+    return run
+
+
+@contextmanager
+def _engine_errors(engine: str) -> Iterator[None]:
+    """Turn whatever a tracer, an exporter or a compiler raises into an `EngineError`, and keep them quiet."""
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:  # each of these libraries has errors of its own, and many
+        raise EngineError(
+            f"engine {engine!r} cannot run this network here ({one_line(error)[:160]}): use --engine eager"
+        ) from error

@@ -1,0 +1,88 @@
+"""NPZ: an array a feature set, one a column, for `numpy.load`; not compressed, so that it is written as it comes."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+import numpy as np
+
+from featurebank.bank.formats.collection import (
+    KEY,
+    Collection,
+    Values,
+    facts_text,
+    from_arrays,
+    from_frame,
+    read_facts,
+    reading,
+    stream_of,
+    to_arrays,
+    to_frame,
+)
+from featurebank.bank.formats.npy import read_rows
+
+
+def write(buffer: BinaryIO, collection: Collection, advance: Callable[[int], None]) -> None:
+    """Write a collection; see `featurebank.bank.formats.exporting.export_bank`."""
+    frame, table = to_frame(collection.samples)
+    where = [stream.name for stream in collection.streams]
+    arrays = {KEY: np.array(facts_text(collection, table, where))}
+    arrays |= {name: np.array(values, None if len(values) else str) for name, values in to_arrays(frame).items()}
+    with zipfile.ZipFile(buffer, "w", allowZip64=True) as archive:
+        for name, array in arrays.items():
+            with _member(archive, name) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+        for stream in collection.streams:
+            with _member(archive, stream.name) as member:
+                _write_header(member, (len(collection), *stream.shape), stream.dtype)
+                for batch in stream.batches(collection.at_once):
+                    member.write(np.ascontiguousarray(batch).data)
+                    advance(len(batch))
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    return archive.open(f"{name}.npy", "w", force_zip64=True)
+
+
+def _write_header(member: IO[bytes], shape: tuple[int, ...], dtype: str) -> None:
+    header = {"descr": np.dtype(dtype).newbyteorder("<").str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_2_0(member, header)
+
+
+def read(path: Path) -> Collection:
+    """Read the feature sets of an NPZ file that `write` wrote.
+
+    Raises
+    ------
+    CorruptError
+        When it is damaged, or holds anything else.
+    """
+    with _opened(path) as archive:
+        facts = read_facts(_array(archive, KEY)[()], path)
+        places = {f"{each['where']}.npy" for each in facts["feature_sets"]}
+        names = [name.removesuffix(".npy") for name in archive.namelist() if name not in places]
+        found = from_frame(from_arrays({name: _array(archive, name) for name in names if name != KEY}), facts)
+    return Collection(found, [stream_of(each, _rows_of(path, each)) for each in facts["feature_sets"]])
+
+
+def _rows_of(path: Path, fact: dict[str, Any]) -> Callable[[int], Iterator[Values]]:
+    def batches(size: int) -> Iterator[Values]:
+        with _opened(path) as archive, archive.open(f"{fact['where']}.npy") as member:
+            yield from read_rows(member, size)
+
+    return batches
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> Any:
+    with archive.open(f"{name}.npy") as member:
+        return np.lib.format.read_array(member, allow_pickle=False)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    with reading(path, "an export in NPZ"), zipfile.ZipFile(path) as archive:
+        yield archive

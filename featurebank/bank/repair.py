@@ -1,0 +1,228 @@
+"""What to do next: the commands that bring missing rows, sources that are no longer there, paths that nearly fit."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featurebank.bank import samples
+from featurebank.bank.features import FeatureSet, as_keys
+from featurebank.bank.samples import SampleTable
+from featurebank.bank.spec import FeatureSpec
+from featurebank.errors import CorruptError
+from featurebank.images.sources import MANIFESTS
+from featurebank.storage.objects import is_address
+
+if TYPE_CHECKING:
+    from featurebank.bank.bank import Bank
+
+SOURCES_SHOWN = 3
+PATHS_COMPARED = 20_000
+DEFAULT_BACKBONE = "efficientnet_lite0"
+
+
+# --- sources -----------------------------------------------------------------------------------------------
+
+
+def is_missing(source: str, root: str) -> bool:
+    """Say whether the files of a source are no longer where they were; of a list, images in memory and a store, never.
+
+    Parameters
+    ----------
+    source : str
+        Its key: the absolute path of a folder or manifest, or another name.
+    root : str
+        Folder that its paths were last relative to.
+
+    Examples
+    --------
+    >>> is_missing("/no/such/folder", "/no/such/folder"), is_missing("memory", "")
+    (True, False)
+    """
+    if not os.path.isabs(source) or is_address(root):
+        return False
+    is_manifest = source != root and Path(source).suffix.lower() in MANIFESTS
+    return not os.path.isdir(root) or (is_manifest and not os.path.exists(source))
+
+
+def is_named(source: str) -> bool:
+    """Say whether a source is one that a command can name: a path or an address, no list and no images in memory."""
+    return os.path.isabs(source) or is_address(source)
+
+
+def roots(table: SampleTable) -> dict[str, str]:
+    """Return the folder that the files of each source were last found in."""
+    rows = table.rows.sort_values("stamp", kind="stable")
+    return dict(zip(rows["source"], rows["root"], strict=True))
+
+
+def about_missing_sources(
+    bank: Bank, table: SampleTable, source: str, root: str, contents: set[bytes], specs: Sequence[FeatureSpec]
+) -> list[str]:
+    """Say which other sources are no longer there, or are this one under another name, and what that spoils.
+
+    That is: their samples count twice, or can get no row any more.
+
+    Parameters
+    ----------
+    bank : Bank
+    table : SampleTable
+        The bank's samples.
+    source, root : str
+        The source that was just extracted, and the folder of its files.
+    contents : set of bytes
+        The digests of its readable samples.
+    specs : sequence of FeatureSpec
+        The feature sets that were asked for.
+
+    Returns
+    -------
+    list of str
+        A line for each such source, with the commands that help.
+    """
+    other = table.take(((table.rows["status"] == samples.OK) & (table.rows["source"] != source)).to_numpy())
+    notes = []
+    for name, last in roots(other).items():
+        digests = list(other.rows["digest"][other.rows["source"] == name])
+        again = _again(digests, source, contents)
+        drop = f"`{prune_command(bank, name)}` drops them"
+        if is_missing(name, last):
+            facts = again + _without_rows(bank, digests, specs)
+            what = f"{name!r} is no longer there, yet its {len(digests)} samples still count"
+            drop += f" (a folder that moves keeps its name and labels with `{_moved_command(bank, name, root)}`)"
+        else:
+            facts = again if root and last == root else []
+            what = f"{name!r} has its files in the same folder, and its {len(digests)} samples count too"
+        notes += [f"{what}, {' and '.join(facts)}: {drop}"] if facts else []
+    return notes
+
+
+def _again(digests: list[bytes], source: str, contents: set[bytes]) -> list[str]:
+    """Say how many samples another source has as well, when they are at least half of its contents."""
+    shared = sum(digest in contents for digest in digests)
+    return [f"{shared} of them again in {source!r}"] if contents and 2 * shared >= len(contents) else []
+
+
+def _without_rows(bank: Bank, digests: list[bytes], specs: Sequence[FeatureSpec]) -> list[str]:
+    """Say how many samples have no row in each feature set."""
+    absent = [(spec, bank.missing(spec, digests)) for spec in specs]
+    counts = [(spec, sum(digest in lost for digest in digests)) for spec, lost in absent]
+    return [f"{count} of them without a row in {spec.name!r}" for spec, count in counts if count]
+
+
+# --- rows --------------------------------------------------------------------------------------------------
+
+
+def missing_rows(bank: Bank, each: FeatureSet, table: SampleTable) -> str:
+    """Return how many samples of a table have no row in a feature set, and the commands that help; empty for none."""
+    absent = each.find(as_keys(table.rows["digest"])) < 0
+    if not absent.any():
+        return ""
+    if each.spec.origin is not None:
+        return (
+            f"{int(absent.sum())} of {len(absent)} samples have no row in {each.name!r}: {each.spec.about_origin}; "
+            "import a file that has them, or choose other sets with --features"
+        )
+    lacking = Counter(table.rows["source"][absent])
+    where = roots(table)
+    ways = [_way(bank, each.spec, name, where[name], count) for name, count in lacking.most_common(SOURCES_SHOWN)]
+    more = len(lacking) - len(ways)
+    ways += [f"and alike for {more} more sources"] if more else []
+    return (
+        f"{int(absent.sum())} of {len(absent)} samples have no row in {each.name!r}: {'; '.join(ways)}; "
+        "or choose other sets with --features"
+    )
+
+
+def _way(bank: Bank, spec: FeatureSpec, source: str, root: str, count: int) -> str:
+    """Return how the rows that one source lacks are made, or what to do when its files are not there."""
+    if not is_named(source) or not _requests(bank, spec):
+        views = f", views={spec.views!r}" if spec.views != "none" else ""
+        return f"extract {source!r} again from Python with layers={spec.layer_name!r}{views} ({count} samples)"
+    if not is_missing(source, root):
+        rebound = root not in (source, os.path.dirname(source))
+        return f"run `{extract_command(bank, spec, source, root if rebound else '')}` ({count} samples)"
+    return (
+        f"{source!r} ({count} samples) is no longer there, run `{extract_command(bank, spec, source, 'FOLDER')}` "
+        f"if it moved, `{prune_command(bank, source)}` if not"
+    )
+
+
+# --- commands ----------------------------------------------------------------------------------------------
+
+
+def extract_command(
+    bank: Bank, spec: FeatureSpec, source: str, root: str = "", layers: Sequence[str] | None = None
+) -> str:
+    """Return the command that embeds a source for a feature set, as it was first asked for, or for other layers."""
+    requests = _requests(bank, spec)
+    asked = requests[-1] if requests else {}
+    options = {
+        "--bank": bank.path,
+        "--backbone": spec.backbone if spec.backbone != DEFAULT_BACKBONE else None,
+        "--weights": asked.get("weights") if asked.get("weights") != "DEFAULT" else None,
+        "--size": asked.get("size"),
+        "--views": spec.views if spec.views != "none" else None,
+        "--store": spec.store if spec.store != "float16" else None,
+        "--precision": spec.precision if spec.precision != "fp32" else None,
+        "--decoder": spec.preprocessing.get("decoder"),
+    }
+    words = [f"{option} {shell_word(value)}" for option, value in options.items() if value is not None]
+    words += [f"--layer {shell_word(layer)}" for layer in layers or [spec.layer_name]]
+    words += [f"--root {shell_word(root)}"] if root else []
+    return " ".join(["featurebank extract", shell_word(source), *words])
+
+
+def prune_command(bank: Bank, source: str) -> str:
+    """Return the command that drops the samples of a source."""
+    return f"featurebank prune {shell_word(bank.path)} --source {shell_word(source)}"
+
+
+def _moved_command(bank: Bank, source: str, root: str) -> str:
+    """Return the command that goes on with a source whose files lie elsewhere now."""
+    where = shell_word(root) if root else "FOLDER"
+    return f"featurebank extract {shell_word(source)} --bank {shell_word(bank.path)} --root {where}"
+
+
+def _requests(bank: Bank, spec: FeatureSpec) -> list[dict[str, Any]]:
+    """Return the requests that led to a spec; a damaged one is no reason to hide another error."""
+    try:
+        return [each for each in bank.requests_of(spec) if isinstance(each, dict)]
+    except CorruptError:
+        return []
+
+
+def shell_word(value: Any) -> str:
+    """Return a word as a shell takes it, on one line and without control characters."""
+    text = str(value)
+    return shlex.quote(text) if text.isprintable() else repr(text)
+
+
+# --- paths -------------------------------------------------------------------------------------------------
+
+
+def near_path(path: str, known: Iterable[bytes]) -> str:
+    """Return the known path that was probably meant: one that ends, looks or is spelt alike; empty for none.
+
+    Examples
+    --------
+    >>> near_path("photos/cat/1.jpg", [b"cat/1.jpg", b"dog/1.jpg"])
+    'cat/1.jpg'
+    >>> near_path("cat/O.JPG", [b"cat/0.jpg", b"cat/9.jpg"])
+    'cat/0.jpg'
+    """
+    names = list(dict.fromkeys(os.fsdecode(each) for each in known))
+    alike = [name for name in names if f"/{path}".endswith(f"/{name}") or f"/{name}".endswith(f"/{path}")]
+    alike = alike or [name for name in names if _looks(name) == _looks(path)]
+    alike = alike or difflib.get_close_matches(path, names[:PATHS_COMPARED], n=1)
+    return alike[0] if alike else ""
+
+
+def _looks(path: str) -> str:
+    """Return a path with letters that look like digits, and capitals, made equal."""
+    return path.casefold().translate(str.maketrans("ol", "01"))

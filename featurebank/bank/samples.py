@@ -1,0 +1,504 @@
+"""The sample table: one row a sample, merged from immutable segments, the highest stamp winning."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from featurebank.bank import segment
+from featurebank.bank.segment import Segment
+from featurebank.errors import ColumnError
+
+OK, FAILED, GONE = range(3)
+STATUSES = ("ok", "failed", "gone")
+NO_DIGEST = bytes(32)
+FIELDS = ("source", "root", "path", "digest", "size", "mtime_ns", "status", "error", "origin", "stamp")
+_NUMBERS = {"size": "<i8", "mtime_ns": "<i8", "status": "|u1", "origin": "<u8", "stamp": "<u8"}
+_BYTES = {"path": pa.large_binary(), "digest": pa.binary(32)}
+_RANDOM_BITS = 12
+_SLASH = ord("/")
+_INFERRED = {"boolean": "boolean", "integer": "Int64", "floating": "Float64", "mixed-integer-float": "Float64"}
+_MAX_INT = 2**63 - 1
+_KINDS = {"int": ("<i8", "Int64"), "float": ("<f8", "Float64"), "bool": ("|u1", "boolean")}
+
+
+@dataclass(frozen=True)
+class SampleTable:
+    """Rows of samples and, aligned with them, the user's columns.
+
+    Attributes
+    ----------
+    rows : DataFrame
+        One row a sample with the columns `FIELDS`; ``path`` and ``digest`` are bytes in Arrow arrays, which a
+        million Python objects would be slow to make and large to hold (a digest of zeros where the file was never
+        read), ``status`` an index into `STATUSES`, ``origin`` a hash of the columns that the source gave,
+        ``stamp`` the order of writing.
+    columns : DataFrame
+        The user's columns: ``Int64``, ``Float64``, ``boolean`` or object of str, missing values allowed.
+    """
+
+    rows: pd.DataFrame
+    columns: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, which: Any) -> SampleTable:
+        """Return the rows at these positions, or where a boolean mask holds; this table where it holds everywhere."""
+        if isinstance(which, np.ndarray) and which.dtype.kind == "b" and which.all():
+            return self
+        return SampleTable(
+            self.rows.iloc[which].reset_index(drop=True), self.columns.iloc[which].reset_index(drop=True)
+        )
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths as text; bytes that are not UTF-8 are surrogates, as everywhere in Python."""
+        return [os.fsdecode(path) for path in self.rows["path"].to_numpy()]
+
+    def names(self) -> pd.DataFrame:
+        """Return what tables about samples begin with: ``source, path``, which pandas' own text could not all hold."""
+        return pd.DataFrame({"source": self.rows["source"].to_numpy(), "path": self.paths}, dtype=object)
+
+    def find(self, source: str, paths: Sequence[bytes]) -> NDArray[np.int64]:
+        """Return the position of each path of a source, -1 where it has none, shape (n,)."""
+        of_source = np.flatnonzero(self.rows["source"].to_numpy() == source)
+        there = self.rows["path"].to_numpy()[of_source]
+        if len(there) == len(paths) and list(there) == list(paths):  # a folder in which no file came or went
+            return of_source
+        positions = dict(zip(there, of_source, strict=True))
+        return np.fromiter((positions.get(path, -1) for path in paths), np.int64, len(paths))
+
+
+def rows_of(table: SampleTable, names: pd.DataFrame) -> NDArray[np.int64]:
+    """Return the position of each sample that a table's columns ``source`` and ``path`` name, -1 where it is not."""
+    where = {key: row for row, key in enumerate(zip(table.rows["source"], table.paths, strict=True))}
+    keys = zip(names["source"], names["path"], strict=True)
+    return np.fromiter((where.get(key, -1) for key in keys), np.int64, len(names))
+
+
+def make_table(fields: dict[str, Sequence[Any]], columns: pd.DataFrame) -> SampleTable:
+    """Build a table from plain sequences, one for each of `FIELDS`.
+
+    Parameters
+    ----------
+    fields : dict
+        A sequence of the same length for each of `FIELDS`.
+    columns : DataFrame
+        The user's columns, already `tidy`.
+    """
+    rows = {
+        name: _bytes(name, fields[name])
+        if name in _BYTES
+        else pd.Series(fields[name], dtype=_NUMBERS.get(name, object))
+        for name in FIELDS
+    }
+    return SampleTable(pd.DataFrame(rows), columns.reset_index(drop=True))
+
+
+def _bytes(name: str, values: Any) -> pd.Series:
+    """Return a column of bytes as one Arrow array."""
+    return pd.Series(pd.arrays.ArrowExtensionArray(one_array(values, _BYTES[name])))
+
+
+def one_array(values: Any, kind: pa.DataType) -> pa.Array:
+    """Return values as one Arrow array; those that lie in Arrow arrays already are not copied unless in several."""
+    found = values if isinstance(values, pa.Array) else pa.array(values, kind)
+    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+
+
+def other_contents(table: SampleTable, known: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the rows whose content no known row has, each content once: at the first row that has it."""
+    digests = table.rows["digest"]
+    return np.flatnonzero(~(digests.isin(digests[known]) | digests.duplicated()).to_numpy())
+
+
+def empty_table() -> SampleTable:
+    """Return a table without rows."""
+    return make_table({name: [] for name in FIELDS}, pd.DataFrame())
+
+
+def merge(tables: Iterable[SampleTable]) -> SampleTable:
+    """Return the newest row of each sample, sorted by (source, path bytes)."""
+    tables = sorted((table for table in tables if len(table)), key=lambda table: int(table.rows["stamp"].iloc[0]))
+    if not tables:
+        return empty_table()
+    stacked = stack(tables)
+    rows, columns = stacked.rows, stacked.columns
+    if _is_sorted(rows):  # as one run over a source leaves it
+        return SampleTable(rows, columns)
+    rows = rows.sort_values("stamp", kind="stable").drop_duplicates(["source", "path"], keep="last")
+    order = rows.sort_values(["source", "path"], kind="stable").index.to_numpy()
+    return SampleTable(rows.loc[order].reset_index(drop=True), columns.iloc[order].reset_index(drop=True))
+
+
+def stack(tables: Sequence[SampleTable]) -> SampleTable:
+    """Return the rows of tables one after the other."""
+    columns = _concat_columns([table.columns for table in tables])
+    if len(tables) == 1:
+        return SampleTable(tables[0].rows, columns)
+    rows = pd.concat([table.rows for table in tables], ignore_index=True)
+    return SampleTable(rows.assign(**{name: _bytes(name, rows[name]) for name in _BYTES}), columns)
+
+
+def _is_sorted(rows: pd.DataFrame) -> bool:
+    """Say whether every sample is there once, in order."""
+    source, path = rows["source"].to_numpy(), pa.array(rows["path"])
+    is_same = source[1:] == source[:-1]
+    is_later = pc.less(path[:-1], path[1:]).to_numpy(zero_copy_only=False)
+    return bool((np.where(is_same, is_later, False) | (source[:-1] < source[1:])).all())
+
+
+def _concat_columns(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """Stack columns; where one name has two kinds, both become the kind that holds them."""
+    names = list(dict.fromkeys(name for frame in frames for name in frame.columns))
+    return pd.DataFrame({name: _concat_column(name, frames) for name in names}, index=range(sum(map(len, frames))))
+
+
+def _concat_column(name: str, frames: list[pd.DataFrame]) -> pd.Series:
+    kinds = {kind_of(frame[name]) for frame in frames if name in frame and frame[name].notna().any()}
+    kind = next(iter(kinds)) if len(kinds) == 1 else "float" if kinds == {"int", "float"} else "str"
+    parts = [
+        _cast(frame[name], kind) if name in frame else pd.Series([None] * len(frame), dtype=_dtype(kind))
+        for frame in frames
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _dtype(kind: str) -> Any:
+    return _KINDS[kind][1] if kind in _KINDS else object
+
+
+def _cast(column: pd.Series, kind: str) -> pd.Series:
+    if kind != "str":
+        return (
+            column.astype(_dtype(kind))
+            if kind_of(column) != "str"
+            else pd.Series([None] * len(column), dtype=_dtype(kind))
+        )
+    if pd.api.types.infer_dtype(column, skipna=True) in ("string", "empty"):
+        return column.astype(object).where(column.notna(), None)
+    return pd.Series([None if pd.isna(value) else str(value) for value in column], dtype=object)
+
+
+def kind_of(column: pd.Series) -> str:
+    """Return the kind of a tidy column: ``int``, ``float``, ``bool`` or ``str``."""
+    return next((kind for kind, (_, dtype) in _KINDS.items() if column.dtype == dtype), "str")
+
+
+def tidy(frame: pd.DataFrame) -> pd.DataFrame:
+    """Bring any columns to the four kinds that a bank stores.
+
+    Whole numbers, floats and booleans keep their meaning, missing values included; everything else becomes
+    text. Text is not guessed at here: ``"007"`` stays ``"007"``.
+
+    Raises
+    ------
+    ColumnError
+        When column names are not distinct strings, or a cell holds a list or another container.
+
+    Examples
+    --------
+    >>> tidy(pd.DataFrame({"label": ["cat", None], "age": [3, 4]})).dtypes.astype(str).to_dict()
+    {'label': 'object', 'age': 'Int64'}
+    """
+    names = [str(name) for name in frame.columns]
+    if len(set(names)) != len(names) or "" in names or not all(map(_is_unicode, names)):
+        raise ColumnError(f"column names {names} are not distinct, non-empty Unicode text: rename them")
+    columns = {name: _tidy_column(name, frame.iloc[:, i]) for i, name in enumerate(names)}
+    return pd.DataFrame(columns, index=range(len(frame)))
+
+
+def _is_unicode(text: str) -> bool:
+    """Say whether text has no lone surrogates, which a DataFrame's header cannot hold."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _tidy_column(name: str, column: pd.Series) -> pd.Series:
+    column = _infer(column.reset_index(drop=True))
+    for kind, test in (
+        ("bool", pd.api.types.is_bool_dtype),
+        ("int", pd.api.types.is_integer_dtype),
+        ("float", pd.api.types.is_float_dtype),
+    ):
+        if test(column.dtype) and not isinstance(column.dtype, pd.CategoricalDtype) and not _overflows(column):
+            return column.astype(_dtype(kind))
+    values = [None if _missing(value) else value for value in column]
+    if any(isinstance(value, (list, tuple, dict, set, np.ndarray)) for value in values):
+        raise ColumnError(f"column {name!r} holds lists or other containers: give one value a cell")
+    return pd.Series([None if value is None else _text(value) for value in values], dtype=object)
+
+
+def _infer(column: pd.Series) -> pd.Series:
+    """Give a column of objects that are all numbers, or all booleans, its dtype; gaps do not count."""
+    kind = _INFERRED.get(pd.api.types.infer_dtype(column, skipna=True)) if column.dtype == object else None
+    return column if kind is None or _overflows(column) else column.astype(kind)
+
+
+def _overflows(column: pd.Series) -> bool:
+    """Say whether whole numbers exceed 64 bits: text keeps all of their digits."""
+    given = column.dropna()
+    is_int = pd.api.types.infer_dtype(given) == "integer"
+    return bool(is_int and len(given) and (given.max() > _MAX_INT or given.min() < -_MAX_INT))
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
+
+
+def _text(value: Any) -> str:
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def parse_text(frame: pd.DataFrame) -> pd.DataFrame:
+    """Turn columns of text (a CSV's cells) into numbers where every cell reads as one and loses nothing.
+
+    An empty cell is a missing value. ``01`` stays text, since a number would lose its zero.
+
+    Examples
+    --------
+    >>> parsed = parse_text(pd.DataFrame({"a": ["1", ""], "b": ["01", "2"], "c": ["0.5", "1e3"]}))
+    >>> parsed.dtypes.astype(str).to_dict()
+    {'a': 'Int64', 'b': 'object', 'c': 'Float64'}
+    """
+    return tidy(pd.DataFrame({name: _parse_column(frame[name]) for name in frame.columns}, index=frame.index))
+
+
+def _parse_column(column: pd.Series) -> pd.Series:
+    cells = [None if _missing(value) or value == "" else str(value) for value in column]
+    given = [cell for cell in cells if cell is not None]
+    for convert, keeps, dtype in ((int, _keeps_int, "Int64"), (float, _keeps_float, "Float64")):
+        if given and all(keeps(cell) for cell in given):
+            return pd.Series(
+                [None if cell is None else convert(cell) for cell in cells], dtype=dtype, index=column.index
+            )
+    return pd.Series(cells, dtype=object, index=column.index)
+
+
+def _keeps_int(cell: str) -> bool:
+    digits = cell.removeprefix("-")
+    return digits.isascii() and digits.isdigit() and len(digits) < 19 and str(int(cell)) == cell
+
+
+def _keeps_float(cell: str) -> bool:
+    digits = cell.strip().lstrip("+-")
+    if not cell.isascii() or "_" in cell or (digits[:1] == "0" and digits[1:2].isdigit()):
+        return False
+    try:
+        value = float(cell)
+    except ValueError:
+        return False
+    loses = digits.isdigit() and np.isfinite(value) and int(value) != int(cell)  # an id of 20 digits, its last ones
+    return bool(np.isfinite(value)) and not loses
+
+
+def origins(columns: pd.DataFrame) -> NDArray[np.uint64]:
+    """Return a hash of each row of columns, shape (n,), to tell a changed manifest from a corrected label."""
+    names = list(columns.columns)
+    rows = list(zip(*(columns[name] for name in names), strict=True)) if names else [()] * len(columns)
+    hashes = {row: _origin(names, row) for row in set(rows)}  # labels repeat
+    return np.fromiter(map(hashes.__getitem__, rows), np.uint64, len(columns))
+
+
+def _origin(names: list[str], row: Iterable[Any]) -> int:
+    cells = {name: str(value) for name, value in zip(names, row, strict=True) if not pd.isna(value)}
+    return int.from_bytes(hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).digest()[:8], "little")
+
+
+def overlay(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """Return columns of `old` and `new`, row by row; where `new` has a value it wins.
+
+    Raises
+    ------
+    ColumnError
+        When a text value meets a numeric column.
+    """
+    columns = {name: old[name].reset_index(drop=True) for name in old.columns}
+    for name in new.columns:
+        fresh = new[name].reset_index(drop=True)
+        columns[name] = _overlay_column(columns[name], fresh) if name in columns else fresh
+    return pd.DataFrame(columns, index=range(len(new)))
+
+
+def _overlay_column(old: pd.Series, new: pd.Series) -> pd.Series:
+    both = _concat_column("", [old.to_frame(""), new.to_frame("")])
+    first, second = both.iloc[: len(old)], both.iloc[len(old) :].reset_index(drop=True)
+    return first.where(second.isna(), second)
+
+
+def next_stamp(newest: int) -> int:
+    """Return a stamp above every one seen: microseconds in the high bits, a random tail in the low ones.
+
+    Parameters
+    ----------
+    newest : int
+        The highest stamp of the table, 0 for an empty one.
+    """
+    microseconds = max(time.time_ns() // 1000, (newest >> _RANDOM_BITS) + 1)
+    return (microseconds << _RANDOM_BITS) | secrets.randbits(_RANDOM_BITS)
+
+
+def encode_table(table: SampleTable, supersedes: Sequence[str] = ()) -> memoryview:
+    """Return the bytes of a sample segment."""
+    rows = table.rows
+    sources, codes = _pairs(rows["source"], rows["root"])
+    arrays: dict[str, NDArray[Any]] = {
+        "source": codes,
+        "digest": np.frombuffer(b"".join(rows["digest"].to_numpy()), "u1").reshape(-1, 32),
+        **{name: rows[name].to_numpy(dtype) for name, dtype in _NUMBERS.items()},
+        **_strings("path", rows["path"].to_numpy(object)),
+        **_strings("error", _encode_texts(rows["error"])),
+    }
+    for number, name in enumerate(table.columns):
+        arrays |= _encode_column(f"columns/{number}", table.columns[name])
+    meta = {
+        "sources": sources,
+        "columns": [[name, kind_of(table.columns[name])] for name in table.columns],
+        "supersedes": list(supersedes),
+    }
+    return segment.encode("samples", meta, arrays)
+
+
+def _pairs(first: pd.Series, second: pd.Series) -> tuple[list[tuple[str, str]], NDArray[np.uint32]]:
+    """Return the distinct pairs of texts, sorted, and the number of each row's."""
+    (one, ones), (two, twos) = (pd.factorize(each.to_numpy(object)) for each in (first, second))
+    found, codes = np.unique(one * max(len(twos), 1) + two, return_inverse=True)
+    pairs = [(str(ones[number // len(twos)]), str(twos[number % len(twos)])) for number in found]
+    order = sorted(range(len(pairs)), key=pairs.__getitem__)
+    return [pairs[number] for number in order], np.argsort(order).astype("<u4")[codes]
+
+
+def _strings(name: str, texts: Any) -> dict[str, NDArray[Any]]:
+    """Return the arrays that hold bytes of any length: all of them, and where each begins."""
+    found = pa.array(texts, pa.large_binary())
+    _, offsets, data = found.buffers()
+    ends = np.zeros(1, "<i8") if not len(found) else np.frombuffer(offsets, "<i8", len(found) + 1)
+    size = int(ends[-1])
+    return {f"{name}/data": np.frombuffer(data, "u1", size) if size else np.empty(0, "u1"), f"{name}/offsets": ends}
+
+
+def _encode_texts(column: pd.Series) -> NDArray[Any]:
+    """Encode texts, each distinct one once; a missing one is empty."""
+    codes, texts = pd.factorize(column.to_numpy(object))
+    return _objects([*map(encode_text, texts), b""])[codes]
+
+
+def _encode_column(name: str, column: pd.Series) -> dict[str, NDArray[Any]]:
+    mask = {f"{name}/mask": column.isna().to_numpy("u1")}
+    kind = kind_of(column)
+    if kind == "str":
+        return mask | _strings(name, _encode_texts(column))
+    return mask | {f"{name}/data": column.fillna(False if kind == "bool" else 0).to_numpy(_KINDS[kind][0])}
+
+
+def encode_text(text: str) -> bytes:
+    """Encode text as UTF-8, lone surrogates (undecodable file-name bytes) included."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def decode_table(file: Segment) -> SampleTable:
+    """Read a sample segment.
+
+    Raises
+    ------
+    CorruptError
+        When its arrays do not make a table.
+    """
+    try:
+        return _decode(file)
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise segment.corrupt(file.path, "its arrays do not make a sample table") from error
+
+
+def _decode(file: Segment) -> SampleTable:
+    count = file.shape("stamp")[0]
+    sources, roots = (_objects([str(pair[side]) for pair in file.meta["sources"]]) for side in (0, 1))
+    codes = _read(file, "source", "<u4", count)
+    digests = _read(file, "digest", "|u1", count, 32)
+    fields: dict[str, Any] = {name: _read(file, name, dtype, count) for name, dtype in _NUMBERS.items()}
+    if np.any(fields["status"] >= len(STATUSES)):
+        raise ValueError("unknown status")
+    fields |= {
+        "source": sources[codes],
+        "root": roots[codes],
+        "digest": pa.Array.from_buffers(_BYTES["digest"], count, [None, pa.py_buffer(digests)]),
+        "path": _read_strings(file, "path", count),
+        "error": _read_texts(file, "error", count),
+    }
+    if _may_leave_root(file):
+        _check_paths(fields)
+    columns = {
+        str(name): _read_column(file, f"columns/{number}", str(kind), count)
+        for number, (name, kind) in enumerate(file.meta["columns"])
+    }
+    return make_table(fields, pd.DataFrame(columns, index=range(count)))
+
+
+def _may_leave_root(file: Segment) -> bool:
+    """Say whether a path is empty, absolute or has two dots somewhere, by a look at the bytes of all of them."""
+    data, offsets = np.array(file.read("path/data")), np.array(file.read("path/offsets"))
+    is_odd = b".." in data.tobytes() or (offsets[1:] == offsets[:-1]).any()
+    return bool(is_odd or (data[offsets[:-1]] == _SLASH).any())
+
+
+def _check_paths(fields: dict[str, Any]) -> None:
+    """Refuse a path that is empty or leaves its root; a manifest's bad row, kept for its error, may have one."""
+    paths = fields["path"].to_pylist()
+    for number in [number for number, path in enumerate(paths) if not path or path[0] == _SLASH or b".." in path]:
+        path, has_root = paths[number], bool(fields["root"][number])
+        was_refused = fields["digest"][number].as_py() == NO_DIGEST and fields["status"][number] != OK
+        if not was_refused and (not path or (has_root and _leaves_root(path))):
+            raise ValueError("a path that leaves its root")
+
+
+def _leaves_root(path: bytes) -> bool:
+    return path.startswith(b"/") or b".." in path.split(b"/")
+
+
+def _read(file: Segment, name: str, dtype: str, *shape: int) -> NDArray[Any]:
+    if file.shape(name) != shape or file.dtype(name).str != dtype:
+        raise ValueError(f"{name} has another shape or dtype")
+    return np.array(file.read(name))
+
+
+def _read_strings(file: Segment, name: str, count: int) -> pa.LargeBinaryArray:
+    offsets = _read(file, f"{name}/offsets", "<i8", count + 1)
+    data = _read(file, f"{name}/data", "|u1", *file.shape(f"{name}/data")[:1])
+    if offsets[0] != 0 or offsets[-1] != len(data) or np.any(np.diff(offsets) < 0):
+        raise ValueError(f"{name} has offsets outside its data")
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), count, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+
+
+def _read_texts(file: Segment, name: str, count: int) -> NDArray[Any]:
+    """Return texts as objects, shape (n,); those that are equal are one object, since labels and errors repeat."""
+    found = _read_strings(file, name, count).dictionary_encode()
+    texts = [text.decode("utf-8", "surrogatepass") for text in found.dictionary.to_pylist()]
+    return _objects(texts)[found.indices.to_numpy()]
+
+
+def _objects(values: Sequence[Any]) -> NDArray[Any]:
+    return np.fromiter(values, object, len(values))
+
+
+def _read_column(file: Segment, name: str, kind: str, count: int) -> pd.Series:
+    mask = _read(file, f"{name}/mask", "|u1", count).astype(bool)
+    if kind == "str":
+        cells = _read_texts(file, name, count)
+        cells[mask] = None
+        return pd.Series(cells, dtype=object)
+    stored, dtype = _KINDS[kind]
+    values = pd.Series(_read(file, f"{name}/data", stored, count)).astype(dtype)
+    values[mask] = pd.NA
+    return values

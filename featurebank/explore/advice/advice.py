@@ -1,0 +1,230 @@
+"""advise(): what a bank's data ask for, with the evidence, the commands to run next, and what they cost."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from featurebank.bank.bank import Bank
+from featurebank.explore.advice.evidence import Found, Question, measure
+from featurebank.explore.advice.probe import Interval, Progress
+from featurebank.explore.advice.steps import Planner, Step
+from featurebank.explore.advice.verdict import LARGE, LARGE_CLASS, OVERFITS, SENTENCES, TUNING, Action, Verdict, decide
+from featurebank.fitting.fit import default_target
+from featurebank.topmodels.scores import is_share
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What a bank's data ask for.
+
+    Attributes
+    ----------
+    verdict : Verdict
+        The cell of the size × similarity table, and what to do.
+    lines : list of (str, str)
+        The evidence: what was looked at, and what it says.
+    steps : list of Step
+        The recommended one first, then the alternative, where the courses know one, then the frozen features that a
+        fine-tuning is to be compared with.
+    report : dict
+        What ``featurebank advise --json`` prints.
+    """
+
+    verdict: Verdict
+    lines: list[tuple[str, str]] = field(repr=False)
+    steps: list[Step] = field(repr=False)
+    report: dict[str, Any] = field(repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.verdict.cell}: {SENTENCES[self.verdict.action]}"
+
+
+def advise(
+    bank: str | os.PathLike[str] | Bank,
+    *,
+    target: str | None = None,
+    groups: str | None = None,
+    sample_weight: str | None = None,
+    scoring: str | None = None,
+    folds: int = 5,
+    repeats: int = 1,
+    seed: int = 0,
+    jobs: int = -1,
+    progress: Progress | None = None,
+) -> Advice:
+    """Say which transfer fits a bank's data: a top model, on which layers, or fine-tuning, of how much.
+
+    A ridge probe of every cached layer and a quick learning curve, on the same folds, place the data in the table of
+    size and similarity that the courses teach;
+    `featurebank.explore.advice.verdict` holds the rules and their thresholds.
+
+    Parameters
+    ----------
+    bank : path-like or Bank
+        With the penultimate layer and one or more before it; with fewer the advice is to extract more.
+    target : str, optional
+        Column of classes or numbers; by default ``label``, or the bank's only column.
+    groups : str, optional
+        Column of groups that never straddle folds, or ``"@near-duplicates"``.
+    sample_weight : str, optional
+        Column of weights.
+    scoring : str, optional
+        Any scikit-learn scorer whose best is 1; by default the accuracy, the balanced accuracy where a class has three
+        times the images of another, R² for numbers.
+    folds : int, default 5
+    repeats : int, default 1
+        How often the folds are drawn anew: more tell closer layers apart.
+    seed : int, default 0
+        Of the folds and of what is drawn.
+    jobs : int, default -1
+        Threads; -1 for one a core.
+    progress : callable, optional
+        Called with (per cent done, 200).
+
+    Returns
+    -------
+    Advice
+
+    Raises
+    ------
+    FeatureBankError
+        A child of it says what was found, what was expected and what to do.
+
+    Examples
+    --------
+    >>> advice = advise("photos.bank")  # doctest: +SKIP
+    >>> advice.verdict.action, advice.steps[0].commands  # doctest: +SKIP
+    ('penultimate', ('featurebank fit photos.bank --target label …',))
+    """
+    started = time.perf_counter()
+    bank = bank if isinstance(bank, Bank) else Bank(bank)
+    question = Question(target or default_target(bank), groups, sample_weight, scoring, folds, repeats, seed, jobs)
+    found = measure(bank, question, progress)
+    verdict = decide(found.evidence)
+    steps = [Planner(bank, question, found).step(action) for action in wanted_actions(verdict)]
+    lines = evidence_lines(found, verdict)
+    report = _report(bank, question, found, verdict, lines, steps)
+    return Advice(verdict, lines, steps, {**report, "seconds": time.perf_counter() - started})
+
+
+def wanted_actions(verdict: Verdict) -> list[Action]:
+    """Return what to make steps of: a fine-tuning is never without the frozen features beside it.
+
+    Examples
+    --------
+    >>> wanted_actions(Verdict("large", "similar", "top-blocks", "", "all"))
+    ['top-blocks', 'all', 'penultimate']
+    """
+    frozen: Action = "lower" if verdict.similarity == "different" else "penultimate"
+    wanted = [verdict.action, verdict.alternative, frozen if verdict.action in TUNING else None]
+    return list(dict.fromkeys(each for each in wanted if each is not None))
+
+
+def _report(
+    bank: Bank, question: Question, found: Found, verdict: Verdict, lines: list[tuple[str, str]], steps: list[Step]
+) -> dict[str, Any]:
+    return {
+        "bank": str(bank.path),
+        "target": question.target,
+        "task": found.rows.task,
+        "scoring": found.scoring,
+        "folds": question.folds,
+        "repeats": question.repeats,
+        "seed": question.seed,
+        "backbone": found.network.top.spec.backbone,
+        "layers": layer_curve(found),
+        "chance": found.chance,
+        "evidence": asdict(found.evidence),
+        "plateau": found.plateau.name,
+        "copies": found.copies,
+        "alike": found.alike,
+        "learning_curve": found.learning.to_dict(),
+        "verdict": asdict(verdict),
+        "lines": [{"about": about, "says": says} for about, says in lines],
+        "steps": [step.to_dict() for step in steps],
+        "warnings": found.notes,
+    }
+
+
+def layer_curve(found: Found) -> list[dict[str, Any]]:
+    """Return the best probe of each layer by depth, and of several together: ``features, mean, ci95, params``."""
+    return [
+        {"features": list(names), "mean": each.mean, "ci95": list(each.ci95), "params": each.params}
+        for names, each in found.best.items()
+    ]
+
+
+# --- lines -------------------------------------------------------------------------------------------------
+
+
+def evidence_lines(found: Found, verdict: Verdict) -> list[tuple[str, str]]:
+    """Say what was measured, a line for each thing that was looked at."""
+    return [
+        ("size", _about_size(found, verdict)),
+        ("copies", _about_copies(found)),
+        ("above chance", _about_chance(found)),
+        ("similarity", _about_similarity(found, verdict)),
+        ("more labels", _about_labels(found)),
+        ("gap", _about_gap(found)),
+    ]
+
+
+def _about_size(found: Found, verdict: Verdict) -> str:
+    facts = found.evidence
+    count = f"{facts.n_samples:,} images"
+    if facts.n_classes:
+        spread = "" if facts.smallest_class == facts.largest_class else f" to {facts.largest_class:,}"
+        count += f", {facts.n_classes} classes of {facts.smallest_class:,}{spread}"
+        count += ", weighted alike" if found.class_weight else ""
+    return f"{verdict.size}: {count}; large is {LARGE:,} or more, {LARGE_CLASS} or more a class"
+
+
+def _about_copies(found: Found) -> str:
+    if found.alike is None:
+        return f"{found.copies} repeat another's content; too many images to look for near-duplicates"
+    return f"{found.copies} images repeat another's content, {found.alike} look like another"
+
+
+def _about_chance(found: Found) -> str:
+    facts = found.evidence
+    verb = "cannot be told from" if facts.is_noise else "is above"
+    said = f"the probe {verb} a guess ({_score(found, found.chance)}): {_difference(found, facts.above_chance)}"
+    more = "" if facts.shuffled is None else f"; {100 * facts.shuffled:.1f} % of shuffled labels are predicted as well"
+    return said + more
+
+
+def _about_similarity(found: Found, verdict: Verdict) -> str:
+    lead = found.evidence.lead
+    if lead is None:
+        return f"{verdict.similarity}: takes the penultimate layer and one or more before it, of one network"
+    where = "the score rises up to the last layer"
+    if found.plateau is not found.network.top:
+        where = f"from {found.plateau.spec.layer_name} on the score rises no further"
+    return f"{verdict.similarity}: {where}; the penultimate layer leads the lower half by {_difference(found, lead)}"
+
+
+def _about_labels(found: Found) -> str:
+    """Say what the learning curve promises; whether labels are noise is settled elsewhere, with more power."""
+    learning = found.learning if found.evidence.is_noise else replace(found.learning, chance=None)
+    return learning.verdict
+
+
+def _about_gap(found: Found) -> str:
+    facts = found.evidence
+    verb = "it overfits" if facts.gap > OVERFITS else "it does not overfit much"
+    training = _score(found, facts.score + facts.gap)
+    return f"the probe scores {training} on the images it learns from, {_score(found, facts.score)} on others: {verb}"
+
+
+def _score(found: Found, value: float) -> str:
+    return f"{100 * value:.1f} %" if is_share(found.scoring) else f"{value:.3f}"
+
+
+def _difference(found: Found, value: Interval) -> str:
+    if is_share(found.scoring):
+        told, low, high = (f"{100 * each:+.1f}" for each in value)
+        return f"{told} points (95 % {low}..{high})"
+    return "{:+.3f} (95 % {:+.3f}..{:+.3f})".format(*value)

@@ -1,0 +1,304 @@
+"""What the advice stands on, measured: counts, duplicates, the layer curve, the learning curve, the gap."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from joblib import effective_n_jobs
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+
+from featurebank.bank.bank import Bank
+from featurebank.bank.features import FeatureSet
+from featurebank.bank.neighbours import near_duplicate_pairs
+from featurebank.explore.advice.probe import (
+    PROBE,
+    Interval,
+    Progress,
+    best_by_features,
+    chance,
+    compared,
+    crossed,
+    read_curve,
+    search_rows,
+)
+from featurebank.explore.advice.sets import Network, complete_sets, find_networks
+from featurebank.explore.advice.shuffled import shuffled_share
+from featurebank.explore.advice.verdict import HALF, Evidence
+from featurebank.fitting.assessment import is_imbalanced
+from featurebank.fitting.fit import candidate_features
+from featurebank.fitting.rows import NEAR_DUPLICATE_ROWS, Rows, Target, load_rows, straddling
+from featurebank.topmodels.candidates import Candidate
+from featurebank.topmodels.evaluation import fit_pipeline, get_score
+from featurebank.topmodels.folds import Fold, fold_numbers, sizes_of
+from featurebank.topmodels.learning_curve import LearningCurve, learning_curve
+from featurebank.topmodels.models import TASKS
+from featurebank.topmodels.search import TopModelSearchCV
+from featurebank.topmodels.transforms import normalization
+
+DRAWS = 2
+"""Parts of each size that the learning curve draws from a fold: a glance, where `featurebank fit` takes five."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked about a bank.
+
+    Attributes
+    ----------
+    target, groups, sample_weight, scoring, folds, repeats, seed, jobs
+        See `featurebank.explore.advice.advice.advise`.
+    """
+
+    target: str
+    groups: str | None = None
+    sample_weight: str | None = None
+    scoring: str | None = None
+    folds: int = 5
+    repeats: int = 1
+    seed: int = 0
+    jobs: int = -1
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured, and what it was measured on.
+
+    Attributes
+    ----------
+    rows : Rows
+        Of every complete feature set.
+    network : Network
+        The network that is advised on: of those with a layer curve, or else of all, that with the best probe.
+    evidence : Evidence
+    scoring : str
+    class_weight : str or None
+        ``"balanced"`` for classes of very different size.
+    best : dict of tuple of str to Candidate
+        Best probe of each layer of the network by depth, then of the lower ones together, and of all together.
+    copies : int
+        Samples that repeat the content of another.
+    alike : int or None
+        Samples that look like another; None where there are too many to look.
+    learning : LearningCurve
+    chance : float
+        What a guess scores.
+    plateau : FeatureSet
+        Where the plateau begins; the top layer where there is no layer curve.
+    notes : list of str
+    """
+
+    rows: Rows
+    network: Network
+    evidence: Evidence
+    scoring: str
+    class_weight: str | None
+    best: dict[tuple[str, ...], Candidate]
+    copies: int
+    alike: int | None
+    learning: LearningCurve
+    chance: float
+    plateau: FeatureSet
+    notes: list[str]
+
+    @property
+    def winner(self) -> Candidate:
+        """The best probe."""
+        return max(self.best.values(), key=lambda each: each.mean)
+
+    @property
+    def lower(self) -> Candidate:
+        """The best probe on anything but the top layer alone; the top layer's own where there is nothing else."""
+        others = [each for each in self.best.values() if each.features != (self.network.top.name,)]
+        return max(others or self.best.values(), key=lambda each: each.mean)
+
+
+def measure(bank: Bank, question: Question, progress: Progress | None = None) -> Found:
+    """Measure what the advice stands on.
+
+    Classes of very different size (`fitting.assessment.IMBALANCE`) are weighted alike, and scored by the balanced
+    accuracy: the plain one would hardly notice the small ones.
+
+    Parameters
+    ----------
+    bank : Bank
+    question : Question
+    progress : callable, optional
+        Called with (per cent done, 200).
+
+    Raises
+    ------
+    FeatureBankError
+        When a column or the rows do not fit.
+    """
+    rows, networks, notes = _load(bank, question)
+    is_uneven = rows.task == "classification" and is_imbalanced(rows.y)
+    usual = "r2" if rows.task == "regression" else "balanced_accuracy" if is_uneven else "accuracy"
+    scoring, weights = question.scoring or usual, "balanced" if is_uneven else None
+    search = _probe(rows, networks, question, scoring, weights, _phase(progress, 0))
+    folds = search.folds_
+    every = best_by_features(search.candidates_, PROBE)
+    network = max(networks, key=lambda each: (each.has_curve, max(every[(name,)].mean for name in each.names)))
+    best = {names: every[names] for names in _features(network)}
+    guess = chance(rows, folds, scoring)
+    winner = max(best.values(), key=lambda each: each.mean)
+    model = TASKS[rows.task][PROBE].pipeline(winner.params, question.seed, normalization("standardize"), weights)
+    X = rows.features(winner.features)
+    learning = _learning_curve(model, X, rows, folds, scoring, question, _phase(progress, 1))
+    at, evidence = _evidence(rows, network, search, guess)
+    doubling = learning.doubling
+    digests = rows.table.rows["digest"]
+    return Found(
+        rows=rows,
+        network=network,
+        evidence=replace(
+            evidence,
+            doubling=None if doubling is None else Interval(doubling["gain"], *doubling["ci95"]),
+            shuffled=_shuffled(rows, network, evidence, question),
+            gap=_training_score(model, X, rows, folds, scoring) - winner.mean,
+            no_tuning=_no_tuning(rows, network),
+        ),
+        scoring=scoring,
+        class_weight=weights,
+        best=best,
+        copies=len(digests) - digests.nunique(),
+        alike=len(np.unique(near_duplicate_pairs(rows.alike))) if len(rows.y) <= NEAR_DUPLICATE_ROWS else None,
+        learning=learning,
+        chance=float(np.mean(guess)),
+        plateau=at,
+        notes=notes + straddling(rows, fold_numbers(folds, len(rows.y)), question.groups) + search.warnings_,
+    )
+
+
+def _load(bank: Bank, question: Question) -> tuple[Rows, list[Network], list[str]]:
+    """Return the rows of every complete feature set, the networks these come from, and what was noticed."""
+    columns = [question.target, *([question.sample_weight] if question.sample_weight else [])]
+    candidates, _, notes = complete_sets(bank, candidate_features(bank, None), bank.select(*columns))
+    names = [name for (name,) in candidates]
+    rows = load_rows(bank, names, Target([question.target]), question.groups, question.sample_weight)
+    networks = find_networks(bank, names)
+    notes += [f"the layers {', '.join(each.names)} are ordered by name" for each in networks if not each.is_ordered]
+    return rows, networks, notes + rows.notes
+
+
+def _features(network: Network) -> list[tuple[str, ...]]:
+    """Return each layer up to the top one by depth, then the lower ones together, and all together."""
+    lower = tuple(each.name for each in network.lower)
+    curve = (*lower, network.top.name)
+    return list(dict.fromkeys([*((name,) for name in curve), lower or curve, curve]))
+
+
+def _probe(
+    rows: Rows, networks: Sequence[Network], question: Question, scoring: str, weights: Any, progress: Progress | None
+) -> TopModelSearchCV:
+    """Score the probe on every layer, and on those of each network side by side."""
+    singles = [(name,) for each in networks for name in each.names]
+    wanted = list(dict.fromkeys([*singles, *(names for each in networks for names in _features(each))]))
+    return search_rows(
+        rows,
+        wanted,
+        [PROBE],
+        folds=question.folds,
+        repeats=question.repeats,
+        scoring=scoring,
+        class_weight=weights,
+        seed=question.seed,
+        jobs=question.jobs,
+        progress=progress,
+    )
+
+
+def _evidence(
+    rows: Rows, network: Network, search: TopModelSearchCV, guess: Sequence[float]
+) -> tuple[FeatureSet, Evidence]:
+    """Return where the plateau begins, and what the probe says."""
+    sizes, wanted = sizes_of(search.folds_), _features(network)
+    mine = [each for each in search.candidates_ if each.features in wanted]
+    layers = [*network.lower, network.top]
+    curve = read_curve(mine, [each.name for each in layers], sizes, HALF) if network.has_curve else None
+    counts = np.unique(rows.y, return_counts=True)[1] if rows.task == "classification" else np.array([])
+    return network.top if curve is None else layers[curve.plateau], Evidence(
+        n_samples=len(rows.y),
+        n_classes=len(counts),
+        smallest_class=int(counts.min(initial=len(rows.y))),
+        largest_class=int(counts.max(initial=0)) or len(rows.y),
+        score=max(each.mean for each in mine),
+        above_chance=compared(crossed(mine), guess, sizes),
+        lead=None if curve is None else curve.lead,
+        lead_error=0.0 if curve is None else curve.error,
+        plateau=1.0 if curve is None else curve.place,
+        doubling=None,
+        gap=0.0,
+    )
+
+
+def _shuffled(rows: Rows, network: Network, evidence: Evidence, question: Question) -> float | None:
+    """Return how often shuffled labels are predicted as well, where the interval does not settle it."""
+    if evidence.above_chance.low > 0:
+        return None
+    jobs = int(effective_n_jobs(question.jobs))
+    return shuffled_share(rows, _features(network), folds=question.folds, seed=question.seed, jobs=jobs)
+
+
+def _learning_curve(
+    model: Pipeline,
+    X: NDArray[np.float32],
+    rows: Rows,
+    folds: Sequence[Fold],
+    scoring: str,
+    question: Question,
+    progress: Progress | None,
+) -> LearningCurve:
+    """Return a quick learning curve of the best probe, on the same folds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # small sets make scikit-learn warn at every turn
+        return learning_curve(
+            model,
+            X,
+            rows.y,
+            folds,
+            groups=rows.groups,
+            sample_weight=rows.weight,
+            scoring=scoring,
+            shots=(),
+            seeds=DRAWS,
+            random_state=question.seed,
+            n_jobs=question.jobs,
+            progress=progress,
+        )
+
+
+def _training_score(model: Pipeline, X: NDArray[np.float32], rows: Rows, folds: Sequence[Fold], scoring: str) -> float:
+    """Return the mean score on the rows that each fold trains on."""
+    scorer, scores = get_score(scoring, rows.task), []
+    for train, _ in folds:
+        weight = None if rows.weight is None else rows.weight[train]
+        fitted = fit_pipeline(clone(model), X[train], rows.y[train], weight)
+        scores.append(scorer(fitted, X[train], rows.y[train], **({} if weight is None else {"sample_weight": weight})))
+    return float(np.mean(scores))
+
+
+def _no_tuning(rows: Rows, network: Network) -> str:
+    """Return why the network cannot be fine-tuned by a command; empty where it can."""
+    if rows.task != "classification":
+        return "fine-tuning learns classes, and the target holds numbers"
+    if network.request is None:
+        return f"{network.top.spec.backbone!r} is a module of your own: give it to `featurebank.finetune` in Python"
+    first = rows.table.rows.drop_duplicates("source")
+    for source, root, path in zip(first["source"], first["root"], first["path"], strict=True):
+        if not os.path.exists(os.path.join(os.fsencode(root), path)):
+            return f"the images of {source!r} are not where they were: `featurebank extract {source} --root FOLDER`"
+    return ""
+
+
+def _phase(progress: Progress | None, number: int) -> Progress | None:
+    """Return a callback for one of two phases of equal length."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(100 * number + 100 * done // max(1, total), 200)

@@ -1,0 +1,174 @@
+"""What to run next: the exact commands, and what they cost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from featurebank.bank.bank import Bank, values_of, weights_of
+from featurebank.bank.repair import extract_command, is_named, roots, shell_word
+from featurebank.errors import FeatureBankError, one_line
+from featurebank.explore.advice.evidence import Found, Question
+from featurebank.explore.advice.sets import PENULTIMATE
+from featurebank.explore.advice.verdict import SENTENCES, TUNING, Action
+from featurebank.fitting.rows import NEAR_DUPLICATES
+
+if TYPE_CHECKING:
+    from featurebank.finetuning.labels import Labels
+    from featurebank.finetuning.recipe import Recipe
+
+SECONDS = 60
+"""Limit of the search that is recommended: enough for all models on some thousand images."""
+MANY = 10_000
+"""Images from which a kernel machine takes longer than that for a single fit, so that quick models are named."""
+QUICK = ("logreg", "ridge")
+USUAL = ("accuracy", "r2")
+"""What `featurebank fit` scores by when nothing is said."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something to do next.
+
+    Attributes
+    ----------
+    action : str
+        See `featurebank.explore.advice.verdict.SENTENCES`.
+    sentence : str
+    commands : tuple of str
+        Ready for a shell, in their order; empty where no command can do it here.
+    cost : str
+        In time and on the disk, and how far that is known; why there is no command where there is none.
+    seconds : float or None
+        None where it is not known.
+    disk_bytes : int or None
+    is_estimate : bool
+        Whether the two come from timed batches on this machine, rather than being limits.
+    """
+
+    action: Action
+    sentence: str
+    commands: tuple[str, ...]
+    cost: str
+    seconds: float | None = None
+    disk_bytes: int | None = None
+    is_estimate: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields for a report."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Turns actions into commands for a bank.
+
+    Attributes
+    ----------
+    bank : Bank
+    question : Question
+    found : Found
+    """
+
+    bank: Bank
+    question: Question
+    found: Found
+
+    def step(self, action: Action) -> Step:
+        """Return the commands of an action, and what they cost here; torch is loaded where a network is timed."""
+        if action == "labels":
+            command = f"featurebank info {shell_word(self.bank.path)} --samples"
+            return Step(action, SENTENCES[action], (command,), "it lists every image with its columns", 0.0, 0)
+        if action in ("penultimate", "lower"):
+            return self._search(action)
+        try:
+            return self._tuning(action) if action in TUNING else self._extraction()
+        except FeatureBankError as error:
+            return Step(action, SENTENCES[action], (), f"not possible as things are: {one_line(error)}")
+
+    # --- top models ----------------------------------------------------------------------------------------
+
+    def _search(self, action: Action) -> Step:
+        """Search for a top model; lower layers are compared with the penultimate one on the same folds."""
+        top, lower = self.found.network.top, "+".join(self.found.lower.features)
+        names = [top.name] if action == "penultimate" else list(dict.fromkeys([lower, top.name]))
+        is_usual = action == "lower" or top.spec.layer == PENULTIMATE
+        options: list[tuple[str, Any]] = [("--features", name) for name in names]
+        options += [("--scoring", self.found.scoring)] if self.found.scoring not in USUAL else []
+        options += [("--model", name) for name in QUICK] if len(self.found.rows.y) > MANY else []
+        command = self._command("fit", [*options, ("--groups", self.question.groups), ("--time-limit", SECONDS)])
+        cost = f"{SECONDS} s at most for the search (its limit), then one fit on all images; no disk to speak of"
+        sentence = SENTENCES[action] if is_usual else f"Train a top model on {top.name}."
+        return Step(action, sentence, (command,), cost, float(SECONDS), 0)
+
+    def _command(self, name: str, options: Sequence[tuple[str, Any]]) -> str:
+        """Return a command on this bank and target; options without a value are left out."""
+        weights = ("--sample-weight", self.question.sample_weight), ("--class-weight", self.found.class_weight)
+        given = [("--target", self.question.target), *weights, *options]
+        words = [f"{option} {shell_word(value)}" for option, value in given if value is not None]
+        return " ".join([f"featurebank {name} {shell_word(self.bank.path)}", *words])
+
+    # --- more layers ---------------------------------------------------------------------------------------
+
+    def _extraction(self) -> Step:
+        """Embed the layers of a curve, then ask again."""
+        action: Action = "layers"
+        network, where = self.found.network, roots(self.found.rows.table)
+        if network.request is None or not all(map(is_named, where)):
+            cost = "from Python: the images, or the network, have no name that a command could give"
+            return Step(action, SENTENCES[action], (), cost)
+        from featurebank.explore.advice.costs import extraction_cost, load_origin
+        from featurebank.explore.advice.stages import curve_layers
+
+        backbone = load_origin(network.request)
+        layers = curve_layers(backbone.layers)
+        seconds, size = extraction_cost(backbone, layers, network.top.spec, len(self.found.rows.y))
+        moved = {source: "" if root in (source, os.path.dirname(source)) else root for source, root in where.items()}
+        commands = [extract_command(self.bank, network.top.spec, *each, layers) for each in moved.items()]
+        again = f"featurebank advise {shell_word(self.bank.path)} --target {shell_word(self.question.target)}"
+        cost = f"estimate: {seconds:.0f} s for the network alone in plain PyTorch here, {size / 1e6:.1f} MB"
+        return Step(action, SENTENCES[action], (*commands, again), cost, seconds, size, is_estimate=True)
+
+    # --- fine-tuning ---------------------------------------------------------------------------------------
+
+    def _tuning(self, action: Action) -> Step:
+        """Fine-tune what comes after the plateau, or all; the cost is what the command would estimate itself."""
+        from featurebank.explore.advice.costs import load_origin, tuning_cost
+        from featurebank.explore.advice.stages import cut_after
+        from featurebank.finetuning.recipe import Recipe
+
+        request = self.found.network.request or {}
+        cut = "input" if action != "top-blocks" else cut_after(load_origin(request), self.found.plateau.spec.layer)
+        init = "random" if action == "retrain" else "pretrained"
+        recipe = Recipe(cut, init=init, class_weight=self.found.class_weight)
+        cost = tuning_cost(self.bank, request, self._labels(), self.found.rows.table, recipe)
+        command = self._command("finetune", self._tuning_options(request, recipe))
+        return Step(action, SENTENCES[action], (command,), f"estimate: {cost}", cost.seconds, cost.disk_bytes, True)
+
+    def _tuning_options(self, request: Any, recipe: Recipe) -> list[tuple[str, Any]]:
+        return [
+            ("--backbone", request["backbone"]),
+            ("--weights", None if request["weights"] == "DEFAULT" else request["weights"]),
+            ("--size", request["size"]),
+            ("--groups", self._group_column),
+            ("--from", recipe.cut),
+            ("--init", None if recipe.init == "pretrained" else recipe.init),
+        ]
+
+    def _labels(self) -> Labels:
+        from featurebank.finetuning.labels import Labels
+
+        table, weight = self.found.rows.table, self.question.sample_weight
+        return Labels(
+            self.found.rows.y,
+            list(table.rows["digest"]),
+            values_of(table, self._group_column) if self._group_column else None,
+            weights_of(table, weight) if weight else None,
+        )
+
+    @property
+    def _group_column(self) -> str | None:
+        """The column of groups, which is all that fine-tuning knows."""
+        return None if self.question.groups in NEAR_DUPLICATES else self.question.groups

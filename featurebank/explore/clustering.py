@@ -1,0 +1,272 @@
+"""No labels: clusters of a bank's images, how many there are, and how far to trust them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from sklearn.metrics.pairwise import euclidean_distances
+
+from featurebank.bank.bank import Bank, column_of, values_of
+from featurebank.bank.samples import SampleTable
+from featurebank.errors import BankError, ColumnError, TopModelError, near_names
+from featurebank.explore.partitions import (
+    METHODS,
+    NONE,
+    choose_number,
+    dense,
+    partitions,
+    reduced,
+    silhouette,
+    stability,
+)
+from featurebank.fitting.fit import candidate_features
+
+STRUCTURE = 0.25
+"""Silhouette below which no substantial structure was found (Kaufman and Rousseeuw 1990)."""
+STABLE = 0.6
+"""Agreement of repeats below which clusters should not be trusted (Hennig 2007)."""
+SHOWN = 3
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """What `cluster` found.
+
+    Attributes
+    ----------
+    report : dict
+        What ``featurebank cluster --json`` prints.
+    table : DataFrame
+        ``source, path, cluster, distance`` of the best feature set: the cluster is missing where HDBSCAN gave none,
+        the distance is that from the (nearest) cluster's mean.
+    """
+
+    report: dict[str, Any] = field(repr=False)
+    table: pd.DataFrame = field(repr=False)
+
+
+def cluster(
+    bank: str | os.PathLike[str] | Bank,
+    *,
+    features: str | Sequence[str] | None = None,
+    method: str = "kmeans",
+    clusters: int | None = None,
+    target: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Clusters:
+    """Cluster the images of a bank, by each of some feature sets.
+
+    Rows are scaled to length 1 and reduced to their 50 first principal components; images of identical content count
+    once. When no number is given, k-means and agglomerative (Ward) clustering take the one of 2 to 15 with the highest
+    mean silhouette (Rousseeuw 1987); HDBSCAN (Campello et al. 2013) finds its own, with at least a hundredth of the
+    rows (and 5) in a cluster. How stable the clusters are is the mean adjusted Rand index between them and those of
+    five draws of 80 % of the rows. The feature set with the highest silhouette is the best.
+
+    Parameters
+    ----------
+    bank : path-like or Bank
+    features : str or sequence of str, optional
+        Feature sets, ``A+B`` for a concatenation; by default every pooled set.
+    method : str, default "kmeans"
+        ``"kmeans"``, ``"hdbscan"`` or ``"agglomerative"``.
+    clusters : int, optional
+        How many, from 2 up; not for HDBSCAN.
+    target : str, optional
+        Column of classes to compare with; by default ``label`` where the bank has it. Samples without one are
+        clustered like all others.
+    seed : int, default 0
+    progress : callable, optional
+        Called with (feature sets done, feature sets in all).
+
+    Returns
+    -------
+    Clusters
+        Its report has ``feature_sets`` (``features, clusters, silhouette, stability, unclustered, nmi, ari`` each),
+        ``best`` (one of them), ``clusters`` of the best (``cluster, size, representatives``, the paths nearest to its
+        mean, and the most frequent class) and a ``note``. NMI and ARI count images without a cluster as one more.
+
+    Raises
+    ------
+    FeatureBankError
+        When the method, the number, a feature set or the column does not fit.
+
+    Examples
+    --------
+    >>> cluster("photos.bank", method="kmeans").table  # doctest: +SKIP
+    """
+    bank = bank if isinstance(bank, Bank) else Bank(bank)
+    _check(method, clusters)
+    table = bank.select()
+    candidates = candidate_features(bank, features)
+    target = target or ("label" if "label" in bank.table.columns else None)
+    true = None if target is None else _classes(table, target)
+    digests = table.rows["digest"].to_numpy()
+    if len(set(digests)) < 3:
+        raise BankError(f"{len(set(digests))} different images; expected at least 3 to find clusters among")
+    _, first, copies = np.unique(digests, return_index=True, return_inverse=True)
+    found = []
+    for number, names in enumerate(candidates):
+        Z = reduced(bank.features(names, table.take(first)), seed)
+        found.append(_Found.of("+".join(names), Z, method, clusters, seed).copied(copies))
+        if progress is not None:
+            progress(number + 1, len(candidates))
+    rows = [each.facts(true) for each in found]
+    best = int(np.argmax([row["silhouette"] or -1 for row in rows]))
+    report = {
+        "method": method,
+        "n_samples": len(table),
+        "target": target,
+        "seed": seed,
+        "feature_sets": rows,
+        "best": rows[best],
+        "clusters": _described(found[best], table, true),
+        "note": _note(rows[best]),
+    }
+    return Clusters(report, _table(found[best], table))
+
+
+def _check(method: str, clusters: int | None) -> None:
+    if method not in METHODS:
+        raise TopModelError(f"no clustering {method!r}; {near_names(method, METHODS)}")
+    if clusters is not None and (method == "hdbscan" or clusters < 2):
+        expected = "hdbscan finds the number itself" if method == "hdbscan" else "expected at least 2"
+        raise TopModelError(f"{clusters} clusters are asked for; {expected}")
+
+
+def _classes(table: SampleTable, target: str) -> NDArray[Any]:
+    """Return each row's class as text, empty where it has none.
+
+    Raises
+    ------
+    ColumnError
+        When the bank has no such column, or it holds fractions.
+    """
+    column = column_of(table, target)
+    known = column.notna().to_numpy()
+    values = values_of(table.take(known), target)
+    if values.dtype.kind == "f" and (values % 1 != 0).any():
+        raise ColumnError(f"column {target!r} holds fractions; expected classes to compare clusters with")
+    texts = np.full(len(table), "", object)
+    texts[known] = values.astype(str)
+    return texts.astype(str)
+
+
+# --- one feature set ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The clusters of one feature set.
+
+    Attributes
+    ----------
+    labels : ndarray of int64, shape (n,)
+        0 for the largest cluster, then the next, -1 for none.
+    distances : ndarray of float64, shape (n,)
+        From the mean of the row's cluster, or of the nearest where it has none.
+    """
+
+    features: str
+    labels: NDArray[np.int64]
+    distances: NDArray[np.float64]
+    silhouette: float | None
+    stability: float
+
+    @classmethod
+    def of(cls, features: str, Z: NDArray[np.float64], method: str, clusters: int | None, seed: int) -> _Found:
+        """Cluster the rows."""
+        distinct = len(np.unique(Z.round(6), axis=0))
+        if distinct < max(3, (clusters or 0) + 1):
+            raise TopModelError(
+                f"{distinct} different embeddings of {features}; expected more than clusters, from 3 up"
+            )
+        if method == "hdbscan":
+            labels = dense(Z)
+        else:
+            partition = partitions(Z, method, seed)
+            labels = partition(clusters or choose_number(Z, partition, seed))
+        labels = _by_size(labels)
+        count = int(labels.max()) + 1
+        score = silhouette(Z, labels, seed)
+        return cls(features, labels, _distances(Z, labels), score, stability(Z, labels, method, count, seed))
+
+    def copied(self, copies: NDArray[np.int64]) -> _Found:
+        """Return the same for every sample, given which distinct content each has."""
+        return _Found(self.features, self.labels[copies], self.distances[copies], self.silhouette, self.stability)
+
+    def facts(self, true: NDArray[Any] | None) -> dict[str, Any]:
+        """Return a row of the report."""
+        known = np.zeros(0, bool) if true is None else true != ""
+        pair = (true[known], self.labels[known]) if true is not None and known.any() else None
+        return {
+            "features": self.features,
+            "clusters": int(self.labels.max()) + 1,
+            "silhouette": self.silhouette,
+            "stability": self.stability,
+            "unclustered": int((self.labels == NONE).sum()),
+            "nmi": None if pair is None else float(normalized_mutual_info_score(*pair)),
+            "ari": None if pair is None else float(adjusted_rand_score(*pair)),
+        }
+
+
+def _by_size(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number clusters by their size, the largest first."""
+    names, counts = np.unique(labels[labels != NONE], return_counts=True)
+    rank = {name: number for number, name in enumerate(names[np.argsort(-counts, kind="stable")].tolist())}
+    return np.array([rank.get(name, NONE) for name in labels.tolist()], np.int64)
+
+
+def _distances(Z: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    if (labels == NONE).all():
+        return np.full(len(Z), np.nan)
+    means = np.stack([Z[labels == name].mean(axis=0) for name in range(labels.max() + 1)])
+    every = euclidean_distances(Z, means)
+    return np.where(labels == NONE, every.min(axis=1), every[np.arange(len(Z)), np.maximum(labels, 0)])
+
+
+# --- report ------------------------------------------------------------------------------------------------
+
+
+def _described(found: _Found, table: SampleTable, true: NDArray[Any] | None) -> list[dict[str, Any]]:
+    """Return the size, the representatives and the most frequent class of each cluster."""
+    paths, described = np.array(table.paths, object), []
+    for name in range(found.labels.max() + 1):
+        rows = np.flatnonzero(found.labels == name)
+        nearest = rows[np.unique(found.distances[rows], return_index=True)[1]]  # of equal images one
+        facts: dict[str, Any] = {
+            "cluster": name,
+            "size": len(rows),
+            "representatives": [*paths[nearest[:SHOWN]]],
+        }
+        if true is not None and (true[rows] != "").any():
+            classes, counts = np.unique(true[rows][true[rows] != ""], return_counts=True)
+            facts |= {"class": str(classes[counts.argmax()]), "share": float(counts.max() / counts.sum())}
+        described.append(facts)
+    return described
+
+
+def _table(found: _Found, table: SampleTable) -> pd.DataFrame:
+    names = pd.Series(found.labels, dtype="Int64").where(found.labels != NONE)
+    return table.names().assign(cluster=names, distance=found.distances)
+
+
+def _note(best: dict[str, Any]) -> str:
+    """Say how far the clusters are to be trusted."""
+    if best["silhouette"] is None:
+        return "Fewer than two clusters: these embeddings fall into no groups that this method sees"
+    doubts = []
+    if best["stability"] < STABLE:
+        doubts.append(f"draws of 80 % of the images agree by {best['stability']:.2f} only (trust from {STABLE})")
+    if best["silhouette"] < STRUCTURE:
+        doubts.append(f"the silhouette of {best['silhouette']:.2f} shows no substantial structure (from {STRUCTURE})")
+    return f"Look before you trust: {'; '.join(doubts)}" if doubts else "Stable, well separated clusters"

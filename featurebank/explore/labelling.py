@@ -1,0 +1,164 @@
+"""What to label next: rows without a label, those first that a predictor would learn most from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import entropy
+from sklearn.metrics import pairwise_distances_argmin_min
+from sklearn.metrics.pairwise import euclidean_distances
+from sklearn.preprocessing import normalize
+
+from featurebank.bank.bank import Bank, column_of
+from featurebank.bank.samples import SampleTable, other_contents
+from featurebank.errors import BankError, ColumnError, TopModelError, near_names
+from featurebank.predictor.predictor import Predictor
+
+STRATEGIES = ("uncertainty", "margin", "coverage")
+SCORE = "score"
+
+Progress = Callable[[int, int], None]
+
+
+def next_to_label(
+    bank: str | os.PathLike[str] | Bank,
+    predictor: Predictor,
+    *,
+    strategy: str = "uncertainty",
+    count: int = 100,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Rank the samples without a label by what a label would be worth.
+
+    ``"uncertainty"`` is the entropy of the predicted probabilities over its largest value, from 0 to 1;
+    ``"margin"`` is 1 less the difference of the two largest probabilities (Scheffer et al. 2001). Both read
+    probabilities sample by sample, so that the first ones may look alike. ``"coverage"`` spreads: it takes, one after
+    the other, the sample that is farthest from all that are labelled or taken (greedy k-center: Sener and Savarese
+    2018), between the predictor's embeddings scaled to length 1; its score is that distance.
+
+    Parameters
+    ----------
+    bank : path-like or Bank
+    predictor : Predictor
+        Its target says what is a label, its features and model what is known.
+    strategy : str, default "uncertainty"
+        Or ``"margin"``, or ``"coverage"``, which also serves numbers.
+    count : int, default 100
+        Most rows; images of identical content are asked for once.
+    progress : callable, optional
+        Called with (rows taken, rows in all) by ``"coverage"``.
+
+    Returns
+    -------
+    DataFrame
+        ``source, path, score`` and an empty column for each target, to be filled in and read back with
+        ``featurebank label``.
+
+    Raises
+    ------
+    FeatureBankError
+        When the strategy does not fit, nothing is left to label, or the bank lacks the predictor's features.
+
+    Examples
+    --------
+    >>> next_to_label("photos.bank", Predictor.load("photos.featurebank"), count=20)  # doctest: +SKIP
+    """
+    bank = bank if isinstance(bank, Bank) else Bank(bank)
+    if strategy not in STRATEGIES:
+        raise TopModelError(f"no strategy {strategy!r}; {near_names(strategy, STRATEGIES)}")
+    if count < 1:
+        raise TopModelError(f"{count} samples are asked for; expected at least 1")
+    if not isinstance(predictor, Predictor):
+        raise TopModelError("a predictor of several tasks; fit the one that labels are wanted for alone")
+    if strategy != "coverage" and predictor.task == "regression":
+        raise TopModelError(f"numbers have no probabilities, so no {strategy}; use coverage")
+    columns = predictor.target_columns
+    if SCORE in columns:
+        raise ColumnError("the target is called 'score', as is a column of the answer; rename it")
+    table = bank.select()
+    labelled, pool = _split(table, columns)
+    if not len(pool):
+        raise BankError(f"every readable sample has {' and '.join(columns)}, or a labelled copy; nothing to label")
+    if strategy == "coverage":
+        rows = normalize(predictor.load_rows(bank, table.take(np.concatenate([labelled, pool]))))
+        order, scores = k_center(rows[: len(labelled)], rows[len(labelled) :], count, progress)
+    else:
+        worth = _doubt(predictor, predictor.probabilities(predictor.load_rows(bank, table.take(pool))), strategy)
+        order = np.argsort(-worth, kind="stable")[:count]
+        scores = worth[order]
+    chosen = table.take(pool[order])
+    return chosen.names().assign(**{SCORE: scores}, **{name: chosen.columns.get(name) for name in columns})
+
+
+def _split(table: SampleTable, columns: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows that have every label, and the others whose content none of those has, each content once."""
+    has_all = np.ones(len(table), bool)
+    for name in columns:
+        has_all &= column_of(table, name).notna().to_numpy() if name in table.columns else False
+    return np.flatnonzero(has_all), other_contents(table, has_all)
+
+
+def _doubt(predictor: Predictor, proba: NDArray[np.float64], strategy: str) -> NDArray[np.float64]:
+    """Return how little is known of each row, from 0 to 1; of several labels the mean, or the closest call."""
+    if predictor.task == "multilabel":
+        each = [_doubts(np.column_stack([1 - column, column]), strategy) for column in proba.T]
+        return np.mean(each, axis=0) if strategy == "uncertainty" else np.max(each, axis=0)
+    return _doubts(proba, strategy)
+
+
+def _doubts(proba: NDArray[np.float64], strategy: str) -> NDArray[np.float64]:
+    if strategy == "uncertainty":
+        return entropy(proba, axis=1) / np.log(proba.shape[1])
+    ordered = np.sort(proba, axis=1)
+    return 1 - (ordered[:, -1] - ordered[:, -2])
+
+
+def k_center(
+    centres: NDArray[Any], pool: NDArray[Any], count: int, progress: Progress | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Take rows one after the other, each the farthest from all centres and rows taken before (Gonzalez 1985).
+
+    The largest distance from any row to its nearest centre is then at most twice the least possible.
+
+    Parameters
+    ----------
+    centres : ndarray of float, shape (m, d)
+        Without one, the first row taken is the one nearest to the mean.
+    pool : ndarray of float, shape (n, d)
+    count : int
+        Most rows to take.
+    progress : callable, optional
+        Called with (rows taken, rows in all).
+
+    Returns
+    -------
+    order : ndarray of int64, shape (min(count, n),)
+        Row numbers in the order they were taken.
+    distances : ndarray of float64
+        Of each row, when it was taken, to the nearest centre or row taken before it.
+
+    Examples
+    --------
+    >>> k_center(np.array([[0.0]]), np.array([[1.0], [5.0], [3.0]]), 2)
+    (array([1, 2]), array([5., 2.]))
+    """
+    if len(centres):
+        nearest = pairwise_distances_argmin_min(pool, centres)[1].astype(np.float64)
+    else:
+        nearest = -euclidean_distances(pool, pool.mean(axis=0, keepdims=True))[:, 0].astype(np.float64)
+    order, distances = [], []
+    for number in range(min(count, len(pool))):
+        row = int(nearest.argmax())
+        own = euclidean_distances(pool, pool[row : row + 1])[:, 0].astype(np.float64)
+        order.append(row)
+        distances.append(abs(nearest[row]))
+        nearest = own if not number and not len(centres) else np.minimum(nearest, own)
+        nearest[row] = -1.0  # never again, also among rows that are all the same
+        if progress is not None:
+            progress(number + 1, min(count, len(pool)))
+    return np.array(order, np.int64), np.array(distances)

@@ -1,0 +1,114 @@
+"""Outliers: the images of a bank that are unlike the others."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import normalize
+
+from featurebank.bank.bank import Bank, column_of
+from featurebank.errors import BankError, ColumnError, TopModelError, near_names
+from featurebank.fitting.fit import candidate_features
+from featurebank.topmodels.novelty import LEAST_ROWS, Mahalanobis, out_of_fold
+
+METHODS = ("mahalanobis", "knn")
+NEIGHBOURS = 10
+"""An image is usual when so many others lie near; fewer strange ones that look alike are still found."""
+
+
+def outliers(
+    bank: str | os.PathLike[str] | Bank,
+    *,
+    features: str | None = None,
+    method: str = "mahalanobis",
+    target: str | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Rank the images of a bank by how unlike the others they are.
+
+    No image says of itself what is usual: ``"knn"`` is the distance to the tenth nearest other image, of rows of
+    length 1 (Sun et al. 2022, Out-of-distribution detection with deep nearest neighbors); ``"mahalanobis"`` is
+    `featurebank.topmodels.novelty.Mahalanobis` fitted on the other two of three folds. Identical content counts once.
+
+    Parameters
+    ----------
+    bank : path-like or Bank
+    features : str, optional
+        A feature set, or ``A+B``; by default ``penultimate`` where the bank has it, else its first pooled set.
+    method : str, default "mahalanobis"
+        Or ``"knn"``.
+    target : str, optional
+        Column of classes: the distance of ``"mahalanobis"`` is then that from the nearest class mean. Samples without
+        one are scored and not learned from.
+    seed : int, default 0
+        Of the folds.
+
+    Returns
+    -------
+    DataFrame
+        ``source, path, distance, unlike`` (the share of the images that are less unusual), the most unusual first.
+
+    Raises
+    ------
+    FeatureBankError
+        When the method, the features or the column does not fit, or there are fewer than 20 different images.
+
+    Examples
+    --------
+    >>> outliers("photos.bank").head()  # doctest: +SKIP
+    """
+    bank = bank if isinstance(bank, Bank) else Bank(bank)
+    if method not in METHODS:
+        raise TopModelError(f"no outlier score {method!r}; {near_names(method, METHODS)}")
+    if target is not None and method == "knn":
+        raise TopModelError("knn knows no classes; leave the target out, or take mahalanobis")
+    table = bank.select()
+    digests = table.rows["digest"].to_numpy()
+    _, first, copies = np.unique(digests, return_index=True, return_inverse=True)
+    if len(first) < LEAST_ROWS:
+        raise BankError(f"{len(first)} different images; expected at least {LEAST_ROWS} to say what is usual")
+    X = bank.features(chosen_features(bank, features), table.take(first))
+    classes = None if target is None else column_of(table.take(first), target)
+    distances = nearest_distances(X) if method == "knn" else _mahalanobis(X, classes, seed)
+    ranks = np.searchsorted(np.sort(distances), distances) / max(len(distances) - 1, 1)
+    found = table.names().assign(distance=distances[copies], unlike=ranks[copies])
+    return found.sort_values("distance", ascending=False, kind="stable", ignore_index=True)
+
+
+def chosen_features(bank: Bank, features: str | None) -> list[str]:
+    """Return the feature sets that are meant: by default ``penultimate``, else the first pooled one.
+
+    Raises
+    ------
+    FeatureSetError
+        When a name is not in the bank.
+    """
+    candidates = candidate_features(bank, features)
+    return next((names for names in candidates if "/penultimate" in names[0]), candidates[0])
+
+
+def nearest_distances(X: NDArray[Any]) -> NDArray[np.float64]:
+    """Return each row's distance to its tenth nearest other row, all of length 1, shape (n,)."""
+    unit = normalize(X)
+    count = min(NEIGHBOURS, len(unit) - 1)
+    return np.asarray(NearestNeighbors(n_neighbors=count, algorithm="brute").fit(unit).kneighbors()[0][:, -1], float)
+
+
+def _mahalanobis(X: NDArray[Any], classes: pd.Series | None, seed: int) -> NDArray[np.float64]:
+    """Return out-of-fold distances; those of rows without a class are from the model of all that have one."""
+    if classes is None:
+        return out_of_fold(Mahalanobis(), X, seed=seed)
+    known = classes.notna().to_numpy()
+    y = classes[known].astype(str).to_numpy(dtype=str)
+    if len(np.unique(y)) * 2 > len(y):
+        raise ColumnError(f"column {classes.name!r} has {len(np.unique(y))} values in {len(y)} rows; expected classes")
+    found = np.empty(len(X))
+    found[known] = out_of_fold(Mahalanobis(), X[known], y, seed)
+    if not known.all():
+        found[~known] = Mahalanobis().fit(X[known], y).distances(X[~known])
+    return found

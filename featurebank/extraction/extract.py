@@ -1,0 +1,246 @@
+"""extract(): images -> backbone -> bank; incremental, resumable, with an error ledger."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from featurebank.bank.bank import Bank, describe_set
+from featurebank.bank.upkeep import set_damaged_features_aside, set_damaged_tables_aside
+from featurebank.errors import BankError, ImageError, near_names
+from featurebank.extraction.ledger import Embed, ExtractReport, Ledger
+from featurebank.extraction.pipeline import Compute, Pipeline, check_compute
+from featurebank.extraction.request import Ask, ask
+from featurebank.images.sources import scan
+
+if TYPE_CHECKING:
+    from featurebank.images.sources import Source
+
+Progress = Callable[[int, int], None]
+BACKENDS = ("local", "ray")
+
+
+def extract(
+    source: Any,
+    bank: str | os.PathLike[str] | Bank,
+    *,
+    backbone: Any = "efficientnet_lite0",
+    layers: str | Sequence[str] = "penultimate",
+    weights: str = "DEFAULT",
+    size: int | None = None,
+    store: str = "float16",
+    views: str = "none",
+    precision: str = "fp32",
+    decoder: str = "pil",
+    root: str | Path | None = None,
+    path_column: str | None = None,
+    ids: Sequence[str] | None = None,
+    columns: Mapping[str, Sequence[Any]] | pd.DataFrame | None = None,
+    device: str = "auto",
+    engine: str = "auto",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    backend: str = "local",
+    ray_address: str | None = None,
+    verify: bool = False,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> Bank:
+    """Embed the images of a source that the bank does not have yet, and return the bank.
+
+    A run that is interrupted keeps every finished segment; the next one goes on with what is missing.
+
+    Parameters
+    ----------
+    source : path, sequence or torch Dataset
+        A folder of images or of class folders, a CSV or Parquet manifest, a list of paths, PIL images or uint8
+        arrays (with `ids`), or a Dataset.
+    bank : path-like or Bank
+        The bank; made when it does not exist.
+    backbone : str, Backbone or torch.nn.Module, default "efficientnet_lite0"
+        See `featurebank.load_backbone` and `featurebank.Backbone.from_module`.
+    layers : str or sequence of str, default "penultimate"
+        ``LAYER[:POOL]``, all computed in one forward pass.
+    weights : str, default "DEFAULT"
+        ``DEFAULT``, a weight enum's name, a checkpoint file, or ``random:SEED``.
+    size : int, optional
+        Input size in pixels, in place of the weights' own.
+    store : str, default "float16"
+        Stored dtype, ``"float16"`` or ``"float32"``.
+    views : str, default "none"
+        What is embedded of each image beside itself: ``"hflip"`` (mirrored), ``"flips"`` (mirrored, upside down,
+        both), ``"dihedral"`` (all 8 flips and quarter turns), or ``"augment:K"`` (K - 1 random changes, always the
+        same for the same content: crop, small turn and shift, mirroring, colours). `Bank.load` averages them, or
+        returns the ``"first"``, the image itself, or ``"all"``.
+    precision : str, default "fp32"
+        Dtype that the network computes in: ``"bf16"`` or ``"fp16"`` is faster on hardware that has it and gives other
+        embeddings, in a feature set of their own.
+    decoder : str, default "pil"
+        ``"tensor"`` resizes faster, ``"reduced"`` decodes large JPEG files faster, ``"nvjpeg"`` has a CUDA GPU decode
+        and resize JPEG files; each gives slightly other embeddings, in a feature set of their own. See
+        `featurebank.backbones.Preprocessing`.
+    root : path, optional
+        Folder that a manifest's paths start from, or where a source's files are now.
+    path_column : str, optional
+        The manifest's column of paths (default ``"path"``).
+    ids : sequence of str, optional
+        Names of images in memory.
+    columns : mapping or DataFrame, optional
+        Columns for a list or Dataset.
+    device : str, default "auto"
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    engine : str, default "auto"
+        ``eager``, ``compile`` (TorchInductor), ``onnx`` (ONNX Runtime), or ``auto``, which takes ONNX Runtime for
+        float32 on a CPU where it is installed. None differs from plain float32 PyTorch by more than 1e-4.
+    batch_size : int, optional
+        Images a forward pass; each view of an image counts as one. By default as many as memory allows.
+    workers : int, optional
+        Threads that read and decode; by default one a core.
+    backend : str, default "local"
+        ``"ray"`` deals the images out to the GPUs or cores of a Ray cluster, whose workers write into the bank
+        themselves: it and the images lie under the same path on all machines, or on object storage. What a lost worker
+        was at is done again.
+    ray_address : str, optional
+        ``HOST:PORT`` of a running Ray cluster, or ``"auto"``; by default one is started on this machine.
+    verify : bool, default False
+        Read and hash files again even when size and modification time are unchanged.
+    strict : bool, default False
+        Raise at the end when an image could not be read.
+    progress : callable, optional
+        Called with (images done, images in all).
+
+    Returns
+    -------
+    Bank
+
+    Raises
+    ------
+    FeatureBankError
+        A child of it says what was found, what was expected and what to do.
+
+    Warns
+    -----
+    UserWarning
+        When images could not be read (``bank.samples`` lists them with the reason), when damaged files were set aside,
+        and whatever else a reader of the embeddings should know.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> pixels = np.random.default_rng(0).integers(0, 255, (3, 40, 40, 3), dtype="uint8")
+    >>> folder = tempfile.mkdtemp()
+    >>> bank = extract(list(pixels), folder + "/a.bank", ids=["a", "b", "c"], weights="random:0")
+    >>> bank.load("efficientnet_lite0/penultimate").shape
+    (3, 1280)
+    """
+    found = scan(source, root=root, path_column=path_column, ids=ids, columns=columns)
+    report = run_extraction(
+        found,
+        Bank.create(bank) if not isinstance(bank, Bank) else bank,
+        ask(
+            backbone,
+            layers,
+            weights=weights,
+            size=size,
+            store=store,
+            views=views,
+            precision=precision,
+            decoder=decoder,
+        ),
+        Compute(device, engine, batch_size, workers, backend, ray_address),
+        verify=verify,
+        progress=progress,
+    )
+    for line in [*report.repaired, *report.warnings]:
+        warnings.warn(line, stacklevel=2)
+    if report.failed:
+        message = f"{report.failed} of {report.samples} images could not be read; first: {report.failures[0]}"
+        if strict:
+            raise ImageError(message)
+        warnings.warn(message, stacklevel=2)
+    return bank if isinstance(bank, Bank) else Bank(bank)
+
+
+def run_extraction(
+    source: Source,
+    bank: Bank,
+    wanted: Ask,
+    compute: Compute | None = None,
+    *,
+    verify: bool = False,
+    progress: Progress | None = None,
+) -> ExtractReport:
+    """Embed what is missing and bring the sample table up to date; see `extract`.
+
+    Raises
+    ------
+    BankError
+        When the batch size or the number of workers is below 1, or the backend is unknown.
+    """
+    started = time.perf_counter()
+    compute = compute or Compute()
+    _check(source, wanted, compute)
+    damaged = set_damaged_tables_aside(bank)
+    with _backend(wanted, compute) as (asked, embed):
+        specs = asked.specs(bank)
+        damaged += set_damaged_features_aside(bank, specs)
+        asked.register(bank)
+        ledger = Ledger(source, bank, specs, verify)
+        report = ExtractReport(repaired=damaged)
+        embed(ledger, progress, report)
+    ledger.finish()
+    ledger.warnings += ledger.about_missing_sources()
+    ledger.fill(report)
+    report.feature_sets = [describe_set(bank.feature_set_of(spec)) for spec in specs]
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+def _check(source: Source, wanted: Ask, compute: Compute) -> None:
+    """Refuse what can never be had even when nothing is left to compute; what is always there costs nothing."""
+    sizes = [size for size in (compute.batch_size, compute.workers) if size is not None]
+    if any(size < 1 for size in sizes):
+        raise BankError(f"batch size {compute.batch_size} and {compute.workers} workers; expected at least 1 of each")
+    if compute.backend not in BACKENDS:
+        raise BankError(f"no backend {compute.backend!r}; {near_names(compute.backend, BACKENDS)}")
+    if compute.backend == "ray":
+        from featurebank.extraction.ray.driver import check
+
+        check(source, compute)
+    else:
+        check_compute(wanted, compute)
+
+
+def _backend(wanted: Ask, compute: Compute) -> AbstractContextManager[tuple[Ask, Embed]]:
+    """Return a context in which what is asked for can be looked up and embedded."""
+    if compute.backend == "ray":
+        from featurebank.extraction.ray.driver import on_ray
+
+        return on_ray(wanted, compute)
+    return nullcontext((wanted, partial(_embed, wanted, compute)))
+
+
+def _embed(wanted: Ask, compute: Compute, ledger: Ledger, progress: Progress | None, report: ExtractReport) -> None:
+    """Embed the pending samples, and note in the report how."""
+    pending = ledger.pending()
+    done = itertools.count(1)
+
+    def advance() -> None:
+        count = next(done)
+        if progress is not None:
+            progress(count, len(pending))
+
+    pipeline = Pipeline(wanted, ledger, compute, advance)
+    pipeline.run(pending)
+    ledger.warnings += pipeline.warnings
+    report.engines, report.drift = pipeline.engines, [each.to_dict() for each in pipeline.drift]

@@ -1,0 +1,317 @@
+"""From pending samples to rows: reading, hashing and decoding in threads beside the network, in order and bounded."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import chain, groupby, islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurebank.bank.features import as_keys
+from featurebank.bank.samples import NO_DIGEST
+from featurebank.bank.spec import FeatureSpec
+from featurebank.errors import ImageError, one_line
+from featurebank.extraction.drift import Drift, compare_with_stored, measure_drift
+from featurebank.extraction.ledger import Ledger
+from featurebank.extraction.request import Ask
+from featurebank.extraction.writer import Writer
+from featurebank.images.views import count_views, share_batches
+
+if TYPE_CHECKING:
+    from featurebank.backbones import Backbone
+    from featurebank.backbones.engine import Engine
+
+AHEAD = 4
+"""Batches that may lie read and decoded before the network."""
+AGREEMENT_SAMPLES = 4
+DRIFT_SAMPLES = 32
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How to compute: nothing of it changes the embeddings by more than 1e-4.
+
+    Parameters
+    ----------
+    device, engine : str, default "auto"
+        See `featurebank.backbones.engine.Engine`.
+    batch_size : int, optional
+        Views in a forward pass; by default as many as memory allows.
+    workers : int, optional
+        Threads that read and decode; by default one a core.
+    backend : str, default "local"
+        ``"local"``: this process; ``"ray"``: the machines of a Ray cluster (`featurebank.extraction.ray`).
+    ray_address : str, optional
+        A running Ray cluster; by default one is started on this machine.
+    """
+
+    device: str = "auto"
+    engine: str = "auto"
+    batch_size: int | None = None
+    workers: int | None = None
+    backend: str = "local"
+    ray_address: str | None = None
+
+
+def check_compute(wanted: Ask, compute: Compute) -> None:
+    """Refuse a device, an engine or a decoder that this machine does not have; what is always there costs nothing.
+
+    Raises
+    ------
+    DeviceError, EngineError, NotInstalledError
+        When what was named cannot be had.
+    """
+    is_on_gpu = wanted.decoder == "nvjpeg"
+    if is_on_gpu or compute.device not in ("auto", "cpu") or compute.engine not in ("auto", "eager"):
+        from featurebank.backbones.engine import choose_device, choose_engine
+        from featurebank.backbones.nvjpeg import check_device
+
+        device = choose_device(compute.device)
+        choose_engine(compute.engine, device.type, wanted.precision)
+        if is_on_gpu:
+            check_device(device)
+
+
+@dataclass
+class Item:
+    """One sample that was read: its digest, the feature sets that lack it, and its prepared views if any does."""
+
+    position: int
+    digest: bytes
+    lacking: tuple[FeatureSpec, ...] = ()
+    views: list[Any] = field(default_factory=list)
+    error: str = ""
+
+
+class Pipeline:
+    """Reads, decodes and embeds pending samples.
+
+    The network is loaded when the first content turns out to be new, and runs only as deep as a batch needs.
+
+    Parameters
+    ----------
+    wanted : Ask
+        The backbone and layers.
+    ledger : Ledger
+        What is known of the samples, and is told what becomes of them.
+    compute : Compute
+        How to compute.
+    advance : callable
+        Called whenever a sample is done.
+
+    Attributes
+    ----------
+    warnings : list of str
+        What the reader of the features should know.
+    drift : list of Drift
+        At a reduced precision: how far each layer is from float32.
+    """
+
+    def __init__(self, wanted: Ask, ledger: Ledger, compute: Compute, advance: Callable[[], None]):
+        self.wanted = wanted
+        self.ledger = ledger
+        self.compute = compute
+        self.advance = advance
+        self.writer = Writer(ledger)
+        self.warnings: list[str] = []
+        self.drift: list[Drift] = []
+        self._pending: Sequence[int] = []
+        self._loading = threading.Lock()
+        self._engines: dict[tuple[FeatureSpec, ...], Engine] = {}
+        self._damaged: dict[bytes, str] = {}
+
+    def turn_to(self, ledger: Ledger) -> None:
+        """Take samples of another ledger of the same feature sets next; the network stays loaded."""
+        self.ledger, self.writer = ledger, Writer(ledger)
+        self.warnings, self.drift = [], []
+
+    def run(self, pending: Sequence[int]) -> None:
+        """Settle every pending sample; whatever ends it, what was computed is written."""
+        self._pending = pending
+        repeats: dict[bytes, list[int]] = {}
+        try:
+            for specs, batches in groupby(self._batches(pending, repeats), key=self._lacking):
+                self._embed(specs, batches)
+            self._settle_repeats(repeats)
+        finally:
+            self.writer.flush()
+            self.warnings += [line for engine in self._engines.values() for line in engine.warnings]
+
+    @property
+    def engines(self) -> list[str]:
+        """The engines that ran, each with its device and batch size."""
+        lines = [f"{each.engine} on {each.device} in batches of {each.batch_size}" for each in self._engines.values()]
+        return list(dict.fromkeys(lines))
+
+    def _embed(self, specs: tuple[FeatureSpec, ...], batches: Iterator[list[Item]]) -> None:
+        """Embed batches that lack the same feature sets."""
+        engine = self._engine(specs)
+        prepared = ((batch, [view for item in batch for view in item.views]) for batch in batches)
+        for batch, outputs in engine.stream(prepared):
+            self._note_damaged(batch)
+            for spec, output in zip(specs, outputs, strict=True):
+                rows = [row for row, item in enumerate(batch) if spec in item.lacking and not item.error]
+                if rows:
+                    self.writer.add(spec, [batch[row].digest for row in rows], output[rows], engine.made_by)
+            if embedded := [(item.position, item.digest) for item in batch if not item.error]:
+                self.writer.settle(embedded)
+            for _ in batch:
+                self.advance()
+
+    def _note_damaged(self, batch: list[Item]) -> None:
+        """Settle the samples whose file turned out not to be decodable when a GPU was to do it."""
+        for item in batch:
+            item.error = next((error for view in item.views if (error := getattr(view, "error", ""))), "")
+            if item.error:
+                self._damaged[item.digest] = item.error
+                self.ledger.settle(item.position, item.digest, item.error)
+
+    def _lacking(self, batch: list[Item]) -> tuple[FeatureSpec, ...]:
+        return tuple(spec for spec in self.ledger.specs if any(spec in item.lacking for item in batch))
+
+    def _batches(self, pending: Sequence[int], repeats: dict[bytes, list[int]]) -> Iterator[list[Item]]:
+        """Yield the items to embed, a batch at a time; settle those that need nothing, note repeated contents."""
+        batch: list[Item] = []
+        for item in self._read_all(pending):
+            if item.lacking and item.digest not in repeats:
+                repeats[item.digest] = []
+                batch.append(item)
+            else:
+                self._pass(item, repeats)
+            if batch and len(batch) == self.images_at_once:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _pass(self, item: Item, repeats: dict[bytes, list[int]]) -> None:
+        """Take an item that needs no forward pass."""
+        if item.lacking:
+            repeats[item.digest].append(item.position)
+        else:
+            self.ledger.settle(item.position, item.digest, item.error)
+        self.advance()
+
+    def _settle_repeats(self, repeats: dict[bytes, list[int]]) -> None:
+        for digest, positions in repeats.items():
+            error = self._damaged.get(digest, "")
+            for position in positions:
+                self.ledger.settle(position, digest, error, embedded=not error)
+
+    # --- reading -------------------------------------------------------------------------------------------
+
+    def _read_all(self, pending: Sequence[int]) -> Iterator[Item]:
+        """Read and prepare in threads, in order, with a bounded number in flight."""
+        threads = self.compute.workers or os.cpu_count() or 1
+        positions = iter(pending)
+        waiting: deque[Future[Item]] = deque()
+        with ThreadPoolExecutor(threads, "featurebank-read") as pool:
+            try:
+                while True:
+                    missing = max(threads, AHEAD * self._known_batch()) - len(waiting)
+                    waiting.extend(pool.submit(self._read, position) for position in islice(positions, missing))
+                    if not waiting:
+                        return
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _known_batch(self) -> int:
+        """Return the images in a batch, 0 as long as the network that decides it is not loaded."""
+        return self.__dict__.get("images_at_once", 0)
+
+    def _read(self, position: int) -> Item:
+        digest = NO_DIGEST
+        try:
+            digest, decode = self.ledger.source.read(position)
+            lacking = self.ledger.lacking(digest)
+            return Item(position, digest, lacking, self._prepare(decode, digest) if lacking else [])
+        except ImageError as error:
+            return Item(position, digest, error=one_line(error))
+
+    def _prepare(self, decode: Callable[..., Any], digest: bytes) -> list[Any]:
+        image = decode(**self.backbone.opening)
+        return list(self.backbone.prepare_views(image, self.ledger.specs[0].views, digest))
+
+    # --- the network ---------------------------------------------------------------------------------------
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone; whichever thread comes first loads it."""
+        with self._loading:
+            return self.wanted.load()
+
+    @cached_property
+    def images_at_once(self) -> int:
+        """Images whose views go into one batch."""
+        from featurebank.backbones.engine import choose_batch_size, choose_device
+
+        size = self.compute.batch_size or choose_batch_size(self.backbone, choose_device(self.compute.device))
+        return share_batches(count_views(self.ledger.specs[0].views), size)[0]
+
+    def _engine(self, specs: tuple[FeatureSpec, ...]) -> Engine:
+        """Return the engine for feature sets; with the first one, a few images are looked at."""
+        is_first = not self._engines
+        if is_first:
+            self._compare_with_stored()
+        if specs not in self._engines:
+            self._engines[specs] = self._open(specs, engine=self.compute.engine, batch_size=self.compute.batch_size)
+        if is_first:
+            self._measure_drift(self._engines[specs])
+        return self._engines[specs]
+
+    def _open(self, specs: Sequence[FeatureSpec], **how: Any) -> Engine:
+        from featurebank.backbones.engine import Engine
+
+        return Engine(self.backbone, specs, device=self.compute.device, images=len(self._pending), **how)
+
+    def _compare_with_stored(self) -> None:
+        """Embed a few images that the bank already has again, and say so where the rows no longer agree."""
+        known = np.flatnonzero(self.ledger.done)
+        read = self._read_again([int(i) for i in known if not self.ledger.errors[i]][:AGREEMENT_SAMPLES])
+        if not read:
+            return
+        keys = as_keys([item.digest for item in read])
+        for spec, output in zip(self.ledger.specs, self._embed_plainly(self.ledger.specs, read), strict=True):
+            self.warnings += compare_with_stored(self.ledger.bank, spec, keys, output)
+
+    def _measure_drift(self, engine: Engine) -> None:
+        """Where a reduced precision is asked for, embed images from all over the source in float32 as well."""
+        specs = engine.specs
+        if specs[0].precision == "fp32":
+            return
+        count = min(DRIFT_SAMPLES, len(self._pending))
+        read = self._read_again([self._pending[i] for i in np.linspace(0, len(self._pending) - 1, count, dtype=int)])
+        if not read:
+            return
+        columns = self.ledger.source.columns
+        labels = [columns["label"].iloc[item.position] for item in read] if "label" in columns else None
+        exact = self._embed_plainly([replace(spec, precision="fp32") for spec in specs], read)
+        reduced = engine.embed_views(chain.from_iterable(item.views for item in read))
+        pairs = zip(specs, exact, reduced, strict=True)
+        self.drift = [measure_drift(spec, full, reduced, labels) for spec, full, reduced in pairs]
+
+    def _read_again(self, positions: Sequence[int]) -> list[Item]:
+        """Read and prepare samples for a comparison; what cannot be read now is left to the run itself."""
+        items = []
+        for position in positions:
+            with suppress(ImageError):
+                digest, decode = self.ledger.source.read(position)
+                if self.backbone.decoder == "nvjpeg":
+                    decode()  # what is damaged shows here, not among others on the GPU
+                items.append(Item(position, digest, views=self._prepare(decode, digest)))
+        return items
+
+    def _embed_plainly(self, specs: Sequence[FeatureSpec], items: Sequence[Item]) -> list[NDArray[np.float32]]:
+        engine = self._open(specs, engine="eager", pad=False)
+        return engine.embed_views(chain.from_iterable(item.views for item in items))

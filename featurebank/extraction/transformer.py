@@ -1,0 +1,257 @@
+"""FeatureExtractor: a scikit-learn transformer from image paths to embeddings, over a bank."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import Tags
+
+from featurebank.bank.bank import Bank
+from featurebank.bank.features import as_keys, as_loaded
+from featurebank.bank.spec import FeatureSpec
+from featurebank.errors import ImageError
+from featurebank.extraction.request import Ask, ask
+from featurebank.images import decoding, listing, sources
+from featurebank.storage import files as storage
+
+if TYPE_CHECKING:
+    from featurebank.backbones.engine import Engine
+
+
+class FeatureExtractor(TransformerMixin, BaseEstimator):
+    """Embed images; what the bank already has is read, the rest is computed once and kept.
+
+    A row of the bank is found by the content of the file, so folds, clones and workers share it. Feature rows are
+    written, never samples.
+
+    Parameters
+    ----------
+    backbone : str, Backbone or torch.nn.Module, default "efficientnet_lite0"
+        See `featurebank.load_backbone`.
+    layer : str or sequence of str, default "penultimate"
+        ``LAYER[:POOL]``; several are concatenated.
+    bank : path-like, optional
+        Where embeddings are kept; made when it does not exist. Without it nothing is kept.
+    weights : str, default "DEFAULT"
+        ``DEFAULT``, a weight enum's name, a checkpoint file, or ``random:SEED``.
+    size : int, optional
+        Input size in pixels.
+    store : str, default "float16"
+        Stored dtype; embeddings are rounded to it with or without a bank.
+    views : str, default "none"
+        ``none``, ``hflip``, ``flips``, ``dihedral`` or ``augment:K``; see `featurebank.extract`. A row is the mean
+        over the views.
+    precision : str, default "fp32"
+        Dtype that the network computes in: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+    decoder : str, default "pil"
+        ``"pil"``, ``"tensor"``, ``"reduced"`` or ``"nvjpeg"``, see `featurebank.extract`.
+    device : str, default "auto"
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    engine : str, default "auto"
+        See `featurebank.extract`.
+    batch_size : int, optional
+        Images a forward pass; each view of an image counts as one. By default as many as memory allows.
+
+    Examples
+    --------
+    >>> pixels = np.random.default_rng(0).integers(0, 255, (2, 40, 40, 3), dtype="uint8")
+    >>> FeatureExtractor(weights="random:0").fit_transform(list(pixels)).shape
+    (2, 1280)
+    """
+
+    def __init__(
+        self,
+        backbone: Any = "efficientnet_lite0",
+        *,
+        layer: str | Sequence[str] = "penultimate",
+        bank: str | os.PathLike[str] | None = None,
+        weights: str = "DEFAULT",
+        size: int | None = None,
+        store: str = "float16",
+        views: str = "none",
+        precision: str = "fp32",
+        decoder: str = "pil",
+        device: str = "auto",
+        engine: str = "auto",
+        batch_size: int | None = None,
+    ):
+        self.backbone = backbone
+        self.layer = layer
+        self.bank = bank
+        self.weights = weights
+        self.size = size
+        self.store = store
+        self.views = views
+        self.precision = precision
+        self.decoder = decoder
+        self.device = device
+        self.engine = engine
+        self.batch_size = batch_size
+
+    def fit(self, X: Any = None, y: Any = None) -> FeatureExtractor:
+        """Do nothing: a frozen backbone learns nothing from the images.
+
+        Parameters
+        ----------
+        X, y : ignored
+        """
+        return self
+
+    def transform(self, X: Iterable[Any]) -> NDArray[np.float32]:
+        """Embed images.
+
+        Parameters
+        ----------
+        X : sequence of n path-like, PIL images or uint8 arrays
+
+        Returns
+        -------
+        ndarray of float32, shape (n, d)
+
+        Raises
+        ------
+        ImageError
+            When an image cannot be read; a transformer cannot leave out a row.
+        """
+        items = list(X)
+        wanted = self._ask()
+        if self.bank is not None:
+            return self._through_bank(Bank.create(self.bank), wanted, items)
+        specs = self._specs(wanted)
+        outputs = self._compute(self._engine(wanted, specs, len(items)), items)
+        return np.concatenate([as_loaded(out, spec) for out, spec in zip(outputs, specs, strict=True)], axis=1)
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
+        """Return a name for each column: backbone, layer, pooling and number.
+
+        Parameters
+        ----------
+        input_features : ignored
+        """
+        return np.array([f"{name}_{i}" for name, width in self._widths(self._ask()) for i in range(width)], object)
+
+    def _widths(self, wanted: Ask) -> list[tuple[str, int]]:
+        """Return name and number of columns of each feature set, from the bank where it has rows."""
+        if self.bank is not None:
+            bank = Bank.create(self.bank)
+            sets = [bank.feature_set_of(spec) for spec in wanted.specs(bank)]
+            if all(each.segments for each in sets):
+                return [(each.spec.name, each.width) for each in sets]
+        specs = self._specs(wanted)
+        outputs = self._compute(self._engine(wanted, specs, 1), [np.zeros((64, 64, 3), np.uint8)])
+        return [(spec.name, out[0, 0].size) for spec, out in zip(specs, outputs, strict=True)]
+
+    def _ask(self) -> Ask:
+        return ask(
+            self.backbone,
+            self.layer,
+            weights=self.weights,
+            size=self.size,
+            store=self.store,
+            views=self.views,
+            precision=self.precision,
+            decoder=self.decoder,
+        )
+
+    def _specs(self, wanted: Ask) -> list[FeatureSpec]:
+        return list(dict.fromkeys(map(wanted.spec, wanted.layers)))
+
+    def _through_bank(self, bank: Bank, wanted: Ask, items: list[Any]) -> NDArray[np.float32]:
+        """Read what the bank has and compute the rest, once, whichever worker comes first."""
+        specs = wanted.specs(bank)
+        digests = [_digest(item) for item in items]
+        if any(bank.missing(spec, digests) for spec in specs):
+            wanted.register(bank)
+            with _locked(bank, specs):
+                self._fill(bank, wanted, specs, dict(zip(digests, items, strict=True)))
+        keys = as_keys(digests)
+        return np.concatenate([bank.feature_set_of(spec).read(keys) for spec in specs], axis=1)
+
+    def _fill(self, bank: Bank, wanted: Ask, specs: list[FeatureSpec], items: dict[bytes, Any]) -> None:
+        """Compute and write the rows that the bank still lacks, for just the feature sets that lack them."""
+        lacking = {spec: absent for spec in specs if (absent := bank.missing(spec, items))}
+        if not lacking:
+            return
+        missing = [digest for digest in items if any(digest in each for each in lacking.values())]
+        engine = self._engine(wanted, list(lacking), len(missing))
+        outputs = self._compute(engine, [items[digest] for digest in missing], missing)
+        for (spec, absent), out in zip(lacking.items(), outputs, strict=True):
+            rows = [row for row, digest in enumerate(missing) if digest in absent]
+            digests = [missing[row] for row in rows]
+            bank.add_features(spec, digests, out[rows], engine.made_by)
+
+    def _engine(self, wanted: Ask, specs: list[FeatureSpec], count: int) -> Engine:
+        from featurebank.backbones.engine import Engine
+
+        how: dict[str, Any] = {"device": self.device, "engine": self.engine, "batch_size": self.batch_size}
+        return Engine(wanted.load(), specs, images=count, **how)
+
+    def _compute(
+        self, engine: Engine, items: list[Any], digests: list[bytes] | None = None
+    ) -> list[NDArray[np.float32]]:
+        """Embed images in padded batches: an array (n, views, …) for each spec; a file must still have its digest."""
+        expected: Sequence[bytes | None] = digests or [None] * len(items)
+        opening = engine.backbone.opening
+        opened = (_open(item, opening, key) for item, key in zip(items, expected, strict=True))
+        prepared = (view for image, key in opened for view in engine.backbone.prepare_views(image, self.views, key))
+        outputs = engine.embed_views(prepared)
+        for line in engine.warnings:
+            warnings.warn(line, stacklevel=2)
+        return outputs
+
+    def __sklearn_tags__(self) -> Tags:
+        tags: Tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        tags.requires_fit = False
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+
+@contextmanager
+def _locked(bank: Bank, specs: list[FeatureSpec]) -> Iterator[None]:
+    """Hold the lock of each feature set, always in the same order, so that no two workers wait for each other."""
+    with ExitStack() as held:
+        for folder in sorted(bank.feature_folder(spec) for spec in specs):
+            held.enter_context(storage.locked(folder / ".lock"))
+        yield
+
+
+def _digest(item: Any) -> bytes:
+    """Return the content digest of an image file, or of an image in memory."""
+    if isinstance(item, (str, Path)):
+        with _naming(item):
+            return decoding.content_digest(listing.read_file(item))
+    return decoding.pixel_digest(sources.as_image(item))
+
+
+def _open(item: Any, opening: dict[str, Any], expected: bytes | None) -> tuple[Any, bytes]:
+    """Return the image of a path (`Backbone.opening`), a PIL image or an array, and its digest, the expected one."""
+    if isinstance(item, (str, Path)):
+        with _naming(item):
+            data = listing.read_file(item)
+            digest = decoding.content_digest(data)
+            if digest != (expected or digest):
+                raise ImageError("changed while it was read: try again")
+            return decoding.decode_or_leave(data, **opening), digest
+    image = sources.as_image(item)
+    return image, expected or decoding.pixel_digest(image)
+
+
+@contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{str(path)!r}: {error}") from error

@@ -1,0 +1,303 @@
+"""fit_domain(): a top model from a labelled source domain for a target domain with few labels or none."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurebank.bank.bank import Bank
+from featurebank.fitting.adaptation.adapters import Adaptation, AdaptedModel, candidates, choose_adaptations
+from featurebank.fitting.adaptation.domains import Domains, Question, check_sizes, load_domains
+from featurebank.fitting.adaptation.outcome import Outcome
+from featurebank.fitting.adaptation.shift import domain_shift
+from featurebank.fitting.adaptation.trials import Recipe, Trial, check_scorer, run_trial
+from featurebank.fitting.fit import FitResult, candidate_features, default_target, predictor_features
+from featurebank.fitting.rows import straddling
+from featurebank.predictor.file import check_savable
+from featurebank.predictor.predictor import Predictor, contents_of
+from featurebank.topmodels.folds import Fold, Folds, default_kind, fold_numbers
+from featurebank.topmodels.models import DEFAULT_MODELS, TopModel, is_ours, parse_models
+from featurebank.topmodels.search import TopModelSearchCV
+from featurebank.topmodels.transforms import normalization
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Who is told what, while it runs.
+
+    Attributes
+    ----------
+    on_shift : callable, optional
+        Called first, with each candidate's feature sets and a line about the shift.
+    on_search, on_adapt : callable, optional
+        Called with (fits done, fits in all) of the search on the source, and of the adaptations.
+    """
+
+    on_shift: Callable[[list[str], str], None] | None = None
+    on_search: Progress | None = None
+    on_adapt: Progress | None = None
+
+
+def fit_domain(
+    bank: str | os.PathLike[str] | Bank,
+    *,
+    domain: str,
+    source: str,
+    target_domain: str,
+    adapt: str | Sequence[str] | None = None,
+    features: str | Sequence[str] | None = None,
+    models: Any = None,
+    target: str | None = None,
+    groups: str | None = None,
+    normalize: str | Sequence[str] = "standardize",
+    scorer: str = "outputs",
+    target_labels: int = 0,
+    folds: int = 5,
+    seed: int = 0,
+    jobs: int = -1,
+    hooks: Hooks | None = None,
+) -> FitResult:
+    """Learn from a labelled source domain for a target domain whose labels are few or unknown.
+
+    First, how far the domains lie apart is measured. Then a search on the source alone chooses features and top
+    model, and the model's parameters anew for the source's rows as each adaptation moves or weighs them. On each of
+    the folds, which divide both domains, every adaptation learns from the labelled training rows of the source and
+    the unlabelled training rows of the target; the test parts give the figures, so that no target row is scored by a
+    model that was adapted on it, or that learned from an image of the same content. The target's labels take part in
+    these figures and in nothing else (but see `target_labels`): an unsupervised scorer chooses the adaptation, and
+    the unadapted model where it cannot tell the two apart. At last the chosen one is fitted to all rows. The choices
+    of parameters and of the adaptation, which no label of the target enters, are made once for all folds.
+
+    Parameters
+    ----------
+    bank : path-like or Bank
+    domain : str
+        Column of domains.
+    source, target_domain : str
+        Its values: the domain that has labels, and the one the predictor is for.
+    adapt : str or sequence of str, optional
+        The adaptations to choose from, of ``"none"``, ``"coral"``, ``"subspace"``, ``"reweight"`` and ``"ot"`` (see
+        `featurebank.fitting.adaptation.adapters.Adaptation`); by default all of them. The unadapted model is scored
+        in any case.
+    features, models, normalize : optional
+        What the search on the source tries; see `featurebank.fit`.
+    target : str, optional
+        Column of classes; by default ``label``, or the bank's only column. Rows of the target may lack it.
+    groups : str, optional
+        Column of groups that never straddle folds, or ``"@near-duplicates"``. Identical content never does.
+    scorer : str, default "outputs"
+        What chooses without labels of the target. ``"outputs"``: accuracy on held-out rows of the source less the
+        distance of the model's outputs on held-out rows of both
+        (`featurebank.fitting.adaptation.trials.outputs_distance`), in the spirit of the bound of
+        Ben-David et al. (2010); it takes the classes to be about as frequent in both. By skada:
+        ``"circular"`` (circular validation, Bruzzone and Marconcini 2010), ``"entropy"`` (prediction entropy,
+        Morerio et al. 2018), ``"density"`` (soft neighbourhood density, Saito et al. 2021).
+    target_labels : int, default 0
+        Labelled rows of each class of the target, drawn with the seed, that join the training rows.
+    folds : int, default 5
+    seed : int, default 0
+    jobs : int, default -1
+        Threads of the search.
+    hooks : Hooks, optional
+
+    Returns
+    -------
+    FitResult
+        ``search`` is that of the source. The report has ``shift`` (one for each candidate's features),
+        ``adaptations`` (for each: ``source`` and ``target`` with accuracy, macro F1 and 95 % intervals,
+        ``unsupervised``, ``difference`` to the unadapted model) and ``chosen``, one of them.
+
+    Raises
+    ------
+    FeatureBankError
+        A child of it says what was found, what was expected and what to do.
+
+    Notes
+    -----
+    The intervals are Wilson's for accuracies and a bootstrap of rows for F1, given these fits.
+
+    Examples
+    --------
+    >>> result = fit_domain("solar.bank", domain="type", source="mono", target_domain="poly")  # doctest: +SKIP
+    >>> result.report["chosen"]["target"]["accuracy"]  # doctest: +SKIP
+    0.76
+    """
+    opened = bank if isinstance(bank, Bank) else Bank(bank)
+    question = Question(target or default_target(opened), domain, source, target_domain)
+    options = _Options(adapt, features, models, groups, normalize, scorer, target_labels, folds, seed, jobs)
+    return _Fit(opened, question, options, hooks or Hooks()).run()
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What `fit_domain` is asked for beside the question."""
+
+    adapt: str | Sequence[str] | None
+    features: str | Sequence[str] | None
+    models: Any
+    groups: str | None
+    normalize: str | Sequence[str]
+    scorer: str
+    target_labels: int
+    folds: int
+    seed: int
+    jobs: int
+
+
+class _Fit:
+    """One run of `fit_domain`: load, measure, search the source, try the adaptations, fit the chosen one."""
+
+    def __init__(self, bank: Bank, question: Question, options: _Options, hooks: Hooks):
+        self.bank, self.question, self.options, self.hooks = bank, question, options, hooks
+        self.started = time.perf_counter()
+        self.wanted = candidate_features(bank, options.features)
+        names = list(dict.fromkeys(name for each in self.wanted for name in each))
+        self.rows, self.both = load_domains(bank, names, question, options.groups)
+        check_sizes(self.both, question, options.folds, options.target_labels)
+        self.models = _known(options)
+        self.names, self.notes = choose_adaptations(options.adapt, list(self.models.values()), *self.both.counts)
+
+    def run(self) -> FitResult:
+        """Do all of it."""
+        shifts = [self._shift(names) for names in self.wanted]
+        search = self._search(self.options.models, self.hooks.on_search)
+        features = "all" if self.options.features == "all" else self.wanted
+        search.set_params(blocks=self.rows.blocks, features=features, normalize=self.options.normalize)
+        _fit_source(search, self.both, self.both.X)
+        found, fitted = self._adapt(search)
+        oof = found.frame(self.rows.table, self.question)
+        report = {**self._facts(search), "shift": shifts, **found.report()}
+        report["warnings"] += straddling(self.rows, fold_numbers(found.folds, len(oof)), self.options.groups)
+        report["seconds"] = time.perf_counter() - self.started
+        kept = {
+            **report,
+            "samples": oof[["source", "path", "fold"]].values.tolist(),
+            "contents": contents_of(self.rows.table.rows["digest"]),
+        }
+        predictor = self._predictor(search, fitted, found.calibrator(fitted.model_), kept)
+        return FitResult(search, report, predictor, oof)
+
+    def _shift(self, names: Sequence[str]) -> dict[str, Any]:
+        """Measure the shift in some features, and tell it."""
+        both, options = self.both, self.options
+        X = self.rows.features(names)
+        found = domain_shift(X, both.is_source, groups=both.groups, folds=options.folds, seed=options.seed)
+        if self.hooks.on_shift is not None:
+            self.hooks.on_shift(list(names), found.sentence(self.question.source, self.question.target_domain))
+        return {"features": list(names), **found.to_dict()}
+
+    def _search(self, models: Any, progress: Progress | None) -> TopModelSearchCV:
+        """Return a search over rows of the source."""
+        options = self.options
+        cv = Folds(default_kind("classification", self.both.groups is not None), options.folds, seed=options.seed)
+        return TopModelSearchCV(
+            models, cv=cv, refit=False, random_state=options.seed, n_jobs=options.jobs, progress=progress
+        )
+
+    def _adapt(self, search: TopModelSearchCV) -> tuple[Outcome, AdaptedModel]:
+        """Try the adaptations with the search's best features and model; return what came of it and the one to ship."""
+        best, options, top = search.best_candidate_, self.options, self.models[search.best_model_]
+        both = replace(self.both, X=self.rows.features(best.features))
+        model = top.pipeline(best.params, options.seed)[-1]
+        plain = Recipe(normalization(best.normalize), model, options.scorer, options.target_labels, options.seed)
+        parts = both.folds(options.folds, options.seed)
+        fewest = min(int((~both.is_source[train]).sum()) for train, _ in parts)
+        tried = candidates(self.names, both.counts[0], fewest, both.X.shape[1])
+        tuning = self._search(_only(options.models, best.model), None).set_params(normalize="none")
+        params = [best.params, *(_tuned(tuning, each, plain, both) for each in tried[1:])]
+        recipes = [replace(plain, model=top.pipeline(each, options.seed)[-1]) for each in params]
+        trials = self._trials(tried, recipes, both, parts)
+        found = Outcome(both, parts, tried, params, trials, self.names, options.seed)
+        everyone, recipe = np.arange(len(both.y)), recipes[found.best]
+        return found, recipe.fit(tried[found.best], both, everyone, recipe.learned(both, everyone))
+
+    def _trials(
+        self, tried: Sequence[Adaptation], recipes: Sequence[Recipe], both: Domains, parts: Sequence[Fold]
+    ) -> list[list[Trial]]:
+        """Run every adaptation on every fold."""
+        trials: list[list[Trial]] = []
+        for number, (adaptation, recipe) in enumerate(zip(tried, recipes, strict=True)):
+            trials.append([])
+            for fold in parts:
+                trials[-1].append(run_trial(adaptation, recipe, both, fold))
+                if self.hooks.on_adapt is not None:
+                    self.hooks.on_adapt(number * len(parts) + len(trials[-1]), len(tried) * len(parts))
+        return trials
+
+    def _facts(self, search: TopModelSearchCV) -> dict[str, Any]:
+        """Return the part of the report that is not about the adaptations."""
+        both, question = self.both, self.question
+        n_source, n_target = both.counts
+        return {
+            "n_samples": len(both.y),
+            "classes": both.classes[np.unique(both.y[both.is_source])].tolist(),
+            "target": question.target,
+            "task": "classification",
+            "scoring": "accuracy",
+            "domain": {
+                "column": question.column,
+                "source": question.source,
+                "target": question.target_domain,
+                "n_source": n_source,
+                "n_target": n_target,
+                "n_target_labelled": int(both.is_scored.sum()),
+            },
+            "folds": self.options.folds,
+            "grouped": both.groups is not None,
+            "seed": self.options.seed,
+            "candidates": [candidate.to_dict() for candidate in search.candidates_],
+            "best": search.best_candidate_.to_dict(),
+            "scorer": self.options.scorer,
+            "target_labels": self.options.target_labels,
+            "warnings": self.rows.notes + self.notes + search.warnings_,
+        }
+
+    def _predictor(
+        self, search: TopModelSearchCV, fitted: AdaptedModel, calibrator: Any, report: dict[str, Any]
+    ) -> Predictor:
+        features, tensors = predictor_features(self.bank, search.best_features_)
+        return Predictor(
+            features, fitted.pipeline_, self.question.target, calibrator=calibrator, fit=report, tensors=tensors
+        )
+
+
+def _known(options: _Options) -> dict[str, TopModel]:
+    """Return the top models by name; one that cannot be saved, or scored as asked, is an error before any work."""
+    models = parse_models(DEFAULT_MODELS["classification"] if options.models is None else options.models)
+    for model in models:
+        check_scorer(options.scorer, model.estimator)
+        if not is_ours(model):
+            check_savable(model.estimator)
+    return {model.name: model for model in models}
+
+
+def _fit_source(search: TopModelSearchCV, both: Domains, X: NDArray[Any], weight: NDArray[Any] | None = None) -> None:
+    """Fit a search to the source's rows of X; Ctrl-C ends all, since no adaptation is scored yet."""
+    chosen = both.is_source
+    groups, weight = (None if each is None else each[chosen] for each in (both.groups, weight))
+    search.fit(X[chosen], both.classes[both.y[chosen]], groups=groups, sample_weight=weight)
+    if search.interrupted_:
+        raise KeyboardInterrupt
+
+
+def _only(models: Any, name: str) -> Any:
+    """Return one of the models, as the search takes it."""
+    if isinstance(models, Mapping):
+        return {name: models[name]}
+    given = models if isinstance(models, (list, tuple)) else [models]
+    return next(([each] for each in given if type(each).__name__ == name), [name])
+
+
+def _tuned(search: TopModelSearchCV, adaptation: Adaptation, plain: Recipe, both: Domains) -> dict[str, Any]:
+    """Return the top model's best parameters for the source's rows as an adaptation moves or weighs them."""
+    fitted = plain.fit(adaptation, both, np.arange(len(both.y)), np.flatnonzero(both.is_source))
+    _fit_source(search, both, fitted.moved_, fitted.weight_)
+    return dict(search.best_params_)

@@ -1,0 +1,205 @@
+"""What a report says beside the score: per class, calibration, when to abstain, a threshold, held-out rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.metrics import check_scoring, f1_score, recall_score, roc_auc_score
+from sklearn.model_selection import FixedThresholdClassifier
+from sklearn.pipeline import Pipeline
+
+from featurebank.bank.matrix import in_batches
+from featurebank.errors import TopModelError
+from featurebank.fitting.rows import Rows
+from featurebank.topmodels.calibration import (
+    abstention_curve,
+    best_threshold,
+    cross_calibrated,
+    cross_thresholds,
+    expected_calibration_error,
+)
+from featurebank.topmodels.evaluation import fit_pipeline, get_score
+from featurebank.topmodels.outoffold import OutOfFold
+from featurebank.topmodels.scores import classification_scores, corrected_interval, label_scores, regression_scores
+from featurebank.topmodels.search import TopModelSearchCV
+
+IMBALANCE = 3.0
+"""Largest class over smallest from which the table shows the balanced accuracy."""
+
+
+def per_class(found: OutOfFold) -> list[dict[str, Any]]:
+    """Return the number of rows and the recall of each class."""
+    assert found.classes is not None
+    recalls = recall_score(
+        found.true, found.predicted, labels=found.classes, average=None, sample_weight=found.weight, zero_division=0
+    )
+    counts = [int((found.true == name).sum()) for name in found.classes]
+    return [
+        {"class": name, "n": count, "recall": float(recall)}
+        for name, count, recall in zip(found.classes.tolist(), counts, recalls, strict=True)
+    ]
+
+
+def per_label(found: OutOfFold, labels: list[str]) -> list[dict[str, Any]]:
+    """Return how often each label occurs, and its accuracy, F1 and area under the ROC curve."""
+    assert found.scores is not None
+    rows = []
+    for number, name in enumerate(labels):
+        true, said, score = found.true[:, number], found.predicted[:, number], found.scores[:, number]
+        rows.append(
+            {
+                "label": name,
+                "n": int(true.sum()),
+                "accuracy": float(np.average(true == said, weights=found.weight)),
+                "f1": float(f1_score(true, said, sample_weight=found.weight, zero_division=0)),
+                "roc_auc": float(roc_auc_score(true, np.maximum(score, -1e30), sample_weight=found.weight)),
+            }
+        )
+    return rows
+
+
+def is_imbalanced(y: NDArray[Any]) -> bool:
+    """Say whether the largest class has at least three times the rows of the smallest."""
+    counts = np.unique(y, return_counts=True)[1]
+    return bool(counts.max() >= IMBALANCE * counts.min())
+
+
+def calibrated(found: OutOfFold, model: str, method: str | None) -> tuple[dict[str, Any], OutOfFold, NDArray[Any]]:
+    """Return the calibration's report, the rows it is about, and their honest probabilities.
+
+    The probabilities of a fold come from a calibrator that saw the other folds only; without a method they are the
+    model's own, where it has any.
+    """
+    whole = found.complete(model)
+    assert whole.classes is not None
+    own = whole.proba
+    used = method or (None if own is not None else "sigmoid")
+    proba = own if used is None else cross_calibrated(whole.scores, whole.true, _parts(whole), used, whole.weight)
+    assert proba is not None
+
+    def error(chances: NDArray[Any] | None) -> float | None:
+        if chances is None:
+            return None
+        return expected_calibration_error(whole.true, chances, whole.classes, sample_weight=whole.weight)
+
+    return {"method": used, "ece_before": error(own), "ece_after": error(proba)}, whole, proba
+
+
+def _parts(found: OutOfFold) -> NDArray[np.int64]:
+    """Return the folds, or five parts drawn from the rows where there is but one fold."""
+    if len(np.unique(found.fold)) > 1:
+        return found.fold
+    return np.random.default_rng(0).permutation(len(found.fold)) % 5
+
+
+def abstention(found: OutOfFold, proba: NDArray[Any]) -> list[dict[str, Any]]:
+    """Return the accuracy when only the surest share of rows is answered."""
+    return list(abstention_curve(found.true, found.predicted, proba, found.weight).to_dict("records"))
+
+
+def thresholded(search: TopModelSearchCV, rows: Rows, scoring: str) -> tuple[dict[str, Any], Pipeline]:
+    """Tune the decision threshold of two classes on out-of-fold scores, and refit the pipeline with it.
+
+    Each fold's threshold comes from the other folds, so that the score is honest.
+
+    Raises
+    ------
+    TopModelError
+        When there are not two classes, or the scoring does not judge labels.
+    """
+    found = search.oof_.complete(search.best_model_)
+    metric = label_metric(scoring)
+    classes = search.classes_
+    if rows.task != "classification" or len(classes) != 2:
+        raise TopModelError(f"a threshold for {len(classes)} classes; expected two")
+    has_proba = found.proba is not None
+    score = found.proba[:, 1] if found.proba is not None else np.asarray(found.scores).reshape(-1)
+    true = found.true == classes[1]
+    said = cross_thresholds(true, score, _parts(found), metric, found.weight)
+    threshold = best_threshold(true, score, metric, found.weight)
+    options = {} if found.weight is None else {"sample_weight": found.weight}
+    pipeline = clone(search.best_estimator_)
+    name, model = pipeline.steps[-1]
+    response = "predict_proba" if has_proba else "decision_function"
+    fixed = FixedThresholdClassifier(model, threshold=threshold, pos_label=classes[1], response_method=response)
+    pipeline.steps[-1] = (name, fixed)
+    report = {
+        "scoring": scoring,
+        "threshold": threshold,
+        "on": response,
+        "positive": classes[1:].tolist()[0],
+        "before": float(metric(true, found.predicted == classes[1], **options)),
+        "after": float(metric(true, said, **options)),
+    }
+    return report, fit_pipeline(pipeline, rows.X, rows.y, rows.weight)
+
+
+def label_metric(scoring: str) -> Callable[..., float]:
+    """Return a scorer of labels as a function of true and predicted labels, the higher the better.
+
+    Raises
+    ------
+    TopModelError
+        When there is no such scorer, or it judges scores.
+    """
+    scorer: Any = get_score(scoring, "classification")
+    if scorer._response_method != "predict":
+        raise TopModelError(f"{scoring!r} judges scores, not labels; tune a threshold for accuracy, f1 or the like")
+    kwargs = {**scorer._kwargs, "pos_label": True} if "pos_label" in scorer._kwargs else scorer._kwargs
+
+    def metric(true: Any, said: Any, **options: Any) -> float:
+        return float(scorer._sign * scorer._score_func(true, said, **kwargs, **options))
+
+    return metric
+
+
+def held_out(search: TopModelSearchCV, test: Rows) -> dict[str, Any]:
+    """Score the refitted best pipeline on rows that the search never saw."""
+    model = search.best_estimator_
+    if search.task == "regression":
+        return regression_scores(test.y, _say(model.predict, test), test.weight)
+    if search.task == "multilabel":
+        return label_scores(test.y, _say(model.predict, test), test.labels or [])
+    if hasattr(model, "predict_proba"):
+        values = _say(model.predict_proba, test)
+    else:
+        values = search.calibrate().predict_proba(_say(model.decision_function, test))
+    return classification_scores(test.y, _say(model.predict, test), values, search.classes_, test.weight)
+
+
+def _say(method: Callable[[Any], NDArray[Any]], test: Rows) -> NDArray[Any]:
+    return np.concatenate([method(part) for part in in_batches(test.X)])
+
+
+def nested(search: TopModelSearchCV, rows: Rows, cv: Any, progress: Callable[[int], Any]) -> dict[str, Any]:
+    """Score the whole procedure: the search runs again inside each fold's training part.
+
+    Parameters
+    ----------
+    search : TopModelSearchCV
+        Fitted.
+    rows : Rows
+    cv : splitter
+        Of the inner searches.
+    progress : callable
+        Number of the inner search to its progress callback.
+    """
+    scores = []
+    for number, (train, test) in enumerate(search.folds_):
+        part, rest = rows.take(train), rows.take(test)
+        inner = clone(search).set_params(cv=cv, progress=progress(number))
+        inner.fit(part.X, part.y, groups=part.groups, sample_weight=part.weight)
+        options = {} if rest.weight is None else {"sample_weight": rest.weight}
+        scorer = check_scoring(inner.best_estimator_, search.scoring)
+        scores.append(float(scorer(inner.best_estimator_, rest.X, rest.y, **options)))
+    sizes = [(len(train), len(test)) for train, test in search.folds_]
+    n_train, n_test = (float(np.mean(side)) for side in zip(*sizes, strict=True))
+    return {
+        "mean": float(np.mean(scores)),
+        "ci95": list(corrected_interval(scores, n_train, n_test)),
+        "fold_scores": scores,
+    }

@@ -1,0 +1,627 @@
+"""fit(): a bank's embeddings -> cross-validated top models -> the predictor of the best."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+
+from featurebank.backbones import is_predictor_file
+from featurebank.bank.bank import Bank
+from featurebank.bank.features import DigestIndex, as_keys, check_views
+from featurebank.bank.matrix import BankMatrix
+from featurebank.bank.spec import FeatureSpec
+from featurebank.errors import BankError, ColumnError, TopModelError, near_names
+from featurebank.fitting import assessment
+from featurebank.fitting.rows import Rows, Target, bytes_of, load_rows, predefined, straddling
+from featurebank.fitting.task_rows import Labels, TaskRows, is_multitask, load_tasks
+from featurebank.fitting.tasks import MultiTaskResult, fit_tasks
+from featurebank.predictor.file import EMBEDDED, PredictorFeature, check_savable
+from featurebank.predictor.predictor import Predictor, contents_of
+from featurebank.storage import files
+from featurebank.storage.memory import available_memory, release, releasing
+from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
+from featurebank.topmodels.folds import Fold, Folds, default_kind, fold_numbers
+from featurebank.topmodels.learning_curve import learning_curve as make_learning_curve
+from featurebank.topmodels.models import TopModel, is_ours, parse_models
+from featurebank.topmodels.novelty import LEAST_ROWS, Unlike, draw
+from featurebank.topmodels.outoffold import OutOfFold
+from featurebank.topmodels.search import TopModelSearchCV
+from featurebank.topmodels.streaming.limits import check_streamed
+
+PREDEFINED = "predefined:"
+BEFORE_THE_MODEL = ("columns", "views")
+"""Steps that a predictor does without: it computes just the features and views that its model sees."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class FitResult:
+    """What `fit` found.
+
+    Attributes
+    ----------
+    search : TopModelSearchCV
+        The fitted search, over the blocks of `report`'s features.
+    report : dict
+        What ``featurebank fit --json`` prints.
+    predictor : Predictor
+        The best candidate, refitted on all rows.
+    oof : DataFrame
+        Out-of-fold predictions of the best candidate: ``source, path, fold, true, predicted`` and ``proba_CLASS``.
+    """
+
+    search: TopModelSearchCV = field(repr=False)
+    report: dict[str, Any] = field(repr=False)
+    predictor: Predictor = field(repr=False)
+    oof: pd.DataFrame = field(repr=False)
+
+    def __repr__(self) -> str:
+        best = self.search.best_candidate_
+        return f"<FitResult: {best.model} on {'+'.join(best.features)}, {best.mean:.3f} of {len(self.oof)} rows>"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the predictor file; see `Predictor.save`."""
+        self.predictor.save(path)
+
+
+def fit(
+    bank: str | os.PathLike[str] | Bank,
+    *,
+    features: str | Sequence[str] | None = None,
+    models: Any = None,
+    target: str | Sequence[str] | None = None,
+    separator: str | None = None,
+    task: str | None = None,
+    groups: str | None = None,
+    sample_weight: str | None = None,
+    cv: str | None = None,
+    folds: int = 5,
+    repeats: int = 1,
+    nested: bool = False,
+    scoring: str | None = None,
+    views: str | Sequence[str] = "mean",
+    normalize: str | Sequence[str] = "standardize",
+    select: Any = None,
+    class_weight: Any = None,
+    rule: str = "best",
+    calibrate: str | None = None,
+    threshold: str | None = None,
+    learning_curve: bool = False,
+    time_limit: float | None = None,
+    seed: int = 0,
+    jobs: int = -1,
+    memory: float | None = None,
+    progress: Progress | None = None,
+) -> Any:
+    """Cross-validate top models over a bank's feature sets, on the same folds, and refit the best.
+
+    Parameters
+    ----------
+    bank : path-like or Bank
+    features : str or sequence of str, optional
+        Candidates: names of feature sets, ``A+B`` for a concatenation, ``"all"`` for every pooled set and the best
+        concatenations. By default every pooled set of the bank.
+    models : str, sequence, or mapping of str to grid, optional
+        See `TopModelSearchCV`.
+    target : str or sequence of str, optional
+        Column of classes or numbers; several columns of 0 and 1, which are labels of one task; or several columns of
+        any kind, some labels missing, which are tasks of their own (see Returns). By default ``label``, or the bank's
+        only column.
+    separator : str, optional
+        Divides the labels in a cell of the target, where a sample has several.
+    task : str, optional
+        ``"classification"`` or ``"regression"``; by default a column of fractions is a regression.
+    groups : str, optional
+        Column of groups that never straddle folds, or ``"@near-duplicates"`` to tie images that look alike. Rows of
+        identical content never straddle folds.
+    sample_weight : str, optional
+        Column of weights, used in fitting and in scoring.
+    cv : str, optional
+        ``"stratified"``, ``"group"``, ``"stratified-group"``, ``"logo"`` (one group out), ``"plain"``, or
+        ``"predefined:COLUMN"`` (`fitting.rows.predefined`). By default stratified, grouped where rows belong
+        together.
+    folds : int, default 5
+        Number of folds.
+    repeats : int, default 1
+        How often the folds are drawn anew.
+    nested : bool, default False
+        Also score the whole procedure, selection included, on test parts that the search never saw.
+    scoring : str, optional
+        Any scikit-learn scorer; accuracy by default, R² for numbers.
+    views : str or sequence of str, default "mean"
+        What is learned from, where `extract` made several views of an image: their ``"mean"``, the ``"first"``, or
+        ``"all"`` as rows of their own, whose answers are averaged. Several are tried. The predictor does the same with
+        a new image.
+    normalize, select, class_weight, rule, time_limit
+        See `TopModelSearchCV`.
+    calibrate : str, optional
+        ``"sigmoid"``, ``"isotonic"`` or ``"temperature"``: probabilities are calibrated on out-of-fold scores. A
+        model without probabilities gets the sigmoid in any case.
+    threshold : str, optional
+        A scorer of labels, for instance ``"f1"``, that the decision threshold of two classes is tuned for.
+    learning_curve : bool, default False
+        Also tell what more labels would bring.
+    seed : int, default 0
+        Of the folds and the estimators.
+    jobs : int, default -1
+        Threads; -1 for one a core.
+    memory : float, optional
+        Bytes that the embeddings may take in memory; by default a third of what is free. Larger ones are read in
+        batches, by models that learn from batches: ``ridge`` and ``lda`` (exact), ``sgd-logreg``, ``sgd-svm``, ``mlp``,
+        and estimators with ``partial_fit``; by default ``ridge lda sgd-logreg``, or ``ridge mlp`` for numbers.
+    progress : callable, optional
+        Called with (fits done, fits in all).
+
+    Returns
+    -------
+    FitResult, or `featurebank.fitting.tasks.MultiTaskResult` for several tasks
+        Tasks share their folds, and each has the top model that is best for it. With ``mlp`` among the models, one
+        network whose hidden layer they all share (``shared-mlp``) is tried beside a network for each (``mlp``), and the
+        report says for which of them sharing paid. Class weights, calibration and a threshold are for those of classes.
+
+    Raises
+    ------
+    FeatureBankError
+        A child of it says what was found, what was expected and what to do.
+
+    Examples
+    --------
+    >>> result = fit("photos.bank", models=["logreg"])  # doctest: +SKIP
+    >>> result.report["best"]["mean"]  # doctest: +SKIP
+    0.91
+    """
+    bank = bank if isinstance(bank, Bank) else Bank(bank)
+    wanted = Target([target] if isinstance(target, str) else list(target or [default_target(bank)]), separator, task)
+    candidates = candidate_features(bank, features)
+    names = list(dict.fromkeys(name for candidate in candidates for name in candidate))
+    chosen = _chosen_views(bank, names, views)
+    if threshold is not None:
+        assessment.label_metric(threshold)
+    plan = _Plan(
+        bank,
+        models,
+        {
+            "features": "all" if features == "all" else candidates,
+            "scoring": scoring,
+            "views": chosen,
+            "normalize": normalize,
+            "select": select,
+            "rule": rule,
+            "time_limit": time_limit,
+            "random_state": seed,
+            "n_jobs": jobs,
+        },
+        class_weight,
+        groups,
+        cv,
+        folds,
+        repeats,
+        calibrate,
+        threshold,
+        nested,
+        learning_curve,
+    )
+    memory = available_memory() / 3 if memory is None else memory
+    if is_multitask(bank, wanted):
+        if bytes_of(bank, names, bank.select(), chosen) > memory:
+            check_streamed({"several tasks": True})
+        tasks = load_tasks(bank, names, wanted, groups, sample_weight, chosen)
+        return _fit_tasks(plan, tasks, progress)
+    every = load_rows(bank, names, wanted, groups, sample_weight, chosen, memory)
+    if isinstance(every.X, BankMatrix):
+        check_streamed({"nested": nested, "a learning curve": learning_curve, "a threshold": threshold})
+    splitter, is_held_out = _splitter(plan, every)
+    return _fit_rows(plan, every, wanted, splitter, is_held_out, progress)
+
+
+def _chosen_views(bank: Bank, names: Sequence[str], views: str | Sequence[str]) -> list[str]:
+    """Return what is to be learned from, once each; refused where no image has several views to choose from.
+
+    Raises
+    ------
+    BankError
+        When a choice is unknown, or there is none.
+    """
+    chosen = list(dict.fromkeys([views] if isinstance(views, str) else views))
+    for each in chosen:
+        check_views(each)
+    if chosen != ["mean"] and all(bank.feature_set(name).spec.views == "none" for name in names):
+        raise BankError(
+            f"views {', '.join(chosen) or 'of no kind'} of feature sets with one view; run extract with --views first"
+        )
+    return chosen
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How rows are fitted, whatever is to be learned of them: `fit`'s options."""
+
+    bank: Bank
+    models: Any
+    options: dict[str, Any]
+    class_weight: Any
+    groups: str | None
+    cv: str | None
+    folds: int
+    repeats: int
+    calibrate: str | None
+    threshold: str | None
+    nested: bool
+    learning_curve: bool
+
+
+def _fit_tasks(plan: _Plan, tasks: TaskRows, progress: Progress | None) -> MultiTaskResult:
+    """Fit several tasks on the same folds; what fits one task again, and knows no other, goes without sharing."""
+    splitter, is_held_out = _splitter(plan, tasks.every)
+    count, scoring = len(tasks.tasks), plan.options["scoring"]
+    if scoring is not None and len({each.task for each in tasks.tasks}) > 1:
+        raise TopModelError(f"scoring {scoring!r} for tasks of classes and of numbers; leave it out, or fit them apart")
+    if plan.threshold is not None and all(each.task == "regression" for each in tasks.tasks):
+        raise TopModelError("a threshold for tasks of numbers; expected one of two classes")
+    parts = iter(_in_turn(progress, count))
+
+    def fit_one(
+        labels: Labels, rows: Rows, folds: list[Fold], is_out: NDArray[np.bool_], models: list[TopModel]
+    ) -> FitResult:
+        return _fit_rows(
+            _for_task(plan, labels, models, count), rows, Target([labels.name]), folds, is_out, next(parts)
+        )
+
+    return fit_tasks(
+        tasks,
+        splitter,
+        is_held_out,
+        plan.models,
+        fit_one,
+        class_weights={
+            each.name: _class_weight(plan.class_weight, each.y, each.task)
+            for each in tasks.tasks
+            if each.task == "classification"
+        },
+        is_shared=not (plan.nested or plan.learning_curve or plan.threshold is not None),
+        has_limit=plan.options["time_limit"] is not None,
+        seed=plan.options["random_state"],
+        n_jobs=plan.options["n_jobs"],
+    )
+
+
+def _for_task(plan: _Plan, labels: Labels, models: list[TopModel], count: int) -> _Plan:
+    """Return the plan of one of several tasks: its own top models, its part of the time, no classes for numbers."""
+    limit = plan.options["time_limit"]
+    own = replace(plan, models=models, options={**plan.options, "time_limit": limit and limit / count})
+    is_number = labels.task == "regression"
+    return replace(own, class_weight=None, calibrate=None, threshold=None) if is_number else own
+
+
+def _fit_rows(
+    plan: _Plan, every: Rows, target: Target, cv: Any, is_held_out: NDArray[np.bool_], progress: Progress | None
+) -> FitResult:
+    """Search on the rows that are not held out, say what came of it, and make the predictor."""
+    started = time.perf_counter()
+    if plan.threshold is not None and every.task == "regression":
+        raise TopModelError("a threshold for numbers; expected two classes: leave it out")
+    rows = every.take(~is_held_out)
+    for model in [] if plan.models is None else parse_models(plan.models, rows.task):
+        if model.trainer is None and not is_ours(model):
+            check_savable(model.estimator)
+    parts = 1 + plan.nested * (cv.get_n_splits() if isinstance(cv, Folds) else len(cv))
+    search = TopModelSearchCV(
+        plan.models,
+        task=rows.task,
+        cv=cv,
+        blocks=rows.blocks,
+        n_views=rows.n_views,
+        class_weight=_class_weight(plan.class_weight, rows.y, rows.task),
+        progress=_part(progress, 0, parts),
+        **plan.options,
+    ).fit(rows.X, rows.y, groups=rows.groups, sample_weight=rows.weight)
+    release()
+    report = _facts(search, rows, target)
+    report["warnings"] = rows.notes + straddling(every, _place(search, is_held_out), plan.groups) + search.warnings_
+    oof = _frame(rows, search)
+    if rows.task == "classification":
+        about, oof = class_report(search.oof_, search.best_model_, plan.calibrate, oof)
+        report |= about
+    if rows.labels is not None:
+        report["per_label"] = assessment.per_label(search.oof_, rows.labels)
+    model = search.best_estimator_
+    if plan.threshold is not None:
+        report["threshold"], model = assessment.thresholded(search, rows, plan.threshold)
+    if is_held_out.any():
+        report["held_out"] = assessment.held_out(search, every.take(is_held_out))
+    if (plan.nested or plan.learning_curve) and search.interrupted_:
+        report["warnings"].append("interrupted: neither a nested score nor a learning curve was made")
+    elif plan.nested:
+        inner = cv if isinstance(cv, Folds) else _splitter(plan, rows)[0]
+        report["nested"] = assessment.nested(search, rows, inner, lambda number: _part(progress, number + 1, parts))
+    if plan.learning_curve and not search.interrupted_:
+        report["learning_curve"] = _learning_curve(search, rows)
+    report["seconds"] = time.perf_counter() - started
+    return FitResult(search, report, _predictor(plan, search, model, rows, target, report), oof)
+
+
+def _facts(search: TopModelSearchCV, rows: Rows, target: Target) -> dict[str, Any]:
+    """Return the part of the report that every fit has."""
+    return {
+        "n_samples": len(rows.y),
+        "classes": rows.labels or getattr(search, "classes_", np.empty(0)).tolist(),
+        "target": target.name,
+        "separator": target.separator,
+        "task": rows.task,
+        "scoring": search.scoring or ("r2" if rows.task == "regression" else "accuracy"),
+        "folds": len(search.folds_),
+        "grouped": rows.groups is not None,
+        "seed": search.random_state,
+        "candidates": [candidate.to_dict() for candidate in search.candidates_],
+        "best": search.best_candidate_.to_dict(),
+        "comparison": search.comparison_,
+        "interrupted": search.interrupted_,
+        "timed_out": search.timed_out_,
+    }
+
+
+def _place(search: TopModelSearchCV, is_held_out: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the fold that tests each row, -1 for rows that only train, -2 for rows that are held out."""
+    place = np.full(len(is_held_out), -2)
+    place[~is_held_out] = fold_numbers(search.folds_, int((~is_held_out).sum()))
+    return place
+
+
+def _splitter(plan: _Plan, rows: Rows) -> tuple[Any, NDArray[np.bool_]]:
+    """Return the folds as the search takes them, and the rows that are held out of it."""
+    nobody, cv = np.zeros(len(rows.y), bool), plan.cv
+    if cv is not None and cv.startswith(PREDEFINED):
+        if plan.nested or plan.repeats > 1:
+            raise TopModelError("predefined folds can be neither nested nor repeated; leave out one or the other")
+        return predefined(rows.table, cv.removeprefix(PREDEFINED))
+    is_grouped = rows.groups is not None
+    kind = cv or default_kind(rows.task, is_grouped)
+    if is_grouped and kind in ("stratified", "plain"):
+        kind = {"stratified": "stratified-group", "plain": "group"}[kind]
+    return Folds(kind, plan.folds, plan.repeats, plan.options["random_state"]), nobody
+
+
+def _class_weight(given: Any, y: NDArray[Any], task: str) -> Any:
+    """Return class weights under the classes themselves, which a command names as text; 1 where none is given."""
+    if not isinstance(given, Mapping) or task != "classification":
+        return given
+    classes = {str(name): name for name in np.unique(y).tolist()}
+    weights = {str(name): weight for name, weight in given.items()}
+    unknown = sorted(set(weights) - set(classes))
+    if unknown:
+        raise TopModelError(f"a weight for the class {unknown[0]!r}; {near_names(unknown[0], classes)}")
+    return {name: weights.get(text, 1.0) for text, name in classes.items()}
+
+
+def _part(progress: Progress | None, part: int, parts: int) -> Progress | None:
+    """Return a progress callback for one of several searches of equal size."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(part * total + done, parts * total)
+
+
+@releasing
+def class_report(
+    found: OutOfFold, model: str, calibrate: str | None, oof: pd.DataFrame
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return what is said about classes, and `oof` with the honest probabilities in it."""
+    assert found.classes is not None
+    report: dict[str, Any] = {
+        "imbalanced": assessment.is_imbalanced(found.true),
+        "per_class": assessment.per_class(found),
+    }
+    report["calibration"], whole, proba = assessment.calibrated(found, model, calibrate)
+    report["abstention"] = assessment.abstention(whole, proba)
+    names = [f"proba_{name}" for name in found.classes.tolist()]
+    beside = pd.DataFrame(proba, oof.index[np.isin(found.fold, whole.fold)], names, copy=False)
+    return report, pd.concat([oof.drop(columns=names, errors="ignore"), beside.reindex(oof.index)], axis=1)
+
+
+def _in_turn(progress: Progress | None, count: int) -> list[Progress | None]:
+    """Return progress callbacks of searches that follow each other, each of a size of its own."""
+    sizes = [0] * count
+
+    def part(number: int) -> Progress:
+        def show(done: int, total: int) -> None:
+            assert progress is not None
+            sizes[number] = total
+            progress(sum(sizes[:number]) + done, sum(sizes[:number]) + total * (count - number))
+
+        return show
+
+    return [None if progress is None else part(number) for number in range(count)]
+
+
+def _learning_curve(search: TopModelSearchCV, rows: Rows) -> dict[str, Any]:
+    """Return the learning curve of the best pipeline on the folds of the search."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # small sets make scikit-learn warn at every turn
+        curve = make_learning_curve(
+            clone(search.best_estimator_),
+            rows.X,
+            rows.y,
+            search.folds_,
+            groups=rows.groups,
+            sample_weight=rows.weight,
+            scoring=search.scoring,
+            random_state=search.random_state,
+            n_jobs=-1 if search.n_jobs is None else search.n_jobs,
+        )
+    return curve.to_dict()
+
+
+def default_target(bank: Bank) -> str:
+    """Return the column that is meant when none is named: ``label``, or the only one.
+
+    Raises
+    ------
+    ColumnError
+        When there is neither.
+    """
+    columns = list(bank.table.columns)
+    if "label" in columns:
+        return "label"
+    if len(columns) != 1:
+        have = ", ".join(map(repr, columns)) or "none"
+        raise ColumnError(
+            f"the bank has the columns {have}; name the one to learn (--target), or add it with `featurebank label`"
+        )
+    return columns[0]
+
+
+def candidate_features(bank: Bank, features: str | Sequence[str] | None) -> list[list[str]]:
+    """Return the feature sets of each candidate; by default every pooled set alone.
+
+    Raises
+    ------
+    BankError
+        When the bank has no pooled feature set.
+    FeatureSetError
+        When a name is not in the bank.
+    """
+    if features is not None and features != "all":
+        given = [features] if isinstance(features, str) else list(features)
+        return [[bank.feature_set(name).name for name in each.split("+")] for each in given]
+    pooled = [each.name for each in bank.feature_sets if each.spec.pool != "none" or each.spec.layout == "vector"]
+    if not pooled:
+        raise BankError(f"{str(bank.path)!r} has no pooled feature set; run `featurebank extract` first")
+    return [[name] for name in pooled]
+
+
+def _fold_of_each(rows: Rows, search: TopModelSearchCV) -> list[list[Any]]:
+    """Return [source, path, fold] of each row, so that others can use the same folds."""
+    numbers = map(int, fold_numbers(search.folds_, len(rows.y)))
+    return [list(row) for row in zip(rows.table.rows["source"], rows.paths, numbers, strict=True)]
+
+
+@releasing
+def _frame(rows: Rows, search: TopModelSearchCV) -> pd.DataFrame:
+    """Return the out-of-fold predictions with the samples they are about."""
+    found = search.oof_
+    frame = pd.DataFrame(
+        {
+            "source": rows.table.rows["source"].to_numpy()[found.row],
+            "path": pd.Series([rows.paths[row] for row in found.row], dtype=object),
+            "fold": found.fold,
+        }
+    )
+    if rows.labels is None:
+        return frame.assign(true=_shared(found.true), predicted=_shared(found.predicted))
+    for number, label in enumerate(rows.labels):
+        frame[f"true_{label}"], frame[f"predicted_{label}"] = found.true[:, number], found.predicted[:, number]
+    return frame
+
+
+def _shared(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return text as objects, of which each distinct one is there once; numbers as they are."""
+    if labels.dtype.kind != "U":
+        return labels
+    distinct, codes = np.unique(labels, return_inverse=True)
+    return distinct.astype(object)[codes]
+
+
+@releasing
+def _predictor(
+    plan: _Plan, search: TopModelSearchCV, fitted: Pipeline, rows: Rows, target: Target, report: dict[str, Any]
+) -> Predictor:
+    """Make the predictor of a search's best candidate."""
+    model = Pipeline([step for step in fitted.steps if step[0] not in BEFORE_THE_MODEL])
+    features, tensors = predictor_features(plan.bank, search.best_features_, search.best_candidate_.views)
+    calibrator = _calibrator(search, model, plan.calibrate)
+    return Predictor(
+        features,
+        model,
+        target.name,
+        task=rows.task,
+        labels=rows.labels,
+        calibrator=calibrator,
+        unlike=_unlike(fitted, rows),
+        fit={**report, "contents": contents_of(rows.table.rows["digest"]), "samples": _fold_of_each(rows, search)},
+        tensors=tensors,
+    )
+
+
+@releasing
+def _unlike(fitted: Pipeline, rows: Rows) -> Unlike | None:
+    """Return what tells whether a new image is unlike the training images; None of too few."""
+    keys = as_keys(rows.table.rows["digest"])
+    first = DigestIndex(keys).first
+    if len(first) < LEAST_ROWS:
+        return None
+    drawn = first[np.argsort(keys[first])[draw(len(first))]]  # the same rows in whatever order they come
+    X: NDArray[Any] = np.asarray(rows.X[drawn])
+    for step in [step for name, step in fitted.steps if name in BEFORE_THE_MODEL]:
+        X = step.transform(X)
+    return Unlike().fit(X, rows.y[drawn] if rows.task == "classification" else None)
+
+
+@releasing
+def _calibrator(search: TopModelSearchCV, model: Pipeline, method: str | None) -> Calibrator | LabelsCalibrator | None:
+    """Return what turns scores into probabilities; None for numbers, and for a model that has its own."""
+    if search.task == "regression" or (method is None and hasattr(model, "predict_proba")):
+        return None
+    if search.task == "multilabel":
+        found = search.oof_
+        return LabelsCalibrator(method or "sigmoid").fit(found.scores, found.true, found.weight)
+    return search.calibrate(method or "sigmoid")
+
+
+def predictor_features(
+    bank: Bank, names: Sequence[str], views: str = "mean"
+) -> tuple[list[PredictorFeature], dict[str, bytes]]:
+    """Return what a predictor needs to know of the feature sets that its model takes, and tensors to put into its file.
+
+    Raises
+    ------
+    FeatureSetError
+        When a name is not in the bank.
+    BankError
+        When a checkpoint has changed since its features were extracted.
+    """
+    features = [replace(_predictor_feature(bank, bank.feature_set(name).spec), views=views) for name in names]
+    return features, _tensors(bank, features)
+
+
+def _predictor_feature(bank: Bank, spec: FeatureSpec) -> PredictorFeature:
+    requests = bank.requests_of(spec)
+    if not requests:
+        return PredictorFeature(spec, "", None)
+    last = requests[-1]
+    if is_predictor_file(last["backbone"]):
+        return PredictorFeature(spec, EMBEDDED, spec.preprocessing["crop"][0])
+    from_file = last["file"] is not None and last["weights"] != "DEFAULT"
+    return PredictorFeature(spec, EMBEDDED if from_file else last["weights"], last["size"])
+
+
+def _tensors(bank: Bank, features: Sequence[PredictorFeature]) -> dict[str, bytes]:
+    """Return the tensors of backbones whose weights came from a file, which no name would find elsewhere."""
+    tensors: dict[str, bytes] = {}
+    for each in features:
+        if each.weights == EMBEDDED and each.spec.weights not in tensors:
+            from featurebank.backbones import dump_tensors, load_backbone
+
+            request = bank.requests_of(each.spec)[-1]
+            backbone = load_backbone(request["backbone"], request["weights"], request["size"])
+            if backbone.weights != each.spec.weights:
+                raise BankError(
+                    f"{request['weights']!r} has changed since its features were extracted: bring the old file"
+                )
+            tensors[each.spec.weights] = dump_tensors(backbone)
+    return tensors
+
+
+def default_output(bank: Bank) -> Path:
+    """Return where a predictor goes when nothing is said: the bank's stem with ``.featurebank``, beside it."""
+    return files.beside(bank.path, ".featurebank")

@@ -1,0 +1,386 @@
+"""The rows of a fit: samples, embeddings, what is to be learned, weights, groups, and what was noticed about them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from featurebank.bank.bank import Bank, column_of, values_of, weights_of
+from featurebank.bank.features import DigestIndex, as_keys
+from featurebank.bank.neighbours import THRESHOLD, near_duplicate_groups, near_duplicate_pairs
+from featurebank.bank.samples import SampleTable
+from featurebank.bank.spec import LOGITS, layer_order, parse_name
+from featurebank.errors import ColumnError, TopModelError
+from featurebank.storage.memory import releasing
+from featurebank.topmodels.folds import Fold, tie
+from featurebank.topmodels.streaming.limits import check_streamed
+
+NEAR_DUPLICATES = ("@near-duplicates", "near-duplicates")
+NEAR_DUPLICATE_ROWS = 20_000
+TRAIN, VALIDATION, TEST = ({"train", "training"}, {"val", "valid", "validation", "dev"}, {"test", "testing"})
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be learned.
+
+    Attributes
+    ----------
+    columns : list of str
+        One column of classes or numbers, or several of 0 and 1.
+    separator : str or None
+        Divides the labels in a cell.
+    task : str or None
+        ``"classification"``, ``"multilabel"`` or ``"regression"``; by default what the column looks like.
+    """
+
+    columns: list[str]
+    separator: str | None = None
+    task: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the columns as one text."""
+        return "+".join(self.columns)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a fit.
+
+    Attributes
+    ----------
+    table : SampleTable
+    X : ndarray of float32, shape (n, d)
+        Embeddings of all feature sets side by side; a `BankMatrix` in its place where they do not fit into memory.
+    blocks : dict of str to slice
+        Columns of each feature set.
+    y : ndarray, shape (n,) or (n, labels)
+    task : str
+    labels : list of str or None
+        Names of the columns of y where a sample has several labels.
+    weight : ndarray of float64, shape (n,), or None
+    groups : ndarray of int64, shape (n,), or None
+    notes : list of str
+    n_views : dict of str to int
+        Views of an image that lie side by side in each feature set's columns, by default one.
+    """
+
+    table: SampleTable
+    X: NDArray[np.float32]
+    blocks: dict[str, slice]
+    y: NDArray[Any]
+    task: str
+    labels: list[str] | None
+    weight: NDArray[np.float64] | None
+    groups: NDArray[np.int64] | None
+    notes: list[str]
+    n_views: dict[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """The relative path of each row, as text."""
+        return self.table.paths
+
+    def take(self, chosen: NDArray[Any]) -> Rows:
+        """Return some of the rows; these where a boolean mask holds everywhere."""
+        if chosen.dtype == bool and chosen.all():
+            return self
+        weight, groups = ((None if each is None else each[chosen]) for each in (self.weight, self.groups))
+        table = self.table.take(chosen)
+        return replace(self, table=table, X=self.X[chosen], y=self.y[chosen], weight=weight, groups=groups)
+
+    def features(self, names: Sequence[str]) -> NDArray[np.float32]:
+        """Return the columns of some feature sets side by side, shape (n, d)."""
+        return np.concatenate([np.asarray(self.X[:, self.blocks[name]]) for name in names], axis=1)
+
+    @property
+    def alike_in(self) -> str:
+        """The feature set that near-duplicates are looked for in: the penultimate one, else the deepest before logits.
+
+        Lower layers see textures, in which images of one material are all alike.
+        """
+        layers = {name: parse_name(name).layer for name in self.blocks}
+        return max(self.blocks, key=lambda name: (layers[name] != LOGITS, *layer_order(layers[name])))
+
+    @property
+    def alike(self) -> NDArray[np.float32]:
+        """The embeddings that near-duplicates are looked for in, see `alike_in`, shape (n, d)."""
+        name = self.alike_in
+        X, views = np.asarray(self.X[:, self.blocks[name]]), self.n_views.get(name, 1)
+        return X.reshape(len(X), views, -1).mean(axis=1) if views > 1 else X
+
+
+@releasing
+def load_rows(
+    bank: Bank,
+    names: Sequence[str],
+    target: Target,
+    groups: str | None,
+    sample_weight: str | None,
+    views: Sequence[str] = ("mean",),
+    memory: float = np.inf,
+) -> Rows:
+    """Load what a fit needs from a bank.
+
+    Parameters
+    ----------
+    bank : Bank
+    names : sequence of str
+        Feature sets.
+    target : Target
+    groups : str or None
+        Column of groups, or ``"@near-duplicates"``.
+    sample_weight : str or None
+        Column of weights.
+    views : sequence of str, default ("mean",)
+        What is wanted of an image's views; all of them are loaded where one choice alone would not do.
+    memory : float, default infinity
+        Bytes that X may take; a larger one is a `BankMatrix`, which is read in batches.
+
+    Raises
+    ------
+    FeatureBankError
+        When a column or a row is missing, or does not fit its use.
+    """
+    table = bank.select(*target.columns, *([sample_weight] if sample_weight else []))
+    y, task, labels = read_target(table, target)
+    rows = load_table(bank, names, table, groups, sample_weight, views, memory)
+    notes = _left_out(bank, target.columns) + rows.notes + torn_contents(table, target.columns)
+    return replace(rows, y=y, task=task, labels=labels, notes=notes)
+
+
+def load_table(
+    bank: Bank,
+    names: Sequence[str],
+    table: SampleTable,
+    groups: str | None,
+    sample_weight: str | None,
+    views: Sequence[str],
+    memory: float = np.inf,
+) -> Rows:
+    """Load the rows of a table, with nothing to learn yet; see `load_rows`."""
+    weight = weights_of(table, sample_weight) if sample_weight else None
+    notes = _left_out(bank, [sample_weight] if sample_weight else [])
+    size = bytes_of(bank, names, table, views)
+    if size > memory:
+        notes.append(_about_batches(size, memory))
+        return _in_batches(bank, names, table, groups, weight, views, notes)
+    X, blocks, n_views = _embeddings(bank, names, table, views)
+    rows = Rows(table, X, blocks, np.empty(0), "", None, weight, None, notes, n_views)
+    return replace(rows, groups=groups_of(rows, groups))
+
+
+def bytes_of(bank: Bank, names: Sequence[str], table: SampleTable, views: Sequence[str]) -> int:
+    """Return how many bytes the embeddings of a table take in memory."""
+    sets = [bank.feature_set(name) for name in names]
+    is_reduced = len(set(views)) == 1 and views[0] != "all"
+    return 4 * len(table) * sum(each.width * (1 if is_reduced else each.shape[0]) for each in sets if each.shape)
+
+
+def _about_batches(size: int, memory: float) -> str:
+    return (
+        f"{_gigabytes(size)} of embeddings do not fit into {_gigabytes(memory)} of memory: they are read in batches, "
+        "by models that learn from batches"
+    )
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.3g} GB"
+
+
+def _in_batches(
+    bank: Bank,
+    names: Sequence[str],
+    table: SampleTable,
+    groups: str | None,
+    weight: NDArray[np.float64] | None,
+    views: Sequence[str],
+    notes: list[str],
+) -> Rows:
+    """Return rows whose X is not read; see `load_table`.
+
+    Raises
+    ------
+    TopModelError
+        When all of X is needed at once.
+    """
+    check_streamed({"a choice of views": len(set(views)) > 1 or views[0] == "all"})
+    if groups in NEAR_DUPLICATES and len(table) > NEAR_DUPLICATE_ROWS:
+        check_streamed({groups: True})
+    blocks = bank.blocks(names)
+    X: Any = bank.matrix(names, table, views=views[0])  # it stands in for an array
+    rows = Rows(table, X, blocks, np.empty(0), "", None, weight, None, notes)
+    return replace(rows, groups=groups_of(rows, groups))
+
+
+def _embeddings(
+    bank: Bank, names: Sequence[str], table: SampleTable, views: Sequence[str]
+) -> tuple[NDArray[np.float32], dict[str, slice], dict[str, int]]:
+    """Return embeddings of feature sets side by side, the columns of each, and how many views lie in these."""
+    how = views[0] if len(set(views)) == 1 else "all"
+    parts = bank.feature_parts(names, table, views=how)  # (n, d) or (n, views, d)
+    n_views = {name: part.shape[1] if part.ndim == 3 else 1 for name, part in zip(names, parts, strict=True)}
+    flat = [part.reshape(len(part), -1) for part in parts]
+    ends = np.cumsum([0, *(part.shape[1] for part in flat)]).tolist()
+    blocks = {name: slice(start, end) for name, (start, end) in zip(names, pairwise(ends), strict=True)}
+    return flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1), blocks, n_views
+
+
+def read_target(table: SampleTable, target: Target) -> tuple[NDArray[Any], str, list[str] | None]:
+    """Return y, the task, and the names of the labels where a sample has several.
+
+    Raises
+    ------
+    ColumnError
+        When a column does not fit the task.
+    """
+    if target.separator:
+        return _split_labels(table, target)
+    if len(target.columns) > 1:
+        return _stack_labels(table, target)
+    y = values_of(table, target.columns[0])
+    task = target.task or ("regression" if y.dtype.kind == "f" and (y % 1 != 0).any() else "classification")
+    if task == "multilabel":
+        raise ColumnError(f"one column {target.name!r} of several labels; name the separator, or several columns")
+    if task == "regression":
+        if y.dtype.kind not in "fi":
+            raise ColumnError(f"column {target.name!r} holds text; regression needs numbers")
+        y = y.astype(np.float64)
+    return y, task, None
+
+
+def _split_labels(table: SampleTable, target: Target) -> tuple[NDArray[Any], str, list[str]]:
+    cells = values_of(table, target.columns[0]).astype(str)
+    sets = [{part.strip() for part in cell.split(target.separator) if part.strip()} for cell in cells]
+    labels = sorted(set().union(*sets))
+    if len(labels) < 2:
+        raise ColumnError(
+            f"column {target.name!r} divided by {target.separator!r} has {len(labels)} labels; expected 2"
+        )
+    return np.array([[label in own for label in labels] for own in sets], np.int64), "multilabel", labels
+
+
+def _stack_labels(table: SampleTable, target: Target) -> tuple[NDArray[Any], str, list[str]]:
+    columns = [values_of(table, name) for name in target.columns]
+    for name, values in zip(target.columns, columns, strict=True):
+        if not is_zero_or_one(values):
+            raise ColumnError(f"column {name!r} holds more than 0 and 1; several targets are columns of 0 and 1")
+    return np.column_stack(columns).astype(np.int64), "multilabel", list(target.columns)
+
+
+def is_zero_or_one(values: NDArray[Any]) -> bool:
+    """Say whether values are 0 and 1, or False and True."""
+    return values.dtype.kind in "ifb" and bool(np.isin(values, (0, 1)).all())
+
+
+def predefined(table: SampleTable, column: str) -> tuple[list[Fold], NDArray[np.bool_]]:
+    """Return the folds that a column names, and which rows are held out of them.
+
+    Numbers are the fold that tests a row, -1 for rows that always train (scikit-learn's `PredefinedSplit`). Of the
+    words train, val and test, val is the fold's test part and test is held out to the end; without val, test is the
+    fold's test part. Any other words are one fold each.
+
+    Raises
+    ------
+    TopModelError
+        When the column gives no fold with rows on both sides.
+    """
+    values = values_of(table, column)
+    words = np.char.lower(values) if values.dtype.kind == "U" else values
+    train, validation, test = (np.isin(words, list(names)) for names in (TRAIN, VALIDATION, TEST))
+    held_out = test if validation.any() else np.zeros(len(words), bool)
+    rest = np.flatnonzero(~held_out)
+    always = train | (words == -1) if words.dtype.kind in "if" else train
+    tested = [name for name in np.unique(words[rest]) if not always[words == name].all()]
+    place = np.cumsum(~held_out) - 1  # positions among the rows that are not held out
+    folds = []
+    for name in tested:
+        is_test = (words == name)[rest]
+        folds.append((place[rest[~is_test]], place[rest[is_test]]))
+    if not folds or any(not len(side) for fold in folds for side in fold):
+        raise TopModelError(f"column {column!r} gives no split; expected train, val and test, or fold numbers")
+    return folds, held_out
+
+
+def groups_of(rows: Rows, column: str | None) -> NDArray[np.int64] | None:
+    """Return groups that hold identical content together, and what the user named; None when nothing ties rows.
+
+    Parameters
+    ----------
+    rows : Rows
+    column : str or None
+        Column of groups, or ``"@near-duplicates"``.
+
+    Raises
+    ------
+    ColumnError
+        When there is no such column, or it has missing values.
+    """
+    keys = as_keys(rows.table.rows["digest"])
+    if column in NEAR_DUPLICATES:
+        return tie(near_duplicate_groups(rows.alike), keys)
+    if column is not None:
+        return tie(values_of(rows.table, column), keys)
+    return tie(keys) if len(DigestIndex(keys)) < len(keys) else None
+
+
+def straddling(rows: Rows, part: NDArray[np.int64], groups: str | None) -> list[str]:
+    """Say how many rows have a near-duplicate in another part, whose score is then too good.
+
+    Parameters
+    ----------
+    rows : Rows
+    part : ndarray of int64, shape (n,)
+        Fold that tests each row, or another number for the rows of a given training or held-out part.
+    groups : str or None
+        What the user asked to keep together.
+    """
+    if groups in NEAR_DUPLICATES:
+        return []
+    if len(rows.y) > NEAR_DUPLICATE_ROWS:
+        return [f"not checked for near-duplicates (over {NEAR_DUPLICATE_ROWS} rows); --groups @near-duplicates does"]
+    pairs = near_duplicate_pairs(rows.alike)
+    torn = pairs[part[pairs[:, 0]] != part[pairs[:, 1]]]
+    if not len(torn):
+        return []
+    return [
+        f"{len(np.unique(torn))} samples have a near-duplicate (cosine distance below {THRESHOLD:g}) in "
+        f"another fold by {rows.alike_in}, which flatters every score; --groups @near-duplicates keeps them together"
+    ]
+
+
+def _left_out(bank: Bank, columns: Sequence[str]) -> list[str]:
+    """Say how many readable samples miss a value."""
+    readable = bank.select()
+    missing = {name: int(column_of(readable, name).isna().sum()) for name in columns}
+    return [f"{count} samples have no {name} and are left out" for name, count in missing.items() if count]
+
+
+def torn_contents(table: SampleTable, columns: Sequence[str]) -> list[str]:
+    """Say how many images of identical content there are, and which carry different values."""
+    notes = []
+    keys = as_keys(table.rows["digest"])
+    index = DigestIndex(keys)
+    contents = index.find(keys)
+    frame = pd.DataFrame({number: column_of(table, name).to_numpy() for number, name in enumerate(columns)})
+    frame.insert(0, "content", contents)
+    torn = np.flatnonzero(np.bincount(frame.drop_duplicates()["content"]) > 1)
+    if len(torn):
+        example = os.fsdecode(table.rows["path"].iloc[np.isin(contents, torn).argmax()])
+        notes.append(
+            f"{len(torn)} contents come with different values of {'+'.join(columns)}, e.g. that of {example!r}: "
+            "correct them with `featurebank label`"
+        )
+    repeats = len(table) - len(index)
+    if repeats:
+        notes.append(f"{repeats} samples repeat the content of another; folds keep them together")
+    return notes

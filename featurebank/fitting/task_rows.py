@@ -1,0 +1,186 @@
+"""The rows of several tasks: one X for all, and which rows have a label of which task."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurebank.bank.bank import Bank, column_of, values_of
+from featurebank.bank.samples import SampleTable
+from featurebank.errors import ColumnError, TopModelError
+from featurebank.fitting.rows import Rows, Target, is_zero_or_one, load_table, read_target, torn_contents
+from featurebank.topmodels.folds import Fold, combinations, make_folds
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What is known of one task.
+
+    Attributes
+    ----------
+    name : str
+        Its column.
+    where : ndarray of int64, shape (m,)
+        Rows that have a label, in their order.
+    y : ndarray, shape (m,)
+        Classes or numbers.
+    task : str
+        ``"classification"`` or ``"regression"``.
+    """
+
+    name: str
+    where: NDArray[np.int64]
+    y: NDArray[Any]
+    task: str
+
+    def among(self, kept: NDArray[np.int64]) -> Labels:
+        """Return the labels of some rows, by their places among these."""
+        place = np.full(1 + max(self.where.max(), kept.max()), -1)
+        place[kept] = np.arange(len(kept))
+        found = place[self.where]
+        return replace(self, where=found[found >= 0], y=self.y[found >= 0])
+
+
+@dataclass(frozen=True)
+class TaskRows:
+    """Rows with a label of at least one task.
+
+    Attributes
+    ----------
+    every : Rows
+        Their ``y`` has a column a task: the number of the class, 0 for a number, -1 where there is no label.
+    tasks : list of Labels
+    """
+
+    every: Rows
+    tasks: list[Labels]
+
+    def of(self, labels: Labels) -> Rows:
+        """Return the rows that have a label of a task."""
+        every, count = self.every, len(self.every.y)
+        rows = every if len(labels.where) == count else every.take(labels.where)
+        return replace(rows, y=labels.y, task=labels.task, notes=_notes(rows.table, labels.name, count))
+
+    def folds(self, splitter: Any, kept: NDArray[np.int64], seed: int) -> list[Fold]:
+        """Return folds of the kept rows that serve every task, stratified by what is known of each row.
+
+        Parameters
+        ----------
+        splitter : splitter or list of (train, test)
+        kept : ndarray of int64
+            Rows that are not held out.
+        seed : int
+        """
+        codes, groups = self.every.y[kept], self.every.groups
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of combinations too rare for the folds
+            strata = combinations(codes, splitter)
+            return make_folds(splitter, codes, strata, None if groups is None else groups[kept], seed)
+
+
+def is_multitask(bank: Bank, target: Target) -> bool:
+    """Say whether a target is several tasks, not several labels: columns of 0 and 1, of which an image has all or none.
+
+    Raises
+    ------
+    ColumnError
+        When a column is missing.
+    """
+    if len(target.columns) < 2 or target.separator:
+        return False
+    table = bank.select()
+    known = np.column_stack([column_of(table, name).notna() for name in target.columns])  # (n, columns)
+    if (known != known[:, :1]).any():
+        return True
+    labelled = table.take(known[:, 0])
+    return not all(is_zero_or_one(values_of(labelled, name)) for name in target.columns)
+
+
+def load_tasks(
+    bank: Bank,
+    names: Sequence[str],
+    target: Target,
+    groups: str | None,
+    sample_weight: str | None,
+    views: Sequence[str] = ("mean",),
+) -> TaskRows:
+    """Load the rows that have a label of at least one task.
+
+    Parameters
+    ----------
+    bank, names, groups, sample_weight, views
+        See `featurebank.fitting.rows.load_rows`.
+    target : Target
+        One column a task.
+
+    Raises
+    ------
+    ColumnError
+        When a column is named twice, or tells nothing apart.
+    """
+    twice = [name for name in target.columns if target.columns.count(name) > 1]
+    if twice:
+        raise ColumnError(f"column {twice[0]!r} is named twice; expected each task once")
+    table = bank.select(*([sample_weight] if sample_weight else []))
+    known = np.column_stack([column_of(table, name).notna() for name in target.columns])
+    table = table.take(known.any(axis=1))
+    tasks = [_read(table, name, target.task) for name in target.columns]
+    every = load_table(bank, names, table, groups, sample_weight, views)
+    return TaskRows(replace(every, y=_codes(tasks, len(table)), task="multitask"), tasks)
+
+
+def _read(table: SampleTable, name: str, task: str | None) -> Labels:
+    """Return what the rows of a table know of one task."""
+    where = np.flatnonzero(column_of(table, name).notna().to_numpy())
+    if not len(where):
+        raise ColumnError(f"column {name!r} has no value; label some rows with `featurebank label`")
+    y, found, _ = read_target(table.take(where), Target([name], None, task))
+    if found == "classification" and y.dtype.kind == "f" and (y % 1 != 0).any():
+        raise ColumnError(f"column {name!r} holds fractions; expected classes: leave out the task, or the column")
+    distinct = np.unique(y)
+    if len(distinct) < 2:
+        raise ColumnError(f"column {name!r} has one value, {distinct.tolist()[0]!r}; expected at least two to learn")
+    return Labels(name, where, y, found)
+
+
+def _codes(tasks: Sequence[Labels], count: int) -> NDArray[np.int64]:
+    codes = np.full((count, len(tasks)), -1)
+    for column, each in zip(codes.T, tasks, strict=True):
+        is_number = each.task == "regression"
+        column[each.where] = 0 if is_number else np.unique(each.y, return_inverse=True)[1]
+    return codes
+
+
+def _notes(table: SampleTable, name: str, count: int) -> list[str]:
+    missing = count - len(table)
+    own = [f"{missing} samples have no {name} and serve the other tasks alone"] if missing else []
+    return own + torn_contents(table, [name])
+
+
+def folds_of(labels: Labels, folds: Sequence[Fold]) -> list[Fold]:
+    """Return shared folds as one task has them: the rows that have a label, by their places among these.
+
+    Raises
+    ------
+    TopModelError
+        When a fold would have no row to train on, or none to test.
+    """
+    found = []
+    for number, fold in enumerate(folds):
+        train, test = (np.flatnonzero(np.isin(labels.where, side)) for side in fold)
+        if not len(train) or not len(test):
+            raise TopModelError(
+                f"fold {number} has {len(train)} rows to train {labels.name!r} on and {len(test)} to test it; expected "
+                "some of both: ask for fewer folds, or label more"
+            )
+        if labels.task == "classification" and len(np.unique(labels.y[train])) < 2:
+            raise TopModelError(
+                f"fold {number} trains {labels.name!r} on one class; expected two: ask for fewer folds, or label more"
+            )
+        found.append((train, test))
+    return found

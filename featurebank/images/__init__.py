@@ -1,0 +1,1 @@
+"""Images: a source lists samples, a sample becomes pixels, pixels become views; the users' columns come along."""

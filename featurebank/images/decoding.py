@@ -1,0 +1,250 @@
+"""From bytes to pixels: the pixel policy, safe decoding, and the content digest."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from featurebank.errors import ImageError, one_line
+
+PIXEL_POLICY = 1
+"""Version of the rules below; it is part of every feature spec."""
+
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
+SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"))
+MAX_PIXELS = 1 << 27
+"""The most pixels that an image may declare: 134 million, so that a 108-megapixel camera's photos are in."""
+_OPENING = threading.Lock()
+_Turn = Image.Transpose
+_ORIENTATION = 0x0112
+_EXIF_TURNS = {
+    2: _Turn.FLIP_LEFT_RIGHT,
+    3: _Turn.ROTATE_180,
+    4: _Turn.FLIP_TOP_BOTTOM,
+    5: _Turn.TRANSPOSE,
+    6: _Turn.ROTATE_270,
+    7: _Turn.TRANSVERSE,
+    8: _Turn.ROTATE_90,
+}
+_SWAPS_SIDES = (_Turn.TRANSPOSE, _Turn.TRANSVERSE, _Turn.ROTATE_90, _Turn.ROTATE_270)
+_END_OF_IMAGE, _START_OF_SCAN = b"\xff\xd9", b"\xff\xda"
+
+
+def content_digest(data: bytes) -> bytes:
+    """Return the SHA-256 of a file's bytes, 32 bytes long: the key of its embeddings."""
+    return hashlib.sha256(data).digest()
+
+
+def pixel_digest(image: Image.Image) -> bytes:
+    """Return the SHA-256 of an RGB image that has no file: of its size and pixels."""
+    return hashlib.sha256(b"RGB %d %d\n" % image.size + image.tobytes()).digest()
+
+
+@dataclass(eq=False)
+class EncodedImage:
+    """A JPEG file that a GPU is to decode; its views share its bytes (`featurebank.backbones.nvjpeg`).
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+    size : tuple of int
+        Width and height as it is shown.
+    orientation : tuple of PIL.Image.Transpose
+        What its EXIF orientation asks for.
+    turns : tuple of PIL.Image.Transpose
+        What turns it into this view, after that.
+    error : str
+        Why it could not be decoded, once that was tried.
+    """
+
+    data: bytes
+    size: tuple[int, int]
+    orientation: tuple[Image.Transpose, ...] = ()
+    turns: tuple[Image.Transpose, ...] = ()
+    error: str = ""
+
+    def copy(self) -> EncodedImage:
+        """Return it: nothing changes it in place."""
+        return self
+
+    def transpose(self, method: Image.Transpose) -> EncodedImage:
+        """Return a view of it, as `PIL.Image.Image.transpose` does."""
+        size = self.size[::-1] if method in _SWAPS_SIDES else self.size
+        return replace(self, size=size, turns=(*self.turns, method))
+
+
+def decode(data: bytes, least: int = 0) -> Image.Image:
+    """Decode an image file's bytes to RGB under the pixel policy.
+
+    EXIF rotation is applied, 16-bit grey is scaled to 8 bits, floating point is refused, transparency is
+    composited on white, CMYK and the rest are converted, and an animation gives its first frame.
+
+    Parameters
+    ----------
+    data : bytes
+        A whole JPEG, PNG, BMP, TIFF, WebP or GIF file.
+    least : int, default 0
+        When above 0, a JPEG is decoded at a half, a quarter or an eighth of its size, as long as no side falls below
+        this many pixels: much faster, and not the same as resizing it from its full size.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode RGB.
+
+    Raises
+    ------
+    ImageError
+        When the bytes are not such an image, are cut short, or declare more than `MAX_PIXELS` pixels.
+    """
+    if not data:
+        raise ImageError("the file is empty")
+    try:
+        with _open(data) as image:
+            if least:
+                image.draft("RGB", (least, least))
+            image.load()
+            return to_rgb(image)
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"declares more than {MAX_PIXELS} pixels; expected at most that: make it smaller") from error
+    except Image.UnidentifiedImageError as error:
+        raise ImageError(f"not a readable image; expected {', '.join(FORMATS)}") from error
+    except Exception as error:  # decoders raise many kinds on damaged bytes; each means the same to the user
+        raise ImageError(f"cannot be decoded: {one_line(error)}") from error
+
+
+def find_jpeg(data: bytes) -> EncodedImage | None:
+    """Return a file as one that a GPU may decode, or None where the pixel policy needs more than nvJPEG does.
+
+    nvJPEG gets whole JPEG files in grey or YCbCr. CMYK and RGB colours, files that are cut short or damaged in their
+    headers, and all other formats are for `decode`.
+
+    Examples
+    --------
+    >>> file = io.BytesIO()
+    >>> Image.new("RGB", (6, 4)).save(file, "JPEG")
+    >>> find_jpeg(file.getvalue()).size, find_jpeg(file.getvalue()[:-2])
+    ((6, 4), None)
+    """
+    try:
+        with _open(data) as image:
+            if not _suits_nvjpeg(image, data):
+                return None
+            turn = _EXIF_TURNS.get(image.getexif().get(_ORIENTATION, 1))
+            found = EncodedImage(data, image.size)
+    except Exception:  # whatever is wrong with it, `decode` says so
+        return None
+    return found if turn is None else replace(found.transpose(turn), orientation=(turn,), turns=())
+
+
+def decode_or_leave(data: bytes, least: int = 0, on_gpu: bool = False) -> Image.Image | EncodedImage:
+    """Return an image file as a GPU takes it where that is asked for and can be, decoded otherwise (`decode`)."""
+    found = find_jpeg(data) if on_gpu else None
+    return decode(data, least) if found is None else found
+
+
+def _suits_nvjpeg(image: Image.Image, data: bytes) -> bool:
+    """Say whether the header is that of a JPEG file in grey or YCbCr, and the last scan has an end."""
+    if image.format != "JPEG" or data.rfind(_END_OF_IMAGE) < data.rfind(_START_OF_SCAN):
+        return False
+    channels = [each[0] for each in getattr(image, "layer", [])]
+    is_ycbcr = image.mode == "RGB" and channels == [1, 2, 3] and image.info.get("adobe_transform", 1) == 1
+    return image.mode == "L" or is_ycbcr
+
+
+def _open(data: bytes) -> Image.Image:
+    """Open an image under our limit, and load it where Pillow's own limit would warn again while loading."""
+    with _own_limit() as pillows:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if pillows is not None and image.width * image.height > pillows:
+            image.load()
+    return image
+
+
+class _HardLimit(int):
+    """A limit at which Pillow raises; at a plain number it only warns, and raises at twice as many pixels."""
+
+    def __rmul__(self, factor: int) -> int:
+        return int(self)
+
+
+@contextmanager
+def _own_limit() -> Iterator[int | None]:
+    """Put `MAX_PIXELS` in the place of Pillow's limit, which is one for all threads, and yield that."""
+    with _OPENING:
+        pillows = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = _HardLimit(MAX_PIXELS)
+        try:
+            yield pillows
+        finally:
+            Image.MAX_IMAGE_PIXELS = pillows
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Bring a loaded image to RGB under the pixel policy (see `decode`).
+
+    Raises
+    ------
+    ImageError
+        When its mode is floating point, or 32-bit values do not fit 16 bits.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ImageError("floating-point pixels have no fixed range: save it as 8 or 16 bits")
+    if image.mode.startswith("I"):
+        return _scale_16_bit(np.asarray(image))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        return _on_white(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _scale_16_bit(values: NDArray[Any]) -> Image.Image:
+    if values.size and (values.min() < 0 or values.max() > 65535):
+        raise ImageError("32-bit pixels outside 0..65535 have no fixed range: save it as 8 or 16 bits")
+    grey = (values.astype(np.uint32) + 128) // 257  # 65535 = 255 * 257, rounded to the nearest
+    return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    rgba = image.convert("RGBA")
+    white = Image.new("RGBA", rgba.size, "white")
+    return Image.alpha_composite(white, rgba).convert("RGB")
+
+
+def from_array(array: NDArray[Any]) -> Image.Image:
+    """Turn a uint8 array into an RGB image.
+
+    Parameters
+    ----------
+    array : ndarray of uint8, shape (height, width), (height, width, 3) or (height, width, 4)
+        Grey, RGB or RGBA pixels.
+
+    Raises
+    ------
+    ImageError
+        When the dtype or the shape is another.
+
+    Examples
+    --------
+    >>> from_array(np.zeros((4, 6), "uint8")).size
+    (6, 4)
+    """
+    array = np.asarray(array)
+    grey = array.ndim == 2
+    if array.dtype != np.uint8 or not (grey or (array.ndim == 3 and array.shape[2] in (3, 4))) or not array.size:
+        raise ImageError(
+            f"an array of {array.dtype} with shape {array.shape}; expected uint8 (height, width[, 3 or 4])"
+        )
+    return to_rgb(Image.fromarray(array))

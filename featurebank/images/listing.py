@@ -1,0 +1,147 @@
+"""The files of a source, in a folder, on a store or in tar shards: listing them, and reading one."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterator
+from operator import attrgetter
+from pathlib import Path
+
+from featurebank.errors import ImageError, SourceError, StorageError, one_line
+from featurebank.images import decoding
+from featurebank.images.shard_names import SUFFIX
+from featurebank.images.shard_reading import read_member
+from featurebank.storage import files
+from featurebank.storage.files import Place
+from featurebank.storage.objects import ObjectPath, is_address
+
+Entry = tuple[bytes, int, int, str]
+"""Path, size, modification time (ns) and problem of an image."""
+_SUFFIXES = frozenset(suffix[1:].encode() for suffix in decoding.SUFFIXES)
+
+
+def walk(root: Place, ignored: Counter[str]) -> Iterator[Entry]:
+    """Yield the images below a folder, by their paths from there; other files are counted by suffix in `ignored`.
+
+    Raises
+    ------
+    SourceError
+        When a folder cannot be listed.
+    StorageError
+        When a store does not answer.
+    """
+    if isinstance(root, ObjectPath):
+        return _walk_objects(root, ignored)
+    return _walk(os.fsencode(root), b"", ignored, set())
+
+
+def _walk(folder: bytes, prefix: bytes, ignored: Counter[str], seen: set[tuple[int, int]]) -> Iterator[Entry]:
+    """Yield (path, size, mtime_ns, problem) of the images below a folder; a folder is entered once."""
+    try:
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=attrgetter("name"))  # of two links to a folder, always the same wins
+    except OSError as error:
+        raise SourceError(f"{os.fsdecode(folder)!r} cannot be listed: {error.strerror}; make it readable") from error
+    for entry in entries:
+        stem, dot, suffix = entry.name.rpartition(b".")
+        hidden = entry.name.startswith(b".")
+        if not hidden and _is_folder(entry):
+            yield from _walk(entry.path, prefix + entry.name + b"/", ignored, seen)
+        elif not hidden and suffix.lower() in _SUFFIXES:
+            yield prefix + entry.name, *stat_file(entry)
+        else:
+            ignored[os.fsdecode(dot + suffix).lower() if stem else ""] += 1
+
+
+def _walk_objects(folder: ObjectPath, ignored: Counter[str]) -> Iterator[Entry]:
+    """Yield (path, size, mtime_ns, problem) of the images below a folder on a store."""
+    for path in folder.rglob("*"):
+        inside = path.key.removeprefix(folder.key + "/")
+        parts, suffix = inside.split("/"), path.suffix.lower()
+        if any(part.startswith(".") and part != ".." for part in parts[:-1]):
+            continue  # a hidden folder
+        if path.name.startswith(".") or suffix not in decoding.SUFFIXES:
+            ignored[suffix] += 1
+            continue
+        odd = ".." in parts or inside.startswith("/")
+        status = path.lstat()
+        yield os.fsencode(inside), status.st_size, status.st_mtime_ns, "the object's name leaves the folder" * odd
+
+
+def _is_folder(entry: os.DirEntry[bytes]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that loops: it is listed as a file that cannot be read
+        return False
+
+
+def stat_file(path: bytes | os.DirEntry[bytes]) -> tuple[int, int, str]:
+    """Return (size, mtime_ns, problem) of a file."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return 0, 0, f"cannot be read: {error.strerror or one_line(error)}"
+    return status.st_size, status.st_mtime_ns, "" if stat.S_ISREG(status.st_mode) else "not a regular file"
+
+
+def stat_below(root: Place) -> Callable[[bytes], tuple[int, int, str]]:
+    """Return what gives (size, mtime_ns, problem) of a path below a root; a store is listed once for all of them."""
+    if isinstance(root, Path):
+        return lambda path: stat_file(os.path.join(os.fsencode(root), path))
+    listed = {os.fsencode(path.key.removeprefix(root.key + "/")): path.lstat() for path in root.rglob("*")}
+
+    def look(path: bytes) -> tuple[int, int, str]:
+        status = listed.get(path)
+        return (status.st_size, status.st_mtime_ns, "") if status else (0, 0, "cannot be read: no such object")
+
+    return look
+
+
+def read_file(path: bytes | str | Path) -> bytes:
+    """Return the bytes of a regular file, an object on a store, or a member of a tar shard (``shard.tar/member``).
+
+    Raises
+    ------
+    ImageError
+        When it is missing, special (a pipe would block for ever), or refused by the system.
+    StorageError
+        When a store does not answer.
+    """
+    name = os.fsdecode(path)
+    if is_address(name):
+        return _read_object(name)
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ImageError("not a regular file")
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        if isinstance(error, NotADirectoryError) and f"{SUFFIX}/" in name:
+            return _read_member(name)
+        raise ImageError(f"cannot be read: {error.strerror or one_line(error)}") from error
+
+
+def _read_object(name: str) -> bytes:
+    if f"{SUFFIX}/" in name:
+        return _read_member(name)
+    try:
+        return ObjectPath.parse(name).read_bytes()
+    except FileNotFoundError as error:
+        raise ImageError("cannot be read: no such object") from error
+
+
+def _read_member(name: str) -> bytes:
+    """Read a member of a shard, by the shard's path and its name in there."""
+    shard, _, member = name.partition(f"{SUFFIX}/")
+    try:
+        return read_member(files.place(shard + SUFFIX), member)
+    except (StorageError, ImageError):
+        raise
+    except (OSError, ValueError) as error:
+        raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or one_line(error)}") from error

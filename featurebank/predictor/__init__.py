@@ -1,0 +1,1 @@
+"""The predictor: one file that goes from images to labels."""

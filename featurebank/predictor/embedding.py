@@ -1,0 +1,268 @@
+"""From images to what a predictor's models see: embeddings, made as those they were trained on."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurebank.bank.features import as_loaded
+from featurebank.bank.spec import FeatureSpec
+from featurebank.errors import BankError, ImageError, PredictorError, one_line
+from featurebank.images.views import count_views
+from featurebank.predictor.file import EMBEDDED, PredictorFeature
+
+if TYPE_CHECKING:
+    from featurebank.backbones import Backbone
+    from featurebank.backbones.engine import Engine
+    from featurebank.bank.bank import Bank
+    from featurebank.images.sources import Source
+
+BATCH = 16
+_BACKBONE = ("backbone", "version", "weights", "preprocessing")
+Parts = list[NDArray[np.float32]]
+"""What the models see of each feature set, each of shape (n, d)."""
+
+
+class Embedder:
+    """Makes the embeddings of images that some feature specs describe, each backbone loaded once.
+
+    Parameters
+    ----------
+    features : sequence of PredictorFeature
+    tensors : mapping of str to bytes, optional
+        Safetensors of backbones whose weights came from a file, by weights digest.
+    backbone : Backbone, optional
+        The backbone to use in place of the named one (needed for a custom module).
+    weights_file : path-like, optional
+        A checkpoint to take the backbone's weights from; their digest must be the one the features were made with.
+    allow_download : bool, default True
+        Whether a hub may be asked for weights that are not on this machine.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[PredictorFeature],
+        *,
+        tensors: Mapping[str, bytes] | None = None,
+        backbone: Backbone | None = None,
+        weights_file: str | os.PathLike[str] | None = None,
+        allow_download: bool = True,
+    ):
+        self.features = list(features)
+        self.tensors = dict(tensors or {})
+        self.backbone = backbone
+        self.weights_file = weights_file
+        self.allow_download = allow_download
+        self._engines: list[tuple[Backbone, Any, list[int]]] | None = None
+
+    def embed(self, images: Sequence[Any]) -> NDArray[np.float32]:
+        """Return the feature sets of images side by side, shape (n, d).
+
+        Parameters
+        ----------
+        images : sequence of path-like, PIL images or uint8 arrays
+
+        Raises
+        ------
+        ImageError
+            When an image cannot be read.
+        PredictorError
+            When the backbone's weights are not those that the features were made with.
+        """
+        return np.concatenate(self.embed_all(images), axis=1)
+
+    def embed_all(self, images: Sequence[Any]) -> Parts:
+        """Return each feature set of images; see `embed`."""
+        items = [images] if isinstance(images, (str, Path)) else list(images)
+        if not items:
+            raise PredictorError("no images; expected at least one")
+        parts, errors = self.embed_some(items)
+        for item, error in zip(items, errors, strict=True):
+            if error:
+                name = item if isinstance(item, (str, Path)) else type(item).__name__
+                raise ImageError(f"{str(name)!r}: {error}")
+        return parts
+
+    def read(self, bank: Bank, digests: NDArray[np.bytes_]) -> Parts:
+        """Return each feature set of contents that a bank has embedded.
+
+        Raises
+        ------
+        BankError
+            When the bank lacks one of the feature sets, or rows of it.
+        """
+        parts = [bank.feature_set_of(each.spec).read(digests, each.views) for each in self.features]
+        return [part.reshape(len(part), -1) for part in parts]
+
+    def embed_some(
+        self, items: list[Any], progress: Callable[[int, int], None] | None = None
+    ) -> tuple[Parts, list[str]]:
+        """Embed the readable ones of some images; return their feature sets, and an error or "" for each image."""
+        errors: list[str] = []
+        batches: list[Parts] = []
+        try_open = partial(_try_open, opening=self._opening(len(items)))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for start in range(0, len(items), BATCH):
+                tried = list(pool.map(try_open, items[start : start + BATCH]))
+                opened = [each for each, _ in tried if each is not None]
+                errors += [error for _, error in tried]
+                if opened:
+                    batches.append(self._embed_batch(opened))
+                if progress is not None:
+                    progress(len(errors), len(items))
+        for line in [line for _, engine, _ in self._open_engines(len(items)) for line in engine.warnings]:
+            warnings.warn(line, stacklevel=2)
+        if not batches:
+            return [np.empty((0, 0), np.float32) for _ in self.features], errors
+        return [np.concatenate(rows) for rows in zip(*batches, strict=True)], errors
+
+    def _embed_batch(self, opened: list[tuple[Any, bytes]]) -> Parts:
+        """Embed RGB images with their digests as the bank stores and loads them."""
+        parts: dict[int, NDArray[np.float32]] = {}
+        for backbone, engine, numbers in self._open_engines(len(opened)):
+            views = made_views(self.features[numbers[0]])
+            prepared = (view for image, digest in opened for view in backbone.prepare_views(image, views, digest))
+            outputs = engine.embed_views(prepared)
+            for number, output in zip(numbers, outputs, strict=True):
+                parts[number] = as_loaded(output, self.features[number].spec, self.features[number].views)
+        return [parts[number] for number in sorted(parts)]
+
+    def _opening(self, count: int) -> dict[str, Any]:
+        """Return how so many images are opened (`Backbone.opening`), which is one way for all backbones."""
+        first, *others = [backbone.opening for backbone, _, _ in self._open_engines(count)]
+        if any(other != first for other in others):
+            raise PredictorError(
+                "the features of this predictor were extracted with decoders that open images differently: fit it "
+                "on feature sets of one --decoder and one --size"
+            )
+        return first
+
+    def _open_engines(self, count: int) -> list[tuple[Backbone, Any, list[int]]]:
+        """Load each backbone once, for so many images, with the numbers of the features that one pass of it gives."""
+        if self._engines is None:
+            engines = []
+            for alike in _groups(range(len(self.features)), self.features, _BACKBONE):
+                backbone = self._load_backbone(self.features[alike[0]])
+                parts = _groups(alike, self.features, ("views", "precision"))
+                engines += [(backbone, self._engine(backbone, numbers, count), numbers) for numbers in parts]
+            self._engines = engines
+        return self._engines
+
+    def backbone_of(self, feature: PredictorFeature) -> Backbone:
+        """Return the backbone of one of `features`, loaded once and checked against the feature's spec.
+
+        Raises
+        ------
+        PredictorError
+            See `embed`.
+        """
+        number = self.features.index(feature)
+        return next(backbone for backbone, _, numbers in self._open_engines(1) if number in numbers)
+
+    def _engine(self, backbone: Backbone, numbers: Sequence[int], count: int) -> Engine:
+        from featurebank.backbones.engine import Engine
+
+        specs = [self.features[number].spec for number in numbers]
+        for spec in specs:
+            _check_spec(backbone, spec)
+        made = [replace(spec, views=made_views(self.features[numbers[0]])) for spec in specs]
+        return Engine(backbone, made, batch_size=BATCH, images=count, pad=False)
+
+    def _load_backbone(self, feature: PredictorFeature) -> Backbone:
+        spec = feature.spec
+        if spec.origin is not None:
+            raise PredictorError(f"{spec.about_origin}: this predictor takes rows of a bank (--bank), not images")
+        given = self.backbone
+        backbone = given if given is not None and given.name == spec.backbone else self._named_backbone(feature)
+        if backbone.weights != spec.weights:
+            raise PredictorError(
+                f"the weights of {spec.backbone} here have digest {backbone.weights[:12]}, the predictor was trained "
+                f"on {spec.weights[:12]}: bring the weights it was trained on"
+            )
+        return backbone
+
+    def _named_backbone(self, feature: PredictorFeature) -> Backbone:
+        """Load a backbone by name, with the preprocessing that the predictor was trained with."""
+        from featurebank.backbones import Preprocessing, load_backbone, load_tensors
+
+        name = feature.spec.backbone
+        if not feature.weights:
+            raise PredictorError(f"{name!r} is your own module: give it as backbone= to Predictor.load")
+        preprocessing = Preprocessing.from_dict(feature.spec.preprocessing)
+        if feature.weights == EMBEDDED:
+            return load_tensors(name, self.tensors[feature.spec.weights], preprocessing, feature.size)
+        weights = feature.weights if self.weights_file is None else os.fspath(self.weights_file)
+        backbone = load_backbone(name, weights, feature.size, allow_download=self.allow_download)
+        return replace(backbone, preprocessing=preprocessing)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One sample of a source, as an image to open."""
+
+    source: Source
+    position: int
+
+
+def _try_open(item: Any, opening: dict[str, Any]) -> tuple[tuple[Any, bytes] | None, str]:
+    """Return what `_open` does and no error, or nothing and why."""
+    try:
+        return _open(item, opening), ""
+    except ImageError as error:
+        return None, one_line(error)
+
+
+def _open(item: Any, opening: dict[str, Any]) -> tuple[Any, bytes]:
+    """Return the image of a path, a source's sample, a PIL image or an array, and its content digest."""
+    from featurebank.images import decoding as images
+    from featurebank.images import listing, sources
+
+    if isinstance(item, Item):
+        digest, decode = item.source.read(item.position)
+        return decode(**opening), digest
+    if isinstance(item, (str, Path)):
+        data = listing.read_file(item)
+        return images.decode_or_leave(data, **opening), images.content_digest(data)
+    image = sources.as_image(item)
+    return image, images.pixel_digest(image)
+
+
+def _groups(numbers: Iterable[int], features: Sequence[PredictorFeature], fields: Sequence[str]) -> list[list[int]]:
+    """Group features by fields of their specs."""
+    groups: dict[str, list[int]] = {}
+    for number in numbers:
+        key = json.dumps([getattr(features[number].spec, field) for field in fields], sort_keys=True)
+        groups.setdefault(key, []).append(number)
+    return list(groups.values())
+
+
+def made_views(feature: PredictorFeature) -> str:
+    """Return the views that have to be made of a new image."""
+    return "none" if feature.views == "first" else feature.spec.views
+
+
+def _check_spec(backbone: Backbone, spec: FeatureSpec) -> None:
+    """Refuse a backbone whose features differ in any way from those that the model was trained on."""
+    try:
+        count_views(spec.views)
+    except BankError as error:
+        raise PredictorError(f"{spec.name}: {one_line(error)}; use the featurebank it was trained with") from error
+    own = backbone.spec(
+        f"{spec.layer}:{spec.pool}", store=spec.store, views=spec.views, precision=spec.precision
+    ).to_dict()
+    for name, value in spec.to_dict().items():
+        if own[name] != value:
+            raise PredictorError(
+                f"the {name} of {spec.name} is {own[name]!r} here, the predictor was trained with {value!r}: "
+                "use the featurebank and the backbone it was trained with"
+            )

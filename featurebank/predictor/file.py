@@ -1,0 +1,450 @@
+"""THE predictor file: JSON, skops and safetensors in an uncompressed zip, trusted only when it proves itself."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+
+from featurebank import __version__
+from featurebank.backbones.base import checkpoint_path
+from featurebank.bank.features import VIEWS
+from featurebank.bank.spec import FeatureSpec
+from featurebank.errors import CorruptError, FeatureBankError, PredictorError, one_line
+from featurebank.predictor.allowed import ALLOWED_TYPES, MOVED_MODULES
+from featurebank.storage.memory import releasing
+from featurebank.topmodels.novelty import Unlike
+
+FORMAT = "featurebank-predictor"
+VERSION = 2
+_READABLE = (1, 2)
+EMBEDDED = "embedded"
+_FACTS, _MODEL, _CALIBRATOR, _FIT = "predictor.json", "model.skops", "calibrator.skops", "fit.json"
+_UNLIKE = "unlike.skops"
+_SCHEMA = "schema.json"  # of skops: the types, by module and name
+_LIMITS = {_FACTS: 1 << 20, _MODEL: 4 << 30, _CALIBRATOR: 16 << 20, _UNLIKE: 256 << 20, _FIT: 1 << 30}
+_WEIGHTS = re.compile(r"weights/[0-9a-f]{64}\.safetensors")
+_WEIGHTS_LIMIT = 16 << 30
+_TASK = re.compile(r"tasks/[0-9]+\.featurebank")
+_TASK_LIMIT = 5 << 30
+_SAFE_WEIGHTS = re.compile(r"[A-Za-z0-9_.]+|random:[0-9]+")
+
+
+@dataclass(frozen=True)
+class PredictorFeature:
+    """One feature set that a predictor's model sees, and how to get its backbone.
+
+    Attributes
+    ----------
+    spec : FeatureSpec
+        What decides the numbers.
+    weights : str
+        What `load_backbone` is asked for; ``"embedded"`` when the tensors are in the predictor file, empty for a
+        custom module, which the user brings.
+    size : int or None
+        Input size that was asked for.
+    views : str
+        What the model sees of an image's views: their ``"mean"``, the ``"first"``, or ``"all"`` side by side. Files of
+        version 1 have the mean.
+    """
+
+    spec: FeatureSpec
+    weights: str
+    size: int | None
+    views: str = "mean"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a predictor file holds.
+
+    Attributes
+    ----------
+    features : list of PredictorFeature
+        The feature sets whose concatenation the model takes.
+    model : Pipeline
+        Fitted on that concatenation.
+    target : str
+        Name of the column it predicts.
+    task : str
+        ``"classification"``, ``"multilabel"`` or ``"regression"``.
+    labels : list of str or None
+        Names of the labels where a row has several.
+    calibrator : Calibrator or None
+        Turns scores into probabilities; version 1 had a `LogisticRegression`.
+    fit : dict
+        The report of the fit that made it.
+    tensors : dict of str to bytes
+        Safetensors of backbones whose weights came from a file, by weights digest.
+    unlike : Unlike or None
+        Says how unlike the training rows a row is; version 1 had none.
+    """
+
+    features: list[PredictorFeature]
+    model: Any
+    target: str
+    task: str
+    labels: list[str] | None
+    calibrator: Any
+    fit: dict[str, Any]
+    tensors: dict[str, bytes]
+    unlike: Unlike | None = None
+
+
+@dataclass(frozen=True)
+class TaskContents:
+    """What a predictor file of several tasks holds: a predictor file of each, their weights kept once.
+
+    Attributes
+    ----------
+    tasks : dict of str to Contents
+    fit : dict
+        What the fit says of all of them.
+    """
+
+    tasks: dict[str, Contents]
+    fit: dict[str, Any]
+
+
+def encode_tasks(contents: TaskContents) -> memoryview:
+    """Return the bytes of a predictor file of several tasks; see `encode`."""
+    members: dict[str, Any] = {_FIT: _json(contents.fit)}
+    for number, each in enumerate(contents.tasks.values()):
+        members |= {f"weights/{digest}.safetensors": data for digest, data in each.tensors.items()}
+        members[f"tasks/{number}.featurebank"] = bytes(encode(replace(each, tensors={})))
+    return _archive({"target": "+".join(contents.tasks), "tasks": list(contents.tasks)}, members)
+
+
+@releasing
+def encode(contents: Contents) -> memoryview:
+    """Return the bytes of a predictor file.
+
+    Raises
+    ------
+    PredictorError
+        When the model holds a type outside the fixed allow-list.
+    """
+    members = {_FIT: _json(contents.fit), _MODEL: _dump(contents.model)}
+    if contents.calibrator is not None:
+        members[_CALIBRATOR] = _dump(contents.calibrator)
+    if contents.unlike is not None:
+        members[_UNLIKE] = _dump(contents.unlike)
+    members |= {f"weights/{digest}.safetensors": data for digest, data in contents.tensors.items()}
+    facts = {
+        "target": contents.target,
+        "task": contents.task,
+        "labels": contents.labels,
+        "features": [
+            {"spec": each.spec.to_dict(), "weights": each.weights, "size": each.size, "views": each.views}
+            for each in contents.features
+        ],
+    }
+    return _archive(facts, members)
+
+
+def _archive(facts: Mapping[str, Any], members: Mapping[str, Any]) -> memoryview:
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
+    written = {"format": FORMAT, "version": VERSION, "written_by": f"featurebank {__version__}"}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in {_FACTS: _json({**written, **facts, "members": digests}, indent=1), **members}.items():
+            archive.writestr(name, data)
+    return buffer.getbuffer()
+
+
+def read(path: str | os.PathLike[str]) -> Contents:
+    """Read a predictor file of one task; no code in it is run.
+
+    Raises
+    ------
+    PredictorError
+        When the file is missing, damaged, or holds anything but what `encode` writes.
+    """
+    found = read_any(path)
+    if isinstance(found, TaskContents):
+        names = ", ".join(found.tasks)
+        raise PredictorError(
+            f"{str(path)!r} predicts several tasks, {names}; expected one: load it with featurebank.MultiTaskPredictor"
+        )
+    return found
+
+
+def read_any(path: str | os.PathLike[str]) -> Contents | TaskContents:
+    """Read a predictor file of one task or of several; see `read`."""
+    with _readable(path):
+        facts, members = _read_checked(path)
+        return _read_tasks(facts, members, path) if "tasks" in facts else _read(facts, members, members)
+
+
+@contextmanager
+def _readable(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn whatever reading a predictor file raises into a `PredictorError`."""
+    try:
+        yield
+    except PredictorError:
+        raise
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise PredictorError(
+            f"no predictor at {str(path)!r}; expected a .featurebank file from `featurebank fit`"
+        ) from error
+    except CorruptError as error:
+        raise PredictorError(
+            f"{str(path)!r} is damaged or no predictor: {one_line(error)}; make it again with `featurebank fit`"
+        ) from error
+    except Exception as error:  # zip, JSON and skops raise many kinds on damaged or hostile bytes
+        raise PredictorError(
+            f"{str(path)!r} is no predictor that this featurebank reads ({type(error).__name__}: "
+            f"{one_line(error)[:160]}); make it again with `featurebank fit`"
+        ) from error
+
+
+def read_backbone(path: str | os.PathLike[str]) -> tuple[PredictorFeature, bytes]:
+    """Return the first feature set whose backbone's weights are in a predictor file, and their safetensors.
+
+    Raises
+    ------
+    PredictorError
+        When the file cannot be read (see `read`), or holds no weights.
+    """
+    with _readable(path):
+        facts, members = _read_checked(path)
+        for each in _features_of_all(facts, members, path):
+            if each.weights == EMBEDDED:
+                return each, members[f"weights/{each.spec.weights}.safetensors"]
+        raise PredictorError(
+            f"{str(path)!r} holds no weights of a backbone; expected a predictor of `featurebank finetune`, or one "
+            "whose backbone came from a checkpoint: name the backbone itself"
+        )
+
+
+def target_of(path: str | os.PathLike[str]) -> str | None:
+    """Return what the predictor at a path predicts; None when there is no such file, or it is no predictor."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo(_FACTS).file_size > _LIMITS[_FACTS]:
+                return None
+            return str(json.loads(archive.read(_FACTS))["target"])
+    except (OSError, zipfile.BadZipFile, ValueError, LookupError, TypeError, NotImplementedError):
+        return None
+
+
+def _read_tasks(facts: Any, members: dict[str, bytes], path: Any) -> TaskContents:
+    """Read the predictor file of each task, whose weights lie beside it."""
+    names = [f"tasks/{number}.featurebank" for number in range(len(facts["tasks"]))]
+    if len({str(task) for task in facts["tasks"]}) != len(names) or set(names) != set(filter(_TASK.fullmatch, members)):
+        raise CorruptError(f"its tasks are {str(facts['tasks'])[:60]}, which does not fit its members")
+    tasks = {}
+    for task, name in zip(facts["tasks"], names, strict=True):
+        own, inner = _read_checked(io.BytesIO(members[name]), path)
+        tasks[str(task)] = _read(own, inner, members)
+    return TaskContents(tasks, json.loads(members[_FIT]))
+
+
+def _read(facts: Any, members: dict[str, bytes], weights: Mapping[str, bytes]) -> Contents:
+    """Return what the members of one task hold, `weights` those of its backbones among others."""
+    features = _features(facts, weights)
+    model = _undump(members[_MODEL])
+    calibrator = _undump(members[_CALIBRATOR]) if _CALIBRATOR in members else None
+    task, labels = str(facts.get("task", "classification")), _labels(facts)
+    _check_model(model, calibrator, task)
+    used = {each.spec.weights for each in features if each.weights == EMBEDDED}
+    return Contents(
+        features,
+        model,
+        str(facts["target"]),
+        task,
+        labels,
+        calibrator,
+        json.loads(members[_FIT]),
+        {name[8:72]: data for name, data in weights.items() if _WEIGHTS.fullmatch(name) and name[8:72] in used},
+        _read_unlike(members, model),
+    )
+
+
+def _read_checked(file: Any, path: Any = None) -> tuple[Any, dict[str, bytes]]:
+    """Return the facts of a predictor file, and its members once they are what the facts list."""
+    with zipfile.ZipFile(file) as archive:
+        members = _read_members(archive)
+    facts = json.loads(members[_FACTS])
+    _check_facts(facts, file if path is None else path)
+    _check_members(facts, members)
+    return facts, members
+
+
+def _check_facts(facts: Any, path: Any) -> None:
+    if facts["format"] != FORMAT:
+        raise PredictorError(f"{str(path)!r} is no predictor; expected format {FORMAT!r}")
+    if facts["version"] not in _READABLE:
+        raise PredictorError(
+            f"{str(path)!r} is a predictor of version {facts['version']}, this reads up to {VERSION}: upgrade"
+        )
+
+
+def _features_of_all(facts: dict[str, Any], members: Mapping[str, bytes], path: Any) -> list[PredictorFeature]:
+    """Return the feature sets of a predictor file's one task, or of all its tasks."""
+    if "tasks" not in facts:
+        return _features(facts, members)
+    inner = [members[name] for name in sorted(filter(_TASK.fullmatch, members))]
+    parts = [_read_checked(io.BytesIO(data), path)[0] for data in inner]
+    return [feature for part in parts for feature in _features(part, members)]
+
+
+def _features(facts: dict[str, Any], members: Mapping[str, bytes]) -> list[PredictorFeature]:
+    features = [
+        PredictorFeature(
+            FeatureSpec.from_dict(each["spec"]), str(each["weights"]), each["size"], each.get("views", "mean")
+        )
+        for each in facts["features"]
+    ]
+    for each in features:
+        if each.weights and (not _SAFE_WEIGHTS.fullmatch(each.weights) or checkpoint_path(each.weights) is not None):
+            raise CorruptError(f"its weights are {each.weights[:60]!r}, not a name: bring them with --weights FILE")
+        if each.weights == EMBEDDED and f"weights/{each.spec.weights}.safetensors" not in members:
+            raise CorruptError(f"the weights of {each.spec.name} are not in it")
+        if each.size is not None and type(each.size) is not int:
+            raise CorruptError(f"the input size of {each.spec.name} is no number")
+        if each.views not in VIEWS:
+            raise CorruptError(f"the views of {each.spec.name} are {str(each.views)[:20]!r}")
+    if not features:
+        raise CorruptError("it names no feature set")
+    return features
+
+
+def _labels(facts: dict[str, Any]) -> list[str] | None:
+    labels = facts.get("labels")
+    return None if labels is None else [str(label) for label in labels]
+
+
+def _check_model(model: Any, calibrator: Any, task: str) -> None:
+    if task == "regression" and hasattr(model, "predict"):
+        return
+    has_proba = any(hasattr(each, "predict_proba") for each in (model, calibrator))
+    if task not in ("classification", "multilabel") or not hasattr(model, "classes_") or not has_proba:
+        raise CorruptError("its model is no classifier with probabilities")
+
+
+def _read_unlike(members: Mapping[str, bytes], model: Any) -> Unlike | None:
+    if _UNLIKE not in members:
+        return None
+    found = _undump(members[_UNLIKE])
+    if not isinstance(found, Unlike):
+        raise CorruptError(f"its {_UNLIKE} holds {type(found).__name__}")
+    found.check(getattr(model, "n_features_in_", None))
+    return found
+
+
+def check_savable(estimator: Any) -> None:
+    """Refuse an estimator that a predictor file may not hold, by fitting it to a few rows and looking.
+
+    Raises
+    ------
+    PredictorError
+        When it holds a type outside the fixed allow-list.
+    """
+    random = np.random.default_rng(0)
+    X, y = random.normal(size=(40, 8)), np.arange(40) % 2
+    try:
+        fitted = clone(estimator).fit(X, y)
+    except Exception:  # it may want other rows than these; saving checks again
+        return
+    _dump(fitted)
+
+
+def _read_members(archive: zipfile.ZipFile) -> dict[str, bytes]:
+    """Read the members of a predictor, refusing any that `encode` would not write."""
+    infos = archive.infolist()
+    names = [info.filename for info in infos]
+    is_whole = {_FACTS, _FIT} <= set(names) and (_MODEL in names) != any(map(_TASK.fullmatch, names))
+    if len(set(names)) != len(names) or not is_whole:
+        raise CorruptError(f"it has the members {names[:6]}; expected each of {_FACTS}, {_FIT}, {_MODEL} once")
+    for info in infos:
+        limit = _limit(info.filename)
+        if info.file_size > limit or info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+            raise CorruptError(f"member {info.filename!r} is unknown, compressed or too large")
+    return {name: archive.read(name) for name in names}
+
+
+def _limit(name: str) -> int:
+    """Return the bytes that a member may have, -1 for one that no predictor has."""
+    if _TASK.fullmatch(name):
+        return _TASK_LIMIT
+    return _WEIGHTS_LIMIT if _WEIGHTS.fullmatch(name) else _LIMITS.get(name, -1)
+
+
+def _check_members(facts: Any, members: dict[str, bytes]) -> None:
+    """Compare every member with the digest that the facts list, before anything in it is parsed."""
+    found = {name: hashlib.sha256(data).hexdigest() for name, data in members.items() if name != _FACTS}
+    if found != facts["members"]:
+        torn = sorted(set(found.items()) ^ set(facts["members"].items()))
+        raise CorruptError(f"member {torn[0][0]!r} does not match its digest")
+
+
+def _json(value: Any, indent: int | None = None) -> bytes:
+    """Return a value as JSON; indented, a million samples would take five times as long, and memory."""
+    return json.dumps(value, indent=indent, sort_keys=True).encode("ascii")
+
+
+def _import_skops() -> Any:
+    """Return skops.io, imported without torch: it lists scikit-learn's estimators, by importing all its packages."""
+    bridge = "sklearn.externals.array_api_compat.torch"  # it has no estimators, and imports torch
+    is_free = bridge not in sys.modules
+    if is_free:
+        sys.modules[bridge] = None  # type: ignore[assignment]  # refuses the import, which the listing passes over
+    try:
+        return import_module("skops.io")
+    finally:
+        if is_free:
+            del sys.modules[bridge]
+
+
+def _dump(model: Any) -> bytes:
+    skops = _import_skops()
+    data = skops.dumps(model)
+    unknown = sorted(set(skops.get_untrusted_types(data=data)) - set(ALLOWED_TYPES))
+    if unknown:
+        raise PredictorError(
+            f"the model holds {unknown[0]}, which a predictor may not: use models of plain arrays (linear, SVM, kNN, "
+            "naive Bayes, MLP), or keep the fitted TopModelSearchCV in Python"
+        )
+    return data
+
+
+def _undump(data: bytes) -> Any:
+    skops = _import_skops()
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                raise CorruptError("its model is compressed, which may hide a bomb")
+        return skops.loads(_with_today_names(data), trusted=list(ALLOWED_TYPES))
+    except FeatureBankError:
+        raise
+    except Exception as error:  # a refused type, or damaged bytes
+        raise CorruptError(f"its model cannot be trusted or read: {one_line(error)[:160]}") from error
+
+
+def _with_today_names(data: bytes) -> bytes:
+    """Return a skops archive whose types are named by the modules they live in today; most are returned as they are."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        schema = archive.read(_SCHEMA).decode()
+        if not any(f'"{old}"' in schema for old in MOVED_MODULES):
+            return data
+        for old, new in MOVED_MODULES.items():
+            schema = schema.replace(f'"__module__": "{old}"', f'"__module__": "{new}"')
+        members = {name: archive.read(name) for name in archive.namelist()} | {_SCHEMA: schema}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+    return buffer.getvalue()

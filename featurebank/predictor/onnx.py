@@ -1,0 +1,217 @@
+"""A predictor as one ONNX file: pixels in, probabilities out, what to do to an image before in the metadata."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from featurebank import __version__
+from featurebank.backbones import Backbone, Preprocessing, runners
+from featurebank.backbones.runners import CapturedModel
+from featurebank.bank.spec import FeatureSpec
+from featurebank.errors import EngineError, NotInstalledError, PredictorError, one_line
+from featurebank.images.decoding import PIXEL_POLICY, from_array
+from featurebank.predictor.embedding import made_views
+from featurebank.predictor.graphs import graph_of
+from featurebank.predictor.predictor import Predictor
+from featurebank.storage import files
+
+KEY = "featurebank"
+"""The metadata under this name is JSON: how an image becomes pixels, and what the numbers mean."""
+INPUT, CHANCES, VALUES = "pixels", "probabilities", "values"
+TOLERANCE = 1e-4
+LARGEST = (1 << 31) - 1
+"""Bytes of a protocol buffer."""
+_CHECKED = 4
+_LIBRARIES = ("onnx", "onnxruntime", "onnxscript")
+
+
+class Whole(nn.Module):
+    """Networks, what the bank stores of their layers, and the top model.
+
+    Parameters
+    ----------
+    captured : sequence of CapturedModel
+        The networks, which share their pixels.
+    order : sequence of (int, int)
+        Network and layer of each feature set that the model takes.
+    specs : sequence of FeatureSpec
+        Of these feature sets.
+    model : nn.Module
+        From `featurebank.predictor.graphs.graph_of`.
+    """
+
+    def __init__(
+        self,
+        captured: Sequence[CapturedModel],
+        order: Sequence[tuple[int, int]],
+        specs: Sequence[FeatureSpec],
+        model: nn.Module,
+    ):
+        super().__init__()
+        self.captured = nn.ModuleList(captured)
+        self.order = list(order)
+        self.halved = [spec.store == "float16" for spec in specs]
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return probabilities (n, k) or numbers (n,) of uint8 pixels (n, height, width, 3)."""
+        outputs = [each(pixels) for each in self.captured]
+        rows = [outputs[network][layer].flatten(1) for network, layer in self.order]
+        stored = [row.half().float() if is_halved else row for row, is_halved in zip(rows, self.halved, strict=True)]
+        said: Tensor = self.model(torch.cat(stored, 1))
+        return said
+
+
+def export_predictor(predictor: Predictor, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Write a predictor as one ONNX file that gives its probabilities to 1e-4, which is checked on a few images.
+
+    The file takes ``pixels``, uint8 (n, height, width, 3) in RGB: images that were resized and cropped as the metadata
+    say (JSON under ``featurebank``); normalisation is in the graph. It gives ``probabilities``, float32 (n, classes) in
+    the order of the metadata's ``classes``, or ``values``, float32 (n,). The label of a support vector machine is its
+    own decision, and need not be the most probable class.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    path : path-like
+
+    Returns
+    -------
+    dict
+        ``file``, ``bytes``, ``worst`` (the largest difference that was seen) and the metadata.
+
+    Raises
+    ------
+    PredictorError
+        When a part of the predictor cannot be expressed in ONNX, or the file would not give its probabilities.
+    NotInstalledError
+        When a library for ONNX is not installed.
+    StorageError
+        When the file system refuses.
+
+    Examples
+    --------
+    >>> export_predictor(Predictor.load("photos.featurebank"), "photos.onnx")["classes"]  # doctest: +SKIP
+    ['cat', 'dog']
+    """
+    if not all(importlib.util.find_spec(name) for name in _LIBRARIES):
+        raise NotInstalledError("an ONNX file needs onnx, onnxscript and onnxruntime: pip install 'featurebank[onnx]'")
+    _check(predictor)
+    head = graph_of(predictor.model, predictor.calibrator, predictor.task)
+    whole, backbone = _whole(predictor, head)
+    images = _example_images(backbone.input_size)
+    pixels = torch.from_numpy(np.stack([backbone.prepare(from_array(image)) for image in images]))
+    facts = _facts(predictor, backbone)
+    data = _encode(whole, pixels, facts)
+    worst = _difference(data, pixels.numpy(), _expected(predictor, images))
+    if not worst <= TOLERANCE:
+        raise PredictorError(
+            f"the ONNX file is {worst:.1e} off this predictor's own answers on noise; expected below {TOLERANCE:g}: "
+            "fit with another model or normalisation"
+        )
+    files.commit(Path(path), data)
+    return {"file": os.fspath(path), "bytes": len(data), "worst": worst, **facts}
+
+
+def _check(predictor: Predictor) -> None:
+    """Refuse what one pass over one image cannot give."""
+    for feature in predictor.features:
+        spec = feature.spec
+        if made_views(feature) != "none":
+            raise PredictorError(
+                f"{spec.name} has views ({spec.views}), which are made of the image before it is resized and cannot be "
+                "expressed in ONNX: fit with --views first"
+            )
+        if spec.precision != "fp32":
+            raise PredictorError(
+                f"{spec.name} is computed in {spec.precision}; ONNX files are float32: extract in fp32"
+            )
+    described = {json.dumps(feature.spec.preprocessing, sort_keys=True): feature for feature in predictor.features}
+    if len(described) > 1:
+        names = " and ".join(feature.spec.name for feature in described.values())
+        raise PredictorError(
+            f"{names} see images of different preprocessing; one ONNX file takes one: extract with one --size"
+        )
+
+
+def _whole(predictor: Predictor, head: nn.Module) -> tuple[Whole, Backbone]:
+    """Return the graph, each network once, and a backbone whose preprocessing all share."""
+    backbones = [predictor.backbone_of(feature) for feature in predictor.features]
+    distinct = list({id(backbone): backbone for backbone in backbones}.values())
+    if not all(isinstance(backbone.preprocessing, Preprocessing) for backbone in distinct):
+        raise PredictorError("a transform of your own cannot be described in an ONNX file: give a Preprocessing")
+    specs = [feature.spec for feature in predictor.features]
+    groups = [[spec for spec, own in zip(specs, backbones, strict=True) if own is each] for each in distinct]
+    captured = [CapturedModel(each, group, stop=False) for each, group in zip(distinct, groups, strict=True)]
+    numbers = [next(i for i, each in enumerate(distinct) if each is own) for own in backbones]
+    order = [(number, groups[number].index(spec)) for number, spec in zip(numbers, specs, strict=True)]
+    return Whole(captured, order, specs, head).eval(), distinct[0]
+
+
+def _facts(predictor: Predictor, backbone: Backbone) -> dict[str, Any]:
+    """Return the metadata: all that is needed to use the file without featurebank."""
+    is_number = predictor.task == "regression"
+    return {
+        "written_by": f"featurebank {__version__}",
+        "task": predictor.task,
+        "target": predictor.target,
+        "classes": predictor.classes.tolist(),
+        "input": INPUT,
+        "output": VALUES if is_number else CHANCES,
+        "preprocessing": {**backbone.describe_preprocessing(), "channels": "RGB", "layout": "NHWC", "dtype": "uint8"},
+        "pixel_policy": PIXEL_POLICY,
+        "feature_sets": [{"name": each.spec.name, "fingerprint": each.spec.fingerprint} for each in predictor.features],
+    }
+
+
+def _encode(whole: Whole, pixels: Tensor, facts: dict[str, Any]) -> bytes:
+    import onnx
+
+    try:
+        proto = runners.trace_onnx(whole, pixels, [INPUT], [facts["output"]]).model_proto
+    except EngineError as error:
+        raise PredictorError(
+            f"this network cannot be expressed in ONNX: {one_line(error.__cause__ or error)[:160]}"
+        ) from error
+    onnx.helper.set_model_props(proto, {KEY: json.dumps(facts)})
+    if proto.ByteSize() > LARGEST:
+        raise PredictorError(
+            f"the network takes {proto.ByteSize()} bytes, an ONNX file holds {LARGEST}: use a smaller one"
+        )
+    data: bytes = proto.SerializeToString()
+    return data
+
+
+def _example_images(size: tuple[int, int]) -> list[NDArray[np.uint8]]:
+    """Return smooth noise and plain noise, a little wider than high, seeded."""
+    random = np.random.default_rng(0)
+    height, width = size[0], size[1] + 16
+    coarse = random.integers(0, 256, (_CHECKED, 8, 8, 3), dtype=np.uint8)
+    smooth = [
+        np.kron(each, np.ones((height // 8 + 1, width // 8 + 1, 1), np.uint8))[:height, :width] for each in coarse
+    ]
+    noise = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return [*smooth[1:], noise]
+
+
+def _expected(predictor: Predictor, images: Sequence[Any]) -> NDArray[Any]:
+    return predictor.predict(images) if predictor.task == "regression" else predictor.predict_proba(images)
+
+
+def _difference(data: bytes, pixels: NDArray[np.uint8], expected: NDArray[Any]) -> float:
+    """Return how far the file is from the predictor, relative to the numbers where they are above 1."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    found = session.run(None, {INPUT: pixels})[0]
+    return float((np.abs(found - expected) / np.maximum(1, np.abs(expected))).max())

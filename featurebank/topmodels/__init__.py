@@ -1,0 +1,1 @@
+"""Top models over embeddings: models, solvers, folds, scores, search, calibration, learning curve."""

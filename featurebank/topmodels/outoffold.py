@@ -1,0 +1,129 @@
+"""Out-of-fold predictions: what a model said of each row when the row was in a test part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurebank.errors import TopModelError
+from featurebank.topmodels.evaluation import Data
+from featurebank.topmodels.solvers.problem import Prediction
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Predictions of one candidate on the test rows of every fold.
+
+    Attributes
+    ----------
+    row : ndarray of int64, shape (m,)
+        Row number in X; with repeated folds a row comes several times.
+    fold : ndarray of int64, shape (m,)
+        The fold that tested it.
+    true, predicted : ndarray, shape (m,) or (m, labels)
+    proba : ndarray of float64, shape (m, k), or None
+        Probabilities where the model has them; a class that a fold did not learn has 0.
+    decision : ndarray of float64, shape (m,) or (m, k), or None
+        Decision values where it has none; a class that a fold did not learn has -inf.
+    weight : ndarray of float64, shape (m,), or None
+    classes : ndarray, shape (k,), or None
+    """
+
+    row: NDArray[np.int64]
+    fold: NDArray[np.int64]
+    true: NDArray[Any]
+    predicted: NDArray[Any]
+    proba: NDArray[np.float64] | None
+    decision: NDArray[np.float64] | None
+    weight: NDArray[np.float64] | None
+    classes: NDArray[Any] | None
+
+    @property
+    def scores(self) -> NDArray[np.float64] | None:
+        """What a calibrator takes, shape (m,) or (m, k); see `score_values`. None for numbers."""
+        return score_values(self.decision, self.proba)
+
+    def rows(self, chosen: NDArray[np.bool_]) -> OutOfFold:
+        """Return some of the predictions."""
+        parts = {
+            name: value if value is None or name == "classes" else value[chosen] for name, value in vars(self).items()
+        }
+        return OutOfFold(**parts)
+
+    def complete(self, model: str) -> OutOfFold:
+        """Return the predictions of the folds that learned every class.
+
+        Raises
+        ------
+        TopModelError
+            When the model has no scores, or no such fold tests one of the classes.
+        """
+        assert self.classes is not None
+        scores = self.scores
+        if scores is None:
+            raise TopModelError(f"{model} gives neither probabilities nor decision values; choose another model")
+        scores = scores.reshape(len(self.row), -1)
+        holes = {int(fold) for fold in np.unique(self.fold) if np.isneginf(scores[self.fold == fold]).all(axis=0).any()}
+        found = self.rows(~np.isin(self.fold, list(holes))) if holes else self
+        unseen = sorted(set(self.classes.tolist()) - set(np.unique(found.true).tolist()))
+        if unseen:
+            count = int((self.true == unseen[0]).sum())
+            remedy = "label more of it, or leave it out" if count < 2 else "ask for fewer folds, or other groups"
+            raise TopModelError(
+                f"no fold both learns and tests the class {unseen[0]!r} ({count} rows), so {model} gets no "
+                f"probabilities: {remedy}"
+            )
+        return found
+
+
+def gather(data: Data, found: Sequence[Prediction]) -> OutOfFold:
+    """Return the predictions of all folds as one table, the folds in their order."""
+    tests = [data.folds[each.fold][1] for each in found]
+    row = np.concatenate(tests)
+    classes = None if data.task == "regression" else _classes(data)
+    proba = decision = None
+    if classes is not None:
+        proba = _stack(found, classes, "proba", 0.0)
+        decision = _stack(found, classes, "decision", -np.inf) if proba is None else None
+    return OutOfFold(
+        row,
+        np.repeat([each.fold for each in found], [len(test) for test in tests]),
+        data.y[row],
+        np.concatenate([each.labels for each in found]),
+        proba,
+        decision,
+        None if data.weight is None else data.weight[row],
+        classes,
+    )
+
+
+def score_values(decision: NDArray[Any] | None, proba: NDArray[Any] | None) -> NDArray[np.float64] | None:
+    """Return what a calibrator takes: logarithms of probabilities where there are any, else decision values."""
+    if proba is None:
+        return None if decision is None else decision.astype(np.float64, copy=False)
+    with np.errstate(divide="ignore"):
+        return np.log(proba, dtype=np.float64)
+
+
+def _classes(data: Data) -> NDArray[Any]:
+    return np.arange(data.y.shape[1]) if data.task == "multilabel" else data.classes
+
+
+def _stack(found: Sequence[Prediction], classes: NDArray[Any], name: str, absent: float) -> NDArray[np.float64] | None:
+    """Stack values of all folds, (m,) or (m, k); a class that a fold did not learn has `absent`."""
+    parts = [getattr(each, name) for each in found]
+    if any(part is None for part in parts):
+        return None
+    learned = [np.asarray(each.classes) for each in found]
+    if all(part.ndim == 1 and np.array_equal(own, classes) for part, own in zip(parts, learned, strict=True)):
+        return np.concatenate(parts, dtype=np.float64)
+    stacked = np.full((sum(map(len, parts)), len(classes)), absent)
+    ends = np.cumsum([len(part) for part in parts])
+    for part, own, end in zip(parts, learned, ends, strict=True):
+        columns = part if part.ndim == 2 else np.column_stack([-part, part])
+        stacked[end - len(part) : end, np.searchsorted(classes, own)] = columns
+    return stacked

@@ -1,0 +1,303 @@
+"""The order in which a search evaluates its candidates, within a time limit, until it is told to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurebank.bank.matrix import BankMatrix
+from featurebank.errors import FeatureBankError, TopModelError, one_line
+from featurebank.topmodels.candidates import Candidate, Group, make_group, refinement
+from featurebank.topmodels.evaluation import (
+    Data,
+    asks_decisions,
+    balanced_accuracy,
+    get_score,
+    predictions,
+    score_rows,
+    scored,
+)
+from featurebank.topmodels.folds import sizes_of
+from featurebank.topmodels.models import TopModel
+from featurebank.topmodels.scores import cluster_interval, corrected_interval, wilson_interval
+from featurebank.topmodels.solvers.problem import Note, Prediction, Settings
+
+Found = list[tuple[Group, Candidate]]
+
+
+class Run:
+    """One pass of a search over its groups of candidates.
+
+    Parameters
+    ----------
+    data : Data
+    scoring : str, callable or None
+    settings : Settings
+    clusters : ndarray, shape (n,), or None
+        Groups of rows that belong together, for the intervals.
+    deadline : float or None
+        On the clock of `time.perf_counter`.
+    progress : callable or None
+        Called with (fits done, fits in all).
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        scoring: Any,
+        settings: Settings,
+        clusters: NDArray[Any] | None,
+        deadline: float | None,
+        progress: Callable[[int, int], None] | None,
+    ):
+        self.data, self.scoring, self.clusters = data, scoring, clusters
+        self.settings = replace(settings, decisions=asks_decisions(get_score(scoring, data.task)))
+        self.deadline, self.progress = deadline, progress
+        self.groups: list[Group] = []
+        self.notes: list[str] = []
+        self.interrupted = self.timed_out = False
+        self.done = self.total = 0
+        self.folds = range(len(data.folds))
+        self.n_train, self.n_test = sizes_of(data.folds)
+
+    # --- order ---------------------------------------------------------------------------------------------
+
+    def all(self, groups: Sequence[Group]) -> None:
+        """Evaluate every group on every fold."""
+        self._announce(groups, len(self.folds))
+        for group in groups:
+            self._evaluate(group, self.folds)
+
+    def halving(self, groups: Sequence[Group]) -> None:
+        """Evaluate the cheap groups first, then the others by successive halving (Jamieson and Talwalkar 2016).
+
+        The resource is the folds: all groups see the first fold, the better half of them the second, and the
+        better half of those the rest.
+        """
+        cheap = [group for group in groups if group.model.is_cheap]
+        self.all(cheap)
+        promise = {group.features: max(means(group), default=-np.inf) for group in cheap}
+        alive = sorted(
+            (group for group in groups if not group.model.is_cheap), key=lambda group: -promise.get(group.features, 0)
+        )
+        for rung in rungs(len(self.folds)):
+            self._announce(alive, len(rung))
+            for group in alive:
+                self._evaluate(group, rung)
+            if rung[-1] != self.folds[-1]:
+                alive = better_half(alive)
+
+    def catch_up(self, groups: Sequence[Group]) -> None:
+        """Spend the time that is left on what halving dropped after its first folds, the most promising first."""
+        dropped = [group for group in groups if 0 < len(group.scores.get(0, {})) < len(self.folds)]
+        for group in sorted(dropped, key=lambda group: -max(means(group))):
+            rest = [fold for fold in self.folds if fold not in group.scores[0]]
+            self._announce([group], len(rest))
+            self._evaluate(group, rest)
+        left = sum(not any(candidate.fold_scores for candidate in group.candidates) for group in groups)
+        if left:
+            self.notes.append(f"the time limit left {left} of {len(groups)} recipes without a score on every fold")
+
+    def refine(self, groups: Sequence[Group]) -> None:
+        """Try cells around the best of each model whose grid is the default one."""
+        found = [(group, candidate) for group, candidate in self.finished(groups) if group.model.is_default_grid]
+        for name in dict.fromkeys(group.model.name for group, _ in found if group.model.refined):
+            group, best = max((each for each in found if each[0].model.name == name), key=lambda each: each[1].mean)
+            cells = refinement(best, group.model, list(group.cells.values()), self._gamma(group))
+            start = len(group.candidates)
+            more = make_group(group.features, group.select, group.normalize, group.model, cells, group.views)
+            group.candidates += more.candidates
+            self.total += len(cells) * len(self.folds)
+            self._evaluate(group, self.folds, range(start, start + len(cells)))
+
+    def ranked(self, features: Sequence[tuple[str, ...]], model: TopModel) -> list[str]:
+        """Return the names of single blocks, that with the best score of a quick model on the folds first."""
+        scores = {}
+        for names in features:
+            group = make_group(names, None, "standardize", model, model.cells())
+            quick = Run(self.data, None, self.settings, None, None, None)
+            quick.all([group])
+            scores[names[0]] = max(means(group), default=-np.inf)
+        return sorted(scores, key=lambda name: -scores[name])
+
+    # --- work ----------------------------------------------------------------------------------------------
+
+    def _announce(self, groups: Sequence[Group], folds: int) -> None:
+        self.total += folds * sum(len(group.candidates) for group in groups)
+        self.groups += [group for group in groups if group not in self.groups]
+
+    def _evaluate(self, group: Group, folds: Sequence[int], numbers: Sequence[int] | None = None) -> None:
+        """Evaluate the cells of a group on some folds, unless the search is to end."""
+        if self._must_stop():
+            return
+        score = scored(self.data, self.scoring, group.model)
+        cells = {number: group.cells[number] for number in (group.cells if numbers is None else numbers)}
+        events = predictions(self.data, group, folds, replace(self.settings, score=score), cells)
+        try:
+            for event in events:
+                self._take(group, event, score, len(folds))
+                if self._must_stop():
+                    break
+        except KeyboardInterrupt:
+            if not self._any_finished():
+                raise
+            self.interrupted = True
+            self.notes.append("interrupted; what was finished is shown")
+        except FeatureBankError:
+            raise
+        except ValueError as error:
+            raise TopModelError(f"{group.model.name} cannot be fitted: {one_line(error)}") from error
+        finally:
+            events.close()  # type: ignore[attr-defined]
+        self._finish(group)
+
+    def _take(self, group: Group, event: Note | Prediction, score: Callable[[Prediction], float], folds: int) -> None:
+        if isinstance(event, Note):
+            self.notes.append(f"{group.model.name} on {'+'.join(group.features)}: {event.text}")
+            self.total -= folds * len(event.cells) if event.skipped else 0
+            return
+        group.scores.setdefault(event.cell, {})[event.fold] = score(event)
+        group.predictions.setdefault(event.cell, []).append(event)
+        group.candidates[event.cell].seconds += event.seconds
+        if len(group.scores[event.cell]) == len(self.folds):
+            self._finish(group)  # what is known to be worse is not kept: answers of many rows take much memory
+        self.done += 1
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+    def _must_stop(self) -> bool:
+        is_late = self.deadline is not None and time.perf_counter() > self.deadline
+        if is_late and not self.timed_out and self._any_finished():
+            self.timed_out = True
+            self.notes.append("the time limit ended the search early; what was finished is shown")
+        return self.interrupted or self.timed_out
+
+    def _any_finished(self) -> bool:
+        return any(len(scores) == len(self.folds) for group in self.groups for scores in group.scores.values())
+
+    def _finish(self, group: Group) -> None:
+        """Give finished candidates their scores; keep the predictions of the best only, and of unfinished ones."""
+        for number in self._whole(group):
+            candidate = group.candidates[number]
+            if number in group.predictions and not candidate.fold_scores:
+                candidate.fold_scores = [group.scores[number][fold] for fold in self.folds]
+                if self.data.task == "classification":
+                    candidate.extra["balanced_accuracy"] = balanced_accuracy(self.data, group.predictions[number])
+        rivals = [
+            (each, number)
+            for each in (self.groups if self._keeps_one() else [group])
+            for number in self._whole(each)
+            if number in each.predictions
+        ]
+        best = max(rivals, key=lambda rival: rival[0].candidates[rival[1]].mean, default=None)  # the first of equals
+        for rival in rivals:
+            if rival is not best:
+                rival[0].predictions.pop(rival[1])
+
+    def _whole(self, group: Group) -> list[int]:
+        """Return the numbers of a group's candidates that every fold has scored."""
+        return sorted(number for number, scores in group.scores.items() if len(scores) == len(self.folds))
+
+    def _keeps_one(self) -> bool:
+        """Whether the predictions of one candidate are kept in all, not one a group.
+
+        Of rows that do not fit into memory they take much of it; intervals that resample rows need each group's.
+        """
+        return isinstance(self.data.X, BankMatrix) and self.clusters is None and len(self.folds) > 1
+
+    # --- results -------------------------------------------------------------------------------------------
+
+    def finished(self, groups: Sequence[Group] | None = None) -> Found:
+        """Return the candidates that all folds have scored.
+
+        Raises
+        ------
+        TopModelError
+            When no score is a number.
+        """
+        found = [
+            (group, candidate)
+            for group in (self.groups if groups is None else groups)
+            for candidate in group.candidates
+            if candidate.fold_scores
+        ]
+        if not any(np.isfinite(candidate.mean) for _, candidate in found):
+            raise TopModelError("no candidate has a score that is a number; check scoring and the classes in each fold")
+        return found
+
+    def predictions_of(self, group: Group, candidate: Candidate) -> list[Prediction]:
+        """Return what a candidate said of each fold's test rows; it is computed again where it was not kept."""
+        number = group.candidates.index(candidate)
+        found = group.predictions.get(number)
+        if found is None:
+            events = predictions(self.data, group, self.folds, self.settings, {number: candidate.params})
+            found = [event for event in events if isinstance(event, Prediction)]
+        return sorted(found, key=lambda prediction: prediction.fold)
+
+    def set_intervals(self, found: Found) -> None:
+        """Set the 95 % interval of every candidate, by the method that fits the folds."""
+        is_one = len(self.folds) == 1
+        for group, candidate in found:
+            candidate.ci95 = corrected_interval(candidate.fold_scores, self.n_train, self.n_test)
+            kept = group.predictions.get(group.candidates.index(candidate))
+            if is_one and self._is_plain_accuracy():
+                count = len(self.data.folds[0][1])
+                candidate.ci95, candidate.interval = wilson_interval(candidate.mean * count, count), "wilson"
+            elif kept is not None and (is_one or self.clusters is not None):
+                candidate.ci95 = cluster_interval(self._resampled(kept), self._clusters(kept))
+                candidate.interval = "bootstrap" if self.clusters is None else "cluster-bootstrap"
+
+    def _is_plain_accuracy(self) -> bool:
+        return self.data.task == "classification" and self.data.weight is None and self.scoring in (None, "accuracy")
+
+    def _clusters(self, found: Sequence[Prediction]) -> list[NDArray[Any]]:
+        clusters = np.arange(len(self.data.y)) if self.clusters is None else self.clusters
+        return [clusters[self.data.folds[each.fold][1]] for each in found]
+
+    def _resampled(self, found: Sequence[Prediction]) -> Callable[[int, NDArray[np.intp]], float]:
+        """Return the function that scores a drawn part of a prediction's rows."""
+        scorer = get_score(self.scoring, self.data.task)
+        if self.data.task == "classification" and self.scoring in (None, "accuracy"):
+            tests = [self.data.folds[each.fold][1] for each in found]
+            right = [self.data.y[test] == each.labels for test, each in zip(tests, found, strict=True)]
+            weight = np.ones(len(self.data.y)) if self.data.weight is None else self.data.weight
+            weights = [weight[test] for test in tests]
+            return lambda part, rows: float(np.average(right[part][rows], weights=weights[part][rows]))
+        return lambda part, rows: score_rows(scorer, self.data, found[part], rows)
+
+    def _gamma(self, group: Group) -> float:
+        """Return what ``gamma="scale"`` stands for on all rows, as the model sees them."""
+        if "gamma" not in group.model.refined:
+            return 0.0
+        seen = self.data.seen_by(group)
+        X = seen.X
+        for _, step in group.before():
+            X = step.fit(X, seen.y).transform(X)
+        return float(1 / (X.shape[1] * max(X.var(dtype=np.float64), 1e-12)))
+
+
+def means(group: Group) -> list[float]:
+    """Return the mean of each cell over the folds that have scored it."""
+    return [float(np.mean(list(scores.values()))) for scores in group.scores.values()]
+
+
+def rungs(folds: int) -> list[list[int]]:
+    """Return the folds that each round of successive halving adds: one, one more, the rest.
+
+    Examples
+    --------
+    >>> rungs(5), rungs(2), rungs(1)
+    ([[0], [1], [2, 3, 4]], [[0], [1]], [[0]])
+    """
+    return [rung for rung in ([0], list(range(1, min(2, folds))), list(range(2, folds))) if rung]
+
+
+def better_half(groups: Sequence[Group]) -> list[Group]:
+    """Return the groups whose best cell is in the better half, the best first."""
+    ranked = sorted((group for group in groups if group.scores), key=lambda group: -max(means(group)))
+    return ranked[: -(-len(ranked) // 2)]

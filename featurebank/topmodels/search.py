@@ -1,0 +1,550 @@
+"""TopModelSearchCV: which features, which top model, which parameters, on the same folds."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from joblib import effective_n_jobs
+from numpy.typing import NDArray
+from sklearn import config_context
+from sklearn.base import BaseEstimator, MetaEstimatorMixin
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import Pipeline
+from sklearn.utils import ClassifierTags, RegressorTags, check_consistent_length, column_or_1d
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from featurebank.bank.features import VIEWS
+from featurebank.bank.matrix import BankMatrix
+from featurebank.errors import TopModelError, near_names, one_line
+from featurebank.storage.memory import physical_memory
+from featurebank.topmodels import candidates as ranking
+from featurebank.topmodels.calibration import Calibrator
+from featurebank.topmodels.candidates import Candidate, Group, make_group
+from featurebank.topmodels.evaluation import Data, fit_pipeline, get_score
+from featurebank.topmodels.folds import Fold, make_folds
+from featurebank.topmodels.models import DEFAULT_MODELS, TASKS, TopModel, parse_models
+from featurebank.topmodels.multiview import Layout, over_views, per_view, reduce_views
+from featurebank.topmodels.outoffold import OutOfFold, gather
+from featurebank.topmodels.schedule import Run
+from featurebank.topmodels.scores import is_share, paired_interval
+from featurebank.topmodels.solvers.problem import Problem, Settings
+from featurebank.topmodels.streaming.limits import check_streamed
+from featurebank.topmodels.streaming.models import DEFAULT as STREAMED_MODELS
+from featurebank.topmodels.streaming.models import streamed
+from featurebank.topmodels.transforms import SelectDimensions
+
+RULES = ("best", "one-se")
+
+
+def _best_has(method: str) -> Callable[[Any], bool]:
+    return lambda search: hasattr(getattr(search, "best_estimator_", None), method)
+
+
+class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
+    """Cross-validate top models over embeddings and refit the best one on all rows.
+
+    Every candidate is a plain scikit-learn pipeline whose every step is fitted inside the fold, and all candidates
+    see the same folds. The scores are those of scikit-learn; the solvers behind them (`topmodels.solvers`) share
+    the work between cells and folds.
+
+    Parameters
+    ----------
+    models : str, sequence, or mapping of str to grid, optional
+        Top models (`featurebank.topmodels.models`): names, import paths or estimators; a mapping gives the grid in the
+        estimator's own parameter names. By default ``logreg svm mlp``, or ``ridge svr mlp`` for numbers; with a
+        time limit, all of them.
+    task : str, default "classification"
+        ``"classification"``, ``"multilabel"`` (y of 0 and 1, shape (n, labels)) or ``"regression"``.
+    cv : int, splitter or iterable, default 5
+        An integer means ``StratifiedKFold(k, shuffle=True, random_state=random_state)``, or
+        `StratifiedGroupKFold` alike when groups are given (`KFold` and `GroupKFold` for numbers).
+    scoring : str or callable, optional
+        Any scikit-learn scorer; accuracy by default, R² for numbers.
+    blocks : mapping of str to slice, optional
+        Names the columns of each feature set in a wide X (`Bank.blocks`); by default X is one block ``"X"``.
+    features : "all", or sequence of sequences of str, optional
+        Which blocks to concatenate for each candidate; by default each block alone. ``"all"`` adds concatenations:
+        the two best blocks by a quick ridge on the same folds, the three best, and so on to all of them.
+    views : str or sequence of str, default "mean"
+        What is learned from where an image has several views: their ``"mean"``, the ``"first"``, or ``"all"`` as rows
+        of their own, of which none is in another fold than its image; what a model says of them is averaged
+        (`featurebank.topmodels.multiview`). Several are tried.
+    n_views : int or mapping of str to int, default 1
+        Views of an image that lie side by side in X, or in each block: ``bank.load(name, views="all").reshape(n, -1)``.
+    normalize : str or sequence of str, default "standardize"
+        What is done to the rows inside the fold (`featurebank.topmodels.transforms.normalization`); several are tried.
+    select : float or sequence of float or None, optional
+        Share of the dimensions to keep, selected inside the fold (`SelectRelevant`); several are tried.
+    class_weight : "balanced" or mapping, optional
+        Weights of the classes in fitting.
+    rule : str, default "best"
+        ``"best"``, or ``"one-se"``: the simplest candidate within one standard error of the best.
+    refine : int, default 1
+        Rounds of refinement of C and gamma around the best cell of each model whose grid is the default one.
+    refit : bool, default True
+        Fit the best pipeline on all rows; without it there is no `best_estimator_`, only scores.
+    time_limit : float, optional
+        Seconds. Cheap models come first, then the promising ones by successive halving over the folds; at least one
+        candidate is always finished.
+    random_state : int, default 0
+        Seed of the folds and of the estimators.
+    n_jobs : int, default -1
+        Threads; -1 for one a core.
+    memory : int, optional
+        Bytes that shared work may take; by default a quarter of the machine's. What does not fit is solved plainly.
+    progress : callable, optional
+        Called with (fits done, fits in all).
+
+    Attributes
+    ----------
+    candidates_ : list of Candidate
+        Everything that was evaluated on all folds.
+    cv_results_ : dict of arrays
+        The same in scikit-learn's form, ready for a DataFrame.
+    best_candidate_ : Candidate
+        The one with the highest mean; the first of equals. Its score is selected, hence optimistic.
+    best_estimator_ : Pipeline
+        The best pipeline, refitted on all rows of X.
+    best_score_, best_params_, best_model_, best_features_, best_index_
+        Facts of the best candidate.
+    comparison_ : dict or None
+        The best candidate against the best of another recipe: difference, interval and a sentence.
+    oof_ : OutOfFold
+        What the best candidate said of the rows when they were in a test part.
+    folds_ : list of (train, test)
+        Row numbers of each fold.
+    classes_ : ndarray, shape (k,)
+        The classes, sorted.
+    interrupted_, timed_out_ : bool
+        Whether Ctrl-C, or the time limit, ended the search early.
+    warnings_ : list of str
+        What was solved another way or left out, and what scikit-learn warned about, with counts.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(n_class=3, return_X_y=True)
+    >>> search = TopModelSearchCV(models={"svm": {"C": [1, 10]}}).fit(X, y)
+    >>> search.best_model_, search.best_score_ > 0.95
+    ('svm', True)
+    """
+
+    def __init__(
+        self,
+        models: Any = None,
+        *,
+        task: str = "classification",
+        cv: Any = 5,
+        scoring: Any = None,
+        blocks: Mapping[str, slice] | None = None,
+        features: str | Sequence[Sequence[str]] | None = None,
+        views: str | Sequence[str] = "mean",
+        n_views: int | Mapping[str, int] = 1,
+        normalize: str | Sequence[str] = "standardize",
+        select: Any = None,
+        class_weight: Any = None,
+        rule: str = "best",
+        refine: int = 1,
+        refit: bool = True,
+        time_limit: float | None = None,
+        random_state: int = 0,
+        n_jobs: int | None = -1,
+        memory: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ):
+        self.models = models
+        self.task = task
+        self.cv = cv
+        self.scoring = scoring
+        self.blocks = blocks
+        self.features = features
+        self.views = views
+        self.n_views = n_views
+        self.normalize = normalize
+        self.select = select
+        self.class_weight = class_weight
+        self.rule = rule
+        self.refine = refine
+        self.refit = refit
+        self.time_limit = time_limit
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.memory = memory
+        self.progress = progress
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        is_regression = self.task == "regression"
+        tags.estimator_type = "regressor" if is_regression else "classifier"
+        tags.classifier_tags = None if is_regression else ClassifierTags(multi_label=self.task == "multilabel")
+        tags.regressor_tags = RegressorTags() if is_regression else None
+        tags.target_tags.required = True
+        return tags
+
+    def fit(self, X: Any, y: Any, *, groups: Any = None, sample_weight: Any = None) -> TopModelSearchCV:
+        """Evaluate every candidate and refit the best.
+
+        Ctrl-C ends the search with what is finished, if anything is.
+
+        Parameters
+        ----------
+        X : array-like of float, shape (n, d), or BankMatrix
+            Embeddings, the blocks side by side. A matrix that is read in batches (`featurebank.Bank.matrix`) is for
+            models that learn from batches, by default ``ridge lda sgd-logreg``, or ``ridge mlp`` for numbers.
+        y : array-like, shape (n,) or (n, labels)
+            Classes (text or numbers), numbers, or columns of 0 and 1.
+        groups : array-like, shape (n,), optional
+            Rows of one group never straddle folds.
+        sample_weight : array-like of float, shape (n,), optional
+            Used in fitting and in scoring.
+
+        Raises
+        ------
+        TopModelError
+            When a name, a grid or the folds do not fit.
+        """
+        started = time.perf_counter()
+        self._check_options()
+        X, y = self._check_rows(X, y)
+        y = self._check_target(y)
+        weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+        groups = None if groups is None else np.asarray(groups)
+        with _recorded_warnings() as self.warnings_:
+            self.folds_ = make_folds(self.cv, X, y, groups, int(self.random_state), self.task)
+            data = Data(X, y, {}, self.folds_, self.task, weight, self.class_weight)
+            deadline = None if self.time_limit is None else started + self.time_limit
+            run = Run(data, self.scoring, self._settings(), groups, deadline, self.progress)
+            self._evaluate(run)
+            self._keep(run)
+        self.warnings_[:0] = run.notes
+        return self
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the class (or number, or labels) of each row; see `best_estimator_`."""
+        return self._best(X).predict(X)
+
+    @available_if(_best_has("predict_proba"))
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return class probabilities, shape (n, k), where the best estimator has them."""
+        return self._best(X).predict_proba(X)
+
+    @available_if(_best_has("decision_function"))
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Return decision values, where the best estimator has them."""
+        return self._best(X).decision_function(X)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy of the best estimator, or its R², whatever `scoring` is."""
+        options = {} if sample_weight is None else {"sample_weight": sample_weight}
+        with config_context(enable_metadata_routing=False):
+            return float(self._best(X).score(X, y, **options))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a candidate, the best first: what `Candidate.to_dict` holds."""
+        check_is_fitted(self)
+        return pd.DataFrame([candidate.to_dict() for candidate in self.candidates_]).sort_values(
+            "mean", ascending=False, kind="stable", ignore_index=True
+        )
+
+    def _best(self, X: Any) -> Any:
+        check_is_fitted(self)
+        validate_data(self, X, dtype=(np.float32, np.float64), reset=False)
+        return self.best_estimator_
+
+    def calibrate(self, method: str = "sigmoid") -> Calibrator:
+        """Fit a calibrator that turns the best estimator's scores into probabilities.
+
+        It learns from out-of-fold scores: log-probabilities where the model has probabilities, else decision values.
+
+        Parameters
+        ----------
+        method : str, default "sigmoid"
+            ``"sigmoid"``, ``"isotonic"`` or ``"temperature"``; see `featurebank.topmodels.calibration.Calibrator`.
+
+        Raises
+        ------
+        TopModelError
+            When the method is unknown, or no fold both learns and tests one of the classes.
+        """
+        check_is_fitted(self)
+        found = self.oof_.complete(self.best_model_)
+        return Calibrator(method).fit(found.scores, found.true, found.weight)
+
+    # --- checks --------------------------------------------------------------------------------------------
+
+    def _check_options(self) -> None:
+        for name, value, known in (("task", self.task, TASKS), ("rule", self.rule, RULES)):
+            if value not in known:
+                raise TopModelError(f"no {name} {value!r}; {near_names(str(value), known)}")
+        for views in _several(self.views):
+            if views not in VIEWS:
+                raise TopModelError(f"no views {views!r}; {near_names(str(views), VIEWS)}")
+        if self.task == "multilabel" and "all" in _several(self.views) and self.select is not None:
+            raise TopModelError("dimensions selected for several labels from all views; leave out one of the three")
+        if self.n_jobs == 0:
+            raise TopModelError("0 jobs; expected a number of threads, or -1 for one a core")
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise TopModelError(f"a time limit of {self.time_limit!r}; expected seconds above 0")
+        get_score(self.scoring, self.task)
+
+    def _check_rows(self, X: Any, y: Any) -> tuple[Any, NDArray[Any]]:
+        if isinstance(X, BankMatrix):
+            self.n_features_in_ = X.shape[1]
+            asked = {
+                "select": self.select is not None,
+                "views": self.n_views != 1 and self.n_views != {},
+                "several labels an image": self.task == "multilabel",
+                "center-l2": "center-l2" in _several(self.normalize),
+            }
+            check_streamed(asked)
+            check_consistent_length(X, y)
+            return X, column_or_1d(y)
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            dtype=(np.float32, np.float64),
+            multi_output=self.task == "multilabel",
+            y_numeric=self.task == "regression",
+        )
+        return X, y
+
+    def _check_target(self, y: NDArray[Any]) -> NDArray[Any]:
+        if self.task == "regression":
+            return y
+        if self.task == "multilabel":
+            if y.ndim != 2 or not np.isin(y, (0, 1)).all():
+                raise TopModelError(f"y of shape {y.shape} for several labels; expected columns of 0 and 1")
+            self.classes_ = np.arange(y.shape[1])
+            return y.astype(np.int64)
+        try:
+            check_classification_targets(y)
+        except ValueError as error:
+            raise TopModelError(f"{one_line(error)} Expected a column of classes") from error
+        self.classes_ = np.unique(y)
+        if len(self.classes_) < 2:
+            raise TopModelError(f"y has one class, {self.classes_.tolist()[0]!r}; expected at least two classes")
+        return y
+
+    def _settings(self) -> Settings:
+        memory = physical_memory() // 4 if self.memory is None else int(self.memory)
+        return Settings(int(effective_n_jobs(self.n_jobs)), memory, int(self.random_state))
+
+    def _models(self, weighted: bool, is_streamed: bool) -> list[TopModel]:
+        """Return the models to try; one that was named and cannot use the weights is an error."""
+        if is_streamed:
+            return [self._streamed(model) for model in self._named_models(weighted, STREAMED_MODELS[self.task])]
+        return self._named_models(weighted, DEFAULT_MODELS[self.task] if self.time_limit is None else "all")
+
+    def _streamed(self, model: TopModel) -> TopModel:
+        return streamed(model, self.task, int(self.random_state), self._settings().threads)
+
+    def _named_models(self, weighted: bool, default: Any) -> list[TopModel]:
+        asked = [name for name, given in (("sample_weight", weighted), ("class_weight", self.class_weight)) if given]
+        if self.models is None:
+            taking = [
+                model for model in parse_models(default, self.task) if all(self._takes(model, name) for name in asked)
+            ]
+            if not taking:
+                raise TopModelError("several labels take no sample weights here; leave the weights out")
+            return taking
+        models = parse_models(self.models, self.task)
+        for model in models:
+            refused = [name for name in asked if not self._takes(model, name)]
+            if refused:
+                raise TopModelError(
+                    f"{model.name} takes no {refused[0].replace('_', ' ')}s; leave the weights out, or the model"
+                )
+            self._check_cells(model)
+        return models
+
+    def _takes(self, model: TopModel, argument: str) -> bool:
+        """Whether a model can use weights; of several labels each has its own estimator, which gets none for rows."""
+        if self.task == "multilabel":
+            return argument == "class_weight" and argument in model.estimator.get_params()
+        return model.takes(argument)
+
+    def _check_cells(self, model: TopModel) -> None:
+        """Refuse parameters that the estimator does not have, or values it does not take, before any work."""
+        for params in model.cells():
+            estimator = model.pipeline(params, int(self.random_state))[-1]
+            if not hasattr(estimator, "_parameter_constraints"):  # not every library declares them
+                continue
+            try:
+                estimator._validate_params()
+            except ValueError as error:
+                raise TopModelError(f"{model.name} {params} cannot be fitted: {one_line(error)}") from error
+
+    # --- plan ----------------------------------------------------------------------------------------------
+
+    def _evaluate(self, run: Run) -> None:
+        is_streamed = isinstance(run.data.X, BankMatrix)
+        models = self._models(run.data.weight is not None, is_streamed)
+        quick = TASKS[self.task]["ridge"]
+        wanted = self._features(run, self._streamed(quick) if is_streamed else quick)
+        groups = [
+            make_group(features, select, normalize, model, cells_for(model, run.data.folds), views)
+            for features in wanted
+            for views in _several(self.views)[: None if features in run.data.layouts else 1]
+            for select in _several(self.select)
+            for normalize in _several(self.normalize)
+            for model in models
+        ]
+        for group in groups:  # an unknown normalisation is an error before any work
+            group.before()
+        if self.time_limit is None:
+            run.all(groups)
+        else:
+            run.halving(groups)
+        for _ in range(self.refine):
+            run.refine(groups)
+        if self.time_limit is not None:
+            run.catch_up(groups)
+
+    def _features(self, run: Run, quick: TopModel) -> list[tuple[str, ...]]:
+        """Name the blocks of each candidate's features, and tell the data which columns those are.
+
+        `quick` is the model that ranks single blocks, where concatenations are to be chosen.
+        """
+        width = run.data.X.shape[1]
+        if self.blocks is None:
+            self._add_layout(run.data, {"X": slice(0, width)}, ("X",))
+            run.data.columns[("X",)] = None
+            return [("X",)]
+        singles: list[tuple[str, ...]] = [(name,) for name in self.blocks]
+        is_all = isinstance(self.features, str) and self.features == "all"
+        wanted = singles if self.features is None or is_all else [tuple(names) for names in self.features]
+        unknown = {name for names in wanted for name in names} - set(self.blocks)
+        if unknown or not wanted:
+            have = ", ".join(self.blocks)
+            raise TopModelError(f"features name {sorted(unknown) or 'nothing'}; expected some of the blocks {have}")
+        wide = [name for name, block in self.blocks.items() if (block.stop or 0) > width]
+        if wide:
+            raise TopModelError(f"block {wide[0]!r} ends after the last of {width} columns; expected blocks inside X")
+        for names in wanted:
+            self._add_columns(run.data, names)
+        if is_all:
+            ranked = run.ranked(singles, quick)
+            wanted = singles + [
+                tuple(sorted(ranked[:m], key=list(self.blocks).index)) for m in range(2, len(ranked) + 1)
+            ]
+            for names in wanted:
+                self._add_columns(run.data, names)
+        return wanted
+
+    def _add_columns(self, data: Data, names: tuple[str, ...]) -> None:
+        assert self.blocks is not None
+        self._add_layout(data, self.blocks, names)
+        every = np.arange(data.X.shape[1])
+        taken = np.concatenate([every[self.blocks[name]] for name in names])
+        data.columns[names] = None if np.array_equal(taken, every) else taken
+
+    def _add_layout(self, data: Data, blocks: Mapping[str, slice], names: tuple[str, ...]) -> None:
+        """Tell the data how many views lie in the columns of some blocks, where they are several."""
+        given = self.n_views
+        counts = [given.get(name, 1) if isinstance(given, Mapping) else int(given) for name in names]
+        widths = [len(range(data.X.shape[1])[blocks[name]]) for name in names]
+        for name, count, width in zip(names, counts, widths, strict=True):
+            if count < 1 or width % count:
+                raise TopModelError(f"{count} views in the {width} columns of {name!r}; expected whole views")
+        if len(set(counts)) > 1:
+            raise TopModelError(
+                f"{' + '.join(names)} have {', '.join(map(str, counts))} views; expected as many in sets that are "
+                "concatenated: name sets of the same views"
+            )
+        if counts[0] > 1:
+            data.layouts[names] = Layout(counts[0], tuple(width // counts[0] for width in widths))
+
+    # --- results -------------------------------------------------------------------------------------------
+
+    def _keep(self, run: Run) -> None:
+        found = run.finished()
+        self.interrupted_, self.timed_out_ = run.interrupted, run.timed_out
+        self.candidates_ = [candidate for _, candidate in found]
+        order = sorted(TASKS[self.task], key=lambda name: TASKS[self.task][name].simplicity)
+        self.best_index_ = ranking.best_of(self.candidates_, self.rule, order)
+        group, best = found[self.best_index_]
+        self.best_candidate_ = best
+        self.best_score_, self.best_params_ = best.mean, best.params
+        self.best_model_, self.best_features_ = best.model, best.features
+        run.set_intervals(found)
+        self.comparison_ = self._compared(run)
+        self.cv_results_ = ranking.to_results(self.candidates_)
+        self.oof_: OutOfFold = gather(run.data, run.predictions_of(group, best))
+        group.predictions.clear()  # of many rows they take much memory
+        if self.refit:
+            self.best_estimator_ = self._refitted(run.data, group, best)
+
+    def _refitted(self, data: Data, group: Group, best: Candidate) -> Pipeline:
+        """Return the pipeline of the best candidate, fitted on all rows."""
+        if group.model.trainer is not None:
+            return group.model.trainer.fit(data, group, best)
+        weight = self._fit_weight(data, group.model)
+        return fit_pipeline(self.pipeline(data, group, best), data.X, data.y, weight)
+
+    def pipeline(self, data: Data, group: Group, candidate: Candidate) -> Pipeline:
+        """Return the unfitted pipeline of a candidate, which takes all columns of X."""
+        taken, layout, views = data.columns[candidate.features], data.layouts.get(candidate.features), data.views(group)
+        params = per_view(candidate.params, group.model.estimator, views)
+        plain = group.model.pipeline(params, int(self.random_state), group.before(), self.class_weight)
+        if layout is not None and group.views == "all":
+            plain = over_views(plain, layout, self.task == "regression")
+        elif layout is not None:
+            plain.steps.insert(0, ("views", reduce_views(layout, group.views)))
+        if taken is not None:
+            plain.steps.insert(0, ("columns", SelectDimensions(taken)))
+        if self.task == "multilabel":
+            plain.steps[-1] = ("model", OneVsRestClassifier(plain.steps[-1][1]))
+        return plain
+
+    def _fit_weight(self, data: Data, model: TopModel) -> NDArray[np.float64] | None:
+        """Return the weights of all rows; those of classes are among them for a model that takes no other."""
+        if self.class_weight is None or "class_weight" in model.estimator.get_params():
+            return data.weight
+        everyone = np.arange(len(data.y))
+        whole = Problem(data.X, data.y, [(everyone, everyone)], False, data.weight, self.class_weight)
+        return whole.full_weights(0, count_weights=False)
+
+    def _compared(self, run: Run) -> dict[str, Any] | None:
+        """Compare the best candidate with the best of another recipe, on the shared folds."""
+        best = self.best_candidate_
+        others = [self.candidates_[number] for number in ranking.best_of_each(self.candidates_)]
+        others = [other for other in others if other.recipe != best.recipe]
+        if not others or len(self.folds_) < 2:
+            return None
+        found = paired_interval(best.fold_scores, others[0].fold_scores, run.n_train, run.n_test)
+        shares = is_share("r2" if self.scoring is None and self.task == "regression" else self.scoring)
+        return {"other": others[0].to_dict(), **found, "sentence": ranking.sentence(best, others[0], found, shares)}
+
+
+def cells_for(model: TopModel, folds: Sequence[Fold]) -> list[dict[str, Any]]:
+    """Return the cells of a model's grid; of its default grid those that the smallest training part allows."""
+    smallest = min(len(train) for train, _ in folds)
+    return [cell for cell in model.cells() if not model.is_default_grid or cell.get("n_neighbors", 0) <= smallest]
+
+
+def _several(value: Any) -> list[Any]:
+    return [value] if value is None or isinstance(value, (str, int, float)) else list(value)
+
+
+@contextmanager
+def _recorded_warnings() -> Iterator[list[str]]:
+    """Collect what is warned about inside, from every thread, as messages with counts."""
+    messages: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", ".*tasks which were still being processed")  # a search that was ended
+        warnings.filterwarnings("ignore", ".*within_class_std_dev_")  # a dimension that is constant in a fold
+        warnings.filterwarnings("ignore", "Stochastic Optimizer: Maximum iterations")  # meant so, see EPOCHS
+        yield messages
+    counts = Counter(one_line(each.message) for each in caught if isinstance(each.message, Warning))
+    messages += [text if times == 1 else f"{text} ({times} times)" for text, times in counts.items()]

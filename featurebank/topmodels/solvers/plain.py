@@ -1,0 +1,69 @@
+"""Plain scikit-learn, fitted once a cell and fold: the reference, and the way out of every fast method."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from joblib import Parallel, delayed
+from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import has_fit_parameter
+from threadpoolctl import threadpool_limits
+
+from featurebank.topmodels.solvers.problem import Cells, Events, Note, Prediction, Problem, Settings
+
+
+def solve(problem: Problem, cells: Cells, settings: Settings, estimator: BaseEstimator, reason: str = "") -> Events:
+    """Fit `estimator` with each cell's parameters on each fold, in threads; `reason` becomes a note."""
+    if not cells:
+        return
+    if reason:
+        yield Note(f"plain {type(estimator).__name__} for {len(cells)} cells: {reason}", tuple(cells))
+    jobs = (
+        delayed(fit)(problem, fold, number, pipeline(problem, estimator, cell, settings.seed))
+        for number, cell in cells.items()
+        for fold in range(len(problem.folds))
+    )
+    with threadpool_limits(1 if settings.n_jobs > 1 else None):
+        yield from Parallel(settings.n_jobs, prefer="threads", return_as="generator_unordered")(jobs)
+
+
+def pipeline(problem: Problem, estimator: BaseEstimator, cell: Mapping[str, Any], seed: int) -> Pipeline:
+    """The pipeline whose predictions every solver reproduces."""
+    common = {"class_weight": problem.class_weight, "random_state": seed}
+    known = estimator.get_params()
+    given = {name: value for name, value in common.items() if name in known and value is not None}
+    return make_pipeline(
+        StandardScaler() if problem.standardize else "passthrough",
+        clone(estimator).set_params(**given | dict(cell)),
+    )
+
+
+def fit(problem: Problem, fold: int, number: int, model: Pipeline) -> Prediction:
+    """Fit one pipeline on one fold and keep all it says of the test rows."""
+    start = time.perf_counter()
+    train, test = problem.folds[fold]
+    weights = problem.full_weights(fold, count_weights=False) if is_emulated(problem, model) else problem.weights(train)
+    extra = {} if weights is None else {f"{model.steps[-1][0]}__sample_weight": weights}
+    model.fit(problem.X[train], problem.y[train], **extra)
+    rows = problem.X[test]
+    said = {name: getattr(model, name)(rows) for name in ("decision_function", "predict_proba") if hasattr(model, name)}
+    return Prediction(
+        number,
+        fold,
+        model.classes_ if is_classifier(model) else None,
+        model.predict(rows),
+        said.get("decision_function"),
+        said.get("predict_proba"),
+        time.perf_counter() - start,
+    )
+
+
+def is_emulated(problem: Problem, model: Pipeline) -> bool:
+    """Whether the class weights become weights of rows, for an estimator that knows only those."""
+    estimator = model[-1]
+    is_known = "class_weight" in estimator.get_params()
+    return problem.class_weight is not None and not is_known and has_fit_parameter(estimator, "sample_weight")

@@ -1,0 +1,151 @@
+"""Sums over parts of the rows, all parts in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurebank.bank.matrix import BankMatrix, Within
+from featurebank.topmodels.solvers.moments import Array, Sums, deviation
+from featurebank.topmodels.solvers.problem import Fold, Problem
+
+Weighed = tuple[NDArray[np.int64], Array]
+"""Row numbers (m,) and the weight of each."""
+
+
+def origin_of(X: BankMatrix) -> Array:
+    """Return the mean of the first rows (d,): what is taken off before summing, so that no digits are lost."""
+    return np.asarray(X[:2048], np.float64).mean(axis=0)
+
+
+class StreamedMoments:
+    """What `featurebank.topmodels.solvers.moments.Moments` holds, from one pass over rows that are not in memory.
+
+    A fold's sums are those of all rows less those of the rows it leaves out; where weights differ between folds, they
+    are summed for each fold's training rows.
+
+    Parameters
+    ----------
+    problem : Problem
+        Its X is a `BankMatrix`.
+    encode : callable
+        Some of y to float64 columns (m, t): targets, or indicators of the classes.
+    weigh : callable, optional
+        Number of a fold to the weights of its training rows, where they differ between folds.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        encode: Callable[[NDArray[np.generic]], Array],
+        weigh: Callable[[int], Array] | None = None,
+    ) -> None:
+        self.problem, self.weigh, self.origin = problem, weigh, origin_of(problem.X)  # type: ignore[arg-type]
+        self.parts = self._pass(encode)
+
+    def rows(self, rows: NDArray[np.intp]) -> Array:
+        """Return the origin and a step along each column, (d + 1, d): what they are told is told of every row.
+
+        Linear models are known by their values there, see `featurebank.topmodels.streaming.exact`.
+        """
+        d = len(self.origin)
+        return np.concatenate([np.zeros((1, d)), np.eye(d)])
+
+    def training(self, fold: int, weights: Array) -> Sums:
+        """Sums over a fold's training rows; `weights` are those that they were summed with."""
+        d, sums = len(self.origin), self._of_training("products", fold)
+        return Sums(sums[:d, :d], sums[:d, d], sums[:d, d + 1 :], sums[d, d + 1 :], float(sums[d, d]))
+
+    def scaling(self, fold: int, weights: Array, sums: Sums) -> tuple[Array, Array]:
+        """Mean, less the origin, and scale (d,) of the fold's `StandardScaler`, which knows no weights."""
+        if not self.problem.standardize:
+            return -self.origin, np.ones(len(self.origin))
+        count, total, square = self._of_training("plain", fold)
+        return total / count, deviation(total / count, square / count, self.origin)
+
+    def _of_training(self, name: str, fold: int) -> Array:
+        sums: list[Array] = [getattr(part, name) for part in self.parts]
+        return sums[fold] if self.weigh is not None else sums[-1] - sums[fold]
+
+    def _pass(self, encode: Callable[[NDArray[np.generic]], Array]) -> list[_Part]:
+        """Return the sums of each part, from one pass over the rows."""
+        d, y, start = len(self.origin), self.problem.y, 0
+        width = d + 1 + encode(y[:1]).shape[1]
+        parts = [_Part(rows, weights, d, width) for rows, weights in self._weighed()]
+        is_whole = self._is_whole(parts)
+        told = parts[:-1] if is_whole else parts
+        for batch in self.problem.X.batches():  # type: ignore[attr-defined]
+            block = np.ones((len(batch), width))
+            block[:, :d] = batch - self.origin
+            block[:, d + 1 :] = encode(y[start : start + len(batch)])
+            for each in told:
+                each.add(block, start)
+            start += len(batch)
+        if is_whole:
+            parts[-1].take(told)
+        return parts
+
+    def _weighed(self) -> list[Weighed]:
+        """Return the rows and weights of each part: what a fold leaves out, and all; or what each fold learns."""
+        folds, everyone = self.problem.folds, np.arange(len(self.problem.y))
+        if self.weigh is not None:
+            return [(train, self.weigh(fold)) for fold, (train, _) in enumerate(folds)]
+        rows = [*(np.delete(everyone, train) for train, _ in folds), everyone]
+        return [(part, self.problem.plain_weights(part)) for part in rows]
+
+    def _is_whole(self, parts: list[_Part]) -> bool:
+        """Say whether the last part, all rows, is the sum of the others: each row is left out by one fold."""
+        if self.weigh is not None or len(parts) == 1:
+            return False
+        rests = np.concatenate([part.within.rows for part in parts[:-1]])
+        return np.array_equal(np.sort(rests), np.arange(len(self.problem.y)))
+
+
+class _Part:
+    """Sums over some rows: the weighted products of [x, 1, y], (width, width), and what scaling needs.
+
+    Parameters
+    ----------
+    rows : ndarray of int64, shape (m,)
+    weights : ndarray of float64, shape (m,)
+    d : int
+        Columns of x.
+    width : int
+        Of [x, 1, y].
+    """
+
+    def __init__(self, rows: NDArray[np.int64], weights: Array, d: int, width: int):
+        self.within, self.weights = Within(rows), weights
+        self.products, self.plain = np.zeros((width, width)), np.zeros((3, d))  # count, sum, sum of squares
+
+    def add(self, block: Array, start: int) -> None:
+        """Add those rows of a batch (m, width) that are the part's; `start` is the number of its first row."""
+        rows, places = self.within.between(start, start + len(block))
+        own = block[rows - start]
+        x = own[:, : self.plain.shape[1]]
+        self.plain += [np.full(x.shape[1], len(x)), x.sum(axis=0), (x**2).sum(axis=0)]
+        own *= np.sqrt(self.weights[places])[:, None]
+        self.products += own.T @ own
+
+    def take(self, others: Sequence[_Part]) -> None:
+        """Become the sum of other parts."""
+        self.products = np.sum([each.products for each in others], axis=0)
+        self.plain = np.sum([each.plain for each in others], axis=0)
+
+
+def scalers(X: BankMatrix, folds: Sequence[Fold]) -> list[tuple[Array, Array]]:
+    """Return the mean and scale (d,) of the `StandardScaler` of each fold's training rows, from one pass."""
+    origin, start = origin_of(X), 0
+    within = [Within(train) for train, _ in folds]
+    sums = [np.zeros((2, X.shape[1])) for _ in folds]
+    for batch in X.batches():
+        centred = batch - origin
+        for number, each in enumerate(within):
+            part = centred[each.between(start, start + len(batch))[0] - start]
+            sums[number] += [part.sum(axis=0), (part**2).sum(axis=0)]
+        start += len(batch)
+    means = [total / len(train) for (total, _), (train, _) in zip(sums, folds, strict=True)]
+    squares = [square / len(train) for (_, square), (train, _) in zip(sums, folds, strict=True)]
+    return [(mean + origin, deviation(mean, square, origin)) for mean, square in zip(means, squares, strict=True)]

@@ -1,1 +1,0 @@
-"""Which transfer, when: advice, ranking, domain adaptation, few labels, no labels."""

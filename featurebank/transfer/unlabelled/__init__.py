@@ -1,1 +1,0 @@
-"""Images without labels: clusters, outliers, semi-supervised fits, what to label next."""

@@ -1,0 +1,368 @@
+import itertools
+import math
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featurebank.bank import samples, segment
+from featurebank.bank.samples import (
+    FAILED,
+    GONE,
+    OK,
+    decode_table,
+    encode_table,
+    merge,
+    next_stamp,
+    overlay,
+    parse_text,
+    tidy,
+)
+from featurebank.errors import ColumnError, CorruptError
+
+NUMBERS = itertools.count()
+
+
+def table(paths, stamps=None, source="s", columns=None, status=OK):
+    n = len(paths)
+    fields = {
+        "source": [source] * n,
+        "root": ["/root"] * n,
+        "path": paths,
+        "digest": [bytes([position % 256]) * 32 for position in range(n)],
+        "size": list(range(n)),
+        "mtime_ns": [2**62] * n,
+        "status": [status] * n,
+        "error": ["broken"] * n,
+        "origin": [2**64 - 1] * n,
+        "stamp": stamps if stamps is not None else [1] * n,
+    }
+    return samples.make_table(fields, tidy(pd.DataFrame(columns or {}, index=range(n))))
+
+
+def plain(frame):
+    """Return columns as (dtype, values) with gaps as None."""
+    return {
+        name: (str(column.dtype), [None if pd.isna(value) else value for value in column])
+        for name, column in frame.items()
+    }
+
+
+def tidied(**columns):
+    return plain(tidy(pd.DataFrame(columns)))
+
+
+# --- merging -----------------------------------------------------------------------------------------------
+
+
+def test_of_one_sample_the_row_with_the_highest_stamp_wins_in_any_order_of_tables():
+    tables = [
+        table([b"a", b"b"], [5, 1], columns={"label": ["old a", "only b"]}),
+        table([b"a"], [9], columns={"label": ["new a"]}, status=GONE),
+        table([b"a"], [7], columns={"label": ["middle a"]}),
+    ]
+    for order in itertools.permutations(tables):
+        merged = merge(order)
+        assert merged.rows["stamp"].tolist() == [9, 1]
+        assert merged.rows["status"].tolist() == [GONE, OK]
+        assert merged.columns["label"].tolist() == ["new a", "only b"]
+
+
+def test_rows_are_sorted_by_source_and_path_bytes():
+    merged = merge(
+        [table([b"b", b"\xff", b"B"], source="s"), table([b"z", b"a/b", b"a"], source="r"), table([b"a"], source="s")]
+    )
+    assert list(zip(merged.rows["source"], merged.rows["path"], strict=True)) == [
+        ("r", b"a"), ("r", b"a/b"), ("r", b"z"), ("s", b"B"), ("s", b"a"), ("s", b"b"), ("s", b"\xff"),
+    ]  # fmt: skip
+
+
+def test_a_column_that_one_table_lacks_is_missing_there():
+    merged = merge([table([b"a"], columns={"n": [1]}), table([b"b"], columns={"m": [True]})])
+    assert plain(merged.columns) == {"n": ("Int64", [1, None]), "m": ("boolean", [None, True])}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "merged"),
+    [
+        ([1, 2], [3, 4], ("Int64", [1, 2, 3, 4])),
+        ([1, 2], [0.5, 4.0], ("Float64", [1.0, 2.0, 0.5, 4.0])),
+        ([1, 2], ["x", None], ("object", ["1", "2", "x", None])),
+        ([True, False], [1, 2], ("object", ["True", "False", "1", "2"])),
+        ([1, 2], [None, None], ("Int64", [1, 2, None, None])),
+        ([None, None], [True, None], ("boolean", [None, None, True, None])),
+        ([0.5, None], ["x", "y"], ("object", ["0.5", None, "x", "y"])),
+        ([None, None], [None, None], ("object", [None, None, None, None])),
+    ],
+    ids=str,
+)
+def test_columns_of_two_kinds_become_the_kind_that_holds_both(first, second, merged):
+    tables = [table([b"a", b"b"], columns={"c": first}), table([b"c", b"d"], columns={"c": second})]
+    assert plain(merge(tables).columns) == {"c": merged}
+
+
+def test_merging_nothing_gives_an_empty_table():
+    assert len(merge([])) == len(merge([samples.empty_table()])) == 0
+
+
+# --- columns -----------------------------------------------------------------------------------------------
+
+
+def test_numbers_and_booleans_keep_their_meaning_gaps_included():
+    assert tidied(
+        whole=[1, 2],
+        gaps=pd.array([2**53 + 1, None], dtype="Int64"),
+        objects=pd.Series([2**53 + 1, None], dtype=object),
+        small=np.array([1, 255], np.uint8),
+        share=np.array([0.5, np.nan], np.float32),
+        mixed=pd.Series([1, 0.5], dtype=object),
+        yes=[True, False],
+        maybe=[True, None],
+    ) == {
+        "whole": ("Int64", [1, 2]),
+        "gaps": ("Int64", [2**53 + 1, None]),
+        "objects": ("Int64", [2**53 + 1, None]),
+        "small": ("Int64", [1, 255]),
+        "share": ("Float64", [0.5, None]),
+        "mixed": ("Float64", [1.0, 0.5]),
+        "yes": ("boolean", [True, False]),
+        "maybe": ("boolean", [True, None]),
+    }
+
+
+def test_everything_else_becomes_text_unguessed():
+    assert tidied(
+        text=["007", None],
+        both=["x", 1],
+        day=pd.to_datetime(["2024-05-06", None]),
+        kind=pd.Categorical(["b", None]),
+        levels=pd.Categorical([3, 4]),
+        large=np.array([2**64 - 1, 0], np.uint64),
+        larger=[2**70, 1],
+        empty=["", float("nan")],
+    ) == {
+        "text": ("object", ["007", None]),
+        "both": ("object", ["x", "1"]),
+        "day": ("object", ["2024-05-06T00:00:00", None]),
+        "kind": ("object", ["b", None]),
+        "levels": ("object", ["3", "4"]),
+        "large": ("object", ["18446744073709551615", "0"]),
+        "larger": ("object", [str(2**70), "1"]),
+        "empty": ("object", ["", None]),
+    }
+
+
+@pytest.mark.parametrize("cell", [[1], (1, 2), {"a": 1}, {1}, np.zeros(2)], ids=lambda cell: type(cell).__name__)
+def test_containers_are_refused(cell):
+    with pytest.raises(ColumnError, match="column 'c' holds lists or other containers"):
+        tidy(pd.DataFrame({"c": pd.Series([None, cell], dtype=object)}))
+
+
+@pytest.mark.parametrize("names", [["a", "a"], [1, "1"], ["", "a"]], ids=str)
+def test_column_names_must_be_distinct_and_not_empty(names):
+    with pytest.raises(ColumnError, match="not distinct, non-empty Unicode text"):
+        tidy(pd.DataFrame([[1, 2]], columns=names))
+
+
+def test_tidy_drops_the_index_and_keeps_the_number_of_rows():
+    assert plain(tidy(pd.DataFrame({"a": [1, 2]}, index=[7, 3]))) == {"a": ("Int64", [1, 2])}
+    assert len(tidy(pd.DataFrame(index=[7, 3]))) == 2
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "values"),
+    [
+        (["1", "-20", ""], "Int64", [1, -20, None]),
+        (["0", "1"], "Int64", [0, 1]),
+        (["0.5", "1", ""], "Float64", [0.5, 1.0, None]),
+        (["1e-3", ".5", "-2."], "Float64", [0.001, 0.5, -2.0]),
+        (["007", "1"], "object", ["007", "1"]),
+        (["00.5", "1"], "object", ["00.5", "1"]),
+        (["-01", "1"], "object", ["-01", "1"]),
+        (["1", "x"], "object", ["1", "x"]),
+        (["nan", "1"], "object", ["nan", "1"]),
+        (["inf", "-inf"], "object", ["inf", "-inf"]),
+        (["1e999", "1"], "object", ["1e999", "1"]),
+        (["1_000", "1"], "object", ["1_000", "1"]),
+        (["NA", "None", ""], "object", ["NA", "None", None]),
+        (["True", "False"], "object", ["True", "False"]),
+        (["12345678901234567890", "1"], "object", ["12345678901234567890", "1"]),
+        (["9007199254740993", "0.5"], "object", ["9007199254740993", "0.5"]),
+        (["9007199254740993", "1"], "Int64", [9007199254740993, 1]),
+        (["١", "٢"], "object", ["١", "٢"]),
+        (["0x10", "1"], "object", ["0x10", "1"]),
+        (["", ""], "object", [None, None]),
+        ([None, float("nan"), "1"], "Int64", [None, None, 1]),
+    ],
+    ids=str,
+)
+def test_text_becomes_a_number_only_where_every_cell_does_and_loses_nothing(cells, kind, values):
+    assert plain(parse_text(pd.DataFrame({"c": pd.Series(cells, dtype=object)}))) == {"c": (kind, values)}
+
+
+@given(st.lists(st.integers(-(2**62), 2**62), min_size=1))
+def test_written_integers_are_read_back_exactly(values):
+    column = parse_text(pd.DataFrame({"c": pd.Series(map(str, values), dtype=object)}))["c"]
+    assert [int(value) for value in column] == values
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
+def test_written_floats_are_read_back_exactly(values):
+    column = parse_text(pd.DataFrame({"c": pd.Series(map(repr, values), dtype=object)}))["c"]
+    assert [float(value) for value in column] == values
+
+
+def test_overlaid_values_win_and_gaps_do_not():
+    old = tidy(pd.DataFrame({"a": [1, 2, None], "keep": ["x", "y", "z"]}))
+    new = tidy(pd.DataFrame({"a": [9, None, 8], "b": [True, None, False]}))
+    assert plain(overlay(old, new)) == {
+        "a": ("Float64", [9, 2, 8]),
+        "keep": ("object", ["x", "y", "z"]),
+        "b": ("boolean", [True, None, False]),
+    }
+
+
+def test_origins_tell_changed_cells_apart_and_ignore_the_order_of_columns():
+    columns = {"a": pd.Series(["x", "x", None, "\udcff"], dtype=object), "b": [1, 2, 1, 1]}
+    first = samples.origins(tidy(pd.DataFrame(columns)))
+    again = samples.origins(tidy(pd.DataFrame({"b": columns["b"], "a": columns["a"]})))
+    assert first.tolist() == again.tolist()
+    assert len(set(first.tolist())) == 4
+    assert len(samples.origins(pd.DataFrame(index=range(3)))) == 3
+
+
+# --- stamps ------------------------------------------------------------------------------------------------
+
+
+def test_stamps_rise_with_every_call():
+    stamps = list(itertools.accumulate(range(1000), lambda newest, _: next_stamp(newest), initial=0))
+    assert stamps == sorted(set(stamps))
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3600 * 10**6, 10**15])
+def test_a_stamp_is_above_the_newest_even_when_this_clock_is_behind(ahead):
+    newest = (time.time_ns() // 1000 + ahead) << 12 | 0xFFF
+    assert newest < next_stamp(newest) < 2**64
+
+
+def test_a_first_stamp_is_the_time_in_microseconds():
+    before, stamp, after = time.time_ns() // 1000, next_stamp(0), time.time_ns() // 1000
+    assert before <= stamp >> 12 <= after
+
+
+# --- the segment -------------------------------------------------------------------------------------------
+
+
+def round_trip(folder, given_table, supersedes=()):
+    path = folder / f"{next(NUMBERS)}.h5"
+    path.write_bytes(encode_table(given_table, supersedes))
+    return segment.open_segment(path, "samples")
+
+
+ANY_TEXT = st.text(st.characters(), max_size=8)  # every code point, lone surrogates included
+CELLS = {
+    "Int64": st.integers(-(2**63) + 1, 2**63 - 1),
+    "Float64": st.floats(allow_nan=False),
+    "boolean": st.booleans(),
+    "object": ANY_TEXT,
+}
+
+
+@st.composite
+def tables(draw):
+    n = draw(st.integers(0, 5))
+    names = draw(st.lists(st.text(min_size=1, max_size=8), max_size=4, unique=True))
+    columns = {}
+    for name in names:
+        dtype = draw(st.sampled_from(sorted(CELLS)))
+        values = draw(st.lists(st.none() | CELLS[dtype], min_size=n, max_size=n))
+        columns[name] = pd.Series(values, dtype=dtype)
+    unsigned, signed = st.integers(0, 2**64 - 1), st.integers(-(2**63), 2**63 - 1)
+    kinds = {
+        "source": ANY_TEXT,
+        "root": ANY_TEXT,
+        "path": st.binary(min_size=1, max_size=8).filter(lambda path: path[:1] != b"/" and b".." not in path),
+        "digest": st.binary(min_size=32, max_size=32),
+        "size": signed,
+        "mtime_ns": signed,
+        "status": st.sampled_from([OK, FAILED, GONE]),
+        "error": ANY_TEXT,
+        "origin": unsigned,
+        "stamp": unsigned,
+    }
+    fields = {name: draw(st.lists(kind, min_size=n, max_size=n)) for name, kind in kinds.items()}
+    return samples.make_table(fields, pd.DataFrame(columns, index=range(n)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(tables())
+def test_any_table_is_read_back_as_it_was_written(tmp_path_factory, written):
+    again = decode_table(round_trip(tmp_path_factory.getbasetemp(), written))
+    assert plain(again.rows) == plain(written.rows)
+    assert plain(again.columns) == plain(written.columns)
+    assert list(again.columns.index) == list(range(len(written)))
+
+
+def test_minus_zero_and_infinities_are_kept(tmp_path):
+    written = table([b"a", b"b", b"c"], columns={"f": [-0.0, math.inf, -math.inf]})
+    found = decode_table(round_trip(tmp_path, written)).columns["f"].to_numpy(float)
+    assert found.tolist() == [0.0, math.inf, -math.inf]
+    assert np.signbit(found).tolist() == [True, False, True]
+
+
+def test_a_segment_names_the_ones_it_supersedes(tmp_path):
+    assert round_trip(tmp_path, table([b"a"]), ["x.h5"]).meta["supersedes"] == ["x.h5"]
+
+
+BAD_PATHS = [b"", b"../a", b"a/../../b", b"/etc/passwd"]
+
+
+def with_digest(given_table, digest):
+    given_table.rows["digest"] = [digest] * len(given_table)
+    return given_table
+
+
+@pytest.mark.parametrize("path", BAD_PATHS)
+@pytest.mark.parametrize("status", [FAILED, GONE])
+def test_a_refused_path_is_kept_with_its_error(tmp_path, path, status):
+    written = with_digest(table([path, b"a"], status=status), samples.NO_DIGEST)
+    assert decode_table(round_trip(tmp_path, written)).rows["path"].tolist() == [path, b"a"]
+
+
+@pytest.mark.parametrize("path", BAD_PATHS)
+@pytest.mark.parametrize(("status", "digest"), [(OK, bytes(32)), (OK, b"d" * 32), (FAILED, b"d" * 32)])
+def test_a_path_that_leaves_its_root_and_claims_to_have_been_read_is_damage(tmp_path, path, status, digest):
+    with pytest.raises(CorruptError, match="do not make a sample table"):
+        decode_table(round_trip(tmp_path, with_digest(table([path], status=status), digest)))
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("status", np.array([3, 0], "u1")),
+        ("source", np.array([1, 0], "<u4")),
+        ("path/offsets", np.array([0, 9, 2], "<i8")),
+        ("path/offsets", np.array([1, 1, 2], "<i8")),
+        ("path/offsets", np.array([0, 2], "<i8")),
+        ("digest", np.zeros((2, 31), "u1")),
+        ("stamp", np.array([1.0, 2.0], "<f8")),
+        ("columns/0/data", np.array([0xFF, 0xFF], "u1")),
+        ("columns/0/mask", np.zeros(3, "u1")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_valid_segment_whose_arrays_make_no_table_is_refused(tmp_path, name, values):
+    whole = round_trip(tmp_path, table([b"a", b"b"], columns={"t": ["x", "y"]}))
+    arrays = {each: np.array(whole.read(each)) for each in whole.names} | {name: values}
+    path = tmp_path / "damaged.h5"
+    path.write_bytes(segment.encode("samples", whole.meta, arrays))
+    with pytest.raises(CorruptError, match="do not make a sample table"):
+        decode_table(segment.open_segment(path, "samples"))
+
+
+def test_a_column_name_that_is_no_unicode_text_is_refused():
+    with pytest.raises(ColumnError, match="Unicode text: rename them"):
+        samples.tidy(pd.DataFrame({0: [1]}).set_axis(pd.Index(["\ud800"], dtype=object), axis=1))

@@ -1,0 +1,113 @@
+"""What an extraction will take, and the README's page on sizing, recomputed."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featurebank import Bank, extract, scan
+from featurebank.errors import BankError
+from featurebank.extraction.pipeline import Compute
+from featurebank.extraction.planning import DIGEST_BYTES, SAMPLE_BYTES, Estimate, estimate, plan
+from featurebank.extraction.request import ask
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+RESNET = {"weights": "random:0", "size": 64}
+
+
+def test_the_arithmetic():
+    found = plan(3_600_000, 10, 1000, deadline_hours=30, price_per_hour=2.0)
+    assert found == {"hours": 100.0, "gigabytes": 3.6, "devices": 4, "cost": 200.0, "cost_per_million": 1e6 / 36000 * 2}
+    assert plan(36_000, 10, 0, deadline_hours=1)["devices"] == 1
+    assert plan(36_001, 10, 0, deadline_hours=1)["devices"] == 2
+    assert plan(0, 10, 0, deadline_hours=1)["devices"] == 1
+    assert plan(10, 10, 0)["cost"] is None
+
+
+@pytest.mark.parametrize("options", [{"deadline_hours": 0}, {"deadline_hours": float("nan")}, {"price_per_hour": -1}])
+def test_numbers_that_cannot_be(options):
+    with pytest.raises(BankError, match="expected"):
+        plan(1, 1.0, 1, **options)
+
+
+def test_a_sample_is_timed_and_nothing_is_written(two_classes, tmp_path):
+    wanted = ask("resnet18", ["penultimate", "layer2:avgmax"], **RESNET, views="hflip", store="float32")
+    steps = []
+    found = estimate(
+        scan(two_classes),
+        tmp_path / "none.bank",
+        wanted,
+        Compute("cpu", "eager", batch_size=8, workers=2),
+        deadline_hours=1e-6,
+        price_per_hour=3.0,
+        sample=12,
+        progress=lambda done, total: steps.append((done, total)),
+    )
+    assert isinstance(found, Estimate)
+    assert not (tmp_path / "none.bank").exists()
+    assert (found.images, found.samples, found.failed) == (40, 40, 0)
+    assert found.timed == 12  # the first batch of 4 images, two views each, warms up
+    assert steps[-1] == (16, 16)
+    row = 2 * DIGEST_BYTES + 2 * 4 * (512 + 256) + SAMPLE_BYTES + len("cat/00.png")
+    assert found.row_bytes == row
+    assert found.gigabytes == pytest.approx(40 * row / 1e9)
+    assert found.hours == pytest.approx(40 / found.images_per_second / 3600)
+    assert found.devices == np.ceil(found.hours / 1e-6 - 1e-9)
+    assert found.cost == pytest.approx(3 * found.hours)
+    assert found.cost_per_million == pytest.approx(found.cost * 1e6 / 40)
+    assert found.engine == "eager on cpu in batches of 8"
+
+
+def test_what_the_bank_has_costs_nothing(two_classes, tmp_path):
+    extract(two_classes / "cat", tmp_path / "a.bank", backbone="resnet18", **RESNET)
+    before = sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*"))
+    wanted, compute = ask("resnet18", "penultimate", **RESNET), Compute("cpu", "eager")
+    with pytest.raises(BankError, match="nothing is left to embed"):
+        estimate(scan(two_classes / "cat"), tmp_path / "a.bank", wanted, compute)
+    assert estimate(scan(two_classes / "dog"), tmp_path / "a.bank", wanted, compute).images == 20
+    assert sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*")) == before
+    assert len(Bank(tmp_path / "a.bank").samples) == 20
+
+
+def test_images_that_cannot_be_read_are_counted_not_timed(two_classes, tmp_path):
+    (tmp_path / "a.png").write_bytes((two_classes / "cat" / "00.png").read_bytes())
+    (tmp_path / "b.png").write_bytes(b"no image")
+    wanted, compute = ask("resnet18", "penultimate", **RESNET), Compute("cpu", "eager")
+    found = estimate(scan(tmp_path), tmp_path / "a.bank", wanted, compute)
+    assert (found.timed, found.failed) == (1, 1)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(BankError, match="none of 1 images could be read"):
+        estimate(scan(tmp_path), tmp_path / "a.bank", wanted, compute)
+
+
+# --- the README --------------------------------------------------------------------------------------------
+
+ROW = re.compile(r"^\| ([0-9.]+) (million|billion) \| (.*) \|$", re.MULTILINE)
+
+
+def number(text):
+    return float(re.search(r"[0-9][0-9,.]*", text)[0].replace(",", ""))
+
+
+def test_the_page_on_sizing_adds_up():
+    page = README.split("## Sizing")[1].split("\n## ")[0]
+    speed = number(re.search(r"([0-9,]+) images a second", page)[1])
+    price = number(re.search(r"at ([0-9.]+) an hour", page)[1])
+    deadline = number(re.search(r"within ([0-9]+) hours", page)[1])
+    width, per_sample, row = map(
+        number, re.search(r"2 × ([0-9,]+) \+ 32 \+ ([0-9,]+) = ([0-9,]+) bytes", page).groups()
+    )
+    assert row == 2 * width + DIGEST_BYTES + per_sample
+    assert per_sample == SAMPLE_BYTES + 30
+    rows = ROW.findall(page)
+    assert len(rows) == 2
+    for count, unit, cells in rows:
+        images = float(count) * {"million": 1e6, "billion": 1e9}[unit]
+        found = plan(int(images), speed, int(row), deadline_hours=deadline, price_per_hour=price)
+        hours, space, devices, cost = cells.split(" | ")
+        assert number(hours) == pytest.approx(found["hours"], rel=0.005)
+        assert number(space) * (1000 if "TB" in space else 1) == pytest.approx(found["gigabytes"], rel=0.005)
+        assert number(devices) == found["devices"]
+        assert number(cost) == pytest.approx(found["cost"], rel=0.005)
+    assert number(re.search(r"([0-9.]+) a million", page)[1]) == pytest.approx(1e6 / speed / 3600 * price, rel=0.005)
