@@ -109,9 +109,10 @@ def _show(
 ) -> None:
     from featurebank.backbones import load_backbone
     from featurebank.bank.bank import Bank
+    from featurebank.bank.images import source_of
     from featurebank.explore.channels import describe, draw_channels, top_patches
     from featurebank.explore.drawing import check_format, figure_bytes
-    from featurebank.images.sources import scan, source_of
+    from featurebank.images.sources import scan
     from featurebank.storage import files
 
     check_format(output.suffix)

@@ -163,6 +163,7 @@ def planted_bank(tmp_path):
     from featurebank import Bank
     from featurebank.bank import samples
     from featurebank.bank.spec import FeatureSpec
+    from featurebank.images.columns import tidy
 
     def make(features, columns, backbone="resnet18", name="planted.bank"):
         count = len(next(iter(features.values())))
@@ -176,7 +177,7 @@ def planted_bank(tmp_path):
         fields = {key: [value] * count for key, value in same.items()} | {"digest": digests}
         fields["path"] = [f"{number:05}.png".encode() for number in range(count)]
         bank = Bank.create(tmp_path / name)
-        bank.add_samples(samples.make_table(fields, samples.tidy(pd.DataFrame(columns))), newest=0)
+        bank.add_samples(samples.make_table(fields, tidy(pd.DataFrame(columns))), newest=0)
         for layer, X in features.items():
             preprocessing = {"crop": [32, 32]}
             spec = FeatureSpec(

@@ -6,6 +6,7 @@ import pandas as pd
 from featurebank import Bank
 from featurebank.bank import samples
 from featurebank.bank.spec import FeatureSpec
+from featurebank.images.columns import tidy
 
 SPEC = FeatureSpec("net", "1", "0" * 64, "layer", "vector", 0, "none", {"crop": [4, 4]}, 1, "none", "fp32", "float32")
 MODEL = {"logreg": {"C": [1.0]}}
@@ -22,7 +23,7 @@ def make_bank(path, X, contents=None, **columns):
     plain |= {"error": "", "origin": 0, "stamp": 0}
     fields = {name: [value] * n for name, value in plain.items()}
     fields |= {"path": [b"%03d.png" % i for i in range(n)], "digest": digests}
-    bank.add_samples(samples.make_table(fields, samples.tidy(pd.DataFrame(columns))), newest=0)
+    bank.add_samples(samples.make_table(fields, tidy(pd.DataFrame(columns))), newest=0)
     return bank
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 from featurebank import Bank
 from featurebank.bank import samples
 from featurebank.bank.spec import FeatureSpec
+from featurebank.images.columns import tidy
 
 
 def make_bank(path, layers, contents=None, **columns):
@@ -27,7 +28,7 @@ def make_bank(path, layers, contents=None, **columns):
     plain = {"source": "/s", "root": "/s", "size": 1, "mtime_ns": 1, "status": samples.OK, "error": ""}
     fields = {name: [value] * n for name, value in {**plain, "origin": 0, "stamp": 0}.items()}
     fields |= {"path": [b"%03d.png" % i for i in range(n)], "digest": digests}
-    frame = samples.tidy(pd.DataFrame(columns, index=range(n)))
+    frame = tidy(pd.DataFrame(columns, index=range(n)))
     bank.add_samples(samples.make_table(fields, frame), newest=0)
     return bank
 

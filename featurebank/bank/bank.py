@@ -24,6 +24,7 @@ from featurebank.bank.samples import SampleTable
 from featurebank.bank.segment import Segment
 from featurebank.bank.spec import FeatureSpec, canonical_json, digest_of, resolve_name, unique_names
 from featurebank.errors import BankError, ColumnError, CorruptError, StorageError
+from featurebank.images.columns import kind_of, overlay, tidy
 from featurebank.storage import files as storage
 from featurebank.storage.files import Place
 from featurebank.storage.objects import ObjectPath
@@ -206,7 +207,7 @@ class Bank:
             have = ", ".join(map(str, frame.columns))
             raise ColumnError(f"labels have the columns {have}; expected {path_column!r} and at least one more")
         named = ["source"] if "source" in frame.columns else []
-        fresh = samples.tidy(frame.drop(columns=[path_column, *named]))
+        fresh = tidy(frame.drop(columns=[path_column, *named]))
         sources = [str(source) for source in frame["source"]] if named else None
         with self.locked():
             table = self.table
@@ -214,7 +215,7 @@ class Bank:
             if len(set(where)) != len(where):
                 raise BankError("labels name a path more than once; expected one row a sample")
             old = table.take(where)
-            columns = samples.overlay(old.columns, fresh)
+            columns = overlay(old.columns, fresh)
             changed = _differs(old.columns, columns)
             self.add_samples(SampleTable(old.rows, columns).take(changed), newest=newest_stamp(table))
         return int(changed.sum())
@@ -492,7 +493,7 @@ class Bank:
             "samples": {word: int((status == code).sum()) for code, word in enumerate(samples.STATUSES)},
             "sources": sorted(set(table.rows["source"][present])),
             "columns": {
-                name: {"kind": samples.kind_of(column), "missing": int((column.isna() & present).sum())}
+                name: {"kind": kind_of(column), "missing": int((column.isna() & present).sum())}
                 for name, column in table.columns.items()
             },
             "feature_sets": [describe_set(each) for each in sets],
@@ -613,7 +614,7 @@ def values_of(table: SampleTable, name: str) -> NDArray[Any]:
         )
     if column.dtype == object:
         return np.array(list(column), dtype=str)
-    dtype = {"int": "int64", "float": "float64", "bool": "bool"}[samples.kind_of(column)]
+    dtype = {"int": "int64", "float": "float64", "bool": "bool"}[kind_of(column)]
     return column.to_numpy(dtype, copy=True)  # the caller's to change; the table is not
 
 
@@ -625,7 +626,7 @@ def weights_of(table: SampleTable, name: str) -> NDArray[np.float64]:
     ColumnError
         When there is no such column, it is no number, or a value is missing, negative or infinite.
     """
-    if samples.kind_of(column_of(table, name)) not in ("int", "float"):
+    if kind_of(column_of(table, name)) not in ("int", "float"):
         raise ColumnError(f"column {name!r} is no column of numbers, so it cannot weight samples")
     weights = values_of(table, name).astype(float)
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):

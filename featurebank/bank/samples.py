@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import secrets
 import time
@@ -19,7 +17,7 @@ from numpy.typing import NDArray
 
 from featurebank.bank import segment
 from featurebank.bank.segment import Segment
-from featurebank.errors import ColumnError
+from featurebank.images.columns import KINDS, concat_columns, kind_of
 
 OK, FAILED, GONE = range(3)
 STATUSES = ("ok", "failed", "gone")
@@ -29,9 +27,6 @@ _NUMBERS = {"size": "<i8", "mtime_ns": "<i8", "status": "|u1", "origin": "<u8", 
 _BYTES = {"path": pa.large_binary(), "digest": pa.binary(32)}
 _RANDOM_BITS = 12
 _SLASH = ord("/")
-_INFERRED = {"boolean": "boolean", "integer": "Int64", "floating": "Float64", "mixed-integer-float": "Float64"}
-_MAX_INT = 2**63 - 1
-_KINDS = {"int": ("<i8", "Int64"), "float": ("<f8", "Float64"), "bool": ("|u1", "boolean")}
 
 
 @dataclass(frozen=True)
@@ -146,7 +141,7 @@ def merge(tables: Iterable[SampleTable]) -> SampleTable:
 
 def stack(tables: Sequence[SampleTable]) -> SampleTable:
     """Return the rows of tables one after the other."""
-    columns = _concat_columns([table.columns for table in tables])
+    columns = concat_columns([table.columns for table in tables])
     if len(tables) == 1:
         return SampleTable(tables[0].rows, columns)
     rows = pd.concat([table.rows for table in tables], ignore_index=True)
@@ -159,183 +154,6 @@ def _is_sorted(rows: pd.DataFrame) -> bool:
     is_same = source[1:] == source[:-1]
     is_later = pc.less(path[:-1], path[1:]).to_numpy(zero_copy_only=False)
     return bool((np.where(is_same, is_later, False) | (source[:-1] < source[1:])).all())
-
-
-def _concat_columns(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """Stack columns; where one name has two kinds, both become the kind that holds them."""
-    names = list(dict.fromkeys(name for frame in frames for name in frame.columns))
-    return pd.DataFrame({name: _concat_column(name, frames) for name in names}, index=range(sum(map(len, frames))))
-
-
-def _concat_column(name: str, frames: list[pd.DataFrame]) -> pd.Series:
-    kinds = {kind_of(frame[name]) for frame in frames if name in frame and frame[name].notna().any()}
-    kind = next(iter(kinds)) if len(kinds) == 1 else "float" if kinds == {"int", "float"} else "str"
-    parts = [
-        _cast(frame[name], kind) if name in frame else pd.Series([None] * len(frame), dtype=_dtype(kind))
-        for frame in frames
-    ]
-    return pd.concat(parts, ignore_index=True)
-
-
-def _dtype(kind: str) -> Any:
-    return _KINDS[kind][1] if kind in _KINDS else object
-
-
-def _cast(column: pd.Series, kind: str) -> pd.Series:
-    if kind != "str":
-        return (
-            column.astype(_dtype(kind))
-            if kind_of(column) != "str"
-            else pd.Series([None] * len(column), dtype=_dtype(kind))
-        )
-    if pd.api.types.infer_dtype(column, skipna=True) in ("string", "empty"):
-        return column.astype(object).where(column.notna(), None)
-    return pd.Series([None if pd.isna(value) else str(value) for value in column], dtype=object)
-
-
-def kind_of(column: pd.Series) -> str:
-    """Return the kind of a tidy column: ``int``, ``float``, ``bool`` or ``str``."""
-    return next((kind for kind, (_, dtype) in _KINDS.items() if column.dtype == dtype), "str")
-
-
-def tidy(frame: pd.DataFrame) -> pd.DataFrame:
-    """Bring any columns to the four kinds that a bank stores.
-
-    Whole numbers, floats and booleans keep their meaning, missing values included; everything else becomes
-    text. Text is not guessed at here: ``"007"`` stays ``"007"``.
-
-    Raises
-    ------
-    ColumnError
-        When column names are not distinct strings, or a cell holds a list or another container.
-
-    Examples
-    --------
-    >>> tidy(pd.DataFrame({"label": ["cat", None], "age": [3, 4]})).dtypes.astype(str).to_dict()
-    {'label': 'object', 'age': 'Int64'}
-    """
-    names = [str(name) for name in frame.columns]
-    if len(set(names)) != len(names) or "" in names or not all(map(_is_unicode, names)):
-        raise ColumnError(f"column names {names} are not distinct, non-empty Unicode text: rename them")
-    columns = {name: _tidy_column(name, frame.iloc[:, i]) for i, name in enumerate(names)}
-    return pd.DataFrame(columns, index=range(len(frame)))
-
-
-def _is_unicode(text: str) -> bool:
-    """Say whether text has no lone surrogates, which a DataFrame's header cannot hold."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _tidy_column(name: str, column: pd.Series) -> pd.Series:
-    column = _infer(column.reset_index(drop=True))
-    for kind, test in (
-        ("bool", pd.api.types.is_bool_dtype),
-        ("int", pd.api.types.is_integer_dtype),
-        ("float", pd.api.types.is_float_dtype),
-    ):
-        if test(column.dtype) and not isinstance(column.dtype, pd.CategoricalDtype) and not _overflows(column):
-            return column.astype(_dtype(kind))
-    values = [None if _missing(value) else value for value in column]
-    if any(isinstance(value, (list, tuple, dict, set, np.ndarray)) for value in values):
-        raise ColumnError(f"column {name!r} holds lists or other containers: give one value a cell")
-    return pd.Series([None if value is None else _text(value) for value in values], dtype=object)
-
-
-def _infer(column: pd.Series) -> pd.Series:
-    """Give a column of objects that are all numbers, or all booleans, its dtype; gaps do not count."""
-    kind = _INFERRED.get(pd.api.types.infer_dtype(column, skipna=True)) if column.dtype == object else None
-    return column if kind is None or _overflows(column) else column.astype(kind)
-
-
-def _overflows(column: pd.Series) -> bool:
-    """Say whether whole numbers exceed 64 bits: text keeps all of their digits."""
-    given = column.dropna()
-    is_int = pd.api.types.infer_dtype(given) == "integer"
-    return bool(is_int and len(given) and (given.max() > _MAX_INT or given.min() < -_MAX_INT))
-
-
-def _missing(value: Any) -> bool:
-    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
-
-
-def _text(value: Any) -> str:
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
-
-
-def parse_text(frame: pd.DataFrame) -> pd.DataFrame:
-    """Turn columns of text (a CSV's cells) into numbers where every cell reads as one and loses nothing.
-
-    An empty cell is a missing value. ``01`` stays text, since a number would lose its zero.
-
-    Examples
-    --------
-    >>> parsed = parse_text(pd.DataFrame({"a": ["1", ""], "b": ["01", "2"], "c": ["0.5", "1e3"]}))
-    >>> parsed.dtypes.astype(str).to_dict()
-    {'a': 'Int64', 'b': 'object', 'c': 'Float64'}
-    """
-    return tidy(pd.DataFrame({name: _parse_column(frame[name]) for name in frame.columns}, index=frame.index))
-
-
-def _parse_column(column: pd.Series) -> pd.Series:
-    cells = [None if _missing(value) or value == "" else str(value) for value in column]
-    given = [cell for cell in cells if cell is not None]
-    for convert, keeps, dtype in ((int, _keeps_int, "Int64"), (float, _keeps_float, "Float64")):
-        if given and all(keeps(cell) for cell in given):
-            return pd.Series(
-                [None if cell is None else convert(cell) for cell in cells], dtype=dtype, index=column.index
-            )
-    return pd.Series(cells, dtype=object, index=column.index)
-
-
-def _keeps_int(cell: str) -> bool:
-    digits = cell.removeprefix("-")
-    return digits.isascii() and digits.isdigit() and len(digits) < 19 and str(int(cell)) == cell
-
-
-def _keeps_float(cell: str) -> bool:
-    digits = cell.strip().lstrip("+-")
-    if not cell.isascii() or "_" in cell or (digits[:1] == "0" and digits[1:2].isdigit()):
-        return False
-    try:
-        value = float(cell)
-    except ValueError:
-        return False
-    loses = digits.isdigit() and np.isfinite(value) and int(value) != int(cell)  # an id of 20 digits, its last ones
-    return bool(np.isfinite(value)) and not loses
-
-
-def origins(columns: pd.DataFrame) -> NDArray[np.uint64]:
-    """Return a hash of each row of columns, shape (n,), to tell a changed manifest from a corrected label."""
-    names = list(columns.columns)
-    rows = list(zip(*(columns[name] for name in names), strict=True)) if names else [()] * len(columns)
-    hashes = {row: _origin(names, row) for row in set(rows)}  # labels repeat
-    return np.fromiter(map(hashes.__getitem__, rows), np.uint64, len(columns))
-
-
-def _origin(names: list[str], row: Iterable[Any]) -> int:
-    cells = {name: str(value) for name, value in zip(names, row, strict=True) if not pd.isna(value)}
-    return int.from_bytes(hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).digest()[:8], "little")
-
-
-def overlay(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
-    """Return columns of `old` and `new`, row by row; where `new` has a value it wins.
-
-    Raises
-    ------
-    ColumnError
-        When a text value meets a numeric column.
-    """
-    columns = {name: old[name].reset_index(drop=True) for name in old.columns}
-    for name in new.columns:
-        fresh = new[name].reset_index(drop=True)
-        columns[name] = _overlay_column(columns[name], fresh) if name in columns else fresh
-    return pd.DataFrame(columns, index=range(len(new)))
-
-
-def _overlay_column(old: pd.Series, new: pd.Series) -> pd.Series:
-    both = _concat_column("", [old.to_frame(""), new.to_frame("")])
-    first, second = both.iloc[: len(old)], both.iloc[len(old) :].reset_index(drop=True)
-    return first.where(second.isna(), second)
 
 
 def next_stamp(newest: int) -> int:
@@ -400,7 +218,7 @@ def _encode_column(name: str, column: pd.Series) -> dict[str, NDArray[Any]]:
     kind = kind_of(column)
     if kind == "str":
         return mask | _strings(name, _encode_texts(column))
-    return mask | {f"{name}/data": column.fillna(False if kind == "bool" else 0).to_numpy(_KINDS[kind][0])}
+    return mask | {f"{name}/data": column.fillna(False if kind == "bool" else 0).to_numpy(KINDS[kind][0])}
 
 
 def encode_text(text: str) -> bytes:
@@ -498,7 +316,7 @@ def _read_column(file: Segment, name: str, kind: str, count: int) -> pd.Series:
         cells = _read_texts(file, name, count)
         cells[mask] = None
         return pd.Series(cells, dtype=object)
-    stored, dtype = _KINDS[kind]
+    stored, dtype = KINDS[kind]
     values = pd.Series(_read(file, f"{name}/data", stored, count)).astype(dtype)
     values[mask] = pd.NA
     return values

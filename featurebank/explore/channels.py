@@ -76,7 +76,7 @@ def top_patches(
     Parameters
     ----------
     source : Source
-        From `featurebank.scan`, or `featurebank.images.sources.source_of` for the samples of a bank.
+        From `featurebank.scan`, or `featurebank.bank.images.source_of` for the samples of a bank.
     backbone : Backbone
     layer : str
         One that gives maps or tokens.

@@ -14,9 +14,10 @@ from PIL import Image
 
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import as_keys
+from featurebank.bank.images import all_images
 from featurebank.bank.neighbours import close_pairs, groups_of, near_duplicate_pairs, unit_rows
 from featurebank.bank.samples import SampleTable
-from featurebank.images.reading import Progress, all_images
+from featurebank.images.reading import Progress
 
 SIDE = 24
 """Pixels on each side of the thumbnails that are compared."""

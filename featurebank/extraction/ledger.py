@@ -19,6 +19,7 @@ from featurebank.bank.samples import FAILED, GONE, NO_DIGEST, OK, SampleTable
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError
 from featurebank.extraction.other_writers import OtherWriters
+from featurebank.images.columns import origins, overlay
 from featurebank.images.sources import Source
 
 Known = tuple[SampleTable, Set[str]]
@@ -124,7 +125,7 @@ class Ledger:
         self.embedded = np.zeros(count, bool)
         self.committed = np.zeros(count, bool)
         self._others = OtherWriters(bank, source, self.table, seen, self.before, self.committed)
-        self.origins = samples.origins(source.columns)
+        self.origins = origins(source.columns)
         self.warnings: list[str] = []
         self.written: list[str] = []  # names of segments of samples
         self.specs = list(specs)
@@ -310,7 +311,7 @@ def _merge_columns(
     for name in given.columns:
         if name in kept:
             given[name] = given[name].mask(same_origin & kept[name].notna().to_numpy())
-    return samples.overlay(kept, given)
+    return overlay(kept, given)
 
 
 def _row_differs(old: pd.DataFrame, new: pd.DataFrame) -> NDArray[np.bool_]:

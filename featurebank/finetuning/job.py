@@ -13,6 +13,7 @@ from sklearn.pipeline import Pipeline
 
 from featurebank.backbones import Backbone
 from featurebank.bank.bank import Bank, values_of, weights_of
+from featurebank.bank.images import source_of
 from featurebank.bank.samples import SampleTable
 from featurebank.bank.spec import PENULTIMATE
 from featurebank.errors import ColumnError, FineTuneError
@@ -25,7 +26,6 @@ from featurebank.finetuning.setup import Origin, Setup
 from featurebank.finetuning.tuned import Tuned, finish
 from featurebank.finetuning.tuning import Watch, train_network
 from featurebank.fitting.fit import default_target
-from featurebank.images.sources import source_of
 from featurebank.predictor.file import EMBEDDED
 from featurebank.predictor.predictor import Predictor, contents_of
 from featurebank.storage import files

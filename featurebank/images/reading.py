@@ -1,4 +1,4 @@
-"""The images of a bank's samples, read and decoded in threads, a bounded number ahead."""
+"""The images of a source, read and decoded in threads, a bounded number ahead."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from PIL import Image
 
-from featurebank.bank.samples import SampleTable
 from featurebank.errors import ImageError
-from featurebank.images.sources import Source, source_of
+from featurebank.images.sources import Source
 
 Progress = Callable[[int, int], None]
 AHEAD = 64
@@ -34,7 +33,7 @@ def read_images(
     Parameters
     ----------
     source : Source
-        From `featurebank.scan`, or `featurebank.images.sources.source_of` for the samples of a bank.
+        From `featurebank.scan`, or `featurebank.bank.images.source_of` for the samples of a bank.
     make : callable
         Takes an RGB image; runs in a thread.
     digests : sequence of bytes, optional
@@ -70,23 +69,3 @@ def read_images(
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def all_images(table: SampleTable, make: Callable[[Image.Image], _Made], **options: Any) -> Iterator[_Made]:
-    """Yield what a function makes of the image of each sample of a bank; see `read_images`.
-
-    Raises
-    ------
-    ImageError
-        When an image cannot be read, its file is no longer what it was, or it never had one.
-    """
-    in_memory = table.rows["source"][table.rows["root"] == ""]
-    if len(in_memory):
-        raise ImageError(
-            f"{len(in_memory)} samples of {in_memory.iloc[0]!r} were images in memory, which no file has; extract them "
-            "from files to look at them again"
-        )
-    for made in read_images(source_of(table), make, digests=list(table.rows["digest"]), **options):
-        if isinstance(made, ImageError):
-            raise made
-        yield made

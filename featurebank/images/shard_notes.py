@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from featurebank.bank import samples
 from featurebank.errors import one_line
+from featurebank.images.columns import parse_text, tidy
 from featurebank.images.shard_names import split_name
 from featurebank.images.shards import Index
 
@@ -33,9 +33,9 @@ def columns_of(indexes: list[Index]) -> tuple[pd.DataFrame, dict[int, str]]:
                 rows.append({})
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = {name: pd.Series([row.get(name) for row in rows], dtype=object) for name in names}
-    columns = samples.tidy(pd.DataFrame(cells, index=range(len(rows))))
+    columns = tidy(pd.DataFrame(cells, index=range(len(rows))))
     if any("cls" in note for index in indexes for note in index.notes.values()):
-        columns["label"] = samples.parse_text(columns[["label"]])["label"]  # class numbers are written as text
+        columns["label"] = parse_text(columns[["label"]])["label"]  # class numbers are written as text
     return columns, problems
 
 

@@ -18,10 +18,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from featurebank.bank import samples
-from featurebank.bank.samples import SampleTable
 from featurebank.errors import ImageError, SourceError, StorageError, one_line
 from featurebank.images import decoding, listing
+from featurebank.images.columns import parse_text, tidy
 from featurebank.images.shard_names import expand, is_shards, root_of
 from featurebank.images.shard_notes import columns_of
 from featurebank.images.shards import list_shards
@@ -172,15 +171,6 @@ def _key(path: Place) -> str:
     return os.path.abspath(path) if isinstance(path, Path) else str(path)
 
 
-def source_of(table: SampleTable) -> Source:
-    """Return the files of a bank's samples as an image source without columns, by their full paths."""
-    rows = table.rows
-    names = zip(rows["root"], rows["path"].to_numpy(), strict=True)
-    paths = [os.path.join(os.fsencode(root), path) for root, path in names]
-    columns = pd.DataFrame(index=range(len(paths)))
-    return Source("", "", paths, rows["size"].to_numpy(), rows["mtime_ns"].to_numpy(), columns)
-
-
 # --- folders -----------------------------------------------------------------------------------------------
 
 
@@ -284,7 +274,7 @@ def _scan_manifest(manifest: Place, root: Place, path_column: str) -> Source:
 
 
 def read_table(path: Place) -> pd.DataFrame:
-    """Read a CSV or Parquet file as tidy columns (see `featurebank.bank.samples.tidy`).
+    """Read a CSV or Parquet file as tidy columns (see `featurebank.images.columns.tidy`).
 
     Only an empty CSV cell is missing; ``NA`` and ``None`` are words like any other.
 
@@ -299,9 +289,9 @@ def read_table(path: Place) -> pd.DataFrame:
     try:
         content = path if isinstance(path, Path) else io.BytesIO(path.read_bytes())
         if path.suffix.lower() == ".csv":
-            table = samples.parse_text(_read_csv(content))
+            table = parse_text(_read_csv(content))
         else:
-            table = samples.tidy(pd.read_parquet(content, dtype_backend="numpy_nullable"))
+            table = tidy(pd.read_parquet(content, dtype_backend="numpy_nullable"))
     except StorageError:
         raise
     except (OSError, ValueError, ImportError, LookupError, pd.errors.ParserWarning) as error:
@@ -373,7 +363,7 @@ def _scan_memory(items: Any, ids: Sequence[str] | None, columns: Any) -> Source:
     given = _given_columns(columns, len(items))
     if is_dataset and "label" not in given and isinstance(items[0], (tuple, list)):
         labels = pd.Series(_dataset_labels(items), dtype=object)  # text that is not UTF-8 fits no other dtype
-        given["label"] = samples.tidy(labels.to_frame("label"))["label"]
+        given["label"] = tidy(labels.to_frame("label"))["label"]
     return Source(
         name="memory" if not is_dataset else type(items).__name__,
         root="",
@@ -428,7 +418,7 @@ def _dataset_labels(dataset: Any) -> list[Any]:
 
 def _given_columns(columns: Any, count: int) -> pd.DataFrame:
     try:
-        frame = samples.tidy(pd.DataFrame(columns if columns is not None else {}))
+        frame = tidy(pd.DataFrame(columns if columns is not None else {}))
     except ValueError as error:
         raise SourceError(f"columns do not make a table: {one_line(error)}; expected one value an image") from error
     if len(frame.columns) and len(frame) != count:

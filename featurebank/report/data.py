@@ -10,8 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.bank.bank import Bank, describe_set
-from featurebank.bank.samples import FAILED, OK, STATUSES, SampleTable, kind_of
+from featurebank.bank.samples import FAILED, OK, STATUSES, SampleTable
 from featurebank.fitting.rows import TEST, TRAIN, VALIDATION
+from featurebank.images.columns import kind_of
 from featurebank.report.points import is_number
 
 FEW = 20

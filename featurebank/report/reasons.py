@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from featurebank.bank.images import source_of
 from featurebank.errors import FeatureBankError, ImageError, PredictorError, one_line
 from featurebank.explore import explain
 from featurebank.images.reading import Progress, read_images
-from featurebank.images.sources import source_of
 from featurebank.report.subject import Subject
 from featurebank.report.thumbnails import webp
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from featurebank.bank.images import source_of
 from featurebank.bank.samples import SampleTable
 from featurebank.images.reading import read_images
-from featurebank.images.sources import source_of
 
 SIDE = 96
 """Pixels of a tile's longer side."""

@@ -8,6 +8,7 @@ from featurebank.bank.bank import newest_stamp
 from featurebank.bank.features import as_keys, as_loaded
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, ColumnError, CorruptError, FeatureSetError
+from featurebank.images.columns import tidy
 
 CROP = {"crop": [4, 4]}
 SPEC = FeatureSpec("net", "", "0" * 64, "penultimate", "vector", 0, "none", CROP, 1, "none", "fp32", "float16")
@@ -32,7 +33,7 @@ def rows(paths, digests, status=samples.OK, source="/photos", columns=None):
         "origin": [0] * n,
         "stamp": [0] * n,
     }
-    return samples.make_table(fields, samples.tidy(pd.DataFrame(columns or {}, index=range(n))))
+    return samples.make_table(fields, tidy(pd.DataFrame(columns or {}, index=range(n))))
 
 
 @pytest.fixture
@@ -321,7 +322,7 @@ def many(tmp_path):
         "digest": [name(n) for n in range(1000)],
         "error": [""] * 1000,
     }
-    bank.add_samples(samples.make_table(fields, samples.tidy(columns)), newest=0)
+    bank.add_samples(samples.make_table(fields, tidy(columns)), newest=0)
     return bank
 
 

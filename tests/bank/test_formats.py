@@ -15,6 +15,7 @@ from featurebank.bank.formats.exporting import FORMATS, export_bank
 from featurebank.bank.formats.importing import import_features
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, ColumnError, CorruptError, FeatureSetError, StorageError
+from featurebank.images.columns import tidy
 
 SUFFIX = {name: ends[0] for name, ends in FORMATS.items()}
 PATHS = [b"a/1.png", b"b/caf\xe9.png", b"b/\xf0\x9f\x90\x88.png", b"c 'quoted'\n.png", b"d/same.png"]
@@ -46,7 +47,7 @@ def bank(tmp_path):
     same = {"size": 1, "mtime_ns": 1, "status": samples.OK, "error": "", "origin": 0, "stamp": 0}
     fields = {key: [value] * 5 for key, value in same.items()} | {"digest": digests, "path": PATHS}
     fields["source"] = fields["root"] = ["/photos"] * 4 + ["/zoo"]
-    bank.add_samples(samples.make_table(fields, samples.tidy(pd.DataFrame(COLUMNS))), newest=0)
+    bank.add_samples(samples.make_table(fields, tidy(pd.DataFrame(COLUMNS))), newest=0)
     return bank
 
 

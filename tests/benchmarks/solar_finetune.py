@@ -33,6 +33,7 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from featurebank import Bank, Recipe
 from featurebank.bank.bank import values_of, weights_of
 from featurebank.bank.features import as_keys
+from featurebank.bank.images import source_of
 from featurebank.bank.spec import digest_of
 from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.request import Ask, ask
@@ -41,7 +42,7 @@ from featurebank.finetuning.labels import Labels
 from featurebank.finetuning.network import Feed
 from featurebank.finetuning.setup import Origin, Setup
 from featurebank.finetuning.tuning import Watch, train_network
-from featurebank.images.sources import scan, source_of
+from featurebank.images.sources import scan
 from featurebank.images.views import count_views
 from featurebank.topmodels.evaluation import fit_pipeline
 from featurebank.topmodels.folds import Fold, make_folds, sizes_of

@@ -10,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from featurebank import Backbone, Bank, Predictor, Preprocessing, Recipe, load_backbone
 from featurebank.bank.bank import values_of
+from featurebank.bank.images import source_of
 from featurebank.errors import FineTuneError, ImageError, LayerError
 from featurebank.finetuning.head import to_layers
 from featurebank.finetuning.labels import Labels
@@ -17,7 +18,6 @@ from featurebank.finetuning.objective import loss_of
 from featurebank.finetuning.setup import Origin, Setup
 from featurebank.finetuning.tuned import finish
 from featurebank.finetuning.tuning import Watch, train_network
-from featurebank.images.sources import source_of
 
 FAMILIES = [
     ("alexnet", "features.8", 64),

@@ -18,6 +18,7 @@ from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, ColumnError, FeatureSetError, PredictorError, TopModelError
 from featurebank.fitting.fit import candidate_features, default_output, default_target
 from featurebank.fitting.rows import Rows, Target, load_rows
+from featurebank.images.columns import tidy
 from featurebank.topmodels.scores import wilson_interval
 from featurebank.topmodels.search import TopModelSearchCV
 
@@ -48,7 +49,7 @@ def make_bank(path, X, contents, **columns):
     }
     fields = {name: [value] * n for name, value in plain.items()}
     fields |= {"path": [b"%03d.png" % i for i in range(n)], "digest": digests}
-    bank.add_samples(samples.make_table(fields, samples.tidy(pd.DataFrame(columns))), newest=0)
+    bank.add_samples(samples.make_table(fields, tidy(pd.DataFrame(columns))), newest=0)
     return bank
 
 

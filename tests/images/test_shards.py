@@ -10,11 +10,12 @@ from object_maker import FaultyStore, new_address
 from PIL import Image
 
 from featurebank import extract
+from featurebank.bank.images import source_of
 from featurebank.errors import ColumnError, ImageError, SourceError
 from featurebank.images import decoding, shards
 from featurebank.images.listing import read_file
 from featurebank.images.shard_names import expand
-from featurebank.images.sources import scan, source_of
+from featurebank.images.sources import scan
 from featurebank.storage import files, requests
 
 

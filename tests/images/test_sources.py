@@ -11,9 +11,10 @@ from PIL import Image
 
 from featurebank import Bank
 from featurebank.bank import repair
+from featurebank.bank.images import source_of
 from featurebank.errors import ColumnError, ImageError, SourceError
 from featurebank.images import decoding, sources
-from featurebank.images.sources import read_table, scan, source_of
+from featurebank.images.sources import read_table, scan
 from featurebank.storage import files as storage
 
 GREY = Image.new("RGB", (5, 4), (9, 9, 9))

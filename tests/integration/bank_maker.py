@@ -7,6 +7,7 @@ from featurebank import Bank
 from featurebank.bank import samples
 from featurebank.bank.bank import newest_stamp
 from featurebank.bank.spec import FeatureSpec
+from featurebank.images.columns import tidy
 
 SPEC = FeatureSpec("net", "", "0" * 64, "layer", "vector", 0, "none", {"crop": [4, 4]}, 1, "none", "fp32", "float16")
 NAME = "net/layer"
@@ -36,7 +37,7 @@ def table(numbers, label="old"):
         "origin": [0] * n,
         "stamp": [0] * n,
     }
-    return samples.make_table(fields, samples.tidy(pd.DataFrame({"label": [label] * n})))
+    return samples.make_table(fields, tidy(pd.DataFrame({"label": [label] * n})))
 
 
 def add(bank, numbers, label="old"):

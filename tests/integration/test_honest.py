@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from featurebank import Bank
 from featurebank.bank import samples
+from featurebank.images.columns import tidy
 from featurebank.topmodels.transforms import SelectRelevant
 from featurebank_cli import main
 
@@ -31,7 +32,7 @@ def make_bank(path, X, columns, digests=None):
         **{name: [0] * n for name in ("size", "mtime_ns", "status", "origin", "stamp")},
         "error": [""] * n,
     }
-    bank.add_samples(samples.make_table(fields, samples.tidy(pd.DataFrame(columns))), newest=0)
+    bank.add_samples(samples.make_table(fields, tidy(pd.DataFrame(columns))), newest=0)
     return path
 
 

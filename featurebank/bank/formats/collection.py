@@ -15,10 +15,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank import __version__
-from featurebank.bank import samples
-from featurebank.bank.samples import kind_of
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, CorruptError, FeatureBankError
+from featurebank.images.columns import kind_of, tidy
 
 FORMAT, VERSION = "featurebank-export", 1
 KEY = "featurebank"
@@ -40,7 +39,7 @@ class Samples:
     paths : list of n bytes
         Name of each, as the file system's bytes.
     columns : DataFrame
-        The user's columns, `featurebank.bank.samples.tidy`.
+        The user's columns, `featurebank.images.columns.tidy`.
     sources : list of n str, optional
         Source of each; other tools' files know none.
     digests : list of n bytes of length 32, optional
@@ -345,4 +344,4 @@ def tidy_columns(frame: pd.DataFrame, chosen: Sequence[str] | None, where: Any) 
     if absent:
         have = ", ".join(map(repr, frame.columns)) or "none"
         raise BankError(f"{str(where)!r} has no column {absent[0]!r}; it has {have}: name one of them")
-    return samples.tidy(frame if chosen is None else frame[list(chosen)])
+    return tidy(frame if chosen is None else frame[list(chosen)])

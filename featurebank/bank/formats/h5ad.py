@@ -27,8 +27,8 @@ from featurebank.bank.formats.collection import (
     to_frame,
 )
 from featurebank.bank.formats.hdf5 import cells_of, dataset, opened, put_column, put_text, text_of
-from featurebank.bank.samples import kind_of
 from featurebank.errors import CorruptError
+from featurebank.images.columns import kind_of
 
 _INDEX = "_index"
 _EMPTY = ("obsm", "varm", "obsp", "varp", "layers")

@@ -28,8 +28,8 @@ from featurebank.bank.formats.collection import (
     tidy_columns,
     to_frame,
 )
-from featurebank.bank.samples import kind_of
 from featurebank.errors import BankError, CorruptError
+from featurebank.images.columns import kind_of
 
 _TYPES = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "str": pa.string()}
 _MOST_AT_ONCE = 65_536

@@ -22,8 +22,8 @@ from featurebank.bank.formats.collection import (
     stream_of,
     to_frame,
 )
-from featurebank.bank.samples import kind_of
 from featurebank.errors import BankError, CorruptError
+from featurebank.images.columns import kind_of
 
 MOST_HEADER = 100_000_000
 """Bytes of a header that safetensors reads."""

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.bank import samples
 from featurebank.bank.formats.collection import Collection, Samples, Stream, Values, spans, stored_dtype
 from featurebank.bank.formats.hdf5 import dataset, opened
 from featurebank.errors import BankError, SourceError
+from featurebank.images.columns import tidy
 
 LAYER = "features"
 SUFFIXES = (".h5", ".hdf5")
@@ -95,7 +95,7 @@ def _samples(files: Sequence[Path], counts: Sequence[int]) -> Samples:
     if all(where is not None for where in there):
         stacked = np.concatenate([where for where in there if where is not None])
         columns |= {"x": pd.Series(stacked[:, 0]), "y": pd.Series(stacked[:, 1])}
-    return Samples(names, samples.tidy(pd.DataFrame(columns)))
+    return Samples(names, tidy(pd.DataFrame(columns)))
 
 
 def _coords(file: Path, count: int) -> NDArray[np.int64] | None:

@@ -13,6 +13,7 @@ from featurebank.backbones import Backbone
 from featurebank.backbones.engine import choose_device
 from featurebank.backbones.layers import Capture, get_layer
 from featurebank.bank.bank import Bank
+from featurebank.bank.images import source_of
 from featurebank.bank.samples import SampleTable
 from featurebank.bank.spec import FeatureSpec, split_pool
 from featurebank.extraction.request import ask
@@ -20,7 +21,6 @@ from featurebank.finetuning.estimate import Estimate, estimate
 from featurebank.finetuning.labels import Labels
 from featurebank.finetuning.recipe import Recipe
 from featurebank.finetuning.setup import Origin, Setup
-from featurebank.images.sources import source_of
 from featurebank.images.views import count_views
 
 IMAGES, TIMES = 8, 2
