@@ -6,7 +6,12 @@ Every message is one line: what was found, what was expected, what to do.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import functools
+import warnings
+from collections.abc import Callable, Iterable
+from typing import ParamSpec, TypeVar
+
+P, R = ParamSpec("P"), TypeVar("R")
 
 
 class FeatureBankError(Exception):
@@ -120,3 +125,34 @@ def near_names(name: str, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+
+
+def notice(old: str, new: str) -> None:
+    """Say in one line that an old spelling works in this release for the last time."""
+    warnings.warn(f"{old} is now {new}; the old spelling goes with the next release", FutureWarning, stacklevel=3)
+
+
+def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function also take arguments under their old names (old="new"), with a `notice`.
+
+    Examples
+    --------
+    >>> @renamed(seed="random_state")
+    ... def draw(random_state=0):
+    ...     return random_state
+    >>> draw(seed=3)  # doctest: +SKIP
+    3
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            for old, new in names.items():
+                if old in kwargs:
+                    notice(f"{function.__name__}({old}=)", f"{new}=")
+                    kwargs[new] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate

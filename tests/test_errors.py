@@ -53,3 +53,14 @@ def test_an_error_is_also_the_builtin_a_caller_would_expect(name):
 )
 def test_one_line_is_one_line_and_never_empty(error, line):
     assert one_line(error) == line
+
+
+def test_an_argument_is_taken_under_its_old_name_with_a_notice_of_one_line():
+    @errors.renamed(seed="random_state")
+    def draw(random_state=0):
+        return random_state
+
+    with pytest.warns(FutureWarning, match=r"^draw\(seed=\) is now random_state=; the old spelling goes") as found:
+        assert draw(seed=3) == 3
+    assert (len(found), found[0].filename) == (1, __file__)
+    assert draw(random_state=4) == 4
