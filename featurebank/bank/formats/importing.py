@@ -25,6 +25,7 @@ from featurebank.bank.repair import near_path
 from featurebank.bank.samples import GONE, NO_DIGEST, OK, SampleTable
 from featurebank.bank.spec import FeatureSpec, imported_spec, parse_name
 from featurebank.errors import BankError, CorruptError, FeatureSetError, SourceError, near_names
+from featurebank.images.columns import origins, overlay
 
 LAYOUTS = {1: "vector", 2: "tokens", 3: "NCHW"}
 """The layout of a row without its views, by its number of sides."""
@@ -352,14 +353,14 @@ def _new_rows(given: Samples, sources: Sequence[str], digests: list[bytes], whic
     fields: dict[str, Sequence[Any]] = {name: [value] * len(which) for name, value in same.items()}
     fields["source"], fields["path"] = [sources[int(row)] for row in which], [given.paths[int(row)] for row in which]
     fields["digest"] = [digests[int(row)] for row in which]
-    fields["origin"] = sample_tables.origins(columns).tolist()
+    fields["origin"] = origins(columns).tolist()
     return sample_tables.make_table(fields, columns)
 
 
 def _changed(old: SampleTable, fresh: pd.DataFrame) -> SampleTable:
     """Return the known samples that get other columns, or that are no longer gone since they never had a file."""
-    columns = sample_tables.overlay(old.columns, fresh.reset_index(drop=True))
+    columns = overlay(old.columns, fresh.reset_index(drop=True))
     is_back = ((old.rows["status"] == GONE) & (old.rows["root"] == "")).to_numpy()
     rows = old.rows.assign(status=old.rows["status"].where(~is_back, OK).astype(np.uint8))
-    changed = is_back | (sample_tables.origins(columns) != sample_tables.origins(old.columns))
+    changed = is_back | (origins(columns) != origins(old.columns))
     return SampleTable(rows, columns).take(changed)
