@@ -1,6 +1,7 @@
 """The command line: each command parses, calls one library function, and shows what came back."""
 
 import click
+import cloup
 
 from featurebank import __version__
 from featurebank_cli.advise import advise
@@ -23,15 +24,24 @@ from featurebank_cli.layers import layers
 from featurebank_cli.map import draw_map
 from featurebank_cli.merge import merge
 from featurebank_cli.next import next_
-from featurebank_cli.options import NamedErrors, State
 from featurebank_cli.outliers import outliers
 from featurebank_cli.predict import predict
 from featurebank_cli.report import report
 from featurebank_cli.similar import similar
+from featurebank_cli.state import NamedErrors, State
 from featurebank_cli.verify import verify
 
+SECTIONS = {
+    "Embed images": (extract, import_, backbones, layers),
+    "Learn from them": (fit, finetune, advise, compare),
+    "Use what was learned": (predict, evaluate, export),
+    "Look at them": (report, draw_map, similar, duplicates, label_issues, cluster, outliers, next_),
+    "Keep a bank": (info, label, verify, compact, prune, merge),
+    "Try it": (demo,),
+}
 
-@click.group(cls=NamedErrors, context_settings={"help_option_names": ["-h", "--help"]})
+
+@cloup.group(cls=NamedErrors, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="featurebank")
 @click.option("--quiet", is_flag=True, help="Print results and errors only.")
 @click.option("--verbose", is_flag=True, help="Print warnings of the libraries underneath as well.")
@@ -50,32 +60,5 @@ def main(context: click.Context, quiet: bool, verbose: bool) -> None:
     context.obj.show_log()
 
 
-for command in (
-    extract,
-    advise,
-    compare,
-    fit,
-    finetune,
-    predict,
-    evaluate,
-    report,
-    label,
-    cluster,
-    outliers,
-    next_,
-    draw_map,
-    similar,
-    duplicates,
-    label_issues,
-    backbones,
-    layers,
-    info,
-    verify,
-    compact,
-    prune,
-    export,
-    import_,
-    merge,
-    demo,
-):
-    main.add_command(command)
+for title, commands in SECTIONS.items():
+    main.section(title, *commands)

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featurebank.bank.spec import short
+from featurebank.errors import printable
 from featurebank_cli.fit import score_text
-from featurebank_cli.options import State, bank_argument, json_option, print_json, print_table, printable
+from featurebank_cli.options import bank_argument, json_option
+from featurebank_cli.output import print_json, print_table
+from featurebank_cli.state import State
 
 if TYPE_CHECKING:
     from featurebank.storage.files import Place

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from featurebank_cli.options import json_option, print_json, print_table
+from featurebank_cli.options import json_option
+from featurebank_cli.output import print_json, print_table
 
 
 @click.command()

@@ -8,17 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featurebank.bank.spec import common_backbone
-from featurebank_cli.options import (
-    State,
-    bank_argument,
-    json_option,
-    percent,
-    print_json,
-    print_table,
-    printable,
-    seed_option,
-    write_csv,
-)
+from featurebank.errors import printable
+from featurebank_cli.options import bank_argument, json_option, seed_option
+from featurebank_cli.output import percent, print_json, print_table, write_csv
+from featurebank_cli.state import State
 
 if TYPE_CHECKING:
     from featurebank.storage.files import Place

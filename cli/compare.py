@@ -8,7 +8,9 @@ import click
 
 from featurebank.bank.spec import common_backbone, short
 from featurebank_cli.fit import score_text
-from featurebank_cli.options import State, bank_argument, json_option, print_json, print_table, records
+from featurebank_cli.options import bank_argument, json_option
+from featurebank_cli.output import print_json, print_table, records
+from featurebank_cli.state import State
 
 if TYPE_CHECKING:
     from featurebank.storage.files import Place

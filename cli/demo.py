@@ -9,7 +9,9 @@ import click
 
 from featurebank.bank.spec import short
 from featurebank_cli.fit import print_candidates, print_findings
-from featurebank_cli.options import State, json_option, percent, print_json, print_table
+from featurebank_cli.options import json_option
+from featurebank_cli.output import percent, print_json, print_table
+from featurebank_cli.state import State
 
 
 @click.command()

@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
-from featurebank_cli.options import State, percent, print_table, printable
+from featurebank.errors import printable
+from featurebank_cli.output import percent, print_table
+from featurebank_cli.state import State
 
 ADAPTATIONS = ("none", "coral", "subspace", "reweight", "ot")
 SCORERS = ("outputs", "circular", "entropy", "density")

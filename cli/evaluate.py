@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featurebank.errors import printable
 from featurebank_cli.options import (
     PLACE,
-    State,
     allow_download_option,
     brought_weights_option,
     json_option,
     path_column_option,
-    percent,
-    print_json,
-    print_table,
-    printable,
     root_option,
 )
+from featurebank_cli.output import percent, print_json, print_table
+from featurebank_cli.state import State
 
 if TYPE_CHECKING:
     from featurebank.storage.files import Place

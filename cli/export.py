@@ -7,16 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featurebank_cli.options import (
-    PLACE,
-    State,
-    allow_download_option,
-    brought_weights_option,
-    check_folder,
-    json_option,
-    print_json,
-    printable,
-)
+from featurebank.errors import printable
+from featurebank_cli.options import PLACE, allow_download_option, brought_weights_option, check_folder, json_option
+from featurebank_cli.output import print_json
+from featurebank_cli.state import State
 
 if TYPE_CHECKING:
     from featurebank.storage.files import Place

@@ -6,20 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featurebank.errors import printable
 from featurebank_cli.options import (
     PLACE,
-    State,
     backend_options,
-    how_made,
     json_option,
     path_column_option,
-    print_json,
-    printable,
     root_option,
     size_option,
     strict_option,
     weights_option,
 )
+from featurebank_cli.output import how_made, print_json
+from featurebank_cli.state import State
 
 if TYPE_CHECKING:
     from featurebank.bank.bank import Bank

@@ -9,16 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featurebank_cli.fit import class_weight_option
-from featurebank_cli.options import (
-    State,
-    bank_argument,
-    json_option,
-    percent,
-    print_json,
-    print_table,
-    size_option,
-    weights_option,
-)
+from featurebank_cli.options import bank_argument, json_option, size_option, weights_option
+from featurebank_cli.output import percent, print_json, print_table
+from featurebank_cli.state import State
 
 if TYPE_CHECKING:
     from featurebank.storage.files import Place

@@ -9,19 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featurebank.bank.spec import common_backbone, short
+from featurebank.errors import printable
 from featurebank_cli.domain import OWN, check_unused, domain_options, print_adaptations
 from featurebank_cli.domain import run as run_domain
-from featurebank_cli.options import (
-    State,
-    backend_options,
-    bank_argument,
-    json_option,
-    percent,
-    print_json,
-    print_table,
-    printable,
-    write_csv,
-)
+from featurebank_cli.options import backend_options, bank_argument, json_option
+from featurebank_cli.output import percent, print_json, print_table, write_csv
+from featurebank_cli.state import State
 
 if TYPE_CHECKING:
     from featurebank.storage.files import Place

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featurebank_cli.options import PLACE, State, json_option, path_column_option, print_json, printable
+from featurebank.errors import printable
+from featurebank_cli.options import PLACE, json_option, path_column_option
+from featurebank_cli.output import print_json
+from featurebank_cli.state import State
 
 if TYPE_CHECKING:
     from featurebank.storage.files import Place

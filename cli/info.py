@@ -6,16 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featurebank_cli.options import (
-    bank_argument,
-    csv_text,
-    how_made,
-    json_option,
-    print_json,
-    print_table,
-    printable,
-    records,
-)
+from featurebank.errors import printable
+from featurebank_cli.options import bank_argument, json_option
+from featurebank_cli.output import csv_text, how_made, print_json, print_table, records
 
 if TYPE_CHECKING:
     from featurebank.storage.files import Place

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featurebank_cli.options import PLACE, bank_argument, json_option, print_json, undefused
+from featurebank_cli.options import PLACE, bank_argument, json_option
+from featurebank_cli.output import print_json, undefused
 
 if TYPE_CHECKING:
     from featurebank.storage.files import Place

@@ -6,17 +6,10 @@ from pathlib import Path
 
 import click
 
-from featurebank_cli.options import (
-    PLACE,
-    State,
-    check_folder,
-    json_option,
-    print_json,
-    print_table,
-    printable,
-    size_option,
-    weights_option,
-)
+from featurebank.errors import printable
+from featurebank_cli.options import PLACE, check_folder, json_option, size_option, weights_option
+from featurebank_cli.output import print_json, print_table
+from featurebank_cli.state import State
 
 
 def _numbers(context: click.Context, option: click.Parameter, value: str | None) -> list[int] | None:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurebank_cli.options import State, bank_argument, csv_text, json_option, print_json, records, write_csv
+from featurebank_cli.options import bank_argument, json_option
+from featurebank_cli.output import csv_text, print_json, records, write_csv
+from featurebank_cli.state import State
 
 if TYPE_CHECKING:
     from featurebank.storage.files import Place

@@ -7,16 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featurebank_cli.options import (
-    State,
-    bank_argument,
-    json_option,
-    print_json,
-    print_table,
-    records,
-    seed_option,
-    write_csv,
-)
+from featurebank_cli.options import bank_argument, json_option, seed_option
+from featurebank_cli.output import print_json, print_table, records, write_csv
+from featurebank_cli.state import State
 
 if TYPE_CHECKING:
     from featurebank.storage.files import Place

@@ -8,19 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featurebank_cli.options import (
-    PLACE,
-    State,
-    allow_download_option,
-    brought_weights_option,
-    csv_text,
-    json_option,
-    print_json,
-    printable,
-    records,
-    strict_option,
-    write_csv,
-)
+from featurebank.errors import printable
+from featurebank_cli.options import PLACE, allow_download_option, brought_weights_option, json_option, strict_option
+from featurebank_cli.output import csv_text, print_json, records, write_csv
+from featurebank_cli.state import State
 
 if TYPE_CHECKING:
     from featurebank.storage.files import Place

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurebank_cli.options import State, bank_argument, check_folder, json_option, print_json
+from featurebank_cli.options import bank_argument, check_folder, json_option
+from featurebank_cli.output import print_json
+from featurebank_cli.state import State
 
 if TYPE_CHECKING:
     from featurebank.storage.files import Place

@@ -7,17 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurebank_cli.options import (
-    State,
-    bank_argument,
-    check_folder,
-    csv_option,
-    json_option,
-    print_json,
-    print_rows,
-    records,
-    write_csv,
-)
+from featurebank_cli.options import bank_argument, check_folder, csv_option, json_option
+from featurebank_cli.output import print_json, print_rows, records, write_csv
+from featurebank_cli.state import State
 
 if TYPE_CHECKING:
     from featurebank.storage.files import Place

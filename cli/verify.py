@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featurebank_cli.options import bank_argument, json_option, print_json
+from featurebank_cli.options import bank_argument, json_option
+from featurebank_cli.output import print_json
 
 if TYPE_CHECKING:
     from featurebank.storage.files import Place

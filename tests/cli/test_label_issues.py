@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from featurebank import Bank
-from featurebank_cli import options
-from featurebank_cli.options import undefused, write_csv
+from featurebank_cli import output
+from featurebank_cli.output import undefused, write_csv
 
 MODEL = ["--features", "resnet18/layer3", "--model", "logreg"]
 
@@ -83,7 +83,7 @@ def test_no_doubt_is_one_line(run_cli, two_class_bank):
 def test_names_that_a_spreadsheet_would_run_come_back_as_they_were(rows_written, tmp_path, monkeypatch):
     from featurebank.images.sources import read_table
 
-    monkeypatch.setattr(options, "ROWS_WRITTEN", rows_written)
+    monkeypatch.setattr(output, "ROWS_WRITTEN", rows_written)
     names = ["=1+1", "-a", "'-b", "''=c", "'d", "e\nf", "caf\udce9", "g"]
     frame = pd.DataFrame({"path": pd.Series(names, dtype=object), "@n": pd.Series(["+"] * 8, dtype=object)})
     write_csv(tmp_path / "a.csv", frame)

@@ -8,8 +8,10 @@ import click
 import pytest
 
 import featurebank
+from featurebank.errors import printable
 from featurebank_cli import main
-from featurebank_cli.options import State, csv_text, percent, printable
+from featurebank_cli.output import csv_text, percent
+from featurebank_cli.state import State
 
 COMMANDS = sorted(main.commands)
 HEAVY = ("torch", "sklearn", "pandas", "h5py", "numpy", "scipy", "PIL", "timm", "torchvision")
@@ -167,7 +169,7 @@ def test_a_real_process_shows_no_traceback_either(tmp_path):
 
 
 def test_the_package_runs_as_a_module():
-    done = subprocess.run([sys.executable, "-m", "featurebank_cli", "--version"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "featurebank", "--version"], capture_output=True, text=True)
     assert done.stdout.startswith("featurebank, version")
 
 

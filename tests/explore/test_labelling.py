@@ -9,7 +9,7 @@ from featurebank import fit
 from featurebank.errors import BankError, ColumnError, FeatureBankError, TopModelError
 from featurebank.explore.labelling import next_to_label
 from featurebank.images.sources import read_table
-from featurebank_cli.options import csv_text
+from featurebank_cli.output import csv_text
 
 LOGREG = {"logreg": {"C": [1.0]}}
 

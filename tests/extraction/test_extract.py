@@ -308,7 +308,7 @@ def test_two_processes_fill_one_bank_at_once(photos, tmp_path):
 
 def test_ctrl_c_on_the_command_line_says_how_to_go_on(tmp_path):
     photos = make_images(tmp_path / "photos", 600)
-    command = [sys.executable, "-m", "featurebank_cli", "extract", str(photos), "--bank", str(tmp_path / "a.bank")]
+    command = [sys.executable, "-m", "featurebank", "extract", str(photos), "--bank", str(tmp_path / "a.bank")]
     process = subprocess.Popen(
         [*command, "--backbone", "resnet18", "--weights", "random:0"],
         stderr=subprocess.PIPE,

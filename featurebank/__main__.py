@@ -1,4 +1,4 @@
-"""python -m featurebank_cli."""
+"""``python -m featurebank``: the command line."""
 
 from featurebank_cli import main
 

@@ -1,0 +1,141 @@
+"""What commands print and write: tables, JSON, CSV."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featurebank.errors import printable
+
+ROWS_SHOWN = 20
+ROWS_WRITTEN = 8192
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object on stdout."""
+    click.echo(json.dumps(value, indent=2, allow_nan=False, default=str))
+
+
+def records(frame: Any) -> list[dict[str, Any]]:
+    """Return a DataFrame's rows as JSON can hold them, missing values as None."""
+    return list(frame.astype(object).where(frame.notna(), None).to_dict("records"))
+
+
+FOLDED = 12
+"""The width below which no column of text is folded."""
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+    """Print a table that stays readable at 80 columns and in a log.
+
+    Parameters
+    ----------
+    title : str
+    columns : sequence of str
+    rows : sequence of sequences of str
+    right : sequence of int
+        Numbers of the columns that are aligned to the right.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), box=SIMPLE_HEAD, title_justify="left", pad_edge=False, padding=(0, 1))
+    widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
+    for number, name in enumerate(columns):
+        least = widths[number] if number in right else min(widths[number], max(FOLDED, len(name)))
+        justify: Any = "right" if number in right else "left"
+        table.add_column(name, justify=justify, overflow="fold", min_width=least)
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    needed = sum(column.min_width or 0 for column in table.columns) + 2 * len(columns)
+    console.width = max(console.width, needed)  # wider than a narrow terminal rather than with numbers broken in two
+    console.print(table)
+
+
+def csv_text(frame: Any, header: bool = True) -> str:
+    """Return a DataFrame as CSV in which no cell of text is taken for a formula by a spreadsheet; see `undefused`."""
+    safe = _each_text(frame, _defuse)
+    safe.columns = [_defuse(str(name)) for name in safe.columns]
+    return str(safe.to_csv(index=False, header=header))
+
+
+def undefused(frame: Any) -> Any:
+    """Return a DataFrame that was read from the CSV of `csv_text` as it was before."""
+    return _each_text(frame, lambda value: value[1:] if re.match(f"'{_FORMULA}", value) else value).rename(
+        columns=lambda name: name[1:] if re.match(f"'{_FORMULA}", name) else name
+    )
+
+
+def write_csv(path: Path, frame: Any) -> None:
+    """Write a DataFrame as CSV, some rows at a time; a name that is not UTF-8 keeps its own bytes."""
+    from featurebank.storage import files
+
+    with files.committing(path) as file:
+        for start in range(0, max(len(frame), 1), ROWS_WRITTEN):
+            part = csv_text(frame.iloc[start : start + ROWS_WRITTEN], header=start == 0)
+            file.write(part.encode("utf-8", "surrogateescape"))
+
+
+def print_rows(title: str, frame: Any, right: Sequence[int] = (), most: int = ROWS_SHOWN) -> None:
+    """Print the first rows of a DataFrame as a table, its numbers with three digits; of none just the title."""
+    if frame.empty:
+        click.echo(title)
+        return
+    shown = [
+        [f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row]
+        for row in frame.head(most).itertuples(index=False)
+    ]
+    print_table(title, list(map(str, frame.columns)), shown, right)
+    if len(frame) > most:
+        click.echo(f"and {len(frame) - most} more: -o FILE.csv has them all")
+
+
+_FORMULA = r"'*[=+\-@\t\r]"
+
+
+def _defuse(value: str) -> str:
+    return f"'{value}" if re.match(_FORMULA, value) else value
+
+
+def _each_text(frame: Any, change: Callable[[str], str]) -> Any:
+    """Return a copy of a DataFrame with all its text changed."""
+    texts = [name for name in frame.columns if frame[name].dtype == object or str(frame[name].dtype) == "str"]
+    whole = frame.astype(dict.fromkeys(texts, object))  # pandas' own text refuses names that are not UTF-8
+    for name in texts:
+        cells = [change(value) if isinstance(value, str) else value for value in whole[name]]
+        whole[name] = type(whole[name])(cells, whole.index, dtype=object)
+    return whole
+
+
+def how_made(each: dict[str, Any]) -> str:
+    """Return what tells a feature set from one that is made with the defaults.
+
+    Examples
+    --------
+    >>> how_made({"views": "hflip", "precision": "bf16", "decoder": "pil"})
+    'hflip, bf16'
+    """
+    if each.get("origin"):
+        return "imported"
+    usual = {"views": "none", "precision": "fp32", "decoder": "pil"}
+    return ", ".join(each[name] for name, value in usual.items() if each[name] != value)
+
+
+def percent(fraction: float) -> str:
+    """Return a fraction as percent with one decimal.
+
+    Examples
+    --------
+    >>> percent(0.8666)
+    '86.7'
+    """
+    return f"{100 * fraction:.1f}"
