@@ -55,7 +55,7 @@ def advise(state: State, bank: Place, as_json: bool, **options: Any) -> None:
 
 
 def _print(advice: Any) -> None:
-    from featurebank.topmodels.scores import bounded
+    from featurebank.topmodels.formatting import bounded
 
     report = advice.report
     rows = [

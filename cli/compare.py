@@ -81,7 +81,7 @@ def _print(ranking: Any) -> None:
 
 
 def _row(report: dict[str, Any], each: dict[str, Any], common: str) -> list[str]:
-    from featurebank.topmodels.scores import bounded
+    from featurebank.topmodels.formatting import bounded
 
     name = short(each["features"]).removeprefix(common)
     if each["score"] is None:
@@ -99,7 +99,7 @@ def _row(report: dict[str, Any], each: dict[str, Any], common: str) -> list[str]
 
 def _to_the_best(report: dict[str, Any], each: dict[str, Any]) -> tuple[str, str]:
     """Return the difference to the best, with a star where the two are told apart, and its interval."""
-    from featurebank.topmodels.scores import is_share
+    from featurebank.topmodels.formatting import is_share
 
     values = (each["difference"], each["difference_low"], each["difference_high"])
     if not any(values):  # the best itself

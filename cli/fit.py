@@ -220,7 +220,7 @@ def print_report(report: dict[str, Any]) -> None:
 
 def print_candidates(report: dict[str, Any], title: str = "") -> None:
     """Print the best of each features × normalisation × model, best first, under a title."""
-    from featurebank.topmodels.scores import bounded, is_share
+    from featurebank.topmodels.formatting import bounded, is_share
 
     best: dict[tuple[Any, ...], dict[str, Any]] = {}
     seconds: dict[tuple[Any, ...], float] = {}
@@ -262,7 +262,7 @@ def _features(key: tuple[Any, ...], common: str) -> str:
 
 def print_findings(report: dict[str, Any]) -> None:
     """Print what the report says beside the table, a line each."""
-    from featurebank.topmodels.scores import bounded
+    from featurebank.topmodels.formatting import bounded
 
     best = report["best"]
     if len(report["candidates"]) > 1:
@@ -305,7 +305,7 @@ def print_findings(report: dict[str, Any]) -> None:
 
 def _print_unlabelled(report: dict[str, Any]) -> None:
     """Print what the rows without a label brought, each method beside the supervised fit."""
-    from featurebank.topmodels.scores import bounded
+    from featurebank.topmodels.formatting import bounded
 
     found = report["unlabelled"]
     rows = []
@@ -321,7 +321,7 @@ def _print_unlabelled(report: dict[str, Any]) -> None:
 
 def score_text(report: dict[str, Any], score: float) -> str:
     """Return a score as the table shows it."""
-    from featurebank.topmodels.scores import is_share
+    from featurebank.topmodels.formatting import is_share
 
     return percent(score) if is_share(report["scoring"]) else f"{score:.3f}"
 

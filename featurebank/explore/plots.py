@@ -6,7 +6,7 @@ result.oof["predicted"])``, ``CalibrationDisplay`` and the like take a fit's out
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from featurebank.bank.spec import layer_order
 from featurebank.errors import ColumnError, PlotError
 from featurebank.explore.drawing import new_axes
+from featurebank.topmodels.candidates import ranked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,7 +118,7 @@ def plot_candidates(report: Mapping[str, Any], *, ax: Axes | None = None) -> Axe
     Axes
     """
     ax = ax or new_axes()
-    best = best_of_each(report["candidates"], recipe)[:CANDIDATES_SHOWN]
+    best = ranked(report["candidates"])[:CANDIDATES_SHOWN]
     names = [_plain(", ".join([" + ".join(_names(each)), each["model"]])) for each in best]
     _errorbars(ax, best, np.arange(len(best))[::-1], is_upright=False)
     ax.set(yticks=np.arange(len(best))[::-1], yticklabels=names, xlabel=report["scoring"])
@@ -149,7 +150,7 @@ def plot_layer_curve(report: Mapping[str, Any], *, ax: Axes | None = None) -> Ax
     layers = sorted({_layer(each) for each in single}, key=layer_order)
     for backbone in sorted({_backbone(each) for each in single}):
         own = [each for each in single if _backbone(each) == backbone]
-        best = sorted(best_of_each(own, _layer), key=lambda each: layers.index(_layer(each)))
+        best = sorted(ranked(own, _layer), key=lambda each: layers.index(_layer(each)))
         _errorbars(ax, best, np.array([layers.index(_layer(each)) for each in best]), label=_plain(backbone))
     ax.set(xticks=range(len(layers)), ylabel=report["scoring"], xlabel="layer")
     ax.set_xticklabels(map(_plain, layers), rotation=45, ha="right")
@@ -222,19 +223,6 @@ def _part(report: Mapping[str, Any], name: str, remedy: str) -> Any:
     if not report.get(name):
         raise PlotError(f"the report has no {name.replace('_', ' ')}; fit with {remedy}")
     return report[name]
-
-
-def recipe(candidate: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what candidates of one line of a table share: all but the parameters."""
-    return (*_names(candidate), *(candidate.get(key) for key in ("views", "normalize", "select", "model")))
-
-
-def best_of_each(candidates: Sequence[Any], key: Callable[[Any], Any]) -> list[Any]:
-    """Return the candidate with the best mean of each key, from the best down; `candidates` are those of a report."""
-    found: dict[Any, Any] = {}
-    for each in sorted(candidates, key=lambda each: -each["mean"]):
-        found.setdefault(key(each), each)
-    return list(found.values())
 
 
 def _errorbars(

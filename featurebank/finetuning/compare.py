@@ -21,8 +21,9 @@ from featurebank.finetuning.setup import Setup
 from featurebank.finetuning.tuning import train_network
 from featurebank.images.views import count_views
 from featurebank.predictor.predictor import Predictor
-from featurebank.topmodels.evaluation import fit_pipeline
-from featurebank.topmodels.folds import Fold, make_folds, sizes_of
+from featurebank.topmodels.folds import Fold, folds_of, make_folds, sizes_of
+from featurebank.topmodels.formatting import gain_text, paid_text, percent
+from featurebank.topmodels.refitting import fit_pipeline, over_folds
 from featurebank.topmodels.scores import paired_interval
 
 
@@ -81,7 +82,7 @@ def shared_folds(given: Predictor | None, setup: Setup, table: SampleTable, coun
         keys = zip(table.rows["source"], table.paths, strict=True)
         numbers = np.array([known.get(key, -1) for key in keys])
         if set(numbers.tolist()) == set(range(count)):
-            return [(np.flatnonzero(numbers != fold), np.flatnonzero(numbers == fold)) for fold in range(count)]
+            return folds_of(numbers)
     return make_folds(count, np.zeros((len(labels.y), 1)), labels.y, labels.ties, seed)
 
 
@@ -118,11 +119,12 @@ def compare(
     started = time.perf_counter()
     pairs: list[tuple[float, float]] = []
     is_interrupted = False
+
+    def both(train: Rows, test: Rows) -> tuple[float, float]:
+        return _scores(setup, feed, frozen, np.sort(train), np.sort(test), top_model)
+
     try:
-        for train, test in folds:
-            pairs.append(_scores(setup, feed, frozen, np.sort(train), np.sort(test), top_model))
-            if progress is not None:
-                progress(len(pairs), len(folds))
+        over_folds(both, folds, progress, pairs)
     except KeyboardInterrupt:
         is_interrupted = True
     seconds = time.perf_counter() - started
@@ -152,8 +154,7 @@ def _summary(name: str, pairs: Sequence[tuple[float, float]], folds: Sequence[Fo
     }
     if len(pairs) < 2:
         return {**found, "sentence": "Fewer than two folds were finished, which compare nothing."}
-    n_train, n_test = sizes_of(folds)
-    found |= paired_interval(after, before, n_train, n_test)
+    found |= paired_interval(after, before, *sizes_of(folds))
     return {**found, "sentence": sentence(found)}
 
 
@@ -170,11 +171,6 @@ def sentence(found: Mapping[str, Any]) -> str:
     >>> print(sentence({**sides, "folds": 5, "difference": 0.03, "ci95": [0.01, 0.05], "told_apart": True}))
     Frozen 86.0 %, fine-tuned 89.0 %, difference +3.0 points (95 % +1.0..+5.0) on 5 folds: fine-tuning paid.
     """
-    low, high = (100 * end for end in found["ci95"])
-    verdict = "fine-tuning paid" if low > 0 else "fine-tuning did not pay"
-    if low <= 0 < found["difference"]:
-        verdict = "fine-tuning did not measurably pay, the difference may be chance"
-    return (
-        f"Frozen {100 * found['frozen']['mean']:.1f} %, fine-tuned {100 * found['tuned']['mean']:.1f} %, difference "
-        f"{100 * found['difference']:+.1f} points (95 % {low:+.1f}..{high:+.1f}) on {found['folds']} folds: {verdict}."
-    )
+    frozen, tuned = (percent(found[side]["mean"]) for side in ("frozen", "tuned"))
+    gain, verdict = gain_text(found, "accuracy"), paid_text("fine-tuning", found)
+    return f"Frozen {frozen} %, fine-tuned {tuned} %, difference {gain} on {found['folds']} folds: {verdict}."

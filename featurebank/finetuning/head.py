@@ -21,7 +21,7 @@ from sklearn.preprocessing import LabelBinarizer, StandardScaler
 from torch import Tensor, nn
 
 from featurebank.errors import TopModelError
-from featurebank.topmodels.evaluation import fit_pipeline
+from featurebank.topmodels.refitting import fit_pipeline
 from featurebank.topmodels.search import TopModelSearchCV
 
 FOLDS = 5

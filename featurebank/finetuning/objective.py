@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,31 +10,6 @@ from numpy.typing import NDArray
 from sklearn.utils.class_weight import compute_sample_weight
 from torch import Tensor
 from torch.nn import functional
-
-from featurebank.errors import FineTuneError, near_names
-
-
-def by_class(given: Any, classes: NDArray[Any]) -> Any:
-    """Return class weights under the classes themselves, which a command names as text; 1 where none is given.
-
-    Raises
-    ------
-    FineTuneError
-        When a class is named that is not there.
-
-    Examples
-    --------
-    >>> by_class({"3": 2.0}, np.array([1, 3])), by_class("balanced", np.array([1, 3]))
-    ({1: 1.0, 3: 2.0}, 'balanced')
-    """
-    if not isinstance(given, Mapping):
-        return given
-    known = {str(name): name for name in classes.tolist()}
-    weights = {str(name): float(weight) for name, weight in given.items()}
-    unknown = sorted(set(weights) - set(known))
-    if unknown:
-        raise FineTuneError(f"a weight for the class {unknown[0]!r}; {near_names(unknown[0], known)}")
-    return {name: weights.get(text, 1.0) for text, name in known.items()}
 
 
 def row_weights(
@@ -49,7 +23,7 @@ def row_weights(
         Classes.
     sample_weight : ndarray of float64, shape (n,), or None
     class_weight : "balanced", mapping of class to float, or None
-        See `by_class`.
+        See `featurebank.topmodels.class_weights`.
 
     Examples
     --------

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 
 from featurebank.backbones import Backbone
@@ -23,9 +22,9 @@ from featurebank.finetuning.cut import find_cut, layer_at
 from featurebank.finetuning.labels import Labels
 from featurebank.finetuning.live import Live
 from featurebank.finetuning.network import Feed, Network
-from featurebank.finetuning.objective import by_class
 from featurebank.finetuning.recipe import Recipe
 from featurebank.images.sources import Source
+from featurebank.topmodels.class_weights import resolve_class_weight
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class Setup:
     @cached_property
     def class_weight(self) -> Any:
         """The class weights of the recipe, under the classes themselves."""
-        return by_class(self.recipe.class_weight, np.unique(self.labels.y))
+        return resolve_class_weight(self.recipe.class_weight, self.labels.y)
 
     @cached_property
     def module(self) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
-from sklearn.metrics import check_scoring, f1_score, recall_score, roc_auc_score
+from sklearn.metrics import f1_score, recall_score, roc_auc_score
 from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import Pipeline
 
@@ -22,8 +23,10 @@ from featurebank.topmodels.calibration import (
     cross_thresholds,
     expected_calibration_error,
 )
-from featurebank.topmodels.evaluation import fit_pipeline, get_score
+from featurebank.topmodels.evaluation import get_score
+from featurebank.topmodels.folds import sizes_of
 from featurebank.topmodels.outoffold import OutOfFold
+from featurebank.topmodels.refitting import fit_pipeline, over_folds, score_fitted
 from featurebank.topmodels.scores import classification_scores, corrected_interval, label_scores, regression_scores
 from featurebank.topmodels.search import TopModelSearchCV
 
@@ -188,18 +191,17 @@ def nested(search: TopModelSearchCV, rows: Rows, cv: Any, progress: Callable[[in
     progress : callable
         Number of the inner search to its progress callback.
     """
-    scores = []
-    for number, (train, test) in enumerate(search.folds_):
+    scorer, numbers = get_score(search.scoring, search.task), count()
+
+    def score(train: NDArray[np.int64], test: NDArray[np.int64]) -> float:
         part, rest = rows.take(train), rows.take(test)
-        inner = clone(search).set_params(cv=cv, progress=progress(number))
+        inner = clone(search).set_params(cv=cv, progress=progress(next(numbers)))
         inner.fit(part.X, part.y, groups=part.groups, sample_weight=part.weight)
-        options = {} if rest.weight is None else {"sample_weight": rest.weight}
-        scorer = check_scoring(inner.best_estimator_, search.scoring)
-        scores.append(float(scorer(inner.best_estimator_, rest.X, rest.y, **options)))
-    sizes = [(len(train), len(test)) for train, test in search.folds_]
-    n_train, n_test = (float(np.mean(side)) for side in zip(*sizes, strict=True))
+        return score_fitted(scorer, inner.best_estimator_, rest.X, rest.y, rest.weight)
+
+    scores = over_folds(score, search.folds_)
     return {
         "mean": float(np.mean(scores)),
-        "ci95": list(corrected_interval(scores, n_train, n_test)),
+        "ci95": list(corrected_interval(scores, *sizes_of(search.folds_))),
         "fold_scores": scores,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.features import DigestIndex, as_keys, check_views
 from featurebank.bank.matrix import BankMatrix
 from featurebank.bank.spec import FeatureSpec
-from featurebank.errors import BankError, ColumnError, TopModelError, near_names
+from featurebank.errors import BankError, ColumnError, TopModelError
 from featurebank.fitting import assessment
 from featurebank.fitting.rows import Rows, Target, bytes_of, load_rows, predefined, straddling
 from featurebank.fitting.task_rows import Labels, TaskRows, is_multitask, load_tasks
@@ -31,6 +31,7 @@ from featurebank.predictor.predictor import Predictor, contents_of
 from featurebank.storage import files
 from featurebank.storage.memory import available_memory, release, releasing
 from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
+from featurebank.topmodels.class_weights import ClassWeight, resolve_class_weight
 from featurebank.topmodels.folds import Fold, Folds, default_kind, fold_numbers
 from featurebank.topmodels.learning_curve import learning_curve as make_learning_curve
 from featurebank.topmodels.models import TopModel, is_ours, parse_models
@@ -286,7 +287,7 @@ def _fit_tasks(plan: _Plan, tasks: TaskRows, progress: Progress | None) -> Multi
         plan.models,
         fit_one,
         class_weights={
-            each.name: _class_weight(plan.class_weight, each.y, each.task)
+            each.name: resolve_class_weight(plan.class_weight, each.y)
             for each in tasks.tasks
             if each.task == "classification"
         },
@@ -323,7 +324,7 @@ def _fit_rows(
         cv=cv,
         blocks=rows.blocks,
         n_views=rows.n_views,
-        class_weight=_class_weight(plan.class_weight, rows.y, rows.task),
+        class_weight=_class_weight(plan, rows),
         progress=_part(progress, 0, parts),
         **plan.options,
     ).fit(rows.X, rows.y, groups=rows.groups, sample_weight=rows.weight)
@@ -393,16 +394,9 @@ def _splitter(plan: _Plan, rows: Rows) -> tuple[Any, NDArray[np.bool_]]:
     return Folds(kind, plan.folds, plan.repeats, plan.options["random_state"]), nobody
 
 
-def _class_weight(given: Any, y: NDArray[Any], task: str) -> Any:
-    """Return class weights under the classes themselves, which a command names as text; 1 where none is given."""
-    if not isinstance(given, Mapping) or task != "classification":
-        return given
-    classes = {str(name): name for name in np.unique(y).tolist()}
-    weights = {str(name): weight for name, weight in given.items()}
-    unknown = sorted(set(weights) - set(classes))
-    if unknown:
-        raise TopModelError(f"a weight for the class {unknown[0]!r}; {near_names(unknown[0], classes)}")
-    return {name: weights.get(text, 1.0) for text, name in classes.items()}
+def _class_weight(plan: _Plan, rows: Rows) -> ClassWeight:
+    """Return the weights of the classes themselves; numbers and several labels take them as they are given."""
+    return resolve_class_weight(plan.class_weight, rows.y) if rows.task == "classification" else plan.class_weight
 
 
 def _part(progress: Progress | None, part: int, parts: int) -> Progress | None:

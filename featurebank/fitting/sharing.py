@@ -16,12 +16,13 @@ from threadpoolctl import threadpool_limits
 
 from featurebank.fitting.shared_network import Goal, NetworkClassifier, NetworkRegressor, train
 from featurebank.fitting.task_rows import Labels
-from featurebank.topmodels.candidates import Candidate, Group
+from featurebank.topmodels.candidates import Candidate, Group, best_of_each, mean_of
 from featurebank.topmodels.evaluation import Data
 from featurebank.topmodels.folds import Fold, sizes_of
+from featurebank.topmodels.formatting import gain_text, paid_text, score_name, score_text
 from featurebank.topmodels.models import TopModel
 from featurebank.topmodels.multiview import reduce_views
-from featurebank.topmodels.scores import is_share, paired_interval
+from featurebank.topmodels.scores import paired_interval
 from featurebank.topmodels.search import TopModelSearchCV
 from featurebank.topmodels.solvers import plain
 from featurebank.topmodels.solvers.problem import Cells, Events, Note, Prediction, Settings
@@ -209,31 +210,23 @@ def compared(search: TopModelSearchCV, name: str) -> dict[str, Any] | None:
         ``shared`` and ``alone`` (the candidates), `topmodels.scores.paired_interval` and a ``sentence``; None where
         one of them is missing.
     """
-    best: dict[str, Candidate] = {}
-    for each in search.candidates_:
-        if each.model in (ALONE, SHARED) and (each.model not in best or each.mean > best[each.model].mean):
-            best[each.model] = each
+    networks = (each for each in search.candidates_ if each.model in (ALONE, SHARED))
+    best = best_of_each(networks, lambda each: each.model, mean_of)
     if len(best) < 2 or len(search.folds_) < 2:
         return None
-    n_train, n_test = sizes_of(search.folds_)
-    found = paired_interval(best[SHARED].fold_scores, best[ALONE].fold_scores, n_train, n_test)
-    shares = is_share("r2" if search.scoring is None and search.task == "regression" else search.scoring)
-    text = sentence(name, best[SHARED].mean, best[ALONE].mean, found, shares)
+    found = paired_interval(best[SHARED].fold_scores, best[ALONE].fold_scores, *sizes_of(search.folds_))
+    scoring = score_name(search.scoring, search.task)
+    text = sentence(name, best[SHARED].mean, best[ALONE].mean, found, scoring)
     return {"shared": best[SHARED].to_dict(), "alone": best[ALONE].to_dict(), **found, "sentence": text}
 
 
-def sentence(name: str, shared: float, alone: float, found: Mapping[str, Any], shares: bool) -> str:
+def sentence(name: str, shared: float, alone: float, found: Mapping[str, Any], scoring: Any) -> str:
     """Say what sharing came to for a task, and plainly so when it did not pay.
 
     Examples
     --------
-    >>> sentence("type", 0.91, 0.9, {"difference": 0.01, "ci95": [-0.01, 0.03]}, shares=True)
-    'type: shared 91.0, alone 90.0, difference +1.0 (95 % -1.0..+3.0): sharing did not measurably pay.'
+    >>> sentence("type", 0.91, 0.9, {"difference": 0.01, "ci95": [0.005, 0.015]}, "accuracy")
+    'type: shared 91.0 %, alone 90.0 %, +1.0 points (95 % +0.5..+1.5): sharing paid.'
     """
-    digits, times = (1, 100) if shares else (3, 1)
-    values = [f"{times * value:.{digits}f}" for value in (shared, alone)]
-    mean, low, high = (f"{times * value:+.{digits}f}" for value in (found["difference"], *found["ci95"]))
-    verdict = "sharing paid" if found["ci95"][0] > 0 else "sharing did not pay"
-    if found["ci95"][0] <= 0 < found["difference"]:
-        verdict = "sharing did not measurably pay"
-    return f"{name}: shared {values[0]}, alone {values[1]}, difference {mean} (95 % {low}..{high}): {verdict}."
+    sides = f"shared {score_text(shared, scoring)}, alone {score_text(alone, scoring)}"
+    return f"{name}: {sides}, {gain_text(found, scoring)}: {paid_text('sharing', found)}."

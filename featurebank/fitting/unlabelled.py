@@ -23,9 +23,11 @@ from featurebank.predictor.predictor import Predictor
 from featurebank.topmodels.calibration import Calibrator
 from featurebank.topmodels.evaluation import Data, get_score
 from featurebank.topmodels.folds import Fold, sizes_of
+from featurebank.topmodels.formatting import gain_text
 from featurebank.topmodels.models import TASKS, TopModel, parse_models
 from featurebank.topmodels.outoffold import OutOfFold, gather
-from featurebank.topmodels.scores import classification_scores, corrected_interval, is_share, paired_interval
+from featurebank.topmodels.refitting import over_folds, score_fitted
+from featurebank.topmodels.scores import classification_scores, corrected_interval, paired_interval
 from featurebank.topmodels.search import TopModelSearchCV
 from featurebank.topmodels.solvers.problem import Prediction
 
@@ -173,14 +175,17 @@ def _cross_validate(
     scorer = get_score(recipes[SUPERVISED].search.scoring, "classification")
     scores: dict[str, list[float]] = {name: [] for name in recipes}
     said: dict[str, list[Prediction]] = {name: [] for name in recipes}
-    for number, (train, test) in enumerate(folds):
+
+    def compare(train: NDArray[np.int64], test: NDArray[np.int64]) -> None:
         part = given.part(labelled[train], labelled[test])
         for name, recipe in recipes.items():
             model = _fit(name, recipe, part)
-            scores[name].append(float(scorer(model, data.X[test], data.y[test])))
-            said[name].append(_said(model, data.X[test], number))
+            scores[name].append(score_fitted(scorer, model, data.X[test], data.y[test]))
+            said[name].append(_said(model, data.X[test], len(said[name])))
             if progress is not None:
                 progress(sum(map(len, scores.values())), len(recipes) * len(folds))
+
+    over_folds(compare, folds)
     return {name: Side(scores[name], gather(data, said[name])) for name in recipes}
 
 
@@ -199,18 +204,17 @@ def _said(model: Pipeline, X: NDArray[np.float32], fold: int) -> Prediction:
 
 def _compared(given: Given, recipes: dict[str, Recipe], sides: dict[str, Side], folds: Sequence[Fold]) -> list[Any]:
     """Return a row of facts for each method, the supervised one first."""
-    n_train, n_test = sizes_of(folds)
-    rows = []
+    sizes, rows = sizes_of(folds), []
     for name, side in sides.items():
         row: dict[str, Any] = {
             "method": name,
             "model": recipes[name].model,
             "mean": float(np.mean(side.scores)),
-            "ci95": list(corrected_interval(side.scores, n_train, n_test)),
+            "ci95": list(corrected_interval(side.scores, *sizes)),
             "fold_scores": side.scores,
         }
         if name != SUPERVISED:
-            found = paired_interval(side.scores, sides[SUPERVISED].scores, n_train, n_test)
+            found = paired_interval(side.scores, sides[SUPERVISED].scores, *sizes)
             row |= {"difference_ci95": found.pop("ci95"), **found}
         rows.append(row)
     return rows
@@ -219,10 +223,7 @@ def _compared(given: Given, recipes: dict[str, Recipe], sides: dict[str, Side], 
 def _sentence(rows: Sequence[dict[str, Any]], shipped: str, scoring: str) -> str:
     """Say whether the rows without a label paid."""
     best = max(rows[1:], key=lambda row: row["mean"])
-    shares = is_share(scoring)
-    values = [best["difference"], *best["difference_ci95"]]
-    mean, low, high = (f"{100 * value:+.1f}" if shares else f"{value:+.3f}" for value in values)
-    change = f"{best['method']} {mean}{' points' if shares else ''}, 95 % interval {low}…{high}"
+    change = f"{best['method']} {gain_text({**best, 'ci95': best['difference_ci95']}, scoring)}"
     if shipped == SUPERVISED:
         return f"The rows without a label did not pay: {change}; the supervised top model is kept"
     if not best["told_apart"]:

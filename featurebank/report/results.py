@@ -11,9 +11,11 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import precision_recall_fscore_support
 
 from featurebank.bank.spec import common_backbone, short
-from featurebank.explore.plots import best_of_each, recipe
 from featurebank.report.outcomes import Outcomes
-from featurebank.topmodels.scores import bounded, is_share, wilson_interval
+from featurebank.topmodels.candidates import ranked
+from featurebank.topmodels.formatting import bounded, interval_text
+from featurebank.topmodels.formatting import score_text as text_of
+from featurebank.topmodels.scores import wilson_interval
 
 MOST_CLASSES = 24
 """Classes up to which the whole confusion matrix is shown; beyond, the pairs that are confused most."""
@@ -26,7 +28,7 @@ Fit = Mapping[str, Any]
 
 def score_text(fit: Fit, value: float) -> str:
     """Return a score as the page shows it."""
-    return f"{100 * value:.1f} %" if is_share(fit["scoring"]) else f"{value:.3f}"
+    return text_of(value, fit["scoring"])
 
 
 def candidates(fit: Fit) -> list[dict[str, Any]]:
@@ -34,13 +36,13 @@ def candidates(fit: Fit) -> list[dict[str, Any]]:
 
     ``low, mean, high`` are places in percent of the column's width.
     """
-    ranked = best_of_each(fit.get("candidates", []), recipe)
-    if not ranked:
+    rows = ranked(fit.get("candidates", []))
+    if not rows:
         return []
-    ends = [[*bounded(fit["scoring"], each["ci95"]), each["mean"]] for each in ranked]
+    ends = [[*bounded(fit["scoring"], each["ci95"]), each["mean"]] for each in rows]
     scale = min(map(min, ends)), max(map(max, ends))
-    common = common_backbone("+".join(each["features"]) for each in ranked)
-    return [_candidate(fit, each, scale, common) for each in ranked]
+    common = common_backbone("+".join(each["features"]) for each in rows)
+    return [_candidate(fit, each, scale, common) for each in rows]
 
 
 def _candidate(fit: Fit, each: Any, scale: tuple[float, float], common: str) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def _candidate(fit: Fit, each: Any, scale: tuple[float, float], common: str) -> 
             for name, value in each["params"].items()
         ),
         "score": score_text(fit, each["mean"]),
-        "interval": f"{score_text(fit, low)} to {score_text(fit, high)}",
+        "interval": interval_text(each["ci95"], fit["scoring"], between=" to ", unit=" %"),
         **dict(zip(("low", "mean", "high"), places, strict=True)),
     }
 
@@ -76,8 +78,8 @@ def nested_text(fit: Fit) -> str:
     """Return the score of the whole procedure, selection included, empty where it was not asked for."""
     if "nested" not in fit:
         return ""
-    low, high = (score_text(fit, end) for end in bounded(fit["scoring"], fit["nested"]["ci95"]))
-    return f"{score_text(fit, fit['nested']['mean'])} (95 % {low} to {high})"
+    ends = interval_text(fit["nested"]["ci95"], fit["scoring"], between=" to ", unit=" %")
+    return f"{score_text(fit, fit['nested']['mean'])} (95 % {ends})"
 
 
 def held_out(fit: Fit) -> dict[str, Any] | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from featurebank.topmodels.models import TopModel
 from featurebank.topmodels.solvers.problem import Prediction
 from featurebank.topmodels.transforms import Step, normalization
+
+T = TypeVar("T")
+C = TypeVar("C", bound="Candidate | Mapping[str, Any]")
 
 
 @dataclass(eq=False)
@@ -168,36 +171,41 @@ def _complexity(candidate: Candidate, order: Sequence[str]) -> tuple[int, int]:
     return place, len(candidate.features)
 
 
-def best_of_each(candidates: Sequence[Candidate]) -> list[int]:
-    """Return the number of the best candidate of each recipe, the best first."""
-    best: dict[tuple[Any, ...], int] = {}
-    for number, candidate in enumerate(candidates):
-        if candidate.recipe not in best or candidate.mean > candidates[best[candidate.recipe]].mean:
-            best[candidate.recipe] = number
-    return sorted(best.values(), key=lambda number: -candidates[number].mean)
+def best_of_each(items: Iterable[T], key: Callable[[T], Hashable], score: Callable[[T], float]) -> dict[Any, T]:
+    """Return the item with the highest score of each key, the first of equals, in the order in which keys appear.
 
-
-def sentence(best: Candidate, other: Candidate, found: Mapping[str, Any], is_share: bool = True) -> str:
-    """Say whether two candidates can be told apart.
-
-    Parameters
-    ----------
-    best, other : Candidate
-    found : mapping
-        From `featurebank.topmodels.scores.paired_interval`.
-    is_share : bool, default True
-        Whether the score is a share, whose difference is said in points of a hundred.
+    Examples
+    --------
+    >>> best_of_each(["aa", "b", "ab", "abc"], key=lambda text: text[0], score=len)
+    {'a': 'abc', 'b': 'b'}
     """
-    if not any([found["difference"], *found["ci95"]]):
-        return f"{_called(best)} and {_called(other)} have the same score in every fold"
-    verb = "can be told apart" if found["told_apart"] else "cannot be told apart"
-    values = [found["difference"], *found["ci95"]]
-    mean, low, high = (f"{100 * value:+.1f}" if is_share else f"{value:+.3f}" for value in values)
-    unit = " points" if is_share else ""
-    return f"{_called(best)} and {_called(other)} {verb}: {mean}{unit}, 95 % interval {low}…{high}"
+    best: dict[Any, T] = {}
+    for each in items:
+        name = key(each)
+        if name not in best or score(each) > score(best[name]):
+            best[name] = each
+    return best
 
 
-def _called(candidate: Candidate) -> str:
+def recipe_of(candidate: Candidate | Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what the candidates of one line of a table share, all but the parameters; a report's are mappings."""
+    if isinstance(candidate, Candidate):
+        return candidate.recipe
+    return tuple(candidate["features"]), *(candidate.get(name) for name in ("views", "select", "normalize", "model"))
+
+
+def mean_of(candidate: Candidate | Mapping[str, Any]) -> float:
+    """Return the mean score of a candidate, which is a mapping in a report."""
+    return candidate.mean if isinstance(candidate, Candidate) else candidate["mean"]
+
+
+def ranked(candidates: Iterable[C], key: Callable[[C], Hashable] = recipe_of) -> list[C]:
+    """Return the best candidate of each recipe, or of another key, the best first."""
+    return sorted(best_of_each(candidates, key, mean_of).values(), key=lambda each: -mean_of(each))
+
+
+def called(candidate: Candidate) -> str:
+    """Return what a candidate is called in a sentence: its model and features, and what is unusual."""
     views = {"mean": "", "first": ", first view", "all": ", all views"}[candidate.views]
     select = "" if candidate.select is None else f", {candidate.select:g} of the dimensions"
     normalize = "" if candidate.normalize == "standardize" else f", {candidate.normalize}"

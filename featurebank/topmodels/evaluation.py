@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import balanced_accuracy_score, get_scorer, get_scorer_names
-from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.utils.metaestimators import available_if
 
 from featurebank.errors import TopModelError, near_names, one_line
 from featurebank.topmodels.candidates import Group
 from featurebank.topmodels.folds import Fold
+from featurebank.topmodels.formatting import score_name
 from featurebank.topmodels.models import TopModel
 from featurebank.topmodels.multiview import Layout, averaged, per_view
+from featurebank.topmodels.refitting import score_fitted
 from featurebank.topmodels.solvers.problem import Cells, Events, Note, Prediction, Problem, Settings
 from featurebank.topmodels.transforms import SignedSquareRoot, Step
 
@@ -237,10 +237,9 @@ def get_score(scoring: Any, task: str) -> Any:
     TopModelError
         When no scorer has this name.
     """
-    if scoring is None:
-        scoring = "r2" if task == "regression" else "accuracy"
     if callable(scoring):
         return scoring
+    scoring = score_name(scoring, task)
     if scoring not in get_scorer_names():
         raise TopModelError(f"no scoring {scoring!r}; {near_names(str(scoring), get_scorer_names())}")
     return get_scorer(scoring)
@@ -280,10 +279,8 @@ def score_rows(scorer: Any, data: Data, prediction: Prediction, chosen: NDArray[
     """Score a prediction on some of its test rows, repeats allowed."""
     rows = data.folds[prediction.fold][1][chosen]
     said = (_SaidNumbers if prediction.classes is None else _SaidClasses)(_taken(prediction, chosen))
-    options = {} if data.weight is None else {"sample_weight": data.weight[rows]}
     X = None if hasattr(scorer, "_score_func") else data.X[rows]
-    with config_context(enable_metadata_routing=False):
-        return float(scorer(said, X, data.y[rows], **options))
+    return score_fitted(scorer, said, X, data.y[rows], None if data.weight is None else data.weight[rows])
 
 
 def _taken(prediction: Prediction, rows: NDArray[np.intp]) -> Prediction:
@@ -304,10 +301,3 @@ def balanced_accuracy(data: Data, found: Sequence[Prediction]) -> float:
     said = np.concatenate([np.searchsorted(data.classes, each.labels) for each in found])
     weight = None if data.weight is None else data.weight[rows]
     return float(balanced_accuracy_score(true, said, sample_weight=weight))
-
-
-def fit_pipeline(pipeline: Pipeline, X: NDArray[Any], y: NDArray[Any], weight: NDArray[np.float64] | None) -> Pipeline:
-    """Fit a pipeline whose last step takes the weights, whether or not the caller has metadata routing on."""
-    options = {} if weight is None else {f"{pipeline.steps[-1][0]}__sample_weight": weight}
-    with config_context(enable_metadata_routing=False):
-        return pipeline.fit(X, y, **options)

@@ -186,6 +186,17 @@ def fold_numbers(folds: Iterable[Fold], count: int) -> NDArray[np.int64]:
     return numbers
 
 
+def folds_of(numbers: NDArray[np.int64]) -> list[Fold]:
+    """Return the folds behind `fold_numbers`, where every row is tested once; each trains on all other folds' rows.
+
+    Examples
+    --------
+    >>> [(train.tolist(), test.tolist()) for train, test in folds_of(np.array([0, 1, 0]))]
+    [([1], [0, 2]), ([0, 2], [1])]
+    """
+    return [(np.flatnonzero(numbers != fold), np.flatnonzero(numbers == fold)) for fold in np.unique(numbers)]
+
+
 def tie(*keys: Any) -> NDArray[np.int64]:
     """Return groups such that rows which share a value of any key share a group.
 

@@ -11,16 +11,16 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from sklearn import config_context
-from sklearn.base import clone, is_regressor
+from sklearn.base import is_regressor
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from threadpoolctl import threadpool_limits
 
 from featurebank.errors import TopModelError, one_line
-from featurebank.topmodels.evaluation import fit_pipeline, get_score
+from featurebank.topmodels.evaluation import get_score
 from featurebank.topmodels.folds import Fold, sizes_of
 from featurebank.topmodels.power_law import PowerLaw, fit_power_law
+from featurebank.topmodels.refitting import fit_and_score
 from featurebank.topmodels.scores import corrected_interval, paired_interval
 
 BOOTSTRAPS = 200
@@ -387,13 +387,9 @@ def _outcomes(
 
 
 def _outcome(task: _Task, draw: _Draw) -> tuple[float, str]:
-    rows, test = draw.rows, task.folds[draw.fold][1]
-    weight, of_test = (None if task.weight is None else task.weight[each] for each in (rows, test))
-    options = {} if of_test is None else {"sample_weight": of_test}
+    test = task.folds[draw.fold][1]
     try:
-        fitted = fit_pipeline(clone(task.pipeline), task.X[rows], task.y[rows], weight)
-        with config_context(enable_metadata_routing=False):
-            score = float(task.scorer(fitted, task.X[test], task.y[test], **options))
+        score = fit_and_score(task.pipeline, task.scorer, task.X, task.y, draw.rows, test, task.weight)
     except Exception as error:  # estimators raise all kinds
         return np.nan, one_line(error)[:160]
     return (score, "") if np.isfinite(score) else (np.nan, f"the score is {score}")

@@ -111,29 +111,6 @@ def paired_interval(first: Sequence[float], second: Sequence[float], n_train: fl
     return {"difference": float(np.mean(differences)), "ci95": [low, high], "told_apart": bool(low > 0 or high < 0)}
 
 
-def is_share(scoring: Any) -> bool:
-    """Say whether a scorer gives a share, from 0 to 1, the higher the better.
-
-    Examples
-    --------
-    >>> is_share("balanced_accuracy"), is_share("neg_log_loss"), is_share("r2")
-    (True, False, False)
-    """
-    return not str(scoring).startswith(("neg_", "r2", "max_error", "d2_", "explained"))
-
-
-def bounded(scoring: Any, interval: Sequence[float]) -> list[float]:
-    """Return an interval as it is shown: no share is below 0 or above 1, no r2 above 1.
-
-    Examples
-    --------
-    >>> bounded("accuracy", [-0.1, 1.02]), bounded("r2", [-0.1, 1.02])
-    ([0.0, 1.0], [-0.1, 1.0])
-    """
-    low, high = 0.0 if is_share(scoring) else -np.inf, 1.0 if is_share(scoring) or scoring == "r2" else np.inf
-    return [min(max(end, low), high) for end in interval]
-
-
 def wilson_interval(correct: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the Wilson (1927) interval of a proportion.
 

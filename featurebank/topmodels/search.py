@@ -29,13 +29,15 @@ from featurebank.storage.memory import physical_memory
 from featurebank.topmodels import candidates as ranking
 from featurebank.topmodels.calibration import Calibrator
 from featurebank.topmodels.candidates import Candidate, Group, make_group
-from featurebank.topmodels.evaluation import Data, fit_pipeline, get_score
-from featurebank.topmodels.folds import Fold, make_folds
+from featurebank.topmodels.evaluation import Data, get_score
+from featurebank.topmodels.folds import Fold, make_folds, sizes_of
+from featurebank.topmodels.formatting import score_name, told_apart_text
 from featurebank.topmodels.models import DEFAULT_MODELS, TASKS, TopModel, parse_models
 from featurebank.topmodels.multiview import Layout, over_views, per_view, reduce_views
 from featurebank.topmodels.outoffold import OutOfFold, gather
+from featurebank.topmodels.refitting import fit_pipeline
 from featurebank.topmodels.schedule import Run
-from featurebank.topmodels.scores import is_share, paired_interval
+from featurebank.topmodels.scores import paired_interval
 from featurebank.topmodels.solvers.problem import Problem, Settings
 from featurebank.topmodels.streaming.limits import check_streamed
 from featurebank.topmodels.streaming.models import DEFAULT as STREAMED_MODELS
@@ -477,7 +479,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         self.best_score_, self.best_params_ = best.mean, best.params
         self.best_model_, self.best_features_ = best.model, best.features
         run.set_intervals(found)
-        self.comparison_ = self._compared(run)
+        self.comparison_ = self._compared()
         self.cv_results_ = ranking.to_results(self.candidates_)
         self.oof_: OutOfFold = gather(run.data, run.predictions_of(group, best))
         group.predictions.clear()  # of many rows they take much memory
@@ -514,16 +516,15 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         whole = Problem(data.X, data.y, [(everyone, everyone)], False, data.weight, self.class_weight)
         return whole.full_weights(0, count_weights=False)
 
-    def _compared(self, run: Run) -> dict[str, Any] | None:
+    def _compared(self) -> dict[str, Any] | None:
         """Compare the best candidate with the best of another recipe, on the shared folds."""
         best = self.best_candidate_
-        others = [self.candidates_[number] for number in ranking.best_of_each(self.candidates_)]
-        others = [other for other in others if other.recipe != best.recipe]
+        others = [other for other in ranking.ranked(self.candidates_) if other.recipe != best.recipe]
         if not others or len(self.folds_) < 2:
             return None
-        found = paired_interval(best.fold_scores, others[0].fold_scores, run.n_train, run.n_test)
-        shares = is_share("r2" if self.scoring is None and self.task == "regression" else self.scoring)
-        return {"other": others[0].to_dict(), **found, "sentence": ranking.sentence(best, others[0], found, shares)}
+        found = paired_interval(best.fold_scores, others[0].fold_scores, *sizes_of(self.folds_))
+        sentence = told_apart_text(*map(ranking.called, (best, others[0])), found, score_name(self.scoring, self.task))
+        return {"other": others[0].to_dict(), **found, "sentence": sentence}
 
 
 def cells_for(model: TopModel, folds: Sequence[Fold]) -> list[dict[str, Any]]:

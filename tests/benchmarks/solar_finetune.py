@@ -44,9 +44,9 @@ from featurebank.finetuning.setup import Origin, Setup
 from featurebank.finetuning.tuning import Watch, train_network
 from featurebank.images.sources import scan
 from featurebank.images.views import count_views
-from featurebank.topmodels.evaluation import fit_pipeline
 from featurebank.topmodels.folds import Fold, make_folds, sizes_of
 from featurebank.topmodels.models import get_top_model
+from featurebank.topmodels.refitting import fit_pipeline
 from featurebank.topmodels.scores import corrected_interval, paired_interval
 from featurebank.topmodels.transforms import normalization
 from featurebank_cli.solar_cells import BLOCKS, cells_folder, write_manifest

@@ -5,15 +5,16 @@ import pytest
 import torch
 
 from featurebank import load_backbone
-from featurebank.errors import FeatureBankError, FineTuneError
+from featurebank.errors import FeatureBankError, FineTuneError, TopModelError
 from featurebank.finetuning.augment import parse
 from featurebank.finetuning.averaging import MovingAverage, between, interpolate
 from featurebank.finetuning.blocks import active, find_blocks, rates
 from featurebank.finetuning.cut import Tail, classifier_of, find_cut, layer_at
 from featurebank.finetuning.labels import Labels, hold_out
-from featurebank.finetuning.objective import Mix, by_class, judge, loss_of, mixed_loss, row_weights
+from featurebank.finetuning.objective import Mix, judge, loss_of, mixed_loss, row_weights
 from featurebank.finetuning.recipe import Recipe
 from featurebank.finetuning.schedule import factor, find_rate, make_optimizer
+from featurebank.topmodels.class_weights import resolve_class_weight
 
 # --- blocks ------------------------------------------------------------------------------------------------
 
@@ -125,9 +126,9 @@ def test_weights_of_rows_and_classes_multiply_and_count_one_on_average():
     y = np.array(["a", "a", "b", "a"])
     found = row_weights(y, np.array([1.0, 2.0, 1.0, 1.0]), {"a": 1.0, "b": 3.0})
     np.testing.assert_allclose(found, np.array([1, 2, 3, 1]) / 1.75, rtol=1e-6)
-    assert by_class({1: 2.0}, np.array([0, 1])) == {0: 1.0, 1: 2.0}
-    with pytest.raises(FineTuneError, match="a weight for the class 'c'; expected one of a, b"):
-        by_class({"c": 1}, y)
+    assert resolve_class_weight({1: 2.0}, np.array([0, 1])) == {0: 1.0, 1: 2.0}
+    with pytest.raises(TopModelError, match="a weight for the class 'c'; expected one of a, b"):
+        resolve_class_weight({"c": 1}, y)
 
 
 def test_a_row_of_weight_two_counts_like_two_rows():

@@ -13,7 +13,7 @@ from featurebank.explore.advice.probe import Interval, Progress
 from featurebank.explore.advice.steps import Planner, Step
 from featurebank.explore.advice.verdict import LARGE, LARGE_CLASS, OVERFITS, SENTENCES, TUNING, Action, Verdict, decide
 from featurebank.fitting.fit import default_target
-from featurebank.topmodels.scores import is_share
+from featurebank.topmodels.formatting import gain_text, percent, score_text
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def _about_chance(found: Found) -> str:
     facts = found.evidence
     verb = "cannot be told from" if facts.is_noise else "is above"
     said = f"the probe {verb} a guess ({_score(found, found.chance)}): {_difference(found, facts.above_chance)}"
-    more = "" if facts.shuffled is None else f"; {100 * facts.shuffled:.1f} % of shuffled labels are predicted as well"
+    more = "" if facts.shuffled is None else f"; {percent(facts.shuffled)} % of shuffled labels are predicted as well"
     return said + more
 
 
@@ -220,11 +220,8 @@ def _about_gap(found: Found) -> str:
 
 
 def _score(found: Found, value: float) -> str:
-    return f"{100 * value:.1f} %" if is_share(found.scoring) else f"{value:.3f}"
+    return score_text(value, found.scoring)
 
 
 def _difference(found: Found, value: Interval) -> str:
-    if is_share(found.scoring):
-        told, low, high = (f"{100 * each:+.1f}" for each in value)
-        return f"{told} points (95 % {low}..{high})"
-    return "{:+.3f} (95 % {:+.3f}..{:+.3f})".format(*value)
+    return gain_text({"difference": value.value, "ci95": (value.low, value.high)}, found.scoring)

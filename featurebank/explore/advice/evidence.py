@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from joblib import effective_n_jobs
 from numpy.typing import NDArray
-from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from featurebank.bank.bank import Bank
@@ -35,10 +34,11 @@ from featurebank.fitting.assessment import is_imbalanced
 from featurebank.fitting.fit import candidate_features
 from featurebank.fitting.rows import NEAR_DUPLICATE_ROWS, Rows, Target, load_rows, straddling
 from featurebank.topmodels.candidates import Candidate
-from featurebank.topmodels.evaluation import fit_pipeline, get_score
+from featurebank.topmodels.evaluation import get_score
 from featurebank.topmodels.folds import Fold, fold_numbers, sizes_of
 from featurebank.topmodels.learning_curve import LearningCurve, learning_curve
 from featurebank.topmodels.models import TASKS
+from featurebank.topmodels.refitting import fit_and_score, over_folds
 from featurebank.topmodels.search import TopModelSearchCV
 from featurebank.topmodels.transforms import normalization
 
@@ -276,12 +276,12 @@ def _learning_curve(
 
 def _training_score(model: Pipeline, X: NDArray[np.float32], rows: Rows, folds: Sequence[Fold], scoring: str) -> float:
     """Return the mean score on the rows that each fold trains on."""
-    scorer, scores = get_score(scoring, rows.task), []
-    for train, _ in folds:
-        weight = None if rows.weight is None else rows.weight[train]
-        fitted = fit_pipeline(clone(model), X[train], rows.y[train], weight)
-        scores.append(scorer(fitted, X[train], rows.y[train], **({} if weight is None else {"sample_weight": weight})))
-    return float(np.mean(scores))
+    scorer = get_score(scoring, rows.task)
+
+    def score(train: NDArray[np.int64], _: NDArray[np.int64]) -> float:
+        return fit_and_score(model, scorer, X, rows.y, train, train, rows.weight)
+
+    return float(np.mean(over_folds(score, folds)))
 
 
 def _no_tuning(rows: Rows, network: Network) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from featurebank.fitting.rows import Rows
-from featurebank.topmodels.candidates import Candidate
+from featurebank.topmodels.candidates import Candidate, best_of_each, mean_of
 from featurebank.topmodels.folds import Fold, Folds, Sizes, default_kind
 from featurebank.topmodels.learning_curve import NEGLIGIBLE
 from featurebank.topmodels.scores import paired_interval
@@ -87,11 +87,7 @@ def search_rows(
 
 def best_by_features(candidates: Sequence[Candidate], model: str) -> dict[tuple[str, ...], Candidate]:
     """Return the best candidate of a model on each features, in the order in which these were asked for."""
-    best: dict[tuple[str, ...], Candidate] = {}
-    for each in candidates:
-        if each.model == model and (each.features not in best or each.mean > best[each.features].mean):
-            best[each.features] = each
-    return best
+    return best_of_each((each for each in candidates if each.model == model), lambda each: each.features, mean_of)
 
 
 def crossed(candidates: Sequence[Candidate]) -> list[float]:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from featurebank.predictor.file import check_savable
 from featurebank.predictor.predictor import Predictor, contents_of
 from featurebank.topmodels.folds import Fold, Folds, default_kind, fold_numbers
 from featurebank.topmodels.models import DEFAULT_MODELS, TopModel, is_ours, parse_models
+from featurebank.topmodels.refitting import over_folds
 from featurebank.topmodels.search import TopModelSearchCV
 from featurebank.topmodels.transforms import normalization
 
@@ -222,15 +224,18 @@ class _Fit:
     def _trials(
         self, tried: Sequence[Adaptation], recipes: Sequence[Recipe], both: Domains, parts: Sequence[Fold]
     ) -> list[list[Trial]]:
-        """Run every adaptation on every fold."""
-        trials: list[list[Trial]] = []
-        for number, (adaptation, recipe) in enumerate(zip(tried, recipes, strict=True)):
-            trials.append([])
-            for fold in parts:
-                trials[-1].append(run_trial(adaptation, recipe, both, fold))
+        """Return the trials of every adaptation, one a fold."""
+        total, done = len(tried) * len(parts), count(1)
+
+        def run(train: NDArray[np.int64], test: NDArray[np.int64]) -> list[Trial]:
+            trials = []
+            for adaptation, recipe in zip(tried, recipes, strict=True):
+                trials.append(run_trial(adaptation, recipe, both, (train, test)))
                 if self.hooks.on_adapt is not None:
-                    self.hooks.on_adapt(number * len(parts) + len(trials[-1]), len(tried) * len(parts))
-        return trials
+                    self.hooks.on_adapt(next(done), total)
+            return trials
+
+        return [list(each) for each in zip(*over_folds(run, parts), strict=True)]
 
     def _facts(self, search: TopModelSearchCV) -> dict[str, Any]:
         """Return the part of the report that is not about the adaptations."""

@@ -17,7 +17,9 @@ from featurebank.fitting.adaptation.adapters import Adaptation
 from featurebank.fitting.adaptation.domains import UNKNOWN, Domains, Question
 from featurebank.fitting.adaptation.trials import Trial
 from featurebank.topmodels.calibration import Calibrator
+from featurebank.topmodels.candidates import best_of_each
 from featurebank.topmodels.folds import Fold, fold_numbers, sizes_of
+from featurebank.topmodels.refitting import in_place
 from featurebank.topmodels.scores import classification_scores, paired_interval
 
 
@@ -71,15 +73,11 @@ class Outcome:
     @cached_property
     def lead(self) -> dict[str, Any]:
         """How far the leader's unsupervised scores lie above those of the unadapted model."""
-        n_train, n_test = sizes_of(self.folds)
-        return paired_interval(self.unsupervised(self.leader), self.unsupervised(0), n_train, n_test)
+        return paired_interval(self.unsupervised(self.leader), self.unsupervised(0), *sizes_of(self.folds))
 
     def said(self, number: int) -> NDArray[np.int64]:
         """Return the class that an adaptation said of each row when it was in a test part."""
-        codes = np.empty(len(self.domains.y), np.int64)
-        for (_, test), trial in zip(self.folds, self.trials[number], strict=True):
-            codes[test] = trial.predicted
-        return codes
+        return in_place([trial.predicted for trial in self.trials[number]], self.folds, len(self.domains.y), UNKNOWN)
 
     def figures(self, said: NDArray[np.int64], rows: NDArray[np.bool_]) -> dict[str, Any] | None:
         """Return accuracy, macro F1 and the like on some rows; None where there is none."""
@@ -149,11 +147,7 @@ class Outcome:
 
     def best_of_each(self) -> dict[str, int]:
         """Return the number of the best parameters of each adaptation, by its name."""
-        names = dict.fromkeys(each.name for each in self.adaptations)
-        return {
-            name: max((i for i, each in enumerate(self.adaptations) if each.name == name), key=self.mean)
-            for name in names
-        }
+        return best_of_each(range(len(self.adaptations)), lambda number: self.adaptations[number].name, self.mean)
 
     def frame(self, table: SampleTable, question: Question) -> pd.DataFrame:
         """Return the out-of-fold predictions: ``source, path, domain, fold, true, predicted, predicted_ADAPTATION``."""

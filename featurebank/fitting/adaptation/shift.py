@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from featurebank.errors import TopModelError
-from featurebank.topmodels.folds import Fold, make_folds, sizes_of
+from featurebank.topmodels.folds import make_folds, sizes_of
+from featurebank.topmodels.refitting import over_folds
 from featurebank.topmodels.scores import corrected_interval
 
 
@@ -102,18 +104,18 @@ def domain_shift(
     parts = make_folds(folds, X, is_source, groups, seed)
     if any(len(np.unique(is_source[rows])) < 2 for part in parts for rows in part):
         raise TopModelError("a fold would hold rows of one domain only; ask for fewer folds, or other groups")
-    n_train, n_test = sizes_of(parts)
-    found = np.array([_told_apart(X, is_source, part) for part in parts])
+    found = np.array(over_folds(partial(_told_apart, X, is_source), parts))
     (low, high), (auc_low, auc_high) = (
-        np.clip(corrected_interval(list(scores), n_train, n_test), 0, 1).tolist() for scores in found.T
+        np.clip(corrected_interval(list(scores), *sizes_of(parts)), 0, 1).tolist() for scores in found.T
     )
     accuracy, auc = found.mean(axis=0).tolist()
     return Shift(accuracy, [low, high], auc, [auc_low, auc_high])
 
 
-def _told_apart(X: NDArray[Any], is_source: NDArray[np.bool_], fold: Fold) -> tuple[float, float]:
+def _told_apart(
+    X: NDArray[Any], is_source: NDArray[np.bool_], train: NDArray[np.int64], test: NDArray[np.int64]
+) -> tuple[float, float]:
     """Return the balanced accuracy and the area under the ROC curve on the test part of a fold."""
-    train, test = fold
     ridge = RidgeClassifier(alpha=float(max(len(train), X.shape[1])), class_weight="balanced")
     said = make_pipeline(StandardScaler(), ridge).fit(X[train], is_source[train]).decision_function(X[test])
     return float(balanced_accuracy_score(is_source[test], said > 0)), float(roc_auc_score(is_source[test], said))

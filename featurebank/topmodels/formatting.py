@@ -1,0 +1,157 @@
+"""Scores as text, for the commands, the report and the sentences of results; it loads nothing heavy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def score_name(scoring: Any, task: str) -> Any:
+    """Return a scorer's name, the default's where none is given: accuracy, or R² for numbers.
+
+    Examples
+    --------
+    >>> score_name(None, "regression"), score_name(None, "classification"), score_name("f1", "multilabel")
+    ('r2', 'accuracy', 'f1')
+    """
+    if scoring is None:
+        return "r2" if task == "regression" else "accuracy"
+    return scoring
+
+
+def is_share(scoring: Any) -> bool:
+    """Say whether a scorer gives a share, from 0 to 1, the higher the better.
+
+    Examples
+    --------
+    >>> is_share("balanced_accuracy"), is_share("neg_log_loss"), is_share("r2")
+    (True, False, False)
+    """
+    return not str(scoring).startswith(("neg_", "r2", "max_error", "d2_", "explained"))
+
+
+def bounded(scoring: Any, interval: Sequence[float]) -> list[float]:
+    """Return an interval as it is shown: no share is below 0 or above 1, no r2 above 1.
+
+    Examples
+    --------
+    >>> bounded("accuracy", [-0.1, 1.02]), bounded("r2", [-0.1, 1.02])
+    ([0.0, 1.0], [-0.1, 1.0])
+    """
+    low, high = 0.0 if is_share(scoring) else -math.inf, 1.0 if is_share(scoring) or scoring == "r2" else math.inf
+    return [min(max(end, low), high) for end in interval]
+
+
+def percent(share: float) -> str:
+    """Return a share in percent with one decimal, without the sign, as tables have it.
+
+    Examples
+    --------
+    >>> percent(0.8666)
+    '86.7'
+    """
+    return f"{100 * share:.1f}"
+
+
+def score_text(value: float, scoring: Any, *, unit: str = " %") -> str:
+    """Return a score as it is shown: a share in percent, any other number with three decimals.
+
+    Parameters
+    ----------
+    value : float
+    scoring : str, callable or None
+        Name of the scorer.
+    unit : str, default " %"
+        What follows a share; empty where the head of a column says it.
+
+    Examples
+    --------
+    >>> score_text(0.8666, "accuracy"), score_text(0.8666, "accuracy", unit=""), score_text(-0.25, "neg_log_loss")
+    ('86.7 %', '86.7', '-0.250')
+    """
+    return f"{percent(value)}{unit}" if is_share(scoring) else f"{value:.3f}"
+
+
+def interval_text(interval: Sequence[float], scoring: Any, *, between: str = "..", unit: str = "") -> str:
+    """Return the interval of a score as it is shown, no share below 0 or above 1.
+
+    Examples
+    --------
+    >>> interval_text([0.8571, 1.02], "accuracy"), interval_text([0.1, 0.2], "r2", between=" to ")
+    ('85.7..100.0', '0.100 to 0.200')
+    """
+    return between.join(score_text(end, scoring, unit=unit) for end in bounded(scoring, interval))
+
+
+def signed_text(value: float, scoring: Any) -> str:
+    """Return a difference of two scores with its sign, that of shares in points (hundredths).
+
+    Examples
+    --------
+    >>> signed_text(0.0123, "accuracy"), signed_text(-0.0123, "r2")
+    ('+1.2', '-0.012')
+    """
+    return f"{100 * value:+.1f}" if is_share(scoring) else f"{value:+.3f}"
+
+
+def gain_text(found: Mapping[str, Any], scoring: Any) -> str:
+    """Return the difference between two candidates and its interval.
+
+    Parameters
+    ----------
+    found : mapping
+        ``difference`` and ``ci95``, as `featurebank.topmodels.scores.paired_interval` gives them.
+    scoring : str, callable or None
+
+    Examples
+    --------
+    >>> gain_text({"difference": 0.01, "ci95": [-0.01, 0.03]}, "accuracy")
+    '+1.0 points (95 % -1.0..+3.0)'
+    """
+    low, high = (signed_text(end, scoring) for end in found["ci95"])
+    unit = " points" if is_share(scoring) else ""
+    return f"{signed_text(found['difference'], scoring)}{unit} (95 % {low}..{high})"
+
+
+def told_apart_text(first: str, second: str, found: Mapping[str, Any], scoring: Any) -> str:
+    """Say whether two candidates can be told apart on the folds they share, and by how much.
+
+    Parameters
+    ----------
+    first, second : str
+        What they are called.
+    found : mapping
+        From `featurebank.topmodels.scores.paired_interval`.
+    scoring : str, callable or None
+
+    Examples
+    --------
+    >>> told_apart_text("svm", "mlp", {"difference": 0.01, "ci95": [-0.01, 0.03], "told_apart": False}, "accuracy")
+    'svm and mlp cannot be told apart: +1.0 points (95 % -1.0..+3.0)'
+    """
+    if not any([found["difference"], *found["ci95"]]):
+        return f"{first} and {second} have the same score in every fold"
+    verb = "can be told apart" if found["told_apart"] else "cannot be told apart"
+    return f"{first} and {second} {verb}: {gain_text(found, scoring)}"
+
+
+def paid_text(what: str, found: Mapping[str, Any]) -> str:
+    """Say whether something paid: surely, perhaps, or not.
+
+    Parameters
+    ----------
+    what : str
+        What was tried.
+    found : mapping
+        ``difference`` (what it brought) and ``ci95``.
+
+    Examples
+    --------
+    >>> paid_text("sharing", {"difference": 0.01, "ci95": [-0.01, 0.03]})
+    'sharing did not measurably pay, the difference may be chance'
+    """
+    if found["ci95"][0] > 0:
+        return f"{what} paid"
+    may_be_chance = f"{what} did not measurably pay, the difference may be chance"
+    return may_be_chance if found["difference"] > 0 else f"{what} did not pay"
