@@ -5,11 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
+from cloup import command, option
 
 from featurebank.bank.spec import short
 from featurebank.errors import printable
 from featurebank_cli.fit import score_text
-from featurebank_cli.options import bank_argument, json_option
+from featurebank_cli.options import (
+    bank_argument,
+    folds_option,
+    groups_option,
+    jobs_option,
+    json_option,
+    one_target_option,
+    repeats_option,
+    sample_weight_option,
+    seed_option,
+)
 from featurebank_cli.output import print_json, print_table
 from featurebank_cli.state import State
 
@@ -17,20 +28,16 @@ if TYPE_CHECKING:
     from featurebank.storage.files import Place
 
 
-@click.command()
+@command()
 @bank_argument
-@click.option("--target", help="Column of classes or numbers.  [default: label, or the only column]")
-@click.option("--groups", help="Column of groups that never straddle folds, or @near-duplicates.")
-@click.option("--sample-weight", help="Column of weights, for fitting and scoring.")
-@click.option(
-    "--scoring", help="A scikit-learn scorer whose best is 1.  [default: accuracy, balanced if need be, or r2]"
-)
-@click.option(
-    "--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Folds of the cross-validation."
-)
-@click.option("--repeats", type=click.IntRange(min=1), default=1, show_default=True, help="Draw the folds so often.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the folds and the draws.")
-@click.option("--jobs", type=int, default=-1, show_default=True, help="Threads; -1 for one a core.")
+@one_target_option
+@groups_option
+@sample_weight_option
+@option("--scoring", help="A scikit-learn scorer whose best is 1.  [default: accuracy, balanced if need be, or r2]")
+@folds_option()
+@repeats_option
+@seed_option
+@jobs_option
 @json_option
 @click.pass_obj
 def advise(state: State, bank: Place, as_json: bool, **options: Any) -> None:
@@ -78,8 +85,8 @@ def _print(advice: Any) -> None:
     for number, step in enumerate(advice.steps):
         word = "next" if number == 0 else "or" if step.action == verdict.alternative else "to compare with"
         click.echo(f"\n{word}: {step.sentence} Cost: {step.cost}.")
-        for command in step.commands:
-            click.echo(f"  {printable(command)}")
+        for line in step.commands:
+            click.echo(f"  {printable(line)}")
 
 
 def _shown(report: dict[str, Any], features: list[str]) -> str:

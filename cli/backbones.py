@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import click
+from cloup import command
 
 from featurebank_cli.options import json_option
 from featurebank_cli.output import print_json, print_table
 
 
-@click.command()
+@command()
 @click.argument("pattern", required=False)
 @json_option
 def backbones(pattern: str | None, as_json: bool) -> None:

@@ -6,10 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from cloup import command, option
 
 from featurebank.bank.spec import common_backbone
 from featurebank.errors import printable
-from featurebank_cli.options import bank_argument, json_option, seed_option
+from featurebank_cli.options import (
+    bank_argument,
+    features_option,
+    json_option,
+    output_option,
+    seed_option,
+    target_option,
+)
 from featurebank_cli.output import percent, print_json, print_table, write_csv
 from featurebank_cli.state import State
 
@@ -17,30 +25,23 @@ if TYPE_CHECKING:
     from featurebank.storage.files import Place
 
 
-@click.command()
+@command()
 @bank_argument
-@click.option(
-    "--features",
-    multiple=True,
-    help="NAME or NAME+NAME, may be repeated: a row each.  [default: every pooled set]",
-)
-@click.option(
+@features_option("NAME or NAME+NAME, may be repeated: a row each.  [default: every pooled set]", multiple=True)
+@option(
     "--method",
     type=click.Choice(["kmeans", "hdbscan", "agglomerative"]),
     default="kmeans",
-    show_default=True,
     help="How to cluster.",
 )
-@click.option(
+@option(
     "--clusters",
     type=click.IntRange(min=2),
     help="How many.  [default: the number from 2 to 15 with the highest silhouette; hdbscan finds its own]",
 )
-@click.option("--target", help="Column of classes to compare with.  [default: label, where there is one]")
+@target_option("Column of classes to compare with.  [default: label, where there is one]")
 @seed_option
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Write source, path, cluster, distance as CSV here."
-)
+@output_option("Write source, path, cluster, distance as CSV here.")
 @json_option
 @click.pass_obj
 def cluster(

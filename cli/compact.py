@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
+from cloup import command, option
 
 from featurebank_cli.options import bank_argument, json_option
 from featurebank_cli.output import print_json
@@ -12,16 +13,15 @@ from featurebank_cli.output import print_json
 if TYPE_CHECKING:
     from featurebank.storage.files import Place
 
-grace_option = click.option(
+grace_option = option(
     "--grace",
     type=click.FloatRange(min=0),
     default=3600.0,
-    show_default=True,
     help="Seconds that replaced files stay for those who still read them.",
 )
 
 
-@click.command()
+@command()
 @bank_argument
 @grace_option
 @json_option
@@ -41,9 +41,9 @@ def compact(bank: Place, grace: float, as_json: bool) -> None:
         click.echo(f"{done['merged']} files merged, {done['removed']} replaced files removed")
 
 
-@click.command()
+@command()
 @bank_argument
-@click.option("--source", help="Mark the samples of this source gone before, as `featurebank info` names it.")
+@option("--source", help="Mark the samples of this source gone before, as `featurebank info` names it.")
 @grace_option
 @json_option
 def prune(bank: Place, source: str | None, grace: float, as_json: bool) -> None:

@@ -5,10 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
+from cloup import command, option
 
 from featurebank.bank.spec import common_backbone, short
 from featurebank_cli.fit import score_text
-from featurebank_cli.options import bank_argument, json_option
+from featurebank_cli.options import (
+    bank_argument,
+    features_option,
+    folds_option,
+    groups_option,
+    jobs_option,
+    json_option,
+    one_target_option,
+    repeats_option,
+    sample_weight_option,
+    scoring_option,
+    seed_option,
+    task_option,
+)
 from featurebank_cli.output import print_json, print_table, records
 from featurebank_cli.state import State
 
@@ -16,23 +30,19 @@ if TYPE_CHECKING:
     from featurebank.storage.files import Place
 
 
-@click.command()
+@command()
 @bank_argument
-@click.option(
-    "--features", multiple=True, help="A feature set or NAME+NAME, may be repeated.  [default: every pooled set]"
-)
-@click.option("--model", help="The real top model, see `featurebank fit`.  [default: logreg, or svr]")
-@click.option("--target", help="Column of classes or numbers.  [default: label, or the only column]")
-@click.option("--task", type=click.Choice(["classification", "regression"]), help="[default: what the target holds]")
-@click.option("--groups", help="Column of groups that never straddle folds, or @near-duplicates.")
-@click.option("--sample-weight", help="Column of weights, for fitting and scoring.")
-@click.option(
-    "--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Folds of the cross-validation."
-)
-@click.option("--repeats", type=click.IntRange(min=1), default=1, show_default=True, help="Draw the folds so often.")
-@click.option("--scoring", help="Any scikit-learn scorer.  [default: accuracy, or r2]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the folds and the models.")
-@click.option("--jobs", type=int, default=-1, show_default=True, help="Threads; -1 for one a core.")
+@features_option("A feature set or NAME+NAME, may be repeated.  [default: every pooled set]", multiple=True)
+@option("--model", help="The real top model, see `featurebank fit`.  [default: logreg, or svr]")
+@one_target_option
+@task_option
+@groups_option
+@sample_weight_option
+@folds_option()
+@repeats_option
+@scoring_option
+@seed_option
+@jobs_option
 @json_option
 @click.pass_obj
 def compare(state: State, bank: Place, features: tuple[str, ...], as_json: bool, **options: Any) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from cloup import command
 
 from featurebank.bank.spec import short
 from featurebank_cli.fit import print_candidates, print_findings
@@ -14,7 +15,7 @@ from featurebank_cli.output import percent, print_json, print_table
 from featurebank_cli.state import State
 
 
-@click.command()
+@command()
 @json_option
 @click.pass_obj
 def demo(state: State, as_json: bool) -> None:

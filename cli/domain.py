@@ -39,14 +39,12 @@ def domain_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--scorer",
             type=click.Choice(SCORERS),
             default="outputs",
-            show_default=True,
             help="With --domain: what chooses among the adaptations.",
         ),
         click.option(
             "--target-labels",
             type=click.IntRange(min=0),
             default=0,
-            show_default=True,
             help="With --domain: labelled images of each class of the target domain that join the training.",
         ),
     ]

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from cloup import command
 
-from featurebank_cli.options import bank_argument, check_folder, csv_option, json_option
+from featurebank_cli.options import bank_argument, check_folder, csv_option, features_option, json_option
 from featurebank_cli.output import print_json, print_rows, records, write_csv
 from featurebank_cli.state import State
 
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
     from featurebank.storage.files import Place
 
 
-@click.command()
+@command()
 @bank_argument
-@click.option("--features", help="Also list images whose embeddings in this feature set are nearly parallel, as alike.")
+@features_option("Also list images whose embeddings in this feature set are nearly parallel, as alike.")
 @csv_option
 @json_option
 @click.pass_obj

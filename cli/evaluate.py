@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from cloup import command
 
 from featurebank.errors import printable
 from featurebank_cli.options import (
+    FILE,
     PLACE,
     allow_download_option,
     brought_weights_option,
     json_option,
     path_column_option,
     root_option,
+    sample_weight_option,
+    target_option,
 )
 from featurebank_cli.output import percent, print_json, print_table
 from featurebank_cli.state import State
@@ -23,11 +27,11 @@ if TYPE_CHECKING:
     from featurebank.storage.files import Place
 
 
-@click.command()
-@click.argument("predictor", type=click.Path(path_type=Path))
+@command()
+@click.argument("predictor", type=FILE)
 @click.argument("source", type=PLACE)
-@click.option("--target", help="Column of labels, or the one task to score.  [default: what the predictor learned]")
-@click.option("--sample-weight", help="Column of weights.")
+@target_option("Column of labels, or the one task to score.  [default: what the predictor learned]")
+@sample_weight_option
 @path_column_option
 @root_option
 @brought_weights_option

@@ -6,9 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from cloup import command, option
 
 from featurebank.errors import printable
-from featurebank_cli.options import PLACE, allow_download_option, brought_weights_option, check_folder, json_option
+from featurebank_cli.options import (
+    FILE,
+    PLACE,
+    allow_download_option,
+    brought_weights_option,
+    check_folder,
+    features_option,
+    json_option,
+    output_option,
+)
 from featurebank_cli.output import print_json
 from featurebank_cli.state import State
 
@@ -16,17 +26,17 @@ if TYPE_CHECKING:
     from featurebank.storage.files import Place
 
 
-@click.command()
+@command()
 @click.argument("source", type=PLACE)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write; its suffix says the format.")
-@click.option(
+@output_option("The file to write; its suffix says the format.")
+@option(
     "--to",
     type=click.Choice(["hdf5", "npz", "parquet", "h5ad", "safetensors"]),
     help="The format.  [default: by the suffix of -o]",
 )
-@click.option("--features", multiple=True, help="A feature set; may be repeated.  [default: every pooled one]")
-@click.option("--target", "columns", multiple=True, help="Write this column alone; may be repeated.  [default: all]")
-@click.option("--onnx", type=click.Path(path_type=Path), help="Write a predictor, SOURCE, as one ONNX file.")
+@features_option("A feature set; may be repeated.  [default: every pooled one]", multiple=True)
+@option("--target", "columns", multiple=True, help="Write this column alone; may be repeated.  [default: all]")
+@option("--onnx", type=FILE, help="Write a predictor, SOURCE, as one ONNX file.")
 @brought_weights_option
 @allow_download_option
 @json_option

@@ -5,17 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
+from cloup import command, option, option_group
 
 from featurebank.errors import printable
 from featurebank_cli.options import (
     PLACE,
+    POSITIVE,
     backend_options,
+    device_option,
     json_option,
+    new_bank_option,
     path_column_option,
+    precision_option,
     root_option,
     size_option,
+    store_option,
     strict_option,
     weights_option,
+    workers_option,
 )
 from featurebank_cli.output import how_made, print_json
 from featurebank_cli.state import State
@@ -29,71 +36,59 @@ CLASSES_SHOWN = 6
 COMPUTE = ("device", "engine", "batch_size", "workers", "backend", "ray_address")
 
 
-@click.command()
+@command()
 @click.argument("source", type=PLACE)
-@click.option("--bank", required=True, type=PLACE, help="The bank; made when it does not exist.")
-@click.option(
-    "--backbone",
-    default="efficientnet_lite0",
-    show_default=True,
-    help="See `featurebank backbones`; or the file of a fine-tuned predictor.",
+@option_group(
+    "What is embedded",
+    new_bank_option,
+    option(
+        "--backbone",
+        default="efficientnet_lite0",
+        help="See `featurebank backbones`; or the file of a fine-tuned predictor.",
+    ),
+    option("--layer", "layers", multiple=True, default=["penultimate"], help="LAYER[:POOL]; may be repeated."),
+    weights_option,
+    size_option,
+    option(
+        "--views",
+        default="none",
+        help="What is embedded beside each image itself: hflip, flips, dihedral (8 flips and quarter turns), or "
+        "augment:K (K - 1 random changes, the same in every run).",
+    ),
+    path_column_option,
+    root_option,
 )
-@click.option(
-    "--layer",
-    "layers",
-    multiple=True,
-    default=["penultimate"],
-    show_default=True,
-    help="LAYER[:POOL]; may be repeated.",
+@option_group(
+    "How it is computed",
+    device_option,
+    precision_option("Compute dtype; bf16 and fp16 give other embeddings, and how far off they are is printed."),
+    store_option("Stored dtype."),
+    option(
+        "--decoder",
+        type=click.Choice(["pil", "tensor", "reduced", "nvjpeg"]),
+        default="pil",
+        help="tensor resizes images faster, reduced decodes large JPEG files faster, nvjpeg has a CUDA GPU do both; "
+        "each gives slightly other embeddings.",
+    ),
+    option(
+        "--engine",
+        type=click.Choice(["auto", "eager", "compile", "onnx"]),
+        default="auto",
+        help="What runs the network; auto: ONNX Runtime for fp32 on a CPU, where it is installed.",
+    ),
+    option("--batch-size", type=POSITIVE, help="Images a forward pass.  [default: as memory allows]"),
+    workers_option,
+    *backend_options("ray: all GPUs, or cores, of this machine or of a Ray cluster that shares the files."),
 )
-@weights_option
-@size_option
-@click.option(
-    "--views",
-    default="none",
-    show_default=True,
-    help="What is embedded beside each image itself: hflip, flips, dihedral (8 flips and quarter turns), or augment:K "
-    "(K - 1 random changes, the same in every run).",
+@option_group(
+    "What is checked and told",
+    option("--verify", is_flag=True, help="Read and hash files again even when they look unchanged."),
+    option("--explain", is_flag=True, help="Say what would be reused and computed, and why; compute nothing."),
+    option("--estimate", is_flag=True, help="Time a sample of the images and say what all take; keep nothing."),
+    option("--deadline", type=click.FloatRange(min=0, min_open=True), help="Hours, for --estimate: how many devices?"),
+    option("--price", type=click.FloatRange(min=0), help="Of a device an hour, for --estimate: at what cost?"),
+    strict_option,
 )
-@click.option(
-    "--store", type=click.Choice(["float16", "float32"]), default="float16", show_default=True, help="Stored dtype."
-)
-@path_column_option
-@root_option
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16", "fp16"]),
-    default="fp32",
-    show_default=True,
-    help="Compute dtype; bf16 and fp16 give other embeddings, and how far off they are is printed.",
-)
-@click.option(
-    "--decoder",
-    type=click.Choice(["pil", "tensor", "reduced", "nvjpeg"]),
-    default="pil",
-    show_default=True,
-    help="tensor resizes images faster, reduced decodes large JPEG files faster, nvjpeg has a CUDA GPU do both; each "
-    "gives slightly other embeddings.",
-)
-@click.option(
-    "--engine",
-    type=click.Choice(["auto", "eager", "compile", "onnx"]),
-    default="auto",
-    show_default=True,
-    help="What runs the network; auto: ONNX Runtime for fp32 on a CPU, where it is installed.",
-)
-@backend_options("ray: all GPUs, or cores, of this machine or of a Ray cluster that shares the files.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Images a forward pass.  [default: as memory allows]")
-@click.option("--workers", type=click.IntRange(min=1), help="Threads that read and decode.  [default: one a core]")
-@click.option("--verify", is_flag=True, help="Read and hash files again even when they look unchanged.")
-@click.option("--explain", is_flag=True, help="Say what would be reused and computed, and why; compute nothing.")
-@click.option("--estimate", is_flag=True, help="Time a sample of the images and say what all take; keep nothing.")
-@click.option(
-    "--deadline", type=click.FloatRange(min=0, min_open=True), help="Hours, for --estimate: how many devices?"
-)
-@click.option("--price", type=click.FloatRange(min=0), help="Of a device an hour, for --estimate: at what cost?")
-@strict_option
 @json_option
 @click.pass_context
 def extract(

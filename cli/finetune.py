@@ -7,9 +7,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from cloup import command, option, option_group
 
-from featurebank_cli.fit import class_weight_option
-from featurebank_cli.options import bank_argument, json_option, size_option, weights_option
+from featurebank_cli.options import (
+    FILE,
+    POSITIVE,
+    bank_argument,
+    class_weight_option,
+    device_option,
+    folds_option,
+    groups_option,
+    json_option,
+    output_option,
+    precision_option,
+    predictor_option,
+    sample_weight_option,
+    seed_option,
+    size_option,
+    store_option,
+    target_option,
+    weights_option,
+    workers_option,
+)
 from featurebank_cli.output import percent, print_json, print_table
 from featurebank_cli.state import State
 
@@ -25,136 +44,109 @@ def _rate(context: click.Context, option: click.Parameter, value: str | None) ->
         raise click.BadParameter("expected auto, or a number such as 1e-3") from error
 
 
-@click.command()
+@command()
 @bank_argument
-@click.option(
-    "--from",
-    "cut",
-    required=True,
-    help="The module from which on is trained, e.g. layer4 or blocks.5; input for all of the network, head for the new "
-    "head alone.",
+@option_group(
+    "What is trained",
+    option(
+        "--from",
+        "cut",
+        required=True,
+        help="The module from which on is trained, e.g. layer4 or blocks.5; input for all of the network, head for "
+        "the new head alone.",
+    ),
+    predictor_option(
+        "A predictor of `featurebank fit`: its backbone is trained, from its logistic regression where it is one."
+    ),
+    option("--backbone", help="See `featurebank backbones`.  [default: the predictor's, or the bank's only one]"),
+    weights_option,
+    size_option,
+    target_option("Column of classes.  [default: the predictor's, label, or the only column]"),
+    output_option("The predictor.  [default: BANK's stem + .tuned.featurebank]"),
 )
-@click.option(
-    "--predictor",
-    type=click.Path(path_type=Path),
-    help="A predictor of `featurebank fit`: its backbone is trained, from its logistic regression where it is one.",
+@option_group(
+    "How it is trained",
+    option("--epochs", type=POSITIVE, default=10, help="At most so many."),
+    option("--lr", callback=_rate, help="Learning rate of the head, or auto to look for one.  [default: optimiser's]"),
+    option(
+        "--augment",
+        help="cached:K (K views of each image, their activations in the bank), cached:flips and the like, live (read "
+        "and changed anew in each epoch), or live:hflip,vflip,crop=0.5,translate=0.1,rotate=15,jitter=0.2.  "
+        "[default: cached:8; live from input, cached:none from head]",
+    ),
+    option("--batch-size", type=POSITIVE, default=32, help="Images a step."),
+    option(
+        "--lr-decay",
+        type=click.FloatRange(min=1),
+        default=4.0,
+        help="How many times smaller the rate is in each earlier block.",
+    ),
+    option(
+        "--optimizer",
+        type=click.Choice(["sgd", "adam", "adamw", "rmsprop", "adagrad"]),
+        default="adamw",
+        help="sgd has momentum 0.9.",
+    ),
+    option("--weight-decay", type=click.FloatRange(min=0), default=0.01, help="Of weights alone."),
+    option(
+        "--warmup",
+        type=click.FloatRange(0, 1, max_open=True),
+        default=0.1,
+        help="Share of the steps in which the rate grows.",
+    ),
+    option("--clip", type=click.FloatRange(min=0), default=1.0, help="Largest gradient norm."),
+    option("--patience", type=POSITIVE, default=5, help="Epochs without a better score."),
+    option("--refit", is_flag=True, help="Then train anew on all images, to the epoch that was chosen."),
+    option(
+        "--average",
+        type=click.Choice(["none", "ema", "wise-ft"]),
+        default="none",
+        help="Average the weights over the steps, or between start and end.",
+    ),
+    option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="A share."),
+    option("--mixup", type=click.FloatRange(min=0), default=0.0, help="Mix pairs of images; 0.2 is usual."),
 )
-@click.option("--backbone", help="See `featurebank backbones`.  [default: the predictor's, or the bank's only one]")
-@weights_option
-@size_option
-@click.option("--target", help="Column of classes.  [default: the predictor's, label, or the only column]")
-@click.option("--groups", help="Column of groups that never straddle a split.")
-@click.option("--sample-weight", help="Column of weights, in the loss and in every score.")
-@class_weight_option
-@click.option("--head", default="linear", show_default=True, help="linear, or mlp:H with H hidden units.")
-@click.option(
-    "--init",
-    type=click.Choice(["pretrained", "random"]),
-    default="pretrained",
-    show_default=True,
-    help="random: the weights from the cut on are drawn anew.",
+@option_group(
+    "What the network is",
+    option("--head", default="linear", help="linear, or mlp:H with H hidden units."),
+    option(
+        "--init",
+        type=click.Choice(["pretrained", "random"]),
+        default="pretrained",
+        help="random: the weights from the cut on are drawn anew.",
+    ),
+    option(
+        "--unfreeze",
+        default="all",
+        help="all, gradual (a block more each epoch, from the head on), or only:BLOCK.",
+    ),
+    option(
+        "--batchnorm",
+        type=click.Choice(["eval", "train"]),
+        help="Keep the statistics of batch normalisation, or learn them anew.  "
+        "[default: eval; train with --init random]",
+    ),
+    option("--views", default="none", help="Views of an image whose scores a prediction averages."),
 )
-@click.option(
-    "--unfreeze",
-    default="all",
-    show_default=True,
-    help="all, gradual (a block more each epoch, from the head on), or only:BLOCK.",
+@option_group(
+    "How it is scored",
+    option(
+        "--validation", type=click.FloatRange(0, 0.5), default=0.15, help="Share of the images that choose the epoch."
+    ),
+    folds_option("Also cross-validate the fine-tuning against the frozen features on so many folds.", default=None),
+    groups_option,
+    sample_weight_option,
+    class_weight_option,
+    option("--plot", type=FILE, help="Draw the learning curve into this PNG or SVG file."),
 )
-@click.option(
-    "--augment",
-    help="cached:K (K views of each image, their activations in the bank), cached:flips and the like, live (read and "
-    "changed anew in each epoch), or live:hflip,vflip,crop=0.5,translate=0.1,rotate=15,jitter=0.2.  "
-    "[default: cached:8; live from input, cached:none from head]",
-)
-@click.option(
-    "--views", default="none", show_default=True, help="Views of an image whose scores a prediction averages."
-)
-@click.option(
-    "--store",
-    type=click.Choice(["float16", "float32"]),
-    default="float16",
-    show_default=True,
-    help="Dtype of the activations in the bank.",
-)
-@click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="At most so many.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Images a step.")
-@click.option(
-    "--lr", callback=_rate, help="Learning rate of the head, or auto to look for one.  [default: optimiser's]"
-)
-@click.option(
-    "--lr-decay",
-    type=click.FloatRange(min=1),
-    default=4.0,
-    show_default=True,
-    help="How many times smaller the rate is in each earlier block.",
-)
-@click.option(
-    "--optimizer",
-    type=click.Choice(["sgd", "adam", "adamw", "rmsprop", "adagrad"]),
-    default="adamw",
-    show_default=True,
-    help="sgd has momentum 0.9.",
-)
-@click.option("--weight-decay", type=click.FloatRange(min=0), default=0.01, show_default=True, help="Of weights alone.")
-@click.option(
-    "--warmup",
-    type=click.FloatRange(0, 1, max_open=True),
-    default=0.1,
-    show_default=True,
-    help="Share of the steps in which the rate grows.",
-)
-@click.option("--clip", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Largest gradient norm.")
-@click.option(
-    "--patience", type=click.IntRange(min=1), default=5, show_default=True, help="Epochs without a better score."
-)
-@click.option(
-    "--validation",
-    type=click.FloatRange(0, 0.5),
-    default=0.15,
-    show_default=True,
-    help="Share of the images that choose the epoch.",
-)
-@click.option("--refit", is_flag=True, help="Then train anew on all images, to the epoch that was chosen.")
-@click.option(
-    "--batchnorm",
-    type=click.Choice(["eval", "train"]),
-    help="Keep the statistics of batch normalisation, or learn them anew.  [default: eval; train with --init random]",
-)
-@click.option(
-    "--average",
-    type=click.Choice(["none", "ema", "wise-ft"]),
-    default="none",
-    show_default=True,
-    help="Average the weights over the steps, or between start and end.",
-)
-@click.option(
-    "--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True, help="A share."
-)
-@click.option(
-    "--mixup", type=click.FloatRange(min=0), default=0.0, show_default=True, help="Mix pairs of images; 0.2 is usual."
-)
-@click.option(
-    "--folds",
-    type=click.IntRange(min=2),
-    help="Also cross-validate the fine-tuning against the frozen features on so many folds.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16", "fp16"]),
-    default="fp32",
-    show_default=True,
-    help="bf16 or fp16 for mixed precision.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything that is drawn.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
-@click.option("--workers", type=click.IntRange(min=1), help="Threads that read and decode.  [default: one a core]")
-@click.option("--resume", is_flag=True, help="Go on where the same command was stopped.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw the learning curve into this PNG or SVG file.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="The predictor.  [default: BANK's stem + .tuned.featurebank]",
+@option_group(
+    "How it is computed",
+    seed_option,
+    device_option,
+    precision_option("bf16 or fp16 for mixed precision."),
+    store_option("Dtype of the activations in the bank."),
+    workers_option,
+    option("--resume", is_flag=True, help="Go on where the same command was stopped."),
 )
 @json_option
 @click.pass_obj

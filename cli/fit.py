@@ -7,12 +7,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from cloup import command, option, option_group
 
 from featurebank.bank.spec import common_backbone, short
 from featurebank.errors import printable
 from featurebank_cli.domain import OWN, check_unused, domain_options, print_adaptations
 from featurebank_cli.domain import run as run_domain
-from featurebank_cli.options import backend_options, bank_argument, json_option
+from featurebank_cli.options import (
+    backend_options,
+    bank_argument,
+    class_weight_option,
+    features_option,
+    folds_option,
+    groups_option,
+    jobs_option,
+    json_option,
+    output_option,
+    repeats_option,
+    sample_weight_option,
+    scoring_option,
+    seed_option,
+    target_option,
+    task_option,
+)
 from featurebank_cli.output import percent, print_json, print_table, write_csv
 from featurebank_cli.state import State
 
@@ -20,103 +37,101 @@ if TYPE_CHECKING:
     from featurebank.storage.files import Place
 
 
-def _class_weight(context: click.Context, option: click.Parameter, value: str | None) -> Any:
-    """Parse ``balanced`` or ``cat=2,dog=1``; the classes become the column's own kind later."""
-    if value is None or value == "balanced":
-        return value
-    try:
-        return {name: float(weight) for name, _, weight in (part.rpartition("=") for part in value.split(","))}
-    except ValueError as error:
-        raise click.BadParameter("expected balanced, or CLASS=WEIGHT,CLASS=WEIGHT") from error
-
-
-class_weight_option = click.option(
-    "--class-weight", callback=_class_weight, help="balanced, or CLASS=WEIGHT,CLASS=WEIGHT."
-)
-
-
-@click.command()
+@command()
 @bank_argument
-@click.option(
-    "--features",
-    multiple=True,
-    help="A candidate: NAME or NAME+NAME, may be repeated; all adds the best concatenations.  "
-    "[default: every pooled set]",
+@option_group(
+    "What is tried",
+    features_option(
+        "A candidate: NAME or NAME+NAME, may be repeated; all adds the best concatenations.  "
+        "[default: every pooled set]",
+        multiple=True,
+    ),
+    option(
+        "--model",
+        "models",
+        multiple=True,
+        help="centroid, ridge, lda, logreg, linear-svm, knn, svm, mlp (numbers: ridge, knn, svr, mlp), all, "
+        "sgd-logreg, sgd-svm, or the import path of your own; may be repeated.  [default: logreg svm mlp, or ridge "
+        "svr mlp; ridge lda sgd-logreg, or ridge mlp, where embeddings do not fit into memory]",
+    ),
+    target_option(
+        "Column of classes or numbers; several columns are several tasks, or labels where all are of 0 and 1.  "
+        "[default: label, or the only column]",
+        multiple=True,
+    ),
+    output_option("The predictor.  [default: BANK's stem + .featurebank]"),
 )
-@click.option(
-    "--model",
-    "models",
-    multiple=True,
-    help="centroid, ridge, lda, logreg, linear-svm, knn, svm, mlp (numbers: ridge, knn, svr, mlp), all, sgd-logreg, "
-    "sgd-svm, or the import path of your own; may be repeated.  [default: logreg svm mlp, or ridge svr mlp; ridge lda "
-    "sgd-logreg, or ridge mlp, where embeddings do not fit into memory]",
+@option_group(
+    "How it is scored",
+    option(
+        "--cv",
+        help="stratified, group, stratified-group, logo, plain, or predefined:COLUMN.  [default: stratified, grouped "
+        "where rows belong together]",
+    ),
+    folds_option(),
+    repeats_option,
+    option("--nested", is_flag=True, help="Also score the whole procedure, selection included."),
+    groups_option,
+    sample_weight_option,
+    class_weight_option,
+    scoring_option,
+    option("--rule", type=click.Choice(["best", "one-se"]), default="best", help="What wins."),
 )
-@click.option(
-    "--target",
-    multiple=True,
-    help="Column of classes or numbers; several columns are several tasks, or labels where all are of 0 and 1.  "
-    "[default: label, or the only column]",
+@option_group(
+    "What the labels are",
+    task_option,
+    option("--separator", help="Divides the labels in a cell of the target, where an image has several."),
+    option(
+        "--unlabelled",
+        type=click.Choice(["self-training", "spreading", "whiten"]),
+        multiple=True,
+        help="Let rows without a label help, and compare on the same folds whether that pays; may be repeated.",
+    ),
 )
-@click.option("--separator", help="Divides the labels in a cell of the target, where an image has several.")
-@click.option("--task", type=click.Choice(["classification", "regression"]), help="[default: what the target holds]")
-@click.option(
-    "--unlabelled",
-    type=click.Choice(["self-training", "spreading", "whiten"]),
-    multiple=True,
-    help="Let rows without a label help, and compare on the same folds whether that pays; may be repeated.",
+@option_group(
+    "What the models see",
+    option(
+        "--views",
+        multiple=True,
+        help="What is learned from an image's views: their mean, the first, or all as rows of their own; repeated, "
+        "all are tried.  [default: mean]",
+    ),
+    option(
+        "--normalize",
+        multiple=True,
+        help="standardize, none, l2, center-l2, signed-sqrt or whiten; repeated, all are tried.  "
+        "[default: standardize]",
+    ),
+    option(
+        "--select",
+        type=float,
+        multiple=True,
+        help="Share of the dimensions that is selected in each fold; may be repeated.",
+    ),
 )
-@click.option("--groups", help="Column of groups that never straddle folds, or @near-duplicates.")
-@click.option("--sample-weight", help="Column of weights, for fitting and scoring.")
-@class_weight_option
-@click.option(
-    "--cv",
-    help="stratified, group, stratified-group, logo, plain, or predefined:COLUMN.  [default: stratified, grouped where "
-    "rows belong together]",
+@option_group(
+    "What the winner gets",
+    option(
+        "--calibrate",
+        type=click.Choice(["sigmoid", "isotonic", "temperature"]),
+        help="Calibrate the probabilities on out-of-fold scores.",
+    ),
+    option("--threshold", help="Tune the threshold of two classes for this scorer, e.g. f1."),
+    option("--learning-curve", is_flag=True, help="Also tell what more labels would bring."),
 )
-@click.option(
-    "--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Folds of the cross-validation."
+@option_group(
+    "How it is computed",
+    seed_option,
+    jobs_option,
+    option("--time-limit", type=click.FloatRange(min=0, min_open=True), help="Seconds for the search."),
+    option(
+        "--memory",
+        type=click.FloatRange(min=0),
+        help="Gigabytes that the embeddings may take; more are read in batches.  [default: a third of what is free]",
+    ),
+    *backend_options("ray: the jobs are those of a Ray cluster; scores are the same."),
 )
-@click.option("--repeats", type=click.IntRange(min=1), default=1, show_default=True, help="Draw the folds so often.")
-@click.option("--nested", is_flag=True, help="Also score the whole procedure, selection included.")
-@click.option("--scoring", help="Any scikit-learn scorer.  [default: accuracy, or r2]")
-@click.option(
-    "--views",
-    multiple=True,
-    help="What is learned from an image's views: their mean, the first, or all as rows of their own; repeated, all are "
-    "tried.  [default: mean]",
-)
-@click.option(
-    "--normalize",
-    multiple=True,
-    help="standardize, none, l2, center-l2, signed-sqrt or whiten; repeated, all are tried.  [default: standardize]",
-)
-@click.option(
-    "--select",
-    type=float,
-    multiple=True,
-    help="Share of the dimensions that is selected in each fold; may be repeated.",
-)
-@click.option("--rule", type=click.Choice(["best", "one-se"]), default="best", show_default=True, help="What wins.")
-@click.option(
-    "--calibrate",
-    type=click.Choice(["sigmoid", "isotonic", "temperature"]),
-    help="Calibrate the probabilities on out-of-fold scores.",
-)
-@click.option("--threshold", help="Tune the threshold of two classes for this scorer, e.g. f1.")
-@click.option("--learning-curve", is_flag=True, help="Also tell what more labels would bring.")
-@click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), help="Seconds for the search.")
 @domain_options
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the folds and the models.")
-@click.option("--jobs", type=int, default=-1, show_default=True, help="Threads; -1 for one a core.")
-@backend_options("ray: the jobs are those of a Ray cluster; scores are the same.")
-@click.option(
-    "--memory",
-    type=click.FloatRange(min=0),
-    help="Gigabytes that the embeddings may take; more are read in batches.  [default: a third of what is free]",
-)
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="The predictor.  [default: BANK's stem + .featurebank]"
-)
 @json_option
 @click.pass_obj
 def fit(

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from cloup import command, option
 
 from featurebank.errors import printable
-from featurebank_cli.options import PLACE, json_option, path_column_option
+from featurebank_cli.options import FILE, features_option, json_option, new_bank_option, path_column_option
 from featurebank_cli.output import print_json
 from featurebank_cli.state import State
 
@@ -18,20 +19,20 @@ if TYPE_CHECKING:
 KINDS = ("hdf5", "npz", "parquet", "h5ad", "safetensors", "numpy", "clip-retrieval", "slides", "thingsvision")
 
 
-@click.command("import")
-@click.argument("path", type=click.Path(path_type=Path))
-@click.option("--bank", required=True, type=PLACE, help="The bank; made when it does not exist.")
-@click.option("--from", "kind", type=click.Choice(KINDS), help="What PATH is.  [default: by its looks]")
-@click.option("--backbone", help="What made another tool's features, for their names.  [default: the stem of PATH]")
-@click.option(
+@command("import")
+@click.argument("path", type=FILE)
+@new_bank_option
+@option("--from", "kind", type=click.Choice(KINDS), help="What PATH is.  [default: by its looks]")
+@option("--backbone", help="What made another tool's features, for their names.  [default: the stem of PATH]")
+@option(
     "--source",
     help="The folder or manifest that was extracted, so that rows go beside those of its files; or a name.  "
     "[default: the URL of PATH]",
 )
-@click.option("--samples", type=click.Path(path_type=Path), help="The table that names the rows of a .npy file.")
+@option("--samples", type=FILE, help="The table that names the rows of a .npy file.")
 @path_column_option
-@click.option("--features", help="Column of the features in another tool's Parquet file.  [default: the only one]")
-@click.option("--column", "columns", multiple=True, help="Keep this column alone; may be repeated.  [default: all]")
+@features_option("Column of the features in another tool's Parquet file.  [default: the only one]")
+@option("--column", "columns", multiple=True, help="Keep this column alone; may be repeated.  [default: all]")
 @json_option
 @click.pass_context
 def import_(

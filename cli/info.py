@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
+from cloup import command, option
 
 from featurebank.errors import printable
 from featurebank_cli.options import bank_argument, json_option
@@ -14,10 +15,10 @@ if TYPE_CHECKING:
     from featurebank.storage.files import Place
 
 
-@click.command()
+@command()
 @bank_argument
-@click.option("--samples", is_flag=True, help="List the samples instead, as CSV.")
-@click.option("--failures", is_flag=True, help="List the images that could not be read instead, as CSV.")
+@option("--samples", is_flag=True, help="List the samples instead, as CSV.")
+@option("--failures", is_flag=True, help="List the images that could not be read instead, as CSV.")
 @json_option
 def info(bank: Place, samples: bool, failures: bool, as_json: bool) -> None:
     """Show what BANK holds: samples, columns, feature sets, bytes on disk.

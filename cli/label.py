@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+from cloup import command, option
 
 from featurebank_cli.options import PLACE, bank_argument, json_option
 from featurebank_cli.output import print_json, undefused
@@ -14,11 +15,11 @@ if TYPE_CHECKING:
     from featurebank.storage.files import Place
 
 
-@click.command()
+@command()
 @bank_argument
 @click.argument("labels", type=PLACE)
-@click.option("--path-column", default="path", show_default=True, help="The column of paths.")
-@click.option("--column", "chosen", multiple=True, help="Take this column alone; may be repeated.  [default: all]")
+@option("--path-column", default="path", help="The column of paths.")
+@option("--column", "chosen", multiple=True, help="Take this column alone; may be repeated.  [default: all]")
 @json_option
 def label(bank: Place, labels: Place, path_column: str, chosen: tuple[str, ...], as_json: bool) -> None:
     """Attach the columns of LABELS (CSV or Parquet) to the samples of BANK, or correct them.

@@ -6,8 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from cloup import command, option
 
-from featurebank_cli.options import bank_argument, check_folder, csv_option, json_option
+from featurebank_cli.options import (
+    FILE,
+    bank_argument,
+    check_folder,
+    csv_option,
+    features_option,
+    folds_option,
+    groups_option,
+    json_option,
+    seed_option,
+    target_option,
+)
 from featurebank_cli.output import print_json, print_rows, records, undefused, write_csv
 from featurebank_cli.state import State
 
@@ -15,15 +27,15 @@ if TYPE_CHECKING:
     from featurebank.storage.files import Place
 
 
-@click.command("label-issues")
+@command("label-issues")
 @bank_argument
-@click.option("--target", help="Column of classes.  [default: label, or the only column]")
-@click.option("--oof", type=click.Path(path_type=Path), help="STEM.oof.csv of an earlier fit, to judge by.")
-@click.option("--features", multiple=True, help="See `featurebank fit`.")
-@click.option("--model", "models", multiple=True, help="See `featurebank fit`.")
-@click.option("--groups", help="Column of groups that never straddle folds.")
-@click.option("--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Folds of the fit.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the fit.")
+@target_option("Column of classes.  [default: label, or the only column]")
+@option("--oof", type=FILE, help="STEM.oof.csv of an earlier fit, to judge by.")
+@features_option("See `featurebank fit`.", multiple=True)
+@option("--model", "models", multiple=True, help="See `featurebank fit`.")
+@groups_option
+@folds_option()
+@seed_option
 @csv_option
 @json_option
 @click.pass_obj

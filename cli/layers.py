@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from cloup import command, option
 
 from featurebank.errors import printable
-from featurebank_cli.options import PLACE, check_folder, json_option, size_option, weights_option
+from featurebank_cli.options import FILE, PLACE, check_folder, json_option, size_option, weights_option
 from featurebank_cli.output import print_json, print_table
 from featurebank_cli.state import State
 
@@ -20,20 +21,18 @@ def _numbers(context: click.Context, option: click.Parameter, value: str | None)
         raise click.BadParameter("expected numbers, e.g. 3,17") from error
 
 
-@click.command()
+@command()
 @click.argument("backbone")
 @size_option
-@click.option(
+@option(
     "--show",
     type=PLACE,
     help="Draw what excites the channels of --layer most in the images of this bank or folder instead.",
 )
-@click.option("--layer", help="The layer to show.")
-@click.option("--channels", callback=_numbers, help="Channels to show, e.g. 3,17.  [default: the 8 most selective]")
+@option("--layer", help="The layer to show.")
+@option("--channels", callback=_numbers, help="Channels to show, e.g. 3,17.  [default: the 8 most selective]")
 @weights_option
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), default="channels.png", show_default=True, help="The picture."
-)
+@option("-o", "--output", type=FILE, default="channels.png", help="The picture.")
 @json_option
 @click.pass_obj
 def layers(

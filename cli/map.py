@@ -6,36 +6,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from cloup import command, option
 
-from featurebank_cli.options import bank_argument, check_folder, json_option
+from featurebank_cli.options import (
+    bank_argument,
+    check_folder,
+    json_option,
+    one_features_option,
+    output_option,
+    seed_option,
+)
 from featurebank_cli.output import print_json, write_csv
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
     from featurebank.storage.files import Place
-from featurebank_cli.similar import features_option
 
 PAGE, TABLE = ".html", ".csv"
 
 
-@click.command("map")
+@command("map")
 @bank_argument
-@features_option
-@click.option(
+@one_features_option
+@option(
     "--method",
     type=click.Choice(["pca", "tsne", "umap"]),
     default="pca",
-    show_default=True,
     help="tsne takes a minute for 3,000 samples; umap needs the extra explore.",
 )
-@click.option("--color", help="Column that colours the samples.  [default: label, where there is one]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of UMAP.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="A .png, .svg or .pdf, a page (.html), or the points (.csv).  [default: BANK's stem + .map.png]",
-)
+@option("--color", help="Column that colours the samples.  [default: label, where there is one]")
+@seed_option
+@output_option("A .png, .svg or .pdf, a page (.html), or the points (.csv).  [default: BANK's stem + .map.png]")
 @json_option
 @click.pass_obj
 def draw_map(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
+from cloup import command
 
 from featurebank_cli.options import PLACE, bank_argument, json_option
 from featurebank_cli.output import print_json
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from featurebank.storage.files import Place
 
 
-@click.command()
+@command()
 @bank_argument
 @click.argument("others", nargs=-1, required=True, type=PLACE)
 @json_option

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from cloup import command, option
 
-from featurebank_cli.options import bank_argument, json_option
+from featurebank_cli.options import POSITIVE, bank_argument, json_option, output_option, predictor_option
 from featurebank_cli.output import csv_text, print_json, records, write_csv
 from featurebank_cli.state import State
 
@@ -16,20 +17,17 @@ if TYPE_CHECKING:
     from featurebank.storage.files import Place
 
 
-@click.command("next")
+@command("next")
 @bank_argument
-@click.option(
-    "--predictor", type=click.Path(path_type=Path), required=True, help="What is known so far, from featurebank fit."
-)
-@click.option(
+@predictor_option("What is known so far, from featurebank fit.", required=True)
+@option(
     "--strategy",
     type=click.Choice(["uncertainty", "margin", "coverage"]),
     default="uncertainty",
-    show_default=True,
     help="The least certain first, the closest calls first, or what covers the images best.",
 )
-@click.option("-n", "--count", type=click.IntRange(min=1), default=100, show_default=True, help="Most images.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the CSV here.  [default: stdout]")
+@option("-n", "--count", type=POSITIVE, default=100, help="Most images.")
+@output_option("Write the CSV here.  [default: stdout]")
 @json_option
 @click.pass_obj
 def next_(

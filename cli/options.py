@@ -9,6 +9,9 @@ from typing import Any
 import click
 from cloup import option
 
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+POSITIVE = click.IntRange(min=1)
+
 
 class PlaceType(click.ParamType):
     """A path, or an address on object storage such as s3://bucket/photos.bank."""
@@ -27,54 +30,116 @@ class PlaceType(click.ParamType):
 
 
 PLACE = PlaceType()
+FILE = click.Path(path_type=Path)
 bank_argument = click.argument("bank", type=PLACE)
-csv_option = option("-o", "--output", type=click.Path(path_type=Path), help="Write a CSV file with all rows.")
+
+# --- what is read and written ------------------------------------------------------------------------------
+
 json_option = option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+new_bank_option = option("--bank", required=True, type=PLACE, help="The bank; made when it does not exist.")
 root_option = option(
-    "--root",
-    type=PLACE,
-    help="Folder that a manifest's paths start from, or where a source's files are now.",
+    "--root", type=PLACE, help="Folder that a manifest's paths start from, or where a source's files are now."
 )
 path_column_option = option("--path-column", help="The manifest's column of paths.  [default: path]")
+strict_option = option("--strict", is_flag=True, help="Exit with 1 when an image could not be read.")
+
+
+def output_option(what: str) -> Decorator:
+    """Return ``-o``; `what` says in its help what is written."""
+    return option("-o", "--output", type=FILE, help=what)
+
+
+def predictor_option(what: str, *, required: bool = False) -> Decorator:
+    """Return ``--predictor``; `what` says in its help what for."""
+    return option("--predictor", type=FILE, required=required, help=what)
+
+
+csv_option = output_option("Write a CSV file with all rows.")
+
+# --- the network -------------------------------------------------------------------------------------------
+
 weights_option = option(
-    "--weights",
-    default="DEFAULT",
-    show_default=True,
-    help="DEFAULT, a weight enum's name, a checkpoint file, or random:SEED.",
+    "--weights", default="DEFAULT", help="DEFAULT, a weight enum's name, a checkpoint file, or random:SEED."
 )
 brought_weights_option = option(
-    "--weights",
-    "weights_file",
-    type=click.Path(path_type=Path),
-    help="A checkpoint file with the backbone's weights.",
+    "--weights", "weights_file", type=FILE, help="A checkpoint file with the backbone's weights."
 )
 allow_download_option = option(
     "--allow-download", is_flag=True, help="Fetch the backbone's weights from their hub when they are not here."
 )
-size_option = option("--size", type=click.IntRange(min=1), help="Input size in pixels, in place of the weights' own.")
-seed_option = option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything that is drawn."
+size_option = option("--size", type=POSITIVE, help="Input size in pixels, in place of the weights' own.")
+device_option = option("--device", default="auto", help="auto, cpu, cuda or mps.")
+workers_option = option("--workers", type=POSITIVE, help="Threads that read and decode.  [default: one a core]")
+
+
+def store_option(what: str) -> Decorator:
+    """Return ``--store``; `what` says in its help what has that dtype."""
+    return option("--store", type=click.Choice(["float16", "float32"]), default="float16", help=what)
+
+
+def precision_option(what: str) -> Decorator:
+    """Return ``--precision``; `what` says in its help what the narrow dtypes do."""
+    return option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", help=what)
+
+
+# --- learning ----------------------------------------------------------------------------------------------
+
+
+def features_option(what: str, *, multiple: bool = False) -> Decorator:
+    """Return ``--features``; `what` says in its help what for."""
+    return option("--features", multiple=multiple, help=what)
+
+
+def target_option(what: str, *, multiple: bool = False) -> Decorator:
+    """Return ``--target``; `what` says in its help what it may hold."""
+    return option("--target", multiple=multiple, help=what)
+
+
+def folds_option(what: str = "Folds of the cross-validation.", default: int | None = 5) -> Decorator:
+    """Return ``--folds``; `what` says in its help of what."""
+    return option("--folds", type=click.IntRange(min=2), default=default, help=what)
+
+
+def class_weight(context: click.Context, option: click.Parameter, value: str | None) -> Any:
+    """Parse ``balanced`` or ``cat=2,dog=1``; the classes become the column's own kind later."""
+    if value is None or value == "balanced":
+        return value
+    try:
+        return {name: float(weight) for name, _, weight in (part.rpartition("=") for part in value.split(","))}
+    except ValueError as error:
+        raise click.BadParameter("expected balanced, or CLASS=WEIGHT,CLASS=WEIGHT") from error
+
+
+one_target_option = target_option("Column of classes or numbers.  [default: label, or the only column]")
+one_features_option = features_option("NAME or NAME+NAME.  [default: the penultimate layer, or the first pooled set]")
+task_option = option(
+    "--task", type=click.Choice(["classification", "regression"]), help="[default: what the target holds]"
 )
-strict_option = option("--strict", is_flag=True, help="Exit with 1 when an image could not be read.")
+groups_option = option("--groups", help="Column of groups that never straddle folds, or @near-duplicates.")
+sample_weight_option = option("--sample-weight", help="Column of weights, for fitting and scoring.")
+class_weight_option = option("--class-weight", callback=class_weight, help="balanced, or CLASS=WEIGHT,CLASS=WEIGHT.")
+repeats_option = option("--repeats", type=POSITIVE, default=1, help="Draw the folds so often.")
+scoring_option = option("--scoring", help="Any scikit-learn scorer.  [default: accuracy, or r2]")
+seed_option = option("--seed", type=click.IntRange(min=0), default=0, help="Of everything that is drawn.")
+jobs_option = option("--jobs", type=int, default=-1, help="Threads; -1 for one a core.")
 
 
-def backend_options(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return the decorator that lets a command work on a Ray cluster; `what` says in its help what that does."""
+def backend_options(what: str) -> tuple[Decorator, Decorator]:
+    """Return the options that let a command work on a Ray cluster; `what` says in its help what that does."""
+    backend = option(
+        "--backend",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        is_eager=True,  # the address asks for it
+        help=what,
+    )
     address = option(
         "--ray-address",
         envvar="RAY_ADDRESS",
         callback=_only_with_ray,
         help="With --backend ray: HOST:PORT of a running cluster, or auto.  [default: this machine alone]",
     )
-    backend = option(
-        "--backend",
-        type=click.Choice(["local", "ray"]),
-        default="local",
-        show_default=True,
-        is_eager=True,  # the address asks for it
-        help=what,
-    )
-    return lambda command: backend(address(command))
+    return backend, address
 
 
 def _only_with_ray(context: click.Context, option: click.Parameter, value: str | None) -> str | None:

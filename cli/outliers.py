@@ -6,8 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from cloup import command, option
 
-from featurebank_cli.options import bank_argument, json_option, seed_option
+from featurebank_cli.options import (
+    bank_argument,
+    json_option,
+    one_features_option,
+    output_option,
+    seed_option,
+    target_option,
+)
 from featurebank_cli.output import print_json, print_table, records, write_csv
 from featurebank_cli.state import State
 
@@ -17,19 +25,18 @@ if TYPE_CHECKING:
 SHOWN = 10
 
 
-@click.command()
+@command()
 @bank_argument
-@click.option("--features", help="NAME or NAME+NAME.  [default: penultimate, else the first pooled set]")
-@click.option(
+@one_features_option
+@option(
     "--method",
     type=click.Choice(["mahalanobis", "knn"]),
     default="mahalanobis",
-    show_default=True,
     help="Distance from what is usual, or from the tenth nearest image.",
 )
-@click.option("--target", help="Column of classes: unusual is then what is far from the mean of every class.")
+@target_option("Column of classes: unusual is then what is far from the mean of every class.")
 @seed_option
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write source, path, distance, unlike as CSV.")
+@output_option("Write source, path, distance, unlike as CSV.")
 @json_option
 @click.pass_obj
 def outliers(state: State, bank: Place, output: Path | None, as_json: bool, **options: Any) -> None:

@@ -7,9 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from cloup import command, option
 
 from featurebank.errors import printable
-from featurebank_cli.options import PLACE, allow_download_option, brought_weights_option, json_option, strict_option
+from featurebank_cli.options import (
+    FILE,
+    PLACE,
+    allow_download_option,
+    brought_weights_option,
+    json_option,
+    output_option,
+    strict_option,
+)
 from featurebank_cli.output import csv_text, print_json, records, write_csv
 from featurebank_cli.state import State
 
@@ -17,12 +26,12 @@ if TYPE_CHECKING:
     from featurebank.storage.files import Place
 
 
-@click.command()
-@click.argument("predictor", type=click.Path(path_type=Path))
+@command()
+@click.argument("predictor", type=FILE)
 @click.argument("images", nargs=-1, type=PLACE)
-@click.option("--bank", type=PLACE, help="Predict the rows that are already embedded in this bank.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the CSV here.  [default: stdout]")
-@click.option("--proba", is_flag=True, help="One more column for the probability of each class.")
+@option("--bank", type=PLACE, help="Predict the rows that are already embedded in this bank.")
+@output_option("Write the CSV here.  [default: stdout]")
+@option("--proba", is_flag=True, help="One more column for the probability of each class.")
 @strict_option
 @brought_weights_option
 @allow_download_option

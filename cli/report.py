@@ -6,8 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from cloup import command, option
 
-from featurebank_cli.options import bank_argument, check_folder, json_option
+from featurebank_cli.options import (
+    bank_argument,
+    check_folder,
+    features_option,
+    json_option,
+    output_option,
+    predictor_option,
+    seed_option,
+    target_option,
+)
 from featurebank_cli.output import print_json
 from featurebank_cli.state import State
 
@@ -15,26 +25,20 @@ if TYPE_CHECKING:
     from featurebank.storage.files import Place
 
 
-@click.command()
+@command()
 @bank_argument
-@click.option(
-    "--predictor",
-    type=click.Path(path_type=Path),
-    help="A predictor of `featurebank fit`, with STEM.oof.csv beside it; without one, data and map only.",
-)
-@click.option("--target", help="Column to count and colour by.  [default: the predictor's, label, or the only one]")
-@click.option("--features", help="NAME or NAME+NAME, for the map.  [default: the predictor's, else penultimate]")
-@click.option(
+@predictor_option("A predictor of `featurebank fit`, with STEM.oof.csv beside it; without one, data and map only.")
+@target_option("Column to count and colour by.  [default: the predictor's, label, or the only one]")
+@features_option("NAME or NAME+NAME, for the map.  [default: the predictor's, else penultimate]")
+@option(
     "--map",
     "maps",
     multiple=True,
     type=click.Choice(["pca", "tsne", "umap"]),
     help="May be repeated.  [default: tsne and pca; beyond 10,000 images pca]",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the maps.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="The page.  [default: BANK's stem + .report.html]"
-)
+@seed_option
+@output_option("The page.  [default: BANK's stem + .report.html]")
 @json_option
 @click.pass_obj
 def report(

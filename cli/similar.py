@@ -6,32 +6,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from cloup import command, option
 
-from featurebank_cli.options import bank_argument, check_folder, csv_option, json_option
+from featurebank_cli.options import POSITIVE, bank_argument, check_folder, csv_option, json_option, one_features_option
 from featurebank_cli.output import print_json, print_rows, records, write_csv
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
     from featurebank.storage.files import Place
 
-features_option = click.option(
-    "--features", help="NAME or NAME+NAME.  [default: the penultimate layer, or the first pooled set]"
-)
 
-
-@click.command()
+@command()
 @bank_argument
 @click.argument("image")
-@click.option("-k", type=click.IntRange(min=1), default=12, show_default=True, help="How many.")
-@features_option
-@click.option(
+@option("-k", type=POSITIVE, default=12, help="How many.")
+@one_features_option
+@option(
     "--metric",
     type=click.Choice(["cosine", "whitened"]),
     default="cosine",
-    show_default=True,
     help="whitened: rare differences count as much as common ones.",
 )
-@click.option("--approximate", is_flag=True, help="Search with an index of faiss: for a million rows and more.")
+@option("--approximate", is_flag=True, help="Search with an index of faiss: for a million rows and more.")
 @csv_option
 @json_option
 @click.pass_obj

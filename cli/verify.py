@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
+from cloup import command
 
 from featurebank_cli.options import bank_argument, json_option
 from featurebank_cli.output import print_json
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from featurebank.storage.files import Place
 
 
-@click.command()
+@command()
 @bank_argument
 @json_option
 @click.pass_context
