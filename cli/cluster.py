@@ -56,10 +56,12 @@ def cluster(
     Example:
         featurebank cluster photos.bank --method kmeans -o clusters.csv
     """
-    from featurebank.explore.clustering import cluster as find_clusters
+    from featurebank.explore import cluster as find_clusters
 
     progress = state.progress("cluster", "feature set")
-    found = find_clusters(bank, features=list(features) or None, progress=progress, **options)
+    found = find_clusters(
+        bank, features=list(features) or None, random_state=options.pop("seed"), progress=progress, **options
+    )
     if output is not None:
         write_csv(output, found.table)
     if as_json:

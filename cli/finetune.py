@@ -164,10 +164,9 @@ def finetune(
     """
     from featurebank.bank.bank import Bank
     from featurebank.errors import StorageError
-    from featurebank.explore.drawing import check_format
+    from featurebank.explore.plots import check_format, figure_bytes, plot_training
     from featurebank.finetuning.job import Hooks, default_output
     from featurebank.finetuning.job import finetune as run_finetune
-    from featurebank.finetuning.plot import learning_curve
     from featurebank.finetuning.recipe import Recipe
     from featurebank.finetuning.tuning import Watch
     from featurebank.storage import files
@@ -190,7 +189,7 @@ def finetune(
     result = run_finetune(opened, recipe, folds=options.pop("folds") or 0, hooks=hooks, **options)
     result.save(path)
     if plot is not None:
-        files.commit(plot, learning_curve(result.report["history"], plot.suffix))
+        files.commit(plot, figure_bytes(plot_training(result.report), plot.suffix))
     if not result.report["interrupted"]:
         files.remove(checkpoint)
     report = {**result.report, "predictor": str(path)}

@@ -63,6 +63,7 @@ def label_issues(
         target=target,
         oof=None if oof is None else undefused(read_table(oof)),
         progress=state.progress("fit", "fit"),
+        random_state=options.pop("seed"),
         **fitted,
         **options,
     )

@@ -57,7 +57,7 @@ def draw_map(
     """
     from featurebank.bank.bank import Bank
     from featurebank.explore import map_page, plot_map, project
-    from featurebank.explore.drawing import FORMATS, check_format, figure_bytes
+    from featurebank.explore.plots import FORMATS, check_format, figure_bytes
     from featurebank.storage import files
 
     opened = Bank(bank)
@@ -68,7 +68,7 @@ def draw_map(
     chosen = color or ("label" if "label" in opened.table.columns else None)
     if method != "pca":
         state.say(f"{method} of {len(opened.select())} samples …")
-    points = project(opened, features, method, seed, columns=[chosen] if chosen else [])
+    points = project(opened, features, method, columns=[chosen] if chosen else [], random_state=seed)
     if suffix == TABLE:
         write_csv(path, points)
     elif suffix == PAGE:

@@ -41,7 +41,7 @@ def next_(
     Example:
         featurebank next photos.bank --predictor photos.featurebank -n 20 -o next.csv
     """
-    from featurebank.explore.labelling import next_to_label
+    from featurebank.explore import next_to_label
     from featurebank.predictor.predictor import Predictor
 
     known = Predictor.load(predictor)

@@ -48,9 +48,9 @@ def outliers(state: State, bank: Place, output: Path | None, as_json: bool, **op
     Example:
         featurebank outliers photos.bank -o outliers.csv
     """
-    from featurebank.explore.outliers import outliers as find_outliers
+    from featurebank.explore import outliers as find_outliers
 
-    found = find_outliers(bank, **options)
+    found = find_outliers(bank, random_state=options.pop("seed"), **options)
     if output is not None:
         write_csv(output, found)
         state.say(f"{len(found)} images in {output}")

@@ -1,16 +1,19 @@
-"""Looking at a bank: neighbours, duplicates, label issues, maps, plots, and what a network and a model look at.
+"""Looking at a bank: duplicates, label issues, clusters, outliers, neighbours, maps, plots, and where a model looks.
 
-Importing this package loads none of its parts; a name loads its module when it is first used.
+Importing this package loads none of its modules; a name loads its module when it is first used. No module is called
+like a function here: once loaded, it would stand in the function's place.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from featurebank.explore.activation_maps import ActivationMap, explain
-    from featurebank.explore.channels import ChannelPatches, draw_channels, top_patches
+    from featurebank.explore.clustering import Clusters, cluster
     from featurebank.explore.label_errors import label_issues
+    from featurebank.explore.labelling import next_to_label
     from featurebank.explore.near_duplicates import duplicates
+    from featurebank.explore.outlier_detection import outliers
     from featurebank.explore.page import map_page
     from featurebank.explore.plots import (
         plot_abstention,
@@ -18,48 +21,53 @@ if TYPE_CHECKING:
         plot_layer_curve,
         plot_learning_curve,
         plot_map,
+        plot_training,
     )
     from featurebank.explore.projection import project
     from featurebank.explore.similarity import similar
 
 _HOMES = {
     "ActivationMap": "activation_maps",
-    "ChannelPatches": "channels",
-    "draw_channels": "channels",
+    "Clusters": "clustering",
+    "cluster": "clustering",
     "duplicates": "near_duplicates",
     "explain": "activation_maps",
     "label_issues": "label_errors",
     "map_page": "page",
+    "next_to_label": "labelling",
+    "outliers": "outlier_detection",
     "plot_abstention": "plots",
     "plot_candidates": "plots",
     "plot_layer_curve": "plots",
     "plot_learning_curve": "plots",
     "plot_map": "plots",
+    "plot_training": "plots",
     "project": "projection",
     "similar": "similarity",
-    "top_patches": "channels",
 }
 
 __all__ = [
     "ActivationMap",
-    "ChannelPatches",
-    "draw_channels",
+    "Clusters",
+    "cluster",
     "duplicates",
     "explain",
     "label_issues",
     "map_page",
+    "next_to_label",
+    "outliers",
     "plot_abstention",
     "plot_candidates",
     "plot_layer_curve",
     "plot_learning_curve",
     "plot_map",
+    "plot_training",
     "project",
     "similar",
-    "top_patches",
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _HOMES:
         return getattr(import_module(f"featurebank.explore.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'featurebank.explore' has no attribute {name!r}")

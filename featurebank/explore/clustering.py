@@ -1,33 +1,41 @@
-"""No labels: clusters of a bank's images, how many there are, and how far to trust them."""
+"""Clusters of a bank's images without labels: how many there are, and how far to trust them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from scipy.cluster.hierarchy import cut_tree, ward
+from sklearn.cluster import HDBSCAN, KMeans
+from sklearn.decomposition import PCA
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_score
 from sklearn.metrics.pairwise import euclidean_distances
+from sklearn.preprocessing import normalize
 
 from featurebank.bank.bank import Bank, column_of, values_of
 from featurebank.bank.samples import SampleTable
-from featurebank.errors import BankError, ColumnError, TopModelError, near_names
-from featurebank.explore.partitions import (
-    METHODS,
-    NONE,
-    choose_number,
-    dense,
-    partitions,
-    reduced,
-    silhouette,
-    stability,
-)
+from featurebank.errors import BankError, ColumnError, TopModelError, near_names, renamed
 from featurebank.fitting.fit import candidate_features
 
+METHODS = ("kmeans", "hdbscan", "agglomerative")
+COMPONENTS = 50
+"""Principal components that are clustered: distances in more of them tell near from far less well."""
+MOST_CLUSTERS = 15
+"""Most clusters that are tried when no number is given."""
+SILHOUETTE_ROWS = 2000
+"""Rows, drawn at random where there are more, that the silhouette is measured on."""
+DRAWS, DRAWN = 5, 0.8
+MOST_ROWS = 10_000
+"""Most rows of an agglomerative clustering, whose distances take 400 MB."""
+LEAST_IN_CLUSTER = 5
+NONE = -1
+"""The cluster of a row that has none."""
 STRUCTURE = 0.25
 """Silhouette below which no substantial structure was found (Kaufman and Rousseeuw 1990)."""
 STABLE = 0.6
@@ -35,9 +43,10 @@ STABLE = 0.6
 SHOWN = 3
 
 Progress = Callable[[int, int], None]
+Partition = Callable[[int], NDArray[np.int64]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Clusters:
     """What `cluster` found.
 
@@ -50,10 +59,29 @@ class Clusters:
         the distance is that from the (nearest) cluster's mean.
     """
 
-    report: dict[str, Any] = field(repr=False)
-    table: pd.DataFrame = field(repr=False)
+    report: dict[str, Any]
+    table: pd.DataFrame
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report."""
+        return self.report
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the cluster of each image."""
+        return self.table
+
+    def __repr__(self) -> str:
+        best = self.report["best"]
+        return (
+            f"<Clusters: {best['clusters']} of {len(self.table)} images by {best['features']}; {self.report['note']}>"
+        )
+
+    def _repr_html_(self) -> str:
+        sets = pd.DataFrame(self.report["feature_sets"])
+        return f"<p>{escape(repr(self))}</p>{sets.to_html(index=False, escape=True)}"
 
 
+@renamed(seed="random_state")
 def cluster(
     bank: str | os.PathLike[str] | Bank,
     *,
@@ -61,7 +89,7 @@ def cluster(
     method: str = "kmeans",
     clusters: int | None = None,
     target: str | None = None,
-    seed: int = 0,
+    random_state: int = 0,
     progress: Progress | None = None,
 ) -> Clusters:
     """Cluster the images of a bank, by each of some feature sets.
@@ -84,7 +112,7 @@ def cluster(
     target : str, optional
         Column of classes to compare with; by default ``label`` where the bank has it. Samples without one are
         clustered like all others.
-    seed : int, default 0
+    random_state : int, default 0
     progress : callable, optional
         Called with (feature sets done, feature sets in all).
 
@@ -116,23 +144,24 @@ def cluster(
     _, first, copies = np.unique(digests, return_index=True, return_inverse=True)
     found = []
     for number, names in enumerate(candidates):
-        Z = reduced(bank.features(names, table.take(first)), seed)
-        found.append(_Found.of("+".join(names), Z, method, clusters, seed).copied(copies))
+        Z = reduced(bank.features(names, table.take(first)), random_state)
+        found.append(_clustered("+".join(names), Z, copies, method, clusters, random_state))
         if progress is not None:
             progress(number + 1, len(candidates))
-    rows = [each.facts(true) for each in found]
-    best = int(np.argmax([row["silhouette"] or -1 for row in rows]))
+    sets = [each.facts(true) for each in found]
+    best = int(np.argmax([each["silhouette"] or -1 for each in sets]))
     report = {
         "method": method,
         "n_samples": len(table),
         "target": target,
-        "seed": seed,
-        "feature_sets": rows,
-        "best": rows[best],
+        "seed": random_state,
+        "feature_sets": sets,
+        "best": sets[best],
         "clusters": _described(found[best], table, true),
-        "note": _note(rows[best]),
+        "note": _note(sets[best]),
     }
-    return Clusters(report, _table(found[best], table))
+    names = pd.Series(found[best].labels, dtype="Int64").where(found[best].labels != NONE)
+    return Clusters(report, table.names().assign(cluster=names, distance=found[best].distances))
 
 
 def _check(method: str, clusters: int | None) -> None:
@@ -182,30 +211,8 @@ class _Found:
     silhouette: float | None
     stability: float
 
-    @classmethod
-    def of(cls, features: str, Z: NDArray[np.float64], method: str, clusters: int | None, seed: int) -> _Found:
-        """Cluster the rows."""
-        distinct = len(np.unique(Z.round(6), axis=0))
-        if distinct < max(3, (clusters or 0) + 1):
-            raise TopModelError(
-                f"{distinct} different embeddings of {features}; expected more than clusters, from 3 up"
-            )
-        if method == "hdbscan":
-            labels = dense(Z)
-        else:
-            partition = partitions(Z, method, seed)
-            labels = partition(clusters or choose_number(Z, partition, seed))
-        labels = _by_size(labels)
-        count = int(labels.max()) + 1
-        score = silhouette(Z, labels, seed)
-        return cls(features, labels, _distances(Z, labels), score, stability(Z, labels, method, count, seed))
-
-    def copied(self, copies: NDArray[np.int64]) -> _Found:
-        """Return the same for every sample, given which distinct content each has."""
-        return _Found(self.features, self.labels[copies], self.distances[copies], self.silhouette, self.stability)
-
     def facts(self, true: NDArray[Any] | None) -> dict[str, Any]:
-        """Return a row of the report."""
+        """Return what the report says of the feature set."""
         known = np.zeros(0, bool) if true is None else true != ""
         pair = (true[known], self.labels[known]) if true is not None and known.any() else None
         return {
@@ -217,6 +224,23 @@ class _Found:
             "nmi": None if pair is None else float(normalized_mutual_info_score(*pair)),
             "ari": None if pair is None else float(adjusted_rand_score(*pair)),
         }
+
+
+def _clustered(
+    features: str, Z: NDArray[np.float64], copies: NDArray[np.int64], method: str, clusters: int | None, seed: int
+) -> _Found:
+    """Cluster the rows of distinct content; `copies` is the content of every sample."""
+    distinct = len(np.unique(Z.round(6), axis=0))
+    if distinct < max(3, (clusters or 0) + 1):
+        raise TopModelError(f"{distinct} different embeddings of {features}; expected more than clusters, from 3 up")
+    if method == "hdbscan":
+        labels = dense(Z)
+    else:
+        partition = partitions(Z, method, seed)
+        labels = partition(clusters or choose_number(Z, partition, seed))
+    labels = _by_size(labels)
+    agreement = stability(Z, labels, method, int(labels.max()) + 1, seed)
+    return _Found(features, labels[copies], _distances(Z, labels)[copies], silhouette(Z, labels, seed), agreement)
 
 
 def _by_size(labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -234,6 +258,77 @@ def _distances(Z: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.
     return np.where(labels == NONE, every.min(axis=1), every[np.arange(len(Z)), np.maximum(labels, 0)])
 
 
+# --- partitions of rows -------------------------------------------------------------------------------------
+
+
+def reduced(X: NDArray[Any], seed: int = 0) -> NDArray[np.float64]:
+    """Return what is clustered: rows of length 1, in their first principal components, shape (n, at most 50)."""
+    unit = normalize(X.astype(np.float64))
+    with np.errstate(invalid="ignore"):  # a share of no variance, where all rows are the same
+        return PCA(min(COMPONENTS, *unit.shape), svd_solver="randomized", random_state=seed).fit_transform(unit)
+
+
+def partitions(Z: NDArray[np.float64], method: str, seed: int = 0) -> Partition:
+    """Return the function from a number of clusters to the cluster of each row.
+
+    Parameters
+    ----------
+    Z : ndarray of float64, shape (n, d)
+    method : str
+        ``"kmeans"`` or ``"agglomerative"`` (Ward).
+    seed : int, default 0
+        Of k-means, which starts five times.
+
+    Raises
+    ------
+    TopModelError
+        When there are over 10,000 rows for an agglomerative clustering.
+
+    Examples
+    --------
+    >>> Z = np.array([[0.0], [0.1], [5.0], [5.1], [9.0], [9.1]])
+    >>> choose_number(Z, partitions(Z, "agglomerative"))
+    3
+    """
+    if method == "kmeans":
+        return lambda k: KMeans(k, n_init=5, random_state=seed).fit_predict(Z)
+    if len(Z) > MOST_ROWS:
+        raise TopModelError(f"{len(Z)} images; agglomerative clustering takes {MOST_ROWS}: use kmeans")
+    tree = ward(Z)
+    return lambda k: cut_tree(tree, k).ravel()
+
+
+def choose_number(Z: NDArray[np.float64], partition: Partition, seed: int = 0) -> int:
+    """Return the number of clusters, from 2 to 15, with the highest mean silhouette; the smallest of equals."""
+    most = min(MOST_CLUSTERS, len(np.unique(Z, axis=0)) - 1)
+    scores = [silhouette(Z, partition(k), seed) or -1.0 for k in range(2, most + 1)]
+    return 2 + int(np.argmax(scores))
+
+
+def silhouette(Z: NDArray[np.float64], labels: NDArray[np.int64], seed: int = 0) -> float | None:
+    """Return the mean silhouette of the rows that have a cluster; None of fewer than two clusters."""
+    rows = np.random.default_rng(seed).permutation(len(Z))[:SILHOUETTE_ROWS]
+    rows = rows[labels[rows] != NONE]
+    if not 2 <= len(np.unique(labels[rows])) < len(rows):
+        return None
+    return float(silhouette_score(Z[rows], labels[rows]))
+
+
+def dense(Z: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the cluster that HDBSCAN gives each row, -1 for none."""
+    return HDBSCAN(min(max(LEAST_IN_CLUSTER, len(Z) // 100), len(Z)), copy=True).fit_predict(Z)
+
+
+def stability(Z: NDArray[np.float64], labels: NDArray[np.int64], method: str, clusters: int, seed: int = 0) -> float:
+    """Return the mean adjusted Rand index between clusters and those of five draws of 80 % of the rows."""
+    random, scores = np.random.default_rng(seed), []
+    for draw in range(DRAWS):
+        rows = np.sort(random.permutation(len(Z))[: max(clusters + 1, int(DRAWN * len(Z)))])
+        again = dense(Z[rows]) if method == "hdbscan" else partitions(Z[rows], method, seed + draw + 1)(clusters)
+        scores.append(adjusted_rand_score(labels[rows], again))
+    return float(np.mean(scores))
+
+
 # --- report ------------------------------------------------------------------------------------------------
 
 
@@ -243,21 +338,12 @@ def _described(found: _Found, table: SampleTable, true: NDArray[Any] | None) -> 
     for name in range(found.labels.max() + 1):
         rows = np.flatnonzero(found.labels == name)
         nearest = rows[np.unique(found.distances[rows], return_index=True)[1]]  # of equal images one
-        facts: dict[str, Any] = {
-            "cluster": name,
-            "size": len(rows),
-            "representatives": [*paths[nearest[:SHOWN]]],
-        }
+        facts: dict[str, Any] = {"cluster": name, "size": len(rows), "representatives": [*paths[nearest[:SHOWN]]]}
         if true is not None and (true[rows] != "").any():
             classes, counts = np.unique(true[rows][true[rows] != ""], return_counts=True)
             facts |= {"class": str(classes[counts.argmax()]), "share": float(counts.max() / counts.sum())}
         described.append(facts)
     return described
-
-
-def _table(found: _Found, table: SampleTable) -> pd.DataFrame:
-    names = pd.Series(found.labels, dtype="Int64").where(found.labels != NONE)
-    return table.names().assign(cluster=names, distance=found.distances)
 
 
 def _note(best: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from featurebank.bank.bank import Bank, values_of
 from featurebank.bank.samples import SampleTable, rows_of
-from featurebank.errors import ColumnError, NotInstalledError
+from featurebank.errors import ColumnError, NotInstalledError, renamed
 from featurebank.fitting.fit import default_target, fit
 from featurebank.images.reading import Progress
 
@@ -21,6 +21,7 @@ COLUMNS = ("source", "path", "given", "suggested", "quality")
 _PROBA = "proba_"
 
 
+@renamed(seed="random_state")
 def label_issues(
     bank: str | os.PathLike[str] | Bank,
     *,
@@ -30,7 +31,8 @@ def label_issues(
     models: Any = None,
     groups: str | None = None,
     folds: int = 5,
-    seed: int = 0,
+    random_state: int = 0,
+    n_jobs: int = -1,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Find samples whose label is probably wrong, the most doubtful first.
@@ -47,7 +49,7 @@ def label_issues(
     oof : DataFrame, optional
         Out-of-fold predictions of an earlier fit (`FitResult.oof`, or its CSV) to judge by, in place of a new one.
         A sample that it leaves out, or that has no probabilities there, is not judged.
-    features, models, groups, folds, seed, progress
+    features, models, groups, folds, random_state, n_jobs, progress
         Of the fit; see `featurebank.fit`.
 
     Returns
@@ -82,7 +84,7 @@ def label_issues(
             f"the target is called {column!r}, as a column of the result is; rename it to list its issues"
         )
     if oof is None:
-        fitted = fit(
+        oof = fit(
             bank,
             target=column,
             task="classification",
@@ -90,10 +92,10 @@ def label_issues(
             models=models,
             groups=groups,
             folds=folds,
-            seed=seed,
+            seed=random_state,
+            jobs=n_jobs,
             progress=progress,
-        )
-        oof = fitted.oof
+        ).oof
     return _ranked(*_judged(bank, column, oof), column)
 
 
@@ -108,35 +110,24 @@ def _judged(bank: Bank, target: str, oof: pd.DataFrame) -> tuple[SampleTable, ND
             f"the out-of-fold predictions have no column {absent[0]!r}; expected those of a fit of {target!r} here"
         )
     rows = rows_of(table, oof)
-    chances = oof[columns].to_numpy(np.float64)
-    known = (rows >= 0) & np.isfinite(chances).all(axis=1)
+    proba = oof[columns].to_numpy(np.float64)
+    known = (rows >= 0) & np.isfinite(proba).all(axis=1)
     total = np.zeros((len(table), len(columns)))
-    np.add.at(total, rows[known], chances[known])  # with repeated folds a sample comes several times
+    np.add.at(total, rows[known], proba[known])  # with repeated folds a sample comes several times
     judged = total.any(axis=1)
     if not judged.any():
         raise ColumnError("the out-of-fold predictions are about no sample of this bank; give those of a fit on it")
     return table.take(judged), classes, total[judged] / total[judged].sum(axis=1, keepdims=True)
 
 
-def _ranked(table: SampleTable, classes: NDArray[Any], chances: NDArray[np.float64], target: str) -> pd.DataFrame:
+def _ranked(table: SampleTable, classes: NDArray[Any], proba: NDArray[np.float64], target: str) -> pd.DataFrame:
     """Return the samples that confident learning picks, by the probability of the class they were given."""
     from cleanlab.filter import find_label_issues
 
     labels = values_of(table, target)
-    given = np.searchsorted(classes, labels)
-    issues = find_label_issues(given, chances, return_indices_ranked_by="self_confidence")
-    objects = {"source", "path", target}
-    found = {
-        "source": table.rows["source"].to_numpy()[issues],
-        "path": np.array(table.paths, object)[issues],
-        "given": labels[issues],
-        "suggested": classes[chances[issues].argmax(axis=1)],
-        "quality": chances[issues, given[issues]],
-        target: None,
-    }
-    return pd.DataFrame(
-        {
-            name: pd.Series(values, range(len(issues)), object if name in objects else None)
-            for name, values in found.items()
-        }
-    )
+    codes = np.searchsorted(classes, labels)
+    issues = find_label_issues(codes, proba, return_indices_ranked_by="self_confidence")
+    found = table.take(issues).names()
+    found["given"], found["suggested"] = labels[issues], classes[proba[issues].argmax(axis=1)]
+    found["quality"] = proba[issues, codes[issues]]
+    return found.assign(**{target: pd.Series([None] * len(found), dtype=object)})

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from featurebank.errors import ColumnError
-from featurebank.explore.drawing import require_matplotlib
-from featurebank.explore.plots import classes_of
+from featurebank.explore.plots import classes_of, require_matplotlib
 
 PLAIN, UNKNOWN = "#1f77b4", "#bbbbbb"
 

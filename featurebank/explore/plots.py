@@ -1,4 +1,4 @@
-"""Plots on matplotlib axes: the map, the layer curve, candidates, the learning curve, abstention.
+"""Plots on matplotlib axes: the map, the layer curve, candidates, learning curves, abstention; figures as files.
 
 What scikit-learn draws is drawn by it: ``ConfusionMatrixDisplay.from_predictions(result.oof["true"],
 result.oof["predicted"])``, ``CalibrationDisplay`` and the like take a fit's out-of-fold predictions.
@@ -6,7 +6,9 @@ result.oof["predicted"])``, ``CalibrationDisplay`` and the like take a fit's out
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,13 +16,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.bank.spec import layer_order
-from featurebank.errors import ColumnError, PlotError
-from featurebank.explore.drawing import new_axes
+from featurebank.errors import ColumnError, NotInstalledError, PlotError
 from featurebank.topmodels.candidates import ranked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
+FORMATS = (".png", ".svg", ".pdf")
 CLASSES_SHOWN = 20
 """Distinct words, or whole numbers, up to which a column is shown as classes."""
 CANDIDATES_SHOWN = 20
@@ -216,6 +219,37 @@ def plot_abstention(report: Mapping[str, Any], *, ax: Axes | None = None) -> Axe
     return ax
 
 
+def plot_training(report: Mapping[str, Any]) -> Figure:
+    """Draw loss and score of a fine-tuning over its epochs, side by side.
+
+    Parameters
+    ----------
+    report : mapping
+        What ``featurebank finetune --json`` prints: its ``history`` has ``number, train_loss, loss, score`` an epoch.
+
+    Returns
+    -------
+    Figure
+    """
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.5), layout="constrained")
+    losses, scores = figure.subplots(1, 2)
+    for axes, title, lines in (
+        (losses, "loss", {"train_loss": "training", "loss": "validation"}),
+        (scores, "accuracy", {"score": "validation"}),
+    ):
+        for name, label in lines.items():
+            points = [(each["number"], each[name]) for each in report["history"] if each[name] is not None]
+            if points:
+                axes.plot(*zip(*points, strict=True), marker="o", label=label)
+        axes.set(title=title, xlabel="epoch")
+        if axes.lines:
+            axes.legend()
+    return figure
+
+
 # --- parts -------------------------------------------------------------------------------------------------
 
 
@@ -255,3 +289,86 @@ def _plain(text: Any) -> str:
     """Return text as matplotlib shows it letter by letter: no formulas, no control characters."""
     shown = "".join(c if c.isprintable() else "?" for c in str(text))
     return shown.replace("$", r"\$")
+
+
+# --- figures as files --------------------------------------------------------------------------------------
+
+
+def check_format(suffix: str, formats: Sequence[str] = FORMATS) -> None:
+    """Refuse a picture that cannot be drawn.
+
+    Parameters
+    ----------
+    suffix : str
+        Of the file, its dot included.
+    formats : sequence of str
+        The suffixes that can be drawn.
+
+    Raises
+    ------
+    PlotError
+        When the suffix is none of them.
+    NotInstalledError
+        When matplotlib is not installed.
+
+    Examples
+    --------
+    >>> check_format(".gif")
+    Traceback (most recent call last):
+    featurebank.errors.PlotError: a plot in '.gif'; expected one of .png, .svg, .pdf
+    """
+    if suffix.lower() not in formats:
+        raise PlotError(f"a plot in {suffix!r}; expected one of {', '.join(formats)}")
+    require_matplotlib()
+
+
+def require_matplotlib() -> None:
+    """Refuse to draw where nothing can.
+
+    Raises
+    ------
+    NotInstalledError
+        When matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise NotInstalledError("a plot needs matplotlib: pip install 'featurebank[plot]'")
+
+
+def new_axes(width: float = 8, height: float = 5) -> Axes:
+    """Return axes of a new figure, sizes in inches, that no window and no list of open figures holds.
+
+    Raises
+    ------
+    NotInstalledError
+        When matplotlib is not installed.
+    """
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained").subplots()
+
+
+def figure_bytes(figure: Figure, suffix: str) -> bytes:
+    """Return a figure as the bytes of a file, the same in every run.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    suffix : str
+        One of `FORMATS`.
+
+    Raises
+    ------
+    FeatureBankError
+        See `check_format`.
+    """
+    check_format(suffix)
+    from matplotlib import rc_context
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kind = suffix.lower().lstrip(".")
+    undated = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "featurebank"}):  # ids in an SVG are random without it
+        FigureCanvasBase(figure).print_figure(buffer, format=kind, metadata=undated)
+    return buffer.getvalue()

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.bank.bank import Bank, column_of
-from featurebank.errors import BankError, ColumnError, NotInstalledError, near_names
+from featurebank.errors import BankError, ColumnError, NotInstalledError, near_names, renamed
 from featurebank.explore.embedding import blocks_of, chosen_sets, moments
 
 METHODS = ("pca", "tsne", "umap")
@@ -21,13 +21,15 @@ LEAST = 3
 """Samples that a map takes."""
 
 
+@renamed(seed="random_state")
 def project(
     bank: str | os.PathLike[str] | Bank,
     features: str | Sequence[str] | None = None,
     method: str = "pca",
-    seed: int = 0,
     *,
     columns: Sequence[str] = (),
+    random_state: int = 0,
+    n_jobs: int = 1,
 ) -> pd.DataFrame:
     """Lay the samples of a bank out in two dimensions, the same in every run.
 
@@ -42,10 +44,12 @@ def project(
         One feature set, or several side by side; by default the penultimate layer, or the first pooled set.
     method : str, default "pca"
         ``"pca"``, ``"tsne"`` or ``"umap"``.
-    seed : int, default 0
-        Of UMAP; PCA, and t-SNE that starts from it, draw nothing.
     columns : sequence of str
         Columns of the bank to add.
+    random_state : int, default 0
+        Of UMAP; PCA, and t-SNE that starts from it, draw nothing.
+    n_jobs : int, default 1
+        Cores of t-SNE; -1 for all.
 
     Returns
     -------
@@ -80,7 +84,7 @@ def project(
     beside = {name: column_of(table, name) for name in columns}
     if len(table) < LEAST:
         raise BankError(f"a map of {len(table)} samples; expected at least {LEAST}: extract more images")
-    plane = _plane(principal_components(bank, chosen_sets(bank, features)), method, seed)
+    plane = _plane(principal_components(bank, chosen_sets(bank, features)), method, random_state, n_jobs)
     return frame.assign(x=plane[:, 0], y=plane[:, 1], **beside)
 
 
@@ -99,18 +103,19 @@ def principal_components(bank: Bank, names: Sequence[str]) -> NDArray[np.float32
     return np.pad(found, ((0, 0), (0, max(0, 2 - found.shape[1]))))
 
 
-def _plane(components: NDArray[np.float32], method: str, seed: int) -> NDArray[np.float64]:
+def _plane(components: NDArray[np.float32], method: str, random_state: int, n_jobs: int) -> NDArray[np.float64]:
     """Return the two coordinates of each row, shape (n, 2)."""
-    n = len(components)
-    start = components[:, :2] / np.maximum(components[:, 0].std(), np.finfo(np.float32).tiny)
+    n, plane = len(components), components[:, :2]
+    start = plane / np.maximum(plane[:, 0].std(), np.finfo(np.float32).tiny)
     if method == "tsne":
         from sklearn.manifold import TSNE
 
-        made = TSNE(perplexity=min(30.0, (n - 1) / 3), init=1e-4 * start, random_state=seed).fit_transform(components)
+        perplexity = min(30.0, (n - 1) / 3)
+        layout = TSNE(perplexity=perplexity, init=1e-4 * start, random_state=random_state, n_jobs=n_jobs)
+        plane = layout.fit_transform(components)
     elif method == "umap":
         from umap import UMAP
 
-        made = UMAP(n_neighbors=min(15, n - 1), init=start, random_state=seed, n_jobs=1).fit_transform(components)
-    else:
-        made = components[:, :2]
-    return np.asarray(made, np.float64)
+        layout = UMAP(n_neighbors=min(15, n - 1), init=start, random_state=random_state, n_jobs=1)
+        plane = layout.fit_transform(components)
+    return np.asarray(plane, np.float64)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 from sklearn.metrics import PredictionErrorDisplay
 
-from featurebank.explore.drawing import figure_bytes
+from featurebank.explore.plots import figure_bytes
 
 PAINT = {"#010203": "var(--ink)", "#010204": "var(--accent)", "#010205": "var(--second)", "#010206": "var(--line)"}
 """Colours that stand in a figure for those of the page's style sheet."""

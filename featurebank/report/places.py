@@ -29,7 +29,7 @@ def places(subject: Subject, methods: Sequence[str], seed: int) -> dict[str, NDA
     """
     if len(subject.table) < LEAST:
         return {"none": np.zeros((len(subject.table), 2))}
-    frames = {NAMES[each]: project(subject.bank, subject.features, each, seed) for each in methods}
+    frames = {NAMES[each]: project(subject.bank, subject.features, each, random_state=seed) for each in methods}
     return {name: frame[["x", "y"]].to_numpy() for name, frame in frames.items()}
 
 

@@ -31,22 +31,3 @@ def test_an_unknown_backbone_is_an_error_with_a_hint(run_cli):
     result = run_cli("layers", "resnet19")
     assert result.exit_code == 1
     assert "resnet1" in result.stderr.removeprefix("Error: no backbone 'resnet19'")
-
-
-def test_channels_are_shown_on_the_images_of_a_bank_and_of_a_folder(run_json, two_class_bank, two_classes, tmp_path):
-    options = ["--size", 64, "--weights", "random:0", "--layer", "layer1", "--channels", "3,17"]
-    reports = [
-        run_json("layers", "resnet18", "--show", source, *options, "-o", tmp_path / f"{number}.png")
-        for number, source in enumerate((two_class_bank, two_classes))
-    ]
-    assert [each["channel"] for each in reports[0]["channels"]] == [3, 17]
-    assert [len(each["patches"]) for each in reports[0]["channels"]] == [9, 9]
-    patches = [report["channels"][0]["patches"] for report in reports]
-    assert [each["value"] for each in patches[0]] == [each["value"] for each in patches[1]]
-    assert all(one["path"].endswith(other["path"]) for one, other in zip(*patches, strict=True))
-    assert (tmp_path / "0.png").read_bytes() == (tmp_path / "1.png").read_bytes()
-
-
-def test_show_and_layer_go_together(run_cli):
-    for arguments in (["--show", "photos"], ["--layer", "layer1"], ["--layer", "a", "--show", "b", "--channels", "x"]):
-        assert run_cli("layers", "resnet18", *arguments).exit_code == 2

@@ -1,6 +1,6 @@
 import pandas as pd
 
-from featurebank.explore.outliers import outliers
+from featurebank.explore.outlier_detection import outliers
 
 
 def test_json_and_csv_are_the_librarys_table(run_json, two_class_bank, tmp_path):

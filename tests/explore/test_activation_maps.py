@@ -13,7 +13,7 @@ from sklearn.svm import SVC
 from featurebank import Backbone, Predictor, Preprocessing, extract, fit, load_backbone
 from featurebank.errors import ImageError, PredictorError
 from featurebank.explore import explain
-from featurebank.explore.linear import decisions, linear_of
+from featurebank.explore.activation_maps import decisions, linear_of
 from featurebank.predictor.file import PredictorFeature
 from featurebank.topmodels.transforms import SelectDimensions, SelectRelevant
 

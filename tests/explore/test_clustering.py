@@ -6,8 +6,8 @@ import pytest
 from made_bank import make_bank, planted
 
 from featurebank.errors import BankError, ColumnError, FeatureSetError, TopModelError
-from featurebank.explore.clustering import cluster
-from featurebank.explore.partitions import METHODS, reduced
+from featurebank.explore import cluster
+from featurebank.explore.clustering import METHODS, choose_number, partitions, reduced, silhouette, stability
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_labels_that_only_some_rows_have_are_compared_where_they_are(tmp_path, r
 
 def test_a_repeat_gives_the_same(tmp_path, random):
     bank = make_bank(tmp_path / "a.bank", random.normal(size=(80, 10)))
-    one, two = (cluster(bank, seed=3) for _ in range(2))
+    one, two = (cluster(bank, random_state=3) for _ in range(2))
     assert one.report == two.report
     pd.testing.assert_frame_equal(one.table, two.table)
 
@@ -158,3 +158,28 @@ def test_three_images_are_enough(tmp_path, method):
     assert len(found.table) == 3
     if method != "hdbscan":
         assert found.table["cluster"].tolist() == [0, 0, 1]
+
+
+# --- partitions of rows ------------------------------------------------------------------------------------
+
+
+def test_the_number_has_the_highest_silhouette(random):
+    Z = reduced(planted(random, groups=5)[0])
+    partition = partitions(Z, "kmeans")
+    scores = {k: silhouette(Z, partition(k)) for k in range(2, 16)}
+    assert choose_number(Z, partition) == max(scores, key=scores.get) == 5
+
+
+def test_unstable_clusters_are_told_from_stable_ones(random):
+    Z, flat = reduced(planted(random)[0]), reduced(random.normal(size=(120, 20)))
+    assert stability(Z, partitions(Z, "agglomerative")(4), "agglomerative", 4) == 1.0
+    assert stability(flat, partitions(flat, "kmeans")(4), "kmeans", 4) < 0.5
+
+
+def test_reduced_rows_keep_the_distances_of_rows_of_length_1(random):
+    X = random.normal(size=(12, 8)) * random.uniform(1, 9, size=(12, 1))
+    unit = X / np.linalg.norm(X, axis=1, keepdims=True)
+    Z = reduced(X)
+    np.testing.assert_allclose(
+        np.linalg.norm(Z[:, None] - Z, axis=2), np.linalg.norm(unit[:, None] - unit, axis=2), atol=1e-6
+    )

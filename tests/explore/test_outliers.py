@@ -4,7 +4,7 @@ from made_bank import make_bank
 from sklearn.metrics import roc_auc_score
 
 from featurebank.errors import BankError, ColumnError, TopModelError
-from featurebank.explore.outliers import METHODS, nearest_distances, outliers
+from featurebank.explore.outlier_detection import METHODS, nearest_distances, outliers
 
 
 @pytest.fixture

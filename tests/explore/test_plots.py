@@ -7,15 +7,14 @@ from featurebank import fit
 from featurebank.bank.spec import layer_order
 from featurebank.errors import ColumnError, NotInstalledError, PlotError
 from featurebank.explore import (
-    drawing,
     plot_abstention,
     plot_candidates,
     plot_layer_curve,
     plot_learning_curve,
     plot_map,
+    plots,
 )
-from featurebank.explore.drawing import figure_bytes
-from featurebank.explore.plots import classes_of
+from featurebank.explore.plots import classes_of, figure_bytes
 
 PLOTS = [plot_candidates, plot_layer_curve, plot_learning_curve, plot_abstention]
 
@@ -125,6 +124,6 @@ def test_classes_of_a_column():
 
 
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setattr(drawing, "find_spec", lambda name: None)
+    monkeypatch.setattr(plots, "find_spec", lambda name: None)
     with pytest.raises(NotInstalledError, match=r"pip install 'featurebank\[plot\]'"):
         plot_map(points(label=["a"]))

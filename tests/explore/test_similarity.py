@@ -7,7 +7,7 @@ from sklearn.covariance import oas
 
 from featurebank import Bank, extract, load_backbone
 from featurebank.errors import BankError, FeatureSetError, ImageError, NotInstalledError
-from featurebank.explore import embedding, index, similar, similarity
+from featurebank.explore import embedding, similar, similarity
 from featurebank.explore.similarity import Whitening, shrunk
 
 SET = "resnet18/layer3"
@@ -138,10 +138,10 @@ def test_an_index_finds_the_same_and_is_kept(two_class_bank, monkeypatch):
         found = similar(two_class_bank, "cat/04.png", k=5, approximate=True)
         assert found["path"].tolist() == exact["path"].tolist()
         np.testing.assert_allclose(found["similarity"], exact["similarity"], atol=1e-6)
-        monkeypatch.setattr(index, "_make", None)
+        monkeypatch.setattr(similarity, "_make_index", None)
 
 
 def test_without_faiss_the_error_names_the_extra(two_class_bank, monkeypatch):
-    monkeypatch.setattr(index, "find_spec", lambda name: None)
+    monkeypatch.setattr(similarity, "find_spec", lambda name: None)
     with pytest.raises(NotInstalledError, match=r"pip install 'featurebank\[faiss\]'"):
         similar(two_class_bank, "cat/04.png", approximate=True)

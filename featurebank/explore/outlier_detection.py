@@ -12,8 +12,8 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from featurebank.bank.bank import Bank, column_of
-from featurebank.errors import BankError, ColumnError, TopModelError, near_names
-from featurebank.fitting.fit import candidate_features
+from featurebank.errors import BankError, ColumnError, TopModelError, near_names, renamed
+from featurebank.explore.embedding import chosen_sets
 from featurebank.topmodels.novelty import LEAST_ROWS, Mahalanobis, out_of_fold
 
 METHODS = ("mahalanobis", "knn")
@@ -21,13 +21,15 @@ NEIGHBOURS = 10
 """An image is usual when so many others lie near; fewer strange ones that look alike are still found."""
 
 
+@renamed(seed="random_state")
 def outliers(
     bank: str | os.PathLike[str] | Bank,
     *,
     features: str | None = None,
     method: str = "mahalanobis",
     target: str | None = None,
-    seed: int = 0,
+    random_state: int = 0,
+    n_jobs: int = 1,
 ) -> pd.DataFrame:
     """Rank the images of a bank by how unlike the others they are.
 
@@ -45,8 +47,10 @@ def outliers(
     target : str, optional
         Column of classes: the distance of ``"mahalanobis"`` is then that from the nearest class mean. Samples without
         one are scored and not learned from.
-    seed : int, default 0
+    random_state : int, default 0
         Of the folds.
+    n_jobs : int, default 1
+        Threads of ``"knn"``; -1 for all cores.
 
     Returns
     -------
@@ -72,43 +76,31 @@ def outliers(
     _, first, copies = np.unique(digests, return_index=True, return_inverse=True)
     if len(first) < LEAST_ROWS:
         raise BankError(f"{len(first)} different images; expected at least {LEAST_ROWS} to say what is usual")
-    X = bank.features(chosen_features(bank, features), table.take(first))
+    X = bank.features(chosen_sets(bank, features), table.take(first))
     classes = None if target is None else column_of(table.take(first), target)
-    distances = nearest_distances(X) if method == "knn" else _mahalanobis(X, classes, seed)
+    distances = nearest_distances(X, n_jobs) if method == "knn" else _mahalanobis(X, classes, random_state)
     ranks = np.searchsorted(np.sort(distances), distances) / max(len(distances) - 1, 1)
     found = table.names().assign(distance=distances[copies], unlike=ranks[copies])
     return found.sort_values("distance", ascending=False, kind="stable", ignore_index=True)
 
 
-def chosen_features(bank: Bank, features: str | None) -> list[str]:
-    """Return the feature sets that are meant: by default ``penultimate``, else the first pooled one.
-
-    Raises
-    ------
-    FeatureSetError
-        When a name is not in the bank.
-    """
-    candidates = candidate_features(bank, features)
-    return next((names for names in candidates if "/penultimate" in names[0]), candidates[0])
-
-
-def nearest_distances(X: NDArray[Any]) -> NDArray[np.float64]:
+def nearest_distances(X: NDArray[Any], n_jobs: int = 1) -> NDArray[np.float64]:
     """Return each row's distance to its tenth nearest other row, all of length 1, shape (n,)."""
     unit = normalize(X)
-    count = min(NEIGHBOURS, len(unit) - 1)
-    return np.asarray(NearestNeighbors(n_neighbors=count, algorithm="brute").fit(unit).kneighbors()[0][:, -1], float)
+    others = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(unit) - 1), algorithm="brute", n_jobs=n_jobs)
+    return np.asarray(others.fit(unit).kneighbors()[0][:, -1], float)
 
 
-def _mahalanobis(X: NDArray[Any], classes: pd.Series | None, seed: int) -> NDArray[np.float64]:
+def _mahalanobis(X: NDArray[Any], classes: pd.Series | None, random_state: int) -> NDArray[np.float64]:
     """Return out-of-fold distances; those of rows without a class are from the model of all that have one."""
     if classes is None:
-        return out_of_fold(Mahalanobis(), X, seed=seed)
+        return out_of_fold(Mahalanobis(), X, seed=random_state)
     known = classes.notna().to_numpy()
     y = classes[known].astype(str).to_numpy(dtype=str)
     if len(np.unique(y)) * 2 > len(y):
         raise ColumnError(f"column {classes.name!r} has {len(np.unique(y))} values in {len(y)} rows; expected classes")
     found = np.empty(len(X))
-    found[known] = out_of_fold(Mahalanobis(), X[known], y, seed)
+    found[known] = out_of_fold(Mahalanobis(), X[known], y, random_state)
     if not known.all():
         found[~known] = Mahalanobis().fit(X[known], y).distances(X[~known])
     return found
