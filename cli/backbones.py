@@ -22,7 +22,7 @@ def backbones(pattern: str | None, as_json: bool) -> None:
         featurebank backbones 'resnet*'
         featurebank backbones 'timm:vit_small*'
     """
-    from featurebank.backbones import list_backbones
+    from featurebank.backbones.registry import list_backbones
     from featurebank.errors import BackboneError
 
     found = list_backbones(pattern)

@@ -20,9 +20,10 @@ def layers(backbone: str, size: int | None, as_json: bool) -> None:
     Example:
         featurebank layers resnet18
     """
-    from featurebank.backbones import is_predictor_file, load_backbone
+    from featurebank.backbones.registry import load_backbone
+    from featurebank.backbones.sources import file_source
 
-    weights = "DEFAULT" if is_predictor_file(backbone) else "random:0"  # shapes do not depend on them
+    weights = "DEFAULT" if file_source(backbone) else "random:0"  # shapes do not depend on them
     found = load_backbone(backbone, weights, size).layers
     facts = [
         {

@@ -6,12 +6,15 @@ Importing this package loads neither torch nor scikit-learn; a public name loads
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import featurebank.predictor.backbone  # noqa: F401  adds predictor files to the sources of backbones; loads no torch
 from featurebank.errors import FeatureBankError
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from featurebank.backbones import Backbone, Preprocessing, list_backbones, load_backbone
+    from featurebank.backbones.base import Backbone
+    from featurebank.backbones.preprocessing import Preprocessing
+    from featurebank.backbones.registry import list_backbones, load_backbone
     from featurebank.bank.bank import Bank
     from featurebank.bank.formats.exporting import export_bank
     from featurebank.bank.formats.importing import import_features
@@ -32,14 +35,14 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Advice": "explore.advice.advice",
-    "Backbone": "backbones",
+    "Backbone": "backbones.base",
     "Bank": "bank.bank",
     "FeatureExtractor": "extraction.transformer",
     "FeatureSpec": "bank.spec",
     "FineTuner": "finetuning.finetuner",
     "MultiTaskPredictor": "predictor.tasks",
     "Predictor": "predictor.predictor",
-    "Preprocessing": "backbones",
+    "Preprocessing": "backbones.preprocessing",
     "TopModelSearchCV": "topmodels.search",
     "Recipe": "finetuning.recipe",
     "advise": "explore.advice.advice",
@@ -49,8 +52,8 @@ _HOMES = {
     "fit": "fitting.fit",
     "fit_domain": "fitting.adaptation.domain",
     "import_features": "bank.formats.importing",
-    "list_backbones": "backbones",
-    "load_backbone": "backbones",
+    "list_backbones": "backbones.registry",
+    "load_backbone": "backbones.registry",
     "rank_features": "explore.advice.ranking",
     "scan": "images.sources",
 }

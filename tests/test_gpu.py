@@ -14,9 +14,10 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from featurebank import Bank, extract
-from featurebank.backbones import engine, load_backbone
+from featurebank.backbones import engine
 from featurebank.backbones.engine import Engine, choose_device
 from featurebank.backbones.nvjpeg import JpegDecoder
+from featurebank.backbones.registry import load_backbone
 from featurebank.errors import EngineError
 from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.pipeline import Compute

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featurebank import __version__
-from featurebank.backbones import Backbone, Preprocessing, runners
+from featurebank.backbones import runners
+from featurebank.backbones.base import Backbone
 from featurebank.backbones.nvjpeg import JpegDecoder
+from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.backbones.runners import CapturedModel, Runner
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import DeviceError, EngineError, ImageError, NotInstalledError, StorageError, near_names

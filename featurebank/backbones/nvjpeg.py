@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from featurebank.backbones import Preprocessing
+from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.errors import DeviceError, ImageError, one_line
 from featurebank.images import decoding
 from featurebank.images.decoding import EncodedImage

@@ -42,7 +42,7 @@ def weights_file(name: str) -> Path | None:
 
 
 def load(name: str, weights: str, size: int | None, allow_download: bool = True) -> Backbone:
-    """Build an EfficientNet-Lite with its weights; see `featurebank.backbones.load_backbone`."""
+    """Build an EfficientNet-Lite with its weights; see `featurebank.backbones.registry.load_backbone`."""
     seed = parse_seed(weights)
     if seed is not None:
         with seeded(seed):

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from featurebank.backbones import Backbone, Preprocessing
+from featurebank.backbones.base import Backbone
 from featurebank.backbones.layers import Capture, get_layer
+from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.bank.spec import FeatureSpec, digest_of
 from featurebank.errors import EngineError, one_line
 from featurebank.storage import files

@@ -31,7 +31,7 @@ def names(pattern: str = "*") -> list[str]:
 
 
 def load(name: str, weights: str, size: int | None, allow_download: bool = True) -> Backbone:
-    """Build a timm model with its weights; see `featurebank.backbones.load_backbone`."""
+    """Build a timm model with its weights; see `featurebank.backbones.registry.load_backbone`."""
     import timm
 
     architecture = name.removeprefix(PREFIX)

@@ -45,7 +45,7 @@ def suggest(name: str) -> str:
 
 
 def load(name: str, weights: str, size: int | None, allow_download: bool = True) -> Backbone:
-    """Build a torchvision model with its weights; see `featurebank.backbones.load_backbone`."""
+    """Build a torchvision model with its weights; see `featurebank.backbones.registry.load_backbone`."""
     if name not in names():
         raise BackboneError(f"no backbone {name!r}; {suggest(name)}")
     choice = _choose(name, weights)

@@ -25,7 +25,7 @@ from featurebank.topmodels.transforms import SelectDimensions, SelectRelevant
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from featurebank.backbones import Backbone
+    from featurebank.backbones.base import Backbone
     from featurebank.predictor.file import PredictorFeature
     from featurebank.predictor.predictor import Predictor
 

@@ -14,7 +14,7 @@ from featurebank.errors import BankError
 from featurebank.fitting.fit import candidate_features
 
 if TYPE_CHECKING:
-    from featurebank.backbones import Backbone
+    from featurebank.backbones.base import Backbone
 
 
 def chosen_sets(bank: Bank, features: str | Sequence[str] | None) -> list[str]:
@@ -109,7 +109,7 @@ def embed_like(
 
 def _backbone_of(bank: Bank, spec: FeatureSpec) -> Backbone:
     """Load the backbone that a feature set was last asked for with."""
-    from featurebank.backbones import load_backbone
+    from featurebank.backbones.registry import load_backbone
 
     if spec.origin is not None:
         raise BankError(f"{spec.about_origin}: look with a feature set that was extracted")

@@ -12,7 +12,7 @@ from PIL import Image, ImageStat
 from featurebank.images.reading import Progress
 
 if TYPE_CHECKING:
-    from featurebank.backbones import Backbone
+    from featurebank.backbones.base import Backbone
     from featurebank.predictor.predictor import Predictor
 
 SHARE = 6
@@ -89,7 +89,7 @@ def _covered(image: Image.Image, box: Box, colour: Any) -> Image.Image:
 
 def window_of(backbone: Backbone, size: tuple[int, int]) -> tuple[float, float, float, float]:
     """Return the part of an image that a network sees, in its pixels; all of it for a transform of your own."""
-    from featurebank.backbones import Preprocessing
+    from featurebank.backbones.preprocessing import Preprocessing
 
     if isinstance(backbone.preprocessing, Preprocessing):
         return backbone.preprocessing.window(size)

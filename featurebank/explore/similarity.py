@@ -25,7 +25,7 @@ from featurebank.images import decoding, listing
 from featurebank.storage import files
 
 if TYPE_CHECKING:
-    from featurebank.backbones import Backbone
+    from featurebank.backbones.base import Backbone
 
 METRICS = ("cosine", "whitened")
 LISTS, PROBED = 4, 32

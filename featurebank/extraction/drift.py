@@ -102,7 +102,8 @@ def measure_drift(
 
     Examples
     --------
-    >>> from featurebank.backbones import Backbone, Preprocessing
+    >>> from featurebank.backbones.base import Backbone
+    >>> from featurebank.backbones.preprocessing import Preprocessing
     >>> import torch
     >>> half = Preprocessing(8, (8, 8), "bilinear", (0.5,) * 3, (0.5,) * 3)
     >>> net = Backbone.from_module(torch.nn.Flatten(), name="tiny", version="1", transform=half)

@@ -27,7 +27,7 @@ from featurebank.extraction.writer import Writer
 from featurebank.images.views import count_views, share_batches
 
 if TYPE_CHECKING:
-    from featurebank.backbones import Backbone
+    from featurebank.backbones.base import Backbone
     from featurebank.backbones.engine import Engine
 
 AHEAD = 4

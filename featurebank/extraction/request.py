@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from featurebank.backbones import as_backbone, backbone_request
 from featurebank.backbones.preprocessing import DECODERS
+from featurebank.backbones.registry import as_backbone, backbone_request
 from featurebank.bank.spec import PRECISIONS, FeatureSpec
 from featurebank.errors import BackboneError, BankError
 from featurebank.images.views import check_encoded, count_views
 
 if TYPE_CHECKING:
-    from featurebank.backbones import Backbone
+    from featurebank.backbones.base import Backbone
     from featurebank.bank.bank import Bank
 
 STORES = ("float16", "float32")

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from featurebank.backbones import Backbone
+from featurebank.backbones.base import Backbone
 from featurebank.backbones.layers import INPUT, Layer
 from featurebank.bank.spec import PENULTIMATE
 from featurebank.errors import LayerError, one_line
@@ -124,7 +124,7 @@ class Tail(nn.Module):
 
     Examples
     --------
-    >>> from featurebank.backbones import load_backbone
+    >>> from featurebank.backbones.registry import load_backbone
     >>> backbone = load_backbone("resnet18", "random:0", size=32)
     >>> Tail(backbone, "layer4")(torch.zeros(5, 256, 2, 2)).shape
     torch.Size([5, 1000])

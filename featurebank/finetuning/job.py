@@ -11,7 +11,7 @@ from typing import Any
 
 from sklearn.pipeline import Pipeline
 
-from featurebank.backbones import Backbone
+from featurebank.backbones.base import Backbone
 from featurebank.bank.bank import Bank, values_of, weights_of
 from featurebank.bank.images import source_of
 from featurebank.bank.samples import SampleTable

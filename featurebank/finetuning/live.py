@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featurebank.backbones import Backbone, Preprocessing
+from featurebank.backbones.base import Backbone
 from featurebank.backbones.layers import Capture
+from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.errors import ImageError
 from featurebank.finetuning.augment import parse
 from featurebank.finetuning.cache import Plan, Rows

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featurebank.backbones import Backbone
+from featurebank.backbones.base import Backbone
 from featurebank.errors import LayerError
 from featurebank.finetuning.blocks import Block, find_blocks
 from featurebank.finetuning.cut import Tail, classifier_of, find_cut, layer_at

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from featurebank.backbones import Backbone
+from featurebank.backbones.base import Backbone
 from featurebank.backbones.engine import choose_device
 from featurebank.bank.bank import Bank
 from featurebank.bank.spec import PENULTIMATE

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 from torch import nn
 
-from featurebank.backbones import Backbone, Preprocessing, build_backbone, dump_tensors
+from featurebank.backbones.base import Backbone
+from featurebank.backbones.preprocessing import Preprocessing
+from featurebank.backbones.registry import build_backbone, dump_tensors
 from featurebank.bank.spec import PENULTIMATE
 from featurebank.finetuning.blocks import rates
 from featurebank.finetuning.head import fold, to_model

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from featurebank.backbones import Backbone, load_backbone
+from featurebank.backbones.base import Backbone
+from featurebank.backbones.registry import load_backbone
 from featurebank.bank.spec import digest_of
 from featurebank.errors import FineTuneError
 from featurebank.finetuning import checkpoint

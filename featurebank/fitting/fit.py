@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
-from featurebank.backbones import is_predictor_file
+from featurebank.backbones.sources import file_source
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import DigestIndex, as_keys, check_views
 from featurebank.bank.matrix import BankMatrix
@@ -593,7 +593,7 @@ def _predictor_feature(bank: Bank, spec: FeatureSpec) -> PredictorFeature:
     if not requests:
         return PredictorFeature(spec, "", None)
     last = requests[-1]
-    if is_predictor_file(last["backbone"]):
+    if file_source(last["backbone"]):
         return PredictorFeature(spec, EMBEDDED, spec.preprocessing["crop"][0])
     from_file = last["file"] is not None and last["weights"] != "DEFAULT"
     return PredictorFeature(spec, EMBEDDED if from_file else last["weights"], last["size"])
@@ -604,7 +604,7 @@ def _tensors(bank: Bank, features: Sequence[PredictorFeature]) -> dict[str, byte
     tensors: dict[str, bytes] = {}
     for each in features:
         if each.weights == EMBEDDED and each.spec.weights not in tensors:
-            from featurebank.backbones import dump_tensors, load_backbone
+            from featurebank.backbones.registry import dump_tensors, load_backbone
 
             request = bank.requests_of(each.spec)[-1]
             backbone = load_backbone(request["backbone"], request["weights"], request["size"])

@@ -22,7 +22,7 @@ from featurebank.images.views import count_views
 from featurebank.predictor.file import EMBEDDED, PredictorFeature
 
 if TYPE_CHECKING:
-    from featurebank.backbones import Backbone
+    from featurebank.backbones.base import Backbone
     from featurebank.backbones.engine import Engine
     from featurebank.bank.bank import Bank
     from featurebank.images.sources import Source
@@ -193,7 +193,8 @@ class Embedder:
 
     def _named_backbone(self, feature: PredictorFeature) -> Backbone:
         """Load a backbone by name, with the preprocessing that the predictor was trained with."""
-        from featurebank.backbones import Preprocessing, load_backbone, load_tensors
+        from featurebank.backbones.preprocessing import Preprocessing
+        from featurebank.backbones.registry import load_backbone, load_tensors
 
         name = feature.spec.backbone
         if not feature.weights:

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featurebank import __version__
-from featurebank.backbones import Backbone, Preprocessing, runners
+from featurebank.backbones import runners
+from featurebank.backbones.base import Backbone
+from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.backbones.runners import CapturedModel
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import EngineError, NotInstalledError, PredictorError, one_line

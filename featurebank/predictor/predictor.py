@@ -24,7 +24,7 @@ from featurebank.topmodels import scores
 from featurebank.topmodels.novelty import FLAG, Unlike
 
 if TYPE_CHECKING:
-    from featurebank.backbones import Backbone
+    from featurebank.backbones.base import Backbone
     from featurebank.bank.bank import Bank
     from featurebank.images.sources import Source
 

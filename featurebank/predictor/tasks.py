@@ -22,7 +22,7 @@ from featurebank.predictor.predictor import Predictor, count_seen, unlike_column
 from featurebank.storage import files
 
 if TYPE_CHECKING:
-    from featurebank.backbones import Backbone
+    from featurebank.backbones.base import Backbone
     from featurebank.bank.bank import Bank
     from featurebank.images.sources import Source
 

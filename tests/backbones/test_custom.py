@@ -4,8 +4,9 @@ import torch
 from torch import nn
 from torchvision import transforms
 
-from featurebank.backbones import Backbone, Preprocessing, as_backbone, state_digest
-from featurebank.backbones.base import classes_in
+from featurebank.backbones.base import Backbone, classes_in, state_digest
+from featurebank.backbones.preprocessing import Preprocessing
+from featurebank.backbones.registry import as_backbone
 from featurebank.errors import BackboneError, LayerError
 
 TINY = Preprocessing(8, (8, 8), "bilinear", (0.5,) * 3, (0.5,) * 3)

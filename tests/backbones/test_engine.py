@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from featurebank.backbones import Backbone, Preprocessing, engine, load_backbone
+from featurebank.backbones import engine
+from featurebank.backbones.base import Backbone
 from featurebank.backbones.engine import Engine, choose_batch_size, choose_device
+from featurebank.backbones.preprocessing import Preprocessing
+from featurebank.backbones.registry import load_backbone
 from featurebank.errors import DeviceError, LayerError
 
 TINY = Preprocessing(32, (32, 32), "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -123,7 +126,7 @@ def test_views_that_do_not_fill_a_batch_evenly_stay_with_their_image(backbone, p
 
 SHORT_OF_MEMORY = """
 import resource, numpy as np
-from featurebank.backbones import load_backbone
+from featurebank.backbones.registry import load_backbone
 from featurebank.backbones.engine import Engine
 backbone = load_backbone("resnet18", "random:0", 160)
 pixels = list(np.random.default_rng(0).integers(0, 256, (64, 160, 160, 3), dtype=np.uint8))

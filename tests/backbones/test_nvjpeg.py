@@ -13,8 +13,11 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from featurebank import Bank, FeatureExtractor, extract
-from featurebank.backbones import Backbone, Preprocessing, engine, load_backbone, nvjpeg
+from featurebank.backbones import engine, nvjpeg
+from featurebank.backbones.base import Backbone
 from featurebank.backbones.engine import Engine
+from featurebank.backbones.preprocessing import Preprocessing
+from featurebank.backbones.registry import load_backbone
 from featurebank.errors import BackboneError, BankError, DeviceError, EngineError, ImageError
 from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.pipeline import Compute

@@ -7,15 +7,10 @@ import timm
 import torch
 from timm.data import create_transform, resolve_data_config
 
-from featurebank.backbones import (
-    Preprocessing,
-    dump_tensors,
-    list_backbones,
-    load_backbone,
-    load_tensors,
-    state_digest,
-)
+from featurebank.backbones.base import state_digest
 from featurebank.backbones.engine import Engine
+from featurebank.backbones.preprocessing import Preprocessing
+from featurebank.backbones.registry import dump_tensors, list_backbones, load_backbone, load_tensors
 from featurebank.errors import NotInstalledError, WeightsError
 
 SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}

@@ -11,8 +11,10 @@ from timm.data import create_transform, resolve_data_config
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
-from featurebank.backbones import Backbone, Preprocessing, timm_models, torchvision_models
+from featurebank.backbones import timm_models, torchvision_models
+from featurebank.backbones.base import Backbone
 from featurebank.backbones.engine import Engine
+from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.errors import BackboneError, ImageError
 from featurebank.images import decoding
 

@@ -3,8 +3,10 @@ import pytest
 import torch
 from torch import nn
 
-from featurebank.backbones import Backbone, Preprocessing, load_backbone
+from featurebank.backbones.base import Backbone
 from featurebank.backbones.engine import MANY, Engine, choose_engine
+from featurebank.backbones.preprocessing import Preprocessing
+from featurebank.backbones.registry import load_backbone
 from featurebank.errors import EngineError
 
 TINY = Preprocessing(32, (32, 32), "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -98,7 +98,8 @@ def sleeper(meeting: Path, count: int) -> Any:
     import torch
     from ray import cloudpickle
 
-    from featurebank.backbones import Backbone, Preprocessing
+    from featurebank.backbones.base import Backbone
+    from featurebank.backbones.preprocessing import Preprocessing
 
     class Sleeper(torch.nn.Module):
         def __init__(self) -> None:

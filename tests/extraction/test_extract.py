@@ -536,7 +536,7 @@ def test_no_forward_pass_holds_more_views_than_the_batch_size(odd, tmp_path, mon
 
 
 def test_few_images_are_in_flight_when_each_has_many_views(tmp_path, monkeypatch):
-    from featurebank.backbones import Backbone
+    from featurebank.backbones.base import Backbone
 
     photos = make_images(tmp_path / "photos", 30)
     prepared, largest = [], 0

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from featurebank import Bank, extract
-from featurebank.backbones import Backbone, Preprocessing
+from featurebank.backbones.base import Backbone
+from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.errors import BankError, DeviceError, EngineError
 from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.pipeline import Compute

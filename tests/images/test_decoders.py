@@ -8,7 +8,8 @@ from PIL import Image, ImageFilter
 from sklearn.datasets import load_sample_images
 
 from featurebank import Bank, FeatureExtractor, Predictor, extract
-from featurebank.backbones import Backbone, Preprocessing
+from featurebank.backbones.base import Backbone
+from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.errors import BackboneError, BankError
 from featurebank.fitting.fit import fit
 from featurebank.images import decoding

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from featurebank import Bank, extract, fit
-from featurebank.backbones import Backbone
+from featurebank.backbones.base import Backbone
 from featurebank.errors import BankError, DeviceError
 from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.pipeline import Compute
@@ -212,7 +212,7 @@ def test_an_error_of_a_worker_is_raised_here_as_it_is(one_machine, two_classes, 
 
 
 def transform():
-    from featurebank.backbones import Preprocessing
+    from featurebank.backbones.preprocessing import Preprocessing
 
     return Preprocessing(8, (8, 8), "bilinear", (0.5,) * 3, (0.5,) * 3)
 

@@ -267,7 +267,8 @@ def test_new_images_get_the_views_that_the_model_was_trained_on(viewed_bank, two
     fit(bank, models=MODELS, features=wanted).save(tmp_path / "a.featurebank")
     loads = []
     monkeypatch.setattr(
-        "featurebank.backbones.load_backbone", lambda *args, **kw: loads.append(args) or load_backbone(*args, **kw)
+        "featurebank.backbones.registry.load_backbone",
+        lambda *args, **kw: loads.append(args) or load_backbone(*args, **kw),
     )
     loaded = Predictor.load(tmp_path / "a.featurebank")
     table = loaded.predict_bank(bank)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from featurebank.backbones import Backbone
+from featurebank.backbones.base import Backbone
 from featurebank.backbones.engine import choose_device
 from featurebank.backbones.layers import Capture, get_layer
 from featurebank.bank.bank import Bank

@@ -119,8 +119,9 @@ def _network(bank: Bank, sets: Sequence[FeatureSet]) -> Network:
 
 def _depths(request: Mapping[str, Any]) -> dict[str, int]:
     """Return the depth of each layer of the network that a request names."""
-    from featurebank.backbones import is_predictor_file, load_backbone
+    from featurebank.backbones.registry import load_backbone
+    from featurebank.backbones.sources import file_source
 
-    weights = "DEFAULT" if is_predictor_file(request["backbone"]) else "random:0"  # depth does not depend on them
+    weights = "DEFAULT" if file_source(request["backbone"]) else "random:0"  # depth does not depend on them
     layers = load_backbone(request["backbone"], weights, request["size"]).layers
     return {name: layer.depth for name, layer in [*layers.inputs.items(), *layers.items()]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from featurebank.backbones import Backbone
+from featurebank.backbones.base import Backbone
 from featurebank.backbones.layers import INPUT, Layers
 from featurebank.bank.spec import PENULTIMATE
 from featurebank.errors import LayerError
@@ -29,7 +29,7 @@ def stages(layers: Layers) -> list[str]:
 
     Examples
     --------
-    >>> from featurebank.backbones import load_backbone
+    >>> from featurebank.backbones.registry import load_backbone
     >>> stages(load_backbone("resnet18", "random:0", size=64).layers)
     ['layer1', 'layer2', 'layer3', 'layer4']
     """

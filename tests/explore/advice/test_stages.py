@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from featurebank import load_backbone
-from featurebank.backbones import Backbone, Preprocessing
+from featurebank.backbones.base import Backbone
+from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.errors import LayerError
 from featurebank.explore.advice.stages import curve_layers, cut_after, stages
 from featurebank.finetuning.cut import Tail
