@@ -9,7 +9,7 @@ from cloup import command, option
 
 from featurebank.bank.spec import short
 from featurebank.errors import printable
-from featurebank_cli.fit import score_text
+from featurebank.topmodels.formatting import interval_text, score_text
 from featurebank_cli.options import (
     bank_argument,
     folds_option,
@@ -62,18 +62,16 @@ def advise(state: State, bank: Place, as_json: bool, **options: Any) -> None:
 
 
 def _print(advice: Any) -> None:
-    from featurebank.topmodels.formatting import bounded
-
     report = advice.report
     rows = [
         [
             _shown(report, each["features"]),
-            score_text(report, each["mean"]),
-            "..".join(score_text(report, end) for end in bounded(report["scoring"], each["ci95"])),
+            score_text(each["mean"], report["scoring"], unit=""),
+            interval_text(each["ci95"], report["scoring"]),
         ]
         for each in report["layers"]
     ]
-    rows.append(["a guess", score_text(report, report["chance"]), ""])
+    rows.append(["a guess", score_text(report["chance"], report["scoring"], unit=""), ""])
     click.echo(f"{report['backbone']}, ridge probe of {report['target']}: {report['scoring']}, {report['folds']}-fold")
     print_table("layer curve", ["layer", "mean", "95 %"], rows, right=(1, 2))
     print_table("evidence", ["about", "says"], [list(line) for line in advice.lines])

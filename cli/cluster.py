@@ -10,6 +10,7 @@ from cloup import command, option
 
 from featurebank.bank.spec import common_backbone
 from featurebank.errors import printable
+from featurebank.topmodels.formatting import percent
 from featurebank_cli.options import (
     bank_argument,
     features_option,
@@ -18,7 +19,7 @@ from featurebank_cli.options import (
     seed_option,
     target_option,
 )
-from featurebank_cli.output import percent, print_json, print_table, write_csv
+from featurebank_cli.output import print_json, print_table, write_csv
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:

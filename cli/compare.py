@@ -8,7 +8,7 @@ import click
 from cloup import command, option
 
 from featurebank.bank.spec import common_backbone, short
-from featurebank_cli.fit import score_text
+from featurebank.topmodels.formatting import interval_text, score_text, signed_text
 from featurebank_cli.options import (
     bank_argument,
     features_option,
@@ -91,30 +91,26 @@ def _print(ranking: Any) -> None:
 
 
 def _row(report: dict[str, Any], each: dict[str, Any], common: str) -> list[str]:
-    from featurebank.topmodels.formatting import bounded
-
     name = short(each["features"]).removeprefix(common)
     if each["score"] is None:
         return [name, *[""] * 7]
     return [
         name,
-        score_text(report, each["score"]),
-        "..".join(score_text(report, end) for end in bounded(report["scoring"], [each["ci_low"], each["ci_high"]])),
+        score_text(each["score"], report["scoring"], unit=""),
+        interval_text([each["ci_low"], each["ci_high"]], report["scoring"]),
         *_to_the_best(report, each),
         _number(each["logme"], ".3f"),
         _number(each["h_score"], ".3f"),
-        score_text(report, each["ridge"]),
+        score_text(each["ridge"], report["scoring"], unit=""),
     ]
 
 
 def _to_the_best(report: dict[str, Any], each: dict[str, Any]) -> tuple[str, str]:
     """Return the difference to the best, with a star where the two are told apart, and its interval."""
-    from featurebank.topmodels.formatting import is_share
-
     values = (each["difference"], each["difference_low"], each["difference_high"])
     if not any(values):  # the best itself
         return "", ""
-    gap, low, high = (f"{100 * value:+.1f}" if is_share(report["scoring"]) else f"{value:+.3f}" for value in values)
+    gap, low, high = (signed_text(value, report["scoring"]) for value in values)
     return f"{gap}{'*' if each['told_apart'] else ''}", f"{low}..{high}"
 
 

@@ -9,9 +9,10 @@ import click
 from cloup import command
 
 from featurebank.bank.spec import short
+from featurebank.topmodels.formatting import percent
 from featurebank_cli.fit import print_candidates, print_findings
 from featurebank_cli.options import json_option
-from featurebank_cli.output import percent, print_json, print_table
+from featurebank_cli.output import print_json, print_table
 from featurebank_cli.state import State
 
 

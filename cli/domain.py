@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from featurebank.errors import printable
-from featurebank_cli.output import percent, print_table
+from featurebank.topmodels.formatting import percent, signed_text
+from featurebank_cli.output import print_table
 from featurebank_cli.state import State
 
 ADAPTATIONS = ("none", "coral", "subspace", "reweight", "ot")
@@ -140,7 +141,7 @@ def _row(each: dict[str, Any], is_chosen: bool) -> list[str]:
         if target is None
         else [percent(target["accuracy"]), _interval(target["ci95"]), percent(target["macro_f1"])]
     )
-    cells += ["", ""] if gain is None else [f"{100 * gain['accuracy']:+.1f}", _interval(gain["ci95"])]
+    cells += ["", ""] if gain is None else [signed_text(gain["accuracy"], "accuracy"), _interval(gain["ci95"])]
     return [*cells, "chosen" if is_chosen else ""]
 
 

@@ -9,6 +9,7 @@ import click
 from cloup import command
 
 from featurebank.errors import printable
+from featurebank.topmodels.formatting import percent
 from featurebank_cli.options import (
     FILE,
     PLACE,
@@ -20,7 +21,7 @@ from featurebank_cli.options import (
     sample_weight_option,
     target_option,
 )
-from featurebank_cli.output import percent, print_json, print_table
+from featurebank_cli.output import print_json, print_table
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from cloup import command, option, option_group
 
+from featurebank.topmodels.formatting import percent
 from featurebank_cli.options import (
     FILE,
     POSITIVE,
@@ -29,7 +30,7 @@ from featurebank_cli.options import (
     weights_option,
     workers_option,
 )
-from featurebank_cli.output import percent, print_json, print_table
+from featurebank_cli.output import print_json, print_table
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from cloup import command, option, option_group
 
 from featurebank.bank.spec import common_backbone, short
 from featurebank.errors import printable
+from featurebank.topmodels.formatting import interval_text, is_share, percent, score_text, signed_text
 from featurebank_cli.domain import OWN, check_unused, domain_options, print_adaptations
 from featurebank_cli.domain import run as run_domain
 from featurebank_cli.options import (
@@ -30,7 +32,7 @@ from featurebank_cli.options import (
     target_option,
     task_option,
 )
-from featurebank_cli.output import percent, print_json, print_table, write_csv
+from featurebank_cli.output import print_json, print_table, write_csv
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
@@ -235,29 +237,24 @@ def print_report(report: dict[str, Any]) -> None:
 
 def print_candidates(report: dict[str, Any], title: str = "") -> None:
     """Print the best of each features × normalisation × model, best first, under a title."""
-    from featurebank.topmodels.formatting import bounded, is_share
+    from featurebank.topmodels.candidates import ranked, recipe_of
 
-    best: dict[tuple[Any, ...], dict[str, Any]] = {}
-    seconds: dict[tuple[Any, ...], float] = {}
+    best, seconds = ranked(report["candidates"]), Counter[Any]()
     for each in report["candidates"]:
-        key = ("+".join(each["features"]), each["views"], each["normalize"], each["select"], each["model"])
-        seconds[key] = seconds.get(key, 0.0) + each["seconds"]
-        if key not in best or each["mean"] > best[key]["mean"]:
-            best[key] = each
-    ranked = sorted(best.items(), key=lambda item: -item[1]["mean"])
-    common = common_backbone(key[0] for key in best)
+        seconds[recipe_of(each)] += each["seconds"]
+    common = common_backbone("+".join(each["features"]) for each in best)
     is_imbalanced = report.get("imbalanced", False) and report["scoring"] != "balanced_accuracy"
     rows = [
         [
-            _features(key, common),
+            _features(each, common),
             each["model"],
             ", ".join(f"{name}={_number(value)}" for name, value in each["params"].items()),
-            score_text(report, each["mean"]),
-            "..".join(score_text(report, end) for end in bounded(report["scoring"], each["ci95"])),
+            score_text(each["mean"], report["scoring"], unit=""),
+            interval_text(each["ci95"], report["scoring"]),
             *([percent(each["balanced_accuracy"])] if is_imbalanced else []),
-            f"{seconds[key]:.1f}",
+            f"{seconds[recipe_of(each)]:.1f}",
         ]
-        for key, each in ranked
+        for each in best
     ]
     kind = "" if report["task"] == "regression" else f", {len(report['classes'])} classes"
     title += f"{report['scoring']}, {report['folds']}-fold, {report['n_samples']} samples{kind}" + (
@@ -268,17 +265,15 @@ def print_candidates(report: dict[str, Any], title: str = "") -> None:
     print_table(title, columns, rows, right=range(3, len(columns)))
 
 
-def _features(key: tuple[Any, ...], common: str) -> str:
-    name, views, normalize, select, _ = key
-    extra = {"mean": [], "first": ["first view"], "all": ["all views"]}[views]
-    extra += ([] if normalize == "standardize" else [normalize]) + ([] if select is None else [f"{select:g} of them"])
-    return ", ".join([short(name).removeprefix(common), *extra])
+def _features(each: dict[str, Any], common: str) -> str:
+    extra = {"mean": [], "first": ["first view"], "all": ["all views"]}[each["views"]]
+    extra += [] if each["normalize"] == "standardize" else [each["normalize"]]
+    extra += [] if each["select"] is None else [f"{each['select']:g} of them"]
+    return ", ".join([short("+".join(each["features"])).removeprefix(common), *extra])
 
 
 def print_findings(report: dict[str, Any]) -> None:
     """Print what the report says beside the table, a line each."""
-    from featurebank.topmodels.formatting import bounded
-
     best = report["best"]
     if len(report["candidates"]) > 1:
         click.echo("The best was selected among these, so its score is a little optimistic.")
@@ -287,9 +282,9 @@ def print_findings(report: dict[str, Any]) -> None:
         click.echo(f"{report['comparison']['sentence'].replace(common, '')}.")
     if "nested" in report:
         nested = report["nested"]
-        low, high = (score_text(report, end) for end in bounded(report["scoring"], nested["ci95"]))
-        selected, honest = score_text(report, best["mean"]), score_text(report, nested["mean"])
-        click.echo(f"Nested, the selection included: {honest} (95 % {low}..{high}); selected: {selected}.")
+        selected, honest = (score_text(each["mean"], report["scoring"], unit="") for each in (best, nested))
+        ends = interval_text(nested["ci95"], report["scoring"])
+        click.echo(f"Nested, the selection included: {honest} (95 % {ends}); selected: {selected}.")
     if "held_out" in report:
         held = report["held_out"]
         name = "r2" if report["task"] == "regression" else "accuracy"
@@ -320,25 +315,15 @@ def print_findings(report: dict[str, Any]) -> None:
 
 def _print_unlabelled(report: dict[str, Any]) -> None:
     """Print what the rows without a label brought, each method beside the supervised fit."""
-    from featurebank.topmodels.formatting import bounded
-
-    found = report["unlabelled"]
-    rows = []
+    found, rows, scoring = report["unlabelled"], [], report["scoring"]
     for each in found["methods"]:
-        ends = [bounded(report["scoring"], each["ci95"]), each.get("difference_ci95", [])]
-        spans = ["..".join(score_text(report, end) for end in pair) for pair in ends]
-        change = score_text(report, each["difference"]) if "difference" in each else ""
-        rows.append([each["method"], each["model"], score_text(report, each["mean"]), spans[0], change, spans[1]])
+        found_gain = [each["difference"], *each["difference_ci95"]] if "difference" in each else []
+        gain = [signed_text(value, scoring) for value in found_gain]
+        mean, ends = score_text(each["mean"], scoring, unit=""), interval_text(each["ci95"], scoring)
+        rows.append([each["method"], each["model"], mean, ends, "".join(gain[:1]), "..".join(gain[1:])])
     title = f"{found['rows']} rows without a label; parameters chosen inside each fold"
     print_table(title, ["method", "model", "mean", "95 %", "gain", "95 %"], rows, right=range(2, 6))
     click.echo(f"{found['sentence']}.")
-
-
-def score_text(report: dict[str, Any], score: float) -> str:
-    """Return a score as the table shows it."""
-    from featurebank.topmodels.formatting import is_share
-
-    return percent(score) if is_share(report["scoring"]) else f"{score:.3f}"
 
 
 def _number(value: Any) -> str:

@@ -9,6 +9,9 @@ from typing import Any
 import click
 from cloup import option
 
+from featurebank.errors import TopModelError
+from featurebank.topmodels.class_weights import ClassWeight, parse_class_weight
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 POSITIVE = click.IntRange(min=1)
 
@@ -100,14 +103,12 @@ def folds_option(what: str = "Folds of the cross-validation.", default: int | No
     return option("--folds", type=click.IntRange(min=2), default=default, help=what)
 
 
-def class_weight(context: click.Context, option: click.Parameter, value: str | None) -> Any:
+def class_weight(context: click.Context, option: click.Parameter, value: str | None) -> ClassWeight:
     """Parse ``balanced`` or ``cat=2,dog=1``; the classes become the column's own kind later."""
-    if value is None or value == "balanced":
-        return value
     try:
-        return {name: float(weight) for name, _, weight in (part.rpartition("=") for part in value.split(","))}
-    except ValueError as error:
-        raise click.BadParameter("expected balanced, or CLASS=WEIGHT,CLASS=WEIGHT") from error
+        return parse_class_weight(value)
+    except TopModelError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 one_target_option = target_option("Column of classes or numbers.  [default: label, or the only column]")

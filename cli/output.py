@@ -128,14 +128,3 @@ def how_made(each: dict[str, Any]) -> str:
         return "imported"
     usual = {"views": "none", "precision": "fp32", "decoder": "pil"}
     return ", ".join(each[name] for name, value in usual.items() if each[name] != value)
-
-
-def percent(fraction: float) -> str:
-    """Return a fraction as percent with one decimal.
-
-    Examples
-    --------
-    >>> percent(0.8666)
-    '86.7'
-    """
-    return f"{100 * fraction:.1f}"

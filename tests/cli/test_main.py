@@ -9,8 +9,9 @@ import pytest
 
 import featurebank
 from featurebank.errors import printable
+from featurebank.topmodels.formatting import percent
 from featurebank_cli import main
-from featurebank_cli.output import csv_text, percent
+from featurebank_cli.output import csv_text
 from featurebank_cli.state import State
 
 COMMANDS = sorted(main.commands)
