@@ -166,8 +166,8 @@ def finetune(
     from featurebank.bank.bank import Bank
     from featurebank.errors import StorageError
     from featurebank.explore.plots import check_format, figure_bytes, plot_training
-    from featurebank.finetuning.job import Hooks, default_output
-    from featurebank.finetuning.job import finetune as run_finetune
+    from featurebank.finetuning.finetune import Hooks, default_output
+    from featurebank.finetuning.finetune import finetune as run_finetune
     from featurebank.finetuning.recipe import Recipe
     from featurebank.finetuning.tuning import Watch
     from featurebank.storage import files

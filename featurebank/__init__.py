@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from featurebank.explore.advice.ranking import rank_features
     from featurebank.extraction.extract import extract
     from featurebank.extraction.transformer import FeatureExtractor
+    from featurebank.finetuning.finetune import finetune
     from featurebank.finetuning.finetuner import FineTuner
-    from featurebank.finetuning.job import finetune
     from featurebank.finetuning.recipe import Recipe
     from featurebank.fitting.adaptation.domain import fit_domain
     from featurebank.fitting.fit import fit
@@ -48,7 +48,7 @@ _HOMES = {
     "advise": "explore.advice.advice",
     "export_bank": "bank.formats.exporting",
     "extract": "extraction.extract",
-    "finetune": "finetuning.job",
+    "finetune": "finetuning.finetune",
     "fit": "fitting.fit",
     "fit_domain": "fitting.adaptation.domain",
     "import_features": "bank.formats.importing",

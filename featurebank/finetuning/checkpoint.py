@@ -13,9 +13,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from featurebank.errors import FineTuneError, one_line
-from featurebank.finetuning.averaging import MovingAverage
-from featurebank.finetuning.progress import Epoch, Progress
-from featurebank.finetuning.training import Training
+from featurebank.finetuning.training import Epoch, MovingAverage, Progress, Training
 
 _FACTS = "facts"
 

@@ -14,10 +14,9 @@ from sklearn.pipeline import Pipeline
 from featurebank.bank.features import as_keys
 from featurebank.bank.samples import SampleTable
 from featurebank.finetuning.head import fit_head
-from featurebank.finetuning.labels import Rows
 from featurebank.finetuning.network import Feed
-from featurebank.finetuning.objective import judge
-from featurebank.finetuning.setup import Setup
+from featurebank.finetuning.optimization import judge
+from featurebank.finetuning.setup import Rows, Setup
 from featurebank.finetuning.tuning import train_network
 from featurebank.images.views import count_views
 from featurebank.predictor.predictor import Predictor

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from featurebank.backbones.layers import Capture
 from featurebank.errors import ImageError, StorageError
-from featurebank.finetuning.cache import bytes_needed
+from featurebank.finetuning.activations import bytes_needed
 from featurebank.finetuning.cut import layer_at
 from featurebank.finetuning.network import Network
 from featurebank.finetuning.recipe import Recipe

@@ -18,12 +18,10 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from featurebank.bank.bank import Bank
 from featurebank.errors import FineTuneError
-from featurebank.finetuning.cache import digests_of
-from featurebank.finetuning.labels import Labels
+from featurebank.finetuning.activations import digests_of
 from featurebank.finetuning.recipe import Recipe
-from featurebank.finetuning.setup import Origin, Setup
-from featurebank.finetuning.tuned import Tuned, finish
-from featurebank.finetuning.tuning import train_network
+from featurebank.finetuning.setup import Labels, Origin, Setup
+from featurebank.finetuning.tuning import Tuned, finish, train_network
 from featurebank.images.sources import Source, scan
 from featurebank.predictor.predictor import Predictor
 

@@ -3,23 +3,170 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from featurebank.errors import FineTuneError
-from featurebank.finetuning.averaging import MovingAverage, between, interpolate
-from featurebank.finetuning.blocks import Block, active
 from featurebank.finetuning.head import penalty
-from featurebank.finetuning.network import Network, Rows, Weights, split
-from featurebank.finetuning.objective import Mix, judge, mixed_loss
-from featurebank.finetuning.progress import Data, Epoch, Progress
+from featurebank.finetuning.network import Block, Feed, Network, Rows, Weights, active, split
+from featurebank.finetuning.optimization import Mix, factor, find_rate, judge, make_optimizer, mixed_loss
 from featurebank.finetuning.recipe import Recipe
-from featurebank.finetuning.schedule import factor, find_rate, make_optimizer
 from featurebank.images.views import count_views
+
+State = Mapping[str, Tensor]
+DECAY = 0.995
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+class MovingAverage:
+    """The exponential moving average of weights, which looks back less far in the first steps.
+
+    Parameters
+    ----------
+    start : mapping of str to Tensor
+        The weights before training.
+    steps : int, default 0
+        How many were averaged before.
+
+    Attributes
+    ----------
+    values : dict of str to Tensor
+        The average.
+    """
+
+    def __init__(self, start: State, steps: int = 0):
+        self.values = {name: tensor.clone() for name, tensor in start.items()}
+        self.steps = steps
+
+    def update(self, now: State) -> None:
+        """Take the weights after a step in."""
+        self.steps += 1
+        decay = min(DECAY, self.steps / (9 + self.steps))
+        self.values = between(now, self.values, decay)
+
+
+def between(first: State, second: State, share: float) -> dict[str, Tensor]:
+    """Return the weights at a share of the way from one state to another; counters are those of the second.
+
+    Examples
+    --------
+    >>> between({"w": torch.tensor([0.0])}, {"w": torch.tensor([4.0])}, 0.25)
+    {'w': tensor([1.])}
+    """
+    return {
+        name: torch.lerp(tensor, second[name], share) if tensor.is_floating_point() else second[name].clone()
+        for name, tensor in first.items()
+    }
+
+
+def interpolate(start: State, end: State, judge: Callable[[State], tuple[float, float]]) -> float:
+    """Return how far from the start to the end the best weights lie (WiSE-FT, Wortsman et al. 2022).
+
+    Parameters
+    ----------
+    start, end : mapping of str to Tensor
+    judge : callable
+        Takes weights and returns what is better the larger it is, compared one after the other.
+
+    Returns
+    -------
+    float
+        0 for the start, 1 for the end, which wins among equals.
+    """
+    shares = (1.0, *reversed(SHARES), 0.0)
+    return max(shares, key=lambda share: judge(between(start, end, share)))
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch came to; number 0 is the start, before any step.
+
+    Attributes
+    ----------
+    number : int
+    train_loss : float or None
+        Mean over the steps; None at the start.
+    loss, score : float or None
+        Log loss and accuracy of the validation rows, weighted; None without any.
+    seconds : float
+        Wall time of the training part.
+    images_per_second : float
+        Rate of the training part.
+    seconds_left : float
+        What the epochs that may follow would take.
+    """
+
+    number: int
+    train_loss: float | None
+    loss: float | None
+    score: float | None
+    seconds: float = 0.0
+    images_per_second: float = 0.0
+    seconds_left: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields for a report."""
+        return asdict(self)
+
+
+@dataclass
+class Progress:
+    """Where a training stands: all that a checkpoint holds beside the optimiser.
+
+    Attributes
+    ----------
+    history : list of Epoch
+    start, best : dict of str to Tensor
+        The weights before any step, and those of the best epoch so far.
+    best_epoch : int
+    rate : float
+        Learning rate of the head.
+    interrupted : bool
+    average : MovingAverage or None
+    share : float
+        How far from `start` to the best epoch the weights lie, 1 where they are not averaged.
+    """
+
+    history: list[Epoch]
+    start: dict[str, Tensor]
+    best: dict[str, Tensor]
+    best_epoch: int
+    rate: float
+    interrupted: bool = False
+    average: MovingAverage | None = None
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Data:
+    """The rows of a training.
+
+    Attributes
+    ----------
+    feed : Feed
+    y : ndarray of int64, shape (n,)
+        Number of each image's class.
+    loss_weight : ndarray of float32, shape (n,)
+        What each row counts in the loss.
+    score_weight : ndarray of float64, shape (n,), or None
+        What each row counts in the score.
+    train, validation : ndarray of int64
+        Numbers of the rows that train, and of those that choose the epoch.
+    """
+
+    feed: Feed
+    y: NDArray[np.int64]
+    loss_weight: NDArray[np.float32]
+    score_weight: NDArray[np.float64] | None
+    train: Rows
+    validation: Rows
+
 
 _FINDING = 1 << 40
 """Stands for an epoch in the seed of the search for a learning rate."""

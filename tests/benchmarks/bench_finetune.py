@@ -26,10 +26,9 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from featurebank import FineTuner, load_backbone
-from featurebank.finetuning.blocks import Block
-from featurebank.finetuning.network import Network
+from featurebank.finetuning.network import Block, Network
+from featurebank.finetuning.optimization import factor, make_optimizer
 from featurebank.finetuning.recipe import Recipe
-from featurebank.finetuning.schedule import factor, make_optimizer
 
 CASES = {
     "lite0": ("efficientnet_lite0", "DEFAULT", "blocks.5"),

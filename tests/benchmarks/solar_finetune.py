@@ -38,9 +38,8 @@ from featurebank.bank.spec import digest_of
 from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.request import Ask, ask
 from featurebank.finetuning.estimate import estimate
-from featurebank.finetuning.labels import Labels
 from featurebank.finetuning.network import Feed
-from featurebank.finetuning.setup import Origin, Setup
+from featurebank.finetuning.setup import Labels, Origin, Setup
 from featurebank.finetuning.tuning import Watch, train_network
 from featurebank.images.sources import scan
 from featurebank.images.views import count_views

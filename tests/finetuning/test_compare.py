@@ -6,8 +6,7 @@ from featurebank.bank.bank import values_of
 from featurebank.bank.images import source_of
 from featurebank.finetuning import compare as module
 from featurebank.finetuning.compare import compare, frozen_of, sentence, shared_folds
-from featurebank.finetuning.labels import Labels
-from featurebank.finetuning.setup import Origin, Setup
+from featurebank.finetuning.setup import Labels, Origin, Setup
 
 
 @pytest.fixture

@@ -6,14 +6,21 @@ import torch
 
 from featurebank import load_backbone
 from featurebank.errors import FeatureBankError, FineTuneError, TopModelError
-from featurebank.finetuning.augment import parse
-from featurebank.finetuning.averaging import MovingAverage, between, interpolate
-from featurebank.finetuning.blocks import active, find_blocks, rates
 from featurebank.finetuning.cut import Tail, classifier_of, find_cut, layer_at
-from featurebank.finetuning.labels import Labels, hold_out
-from featurebank.finetuning.objective import Mix, judge, loss_of, mixed_loss, row_weights
-from featurebank.finetuning.recipe import Recipe
-from featurebank.finetuning.schedule import factor, find_rate, make_optimizer
+from featurebank.finetuning.network import active, find_blocks, rates
+from featurebank.finetuning.optimization import (
+    Mix,
+    factor,
+    find_rate,
+    judge,
+    loss_of,
+    make_optimizer,
+    mixed_loss,
+    row_weights,
+)
+from featurebank.finetuning.recipe import Recipe, parse
+from featurebank.finetuning.setup import Labels, hold_out
+from featurebank.finetuning.training import MovingAverage, between, interpolate
 from featurebank.topmodels.class_weights import resolve_class_weight
 
 # --- blocks ------------------------------------------------------------------------------------------------

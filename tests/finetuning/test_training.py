@@ -13,11 +13,9 @@ from featurebank.bank.bank import values_of
 from featurebank.bank.images import source_of
 from featurebank.errors import FineTuneError, ImageError, LayerError
 from featurebank.finetuning.head import to_layers
-from featurebank.finetuning.labels import Labels
-from featurebank.finetuning.objective import loss_of
-from featurebank.finetuning.setup import Origin, Setup
-from featurebank.finetuning.tuned import finish
-from featurebank.finetuning.tuning import Watch, train_network
+from featurebank.finetuning.optimization import loss_of
+from featurebank.finetuning.setup import Labels, Origin, Setup
+from featurebank.finetuning.tuning import Watch, finish, train_network
 
 FAMILIES = [
     ("alexnet", "features.8", 64),

@@ -18,9 +18,8 @@ from featurebank.bank.samples import SampleTable
 from featurebank.bank.spec import FeatureSpec, split_pool
 from featurebank.extraction.request import ask
 from featurebank.finetuning.estimate import Estimate, estimate
-from featurebank.finetuning.labels import Labels
 from featurebank.finetuning.recipe import Recipe
-from featurebank.finetuning.setup import Origin, Setup
+from featurebank.finetuning.setup import Labels, Origin, Setup
 from featurebank.images.views import count_views
 
 IMAGES, TIMES = 8, 2

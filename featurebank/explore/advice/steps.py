@@ -16,8 +16,8 @@ from featurebank.explore.advice.verdict import SENTENCES, TUNING, Action
 from featurebank.fitting.rows import NEAR_DUPLICATES
 
 if TYPE_CHECKING:
-    from featurebank.finetuning.labels import Labels
     from featurebank.finetuning.recipe import Recipe
+    from featurebank.finetuning.setup import Labels
 
 SECONDS = 60
 """Limit of the search that is recommended: enough for all models on some thousand images."""
@@ -158,7 +158,7 @@ class Planner:
         ]
 
     def _labels(self) -> Labels:
-        from featurebank.finetuning.labels import Labels
+        from featurebank.finetuning.setup import Labels
 
         table, weight = self.found.rows.table, self.question.sample_weight
         return Labels(

@@ -20,11 +20,9 @@ from featurebank.errors import ColumnError, FineTuneError
 from featurebank.finetuning.compare import compare, frozen_of, shared_folds
 from featurebank.finetuning.estimate import Estimate, estimate
 from featurebank.finetuning.head import is_recipe
-from featurebank.finetuning.labels import Labels
 from featurebank.finetuning.recipe import Recipe
-from featurebank.finetuning.setup import Origin, Setup
-from featurebank.finetuning.tuned import Tuned, finish
-from featurebank.finetuning.tuning import Watch, train_network
+from featurebank.finetuning.setup import Labels, Origin, Setup
+from featurebank.finetuning.tuning import Tuned, Watch, finish, train_network
 from featurebank.fitting.fit import default_target
 from featurebank.predictor.file import EMBEDDED
 from featurebank.predictor.predictor import Predictor, contents_of
