@@ -19,8 +19,17 @@ if TYPE_CHECKING:
     from featurebank.bank.formats.exporting import export_bank
     from featurebank.bank.formats.importing import import_features
     from featurebank.bank.spec import FeatureSpec
+    from featurebank.explore.activation_maps import explain
     from featurebank.explore.advice.advice import Advice, advise
     from featurebank.explore.advice.ranking import rank_features
+    from featurebank.explore.clustering import cluster
+    from featurebank.explore.label_errors import label_issues
+    from featurebank.explore.labelling import next_to_label
+    from featurebank.explore.near_duplicates import duplicates
+    from featurebank.explore.outlier_detection import outliers
+    from featurebank.explore.page import map_page
+    from featurebank.explore.projection import project
+    from featurebank.explore.similarity import similar
     from featurebank.extraction.extract import extract
     from featurebank.extraction.transformer import FeatureExtractor
     from featurebank.finetuning.finetune import finetune
@@ -28,62 +37,94 @@ if TYPE_CHECKING:
     from featurebank.finetuning.recipe import Recipe
     from featurebank.fitting.adaptation.domain import fit_domain
     from featurebank.fitting.fit import fit
+    from featurebank.fitting.unlabelled import fit_semi_supervised
     from featurebank.images.sources import scan
+    from featurebank.predictor.onnx import export_predictor
     from featurebank.predictor.predictor import Predictor
     from featurebank.predictor.tasks import MultiTaskPredictor
+    from featurebank.report import make_report
     from featurebank.topmodels.search import TopModelSearchCV
+
+__all__ = [
+    "FeatureBankError",
+    "__version__",
+    # embed
+    "extract",
+    "FeatureExtractor",
+    "Bank",
+    "FeatureSpec",
+    "scan",
+    "Backbone",
+    "Preprocessing",
+    "list_backbones",
+    "load_backbone",
+    # learn
+    "fit",
+    "fit_domain",
+    "fit_semi_supervised",
+    "TopModelSearchCV",
+    "finetune",
+    "FineTuner",
+    "Recipe",
+    "advise",
+    "Advice",
+    "rank_features",
+    # use
+    "Predictor",
+    "MultiTaskPredictor",
+    "export_predictor",
+    # look
+    "make_report",
+    "cluster",
+    "duplicates",
+    "explain",
+    "label_issues",
+    "map_page",
+    "next_to_label",
+    "outliers",
+    "project",
+    "similar",
+    # keep
+    "export_bank",
+    "import_features",
+]
 
 _HOMES = {
     "Advice": "explore.advice.advice",
+    "advise": "explore.advice.advice",
     "Backbone": "backbones.base",
     "Bank": "bank.bank",
+    "cluster": "explore.clustering",
+    "duplicates": "explore.near_duplicates",
+    "explain": "explore.activation_maps",
+    "export_bank": "bank.formats.exporting",
+    "export_predictor": "predictor.onnx",
+    "extract": "extraction.extract",
     "FeatureExtractor": "extraction.transformer",
     "FeatureSpec": "bank.spec",
-    "FineTuner": "finetuning.finetuner",
-    "MultiTaskPredictor": "predictor.tasks",
-    "Predictor": "predictor.predictor",
-    "Preprocessing": "backbones.preprocessing",
-    "TopModelSearchCV": "topmodels.search",
-    "Recipe": "finetuning.recipe",
-    "advise": "explore.advice.advice",
-    "export_bank": "bank.formats.exporting",
-    "extract": "extraction.extract",
     "finetune": "finetuning.finetune",
+    "FineTuner": "finetuning.finetuner",
     "fit": "fitting.fit",
     "fit_domain": "fitting.adaptation.domain",
+    "fit_semi_supervised": "fitting.unlabelled",
     "import_features": "bank.formats.importing",
+    "label_issues": "explore.label_errors",
     "list_backbones": "backbones.registry",
     "load_backbone": "backbones.registry",
+    "make_report": "report",
+    "map_page": "explore.page",
+    "MultiTaskPredictor": "predictor.tasks",
+    "next_to_label": "explore.labelling",
+    "outliers": "explore.outlier_detection",
+    "Predictor": "predictor.predictor",
+    "Preprocessing": "backbones.preprocessing",
+    "project": "explore.projection",
     "rank_features": "explore.advice.ranking",
+    "Recipe": "finetuning.recipe",
     "scan": "images.sources",
+    "similar": "explore.similarity",
+    "TopModelSearchCV": "topmodels.search",
 }
-
-__all__ = [
-    "Advice",
-    "Backbone",
-    "Bank",
-    "FeatureBankError",
-    "FeatureExtractor",
-    "FeatureSpec",
-    "FineTuner",
-    "MultiTaskPredictor",
-    "Predictor",
-    "Preprocessing",
-    "Recipe",
-    "TopModelSearchCV",
-    "__version__",
-    "advise",
-    "export_bank",
-    "extract",
-    "finetune",
-    "fit",
-    "fit_domain",
-    "import_features",
-    "list_backbones",
-    "load_backbone",
-    "rank_features",
-    "scan",
-]
 
 
 def __getattr__(name: str) -> Any:
