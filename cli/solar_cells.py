@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedShuffleSplit
 
-from featurebank.bank.bank import Bank, values_of, weights_of
+from featurebank.bank.bank import Bank
+from featurebank.bank.samples import values_of, weights_of
 from featurebank.errors import NotInstalledError
 from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.request import ask

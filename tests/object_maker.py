@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from featurebank.bank import samples
-from featurebank.bank.bank import newest_stamp
 from featurebank.bank.spec import FeatureSpec
 
 SPEC = FeatureSpec("net", "", "0" * 64, "fc", "vector", 0, "none", {"crop": [4, 4]}, 1, "none", "fp32", "float32")
@@ -79,7 +78,7 @@ def add_rows(bank, numbers, source="/photos", column="label"):
     bank.add_features(SPEC, fields["digest"], np.array(numbers, np.float32)[:, None, None])
     columns = pd.DataFrame({column: pd.Series(["odd" if n % 2 else "even" for n in numbers], dtype=object)})
     with bank.locked():
-        bank.add_samples(samples.make_table(fields, columns), newest=newest_stamp(bank.table))
+        bank.add_samples(samples.make_table(fields, columns), newest=bank.table.newest_stamp)
 
 
 def fill(bank):

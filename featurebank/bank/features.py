@@ -254,6 +254,22 @@ class FeatureSet:
         return self._opened[number]
 
 
+def describe_set(each: FeatureSet) -> dict[str, Any]:
+    """Return the facts of a feature set that commands print."""
+    return {
+        "name": each.name,
+        "fingerprint": each.fingerprint,
+        "rows": each.rows,
+        "shape": list(each.shape),
+        "dtype": each.dtype,
+        "views": each.spec.views,
+        "precision": each.spec.precision,
+        "decoder": each.spec.preprocessing.get("decoder", "pil"),
+        "origin": each.spec.origin,
+        "made_by": each.made_by,
+    }
+
+
 class DigestIndex:
     """Where each distinct digest comes first.
 

@@ -1,28 +1,24 @@
-"""What to do next: the commands that bring missing rows, sources that are no longer there, paths that nearly fit."""
+"""What to do next: the commands that bring missing rows, sources that are no longer there."""
 
 from __future__ import annotations
 
-import difflib
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from featurebank.bank import samples
 from featurebank.bank.features import FeatureSet, as_keys
+from featurebank.bank.folder import BankFolder
 from featurebank.bank.samples import SampleTable
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import CorruptError
 from featurebank.images.sources import MANIFESTS
 from featurebank.storage.objects import is_address
 
-if TYPE_CHECKING:
-    from featurebank.bank.bank import Bank
-
 SOURCES_SHOWN = 3
-PATHS_COMPARED = 20_000
 DEFAULT_BACKBONE = "efficientnet_lite0"
 
 
@@ -62,7 +58,7 @@ def roots(table: SampleTable) -> dict[str, str]:
 
 
 def about_missing_sources(
-    bank: Bank, table: SampleTable, source: str, root: str, contents: set[bytes], specs: Sequence[FeatureSpec]
+    bank: BankFolder, table: SampleTable, source: str, root: str, contents: set[bytes], specs: Sequence[FeatureSpec]
 ) -> list[str]:
     """Say which other sources are no longer there, or are this one under another name, and what that spoils.
 
@@ -70,7 +66,7 @@ def about_missing_sources(
 
     Parameters
     ----------
-    bank : Bank
+    bank : BankFolder
     table : SampleTable
         The bank's samples.
     source, root : str
@@ -108,7 +104,7 @@ def _again(digests: list[bytes], source: str, contents: set[bytes]) -> list[str]
     return [f"{shared} of them again in {source!r}"] if contents and 2 * shared >= len(contents) else []
 
 
-def _without_rows(bank: Bank, digests: list[bytes], specs: Sequence[FeatureSpec]) -> list[str]:
+def _without_rows(bank: BankFolder, digests: list[bytes], specs: Sequence[FeatureSpec]) -> list[str]:
     """Say how many samples have no row in each feature set."""
     absent = [(spec, bank.missing(spec, digests)) for spec in specs]
     counts = [(spec, sum(digest in lost for digest in digests)) for spec, lost in absent]
@@ -118,7 +114,7 @@ def _without_rows(bank: Bank, digests: list[bytes], specs: Sequence[FeatureSpec]
 # --- rows --------------------------------------------------------------------------------------------------
 
 
-def missing_rows(bank: Bank, each: FeatureSet, table: SampleTable) -> str:
+def missing_rows(bank: BankFolder, each: FeatureSet, table: SampleTable) -> str:
     """Return how many samples of a table have no row in a feature set, and the commands that help; empty for none."""
     absent = each.find(as_keys(table.rows["digest"])) < 0
     if not absent.any():
@@ -139,7 +135,7 @@ def missing_rows(bank: Bank, each: FeatureSet, table: SampleTable) -> str:
     )
 
 
-def _way(bank: Bank, spec: FeatureSpec, source: str, root: str, count: int) -> str:
+def _way(bank: BankFolder, spec: FeatureSpec, source: str, root: str, count: int) -> str:
     """Return how the rows that one source lacks are made, or what to do when its files are not there."""
     if not is_named(source) or not _requests(bank, spec):
         views = f", views={spec.views!r}" if spec.views != "none" else ""
@@ -157,7 +153,7 @@ def _way(bank: Bank, spec: FeatureSpec, source: str, root: str, count: int) -> s
 
 
 def extract_command(
-    bank: Bank, spec: FeatureSpec, source: str, root: str = "", layers: Sequence[str] | None = None
+    bank: BankFolder, spec: FeatureSpec, source: str, root: str = "", layers: Sequence[str] | None = None
 ) -> str:
     """Return the command that embeds a source for a feature set, as it was first asked for, or for other layers."""
     requests = _requests(bank, spec)
@@ -178,18 +174,18 @@ def extract_command(
     return " ".join(["featurebank extract", shell_word(source), *words])
 
 
-def prune_command(bank: Bank, source: str) -> str:
+def prune_command(bank: BankFolder, source: str) -> str:
     """Return the command that drops the samples of a source."""
     return f"featurebank prune {shell_word(bank.path)} --source {shell_word(source)}"
 
 
-def _moved_command(bank: Bank, source: str, root: str) -> str:
+def _moved_command(bank: BankFolder, source: str, root: str) -> str:
     """Return the command that goes on with a source whose files lie elsewhere now."""
     where = shell_word(root) if root else "FOLDER"
     return f"featurebank extract {shell_word(source)} --bank {shell_word(bank.path)} --root {where}"
 
 
-def _requests(bank: Bank, spec: FeatureSpec) -> list[dict[str, Any]]:
+def _requests(bank: BankFolder, spec: FeatureSpec) -> list[dict[str, Any]]:
     """Return the requests that led to a spec; a damaged one is no reason to hide another error."""
     try:
         return [each for each in bank.requests_of(spec) if isinstance(each, dict)]
@@ -201,28 +197,3 @@ def shell_word(value: Any) -> str:
     """Return a word as a shell takes it, on one line and without control characters."""
     text = str(value)
     return shlex.quote(text) if text.isprintable() else repr(text)
-
-
-# --- paths -------------------------------------------------------------------------------------------------
-
-
-def near_path(path: str, known: Iterable[bytes]) -> str:
-    """Return the known path that was probably meant: one that ends, looks or is spelt alike; empty for none.
-
-    Examples
-    --------
-    >>> near_path("photos/cat/1.jpg", [b"cat/1.jpg", b"dog/1.jpg"])
-    'cat/1.jpg'
-    >>> near_path("cat/O.JPG", [b"cat/0.jpg", b"cat/9.jpg"])
-    'cat/0.jpg'
-    """
-    names = list(dict.fromkeys(os.fsdecode(each) for each in known))
-    alike = [name for name in names if f"/{path}".endswith(f"/{name}") or f"/{name}".endswith(f"/{path}")]
-    alike = alike or [name for name in names if _looks(name) == _looks(path)]
-    alike = alike or difflib.get_close_matches(path, names[:PATHS_COMPARED], n=1)
-    return alike[0] if alike else ""
-
-
-def _looks(path: str) -> str:
-    """Return a path with letters that look like digits, and capitals, made equal."""
-    return path.casefold().translate(str.maketrans("ol", "01"))

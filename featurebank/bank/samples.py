@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import secrets
 import time
@@ -17,8 +18,10 @@ from numpy.typing import NDArray
 
 from featurebank.bank import segment
 from featurebank.bank.segment import Segment
+from featurebank.errors import BankError, ColumnError
 from featurebank.images.columns import KINDS, concat_columns, kind_of
 
+PATHS_COMPARED = 20_000
 OK, FAILED, GONE = range(3)
 STATUSES = ("ok", "failed", "gone")
 NO_DIGEST = bytes(32)
@@ -63,6 +66,15 @@ class SampleTable:
         """The paths as text; bytes that are not UTF-8 are surrogates, as everywhere in Python."""
         return [os.fsdecode(path) for path in self.rows["path"].to_numpy()]
 
+    @property
+    def newest_stamp(self) -> int:
+        """The highest stamp, 0 for a table without rows."""
+        return int(self.rows["stamp"].max()) if len(self) else 0
+
+    def readable(self) -> SampleTable:
+        """Return the samples whose image could be read and is still there."""
+        return self.take((self.rows["status"] == OK).to_numpy())
+
     def names(self) -> pd.DataFrame:
         """Return what tables about samples begin with: ``source, path``, which pandas' own text could not all hold."""
         return pd.DataFrame({"source": self.rows["source"].to_numpy(), "path": self.paths}, dtype=object)
@@ -82,6 +94,109 @@ def rows_of(table: SampleTable, names: pd.DataFrame) -> NDArray[np.int64]:
     where = {key: row for row, key in enumerate(zip(table.rows["source"], table.paths, strict=True))}
     keys = zip(names["source"], names["path"], strict=True)
     return np.fromiter((where.get(key, -1) for key in keys), np.int64, len(names))
+
+
+def column_of(table: SampleTable, name: str) -> pd.Series:
+    """Return a user's column, or one of featurebank's own (``source``, ``path``).
+
+    Raises
+    ------
+    ColumnError
+        When there is no such column.
+    """
+    if name in table.columns:
+        return table.columns[name]
+    if name in ("source", "path"):
+        return pd.Series([os.fsdecode(value) for value in table.rows[name]], dtype=object)
+    have = ", ".join(map(repr, table.columns)) or "none"
+    raise ColumnError(
+        f"the bank has no column {name!r}; it has {have}: name one of them, or add it with `featurebank label`"
+    )
+
+
+def values_of(table: SampleTable, name: str) -> NDArray[Any]:
+    """Return a column without missing values as a plain array: text, int64, float64 or bool.
+
+    Raises
+    ------
+    ColumnError
+        When there is no such column, or it has missing values.
+    """
+    column = column_of(table, name)
+    if column.isna().any():
+        raise ColumnError(
+            f"column {name!r} has {int(column.isna().sum())} missing values; fill them with `featurebank label`"
+        )
+    if column.dtype == object:
+        return np.array(list(column), dtype=str)
+    dtype = {"int": "int64", "float": "float64", "bool": "bool"}[kind_of(column)]
+    return column.to_numpy(dtype, copy=True)  # the caller's to change; the table is not
+
+
+def weights_of(table: SampleTable, name: str) -> NDArray[np.float64]:
+    """Return a column of sample weights.
+
+    Raises
+    ------
+    ColumnError
+        When there is no such column, it is no number, or a value is missing, negative or infinite.
+    """
+    if kind_of(column_of(table, name)) not in ("int", "float"):
+        raise ColumnError(f"column {name!r} is no column of numbers, so it cannot weight samples")
+    weights = values_of(table, name).astype(float)
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+        raise ColumnError(f"column {name!r} holds negative, infinite or only zero weights; expected numbers from 0 up")
+    return weights
+
+
+def positions_of(table: SampleTable, paths: Sequence[Any], sources: Sequence[str] | None = None) -> list[int]:
+    """Return the position of each path, of the source that is named for it where sources are."""
+    where: dict[Any, list[int]] = {}
+    for position, (source, path) in enumerate(zip(table.rows["source"], table.rows["path"].to_numpy(), strict=True)):
+        where.setdefault(path if sources is None else (source, path), []).append(position)
+    keys = [os.fsencode(path) for path in paths]
+    found = [where.get(key, []) for key in (keys if sources is None else zip(sources, keys, strict=True))]
+    for path, positions, source in zip(paths, found, sources or [""] * len(found), strict=True):
+        if not positions:
+            raise BankError(_unknown_path(table, str(path), source))
+        if len(positions) > 1:
+            raise BankError(
+                f"path {str(path)!r} is in {len(positions)} sources of the bank; expected one: name it in a column "
+                "'source' of the labels, as `featurebank info BANK --samples` lists it"
+            )
+    return [positions[0] for positions in found]
+
+
+def _unknown_path(table: SampleTable, path: str, source: str) -> str:
+    """Return the message about a path that the bank, or the source named with it, does not have."""
+    elsewhere = table.rows["source"][table.rows["path"] == os.fsencode(path)]
+    if len(elsewhere):
+        return f"path {path!r} is not in source {source!r}; expected one of {', '.join(map(repr, elsewhere))}"
+    near = near_path(path, table.rows["path"])
+    hint = f"did you mean {near!r}? " if near else ""
+    return f"path {path!r} is not in the bank; {hint}`featurebank info BANK --samples` lists its paths"
+
+
+def near_path(path: str, known: Iterable[bytes]) -> str:
+    """Return the known path that was probably meant: one that ends, looks or is spelt alike; empty for none.
+
+    Examples
+    --------
+    >>> near_path("photos/cat/1.jpg", [b"cat/1.jpg", b"dog/1.jpg"])
+    'cat/1.jpg'
+    >>> near_path("cat/O.JPG", [b"cat/0.jpg", b"cat/9.jpg"])
+    'cat/0.jpg'
+    """
+    names = list(dict.fromkeys(os.fsdecode(each) for each in known))
+    alike = [name for name in names if f"/{path}".endswith(f"/{name}") or f"/{name}".endswith(f"/{path}")]
+    alike = alike or [name for name in names if _looks(name) == _looks(path)]
+    alike = alike or difflib.get_close_matches(path, names[:PATHS_COMPARED], n=1)
+    return alike[0] if alike else ""
+
+
+def _looks(path: str) -> str:
+    """Return a path with letters that look like digits, and capitals, made equal."""
+    return path.casefold().translate(str.maketrans("ol", "01"))
 
 
 def make_table(fields: dict[str, Sequence[Any]], columns: pd.DataFrame) -> SampleTable:

@@ -16,6 +16,7 @@ import os
 import re
 import stat
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -45,6 +46,11 @@ _LONGEST_WAIT = 3.0
 _ALIGNMENT = 64
 _NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+)*")
 _DTYPES = ("|u1", "<u4", "<u8", "<i8", "<f2", "<f4", "<f8")
+
+
+def new_name() -> str:
+    """Return a file name for a new segment, unique without asking anyone."""
+    return f"{uuid.uuid4().hex}.h5"
 
 
 def encode(kind: str, meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> memoryview:

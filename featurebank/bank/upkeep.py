@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurebank.bank import features, samples, segment
-from featurebank.bank.bank import GRACE, Bank, newest_stamp, segment_name
 from featurebank.bank.features import DigestIndex, as_keys
+from featurebank.bank.folder import BankFolder
 from featurebank.bank.samples import SampleTable
 from featurebank.bank.segment import REMEDY, Segment
 from featurebank.bank.spec import FeatureSpec
@@ -22,16 +23,20 @@ from featurebank.errors import BankError, CorruptError
 from featurebank.storage import files as storage
 from featurebank.storage.files import Place
 
+GRACE = 3600.0
+"""Seconds that a superseded file stays for those who still read it."""
 MERGED_BYTES = 256 << 20
 
 Damage = tuple[Place, CorruptError]
+Copy = tuple[Segment, Place]
+"""A segment, and where it goes."""
 Keep = Callable[[NDArray[np.bytes_]], NDArray[np.bool_]]
 
 
 # --- damage ------------------------------------------------------------------------------------------------
 
 
-def verify(bank: Bank) -> list[dict[str, str]]:
+def verify(bank: BankFolder) -> list[dict[str, str]]:
     """Check every file of a bank, every byte.
 
     Returns
@@ -43,7 +48,7 @@ def verify(bank: Bank) -> list[dict[str, str]]:
     return [{"file": str(file), "problem": str(error)} for file, error in found]
 
 
-def set_damaged_tables_aside(bank: Bank) -> list[str]:
+def set_damaged_tables_aside(bank: BankFolder) -> list[str]:
     """Rename damaged sample segments and specs to ``NAME.damaged``, so that `extract` makes them again.
 
     Returns
@@ -62,12 +67,12 @@ def set_damaged_tables_aside(bank: Bank) -> list[str]:
     return _set_aside(bank, [*_damaged_specs(bank), *_damaged_tables(bank)])
 
 
-def set_damaged_features_aside(bank: Bank, specs: Iterable[FeatureSpec]) -> list[str]:
+def set_damaged_features_aside(bank: BankFolder, specs: Iterable[FeatureSpec]) -> list[str]:
     """Rename damaged segments of some feature sets to ``NAME.damaged``; see `set_damaged_tables_aside`."""
     return _set_aside(bank, _damaged_features(bank.feature_folder(spec) for spec in specs))
 
 
-def _set_aside(bank: Bank, damage: Iterable[Damage]) -> list[str]:
+def _set_aside(bank: BankFolder, damage: Iterable[Damage]) -> list[str]:
     found = list(damage)
     if found:
         with bank.locked():
@@ -91,14 +96,14 @@ def _aftermath(file: Place, error: CorruptError) -> str:
     return f"{reason}; set aside as {file.name + '.damaged'!r}: {then}"
 
 
-def _damaged_specs(bank: Bank) -> Iterator[Damage]:
+def _damaged_specs(bank: BankFolder) -> Iterator[Damage]:
     """Yield each damaged spec with its error."""
     files: list[Place] = [*bank.path.glob("features/*/spec.json")]
     for file in sorted(files, key=str):
         yield from _check(bank.read_spec, file)
 
 
-def _damaged_tables(bank: Bank) -> Iterator[Damage]:
+def _damaged_tables(bank: BankFolder) -> Iterator[Damage]:
     """Yield each damaged sample segment with its error."""
     for file in segment.segment_files(bank.path / "samples"):
         yield from _check(_check_samples, file)
@@ -135,7 +140,7 @@ def _check(check: Callable[[Place], Any], file: Place) -> Iterator[Damage]:
 # --- compaction --------------------------------------------------------------------------------------------
 
 
-def compact(bank: Bank, *, grace: float = GRACE) -> dict[str, int]:
+def compact(bank: BankFolder, *, grace: float = GRACE) -> dict[str, int]:
     """Merge small segments into larger ones, and remove the files that earlier merges replaced.
 
     A merged segment lists what it supersedes, so a reader never sees a row twice or not at all; the old files go
@@ -143,7 +148,7 @@ def compact(bank: Bank, *, grace: float = GRACE) -> dict[str, int]:
 
     Parameters
     ----------
-    bank : Bank
+    bank : BankFolder
     grace : float, default 3600
         Seconds that a superseded file stays for those who still read it.
 
@@ -165,12 +170,12 @@ def compact(bank: Bank, *, grace: float = GRACE) -> dict[str, int]:
         return {"merged": merged, "removed": _remove_superseded(bank, grace)}
 
 
-def prune(bank: Bank, *, grace: float = GRACE, source: str | os.PathLike[str] | None = None) -> dict[str, int]:
+def prune(bank: BankFolder, *, grace: float = GRACE, source: str | os.PathLike[str] | None = None) -> dict[str, int]:
     """Drop embeddings of contents that no present sample has; a source that is named is marked gone before.
 
     Parameters
     ----------
-    bank : Bank
+    bank : BankFolder
     grace : float, default 3600
         Segments younger than this many seconds are left alone: their samples may be on their way.
     source : path-like, optional
@@ -191,7 +196,7 @@ def prune(bank: Bank, *, grace: float = GRACE, source: str | os.PathLike[str] | 
     """
     with bank.locked():
         gone = {} if source is None else {"gone": _mark_gone(bank, os.fspath(source))}
-        wanted = DigestIndex(as_keys(bank.select().rows["digest"]))
+        wanted = DigestIndex(as_keys(bank.table.readable().rows["digest"]))
 
         def keep(keys: NDArray[np.bytes_]) -> NDArray[np.bool_]:
             return wanted.find(keys) >= 0
@@ -206,7 +211,7 @@ def prune(bank: Bank, *, grace: float = GRACE, source: str | os.PathLike[str] | 
         return {**gone, "rows": dropped, "removed": _remove_superseded(bank, grace)}
 
 
-def _mark_gone(bank: Bank, source: str) -> int:
+def _mark_gone(bank: BankFolder, source: str) -> int:
     """Mark every sample of a source gone, under the bank's lock; return how many were not."""
     table = bank.table
     known = sorted(set(table.rows["source"]))
@@ -217,17 +222,17 @@ def _mark_gone(bank: Bank, source: str) -> int:
     rows = table.rows
     present = table.take(((rows["source"] == name) & (rows["status"] != samples.GONE)).to_numpy())
     gone = present.rows.assign(status=np.uint8(samples.GONE))
-    bank.add_samples(SampleTable(gone, present.columns), newest=newest_stamp(table))
+    bank.add_samples(SampleTable(gone, present.columns), newest=table.newest_stamp)
     return len(present)
 
 
-def _compact_samples(bank: Bank) -> int:
+def _compact_samples(bank: BankFolder) -> int:
     folder = bank.path / "samples"
     files = segment.list_segments(folder, "samples")
     if len(files) < 2:
         return 0
     table = samples.merge(samples.decode_table(file) for file in files)
-    storage.commit(folder / segment_name(), samples.encode_table(table, _replaced(folder, files)))
+    storage.commit(folder / segment.new_name(), samples.encode_table(table, _replaced(folder, files)))
     return len(files)
 
 
@@ -259,7 +264,7 @@ def _rewrite(folder: Place, fingerprint: str, files: list[Segment], keep: Keep |
         digests, values = digests[rows], values[rows]
     made_by = features.made_by(files)
     data = features.encode_stored(fingerprint, digests, values, made_by, _replaced(folder, files))
-    storage.commit(folder / segment_name(), data)
+    storage.commit(folder / segment.new_name(), data)
     return len(files)
 
 
@@ -270,7 +275,7 @@ def _replaced(folder: Place, files: list[Segment]) -> list[str]:
     return sorted(names | {name for file in files for name in segment.superseded_by(file) if name in here})
 
 
-def _remove_superseded(bank: Bank, grace: float) -> int:
+def _remove_superseded(bank: BankFolder, grace: float) -> int:
     removed = 0
     for folder, kind in [(bank.path / "samples", "samples"), *((f, "features") for f in bank.path.glob("features/*"))]:
         for file in segment.list_segments(folder, kind):
@@ -283,6 +288,102 @@ def _remove_superseded(bank: Bank, grace: float) -> int:
             if _age(path) >= max(grace, GRACE):
                 storage.remove(path)
     return removed
+
+
+# --- merging -----------------------------------------------------------------------------------------------
+
+
+def merge(
+    bank: BankFolder,
+    others: Sequence[str | os.PathLike[str] | BankFolder],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, int]:
+    """Copy what other banks hold into a bank: feature sets, samples and their columns.
+
+    Segments are immutable and their names unique, so a merge that was interrupted is finished by the same call, and
+    one that is done costs nothing the second time. Of a sample that several banks have, the row that was written last
+    wins; contents that several have are kept once by the next compaction.
+
+    Parameters
+    ----------
+    bank : BankFolder
+        It gets the rows; others may go on reading and writing it.
+    others : sequence of path-like or BankFolder
+        They stay as they are.
+    progress : callable, optional
+        Called with (files copied, files to copy).
+
+    Returns
+    -------
+    dict
+        ``copied`` files, their ``bytes``, and files that were ``there`` already.
+
+    Raises
+    ------
+    BankError
+        When there is no other bank, or one of them is the bank itself.
+    CorruptError
+        When a file of another bank is damaged; what was copied before is whole.
+    StorageError
+        When the file system refuses.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> merge(BankFolder.create(folder + "/all.bank"), [BankFolder.create(folder + "/one.bank")])
+    {'copied': 0, 'bytes': 0, 'there': 0}
+    """
+    opened = [each if isinstance(each, BankFolder) else BankFolder(each) for each in others]
+    if not opened:
+        raise BankError("no bank to merge; name one at least")
+    if any(storage.is_same(each.path, bank.path) for each in opened):
+        raise BankError(f"{str(bank.path)!r} is merged into itself; name other banks")
+    samples = [copy for other in opened for copy in _samples(bank, other)]  # listed first, and copied last:
+    features = [copy for other in opened for copy in _features(bank, other)]  # the rows that samples point at are there
+    wanted = [_new(batch) for batch in (features, samples)]
+    total = sum(map(len, wanted))
+    sizes: list[int] = []
+    for batch in wanted:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for written in pool.map(_copy, batch):
+                sizes.append(written)
+                if progress is not None:
+                    progress(len(sizes), total)
+    return {"copied": len(sizes), "bytes": sum(sizes), "there": len(features) + len(samples) - len(sizes)}
+
+
+def _new(copies: list[Copy]) -> list[Copy]:
+    """Return the copies that are not there yet, each once where several banks have it."""
+    return [(file, to) for to, file in {to: file for file, to in copies}.items() if not to.exists()]
+
+
+def _features(bank: BankFolder, other: BankFolder) -> Iterator[Copy]:
+    for each in other.feature_sets:
+        bank.add_spec(each.spec)
+        for request in other.requests_of(each.spec):
+            bank.add_spec(each.spec, request)
+        for file in each.segments:
+            yield file, bank.feature_folder(each.spec) / file.path.name
+
+
+def _samples(bank: BankFolder, other: BankFolder) -> Iterator[Copy]:
+    for file in other.sample_segments():
+        yield file, bank.path / "samples" / file.path.name
+
+
+def _copy(copy: Copy) -> int:
+    """Check every byte of a segment and copy it; return its size."""
+    file, to = copy
+    try:
+        file.verify()
+        path = file.path
+        data = np.memmap(path, "u1", "r").data if isinstance(path, Path) else memoryview(path.read_bytes())
+    except FileNotFoundError as error:
+        raise BankError(f"{str(file.path)!r} was replaced while it was read: try again") from error
+    storage.commit(to, data)
+    return len(data)
 
 
 def _age(path: Place) -> float:

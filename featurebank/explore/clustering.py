@@ -18,8 +18,8 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, s
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.preprocessing import normalize
 
-from featurebank.bank.bank import Bank, column_of, values_of
-from featurebank.bank.samples import SampleTable
+from featurebank.bank.bank import Bank
+from featurebank.bank.samples import SampleTable, column_of, values_of
 from featurebank.errors import BankError, ColumnError, TopModelError, near_names, renamed
 from featurebank.fitting.fit import candidate_features
 

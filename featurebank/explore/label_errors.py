@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.bank.bank import Bank, values_of
-from featurebank.bank.samples import SampleTable, rows_of
+from featurebank.bank.bank import Bank
+from featurebank.bank.samples import SampleTable, rows_of, values_of
 from featurebank.errors import ColumnError, NotInstalledError, renamed
 from featurebank.fitting.fit import default_target, fit
 from featurebank.images.reading import Progress

@@ -14,8 +14,8 @@ from sklearn.metrics import pairwise_distances_argmin_min
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.preprocessing import normalize
 
-from featurebank.bank.bank import Bank, column_of
-from featurebank.bank.samples import SampleTable, other_contents
+from featurebank.bank.bank import Bank
+from featurebank.bank.samples import SampleTable, column_of, other_contents
 from featurebank.errors import BankError, ColumnError, TopModelError, near_names
 from featurebank.predictor.predictor import Predictor
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
-from featurebank.bank.bank import Bank, column_of
+from featurebank.bank.bank import Bank
+from featurebank.bank.samples import column_of
 from featurebank.errors import BankError, ColumnError, TopModelError, near_names, renamed
 from featurebank.explore.embedding import chosen_sets
 from featurebank.topmodels.novelty import LEAST_ROWS, Mahalanobis, out_of_fold

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.bank.bank import Bank, column_of
+from featurebank.bank.bank import Bank
+from featurebank.bank.samples import column_of
 from featurebank.errors import BankError, ColumnError, NotInstalledError, near_names, renamed
 from featurebank.explore.embedding import blocks_of, chosen_sets, moments
 

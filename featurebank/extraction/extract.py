@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from featurebank.bank.bank import Bank, describe_set
+from featurebank.bank.bank import Bank
+from featurebank.bank.features import describe_set
 from featurebank.bank.upkeep import set_damaged_features_aside, set_damaged_tables_aside
 from featurebank.errors import BankError, ImageError, near_names
 from featurebank.extraction.ledger import Embed, ExtractReport, Ledger

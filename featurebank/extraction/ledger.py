@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.bank import repair, samples
-from featurebank.bank.bank import Bank, newest_stamp
+from featurebank.bank.bank import Bank
 from featurebank.bank.features import FeatureSet, as_keys
 from featurebank.bank.samples import FAILED, GONE, NO_DIGEST, OK, SampleTable
 from featurebank.bank.spec import FeatureSpec
@@ -259,7 +259,7 @@ class Ledger:
                 mask = self._gone_in(table)
                 gone = table.take(mask)
                 rows = gone.rows.assign(status=np.uint8(GONE))
-                self.bank.add_samples(SampleTable(rows, gone.columns), newest=newest_stamp(table))
+                self.bank.add_samples(SampleTable(rows, gone.columns), newest=table.newest_stamp)
 
     @property
     def gone(self) -> NDArray[np.bool_]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurebank.bank import samples
-from featurebank.bank.bank import Bank, newest_stamp
+from featurebank.bank.bank import Bank
 from featurebank.bank.samples import SampleTable
 from featurebank.images.sources import Source
 
@@ -48,7 +48,7 @@ class OtherWriters:
         committed: NDArray[np.bool_],
     ):
         self.bank, self.source, self.committed = bank, source, committed
-        self.newest = newest_stamp(table)
+        self.newest = table.newest_stamp
         self.seen = set(seen)
         self._tables = [table]
         self._number = np.zeros(len(source.paths), np.int64)  # the table that has a sample's row
@@ -64,7 +64,7 @@ class OtherWriters:
 
     def _take(self, table: SampleTable) -> None:
         """Remember where a table has newer rows of samples that are still to be written."""
-        self.newest = max(self.newest, newest_stamp(table))
+        self.newest = max(self.newest, table.newest_stamp)
         self._positions = self._positions or {path: i for i, path in enumerate(self.source.paths)}
         own = np.flatnonzero(table.rows["source"].to_numpy() == self.source.name)
         there = [self._positions.get(path, -1) for path in table.rows["path"].to_numpy()[own]]

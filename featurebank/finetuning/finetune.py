@@ -12,9 +12,9 @@ from typing import Any
 from sklearn.pipeline import Pipeline
 
 from featurebank.backbones.base import Backbone
-from featurebank.bank.bank import Bank, values_of, weights_of
+from featurebank.bank.bank import Bank
 from featurebank.bank.images import source_of
-from featurebank.bank.samples import SampleTable
+from featurebank.bank.samples import SampleTable, values_of, weights_of
 from featurebank.bank.spec import PENULTIMATE
 from featurebank.errors import ColumnError, FineTuneError
 from featurebank.finetuning.compare import compare, frozen_of, shared_folds

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurebank.bank.bank import Bank, column_of
-from featurebank.bank.samples import other_contents
+from featurebank.bank.bank import Bank
+from featurebank.bank.samples import column_of, other_contents
 from featurebank.fitting.rows import Target, load_table, read_target
 from featurebank.fitting.semi_supervised import Part
 

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.bank.bank import Bank, column_of, values_of, weights_of
+from featurebank.bank.bank import Bank
 from featurebank.bank.features import DigestIndex, as_keys
 from featurebank.bank.neighbours import THRESHOLD, near_duplicate_groups, near_duplicate_pairs
-from featurebank.bank.samples import SampleTable
+from featurebank.bank.samples import SampleTable, column_of, values_of, weights_of
 from featurebank.bank.spec import LOGITS, layer_order, parse_name
 from featurebank.errors import ColumnError, TopModelError
 from featurebank.storage.memory import releasing

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurebank.bank.bank import Bank, column_of, values_of
-from featurebank.bank.samples import SampleTable
+from featurebank.bank.bank import Bank
+from featurebank.bank.samples import SampleTable, column_of, values_of
 from featurebank.errors import ColumnError, TopModelError
 from featurebank.fitting.rows import Rows, Target, is_zero_or_one, load_table, read_target, torn_contents
 from featurebank.topmodels.folds import Fold, combinations, make_folds

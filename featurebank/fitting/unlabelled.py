@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
-from featurebank.bank.bank import Bank, column_of
+from featurebank.bank.bank import Bank
+from featurebank.bank.samples import column_of
 from featurebank.errors import TopModelError, near_names
 from featurebank.fitting.fit import FitResult, class_report, default_target, fit
 from featurebank.fitting.known_labels import Given, load_given

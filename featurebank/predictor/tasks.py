@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.bank.bank import weights_of
 from featurebank.bank.features import as_keys
-from featurebank.bank.samples import SampleTable
+from featurebank.bank.samples import SampleTable, weights_of
 from featurebank.errors import PredictorError
 from featurebank.predictor import file
 from featurebank.predictor.embedding import Embedder, Item, Parts

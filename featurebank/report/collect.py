@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.bank.bank import column_of
+from featurebank.bank.samples import column_of
 from featurebank.errors import FeatureBankError, PredictorError, one_line
 from featurebank.explore import plot_abstention, plot_layer_curve, plot_learning_curve
 from featurebank.report import charts, data, provenance, results

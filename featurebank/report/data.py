@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.bank.bank import Bank, describe_set
+from featurebank.bank.bank import Bank
+from featurebank.bank.features import describe_set
 from featurebank.bank.samples import FAILED, OK, STATUSES, SampleTable
 from featurebank.fitting.rows import TEST, TRAIN, VALIDATION
 from featurebank.images.columns import kind_of

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from featurebank.bank.bank import Bank, column_of
-from featurebank.bank.samples import SampleTable
+from featurebank.bank.bank import Bank
+from featurebank.bank.samples import SampleTable, column_of
 from featurebank.errors import BankError, ColumnError
 from featurebank.explore.embedding import chosen_sets
 from featurebank.fitting.fit import default_target

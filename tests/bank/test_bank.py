@@ -4,7 +4,6 @@ import pytest
 
 from featurebank import Bank
 from featurebank.bank import samples
-from featurebank.bank.bank import newest_stamp
 from featurebank.bank.features import as_keys, as_loaded
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, ColumnError, CorruptError, FeatureSetError
@@ -171,7 +170,7 @@ def test_two_sets_of_one_name_are_told_apart_by_their_fingerprint(bank):
 
 
 def test_a_sample_without_a_row_is_an_error_not_a_lost_row(bank):
-    bank.add_samples(rows(["e.jpg"], [digest(9)]), newest=newest_stamp(bank.table))
+    bank.add_samples(rows(["e.jpg"], [digest(9)]), newest=bank.table.newest_stamp)
     with pytest.raises(BankError, match="1 of 5 samples have no row in 'net/penultimate': extract '/photos' again"):
         bank.load("net/penultimate")
     bank.add_spec(MAPS, {"backbone": "net", "weights": "DEFAULT", "size": None})
@@ -188,8 +187,8 @@ def test_contents_without_a_row_name_the_layer_to_ask_for(bank):
 
 
 def test_failed_and_gone_samples_are_left_out_of_loads(bank):
-    bank.add_samples(rows(["a.jpg"], [digest(1)], samples.GONE), newest=newest_stamp(bank.table))
-    bank.add_samples(rows(["b.jpg"], [digest(2)], samples.FAILED), newest=newest_stamp(bank.table))
+    bank.add_samples(rows(["a.jpg"], [digest(1)], samples.GONE), newest=bank.table.newest_stamp)
+    bank.add_samples(rows(["b.jpg"], [digest(2)], samples.FAILED), newest=bank.table.newest_stamp)
     assert bank.load("net/penultimate", return_paths=True)[1] == ["c.jpg", "d.jpg"]
     assert bank.samples["status"].tolist() == ["gone", "failed", "ok", "ok"]
     assert bank.samples["error"].tolist() == ["", "broken", "", ""]
@@ -287,7 +286,7 @@ def test_requests_lead_back_to_their_spec(bank):
 
 
 def test_a_path_in_two_sources_is_labelled_by_naming_its_source(bank):
-    bank.add_samples(rows(["a.jpg"], [digest(1)], source="/more"), newest=newest_stamp(bank.table))
+    bank.add_samples(rows(["a.jpg"], [digest(1)], source="/more"), newest=bank.table.newest_stamp)
     with pytest.raises(BankError, match="is in 2 sources of the bank; expected one: name it in a column 'source'"):
         bank.label(pd.DataFrame({"path": ["a.jpg"], "label": ["z"]}))
     with pytest.raises(BankError, match=r"'b.jpg' is not in source '/more'; expected one of '/photos'"):

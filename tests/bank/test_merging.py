@@ -4,7 +4,7 @@ import pytest
 from made_bank import make_bank
 
 from featurebank import Bank
-from featurebank.bank import merging
+from featurebank.bank import upkeep
 from featurebank.errors import BankError, CorruptError
 
 
@@ -51,7 +51,7 @@ def test_progress_counts_the_files_and_one_that_two_banks_have_is_copied_once(ba
     first, second, _ = banks
     second.merge(first)
     seen = []
-    found = merging.merge(Bank.create(tmp_path / "all.bank"), [first, second], progress=lambda *step: seen.append(step))
+    found = upkeep.merge(Bank.create(tmp_path / "all.bank"), [first, second], progress=lambda *step: seen.append(step))
     assert (found["copied"], found["there"]) == (5, 2)
     assert seen == [(number, 5) for number in range(1, 6)]
 
@@ -67,7 +67,7 @@ def test_samples_are_listed_first_and_copied_last(banks, tmp_path):
             first.merge(second)
 
     bank = Bank.create(tmp_path / "all.bank")
-    merging.merge(bank, [first], progress=show)
+    upkeep.merge(bank, [first], progress=show)
     assert [[name.split("/")[0] for name in names] for names in copied] == [["features"], ["features", "samples"]]
     assert bank.load("net/penultimate").shape == (3, 2)
     assert bank.merge(first)["copied"] == 3
@@ -115,4 +115,4 @@ def test_a_file_that_a_compaction_replaced_meanwhile_is_named(banks, tmp_path):
     (file,) = first.feature_set("net/penultimate").segments
     file.path.unlink()
     with pytest.raises(BankError, match="was replaced while it was read: try again"):
-        merging._copy((file, tmp_path / "copy.h5"))
+        upkeep._copy((file, tmp_path / "copy.h5"))

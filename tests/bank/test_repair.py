@@ -6,8 +6,8 @@ import pytest
 
 from featurebank import Bank
 from featurebank.bank import samples
-from featurebank.bank.bank import newest_stamp
-from featurebank.bank.repair import extract_command, is_missing, missing_rows, near_path, prune_command, roots
+from featurebank.bank.repair import extract_command, is_missing, missing_rows, prune_command, roots
+from featurebank.bank.samples import near_path
 from featurebank.bank.spec import FeatureSpec
 
 SPEC = FeatureSpec("net", "", "0" * 64, "map", "NCHW", 0, "avgmax", {"crop": [4, 4]}, 1, "none", "fp32", "float32")
@@ -22,7 +22,7 @@ def add(bank, source, count, root=None):
     fields["path"] = [b"%d.png" % number for number in range(count)]
     fields["digest"] = [source.encode().ljust(31)[-31:] + bytes([number]) for number in range(count)]
     table = samples.make_table(fields, pd.DataFrame(index=range(count)))
-    bank.add_samples(table, newest=newest_stamp(bank.table))
+    bank.add_samples(table, newest=bank.table.newest_stamp)
 
 
 @pytest.fixture

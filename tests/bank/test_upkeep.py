@@ -4,7 +4,6 @@ import pytest
 
 from featurebank import Bank
 from featurebank.bank import samples
-from featurebank.bank.bank import newest_stamp
 from featurebank.bank.spec import FeatureSpec
 from featurebank.bank.upkeep import prune, set_damaged_features_aside, set_damaged_tables_aside
 from featurebank.errors import BankError
@@ -24,7 +23,7 @@ def add(bank, source, numbers):
     fields |= {"path": [b"%d.png" % number for number in numbers], "digest": [digest(number) for number in numbers]}
     bank.add_features(SPEC, fields["digest"], np.array(numbers, np.float32)[:, None, None])
     table = samples.make_table(fields, pd.DataFrame({"label": pd.Series(["x"] * n, dtype=object)}))
-    bank.add_samples(table, newest=newest_stamp(bank.table))
+    bank.add_samples(table, newest=bank.table.newest_stamp)
 
 
 @pytest.fixture

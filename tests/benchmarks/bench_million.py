@@ -28,8 +28,8 @@ import pandas as pd
 
 from featurebank import Bank, TopModelSearchCV, fit
 from featurebank.bank import samples
-from featurebank.bank.bank import segment_name
 from featurebank.bank.features import encode_stored
+from featurebank.bank.segment import new_name
 from featurebank.bank.spec import FeatureSpec
 
 SPEC = FeatureSpec(
@@ -57,7 +57,7 @@ def add(bank: Bank, random: np.random.Generator, at: int, label: np.ndarray, val
     """Write one segment of features and one of samples."""
     digests, n = random.integers(0, 256, (len(label), 32), dtype=np.uint8), len(label)
     data = encode_stored(SPEC.fingerprint, digests, values[:, None], [])
-    (bank.feature_folder(SPEC) / segment_name()).write_bytes(data)
+    (bank.feature_folder(SPEC) / new_name()).write_bytes(data)
     same = {"source": "/photos", "root": "/photos", "size": 1, "mtime_ns": 1, "status": samples.OK, "error": ""}
     fields: dict[str, Any] = {name: [value] * n for name, value in {**same, "origin": 0, "stamp": 0}.items()}
     fields["path"] = [b"%09d.jpg" % number for number in range(at, at + n)]

@@ -30,8 +30,8 @@ from planted import COPIES, photograph
 from sklearn.datasets import load_digits
 
 from featurebank import Bank, extract
-from featurebank.bank.bank import values_of
 from featurebank.bank.neighbours import groups_of
+from featurebank.bank.samples import values_of
 from featurebank.explore import duplicates, label_issues
 from featurebank_cli.solar_cells import MIDDLE, RECIPE, cells_folder
 

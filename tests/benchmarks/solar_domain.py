@@ -18,7 +18,7 @@ import pandas as pd
 from sklearn.metrics import accuracy_score, f1_score
 
 from featurebank import Bank
-from featurebank.bank.bank import values_of
+from featurebank.bank.samples import values_of
 from featurebank.fitting.adaptation.domain import fit_domain
 from featurebank.topmodels.models import get_top_model
 from featurebank.topmodels.scores import corrected_interval

@@ -31,9 +31,9 @@ from scipy.special import expit, softmax
 from sklearn.model_selection import StratifiedShuffleSplit
 
 from featurebank import Bank, Recipe
-from featurebank.bank.bank import values_of, weights_of
 from featurebank.bank.features import as_keys
 from featurebank.bank.images import source_of
+from featurebank.bank.samples import values_of, weights_of
 from featurebank.bank.spec import digest_of
 from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.request import Ask, ask

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from featurebank import Bank, Recipe
-from featurebank.bank.bank import values_of
 from featurebank.bank.images import source_of
+from featurebank.bank.samples import values_of
 from featurebank.finetuning import compare as module
 from featurebank.finetuning.compare import compare, frozen_of, sentence, shared_folds
 from featurebank.finetuning.setup import Labels, Origin, Setup

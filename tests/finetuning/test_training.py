@@ -9,8 +9,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from featurebank import Backbone, Bank, Predictor, Preprocessing, Recipe, load_backbone
-from featurebank.bank.bank import values_of
 from featurebank.bank.images import source_of
+from featurebank.bank.samples import values_of
 from featurebank.errors import FineTuneError, ImageError, LayerError
 from featurebank.finetuning.head import to_layers
 from featurebank.finetuning.optimization import loss_of

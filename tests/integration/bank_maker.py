@@ -5,7 +5,6 @@ import pandas as pd
 
 from featurebank import Bank
 from featurebank.bank import samples
-from featurebank.bank.bank import newest_stamp
 from featurebank.bank.spec import FeatureSpec
 from featurebank.images.columns import tidy
 
@@ -44,7 +43,7 @@ def add(bank, numbers, label="old"):
     """Commit rows the way an extraction does: features, then the samples that point at them."""
     bank.add_features(SPEC, [digest(number) for number in numbers], values(numbers))
     with bank.locked():
-        bank.add_samples(table(numbers, label), newest=newest_stamp(bank.table))
+        bank.add_samples(table(numbers, label), newest=bank.table.newest_stamp)
 
 
 def make(path, *batches):

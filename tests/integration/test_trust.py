@@ -17,7 +17,6 @@ from bank_maker import NAME, SPEC, add, contents, digest, expected, make, table,
 
 from featurebank import Bank
 from featurebank.bank import samples, segment
-from featurebank.bank.bank import newest_stamp
 from featurebank.bank.upkeep import set_damaged_features_aside, set_damaged_tables_aside
 from featurebank.errors import BankError, FeatureBankError, StorageError
 from featurebank.storage import files as storage
@@ -95,7 +94,7 @@ def test_a_label_is_not_buried_by_a_compaction_or_by_a_clock_that_is_behind(bank
     bank.compact(grace=0)
     assert contents(bank)["0003.png"][0] == "mended"
     with bank.locked():
-        bank.add_samples(table([3], "again"), newest=newest_stamp(bank.table))
+        bank.add_samples(table([3], "again"), newest=bank.table.newest_stamp)
     assert contents(bank)["0003.png"][0] == "again"
 
 

@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 
 from featurebank import __version__
 from featurebank.bank import samples as sample_tables
-from featurebank.bank.bank import Bank, describe_set, newest_stamp
-from featurebank.bank.features import as_keys
+from featurebank.bank.bank import Bank
+from featurebank.bank.features import as_keys, describe_set
 from featurebank.bank.formats import clip_retrieval, hdf5, slides, thingsvision
 from featurebank.bank.formats.collection import KEY, Collection, Progress, Samples, Stream, counting
 from featurebank.bank.formats.exporting import FORMATS
 from featurebank.bank.formats.origin import origin_of
-from featurebank.bank.repair import near_path
-from featurebank.bank.samples import GONE, NO_DIGEST, OK, SampleTable
+from featurebank.bank.samples import GONE, NO_DIGEST, OK, SampleTable, near_path
 from featurebank.bank.spec import FeatureSpec, imported_spec, parse_name
 from featurebank.errors import BankError, CorruptError, FeatureSetError, SourceError, near_names
 from featurebank.images.columns import origins, overlay
@@ -338,7 +337,7 @@ def _write_samples(bank: Bank, given: Samples, sources: Sequence[str], digests: 
     """Write the samples that the bank lacks, and the columns that differ of those it has; return how many are new."""
     with bank.locked():
         table = bank.table
-        found, newest = _find(table, sources, given.paths), newest_stamp(table)
+        found, newest = _find(table, sources, given.paths), table.newest_stamp
         new = np.flatnonzero(found < 0)
         bank.add_samples(_new_rows(given, sources, digests, new), newest=newest)
         known = np.flatnonzero(found >= 0)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from featurebank.bank.bank import Bank, values_of, weights_of
+from featurebank.bank.bank import Bank
 from featurebank.bank.repair import extract_command, is_named, roots, shell_word
+from featurebank.bank.samples import values_of, weights_of
 from featurebank.errors import FeatureBankError, one_line
 from featurebank.explore.advice.evidence import Found, Question
 from featurebank.explore.advice.sets import PENULTIMATE

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurebank.bank.bank import Bank, column_of, values_of
-from featurebank.bank.samples import SampleTable
+from featurebank.bank.bank import Bank
+from featurebank.bank.samples import SampleTable, column_of, values_of
 from featurebank.errors import ColumnError, TopModelError, near_names
 from featurebank.fitting.rows import Rows, Target, load_table, read_target
 from featurebank.topmodels.folds import Fold, Folds, combinations, default_kind, make_folds
