@@ -6,7 +6,6 @@ import math
 import platform
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -27,6 +26,7 @@ from featurebank.backbones.runners import CapturedModel, Runner
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import DeviceError, EngineError, ImageError, NotInstalledError, StorageError, near_names
 from featurebank.images.decoding import EncodedImage
+from featurebank.images.reading import read_ahead
 from featurebank.images.views import count_views, share_batches
 from featurebank.storage import files
 from featurebank.storage.memory import physical_memory
@@ -287,15 +287,9 @@ class Engine:
 
     def _decoded_ahead(self, batches: Iterable[tuple[_Tag, Sequence[Any]]]) -> Iterator[tuple[_Tag, Any]]:
         """Have a thread decode a batch while the network computes the one before it."""
-        waiting: deque[tuple[_Tag, Future[Any]]] = deque()
-        with ThreadPoolExecutor(1, "featurebank-nvjpeg") as pool:
-            for tag, prepared in batches:
-                waiting.append((tag, pool.submit(self._placed, prepared)))
-                if len(waiting) > 1:
-                    first, placed = waiting.popleft()
-                    yield first, placed.result()
-            for last, placed in waiting:
-                yield last, placed.result()
+        return read_ahead(
+            lambda batch: (batch[0], self._placed(batch[1])), batches, workers=1, most=2, name="featurebank-nvjpeg"
+        )
 
     def _placed(self, prepared: Sequence[Any]) -> Any:
         """Have JPEG files decoded where the GPU does that; the tensor is as good as the sequence from here on."""

@@ -26,8 +26,22 @@ def source_of(table: SampleTable) -> Source:
     return Source("", "", paths, rows["size"].to_numpy(), rows["mtime_ns"].to_numpy(), columns)
 
 
+def images_of(table: SampleTable, make: Callable[[Image.Image], _Made], **options: Any) -> Iterator[_Made | ImageError]:
+    """Yield what a function makes of the image of each sample of a bank, if it is still what was embedded.
+
+    Parameters
+    ----------
+    table : SampleTable
+    make : callable
+        Takes an RGB image; runs in a thread.
+    **options
+        Of `featurebank.images.reading.read_images`.
+    """
+    return read_images(source_of(table), make, digests=table.rows["digest"].tolist(), **options)
+
+
 def all_images(table: SampleTable, make: Callable[[Image.Image], _Made], **options: Any) -> Iterator[_Made]:
-    """Yield what a function makes of the image of each sample of a bank; see `read_images`.
+    """Yield what a function makes of the image of each sample of a bank; see `images_of`.
 
     Raises
     ------
@@ -40,7 +54,7 @@ def all_images(table: SampleTable, make: Callable[[Image.Image], _Made], **optio
             f"{len(in_memory)} samples of {in_memory.iloc[0]!r} were images in memory, which no file has; extract them "
             "from files to look at them again"
         )
-    for made in read_images(source_of(table), make, digests=list(table.rows["digest"]), **options):
+    for made in images_of(table, make, **options):
         if isinstance(made, ImageError):
             raise made
         yield made

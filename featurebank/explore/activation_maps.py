@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,11 +12,10 @@ from PIL import Image
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from featurebank.errors import ImageError, PredictorError, near_names
+from featurebank.errors import PredictorError, near_names
 from featurebank.explore.occlusion import occlusion_map, window_of
 from featurebank.explore.plots import new_axes
-from featurebank.images import decoding, listing, sources
-from featurebank.images.reading import Progress
+from featurebank.images.reading import Progress, open_image
 from featurebank.images.views import undo_view, view_size
 from featurebank.predictor.embedding import made_views
 from featurebank.topmodels.transforms import SelectDimensions, SelectRelevant
@@ -130,7 +128,7 @@ def explain(
     """
     if method not in METHODS:
         raise PredictorError(f"no method {method!r}; {near_names(method, METHODS)}")
-    opened = open_image(image)
+    opened, _ = open_image(image)
     X = predictor.embed([opened])
     column, name = _column(predictor, X, label)
     score = float(decisions(predictor.model, X)[0, column])
@@ -144,22 +142,6 @@ def explain(
         return ActivationMap(covered, opened, name, score, "occlusion")
     whole, cells, bias = found
     return ActivationMap(whole, opened, name, score, "cam", cells, bias)
-
-
-def open_image(item: Any) -> Image.Image:
-    """Return the RGB image of a path, a PIL image or an array.
-
-    Raises
-    ------
-    ImageError
-        When it cannot be read.
-    """
-    if not isinstance(item, (str, os.PathLike)):
-        return sources.as_image(item)
-    try:
-        return decoding.decode(listing.read_file(os.fspath(item)))
-    except ImageError as error:
-        raise ImageError(f"{str(item)!r}: {error}") from error
 
 
 def _column(predictor: Predictor, X: NDArray[np.float32], label: Any) -> tuple[int, Any]:

@@ -19,9 +19,9 @@ from featurebank.bank.features import as_keys
 from featurebank.bank.neighbours import unit_rows
 from featurebank.bank.samples import SampleTable
 from featurebank.bank.spec import digest_of
-from featurebank.errors import BankError, ImageError, NotInstalledError, near_names
+from featurebank.errors import BankError, NotInstalledError, near_names
 from featurebank.explore.embedding import blocks_of, chosen_sets, embed_like, moments
-from featurebank.images import decoding, listing
+from featurebank.images.reading import image_digest
 from featurebank.storage import files
 
 if TYPE_CHECKING:
@@ -121,19 +121,12 @@ def _query(
         raise BankError(
             f"{str(image)!r} is neither a path of the bank nor a file; `featurebank info BANK --samples` lists them"
         )
-    same = own if len(own) else np.flatnonzero(table.rows["digest"].to_numpy() == _digest(Path(image)))
+    same = own if len(own) else np.flatnonzero(table.rows["digest"].to_numpy() == image_digest(Path(image)))
     if len(set(table.rows["digest"].iloc[own])) > 1:
         raise BankError(f"{str(image)!r} is in {len(own)} sources of the bank; expected one: name the file in full")
     if len(same):
         return bank.features(names, table.take(same[:1]))[0], own
     return embed_like(bank, names, [image], backbone)[0], nobody
-
-
-def _digest(path: Path) -> bytes:
-    try:
-        return decoding.content_digest(listing.read_file(path))
-    except ImageError as error:
-        raise ImageError(f"{str(path)!r}: {error}") from error
 
 
 def _similarities(bank: Bank, names: Sequence[str], query: NDArray[np.float32], metric: str) -> NDArray[np.float32]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain, groupby, islice
+from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +21,7 @@ from featurebank.extraction.drift import Drift, compare_with_stored, measure_dri
 from featurebank.extraction.ledger import Ledger
 from featurebank.extraction.request import Ask
 from featurebank.extraction.writer import Writer
+from featurebank.images.reading import read_ahead, worker_count
 from featurebank.images.views import count_views, share_batches
 
 if TYPE_CHECKING:
@@ -211,20 +209,8 @@ class Pipeline:
 
     def _read_all(self, pending: Sequence[int]) -> Iterator[Item]:
         """Read and prepare in threads, in order, with a bounded number in flight."""
-        threads = self.compute.workers or os.cpu_count() or 1
-        positions = iter(pending)
-        waiting: deque[Future[Item]] = deque()
-        with ThreadPoolExecutor(threads, "featurebank-read") as pool:
-            try:
-                while True:
-                    missing = max(threads, AHEAD * self._known_batch()) - len(waiting)
-                    waiting.extend(pool.submit(self._read, position) for position in islice(positions, missing))
-                    if not waiting:
-                        return
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+        workers = worker_count(self.compute.workers)
+        return read_ahead(self._read, pending, workers=workers, most=lambda: max(workers, AHEAD * self._known_batch()))
 
     def _known_batch(self) -> int:
         """Return the images in a batch, 0 as long as the network that decides it is not loaded."""

@@ -6,7 +6,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,9 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, ImageError
 from featurebank.extraction.ledger import Ledger
-from featurebank.extraction.pipeline import Compute
+from featurebank.extraction.pipeline import AHEAD, Compute
 from featurebank.extraction.request import Ask
+from featurebank.images.reading import read_ahead, worker_count
 from featurebank.images.views import count_views
 
 if TYPE_CHECKING:
@@ -259,18 +259,19 @@ def _time(
 
     outputs: list[Any] = []
     timed, started = 0, time.perf_counter()
-    with ThreadPoolExecutor(compute.workers or os.cpu_count() or 1) as pool:
-        for number, batch in enumerate(_batches(pool.map(prepare, drawn), warm)):
-            read = [prepared for prepared in batch if prepared is not None]
-            failed += len(batch) - len(read)
-            if read:
-                outputs = engine.embed_views(view for prepared in read for view in prepared)
-            if number == 0 and len(drawn) > warm:  # the first batch pays for what a long run pays once
-                started = time.perf_counter()
-            else:
-                timed += len(read)
-            if progress is not None:
-                progress(min(len(drawn), (number + 1) * warm), len(drawn))
+    workers = worker_count(compute.workers)
+    found = read_ahead(prepare, drawn, workers=workers, most=max(workers, AHEAD * warm))
+    for number, batch in enumerate(_batches(found, warm)):
+        read = [prepared for prepared in batch if prepared is not None]
+        failed += len(batch) - len(read)
+        if read:
+            outputs = engine.embed_views(view for prepared in read for view in prepared)
+        if number == 0 and len(drawn) > warm:  # the first batch pays for what a long run pays once
+            started = time.perf_counter()
+        else:
+            timed += len(read)
+        if progress is not None:
+            progress(min(len(drawn), (number + 1) * warm), len(drawn))
     seconds = time.perf_counter() - started
     if not timed or not outputs:
         what = "nothing is left to embed" if not pending else f"none of {len(drawn)} images could be read"

@@ -6,7 +6,6 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +16,8 @@ from sklearn.utils import Tags
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import as_keys, as_loaded
 from featurebank.bank.spec import FeatureSpec
-from featurebank.errors import ImageError
 from featurebank.extraction.request import Ask, ask
-from featurebank.images import decoding, listing, sources
+from featurebank.images.reading import image_digest, open_image
 from featurebank.storage import files as storage
 
 if TYPE_CHECKING:
@@ -167,7 +165,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
     def _through_bank(self, bank: Bank, wanted: Ask, items: list[Any]) -> NDArray[np.float32]:
         """Read what the bank has and compute the rest, once, whichever worker comes first."""
         specs = wanted.specs(bank)
-        digests = [_digest(item) for item in items]
+        digests = [image_digest(item) for item in items]
         if any(bank.missing(spec, digests) for spec in specs):
             wanted.register(bank)
             with _locked(bank, specs):
@@ -200,7 +198,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         """Embed images in padded batches: an array (n, views, …) for each spec; a file must still have its digest."""
         expected: Sequence[bytes | None] = digests or [None] * len(items)
         opening = engine.backbone.opening
-        opened = (_open(item, opening, key) for item, key in zip(items, expected, strict=True))
+        opened = (open_image(item, digest=key, **opening) for item, key in zip(items, expected, strict=True))
         prepared = (view for image, key in opened for view in engine.backbone.prepare_views(image, self.views, key))
         outputs = engine.embed_views(prepared)
         for line in engine.warnings:
@@ -226,32 +224,3 @@ def _locked(bank: Bank, specs: list[FeatureSpec]) -> Iterator[None]:
         for folder in sorted(bank.feature_folder(spec) for spec in specs):
             held.enter_context(storage.locked(folder / ".lock"))
         yield
-
-
-def _digest(item: Any) -> bytes:
-    """Return the content digest of an image file, or of an image in memory."""
-    if isinstance(item, (str, Path)):
-        with _naming(item):
-            return decoding.content_digest(listing.read_file(item))
-    return decoding.pixel_digest(sources.as_image(item))
-
-
-def _open(item: Any, opening: dict[str, Any], expected: bytes | None) -> tuple[Any, bytes]:
-    """Return the image of a path (`Backbone.opening`), a PIL image or an array, and its digest, the expected one."""
-    if isinstance(item, (str, Path)):
-        with _naming(item):
-            data = listing.read_file(item)
-            digest = decoding.content_digest(data)
-            if digest != (expected or digest):
-                raise ImageError("changed while it was read: try again")
-            return decoding.decode_or_leave(data, **opening), digest
-    image = sources.as_image(item)
-    return image, expected or decoding.pixel_digest(image)
-
-
-@contextmanager
-def _naming(path: str | Path) -> Iterator[None]:
-    try:
-        yield
-    except ImageError as error:
-        raise ImageError(f"{str(path)!r}: {error}") from error

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from random import Random
 from typing import Any
 
@@ -27,6 +25,7 @@ from featurebank.extraction.pipeline import Compute, Pipeline
 from featurebank.extraction.request import Ask
 from featurebank.finetuning.cut import layer_at
 from featurebank.finetuning.recipe import parse
+from featurebank.images.reading import read_ahead
 from featurebank.images.sources import Source
 from featurebank.images.views import MAX_VIEWS, count_views, make_views
 from featurebank.storage import files
@@ -247,7 +246,7 @@ class Live:
         self.backbone, self.source, self.digests = backbone, source, list(digests)
         self.views = count_views(views)
         self._names, self._augment = views, parse(augment)
-        self.device, self.workers = device, workers or os.cpu_count() or 1
+        self.device, self.workers = device, workers
         self._capture = Capture(backbone.model, [(layer_at(backbone, module), "none")]) if module else None
         backbone.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -260,20 +259,12 @@ class Live:
 
     def stream(self, plan: Plan) -> Iterator[Tensor]:
         """Yield what goes in at the cut for each batch, float32 of shape (n, …), on the device."""
-        with ThreadPoolExecutor(self.workers, "featurebank-live") as pool:
-            submitted = (
-                [pool.submit(self._prepare, int(row), int(draw)) for row, draw in zip(rows, draws, strict=True)]
-                for rows, draws in plan
-            )
-            waiting: deque[list[Future[Any]]] = deque(islice(submitted, AHEAD))
-            try:
-                while waiting:
-                    prepared = [future.result() for future in waiting.popleft()]
-                    waiting.extend(islice(submitted, 1))
-                    yield self._run(prepared)
-            finally:
-                for future in (future for batch in waiting for future in batch):
-                    future.cancel()
+        plan = list(plan)
+        draws = chain.from_iterable(zip(*batch, strict=True) for batch in plan)
+        most = AHEAD * max((len(rows) for rows, _ in plan), default=1)
+        prepared = read_ahead(lambda each: self._prepare(*map(int, each)), draws, workers=self.workers, most=most)
+        for rows, _ in plan:
+            yield self._run(list(islice(prepared, len(rows))))
 
     def _prepare(self, row: int, draw: int) -> Any:
         """Read one image and return the changed one, preprocessed."""

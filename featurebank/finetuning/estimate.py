@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from featurebank.finetuning.cut import layer_at
 from featurebank.finetuning.network import Network
 from featurebank.finetuning.recipe import Recipe
 from featurebank.finetuning.setup import Setup
+from featurebank.images.reading import worker_count
 from featurebank.images.views import count_views, make_views
 
 _IMAGES = 4
@@ -131,7 +131,7 @@ def _reading_seconds(setup: Setup) -> float:
             digest, decode = setup.source.read(position)
             image = decode(setup.backbone.least_side)
             done += len([setup.backbone.prepare(view) for view in make_views(image, views, digest)])
-    threads = 1 if setup.device.type == "cpu" else setup.workers or os.cpu_count() or 1
+    threads = 1 if setup.device.type == "cpu" else worker_count(setup.workers)
     return (time.perf_counter() - started) / max(1, done) / threads
 
 

@@ -248,3 +248,24 @@ def from_array(array: NDArray[Any]) -> Image.Image:
             f"an array of {array.dtype} with shape {array.shape}; expected uint8 (height, width[, 3 or 4])"
         )
     return to_rgb(Image.fromarray(array))
+
+
+def as_image(item: Any) -> Image.Image:
+    """Turn a PIL image, a uint8 array or tensor, or an (image, label) pair into an RGB image.
+
+    Raises
+    ------
+    ImageError
+        When it is none of these.
+    """
+    if isinstance(item, (tuple, list)) and item:
+        return as_image(item[0])
+    if isinstance(item, Image.Image):
+        return to_rgb(item)
+    if hasattr(item, "detach"):  # a torch tensor: CxHxW to HxWxC
+        item = item.detach().cpu().numpy()
+        if item.ndim == 3:
+            item = item[0] if len(item) == 1 else item.transpose(1, 2, 0)
+    if isinstance(item, np.ndarray):
+        return from_array(item)
+    raise ImageError(f"a {type(item).__name__} is no image; expected a PIL image or a uint8 array")

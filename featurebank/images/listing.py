@@ -6,8 +6,10 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from featurebank.errors import ImageError, SourceError, StorageError, one_line
 from featurebank.images import decoding
@@ -103,7 +105,7 @@ def stat_below(root: Place) -> Callable[[bytes], tuple[int, int, str]]:
     return look
 
 
-def read_file(path: bytes | str | Path) -> bytes:
+def read_file(path: str | os.PathLike[str]) -> bytes:
     """Return the bytes of a regular file, an object on a store, or a member of a tar shard (``shard.tar/member``).
 
     Raises
@@ -145,3 +147,24 @@ def _read_member(name: str) -> bytes:
         raise
     except (OSError, ValueError) as error:
         raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or one_line(error)}") from error
+
+
+def read_image(item: Any) -> tuple[bytes, Callable[..., Any]]:
+    """Read an image once: return its content digest, and a function that decodes it (`decoding.decode_or_leave`).
+
+    Parameters
+    ----------
+    item : path-like, bytes, PIL image, uint8 array or tensor
+        A file by its path, the bytes of one, or an image in memory.
+
+    Raises
+    ------
+    ImageError
+        When it cannot be read.
+    """
+    if isinstance(item, (str, os.PathLike)):
+        item = read_file(item)
+    if isinstance(item, bytes):
+        return decoding.content_digest(item), partial(decoding.decode_or_leave, item)
+    image = decoding.as_image(item)
+    return decoding.pixel_digest(image), lambda least=0, on_gpu=False: image

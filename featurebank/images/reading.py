@@ -1,23 +1,136 @@
-"""The images of a source, read and decoded in threads, a bounded number ahead."""
+"""Images of every kind opened in one way, and read in threads ahead of their use, a bounded number at a time."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 from PIL import Image
 
 from featurebank.errors import ImageError
+from featurebank.images import decoding
+from featurebank.images.decoding import EncodedImage
+from featurebank.images.listing import read_image
 from featurebank.images.sources import Source
 
 Progress = Callable[[int, int], None]
 AHEAD = 64
 """Images that may be decoded before they are used."""
+_Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
+
+
+@overload
+def open_image(item: Any, *, least: int = 0, digest: bytes | None = None) -> tuple[Image.Image, bytes]: ...
+
+
+@overload
+def open_image(
+    item: Any, *, least: int = 0, on_gpu: bool, digest: bytes | None = None
+) -> tuple[Image.Image | EncodedImage, bytes]: ...
+
+
+def open_image(
+    item: Any, *, least: int = 0, on_gpu: bool = False, digest: bytes | None = None
+) -> tuple[Image.Image | EncodedImage, bytes]:
+    """Open an image of any kind: return it in RGB, and its content digest.
+
+    Parameters
+    ----------
+    item : path-like, bytes, PIL image, uint8 array or tensor
+        A file by its path, the bytes of one, or an image in memory.
+    least : int, default 0
+        See `featurebank.images.decoding.decode`.
+    on_gpu : bool, default False
+        See `featurebank.images.decoding.decode_or_leave`.
+    digest : bytes, optional
+        The digest as it was computed before; a file must still have it.
+
+    Raises
+    ------
+    ImageError
+        When the image cannot be read, or its file has another digest now.
+    """
+    if digest is not None and not isinstance(item, (str, os.PathLike, bytes)):
+        return decoding.as_image(item), digest
+    with _naming(item):
+        found, decode = read_image(item)
+        if digest not in (None, found):
+            raise ImageError("changed while it was read: try again")
+        return decode(least=least, on_gpu=on_gpu), found
+
+
+def image_digest(item: Any) -> bytes:
+    """Return the content digest of an image of any kind; see `open_image`.
+
+    Raises
+    ------
+    ImageError
+        When the image cannot be read.
+    """
+    with _naming(item):
+        return read_image(item)[0]
+
+
+@contextmanager
+def _naming(item: Any) -> Iterator[None]:
+    """Have an error name the file that it is about."""
+    try:
+        yield
+    except ImageError as error:
+        if isinstance(item, (str, os.PathLike)):
+            raise ImageError(f"{os.fspath(item)!r}: {error}") from error
+        raise
+
+
+def worker_count(wanted: int | None = None) -> int:
+    """Return how many threads read: as many as are wanted, by default one a core."""
+    return wanted or os.cpu_count() or 1
+
+
+def read_ahead(
+    work: Callable[[_Item], _Made],
+    items: Iterable[_Item],
+    *,
+    workers: int | None = None,
+    most: int | Callable[[], int] = AHEAD,
+    name: str = "featurebank-read",
+) -> Iterator[_Made]:
+    """Yield what a function makes of each item, in their order, made in threads before it is needed.
+
+    When the caller stops early, by an error or by Ctrl-C, what was not begun is cancelled.
+
+    Parameters
+    ----------
+    work : callable
+        Runs in a thread.
+    items : iterable
+        Taken one by one, as there is room.
+    workers : int, optional
+        Threads; see `worker_count`.
+    most : int or callable, default 64
+        How many items may be in work or ready at a time; a callable is asked anew before each.
+    name : str
+        What the threads' names begin with.
+    """
+    items = iter(items)
+    waiting: deque[Future[_Made]] = deque()
+    with ThreadPoolExecutor(worker_count(workers), name) as pool:
+        try:
+            while True:
+                room = (most() if callable(most) else most) - len(waiting)
+                waiting.extend(pool.submit(work, item) for item in islice(items, room))
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def read_images(
@@ -53,19 +166,10 @@ def read_images(
             return make(decode(least))
         except ImageError as error:
             name = os.fsdecode(source.paths[position])
-            remedy = "" if digests is None else "; extract its source again, with --root FOLDER if it moved"
-            return ImageError(f"{name!r}: {error}{remedy}")
+            hint = "" if digests is None else "; extract its source again, with --root FOLDER if it moved"
+            return ImageError(f"{name!r}: {error}{hint}")
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        submitted = (pool.submit(work, position) for position in range(count))
-        waiting = deque(islice(submitted, AHEAD))
-        try:
-            for done in range(1, count + 1):
-                made = waiting.popleft().result()
-                waiting.extend(islice(submitted, 1))
-                if progress is not None:
-                    progress(done, count)
-                yield made
-        finally:
-            for future in waiting:
-                future.cancel()
+    for done, made in enumerate(read_ahead(work, range(count)), 1):
+        if progress is not None:
+            progress(done, count)
+        yield made

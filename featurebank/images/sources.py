@@ -8,7 +8,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from PIL import Image
 from featurebank.errors import ImageError, SourceError, StorageError, one_line
 from featurebank.images import decoding, listing
 from featurebank.images.columns import parse_text, tidy
+from featurebank.images.listing import read_image
 from featurebank.images.shard_names import expand, is_shards, root_of
 from featurebank.images.shard_notes import columns_of
 from featurebank.images.shards import list_shards
@@ -87,8 +87,7 @@ class Source:
         if self.get_image is not None:
             image = self.get_image(position)
             return decoding.pixel_digest(image), lambda least=0, on_gpu=False: image
-        data = listing.read_file(os.path.join(os.fsencode(self.root), self.paths[position]))
-        return decoding.content_digest(data), partial(decoding.decode_or_leave, data)
+        return read_image(os.fsdecode(os.path.join(os.fsencode(self.root), self.paths[position])))
 
     def take(self, positions: Sequence[int] | NDArray[np.int64]) -> Source:
         """Return the samples at these positions as a source of the same name, which is then not whole."""
@@ -377,33 +376,11 @@ def _scan_memory(items: Any, ids: Sequence[str] | None, columns: Any) -> Source:
 
 def _item_image(items: Any, position: int) -> Image.Image:
     try:
-        return as_image(items[position])
+        return decoding.as_image(items[position])
     except ImageError:
         raise
     except Exception as error:  # a lazily opened file, or the Dataset's own code: any kind
         raise ImageError(f"cannot be read: {one_line(error)}") from error
-
-
-def as_image(item: Any) -> Image.Image:
-    """Turn a PIL image, a uint8 array or tensor, or an (image, label) pair into an RGB image.
-
-    Raises
-    ------
-    ImageError
-        When it is none of these.
-    """
-    if isinstance(item, (tuple, list)) and item:
-        return as_image(item[0])
-    if isinstance(item, Image.Image):
-        return decoding.to_rgb(item)
-    if hasattr(item, "detach"):  # a torch tensor: CxHxW to HxWxC
-        array = item.detach().cpu().numpy()
-        if array.ndim == 3:
-            array = array[0] if len(array) == 1 else array.transpose(1, 2, 0)
-        return decoding.from_array(array)
-    if isinstance(item, np.ndarray):
-        return decoding.from_array(item)
-    raise ImageError(f"a {type(item).__name__} is no image; expected a PIL image or a uint8 array")
 
 
 def _dataset_labels(dataset: Any) -> list[Any]:

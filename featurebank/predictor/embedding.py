@@ -6,7 +6,6 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,8 @@ from numpy.typing import NDArray
 from featurebank.bank.features import as_loaded
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, ImageError, PredictorError, one_line
+from featurebank.images.listing import read_image
+from featurebank.images.reading import read_ahead
 from featurebank.images.views import count_views
 from featurebank.predictor.file import EMBEDDED, PredictorFeature
 
@@ -111,15 +112,14 @@ class Embedder:
         errors: list[str] = []
         batches: list[Parts] = []
         try_open = partial(_try_open, opening=self._opening(len(items)))
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for start in range(0, len(items), BATCH):
-                tried = list(pool.map(try_open, items[start : start + BATCH]))
-                opened = [each for each, _ in tried if each is not None]
-                errors += [error for _, error in tried]
-                if opened:
-                    batches.append(self._embed_batch(opened))
-                if progress is not None:
-                    progress(len(errors), len(items))
+        for start in range(0, len(items), BATCH):
+            tried = list(read_ahead(try_open, items[start : start + BATCH]))
+            opened = [each for each, _ in tried if each is not None]
+            errors += [error for _, error in tried]
+            if opened:
+                batches.append(self._embed_batch(opened))
+            if progress is not None:
+                progress(len(errors), len(items))
         for line in [line for _, engine, _ in self._open_engines(len(items)) for line in engine.warnings]:
             warnings.warn(line, stacklevel=2)
         if not batches:
@@ -216,26 +216,12 @@ class Item:
 
 
 def _try_open(item: Any, opening: dict[str, Any]) -> tuple[tuple[Any, bytes] | None, str]:
-    """Return what `_open` does and no error, or nothing and why."""
+    """Return an image with its digest and no error, or nothing and why."""
     try:
-        return _open(item, opening), ""
+        digest, decode = item.source.read(item.position) if isinstance(item, Item) else read_image(item)
+        return (decode(**opening), digest), ""
     except ImageError as error:
         return None, one_line(error)
-
-
-def _open(item: Any, opening: dict[str, Any]) -> tuple[Any, bytes]:
-    """Return the image of a path, a source's sample, a PIL image or an array, and its content digest."""
-    from featurebank.images import decoding as images
-    from featurebank.images import listing, sources
-
-    if isinstance(item, Item):
-        digest, decode = item.source.read(item.position)
-        return decode(**opening), digest
-    if isinstance(item, (str, Path)):
-        data = listing.read_file(item)
-        return images.decode_or_leave(data, **opening), images.content_digest(data)
-    image = sources.as_image(item)
-    return image, images.pixel_digest(image)
 
 
 def _groups(numbers: Iterable[int], features: Sequence[PredictorFeature], fields: Sequence[str]) -> list[list[int]]:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from featurebank.bank.images import source_of
+from featurebank.bank.images import images_of
 from featurebank.errors import FeatureBankError, ImageError, PredictorError, one_line
 from featurebank.explore import explain
-from featurebank.images.reading import Progress, read_images
+from featurebank.images.reading import Progress
 from featurebank.report.subject import Subject
 from featurebank.report.thumbnails import webp
 
@@ -53,7 +53,7 @@ _OUT_OF_FOLD = " The answers are those out of fold; the predictor that is asked 
 def _explained(subject: Subject, method: str, each: int, progress: Progress | None) -> dict[str, Any]:
     rows, said = examples(subject, each), _said(subject)
     wanted = subject.table.take(rows)
-    images = read_images(source_of(wanted), lambda image: image, digests=list(wanted.rows["digest"]))
+    images = images_of(wanted, lambda image: image)
     found = []
     for done, (row, image) in enumerate(zip(rows, images, strict=True), 1):
         if not isinstance(image, ImageError):

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from featurebank.bank.images import source_of
+from featurebank.bank.images import images_of
 from featurebank.bank.samples import SampleTable
-from featurebank.images.reading import read_images
 
 SIDE = 96
 """Pixels of a tile's longer side."""
@@ -69,8 +68,7 @@ def make_pictures(
         Called with (samples done, samples in all).
     """
     wanted = table.take(list(order))
-    digests = wanted.rows["digest"].tolist()
-    found = read_images(source_of(wanted), _shrunk, digests=digests, least=SIDE, progress=progress)
+    found = images_of(wanted, _shrunk, least=SIDE, progress=progress)
     pairs = zip(order, found, strict=True)
     sheets: list[bytes] = []
     tile, sizes, unread = np.full(len(table), -1, np.int32), [], 0

@@ -13,6 +13,7 @@ from sklearn.utils import estimator_checks
 
 from featurebank import Bank, FeatureExtractor, extract
 from featurebank.errors import BankError, ImageError, LayerError
+from featurebank.images import listing
 
 NET = {"weights": "random:0", "size": 64}
 CHECKS = [  # with honest tags (strings, 1-d) check_estimator runs almost none: these say something about any estimator
@@ -249,18 +250,16 @@ def test_float32_is_kept_as_it_is(paths, tmp_path):
 
 
 def test_a_file_that_changes_between_digest_and_decoding_is_not_stored_under_its_old_digest(tmp_path, monkeypatch):
-    from featurebank.extraction import transformer
-
     path = tmp_path / "a.png"
     Image.new("RGB", (16, 16), "red").save(path)
-    read = transformer.files.read_file
+    read = listing.read_file
 
     def read_and_change(name):
         data = read(name)
         Image.new("RGB", (16, 16), "blue").save(path)
         return data
 
-    monkeypatch.setattr(transformer.files, "read_file", read_and_change)
+    monkeypatch.setattr(listing, "read_file", read_and_change)
     extractor = FeatureExtractor("resnet18", weights="random:0", bank=tmp_path / "a.bank")
     with pytest.raises(ImageError, match="changed while it was read"):
         extractor.transform([path])

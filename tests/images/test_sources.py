@@ -13,7 +13,7 @@ from featurebank import Bank
 from featurebank.bank import repair
 from featurebank.bank.images import source_of
 from featurebank.errors import ColumnError, ImageError, SourceError
-from featurebank.images import decoding, sources
+from featurebank.images import decoding
 from featurebank.images.sources import read_table, scan
 from featurebank.storage import files as storage
 
@@ -396,7 +396,7 @@ def test_one_unreadable_item_in_memory_is_refused_alone(tmp_path):
 def test_uint8_tensors_are_channels_first(tensor, shape):
     tensor = torch.randint_like(tensor, 256).to(torch.uint8)
     expected = tensor.numpy().reshape(shape) if len(tensor) != 3 else tensor.permute(1, 2, 0).numpy()
-    assert np.array_equal(sources.as_image(tensor), decoding.from_array(expected))
+    assert np.array_equal(decoding.as_image(tensor), decoding.from_array(expected))
 
 
 def test_a_dataset_with_targets_and_classes_gives_class_names_as_labels(tmp_path):
