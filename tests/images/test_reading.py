@@ -31,7 +31,7 @@ def test_a_path_bytes_an_image_and_an_array_are_the_same_image(red):
 
 def test_a_file_must_still_have_the_digest_that_was_computed_before(red):
     assert open_image(red, digest=digest_of(red))[1] == digest_of(red)
-    with pytest.raises(ImageError, match="red.png': changed while it was read"):
+    with pytest.raises(ImageError, match=r"red\.png': changed while it was read"):
         open_image(red, digest=bytes(32))
 
 
