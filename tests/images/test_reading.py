@@ -9,7 +9,7 @@ from PIL import Image
 
 from featurebank.errors import ImageError
 from featurebank.images.decoding import content_digest, pixel_digest
-from featurebank.images.reading import digest_of, open_image, read_ahead
+from featurebank.images.reading import image_digest, open_image, read_ahead
 
 
 @pytest.fixture
@@ -26,11 +26,11 @@ def test_a_path_bytes_an_image_and_an_array_are_the_same_image(red):
         assert opened.mode == "RGB"
         assert np.array_equal(np.asarray(opened), np.asarray(image))
         is_file = isinstance(item, (bytes, str, type(red)))
-        assert digest == digest_of(item) == (content_digest(red.read_bytes()) if is_file else pixel_digest(image))
+        assert digest == image_digest(item) == (content_digest(red.read_bytes()) if is_file else pixel_digest(image))
 
 
 def test_a_file_must_still_have_the_digest_that_was_computed_before(red):
-    assert open_image(red, digest=digest_of(red))[1] == digest_of(red)
+    assert open_image(red, digest=image_digest(red))[1] == image_digest(red)
     with pytest.raises(ImageError, match=r"red\.png': changed while it was read"):
         open_image(red, digest=bytes(32))
 
@@ -42,7 +42,7 @@ def test_what_is_no_image_is_refused(item):
 
 
 def test_an_error_names_the_file(tmp_path):
-    for opening in (open_image, digest_of):
+    for opening in (open_image, image_digest):
         with pytest.raises(ImageError, match=r"gone\.png': cannot be read"):
             opening(tmp_path / "gone.png")
 
