@@ -4,6 +4,7 @@ import click
 import cloup
 
 from featurebank import __version__
+from featurebank_cli.adapt import adapt
 from featurebank_cli.advise import advise
 from featurebank_cli.backbones import backbones
 from featurebank_cli.cluster import cluster
@@ -33,7 +34,7 @@ from featurebank_cli.verify import verify
 
 SECTIONS = {
     "Embed images": (extract, import_, backbones, layers),
-    "Learn from them": (fit, finetune, advise, compare),
+    "Learn from them": (fit, adapt, finetune, advise, compare),
     "Use what was learned": (predict, evaluate, export),
     "Look at them": (report, draw_map, similar, duplicates, label_issues, cluster, outliers, next_),
     "Keep a bank": (info, label, verify, compact, prune, merge),

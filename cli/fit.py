@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import cloup
 from cloup import command, option, option_group
 
 from featurebank.bank.spec import common_backbone, short
 from featurebank.errors import printable
 from featurebank.topmodels.formatting import interval_text, is_share, percent, score_text, signed_text
-from featurebank_cli.domain import OWN, check_unused, domain_options, print_adaptations
-from featurebank_cli.domain import run as run_domain
+from featurebank_cli.adapt import adapt
 from featurebank_cli.options import (
     backend_options,
     bank_argument,
@@ -32,14 +32,31 @@ from featurebank_cli.options import (
     target_option,
     task_option,
 )
-from featurebank_cli.output import print_json, print_table, write_csv
+from featurebank_cli.output import predictor_path, print_json, print_table, save_fit
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
     from featurebank.storage.files import Place
 
 
-@command()
+class _Fit(cloup.Command):
+    """``fit --domain``, which is now the command ``adapt``, hands over to it."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Return the context of adapt where ``--domain`` is given, and say so."""
+        if not any(word.partition("=")[0] == "--domain" for word in args):
+            return super().make_context(info_name, args, parent, **extra)
+        if parent is not None:
+            parent.obj.warn(
+                "fit --domain --adapt is now adapt --domain --method; the old spelling goes with the next release"
+            )
+        words = ["--method" + word.removeprefix("--adapt") if word.startswith("--adapt") else word for word in args]
+        return adapt.make_context("adapt", words, parent, **extra)
+
+
+@command(cls=_Fit)
 @bank_argument
 @option_group(
     "What is tried",
@@ -133,7 +150,6 @@ if TYPE_CHECKING:
     ),
     *backend_options("ray: the jobs are those of a Ray cluster; scores are the same."),
 )
-@domain_options
 @json_option
 @click.pass_obj
 def fit(
@@ -148,32 +164,19 @@ def fit(
     """Cross-validate top models over the feature sets of BANK and save the best as a predictor.
 
     Beside the predictor, STEM.oof.csv gets what the best model said of each image when it was in a test part.
-    Ctrl-C ends the search with what is finished. With --domain, learn from the labels of one domain for the images of
-    another.
+    Ctrl-C ends the search with what is finished. To learn from the labels of one domain for the images of another, see
+    `featurebank adapt`.
 
     \b
     Example:
         featurebank fit photos.bank --model svm --features resnet18/layer3+resnet18/penultimate
     """
     from featurebank.bank.bank import Bank
-    from featurebank.errors import StorageError
-    from featurebank.fitting.fit import default_output
-    from featurebank.predictor.file import target_of
 
-    path = output or default_output(Bank(bank))
-    if not path.parent.is_dir():
-        raise StorageError(f"no folder {str(path.parent)!r} for the predictor; make it, or name another with -o")
+    path = predictor_path(Bank(bank), output)
     with _jobs(backend, ray_address):
-        result = _run(state, Bank(bank), options, as_json)  # whose tables are let go of when it is done
-    before = target_of(path)
-    result.save(path)
-    beside = path.with_suffix(".oof.csv")
-    write_csv(beside, result.oof)
-    report = {**result.report, "predictor": str(path), "oof": str(beside)}
-    for note in report["warnings"]:
-        state.warn(note)
-    if before not in (None, report["target"]):
-        state.warn(f"{path} held a predictor of {before!r}; it is replaced by one of {report['target']!r}")
+        result = _run(state, Bank(bank), options)  # whose tables are let go of when it is done
+    report = save_fit(state, result, path)
     if as_json:
         print_json(report)
         return
@@ -190,12 +193,9 @@ def _jobs(backend: str, ray_address: str | None) -> AbstractContextManager[None]
     return jobs_on_ray(ray_address)
 
 
-def _run(state: State, bank: Any, options: dict[str, Any], as_json: bool) -> Any:
+def _run(state: State, bank: Any, options: dict[str, Any]) -> Any:
     """Fit with the function that the flags ask for."""
-    if options["domain"] is not None:
-        return run_domain(state, bank, options, as_json)
-    check_unused()
-    arguments = _arguments({name: value for name, value in options.items() if name not in OWN})
+    arguments = _arguments(options)
     arguments["progress"] = state.progress("fit", "fit")
     unlabelled = arguments.pop("unlabelled")
     if unlabelled:
@@ -218,10 +218,7 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def print_report(report: dict[str, Any]) -> None:
-    """Print what was found for one task, for each of several and what sharing came to, or across domains."""
-    if "adaptations" in report:
-        print_adaptations(report)
-        return
+    """Print what was found for one task, or for each of several and what sharing came to."""
     for name, each in report.get("tasks", {}).items():
         print_candidates(each, f"{printable(name)}: ")
         print_findings(each)

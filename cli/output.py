@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from featurebank.errors import printable
+from featurebank_cli.state import State
 
 ROWS_SHOWN = 20
 ROWS_WRITTEN = 8192
@@ -83,6 +84,33 @@ def write_csv(path: Path, frame: Any) -> None:
         for start in range(0, max(len(frame), 1), ROWS_WRITTEN):
             part = csv_text(frame.iloc[start : start + ROWS_WRITTEN], header=start == 0)
             file.write(part.encode("utf-8", "surrogateescape"))
+
+
+def predictor_path(bank: Any, output: Path | None) -> Path:
+    """Return the file of the predictor that is to be fitted on a bank; its folder has to be there."""
+    from featurebank.errors import StorageError
+    from featurebank.fitting.fit import default_output
+
+    path = output or default_output(bank)
+    if not path.parent.is_dir():
+        raise StorageError(f"no folder {str(path.parent)!r} for the predictor; make it, or name another with -o")
+    return path
+
+
+def save_fit(state: State, result: Any, path: Path) -> dict[str, Any]:
+    """Save a FitResult, and its out-of-fold predictions beside it; print its warnings and return its report."""
+    from featurebank.predictor.file import target_of
+
+    before = target_of(path)
+    result.save(path)
+    beside = path.with_suffix(".oof.csv")
+    write_csv(beside, result.oof)
+    report = {**result.report, "predictor": str(path), "oof": str(beside)}
+    for note in report["warnings"]:
+        state.warn(note)
+    if before not in (None, report["target"]):
+        state.warn(f"{path} held a predictor of {before!r}; it is replaced by one of {report['target']!r}")
+    return report
 
 
 def print_rows(title: str, frame: Any, right: Sequence[int] = (), most: int = ROWS_SHOWN) -> None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from featurebank.finetuning.finetune import finetune
     from featurebank.finetuning.finetuner import FineTuner
     from featurebank.finetuning.recipe import Recipe
-    from featurebank.fitting.adaptation.domain import fit_domain
+    from featurebank.fitting.adaptation.adapt import adapt
     from featurebank.fitting.fit import fit
     from featurebank.fitting.unlabelled import fit_semi_supervised
     from featurebank.images.sources import scan
@@ -60,7 +60,7 @@ __all__ = [
     "load_backbone",
     # learn
     "fit",
-    "fit_domain",
+    "adapt",
     "fit_semi_supervised",
     "TopModelSearchCV",
     "finetune",
@@ -91,6 +91,7 @@ __all__ = [
 
 _HOMES = {
     "Advice": "explore.advice.advice",
+    "adapt": "fitting.adaptation.adapt",
     "advise": "explore.advice.advice",
     "Backbone": "backbones.base",
     "Bank": "bank.bank",
@@ -105,7 +106,7 @@ _HOMES = {
     "finetune": "finetuning.finetune",
     "FineTuner": "finetuning.finetuner",
     "fit": "fitting.fit",
-    "fit_domain": "fitting.adaptation.domain",
+    "fit_domain": "fitting.adaptation.adapt",  # the old name of adapt
     "fit_semi_supervised": "fitting.unlabelled",
     "import_features": "bank.formats.importing",
     "label_issues": "explore.label_errors",

@@ -18,7 +18,7 @@ WITHOUT_TORCH = {"bank.bank", "topmodels.search", "fitting.fit", "fitting.tasks"
 WITHOUT_TORCH |= {"bank.samples", "bank.features", "bank.segment", "bank.formats.exporting", "bank.formats.importing"}
 WITHOUT_TORCH |= {f"extraction.{name}" for name in ("ledger", "request", "writer", "pipeline", "drift", "extract")}
 WITHOUT_TORCH |= {"extraction.planning", "extraction.ray.driver", "extraction.ray.jobs"}
-WITHOUT_TORCH |= {"fitting.adaptation.domain", "explore.advice.advice", "explore.advice.ranking"}
+WITHOUT_TORCH |= {"fitting.adaptation.adapt", "explore.advice.advice", "explore.advice.ranking"}
 WITHOUT_TORCH |= {"explore"} | {f"explore.{file.stem}" for file in (ROOT / "explore").glob("[a-z]*.py")}
 
 

@@ -89,7 +89,8 @@ def _asked_sets(subject: Subject) -> list[FeatureSet]:
 
 def _fit_command(subject: Subject) -> str:
     """Return a command that fits the candidates of the report again, or any where there is none."""
-    fit, words = subject.fit, ["featurebank", "fit", str(subject.bank.path)]
+    fit = subject.fit
+    words = ["featurebank", "adapt" if "domain" in fit else "fit", str(subject.bank.path)]
     tried = fit.get("candidates", [])
     for name in dict.fromkeys("+".join(each["features"]) for each in tried):
         words += ["--features", name]

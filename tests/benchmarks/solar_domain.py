@@ -19,7 +19,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from featurebank import Bank
 from featurebank.bank.samples import values_of
-from featurebank.fitting.adaptation.domain import fit_domain
+from featurebank.fitting.adaptation.adapt import adapt
 from featurebank.topmodels.models import get_top_model
 from featurebank.topmodels.scores import corrected_interval
 from featurebank.topmodels.search import TopModelSearchCV
@@ -65,7 +65,7 @@ def run(
     bank: Bank, source: str, target: str, options: argparse.Namespace, seed: int
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Fit once; return the report and the out-of-fold predictions of the target's rows."""
-    result = fit_domain(
+    result = adapt(
         bank,
         domain="type",
         source=source,
@@ -74,7 +74,7 @@ def run(
         features=options.features,
         models=options.model,
         scorer=options.scorer,
-        seed=seed,
+        random_state=seed,
     )
     return result.report, result.oof[result.oof["domain"] == target]
 

@@ -58,7 +58,7 @@ class Shift:
         return f"no shift: {found}, which chance explains"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields that ``featurebank fit --domain --json`` prints."""
+        """Return the fields that ``featurebank adapt --json`` prints."""
         return {**asdict(self), "a_distance": self.a_distance, "is_shift": self.is_shift}
 
 

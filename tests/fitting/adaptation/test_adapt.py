@@ -7,8 +7,8 @@ from domain_maker import MODEL, domain_bank, make_bank, two_domains
 
 from featurebank import Bank, Predictor
 from featurebank.errors import BankError, ColumnError, FeatureSetError, PredictorError, TopModelError
+from featurebank.fitting.adaptation.adapt import adapt, fit_domain
 from featurebank.fitting.adaptation.adapters import ADAPTATIONS
-from featurebank.fitting.adaptation.domain import Hooks, fit_domain
 
 ASKED = {"domain": "site", "source": "A", "target_domain": "B", "models": MODEL, "target": "label"}
 
@@ -25,7 +25,7 @@ def moved_bank(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def moved_result(moved_bank):
-    return fit_domain(moved_bank, **ASKED)
+    return adapt(moved_bank, **ASKED)
 
 
 def by_name(report):
@@ -83,7 +83,7 @@ def test_the_table_of_predictions_has_each_row_once(moved_result, moved_bank):
 @pytest.mark.parametrize("model", ["logreg", "svm"])
 def test_the_saved_predictor_is_plain_and_says_the_same(moved_bank, tmp_path, name, model):
     models = {"logreg": MODEL, "svm": {"svm": {"C": [1.0]}}}[model]
-    result = fit_domain(moved_bank, **{**ASKED, "models": models}, adapt=name)
+    result = adapt(moved_bank, **{**ASKED, "models": models}, methods=name)
     assert result.report["chosen"]["adapt"] == name
     result.save(tmp_path / "x.featurebank")
     loaded = Predictor.load(tmp_path / "x.featurebank")
@@ -98,7 +98,7 @@ def test_the_saved_predictor_is_plain_and_says_the_same(moved_bank, tmp_path, na
 
 @pytest.mark.parametrize("model", ["centroid", "ridge", "lda", "linear-svm", "knn", "mlp"])
 def test_every_top_model_can_be_adapted_and_saved(moved_bank, tmp_path, model):
-    result = fit_domain(moved_bank, **{**ASKED, "models": model}, adapt="coral", folds=2)
+    result = adapt(moved_bank, **{**ASKED, "models": model}, methods="coral", folds=2)
     assert result.report["chosen"]["target"]["accuracy"] > (
         0.75 if model == "mlp" else 0.95
     )  # so few rows are few steps
@@ -110,10 +110,10 @@ def test_every_top_model_can_be_adapted_and_saved(moved_bank, tmp_path, model):
 def test_a_model_that_cannot_be_saved_is_refused_before_any_work(moved_bank):
     told = []
     with pytest.raises(PredictorError, match="which a predictor may not"):
-        fit_domain(
+        adapt(
             moved_bank,
             **{**ASKED, "models": "sklearn.ensemble.RandomForestClassifier"},
-            hooks=Hooks(on_shift=lambda *line: told.append(line)),
+            on_shift=lambda *line: told.append(line),
         )
     assert told == []
 
@@ -122,10 +122,10 @@ def test_it_repeats_exactly_and_the_seed_matters(moved_bank, moved_result):
     def facts(report):
         return [(each["unsupervised"], each["target"]) for each in report["adaptations"]]
 
-    again = fit_domain(moved_bank, **ASKED)
+    again = adapt(moved_bank, **ASKED)
     assert facts(again.report) == facts(moved_result.report)
     assert again.oof.equals(moved_result.oof)
-    assert facts(fit_domain(moved_bank, **ASKED, seed=1).report) != facts(moved_result.report)
+    assert facts(adapt(moved_bank, **ASKED, random_state=1).report) != facts(moved_result.report)
 
 
 def test_labels_of_the_target_change_figures_only(moved_bank, moved_result, tmp_path):
@@ -134,7 +134,7 @@ def test_labels_of_the_target_change_figures_only(moved_bank, moved_result, tmp_
     without = np.where(is_source, y, -1)
     for number, labels in enumerate((wrong, without)):
         bank = domain_bank(tmp_path / f"{number}.bank", X, labels, is_source)
-        result = fit_domain(bank, **ASKED)
+        result = adapt(bank, **ASKED)
         assert result.report["chosen"]["adapt"] == moved_result.report["chosen"]["adapt"]
         assert result.oof["predicted"].tolist() == moved_result.oof["predicted"].tolist()
         np.testing.assert_array_equal(
@@ -152,7 +152,7 @@ def test_labels_of_the_target_change_figures_only(moved_bank, moved_result, tmp_
 def test_without_a_shift_nothing_is_adapted_or_gained(tmp_path):
     for seed in range(3):
         bank = domain_bank(tmp_path / f"{seed}.bank", *two_domains(200, 160, seed=seed, apart=2.5))
-        report = fit_domain(bank, **ASKED).report
+        report = adapt(bank, **ASKED).report
         assert not report["shift"][0]["is_shift"]
         assert report["chosen"]["adapt"] == "none"
         plain = report["adaptations"][0]["target"]
@@ -163,7 +163,7 @@ def test_without_a_shift_nothing_is_adapted_or_gained(tmp_path):
 def test_random_labels_stay_at_chance(tmp_path):
     X, y, is_source = two_domains(200, 200, move=moved)
     y = np.random.default_rng(1).permutation(y)
-    report = fit_domain(domain_bank(tmp_path / "x.bank", X, y, is_source), **ASKED).report
+    report = adapt(domain_bank(tmp_path / "x.bank", X, y, is_source), **ASKED).report
     assert report["shift"][0]["is_shift"]
     for each in report["adaptations"]:
         low, high = each["target"]["ci95"]
@@ -177,7 +177,7 @@ def test_identical_content_is_never_on_both_sides(tmp_path):
     X[100:150], y[100:150] = X[:50], y[:50]
     columns = {"label": np.where(y, "dog", "cat"), "site": np.where(is_source, "A", "B")}
     bank = make_bank(tmp_path / "x.bank", X, contents, **columns)
-    result = fit_domain(bank, **ASKED)
+    result = adapt(bank, **ASKED)
     assert result.report["grouped"]
     fold = result.oof["fold"].to_numpy()
     np.testing.assert_array_equal(fold[:50], fold[100:150])
@@ -186,7 +186,7 @@ def test_identical_content_is_never_on_both_sides(tmp_path):
 def test_groups_stay_together(tmp_path):
     X, y, is_source = two_domains(100, 100, move=moved)
     bank = domain_bank(tmp_path / "x.bank", X, y, is_source, module=np.arange(200) // 4)
-    result = fit_domain(bank, **ASKED, groups="module", adapt="coral")
+    result = adapt(bank, **ASKED, groups="module", methods="coral")
     fold = result.oof["fold"].to_numpy().reshape(50, 4)
     assert (fold == fold[:, :1]).all()
 
@@ -195,36 +195,38 @@ def test_a_few_labels_of_the_target_help_where_the_source_does_not(tmp_path):
     X, y, is_source = two_domains(100, 200)
     X[~is_source] = X[~is_source][:, [1, 0, 2, 3]]  # what tells the classes apart is another axis in the target
     bank = domain_bank(tmp_path / "x.bank", X, y, is_source)
-    before = fit_domain(bank, **ASKED, adapt="none").report
-    after = fit_domain(bank, **ASKED, adapt="none", target_labels=15).report
+    before = adapt(bank, **ASKED, methods="none").report
+    after = adapt(bank, **ASKED, methods="none", target_labels=15).report
     assert after["target_labels"] == 15
     assert before["chosen"]["target"]["accuracy"] < 0.65
     assert after["chosen"]["target"]["accuracy"] > 0.75
 
 
 def test_one_named_adaptation_is_taken_and_compared_with_none(moved_bank):
-    report = fit_domain(moved_bank, **ASKED, adapt="reweight").report
+    report = adapt(moved_bank, **ASKED, methods="reweight").report
     assert [each["adapt"] for each in report["adaptations"]] == ["none", "reweight"]
     assert report["chosen"]["adapt"] == "reweight"
     assert report["chosen"]["effective_samples"] < 120
-    assert fit_domain(moved_bank, **ASKED, adapt="none").report["chosen"]["adapt"] == "none"
+    assert adapt(moved_bank, **ASKED, methods="none").report["chosen"]["adapt"] == "none"
 
 
 @pytest.mark.parametrize("scorer", ["circular", "entropy", "density"])
 def test_skadas_scorers_can_choose(moved_bank, scorer):
-    report = fit_domain(moved_bank, **ASKED, adapt=["none", "coral"], scorer=scorer).report
+    report = adapt(moved_bank, **ASKED, methods=["none", "coral"], scorer=scorer).report
     assert report["scorer"] == scorer
     assert all(np.isfinite(each["unsupervised"]) for each in report["adaptations"])
 
 
 def test_the_shift_is_told_first(moved_bank):
     told = []
-    hooks = Hooks(
+    adapt(
+        moved_bank,
+        **ASKED,
+        methods="coral",
         on_shift=lambda names, line: told.append((names, line)),
-        on_search=lambda done, total: told.append("search"),
-        on_adapt=lambda done, total: told.append((done, total)),
+        progress=lambda done, total: told.append("search"),
+        on_compared=lambda done, total: told.append((done, total)),
     )
-    fit_domain(moved_bank, **ASKED, adapt="coral", hooks=hooks)
     assert told[0][0] == ["net/layer"]
     assert told[0][1].startswith("shift: a classifier tells A from B with ")
     assert told[1] == "search"
@@ -237,7 +239,7 @@ def test_domains_may_be_numbers_and_others_are_left_out(tmp_path):
     year[:5], year[-5:] = 2019, np.nan
     bank = domain_bank(tmp_path / "x.bank", X, y, is_source, year=year)
     asked = {**ASKED, "domain": "year", "source": "2020", "target_domain": "2021"}
-    report = fit_domain(bank, **asked, adapt="coral").report
+    report = adapt(bank, **asked, methods="coral").report
     assert (report["domain"]["n_source"], report["domain"]["n_target"]) == (55, 55)
     assert report["warnings"][:2] == [
         "5 samples have no year and are left out",
@@ -251,7 +253,7 @@ def test_unlabelled_rows_of_the_source_are_left_out_and_strange_classes_told(tmp
     label[:4] = None
     label[-3:] = "owl"
     bank = make_bank(tmp_path / "x.bank", X, label=label, site=np.where(is_source, "A", "B"))
-    result = fit_domain(bank, **ASKED, adapt="none")
+    result = adapt(bank, **ASKED, methods="none")
     assert result.report["n_samples"] == 116
     assert result.report["warnings"][:2] == [
         "4 samples of A have no label and are left out",
@@ -263,23 +265,23 @@ def test_unlabelled_rows_of_the_source_are_left_out_and_strange_classes_told(tmp
 
 
 def test_near_duplicates_in_other_folds_are_told_unless_tied(moved_bank):
-    notes = fit_domain(moved_bank, **ASKED, adapt="none").report["warnings"]
+    notes = adapt(moved_bank, **ASKED, methods="none").report["warnings"]
     assert [note.split("(")[0].split(" ", 1)[1] for note in notes] == ["samples have a near-duplicate "]
-    report = fit_domain(moved_bank, **ASKED, adapt="none", groups="@near-duplicates", folds=2).report
+    report = adapt(moved_bank, **ASKED, methods="none", groups="@near-duplicates", folds=2).report
     assert (report["warnings"], report["grouped"]) == ([], True)
 
 
 def test_a_target_of_one_class_has_a_figure(tmp_path):
     X, y, is_source = two_domains(60, 80)
     kept = is_source | (y == 1)
-    report = fit_domain(domain_bank(tmp_path / "x.bank", X[kept], y[kept], is_source[kept]), **ASKED).report
+    report = adapt(domain_bank(tmp_path / "x.bank", X[kept], y[kept], is_source[kept]), **ASKED).report
     assert report["adaptations"][0]["target"]["accuracy"] > 0.95
     assert report["adaptations"][0]["target"]["n_samples"] == 40
 
 
 def refused(bank, error, match, **changed):
     with pytest.raises(error, match=match) as caught:
-        fit_domain(bank, **{**ASKED, **changed})
+        adapt(bank, **{**ASKED, **changed})
     assert "\n" not in str(caught.value)
 
 
@@ -288,10 +290,10 @@ def test_wrong_names_are_errors(moved_bank):
     refused(moved_bank, ColumnError, "column 'site' has no value 'C'; expected one of A, B", target_domain="C")
     refused(moved_bank, ColumnError, "source and target domain are both 'A'; expected two values", target_domain="A")
     refused(moved_bank, ColumnError, "column 'site' is both domain and target", target="site")
-    refused(moved_bank, TopModelError, "no adaptation 'corral'; did you mean coral", adapt="corral")
+    refused(moved_bank, TopModelError, "no adaptation 'corral'; did you mean coral", methods="corral")
     refused(moved_bank, TopModelError, "no unsupervised scorer 'x'; expected one of outputs", scorer="x")
     refused(moved_bank, TopModelError, "needs probabilities, which SVC has not", scorer="entropy", models="svm")
-    refused(moved_bank, TopModelError, "knn takes no sample weights", adapt="reweight", models="knn")
+    refused(moved_bank, TopModelError, "knn takes no sample weights", methods="reweight", models="knn")
     refused(moved_bank, FeatureSetError, "no feature set 'other'", features="other")
     refused(moved_bank.path / "nowhere", BankError, "nowhere")
 
@@ -315,13 +317,19 @@ def test_constant_columns_and_a_class_of_one_sample(tmp_path):
     label = np.where(y, "dog", "cat").astype(object)
     label[0] = "owl"
     bank = make_bank(tmp_path / "x.bank", X, label=label, site=np.where(is_source, "A", "B"))
-    report = fit_domain(bank, **ASKED).report
+    report = adapt(bank, **ASKED).report
     assert report["classes"] == ["cat", "dog", "owl"]
     assert by_name(report)["coral"]["target"]["accuracy"] > 0.9
 
 
 def test_the_bank_is_only_read(moved_bank):
     before = sorted(path.name for path in moved_bank.path.rglob("*"))
-    fit_domain(moved_bank, **ASKED, adapt="coral")
+    adapt(moved_bank, **ASKED, methods="coral")
     assert sorted(path.name for path in moved_bank.path.rglob("*")) == before
     assert isinstance(Bank(moved_bank.path).samples, pd.DataFrame)
+
+
+def test_the_old_name_says_the_new_one(moved_bank):
+    with pytest.warns(FutureWarning, match=r"fit_domain\(adapt=\) is now adapt\(methods=\)"):
+        old = fit_domain(moved_bank, **ASKED, adapt="none", seed=1, jobs=1)
+    assert old.oof.equals(adapt(moved_bank, **ASKED, methods="none", random_state=1).oof)

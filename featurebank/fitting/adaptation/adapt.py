@@ -1,4 +1,4 @@
-"""fit_domain(): a top model from a labelled source domain for a target domain with few labels or none."""
+"""adapt(): a top model from a labelled source domain for a target domain with few labels or none."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurebank.bank.bank import Bank
+from featurebank.errors import notice
 from featurebank.fitting.adaptation.adapters import Adaptation, AdaptedModel, candidates, choose_adaptations
 from featurebank.fitting.adaptation.domains import Domains, Question, check_sizes, load_domains
 from featurebank.fitting.adaptation.outcome import Outcome
@@ -31,30 +32,13 @@ from featurebank.topmodels.transforms import normalization
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class Hooks:
-    """Who is told what, while it runs.
-
-    Attributes
-    ----------
-    on_shift : callable, optional
-        Called first, with each candidate's feature sets and a line about the shift.
-    on_search, on_adapt : callable, optional
-        Called with (fits done, fits in all) of the search on the source, and of the adaptations.
-    """
-
-    on_shift: Callable[[list[str], str], None] | None = None
-    on_search: Progress | None = None
-    on_adapt: Progress | None = None
-
-
-def fit_domain(
+def adapt(
     bank: str | os.PathLike[str] | Bank,
     *,
     domain: str,
     source: str,
     target_domain: str,
-    adapt: str | Sequence[str] | None = None,
+    methods: str | Sequence[str] | None = None,
     features: str | Sequence[str] | None = None,
     models: Any = None,
     target: str | None = None,
@@ -63,9 +47,11 @@ def fit_domain(
     scorer: str = "outputs",
     target_labels: int = 0,
     folds: int = 5,
-    seed: int = 0,
-    jobs: int = -1,
-    hooks: Hooks | None = None,
+    random_state: int = 0,
+    n_jobs: int = -1,
+    on_shift: Callable[[list[str], str], None] | None = None,
+    progress: Progress | None = None,
+    on_compared: Progress | None = None,
 ) -> FitResult:
     """Learn from a labelled source domain for a target domain whose labels are few or unknown.
 
@@ -85,7 +71,7 @@ def fit_domain(
         Column of domains.
     source, target_domain : str
         Its values: the domain that has labels, and the one the predictor is for.
-    adapt : str or sequence of str, optional
+    methods : str or sequence of str, optional
         The adaptations to choose from, of ``"none"``, ``"coral"``, ``"subspace"``, ``"reweight"`` and ``"ot"`` (see
         `featurebank.fitting.adaptation.adapters.Adaptation`); by default all of them. The unadapted model is scored
         in any case.
@@ -103,12 +89,15 @@ def fit_domain(
         ``"circular"`` (circular validation, Bruzzone and Marconcini 2010), ``"entropy"`` (prediction entropy,
         Morerio et al. 2018), ``"density"`` (soft neighbourhood density, Saito et al. 2021).
     target_labels : int, default 0
-        Labelled rows of each class of the target, drawn with the seed, that join the training rows.
+        Labelled rows of each class of the target, drawn with `random_state`, that join the training rows.
     folds : int, default 5
-    seed : int, default 0
-    jobs : int, default -1
+    random_state : int, default 0
+    n_jobs : int, default -1
         Threads of the search.
-    hooks : Hooks, optional
+    on_shift : callable, optional
+        Called first, with each candidate's feature sets and a line about the shift.
+    progress, on_compared : callable, optional
+        Called with (fits done, fits in all) of the search on the source, and of the adaptations.
 
     Returns
     -------
@@ -128,21 +117,28 @@ def fit_domain(
 
     Examples
     --------
-    >>> result = fit_domain("solar.bank", domain="type", source="mono", target_domain="poly")  # doctest: +SKIP
+    >>> result = adapt("solar.bank", domain="type", source="mono", target_domain="poly")  # doctest: +SKIP
     >>> result.report["chosen"]["target"]["accuracy"]  # doctest: +SKIP
     0.76
     """
     opened = bank if isinstance(bank, Bank) else Bank(bank)
     question = Question(target or default_target(opened), domain, source, target_domain)
-    options = _Options(adapt, features, models, groups, normalize, scorer, target_labels, folds, seed, jobs)
-    return _Fit(opened, question, options, hooks or Hooks()).run()
+    options = _Options(methods, features, models, groups, normalize, scorer, target_labels, folds, random_state, n_jobs)
+    return _Fit(opened, question, options, on_shift, progress, on_compared).run()
+
+
+def fit_domain(bank: str | os.PathLike[str] | Bank, **options: Any) -> FitResult:
+    """Do what `adapt` does, under its old name and with a notice."""
+    notice("fit_domain(adapt=)", "adapt(methods=)")
+    new = {"adapt": "methods", "seed": "random_state", "jobs": "n_jobs"}
+    return adapt(bank, **{new.get(name, name): value for name, value in options.items()})
 
 
 @dataclass(frozen=True)
 class _Options:
-    """What `fit_domain` is asked for beside the question."""
+    """What `adapt` is asked for beside the question."""
 
-    adapt: str | Sequence[str] | None
+    methods: str | Sequence[str] | None
     features: str | Sequence[str] | None
     models: Any
     groups: str | None
@@ -150,27 +146,36 @@ class _Options:
     scorer: str
     target_labels: int
     folds: int
-    seed: int
-    jobs: int
+    random_state: int
+    n_jobs: int
 
 
 class _Fit:
-    """One run of `fit_domain`: load, measure, search the source, try the adaptations, fit the chosen one."""
+    """One run of `adapt`: load, measure, search the source, try the adaptations, fit the chosen one."""
 
-    def __init__(self, bank: Bank, question: Question, options: _Options, hooks: Hooks):
-        self.bank, self.question, self.options, self.hooks = bank, question, options, hooks
+    def __init__(
+        self,
+        bank: Bank,
+        question: Question,
+        options: _Options,
+        on_shift: Callable[[list[str], str], None] | None,
+        progress: Progress | None,
+        on_compared: Progress | None,
+    ):
+        self.bank, self.question, self.options = bank, question, options
+        self.on_shift, self.progress, self.on_compared = on_shift, progress, on_compared
         self.started = time.perf_counter()
         self.wanted = candidate_features(bank, options.features)
         names = list(dict.fromkeys(name for each in self.wanted for name in each))
         self.rows, self.both = load_domains(bank, names, question, options.groups)
         check_sizes(self.both, question, options.folds, options.target_labels)
         self.models = _known(options)
-        self.names, self.notes = choose_adaptations(options.adapt, list(self.models.values()), *self.both.counts)
+        self.names, self.notes = choose_adaptations(options.methods, list(self.models.values()), *self.both.counts)
 
     def run(self) -> FitResult:
         """Do all of it."""
         shifts = [self._shift(names) for names in self.wanted]
-        search = self._search(self.options.models, self.hooks.on_search)
+        search = self._search(self.options.models, self.progress)
         features = "all" if self.options.features == "all" else self.wanted
         search.set_params(blocks=self.rows.blocks, features=features, normalize=self.options.normalize)
         _fit_source(search, self.both, self.both.X)
@@ -191,33 +196,36 @@ class _Fit:
         """Measure the shift in some features, and tell it."""
         both, options = self.both, self.options
         X = self.rows.features(names)
-        found = domain_shift(X, both.is_source, groups=both.groups, folds=options.folds, seed=options.seed)
-        if self.hooks.on_shift is not None:
-            self.hooks.on_shift(list(names), found.sentence(self.question.source, self.question.target_domain))
+        found = domain_shift(X, both.is_source, groups=both.groups, folds=options.folds, seed=options.random_state)
+        if self.on_shift is not None:
+            self.on_shift(list(names), found.sentence(self.question.source, self.question.target_domain))
         return {"features": list(names), **found.to_dict()}
 
     def _search(self, models: Any, progress: Progress | None) -> TopModelSearchCV:
         """Return a search over rows of the source."""
         options = self.options
-        cv = Folds(default_kind("classification", self.both.groups is not None), options.folds, seed=options.seed)
+        cv = Folds(
+            default_kind("classification", self.both.groups is not None), options.folds, seed=options.random_state
+        )
         return TopModelSearchCV(
-            models, cv=cv, refit=False, random_state=options.seed, n_jobs=options.jobs, progress=progress
+            models, cv=cv, refit=False, random_state=options.random_state, n_jobs=options.n_jobs, progress=progress
         )
 
     def _adapt(self, search: TopModelSearchCV) -> tuple[Outcome, AdaptedModel]:
         """Try the adaptations with the search's best features and model; return what came of it and the one to ship."""
         best, options, top = search.best_candidate_, self.options, self.models[search.best_model_]
         both = replace(self.both, X=self.rows.features(best.features))
-        model = top.pipeline(best.params, options.seed)[-1]
-        plain = Recipe(normalization(best.normalize), model, options.scorer, options.target_labels, options.seed)
-        parts = both.folds(options.folds, options.seed)
+        seed = options.random_state
+        model = top.pipeline(best.params, seed)[-1]
+        plain = Recipe(normalization(best.normalize), model, options.scorer, options.target_labels, seed)
+        parts = both.folds(options.folds, seed)
         fewest = min(int((~both.is_source[train]).sum()) for train, _ in parts)
         tried = candidates(self.names, both.counts[0], fewest, both.X.shape[1])
         tuning = self._search(_only(options.models, best.model), None).set_params(normalize="none")
         params = [best.params, *(_tuned(tuning, each, plain, both) for each in tried[1:])]
-        recipes = [replace(plain, model=top.pipeline(each, options.seed)[-1]) for each in params]
+        recipes = [replace(plain, model=top.pipeline(each, seed)[-1]) for each in params]
         trials = self._trials(tried, recipes, both, parts)
-        found = Outcome(both, parts, tried, params, trials, self.names, options.seed)
+        found = Outcome(both, parts, tried, params, trials, self.names, seed)
         everyone, recipe = np.arange(len(both.y)), recipes[found.best]
         return found, recipe.fit(tried[found.best], both, everyone, recipe.learned(both, everyone))
 
@@ -231,8 +239,8 @@ class _Fit:
             trials = []
             for adaptation, recipe in zip(tried, recipes, strict=True):
                 trials.append(run_trial(adaptation, recipe, both, (train, test)))
-                if self.hooks.on_adapt is not None:
-                    self.hooks.on_adapt(next(done), total)
+                if self.on_compared is not None:
+                    self.on_compared(next(done), total)
             return trials
 
         return [list(each) for each in zip(*over_folds(run, parts), strict=True)]
@@ -257,7 +265,7 @@ class _Fit:
             },
             "folds": self.options.folds,
             "grouped": both.groups is not None,
-            "seed": self.options.seed,
+            "seed": self.options.random_state,
             "candidates": [candidate.to_dict() for candidate in search.candidates_],
             "best": search.best_candidate_.to_dict(),
             "scorer": self.options.scorer,
