@@ -9,7 +9,7 @@ import click
 from cloup import command, option, option_group
 
 from featurebank.errors import printable
-from featurebank.topmodels.formatting import interval_text, percent, signed_text
+from featurebank.topmodels.formatting import percent, signed_text
 from featurebank_cli.options import (
     bank_argument,
     features_option,
@@ -139,14 +139,14 @@ def _row(each: dict[str, Any], is_chosen: bool) -> list[str]:
     cells += (
         ["", "", ""]
         if target is None
-        else [percent(target["accuracy"]), interval_text(target["ci95"], "accuracy"), percent(target["macro_f1"])]
+        else [percent(target["accuracy"]), _interval(target["ci95"]), percent(target["macro_f1"])]
     )
-    cells += (
-        ["", ""]
-        if gain is None
-        else [signed_text(gain["accuracy"], "accuracy"), interval_text(gain["ci95"], "accuracy")]
-    )
+    cells += ["", ""] if gain is None else [signed_text(gain["accuracy"], "accuracy"), _interval(gain["ci95"])]
     return [*cells, "chosen" if is_chosen else ""]
+
+
+def _interval(ends: list[float]) -> str:
+    return "..".join(percent(end) for end in ends)
 
 
 def _verdict(report: dict[str, Any]) -> str:
