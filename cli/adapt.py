@@ -25,7 +25,7 @@ from featurebank_cli.output import predictor_path, print_json, print_table, save
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
-    from featurebank.storage.files import Place
+    from featurebank.storage.files import AnyPath
 
 METHODS = ("none", "coral", "subspace", "reweight", "ot")
 SCORERS = ("outputs", "circular", "entropy", "density")
@@ -74,7 +74,7 @@ SCORERS = ("outputs", "circular", "entropy", "density")
 )
 @json_option
 @click.pass_obj
-def adapt(state: State, bank: Place, output: Path | None, as_json: bool, **options: Any) -> None:
+def adapt(state: State, bank: AnyPath, output: Path | None, as_json: bool, **options: Any) -> None:
     """Learn from the labels of one domain of BANK for the images of another, and save the predictor.
 
     A domain is a site, a camera, a kind of cell: a value of a column. Labels of the target domain only score.

@@ -25,7 +25,7 @@ from featurebank_cli.output import print_json, print_table
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
-    from featurebank.storage.files import Place
+    from featurebank.storage.files import AnyPath
 
 
 @command()
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @jobs_option
 @json_option
 @click.pass_obj
-def advise(state: State, bank: Place, as_json: bool, **options: Any) -> None:
+def advise(state: State, bank: AnyPath, as_json: bool, **options: Any) -> None:
     """Say which transfer fits the images of BANK: a top model, on which layers, or fine-tuning, of how much.
 
     A quick probe of every cached layer and a learning curve place the data in the table of size and similarity; what to

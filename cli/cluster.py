@@ -23,7 +23,7 @@ from featurebank_cli.output import print_json, print_table, write_csv
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
-    from featurebank.storage.files import Place
+    from featurebank.storage.files import AnyPath
 
 
 @command()
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_obj
 def cluster(
-    state: State, bank: Place, output: Path | None, features: tuple[str, ...], as_json: bool, **options: Any
+    state: State, bank: AnyPath, output: Path | None, features: tuple[str, ...], as_json: bool, **options: Any
 ) -> None:
     """Cluster the images of BANK without labels, and say how stable the clusters are.
 

@@ -11,7 +11,7 @@ from featurebank_cli.options import bank_argument, json_option
 from featurebank_cli.output import print_json
 
 if TYPE_CHECKING:
-    from featurebank.storage.files import Place
+    from featurebank.storage.files import AnyPath
 
 grace_option = option(
     "--grace",
@@ -25,7 +25,7 @@ grace_option = option(
 @bank_argument
 @grace_option
 @json_option
-def compact(bank: Place, grace: float, as_json: bool) -> None:
+def compact(bank: AnyPath, grace: float, as_json: bool) -> None:
     """Merge the small segments of BANK; others may go on reading and writing.
 
     \b
@@ -46,7 +46,7 @@ def compact(bank: Place, grace: float, as_json: bool) -> None:
 @option("--source", help="Mark the samples of this source gone before, as `featurebank info` names it.")
 @grace_option
 @json_option
-def prune(bank: Place, source: str | None, grace: float, as_json: bool) -> None:
+def prune(bank: AnyPath, source: str | None, grace: float, as_json: bool) -> None:
     """Drop the embeddings of BANK that no present sample points at.
 
     A folder or manifest that is gone for good is forgotten with --source; extracting it again brings it back.

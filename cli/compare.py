@@ -27,7 +27,7 @@ from featurebank_cli.output import print_json, print_table, records
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
-    from featurebank.storage.files import Place
+    from featurebank.storage.files import AnyPath
 
 
 @command()
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @jobs_option
 @json_option
 @click.pass_obj
-def compare(state: State, bank: Place, features: tuple[str, ...], as_json: bool, **options: Any) -> None:
+def compare(state: State, bank: AnyPath, features: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Compare everything cached in BANK, backbones and layers, by a top model on the same folds.
 
     Beside the scores stand measures that need no training, LogME and the H-score, and the score of a quick ridge; below

@@ -13,7 +13,7 @@ from featurebank_cli.output import print_json, print_rows, records, write_csv
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
-    from featurebank.storage.files import Place
+    from featurebank.storage.files import AnyPath
 
 
 @command()
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @csv_option
 @json_option
 @click.pass_obj
-def duplicates(state: State, bank: Place, features: str | None, output: Path | None, as_json: bool) -> None:
+def duplicates(state: State, bank: AnyPath, features: str | None, output: Path | None, as_json: bool) -> None:
     """List the samples of BANK that show the same picture: group, kind, source, path, similarity.
 
     Exact duplicates have the same content; near ones were resized, re-compressed, mirrored or turned by right angles.

@@ -25,7 +25,7 @@ from featurebank_cli.output import print_json, print_table
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
-    from featurebank.storage.files import Place
+    from featurebank.storage.files import AnyPath
 
 
 @command()
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 def evaluate(
     state: State,
     predictor: Path,
-    source: Place,
+    source: AnyPath,
     target: str | None,
     sample_weight: str | None,
     path_column: str | None,

@@ -23,7 +23,7 @@ from featurebank_cli.output import print_json
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
-    from featurebank.storage.files import Place
+    from featurebank.storage.files import AnyPath
 
 
 @command()
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def export(
     context: click.Context,
-    source: Place,
+    source: AnyPath,
     output: Path | None,
     onnx: Path | None,
     as_json: bool,
@@ -74,7 +74,7 @@ def export(
         _bank(source, output, as_json, options, state)
 
 
-def _bank(source: Place, output: Path, as_json: bool, options: dict[str, Any], state: State) -> None:
+def _bank(source: AnyPath, output: Path, as_json: bool, options: dict[str, Any], state: State) -> None:
     from featurebank.bank.formats.exporting import export_bank
 
     facts = export_bank(

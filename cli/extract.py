@@ -29,7 +29,7 @@ from featurebank_cli.state import State
 
 if TYPE_CHECKING:
     from featurebank.bank.bank import Bank
-    from featurebank.storage.files import Place
+    from featurebank.storage.files import AnyPath
 
 SHOWN = 10
 CLASSES_SHOWN = 6
@@ -93,8 +93,8 @@ COMPUTE = ("device", "engine", "batch_size", "workers", "backend", "ray_address"
 @click.pass_context
 def extract(
     context: click.Context,
-    source: Place,
-    bank: Place,
+    source: AnyPath,
+    bank: AnyPath,
     as_json: bool,
     strict: bool,
     explain: bool,
@@ -155,7 +155,7 @@ def extract(
 
 def _estimate(
     found: Any,
-    bank: Place,
+    bank: AnyPath,
     wanted: Any,
     compute: Any,
     deadline: float | None,
@@ -188,7 +188,7 @@ def _estimate(
         state.warn(f"{facts.failed} of {facts.timed + facts.failed} images that were drawn could not be read")
 
 
-def _explain(found: Any, bank: Place, wanted: Any, as_json: bool) -> None:
+def _explain(found: Any, bank: AnyPath, wanted: Any, as_json: bool) -> None:
     from featurebank.bank.bank import Bank
     from featurebank.extraction.explanation import explain
 
@@ -209,7 +209,7 @@ def _explain(found: Any, bank: Place, wanted: Any, as_json: bool) -> None:
             click.echo(f"    unlike {each['nearest']}: {field} is {asked!r}, there {there!r}")
 
 
-def _summary(report: Any, bank: Place) -> None:
+def _summary(report: Any, bank: AnyPath) -> None:
     from featurebank.bank.bank import Bank
 
     click.echo(

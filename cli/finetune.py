@@ -34,7 +34,7 @@ from featurebank_cli.output import print_json, print_table
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
-    from featurebank.storage.files import Place
+    from featurebank.storage.files import AnyPath
 
 
 def _rate(context: click.Context, option: click.Parameter, value: str | None) -> float | str | None:
@@ -152,7 +152,7 @@ def _rate(context: click.Context, option: click.Parameter, value: str | None) ->
 @json_option
 @click.pass_obj
 def finetune(
-    state: State, bank: Place, output: Path | None, plot: Path | None, resume: bool, as_json: bool, **options: Any
+    state: State, bank: AnyPath, output: Path | None, plot: Path | None, resume: bool, as_json: bool, **options: Any
 ) -> None:
     """Train the upper blocks of a backbone on the images of BANK and save them as a predictor.
 

@@ -36,7 +36,7 @@ from featurebank_cli.output import predictor_path, print_json, print_table, save
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
-    from featurebank.storage.files import Place
+    from featurebank.storage.files import AnyPath
 
 
 class _Fit(cloup.Command):
@@ -154,7 +154,7 @@ class _Fit(cloup.Command):
 @click.pass_obj
 def fit(
     state: State,
-    bank: Place,
+    bank: AnyPath,
     output: Path | None,
     as_json: bool,
     backend: str,

@@ -14,7 +14,7 @@ from featurebank_cli.output import print_json
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
-    from featurebank.storage.files import Place
+    from featurebank.storage.files import AnyPath
 
 KINDS = ("hdf5", "npz", "parquet", "h5ad", "safetensors", "numpy", "clip-retrieval", "slides", "thingsvision")
 
@@ -36,7 +36,7 @@ KINDS = ("hdf5", "npz", "parquet", "h5ad", "safetensors", "numpy", "clip-retriev
 @json_option
 @click.pass_context
 def import_(
-    context: click.Context, path: Path, bank: Place, columns: tuple[str, ...], as_json: bool, **options: Any
+    context: click.Context, path: Path, bank: AnyPath, columns: tuple[str, ...], as_json: bool, **options: Any
 ) -> None:
     """Put embeddings that are in files into a bank.
 

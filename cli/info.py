@@ -12,7 +12,7 @@ from featurebank_cli.options import bank_argument, json_option
 from featurebank_cli.output import csv_text, how_made, print_json, print_table, records
 
 if TYPE_CHECKING:
-    from featurebank.storage.files import Place
+    from featurebank.storage.files import AnyPath
 
 
 @command()
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @option("--samples", is_flag=True, help="List the samples instead, as CSV.")
 @option("--failures", is_flag=True, help="List the images that could not be read instead, as CSV.")
 @json_option
-def info(bank: Place, samples: bool, failures: bool, as_json: bool) -> None:
+def info(bank: AnyPath, samples: bool, failures: bool, as_json: bool) -> None:
     """Show what BANK holds: samples, columns, feature sets, bytes on disk.
 
     \b

@@ -12,7 +12,7 @@ from featurebank_cli.options import PLACE, bank_argument, json_option
 from featurebank_cli.output import print_json, undefused
 
 if TYPE_CHECKING:
-    from featurebank.storage.files import Place
+    from featurebank.storage.files import AnyPath
 
 
 @command()
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @option("--path-column", default="path", help="The column of paths.")
 @option("--column", "chosen", multiple=True, help="Take this column alone; may be repeated.  [default: all]")
 @json_option
-def label(bank: Place, labels: Place, path_column: str, chosen: tuple[str, ...], as_json: bool) -> None:
+def label(bank: AnyPath, labels: AnyPath, path_column: str, chosen: tuple[str, ...], as_json: bool) -> None:
     """Attach the columns of LABELS (CSV or Parquet) to the samples of BANK, or correct them.
 
     Paths are relative, as `featurebank info BANK --samples` lists them; an empty cell changes nothing.

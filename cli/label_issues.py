@@ -24,7 +24,7 @@ from featurebank_cli.output import print_json, print_rows, records, undefused, w
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
-    from featurebank.storage.files import Place
+    from featurebank.storage.files import AnyPath
 
 
 @command("label-issues")
@@ -40,7 +40,13 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_obj
 def label_issues(
-    state: State, bank: Place, target: str | None, oof: Path | None, output: Path | None, as_json: bool, **options: Any
+    state: State,
+    bank: AnyPath,
+    target: str | None,
+    oof: Path | None,
+    output: Path | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """List the samples of BANK whose label is probably wrong, the most doubtful first.
 

@@ -20,7 +20,7 @@ from featurebank_cli.output import print_json, write_csv
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
-    from featurebank.storage.files import Place
+    from featurebank.storage.files import AnyPath
 
 PAGE, TABLE = ".html", ".csv"
 
@@ -41,7 +41,7 @@ PAGE, TABLE = ".html", ".csv"
 @click.pass_obj
 def draw_map(
     state: State,
-    bank: Place,
+    bank: AnyPath,
     features: str | None,
     method: str,
     color: str | None,

@@ -12,7 +12,7 @@ from featurebank_cli.output import print_json
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
-    from featurebank.storage.files import Place
+    from featurebank.storage.files import AnyPath
 
 
 @command()
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("others", nargs=-1, required=True, type=PLACE)
 @json_option
 @click.pass_obj
-def merge(state: State, bank: Place, others: tuple[Place, ...], as_json: bool) -> None:
+def merge(state: State, bank: AnyPath, others: tuple[AnyPath, ...], as_json: bool) -> None:
     """Copy what OTHERS hold into BANK, which is made where there is none: feature sets, samples, columns.
 
     Nothing is computed, and OTHERS stay as they are. Of a sample that several have, the row that was written last wins.

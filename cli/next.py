@@ -14,7 +14,7 @@ from featurebank_cli.output import csv_text, print_json, records, write_csv
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
-    from featurebank.storage.files import Place
+    from featurebank.storage.files import AnyPath
 
 
 @command("next")
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_obj
 def next_(
-    state: State, bank: Place, predictor: Path, strategy: str, count: int, output: Path | None, as_json: bool
+    state: State, bank: AnyPath, predictor: Path, strategy: str, count: int, output: Path | None, as_json: bool
 ) -> None:
     """Say which images of BANK that have no label yet to label next, as CSV: source, path, score, TARGET.
 

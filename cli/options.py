@@ -26,7 +26,7 @@ class PlaceType(click.ParamType):
         from featurebank.storage import files
         from featurebank.storage.requests import FORGOTTEN
 
-        place = files.place(value)
+        place = files.as_path(value)
         if getattr(place, "protocol", "") in FORGOTTEN:
             self.fail(f"{value!r} would be forgotten when the command ends; expected a folder, s3:// or gs://", param)
         return place

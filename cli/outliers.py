@@ -20,7 +20,7 @@ from featurebank_cli.output import print_json, print_table, records, write_csv
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
-    from featurebank.storage.files import Place
+    from featurebank.storage.files import AnyPath
 
 SHOWN = 10
 
@@ -39,7 +39,7 @@ SHOWN = 10
 @output_option("Write source, path, distance, unlike as CSV.")
 @json_option
 @click.pass_obj
-def outliers(state: State, bank: Place, output: Path | None, as_json: bool, **options: Any) -> None:
+def outliers(state: State, bank: AnyPath, output: Path | None, as_json: bool, **options: Any) -> None:
     """Rank the images of BANK by how unlike the others they are, the most unusual first.
 
     unlike is the share of the images that are less unusual; `featurebank predict` says the same of new images.

@@ -23,7 +23,7 @@ from featurebank_cli.output import csv_text, print_json, records, write_csv
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
-    from featurebank.storage.files import Place
+    from featurebank.storage.files import AnyPath
 
 
 @command()
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 def predict(
     context: click.Context,
     predictor: Path,
-    images: tuple[Place, ...],
-    bank: Place | None,
+    images: tuple[AnyPath, ...],
+    bank: AnyPath | None,
     output: Path | None,
     proba: bool,
     strict: bool,
@@ -84,13 +84,13 @@ def predict(
     context.exit(1 if len(failed) and (strict or len(failed) == len(table)) else 0)
 
 
-def _from_bank(loaded: Any, bank: Place) -> Any:
+def _from_bank(loaded: Any, bank: AnyPath) -> Any:
     from featurebank.bank.bank import Bank
 
     return loaded.predict_bank(Bank(bank))
 
 
-def _from_images(loaded: Any, images: tuple[Place, ...], state: State) -> Any:
+def _from_images(loaded: Any, images: tuple[AnyPath, ...], state: State) -> Any:
     import os
 
     from featurebank.images.sources import scan

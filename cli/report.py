@@ -22,7 +22,7 @@ from featurebank_cli.output import print_json
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
-    from featurebank.storage.files import Place
+    from featurebank.storage.files import AnyPath
 
 
 @command()
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 @click.pass_obj
 def report(
     state: State,
-    bank: Place,
+    bank: AnyPath,
     predictor: Path | None,
     target: str | None,
     features: str | None,

@@ -13,7 +13,7 @@ from featurebank_cli.output import print_json, print_rows, records, write_csv
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
-    from featurebank.storage.files import Place
+    from featurebank.storage.files import AnyPath
 
 
 @command()
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.pass_obj
 def similar(
     state: State,
-    bank: Place,
+    bank: AnyPath,
     image: str,
     k: int,
     features: str | None,

@@ -11,14 +11,14 @@ from featurebank_cli.options import bank_argument, json_option
 from featurebank_cli.output import print_json
 
 if TYPE_CHECKING:
-    from featurebank.storage.files import Place
+    from featurebank.storage.files import AnyPath
 
 
 @command()
 @bank_argument
 @json_option
 @click.pass_context
-def verify(context: click.Context, bank: Place, as_json: bool) -> None:
+def verify(context: click.Context, bank: AnyPath, as_json: bool) -> None:
     """Check every byte of BANK against its digests; exit with 1 when a file is damaged.
 
     \b

@@ -20,8 +20,8 @@ from featurebank.bank.samples import SampleTable
 from featurebank.bank.segment import Segment
 from featurebank.bank.spec import FeatureSpec, canonical_json, digest_of, resolve_name, unique_names
 from featurebank.errors import BankError, CorruptError, StorageError
-from featurebank.storage import files as storage
-from featurebank.storage.files import Place
+from featurebank.storage import files
+from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath
 
 FORMAT = "featurebank"
@@ -46,7 +46,7 @@ class BankFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str] | ObjectPath):
-        self.path = storage.place(path)
+        self.path = files.as_path(path)
         self._made: dict[str, tuple[tuple[Segment, ...], Any]] = {}
         file = self.path / "bank.json"
         if not file.is_file():
@@ -71,15 +71,15 @@ class BankFolder:
         StorageError
             When it cannot be made.
         """
-        folder = storage.place(path)
+        folder = files.as_path(path)
         if not (folder / "bank.json").exists():
             if folder.exists() and not _is_blank(folder):
                 raise BankError(f"{str(folder)!r} exists and is no bank; name a new folder")
-            storage.make_folder(folder)
+            files.make_folder(folder)
             facts = {"format": FORMAT, "version": VERSION, "written_by": f"featurebank {__version__}"}
-            storage.commit(folder / "bank.json", json.dumps(facts, indent=2).encode())
-        storage.make_folder(folder / "samples")
-        storage.make_folder(folder / "features")
+            files.commit(folder / "bank.json", json.dumps(facts, indent=2).encode())
+        files.make_folder(folder / "samples")
+        files.make_folder(folder / "features")
         return cls(folder)
 
     # --- samples -------------------------------------------------------------------------------------------
@@ -93,16 +93,16 @@ class BankFolder:
         """The files that the sample table is read from."""
         return tuple(segment.list_segments(self.path / "samples", "samples"))
 
-    def table_of(self, files: tuple[Segment, ...]) -> SampleTable:
+    def table_of(self, segments: tuple[Segment, ...]) -> SampleTable:
         """Return the sample table that is read from some files; see `table`."""
-        return self._kept("samples", files, lambda: samples.merge(map(samples.decode_table, files)))
+        return self._kept("samples", segments, lambda: samples.merge(map(samples.decode_table, segments)))
 
-    def _kept(self, key: str, files: tuple[Segment, ...], make: Callable[[], Any]) -> Any:
+    def _kept(self, key: str, segments: tuple[Segment, ...], make: Callable[[], Any]) -> Any:
         """Return what was made of segment files the last time, as long as they are the same; else make it."""
         before, made = self._made.get(key, ((), None))
-        if made is None or len(before) != len(files) or not all(map(operator.is_, before, files)):
+        if made is None or len(before) != len(segments) or not all(map(operator.is_, before, segments)):
             made = make()
-            self._made[key] = files, made
+            self._made[key] = segments, made
         return made
 
     def add_samples(self, table: SampleTable, *, newest: int) -> list[str]:
@@ -113,12 +113,12 @@ class BankFolder:
         if not len(table):
             return []
         rows, name = table.rows.assign(stamp=np.uint64(samples.next_stamp(newest))), segment.new_name()
-        storage.commit(self.path / "samples" / name, samples.encode_table(SampleTable(rows, table.columns)))
+        files.commit(self.path / "samples" / name, samples.encode_table(SampleTable(rows, table.columns)))
         return [name]
 
     def locked(self) -> Any:
         """Return a context that holds the bank's lock; needed to update samples and to compact, not to add features."""
-        return storage.locked(self.path / ".lock")
+        return files.locked(self.path / ".lock")
 
     # --- features ------------------------------------------------------------------------------------------
 
@@ -145,12 +145,12 @@ class BankFolder:
         return self._open_set(spec, spec.name)
 
     def _open_set(self, spec: FeatureSpec, name: str) -> FeatureSet:
-        files = tuple(segment.list_segments(self.feature_folder(spec), "features"))
-        features.check_segments(files, spec.fingerprint)
-        found: FeatureSet = self._kept(spec.fingerprint, files, lambda: FeatureSet(spec, name, files))
+        segments = tuple(segment.list_segments(self.feature_folder(spec), "features"))
+        features.check_segments(segments, spec.fingerprint)
+        found: FeatureSet = self._kept(spec.fingerprint, segments, lambda: FeatureSet(spec, name, segments))
         return found if found.name == name else replace(found, name=name)
 
-    def feature_folder(self, spec: FeatureSpec) -> Place:
+    def feature_folder(self, spec: FeatureSpec) -> AnyPath:
         """Return the folder of a spec's segments."""
         return self.path / "features" / spec.fingerprint
 
@@ -166,12 +166,12 @@ class BankFolder:
         """Make the folder of a feature set, and keep the request that led to it."""
         folder = self.feature_folder(spec)
         if not (folder / "spec.json").exists():
-            storage.make_folder(folder / "requests")
-            storage.commit(folder / "spec.json", canonical_json(spec.to_dict()))
+            files.make_folder(folder / "requests")
+            files.commit(folder / "spec.json", canonical_json(spec.to_dict()))
         if request is not None:
             file = folder / "requests" / f"{digest_of(request)}.json"
             if not file.exists():
-                storage.commit(file, canonical_json(request))
+                files.commit(file, canonical_json(request))
 
     def find_spec(self, request: Mapping[str, Any]) -> FeatureSpec | None:
         """Return the spec that an earlier request of the same content led to, without loading torch."""
@@ -180,8 +180,8 @@ class BankFolder:
 
     def requests_of(self, spec: FeatureSpec) -> list[dict[str, Any]]:
         """Return the requests that led to a spec, the last one last; empty for a custom module."""
-        files: list[Place] = [*(self.feature_folder(spec) / "requests").glob("*.json")]
-        return [_read_json(file) for file in sorted(files, key=lambda file: file.stat().st_mtime_ns)]
+        paths: list[AnyPath] = [*(self.feature_folder(spec) / "requests").glob("*.json")]
+        return [_read_json(file) for file in sorted(paths, key=lambda file: file.stat().st_mtime_ns)]
 
     def add_features(
         self,
@@ -210,15 +210,15 @@ class BankFolder:
         StorageError
             When the file system refuses.
         """
-        storage.commit(
+        files.commit(
             self.feature_folder(spec) / segment.new_name(), features.encode_rows(spec, digests, values, made_by)
         )
 
     def _specs(self) -> list[FeatureSpec]:
-        files: list[Place] = [*self.path.glob("features/*/spec.json")]
-        return sorted((self.read_spec(file) for file in files), key=lambda spec: (spec.name, spec.fingerprint))
+        paths: list[AnyPath] = [*self.path.glob("features/*/spec.json")]
+        return sorted((self.read_spec(file) for file in paths), key=lambda spec: (spec.name, spec.fingerprint))
 
-    def read_spec(self, file: Place) -> FeatureSpec:
+    def read_spec(self, file: AnyPath) -> FeatureSpec:
         """Return the spec that a feature set's folder holds as ``spec.json``.
 
         Raises
@@ -232,12 +232,12 @@ class BankFolder:
         return spec
 
 
-def _is_blank(folder: Place) -> bool:
+def _is_blank(folder: AnyPath) -> bool:
     """Say whether a folder holds nothing, or just what a killed maker of a bank left."""
-    return folder.is_dir() and all(path.name.startswith(storage.TEMP_PREFIX) for path in folder.iterdir())
+    return folder.is_dir() and all(path.name.startswith(files.TEMP_PREFIX) for path in folder.iterdir())
 
 
-def _read_json(file: Place) -> Any:
+def _read_json(file: AnyPath) -> Any:
     try:
         status = file.lstat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_JSON:

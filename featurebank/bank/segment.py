@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 
 from featurebank.bank.spec import canonical_json
 from featurebank.errors import BankError, CorruptError, StorageError
-from featurebank.storage import files as storage
-from featurebank.storage.files import Place
+from featurebank.storage import files
+from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath
 from featurebank.storage.ranges import Fetched
 from featurebank.storage.requests import at_once
@@ -121,7 +121,7 @@ class Segment:
         The facts it was written with.
     """
 
-    path: Place
+    path: AnyPath
     size: int
     kind: str
     meta: dict[str, Any]
@@ -185,7 +185,7 @@ class Segment:
         is_table = self.kind == "samples"  # many small arrays, all of which are read
         start, stop = (0, self.size) if is_table else (array.offset, array.offset + array.nbytes)
         for afresh in (False, True):
-            file = storage.cached(self.path, start, stop, afresh=afresh)
+            file = files.cached(self.path, start, stop, afresh=afresh)
             status = file.stat()
             copy = f"{name} in {status.st_ino} of {status.st_mtime_ns}"
             if copy in self._verified or _sha256(file, array.offset - start, array.nbytes) == array.sha256:
@@ -218,12 +218,12 @@ class Segment:
         return self._arrays[name]
 
 
-def corrupt(path: Place, reason: str) -> CorruptError:
+def corrupt(path: AnyPath, reason: str) -> CorruptError:
     """Return the error for a damaged file: which, why, and the remedy."""
     return CorruptError(f"{str(path)!r} is damaged or not a segment: {reason}; {REMEDY}")
 
 
-def list_segments(folder: Place, kind: str) -> list[Segment]:
+def list_segments(folder: AnyPath, kind: str) -> list[Segment]:
     """Open the current segments of a folder: those that no other one supersedes.
 
     A compaction may go on meanwhile: the folder is listed twice, since one listing may pass a new file's place before
@@ -236,17 +236,17 @@ def list_segments(folder: Place, kind: str) -> list[Segment]:
     """
     for number in range(_LISTING_TRIES):
         try:
-            files = open_segments(segment_files(folder), kind)
+            segments = open_segments(segment_files(folder), kind)
         except FileNotFoundError:
             if isinstance(folder, ObjectPath):
                 time.sleep(min(0.05 * 2**number, _LONGEST_WAIT))
             continue
-        superseded = {name for file in files for name in superseded_by(file)}
-        return [file for file in files if file.path.name not in superseded]
+        superseded = {name for file in segments for name in superseded_by(file)}
+        return [file for file in segments if file.path.name not in superseded]
     raise BankError(f"the files of {str(folder)!r} keep changing; wait for the other process to end and try again")
 
 
-def segment_files(folder: Place) -> list[Place]:
+def segment_files(folder: AnyPath) -> list[AnyPath]:
     """Return the paths of all segments in a folder, superseded ones included, sorted; none where it is missing.
 
     Raises
@@ -269,22 +269,22 @@ def superseded_by(file: Segment) -> list[str]:
     return [str(name) for name in file.meta.get("supersedes", [])]
 
 
-def open_segments(paths: Sequence[Place], kind: str) -> list[Segment]:
+def open_segments(paths: Sequence[AnyPath], kind: str) -> list[Segment]:
     """Open several segments, those on a store at once; see `open_segment`."""
     return _each(lambda path: open_segment(path, kind), paths, paths)
 
 
-def read_each(files: Sequence[Segment], name: str) -> list[NDArray[Any]]:
+def read_each(segments: Sequence[Segment], name: str) -> list[NDArray[Any]]:
     """Read one array of several segments, those on a store at once; see `Segment.read`."""
-    return _each(lambda file: file.read(name), files, [file.path for file in files])
+    return _each(lambda file: file.read(name), segments, [file.path for file in segments])
 
 
-def _each(call: Callable[[Any], Any], items: Iterable[Any], places: Iterable[Place]) -> list[Any]:
+def _each(call: Callable[[Any], Any], items: Iterable[Any], places: Iterable[AnyPath]) -> list[Any]:
     on_store = any(isinstance(place, ObjectPath) for place in places)
     return at_once(call, items) if on_store else [call(item) for item in items]
 
 
-def open_segment(path: Place, kind: str) -> Segment:
+def open_segment(path: AnyPath, kind: str) -> Segment:
     """Open and validate a segment; the result is kept for as long as the file stays the same.
 
     Parameters
@@ -311,7 +311,7 @@ def open_segment(path: Place, kind: str) -> Segment:
 
 
 @lru_cache(maxsize=65536)
-def _open(path: Place, inode: int, size: int, mtime_ns: int) -> Segment:
+def _open(path: AnyPath, inode: int, size: int, mtime_ns: int) -> Segment:
     try:
         if isinstance(path, ObjectPath):
             return _open_object(path, size)
@@ -336,7 +336,7 @@ def _open_object(path: ObjectPath, size: int) -> Segment:
                 raise
 
 
-def _validate(path: Place, size: int, file: h5py.File) -> Segment:
+def _validate(path: AnyPath, size: int, file: h5py.File) -> Segment:
     _check_attributes(path, file)
     found = dict(_datasets(path, file))
     header = _read_header(path, size, file, found.pop(_HEADER, None))
@@ -346,7 +346,7 @@ def _validate(path: Place, size: int, file: h5py.File) -> Segment:
     return Segment(path, size, header["kind"], header["meta"], arrays)
 
 
-def _check_attributes(path: Place, file: h5py.File) -> None:
+def _check_attributes(path: AnyPath, file: h5py.File) -> None:
     if set(file.attrs) != {"format", "version", "sha256"}:
         raise corrupt(path, "its attributes are not those of a segment")
     shapes = {name: (file.attrs.get_id(name).shape, file.attrs.get_id(name).dtype.kind) for name in file.attrs}
@@ -360,7 +360,7 @@ def _check_attributes(path: Place, file: h5py.File) -> None:
         )
 
 
-def _datasets(path: Place, group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, h5py.Dataset]]:
+def _datasets(path: AnyPath, group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, h5py.Dataset]]:
     """Walk the hard links of the file; anything else is refused before it is followed."""
     for raw in group.id:
         name = prefix + raw.decode("ascii", "replace")
@@ -377,7 +377,7 @@ def _datasets(path: Place, group: h5py.Group, prefix: str = "") -> Iterator[tupl
             raise corrupt(path, f"{name!r} is neither an array nor a group of arrays")
 
 
-def _read_header(path: Place, size: int, file: h5py.File, dataset: h5py.Dataset | None) -> dict[str, Any]:
+def _read_header(path: AnyPath, size: int, file: h5py.File, dataset: h5py.Dataset | None) -> dict[str, Any]:
     if dataset is None or dataset.ndim != 1 or dataset.shape[0] > _MAX_HEADER:
         raise corrupt(path, "its header is missing or too large")
     _locate(path, size, dataset, {"dtype": "|u1", "shape": list(dataset.shape), "sha256": ""})
@@ -390,7 +390,7 @@ def _read_header(path: Place, size: int, file: h5py.File, dataset: h5py.Dataset 
     return header
 
 
-def _locate(path: Place, size: int, dataset: h5py.Dataset, described: dict[str, Any]) -> _Array:
+def _locate(path: AnyPath, size: int, dataset: h5py.Dataset, described: dict[str, Any]) -> _Array:
     """Check that a dataset is plain, contiguous bytes inside this file, and say where."""
     plist = dataset.id.get_create_plist()
     if plist.get_layout() != h5py.h5d.CONTIGUOUS or plist.get_external_count() or plist.get_nfilters():
@@ -407,7 +407,7 @@ def _locate(path: Place, size: int, dataset: h5py.Dataset, described: dict[str, 
     return _Array(dataset.dtype, dataset.shape, described["sha256"], offset or 0)
 
 
-def _sha256(path: Place, offset: int, size: int) -> str:
+def _sha256(path: AnyPath, offset: int, size: int) -> str:
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         file.seek(offset)

@@ -20,15 +20,15 @@ from featurebank.bank.samples import SampleTable
 from featurebank.bank.segment import REMEDY, Segment
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, CorruptError
-from featurebank.storage import files as storage
-from featurebank.storage.files import Place
+from featurebank.storage import files
+from featurebank.storage.files import AnyPath
 
 GRACE = 3600.0
 """Seconds that a superseded file stays for those who still read it."""
 MERGED_BYTES = 256 << 20
 
-Damage = tuple[Place, CorruptError]
-Copy = tuple[Segment, Place]
+Damage = tuple[AnyPath, CorruptError]
+Copy = tuple[Segment, AnyPath]
 """A segment, and where it goes."""
 Keep = Callable[[NDArray[np.bytes_]], NDArray[np.bool_]]
 
@@ -77,11 +77,11 @@ def _set_aside(bank: BankFolder, damage: Iterable[Damage]) -> list[str]:
     if found:
         with bank.locked():
             for file, _ in found:
-                storage.set_aside(file)
+                files.set_aside(file)
     return [_aftermath(file, error) for file, error in found]
 
 
-def _aftermath(file: Place, error: CorruptError) -> str:
+def _aftermath(file: AnyPath, error: CorruptError) -> str:
     """Say what was damaged, where it is now, and what becomes of what it held."""
     if file.parent.name == "samples":
         then = (
@@ -98,8 +98,8 @@ def _aftermath(file: Place, error: CorruptError) -> str:
 
 def _damaged_specs(bank: BankFolder) -> Iterator[Damage]:
     """Yield each damaged spec with its error."""
-    files: list[Place] = [*bank.path.glob("features/*/spec.json")]
-    for file in sorted(files, key=str):
+    paths: list[AnyPath] = [*bank.path.glob("features/*/spec.json")]
+    for file in sorted(paths, key=str):
         yield from _check(bank.read_spec, file)
 
 
@@ -109,27 +109,27 @@ def _damaged_tables(bank: BankFolder) -> Iterator[Damage]:
         yield from _check(_check_samples, file)
 
 
-def _damaged_features(folders: Iterable[Place]) -> Iterator[Damage]:
+def _damaged_features(folders: Iterable[AnyPath]) -> Iterator[Damage]:
     """Yield each damaged segment of some feature sets with its error; they are hashed by a thread a core."""
-    files = [file for folder in folders for file in segment.segment_files(folder)]
+    paths = [file for folder in folders for file in segment.segment_files(folder)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for damage in pool.map(lambda file: list(_check(_check_features, file)), files):
+        for damage in pool.map(lambda file: list(_check(_check_features, file)), paths):
             yield from damage
 
 
-def _check_samples(file: Place) -> None:
+def _check_samples(file: AnyPath) -> None:
     opened = segment.open_segment(file, "samples")
     opened.verify()
     samples.decode_table(opened)
 
 
-def _check_features(file: Place) -> None:
+def _check_features(file: AnyPath) -> None:
     opened = segment.open_segment(file, "features")
     opened.verify()
     features.check_segments([opened], file.parent.name)
 
 
-def _check(check: Callable[[Place], Any], file: Place) -> Iterator[Damage]:
+def _check(check: Callable[[AnyPath], Any], file: AnyPath) -> Iterator[Damage]:
     with suppress(FileNotFoundError):  # a compaction removed it meanwhile
         try:
             check(file)
@@ -165,8 +165,8 @@ def compact(bank: BankFolder, *, grace: float = GRACE) -> dict[str, int]:
     with bank.locked():
         merged = _compact_samples(bank)
         for each in bank.feature_sets:
-            for files in _batches(each.segments):
-                merged += _rewrite(bank.feature_folder(each.spec), each.fingerprint, files)
+            for segments in _batches(each.segments):
+                merged += _rewrite(bank.feature_folder(each.spec), each.fingerprint, segments)
         return {"merged": merged, "removed": _remove_superseded(bank, grace)}
 
 
@@ -228,19 +228,19 @@ def _mark_gone(bank: BankFolder, source: str) -> int:
 
 def _compact_samples(bank: BankFolder) -> int:
     folder = bank.path / "samples"
-    files = segment.list_segments(folder, "samples")
-    if len(files) < 2:
+    segments = segment.list_segments(folder, "samples")
+    if len(segments) < 2:
         return 0
-    table = samples.merge(samples.decode_table(file) for file in files)
-    storage.commit(folder / segment.new_name(), samples.encode_table(table, _replaced(folder, files)))
-    return len(files)
+    table = samples.merge(samples.decode_table(file) for file in segments)
+    files.commit(folder / segment.new_name(), samples.encode_table(table, _replaced(folder, segments)))
+    return len(segments)
 
 
-def _batches(files: Iterable[Segment]) -> Iterator[list[Segment]]:
+def _batches(segments: Iterable[Segment]) -> Iterator[list[Segment]]:
     """Yield groups of at least two segments that together stay below `MERGED_BYTES`, the smallest first."""
     batch: list[Segment] = []
     size = 0
-    for file in sorted(files, key=lambda file: file.path.stat().st_size):
+    for file in sorted(segments, key=lambda file: file.path.stat().st_size):
         own = file.path.stat().st_size
         if size + own > MERGED_BYTES:
             if len(batch) > 1:
@@ -251,10 +251,10 @@ def _batches(files: Iterable[Segment]) -> Iterator[list[Segment]]:
         yield batch
 
 
-def _rewrite(folder: Place, fingerprint: str, files: list[Segment], keep: Keep | None = None) -> int:
+def _rewrite(folder: AnyPath, fingerprint: str, segments: list[Segment], keep: Keep | None = None) -> int:
     """Write the rows of some segments as one that supersedes them, each digest once; return how many files."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # each file's bytes are checked, by a thread a core
-        stored = list(pool.map(lambda file: (file.read("digest"), file.read("values")), files))
+        stored = list(pool.map(lambda file: (file.read("digest"), file.read("values")), segments))
     digests = np.concatenate([each for each, _ in stored])
     keys = as_keys(digests)
     rows = DigestIndex(keys).first
@@ -262,17 +262,17 @@ def _rewrite(folder: Place, fingerprint: str, files: list[Segment], keep: Keep |
     values = np.concatenate([each for _, each in stored])
     if len(rows) < len(values):
         digests, values = digests[rows], values[rows]
-    made_by = features.made_by(files)
-    data = features.encode_stored(fingerprint, digests, values, made_by, _replaced(folder, files))
-    storage.commit(folder / segment.new_name(), data)
-    return len(files)
+    made_by = features.made_by(segments)
+    data = features.encode_stored(fingerprint, digests, values, made_by, _replaced(folder, segments))
+    files.commit(folder / segment.new_name(), data)
+    return len(segments)
 
 
-def _replaced(folder: Place, files: list[Segment]) -> list[str]:
+def _replaced(folder: AnyPath, segments: list[Segment]) -> list[str]:
     """Return the names of these segments and of what they superseded and is still there."""
     here = {path.name for path in segment.segment_files(folder)}
-    names = {file.path.name for file in files}
-    return sorted(names | {name for file in files for name in segment.superseded_by(file) if name in here})
+    names = {file.path.name for file in segments}
+    return sorted(names | {name for file in segments for name in segment.superseded_by(file) if name in here})
 
 
 def _remove_superseded(bank: BankFolder, grace: float) -> int:
@@ -283,10 +283,10 @@ def _remove_superseded(bank: BankFolder, grace: float) -> int:
                 old = [folder / name for name in segment.superseded_by(file) if "/" not in name]
                 removed += sum(path.exists() for path in old)
                 for path in old:
-                    storage.remove(path)
-        for path in folder.glob(f"{storage.TEMP_PREFIX}*"):  # left by a writer that was killed
+                    files.remove(path)
+        for path in folder.glob(f"{files.TEMP_PREFIX}*"):  # left by a writer that was killed
             if _age(path) >= max(grace, GRACE):
-                storage.remove(path)
+                files.remove(path)
     return removed
 
 
@@ -338,7 +338,7 @@ def merge(
     opened = [each if isinstance(each, BankFolder) else BankFolder(each) for each in others]
     if not opened:
         raise BankError("no bank to merge; name one at least")
-    if any(storage.is_same(each.path, bank.path) for each in opened):
+    if any(files.is_same(each.path, bank.path) for each in opened):
         raise BankError(f"{str(bank.path)!r} is merged into itself; name other banks")
     samples = [copy for other in opened for copy in _samples(bank, other)]  # listed first, and copied last:
     features = [copy for other in opened for copy in _features(bank, other)]  # the rows that samples point at are there
@@ -382,10 +382,10 @@ def _copy(copy: Copy) -> int:
         data = np.memmap(path, "u1", "r").data if isinstance(path, Path) else memoryview(path.read_bytes())
     except FileNotFoundError as error:
         raise BankError(f"{str(file.path)!r} was replaced while it was read: try again") from error
-    storage.commit(to, data)
+    files.commit(to, data)
     return len(data)
 
 
-def _age(path: Place) -> float:
+def _age(path: AnyPath) -> float:
     """Return the seconds since a file was written; a store's clock may be ahead of ours."""
     return max(0.0, time.time() - path.stat().st_mtime)

@@ -18,7 +18,7 @@ from featurebank.bank.features import as_keys, as_loaded
 from featurebank.bank.spec import FeatureSpec
 from featurebank.extraction.request import Ask, ask
 from featurebank.images.reading import image_digest, open_image
-from featurebank.storage import files as storage
+from featurebank.storage import files
 
 if TYPE_CHECKING:
     from featurebank.backbones.engine import Engine
@@ -222,5 +222,5 @@ def _locked(bank: Bank, specs: list[FeatureSpec]) -> Iterator[None]:
     """Hold the lock of each feature set, always in the same order, so that no two workers wait for each other."""
     with ExitStack() as held:
         for folder in sorted(bank.feature_folder(spec) for spec in specs):
-            held.enter_context(storage.locked(folder / ".lock"))
+            held.enter_context(files.locked(folder / ".lock"))
         yield

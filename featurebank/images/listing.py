@@ -16,7 +16,7 @@ from featurebank.images import decoding
 from featurebank.images.shard_names import SUFFIX
 from featurebank.images.shard_reading import read_member
 from featurebank.storage import files
-from featurebank.storage.files import Place
+from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath, is_address
 
 Entry = tuple[bytes, int, int, str]
@@ -24,7 +24,7 @@ Entry = tuple[bytes, int, int, str]
 _SUFFIXES = frozenset(suffix[1:].encode() for suffix in decoding.SUFFIXES)
 
 
-def walk(root: Place, ignored: Counter[str]) -> Iterator[Entry]:
+def walk(root: AnyPath, ignored: Counter[str]) -> Iterator[Entry]:
     """Yield the images below a folder, by their paths from there; other files are counted by suffix in `ignored`.
 
     Raises
@@ -92,7 +92,7 @@ def stat_file(path: bytes | os.DirEntry[bytes]) -> tuple[int, int, str]:
     return status.st_size, status.st_mtime_ns, "" if stat.S_ISREG(status.st_mode) else "not a regular file"
 
 
-def stat_below(root: Place) -> Callable[[bytes], tuple[int, int, str]]:
+def stat_below(root: AnyPath) -> Callable[[bytes], tuple[int, int, str]]:
     """Return what gives (size, mtime_ns, problem) of a path below a root; a store is listed once for all of them."""
     if isinstance(root, Path):
         return lambda path: stat_file(os.path.join(os.fsencode(root), path))
@@ -142,7 +142,7 @@ def _read_member(name: str) -> bytes:
     """Read a member of a shard, by the shard's path and its name in there."""
     shard, _, member = name.partition(f"{SUFFIX}/")
     try:
-        return read_member(files.place(shard + SUFFIX), member)
+        return read_member(files.as_path(shard + SUFFIX), member)
     except (StorageError, ImageError):
         raise
     except (OSError, ValueError) as error:

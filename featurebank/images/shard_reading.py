@@ -8,7 +8,7 @@ from functools import lru_cache
 from featurebank.errors import ImageError
 from featurebank.images import shards
 from featurebank.images.shards import Member
-from featurebank.storage.files import Place
+from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath
 
 KEPT_BLOCKS = 16
@@ -16,7 +16,7 @@ KEPT_SHARDS = 64
 _LOCKS = [threading.Lock() for _ in range(KEPT_BLOCKS)]
 
 
-def read_member(shard: Place, name: str) -> bytes:
+def read_member(shard: AnyPath, name: str) -> bytes:
     """Return the bytes of an image in a shard.
 
     Raises
@@ -41,11 +41,11 @@ def read_member(shard: Place, name: str) -> bytes:
 
 
 @lru_cache(KEPT_SHARDS)
-def _members(shard: Place, size: int, mtime_ns: int) -> dict[str, Member]:
+def _members(shard: AnyPath, size: int, mtime_ns: int) -> dict[str, Member]:
     return {member.name: member for member in shards.index_of(shard, size, mtime_ns).members}
 
 
-def _read_file(shard: Place, start: int, stop: int) -> bytes:
+def _read_file(shard: AnyPath, start: int, stop: int) -> bytes:
     with shard.open("rb", buffering=0) as file:
         file.seek(start)
         return bytes(file.read(stop - start))

@@ -15,7 +15,7 @@ from featurebank.errors import SourceError, StorageError, one_line
 from featurebank.images import decoding
 from featurebank.images.shard_names import split_name
 from featurebank.storage import files
-from featurebank.storage.files import Place
+from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath
 from featurebank.storage.requests import at_once
 
@@ -54,7 +54,7 @@ class Index:
     ignored: dict[str, int] = field(default_factory=dict)
 
 
-def list_shards(shards: list[Place]) -> list[tuple[Index, Any]]:
+def list_shards(shards: list[AnyPath]) -> list[tuple[Index, Any]]:
     """Return what each shard holds, and its status; several are read at once.
 
     Raises
@@ -67,7 +67,7 @@ def list_shards(shards: list[Place]) -> list[tuple[Index, Any]]:
     return at_once(_list_shard, shards)
 
 
-def _list_shard(shard: Place) -> tuple[Index, Any]:
+def _list_shard(shard: AnyPath) -> tuple[Index, Any]:
     try:
         status = shard.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe would block for ever
@@ -85,12 +85,12 @@ def _list_shard(shard: Place) -> tuple[Index, Any]:
         raise SourceError(f"shard {str(shard)!r} cannot be read: {reason}; make it again, or leave it out") from error
 
 
-def status_of(shard: Place) -> Any:
+def status_of(shard: AnyPath) -> Any:
     """Return a shard's status; of one on a store, which is not asked for every image, as it was listed last."""
     return (isinstance(shard, ObjectPath) and _SEEN.get(shard)) or shard.stat()
 
 
-def index_of(shard: Place, size: int, mtime_ns: int) -> Index:
+def index_of(shard: AnyPath, size: int, mtime_ns: int) -> Index:
     """Return what a shard holds, from the cache where it was listed before."""
     name = str(shard) if isinstance(shard, ObjectPath) else os.path.abspath(shard)
     key = f"{name}\0{size}\0{mtime_ns}".encode("utf-8", "surrogateescape")
@@ -105,7 +105,7 @@ def index_of(shard: Place, size: int, mtime_ns: int) -> Index:
     return index
 
 
-def _read_index(shard: Place, size: int) -> Index:
+def _read_index(shard: AnyPath, size: int) -> Index:
     found, ignored = Index(), Counter[str]()
     with (
         shard.open("rb", buffering=BLOCK if isinstance(shard, ObjectPath) else -1) as raw,

@@ -24,8 +24,8 @@ from featurebank.images.listing import read_image
 from featurebank.images.shard_names import expand, is_shards, root_of
 from featurebank.images.shard_notes import columns_of
 from featurebank.images.shards import list_shards
-from featurebank.storage import files as storage
-from featurebank.storage.files import Place
+from featurebank.storage import files
+from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath, is_address
 
 MANIFESTS = (".csv", ".parquet", ".pq")
@@ -108,7 +108,7 @@ class Source:
 def scan(
     source: Any,
     *,
-    root: str | Place | None = None,
+    root: str | AnyPath | None = None,
     path_column: str | None = None,
     ids: Sequence[str] | None = None,
     columns: Mapping[str, Sequence[Any]] | pd.DataFrame | None = None,
@@ -141,7 +141,7 @@ def scan(
     if isinstance(source, (str, Path, ObjectPath)):
         if ids is not None or columns is not None:
             raise SourceError("ids and columns go with a list of images; a folder or manifest has its own")
-        return _scan_path(storage.place(source), None if root is None else storage.place(root), path_column)
+        return _scan_path(files.as_path(source), None if root is None else files.as_path(root), path_column)
     if root is not None or path_column is not None:
         raise SourceError("root and path_column go with a folder or manifest, not with a list of images")
     if isinstance(source, (pd.Series, pd.Index)):  # positions, not its index, count below
@@ -155,7 +155,7 @@ def scan(
     return _scan_memory(source, ids, columns)
 
 
-def _scan_path(path: Place, root: Place | None, path_column: str | None) -> Source:
+def _scan_path(path: AnyPath, root: AnyPath | None, path_column: str | None) -> Source:
     if path.suffix.lower() in MANIFESTS and not path.is_dir():
         return _scan_manifest(path, root or path.parent, path_column or "path")
     if path_column is not None:
@@ -165,7 +165,7 @@ def _scan_path(path: Place, root: Place | None, path_column: str | None) -> Sour
     return _scan_folder(path, root or path)
 
 
-def _key(path: Place) -> str:
+def _key(path: AnyPath) -> str:
     """Return the name that stands for a path or an address everywhere."""
     return os.path.abspath(path) if isinstance(path, Path) else str(path)
 
@@ -173,7 +173,7 @@ def _key(path: Place) -> str:
 # --- folders -----------------------------------------------------------------------------------------------
 
 
-def _scan_folder(name: Place, root: Place) -> Source:
+def _scan_folder(name: AnyPath, root: AnyPath) -> Source:
     if isinstance(root, Path) and not root.is_dir():
         found = "is a file" if root.exists() else "does not exist"
         raise SourceError(f"{str(root)!r} {found}; expected a folder of images, or a {', '.join(MANIFESTS)} manifest")
@@ -214,11 +214,11 @@ def _class_folders(paths: Sequence[bytes]) -> pd.DataFrame:
 # --- shards ------------------------------------------------------------------------------------------------
 
 
-def _scan_shards(pattern: Place, root: Place | None) -> Source:
+def _scan_shards(pattern: AnyPath, root: AnyPath | None) -> Source:
     text = _key(pattern)
     folder = root_of(text)
     names = [shard.removeprefix(f"{folder}/") for shard in expand(text)]
-    where = root or storage.place(folder)
+    where = root or files.as_path(folder)
     listed = list_shards([where / name for name in names])
     entries = [
         (os.fsencode(f"{name}/{member.name}"), member, status.st_mtime_ns)
@@ -246,7 +246,7 @@ def _scan_shards(pattern: Place, root: Place | None) -> Source:
 # --- manifests ---------------------------------------------------------------------------------------------
 
 
-def _scan_manifest(manifest: Place, root: Place, path_column: str) -> Source:
+def _scan_manifest(manifest: AnyPath, root: AnyPath, path_column: str) -> Source:
     table = read_table(manifest)
     if path_column not in table.columns:
         raise SourceError(
@@ -272,7 +272,7 @@ def _scan_manifest(manifest: Place, root: Place, path_column: str) -> Source:
     )
 
 
-def read_table(path: Place) -> pd.DataFrame:
+def read_table(path: AnyPath) -> pd.DataFrame:
     """Read a CSV or Parquet file as tidy columns (see `featurebank.images.columns.tidy`).
 
     Only an empty CSV cell is missing; ``NA`` and ``None`` are words like any other.
@@ -320,7 +320,7 @@ def _manifest_path(cell: Any, root: str) -> tuple[bytes, str]:
     return os.fsencode(inside), ""
 
 
-def _refuse_repeats(manifest: Place, paths: list[bytes]) -> None:
+def _refuse_repeats(manifest: AnyPath, paths: list[bytes]) -> None:
     repeats = [path for path, count in Counter(paths).items() if count > 1]
     if repeats:
         raise SourceError(

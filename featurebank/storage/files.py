@@ -20,11 +20,11 @@ TEMP_PREFIX = ".tmp-"
 PIECE = 32 << 20
 """Bytes of an object that are in memory at once on their way to the cache."""
 
-Place = Path | ObjectPath
+AnyPath = Path | ObjectPath
 """Where a bank, or a file of it, lies: in a folder, or on object storage."""
 
 
-def place(path: str | os.PathLike[str] | ObjectPath) -> Place:
+def as_path(path: str | os.PathLike[str] | ObjectPath) -> AnyPath:
     """Return where a path or an address leads.
 
     Parameters
@@ -39,7 +39,7 @@ def place(path: str | os.PathLike[str] | ObjectPath) -> Place:
 
     Examples
     --------
-    >>> str(place("s3://bucket/photos.bank")), place("file:///data/photos.bank").name
+    >>> str(as_path("s3://bucket/photos.bank")), as_path("file:///data/photos.bank").name
     ('s3://bucket/photos.bank', 'photos.bank')
     """
     if isinstance(path, ObjectPath):
@@ -50,18 +50,18 @@ def place(path: str | os.PathLike[str] | ObjectPath) -> Place:
     return Path("/" + text.removeprefix("file:").lstrip("/") if text.startswith("file:/") else text)
 
 
-def beside(path: Place, suffix: str) -> Path:
+def beside(path: AnyPath, suffix: str) -> Path:
     """Return the file beside a bank that has its stem and another suffix; in this folder where it lies on a store.
 
     Examples
     --------
-    >>> str(beside(place("s3://bucket/photos.bank"), ".featurebank"))
+    >>> str(beside(as_path("s3://bucket/photos.bank"), ".featurebank"))
     'photos.featurebank'
     """
     return (path if isinstance(path, Path) else Path(path.name)).with_suffix(suffix)
 
 
-def is_same(one: Place, other: Place) -> bool:
+def is_same(one: AnyPath, other: AnyPath) -> bool:
     """Say whether two places that exist are one, also by way of a link."""
     if isinstance(one, Path) and isinstance(other, Path):
         return os.path.samefile(one, other)
@@ -74,7 +74,7 @@ def cache_folder() -> Path:
     return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "featurebank"
 
 
-def commit(path: Place, data: bytes | memoryview) -> None:
+def commit(path: AnyPath, data: bytes | memoryview) -> None:
     """Write a file so that a reader, or a machine after a crash, sees the old file or the whole new one.
 
     The bytes go to a temporary file in the same folder, which is synced and renamed; then the folder is
@@ -114,7 +114,7 @@ def committing(path: Path) -> Iterator[BinaryIO]:
         os.fsync(buffer.fileno())
 
 
-def make_folder(path: Place) -> None:
+def make_folder(path: AnyPath) -> None:
     """Create a folder and its parents, each one synced into its parent; a store needs none.
 
     Raises
@@ -133,7 +133,7 @@ def make_folder(path: Place) -> None:
         _sync_folder(path.parent)
 
 
-def remove(path: Place) -> None:
+def remove(path: AnyPath) -> None:
     """Remove a file; one that is already gone is fine.
 
     Raises
@@ -148,7 +148,7 @@ def remove(path: Place) -> None:
         os.unlink(path)
 
 
-def set_aside(path: Place) -> None:
+def set_aside(path: AnyPath) -> None:
     """Rename a damaged file to ``NAME.damaged``, so that nothing reads it and nothing is lost.
 
     Raises
@@ -167,7 +167,7 @@ def set_aside(path: Place) -> None:
 
 
 @contextmanager
-def locked(path: Place) -> Iterator[None]:
+def locked(path: AnyPath) -> Iterator[None]:
     """Hold the exclusive lock at `path`, a file or a folder of objects; it is free again when its holder dies.
 
     Raises

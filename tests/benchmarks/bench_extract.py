@@ -185,7 +185,7 @@ def ours(args: argparse.Namespace) -> dict[str, Any]:
 def limits(args: argparse.Namespace) -> dict[str, Any]:
     """(c): the engine alone on prepared images, and reading, hashing, decoding and preparing alone, a thread a core."""
     from featurebank.backbones.engine import Engine
-    from featurebank.images import decoding as images
+    from featurebank.images import decoding
 
     backbone = backbone_of(args.backbone)
     specs = [backbone.spec(layer, precision=args.precision) for layer in args.layers]
@@ -194,8 +194,8 @@ def limits(args: argparse.Namespace) -> dict[str, Any]:
 
     def read(path: Path) -> Any:
         data = path.read_bytes()
-        images.content_digest(data)
-        return backbone.prepare(images.decode(data))
+        decoding.content_digest(data)
+        return backbone.prepare(decoding.decode(data))
 
     batch = [read(path) for path in files[: engine.batch_size]]
     batch = (batch * engine.batch_size)[: engine.batch_size]
@@ -227,14 +227,14 @@ def stages(args: argparse.Namespace) -> dict[str, Any]:
     """The forward pass alone, prepared arrays in and rows out, and JPEG files to a bank with each decoder."""
     from featurebank import extract
     from featurebank.backbones.engine import Engine
-    from featurebank.images import decoding as images
+    from featurebank.images import decoding
 
     backbone = backbone_of(args.backbone)
     engine = Engine(
         backbone, [backbone.spec("penultimate", precision=args.precision)], device=args.device, engine=args.engine
     )
     files = files_of(args.images, args.count)
-    arrays = [backbone.prepare(images.decode(path.read_bytes())) for path in files[: 2 * engine.batch_size]]
+    arrays = [backbone.prepare(decoding.decode(path.read_bytes())) for path in files[: 2 * engine.batch_size]]
     batches = [
         [arrays[(start + i) % len(arrays)] for i in range(engine.batch_size)] for start in (0, engine.batch_size)
     ]

@@ -48,7 +48,7 @@ def photos(first, count):
 @pytest.fixture(params=["folder", "memory"])
 def place(request, tmp_path):
     """A folder, and one on object storage, of three shards of four photos."""
-    folder = tmp_path if request.param == "folder" else files.place(new_address("shards"))
+    folder = tmp_path if request.param == "folder" else files.as_path(new_address("shards"))
     for number in range(3):
         files.commit(folder / f"photo-{number:03}.tar", tar(photos(4 * number, 4)))
     return folder
@@ -103,7 +103,7 @@ def test_rows_from_shards_are_those_of_the_files(place, tmp_path):
 
 
 def test_blocks_are_shared_and_fetched_once(monkeypatch):
-    address = files.place(new_address("a.tar"))
+    address = files.as_path(new_address("a.tar"))
     files.commit(address, tar(photos(0, 8)))
     monkeypatch.setattr(shards, "BLOCK", 4096)
     found = scan(address)
@@ -118,7 +118,7 @@ def test_blocks_are_shared_and_fetched_once(monkeypatch):
 
 
 def test_failures_while_reading_shards_are_repeated(monkeypatch):
-    address = files.place(new_address("a.tar"))
+    address = files.as_path(new_address("a.tar"))
     files.commit(address, tar(photos(0, 8)))
     store = FaultyStore(every=2)
     monkeypatch.setattr(requests, "filesystem", lambda protocol, process: store)

@@ -15,7 +15,7 @@ from featurebank.bank.images import source_of
 from featurebank.errors import ColumnError, ImageError, SourceError
 from featurebank.images import decoding
 from featurebank.images.sources import read_table, scan
-from featurebank.storage import files as storage
+from featurebank.storage import files
 
 GREY = Image.new("RGB", (5, 4), (9, 9, 9))
 
@@ -496,9 +496,9 @@ def bucket():
     """Make objects of small PNGs in memory: bucket("cat/1.png", …) -> the address of their folder."""
 
     def make(*names):
-        folder = storage.place(new_address("photos"))
+        folder = files.as_path(new_address("photos"))
         for name in names:
-            storage.commit(folder / name, png())
+            files.commit(folder / name, png())
         return folder
 
     return make
@@ -520,7 +520,7 @@ def test_a_folder_of_objects_is_like_a_folder_of_files(tmp_path, bucket):
 def test_an_object_that_changes_has_another_time(bucket):
     address = bucket("1.png")
     before = scan(address).mtimes
-    storage.commit(address / "1.png", png((1, 2, 3)))
+    files.commit(address / "1.png", png((1, 2, 3)))
     assert scan(address).mtimes != before
 
 
@@ -538,7 +538,7 @@ def test_names_of_objects_that_leave_the_folder_are_failed_samples(bucket):
 def test_an_object_that_vanishes_is_a_failed_sample(bucket):
     address = bucket("1.png")
     found = scan(address)
-    storage.remove(address / "1.png")
+    files.remove(address / "1.png")
     assert "no such object" in refusal(found, 0)
 
 
@@ -546,7 +546,7 @@ def test_a_manifest_beside_its_objects(bucket):
     address = bucket("1.png", "2.png")
     cells = ["1.png", f"{address}/2.png", "3.png", "../4.png", "memory://elsewhere/5.png"]
     table = pd.DataFrame({"path": cells, "label": list("abcde")})
-    storage.commit(address / "photos.csv", table.to_csv(index=False).encode())
+    files.commit(address / "photos.csv", table.to_csv(index=False).encode())
     found = scan(address / "photos.csv")
     assert found.paths[:3] == [b"1.png", b"2.png", b"3.png"]
     assert {position: problem.split(" ", 3)[3] for position, problem in found.problems.items()} == {
@@ -571,17 +571,17 @@ def test_a_list_of_addresses_is_refused(bucket):
 
 
 def test_extraction_from_and_into_object_storage(memory_commands, tmp_path, bucket, run_json, noise):
-    address, files = bucket(), tmp_path / "photos"
+    address, photos = bucket(), tmp_path / "photos"
     for number in range(6):
         name = f"{'cat' if number % 2 else 'dog'}/{number}.png"
-        make(files, name)
-        noise(40, 40, number).save(files / name)
-        storage.commit(address / name, (files / name).read_bytes())
+        make(photos, name)
+        noise(40, 40, number).save(photos / name)
+        files.commit(address / name, (photos / name).read_bytes())
     how = ["--backbone", "resnet18", "--weights", "random:0", "--size", "32"]
     bank = new_address()
     first, again = (run_json("extract", address, "--bank", bank, *how) for _ in range(2))
     assert (first["embedded"], again["embedded"], again["reused"]) == (6, 0, 6)
-    assert run_json("extract", files, "--bank", tmp_path / "x.bank", *how)["embedded"] == 6
+    assert run_json("extract", photos, "--bank", tmp_path / "x.bank", *how)["embedded"] == 6
     near, far = (each.load("resnet18/penultimate", "label") for each in (Bank(tmp_path / "x.bank"), Bank(bank)))
     assert np.array_equal(far[0], near[0])
     assert far[1].tolist() == near[1].tolist()

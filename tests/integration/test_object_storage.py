@@ -15,8 +15,7 @@ from object_maker import SPEC, contents, digest, fill
 
 from featurebank import Bank
 from featurebank.errors import StorageError
-from featurebank.storage import files as storage
-from featurebank.storage import leases, requests
+from featurebank.storage import files, leases, requests
 
 pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parents[1]
@@ -36,8 +35,8 @@ for start in range(0, 40, 8):
 """
 HOLD = """
 import sys, time
-from featurebank import storage
-with storage.locked(storage.place(sys.argv[1])):
+from featurebank.storage import files
+with files.locked(files.as_path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -121,13 +120,13 @@ def test_two_writers_at_once_lose_nothing_and_double_nothing(failing, bucket):
 def test_extraction_from_photos_and_from_shards(failing, bucket, tmp_path, two_classes, run_json):
     import tarfile
 
-    folder = storage.place(f"{bucket}/photos")
-    files = sorted(path for path in two_classes.glob("[cd]*/*.png"))
+    folder = files.as_path(f"{bucket}/photos")
+    paths = sorted(path for path in two_classes.glob("[cd]*/*.png"))
     with tarfile.open(tmp_path / "all.tar", "w") as tar:
-        for path in files:
-            storage.commit(folder / path.relative_to(two_classes).as_posix(), path.read_bytes())
+        for path in paths:
+            files.commit(folder / path.relative_to(two_classes).as_posix(), path.read_bytes())
             tar.add(path, path.relative_to(two_classes).as_posix())
-    storage.commit(storage.place(f"{bucket}/photo-000.tar"), (tmp_path / "all.tar").read_bytes())
+    files.commit(files.as_path(f"{bucket}/photo-000.tar"), (tmp_path / "all.tar").read_bytes())
     how = ["--backbone", "resnet18", "--weights", "random:0", "--size", "64", "--json"]
     run_json("extract", two_classes, "--bank", tmp_path / "x.bank", *how)
     expected, y = Bank(tmp_path / "x.bank").load("resnet18/penultimate", "label")
@@ -147,9 +146,9 @@ def test_workers_on_ray_read_from_the_store_and_write_into_it(
     failing, bucket, tmp_path, two_classes, run_json, distance
 ):
     pytest.importorskip("ray")
-    folder = storage.place(f"{bucket}/photos")
+    folder = files.as_path(f"{bucket}/photos")
     for path in two_classes.glob("[cd]*/*.png"):
-        storage.commit(folder / path.relative_to(two_classes).as_posix(), path.read_bytes())
+        files.commit(folder / path.relative_to(two_classes).as_posix(), path.read_bytes())
     how = ["--backbone", "resnet18", "--weights", "random:0", "--size", "64", "--store", "float32", "--json"]
     run_json("extract", two_classes, "--bank", tmp_path / "x.bank", *how)
     before = failing(5)
@@ -162,13 +161,13 @@ def test_workers_on_ray_read_from_the_store_and_write_into_it(
 
 
 def test_a_killed_holder_frees_the_lock(server, bucket, monkeypatch):
-    lock = storage.place(f"{bucket}/.lock")
+    lock = files.as_path(f"{bucket}/.lock")
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     monkeypatch.setattr(leases, "SILENCE", 1.0)
-    with storage.locked(lock):
+    with files.locked(lock):
         assert [path.name for path in lock.iterdir()] == [f"{2:012}"]
 
 

@@ -19,7 +19,7 @@ from featurebank import Bank
 from featurebank.bank import samples, segment
 from featurebank.bank.upkeep import set_damaged_features_aside, set_damaged_tables_aside
 from featurebank.errors import BankError, FeatureBankError, StorageError
-from featurebank.storage import files as storage
+from featurebank.storage import files
 
 
 @pytest.fixture
@@ -146,10 +146,10 @@ def damaged_or_equal(bank, before):
 @pytest.mark.slow
 def test_bit_flips_are_found_and_never_returned(bank):
     random = np.random.default_rng(0)
-    before, files = contents(bank), segment_paths(bank)
+    before, paths = contents(bank), segment_paths(bank)
     results = []
     for _ in range(1000):
-        file = files[random.integers(len(files))]
+        file = paths[random.integers(len(paths))]
         data = bytearray(file.read_bytes())
         whole = bytes(data)
         data[random.integers(len(data))] ^= 1 << random.integers(8)
@@ -166,9 +166,9 @@ def test_bit_flips_are_found_and_never_returned(bank):
 @pytest.mark.slow
 def test_truncations_are_found_and_never_returned(bank):
     random = np.random.default_rng(1)
-    before, files = contents(bank), segment_paths(bank)
+    before, paths = contents(bank), segment_paths(bank)
     for _ in range(300):
-        file = files[random.integers(len(files))]
+        file = paths[random.integers(len(paths))]
         whole = file.read_bytes()
         file.write_bytes(whole[: random.integers(len(whole))])
         assert damaged_or_equal(bank, before) in ("found", "equal")
@@ -312,7 +312,7 @@ def test_symbolic_links_out_of_the_bank_are_refused(bank, tmp_path):
 def test_a_sample_table_with_paths_that_leave_the_root_is_refused(bank, path):
     hostile = table([7])
     hostile.rows["path"] = [path]
-    storage.commit(bank.path / "samples" / "evil.h5", samples.encode_table(hostile))
+    files.commit(bank.path / "samples" / "evil.h5", samples.encode_table(hostile))
     with pytest.raises(BankError, match="its arrays do not make a sample table"):
         contents(bank)
 
@@ -321,7 +321,7 @@ def test_superseded_names_cannot_point_elsewhere(bank, tmp_path):
     victim = tmp_path / "victim.h5"
     victim.touch()
     data = samples.encode_table(table([7]), ["../../victim.h5", str(victim)])
-    storage.commit(bank.path / "samples" / "evil.h5", data)
+    files.commit(bank.path / "samples" / "evil.h5", data)
     bank.compact(grace=0)
     bank.compact(grace=0)
     assert victim.exists()
@@ -378,7 +378,7 @@ def test_a_refused_system_call_is_one_line_and_leaves_the_bank_intact(bank, monk
         raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage.os, call, refuse)
+        patch.setattr(files.os, call, refuse)
         with pytest.raises(StorageError, match=os.strerror(code)):
             bank.add_features(SPEC, [digest(7)], values([7]))
     assert not list(bank.path.rglob(".tmp-*"))
@@ -455,7 +455,7 @@ def _sparse_segment(bank, rows, width):
 
 
 def test_a_killed_writer_leaves_nothing_that_stays_for_ever(bank):
-    leftover = bank.path / "samples" / f"{storage.TEMP_PREFIX}abc"
+    leftover = bank.path / "samples" / f"{files.TEMP_PREFIX}abc"
     leftover.write_bytes(b"half")
     bank.compact(grace=0)
     assert leftover.exists()  # it may still be written

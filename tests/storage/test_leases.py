@@ -16,7 +16,7 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def lock():
-    return files.place(new_address(".lock"))
+    return files.as_path(new_address(".lock"))
 
 
 def names(lock):

@@ -29,23 +29,23 @@ def faulty(monkeypatch):
 
 @pytest.fixture
 def folder():
-    return files.place(new_address("folder"))
+    return files.as_path(new_address("folder"))
 
 
 # --- addresses ---------------------------------------------------------------------------------------------
 
 
 def test_an_address_survives_pathlib(tmp_path):
-    assert str(files.place("s3://bucket/a/x.bank/")) == "s3://bucket/a/x.bank"
-    assert str(files.place(os.path.join("s3:/bucket", "x.bank"))) == "s3://bucket/x.bank"
-    assert files.place(f"file://{tmp_path}/x.bank") == tmp_path / "x.bank"
-    assert files.place("photos.bank").is_absolute() is False
+    assert str(files.as_path("s3://bucket/a/x.bank/")) == "s3://bucket/a/x.bank"
+    assert str(files.as_path(os.path.join("s3:/bucket", "x.bank"))) == "s3://bucket/x.bank"
+    assert files.as_path(f"file://{tmp_path}/x.bank") == tmp_path / "x.bank"
+    assert files.as_path("photos.bank").is_absolute() is False
 
 
 @pytest.mark.parametrize("text", ["ftp://host/x.bank", "s3://", "http://a/b"])
 def test_other_addresses_are_refused_in_one_line(text):
     with pytest.raises(StorageError, match="expected") as caught:
-        files.place(text)
+        files.as_path(text)
     assert "\n" not in str(caught.value)
 
 
@@ -328,7 +328,7 @@ def test_a_fit_writes_its_predictor_here(
 ):
     layers, y = planted_layers(60, 2, {"layer1": 3.0})
     local = planted_bank(layers, {"label": y})
-    remote = files.place(new_address("planted.bank"))
+    remote = files.as_path(new_address("planted.bank"))
     for file in filter(lambda file: file.is_file(), local.rglob("*")):
         files.commit(remote / file.relative_to(local).as_posix(), file.read_bytes())
     monkeypatch.chdir(tmp_path)
