@@ -23,7 +23,7 @@ from featurebank.topmodels.calibration import (
     cross_thresholds,
     expected_calibration_error,
 )
-from featurebank.topmodels.evaluation import get_score
+from featurebank.topmodels.evaluation import scorer_of
 from featurebank.topmodels.folds import sizes_of
 from featurebank.topmodels.outoffold import OutOfFold
 from featurebank.topmodels.refitting import fit_pipeline, over_folds, score_fitted
@@ -149,7 +149,7 @@ def label_metric(scoring: str) -> Callable[..., float]:
     TopModelError
         When there is no such scorer, or it judges scores.
     """
-    scorer: Any = get_score(scoring, "classification")
+    scorer: Any = scorer_of(scoring, "classification")
     if scorer._response_method != "predict":
         raise TopModelError(f"{scoring!r} judges scores, not labels; tune a threshold for accuracy, f1 or the like")
     kwargs = {**scorer._kwargs, "pos_label": True} if "pos_label" in scorer._kwargs else scorer._kwargs
@@ -191,7 +191,7 @@ def nested(search: TopModelSearchCV, rows: Rows, cv: Any, progress: Callable[[in
     progress : callable
         Number of the inner search to its progress callback.
     """
-    scorer, numbers = get_score(search.scoring, search.task), count()
+    scorer, numbers = scorer_of(search.scoring, search.task), count()
 
     def score(train: NDArray[np.int64], test: NDArray[np.int64]) -> float:
         part, rest = rows.take(train), rows.take(test)

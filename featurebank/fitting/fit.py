@@ -38,7 +38,7 @@ from featurebank.topmodels.models import TopModel, is_ours, parse_models
 from featurebank.topmodels.novelty import LEAST_ROWS, Unlike, draw
 from featurebank.topmodels.outoffold import OutOfFold
 from featurebank.topmodels.search import TopModelSearchCV
-from featurebank.topmodels.streaming.limits import check_streamed
+from featurebank.topmodels.streaming.trainer import check_streamed
 
 PREDEFINED = "predefined:"
 BEFORE_THE_MODEL = ("columns", "views")

@@ -21,7 +21,7 @@ from featurebank.bank.spec import LOGITS, layer_order, parse_name
 from featurebank.errors import ColumnError, TopModelError
 from featurebank.storage.memory import releasing
 from featurebank.topmodels.folds import Fold, tie
-from featurebank.topmodels.streaming.limits import check_streamed
+from featurebank.topmodels.streaming.trainer import check_streamed
 
 NEAR_DUPLICATES = ("@near-duplicates", "near-duplicates")
 NEAR_DUPLICATE_ROWS = 20_000

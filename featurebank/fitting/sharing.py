@@ -16,8 +16,8 @@ from threadpoolctl import threadpool_limits
 
 from featurebank.fitting.shared_network import Goal, NetworkClassifier, NetworkRegressor, train
 from featurebank.fitting.task_rows import Labels
-from featurebank.topmodels.candidates import Candidate, Group, best_of_each, mean_of
-from featurebank.topmodels.evaluation import Data
+from featurebank.topmodels.candidates import Candidate, CandidateGroup, best_of_each, mean_of
+from featurebank.topmodels.evaluation import SearchData
 from featurebank.topmodels.folds import Fold, sizes_of
 from featurebank.topmodels.formatting import gain_text, paid_text, score_name, score_text
 from featurebank.topmodels.models import TopModel
@@ -25,7 +25,7 @@ from featurebank.topmodels.multiview import reduce_views
 from featurebank.topmodels.scores import paired_interval
 from featurebank.topmodels.search import TopModelSearchCV
 from featurebank.topmodels.solvers import plain
-from featurebank.topmodels.solvers.problem import Cells, Events, Note, Prediction, Settings
+from featurebank.topmodels.solvers.problem import Cells, Events, Note, Prediction, SolverOptions
 from featurebank.topmodels.transforms import SelectDimensions, Step
 
 ALONE, SHARED = "mlp", "shared-mlp"
@@ -98,7 +98,7 @@ class SharedNetwork:
         self._fitted: dict[Any, dict[str, Pipeline]] = {}
 
     def said(
-        self, data: Data, group: Group, folds: Sequence[int], cells: Cells
+        self, data: SearchData, group: CandidateGroup, folds: Sequence[int], cells: Cells
     ) -> Iterator[tuple[int, int, dict[str, Said], float]]:
         """Yield the cell, the fold, what the network says for each task, and the seconds that it took."""
         wanted = [(cell, fold) for cell in cells for fold in folds]
@@ -117,7 +117,7 @@ class SharedNetwork:
                 self._said[keys[cell, fold]] = found
                 yield cell, fold, found, seconds
 
-    def fitted(self, data: Data, group: Group, candidate: Candidate) -> dict[str, Pipeline]:
+    def fitted(self, data: SearchData, group: CandidateGroup, candidate: Candidate) -> dict[str, Pipeline]:
         """Return the pipelines of all tasks, of one network that is trained on all rows; they take all columns."""
         key = _key(group, candidate.params)
         if key not in self._fitted:
@@ -130,12 +130,12 @@ class SharedNetwork:
             self._fitted[key] = {name: Pipeline([*before, *steps, ("model", head)]) for name, head in heads.items()}
         return self._fitted[key]
 
-    def _rows(self, data: Data, group: Group) -> NDArray[Any]:
+    def _rows(self, data: SearchData, group: CandidateGroup) -> NDArray[Any]:
         """Return all rows as a group of one task's search sees its own."""
         return replace(data, X=self.X).seen_by(group).X
 
     def _evaluate(
-        self, X: NDArray[Any], group: Group, cell: int, fold: int, params: Mapping[str, Any]
+        self, X: NDArray[Any], group: CandidateGroup, cell: int, fold: int, params: Mapping[str, Any]
     ) -> tuple[int, int, dict[str, Said], float]:
         start = time.perf_counter()
         learned, held = self.folds[fold]
@@ -149,7 +149,7 @@ class SharedNetwork:
         return cell, fold, found, time.perf_counter() - start
 
     def _train(
-        self, X: NDArray[Any], group: Group, params: Mapping[str, Any], rows: NDArray[np.int64]
+        self, X: NDArray[Any], group: CandidateGroup, params: Mapping[str, Any], rows: NDArray[np.int64]
     ) -> tuple[list[Step], dict[str, Network]]:
         """Train one network on some rows; return the steps before it and the tasks' parts of it."""
         steps, Z = group.before(), X[rows]
@@ -169,7 +169,7 @@ class SharedNetwork:
         return head.goal(labels.where, labels.y, weight)
 
 
-def _key(group: Group, params: Mapping[str, Any]) -> Any:
+def _key(group: CandidateGroup, params: Mapping[str, Any]) -> Any:
     return group.features, group.views, group.normalize, tuple(sorted(params.items()))
 
 
@@ -186,7 +186,9 @@ class Share:
     network: SharedNetwork
     task: str
 
-    def predictions(self, data: Data, group: Group, folds: Sequence[int], settings: Settings, cells: Cells) -> Events:
+    def predictions(
+        self, data: SearchData, group: CandidateGroup, folds: Sequence[int], settings: SolverOptions, cells: Cells
+    ) -> Events:
         """Yield what the network says of the task's test rows."""
         if group.select is not None or data.views(group) > 1:
             reason = "the shared network takes neither selected dimensions nor all views; it is not tried with them"
@@ -196,7 +198,7 @@ class Share:
             said = found[self.task]
             yield Prediction(cell, fold, said.classes, said.labels, None, said.proba, seconds)
 
-    def fit(self, data: Data, group: Group, candidate: Candidate) -> Pipeline:
+    def fit(self, data: SearchData, group: CandidateGroup, candidate: Candidate) -> Pipeline:
         """Return the task's part of the network of all rows."""
         return self.network.fitted(data, group, candidate)[self.task]
 

@@ -22,7 +22,7 @@ from featurebank.fitting.rows import Target, read_target
 from featurebank.fitting.semi_supervised import METHODS, Part, Recipe, supervised
 from featurebank.predictor.predictor import Predictor
 from featurebank.topmodels.calibration import Calibrator
-from featurebank.topmodels.evaluation import Data, get_score
+from featurebank.topmodels.evaluation import SearchData, scorer_of
 from featurebank.topmodels.folds import Fold, sizes_of
 from featurebank.topmodels.formatting import gain_text
 from featurebank.topmodels.models import TASKS, TopModel, parse_models
@@ -172,8 +172,8 @@ def _cross_validate(
 ) -> dict[str, Side]:
     """Fit every method on the training part of every fold, and score it on the test part."""
     labelled = given.labelled
-    data = Data(given.X[labelled], given.y[labelled], {}, list(folds))
-    scorer = get_score(recipes[SUPERVISED].search.scoring, "classification")
+    data = SearchData(given.X[labelled], given.y[labelled], {}, list(folds))
+    scorer = scorer_of(recipes[SUPERVISED].search.scoring, "classification")
     scores: dict[str, list[float]] = {name: [] for name in recipes}
     said: dict[str, list[Prediction]] = {name: [] for name in recipes}
 

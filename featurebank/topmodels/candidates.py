@@ -94,7 +94,7 @@ class Candidate:
 
 
 @dataclass(eq=False)
-class Group:
+class CandidateGroup:
     """Candidates that differ in their parameters only, so that one solver shares their work.
 
     Attributes
@@ -137,10 +137,10 @@ def make_group(
     model: TopModel,
     cells: Sequence[dict[str, Any]],
     views: str = "mean",
-) -> Group:
+) -> CandidateGroup:
     """Return a group with a candidate for each cell."""
     found = [Candidate(features, model.name, cell, normalize, select, views) for cell in cells]
-    return Group(features, select, normalize, model, found, views)
+    return CandidateGroup(features, select, normalize, model, found, views)
 
 
 def best_of(candidates: Sequence[Candidate], rule: str, order: Sequence[str]) -> int:

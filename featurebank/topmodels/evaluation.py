@@ -11,25 +11,27 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import balanced_accuracy_score, get_scorer, get_scorer_names
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.utils.metaestimators import available_if
 
 from featurebank.errors import TopModelError, near_names, one_line
-from featurebank.topmodels.candidates import Group
+from featurebank.topmodels.candidates import Candidate, CandidateGroup
 from featurebank.topmodels.folds import Fold
 from featurebank.topmodels.formatting import score_name
 from featurebank.topmodels.models import TopModel
-from featurebank.topmodels.multiview import Layout, averaged, per_view
-from featurebank.topmodels.refitting import score_fitted
-from featurebank.topmodels.solvers.problem import Cells, Events, Note, Prediction, Problem, Settings
-from featurebank.topmodels.transforms import SignedSquareRoot, Step
+from featurebank.topmodels.multiview import Layout, averaged, over_views, per_view, reduce_views
+from featurebank.topmodels.refitting import fit_pipeline, score_fitted
+from featurebank.topmodels.solvers.problem import Cells, Events, Note, Prediction, Problem, SolverOptions
+from featurebank.topmodels.transforms import SelectDimensions, SignedSquareRoot, Step
 
 Score = Callable[[Prediction], float]
 _ROWWISE = (Normalizer, SignedSquareRoot)
 
 
 @dataclass(frozen=True)
-class Data:
+class SearchData:
     """What every candidate of a search shares.
 
     Attributes
@@ -61,12 +63,12 @@ class Data:
         """The distinct classes, sorted, shape (k,)."""
         return np.unique(self.y)
 
-    def views(self, group: Group) -> int:
+    def views(self, group: CandidateGroup) -> int:
         """Return how many rows a group makes of an image."""
         layout = self.layouts.get(group.features)
         return layout.views if layout is not None and group.views == "all" else 1
 
-    def seen_by(self, group: Group) -> Data:
+    def seen_by(self, group: CandidateGroup) -> SearchData:
         """Return what a group's model sees: the columns of its features; a row for each view where it takes them all.
 
         Each view then weighs one of `views` parts of its image, for a model that takes weights; to the others a
@@ -92,17 +94,17 @@ class Data:
 
 
 def predictions(
-    data: Data, group: Group, folds: Sequence[int], settings: Settings, cells: Cells | None = None
+    data: SearchData, group: CandidateGroup, folds: Sequence[int], settings: SolverOptions, cells: Cells | None = None
 ) -> Events:
     """Yield the prediction of every cell of a group on every one of some folds, and the solver's notes.
 
     Parameters
     ----------
-    data : Data
-    group : Group
+    data : SearchData
+    group : CandidateGroup
     folds : sequence of int
         Numbers of the folds.
-    settings : Settings
+    settings : SolverOptions
     cells : mapping of int to dict, optional
         Parameters by the candidate's number; all of the group by default.
     """
@@ -119,7 +121,7 @@ def predictions(
             yield event if isinstance(event, Note) else of_images(event)
 
 
-def _problems(data: Data, group: Group, folds: Sequence[int]) -> Iterator[tuple[list[int], Problem]]:
+def _problems(data: SearchData, group: CandidateGroup, folds: Sequence[int]) -> Iterator[tuple[list[int], Problem]]:
     """Yield one problem for all folds where only the scaler learns, else one a fold, and the folds' numbers."""
     leading, learning, is_scaled = split_steps(group.before())
     X = data.X
@@ -145,7 +147,7 @@ def split_steps(steps: list[Step]) -> tuple[list[Any], list[Any], bool]:
     return each[:lead], each[lead:], is_scaled
 
 
-def _problem(data: Data, X: NDArray[Any], folds: Sequence[int], standardize: bool) -> Problem:
+def _problem(data: SearchData, X: NDArray[Any], folds: Sequence[int], standardize: bool) -> Problem:
     return Problem(X, data.y, [data.folds[fold] for fold in folds], standardize, data.weight, data.class_weight)
 
 
@@ -158,7 +160,7 @@ def _before(score: Score, change: Callable[[Prediction], Prediction]) -> Score:
     return lambda prediction: score(change(prediction))
 
 
-def _solve(problem: Problem, model: TopModel, cells: Cells, settings: Settings, task: str) -> Events:
+def _solve(problem: Problem, model: TopModel, cells: Cells, settings: SolverOptions, task: str) -> Events:
     """Solve the cells; several labels are one problem of two classes each, as in `OneVsRestClassifier`."""
     if task != "multilabel":
         yield from model.solver(problem, cells, settings, model.estimator)
@@ -229,7 +231,7 @@ class _SaidNumbers(RegressorMixin, _Said):
     pass
 
 
-def get_score(scoring: Any, task: str) -> Any:
+def scorer_of(scoring: Any, task: str) -> Any:
     """Return a scikit-learn scorer; the default is accuracy, or R² for numbers.
 
     Raises
@@ -250,18 +252,18 @@ def asks_decisions(scorer: Any) -> bool:
 
     Examples
     --------
-    >>> asks_decisions(get_score("roc_auc", "classification")), asks_decisions(get_score(None, "classification"))
+    >>> asks_decisions(scorer_of("roc_auc", "classification")), asks_decisions(scorer_of(None, "classification"))
     (True, False)
     """
     return "decision_function" in getattr(scorer, "_response_method", ("decision_function",))
 
 
-def scored(data: Data, scoring: Any, model: TopModel) -> Score:
+def scored(data: SearchData, scoring: Any, model: TopModel) -> Score:
     """Return the function that scores a model's prediction on its fold's test rows.
 
     The function raises `TopModelError` where the scorer needs what the model or the labels do not have.
     """
-    scorer = get_score(scoring, data.task)
+    scorer = scorer_of(scoring, data.task)
 
     def score(prediction: Prediction) -> float:
         try:
@@ -275,7 +277,7 @@ def scored(data: Data, scoring: Any, model: TopModel) -> Score:
     return score
 
 
-def score_rows(scorer: Any, data: Data, prediction: Prediction, chosen: NDArray[np.intp]) -> float:
+def score_rows(scorer: Any, data: SearchData, prediction: Prediction, chosen: NDArray[np.intp]) -> float:
     """Score a prediction on some of its test rows, repeats allowed."""
     rows = data.folds[prediction.fold][1][chosen]
     said = (_SaidNumbers if prediction.classes is None else _SaidClasses)(_taken(prediction, chosen))
@@ -294,10 +296,45 @@ def _taken(prediction: Prediction, rows: NDArray[np.intp]) -> Prediction:
     )
 
 
-def balanced_accuracy(data: Data, found: Sequence[Prediction]) -> float:
+def balanced_accuracy(data: SearchData, found: Sequence[Prediction]) -> float:
     """Return the mean recall over the classes, of all folds together."""
     rows = np.concatenate([data.folds[each.fold][1] for each in found])
     true = np.searchsorted(data.classes, data.y[rows])  # numbers: text of many rows takes much memory, and is slow
     said = np.concatenate([np.searchsorted(data.classes, each.labels) for each in found])
     weight = None if data.weight is None else data.weight[rows]
     return float(balanced_accuracy_score(true, said, sample_weight=weight))
+
+
+# --- the pipeline that is kept -----------------------------------------------------------------------------
+
+
+def refitted(data: SearchData, group: CandidateGroup, candidate: Candidate, random_state: int) -> Pipeline:
+    """Return the pipeline of a candidate, fitted on all rows; it takes all columns of X."""
+    if group.model.trainer is not None:
+        return group.model.trainer.fit(data, group, candidate)
+    return fit_pipeline(pipeline_of(data, group, candidate, random_state), data.X, data.y, _fit_weight(data, group))
+
+
+def pipeline_of(data: SearchData, group: CandidateGroup, candidate: Candidate, random_state: int) -> Pipeline:
+    """Return the unfitted pipeline of a candidate, which takes all columns of X."""
+    taken, layout, views = data.columns[candidate.features], data.layouts.get(candidate.features), data.views(group)
+    params = per_view(candidate.params, group.model.estimator, views)
+    plain = group.model.pipeline(params, random_state, group.before(), data.class_weight)
+    if layout is not None and group.views == "all":
+        plain = over_views(plain, layout, data.task == "regression")
+    elif layout is not None:
+        plain.steps.insert(0, ("views", reduce_views(layout, group.views)))
+    if taken is not None:
+        plain.steps.insert(0, ("columns", SelectDimensions(taken)))
+    if data.task == "multilabel":
+        plain.steps[-1] = ("model", OneVsRestClassifier(plain.steps[-1][1]))
+    return plain
+
+
+def _fit_weight(data: SearchData, group: CandidateGroup) -> NDArray[np.float64] | None:
+    """Return the weights of all rows; those of classes are among them for a model that takes no other."""
+    if data.class_weight is None or "class_weight" in group.model.estimator.get_params():
+        return data.weight
+    everyone = np.arange(len(data.y))
+    whole = Problem(data.X, data.y, [(everyone, everyone)], False, data.weight, data.class_weight)
+    return whole.full_weights(0, count_weights=False)

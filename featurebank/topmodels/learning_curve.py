@@ -17,7 +17,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from threadpoolctl import threadpool_limits
 
 from featurebank.errors import TopModelError, one_line
-from featurebank.topmodels.evaluation import get_score
+from featurebank.topmodels.evaluation import scorer_of
 from featurebank.topmodels.folds import Fold, sizes_of
 from featurebank.topmodels.power_law import PowerLaw, fit_power_law
 from featurebank.topmodels.refitting import fit_and_score
@@ -289,7 +289,7 @@ def _task(
         raise TopModelError("no folds; expected at least one (train, test)")
     pipeline = estimator if isinstance(estimator, Pipeline) else make_pipeline(estimator)
     is_number = is_regressor(pipeline)
-    scorer = get_score(scoring, "regression" if is_number else "classification")
+    scorer = scorer_of(scoring, "regression" if is_number else "classification")
     return _Task(pipeline, X, y, None if is_number or y.ndim == 2 else y, groups, weight, folds, scorer)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurebank.errors import TopModelError
-from featurebank.topmodels.evaluation import Data
+from featurebank.topmodels.evaluation import SearchData
 from featurebank.topmodels.solvers.problem import Prediction
 
 
@@ -80,7 +80,7 @@ class OutOfFold:
         return found
 
 
-def gather(data: Data, found: Sequence[Prediction]) -> OutOfFold:
+def gather(data: SearchData, found: Sequence[Prediction]) -> OutOfFold:
     """Return the predictions of all folds as one table, the folds in their order."""
     tests = [data.folds[each.fold][1] for each in found]
     row = np.concatenate(tests)
@@ -109,7 +109,7 @@ def score_values(decision: NDArray[Any] | None, proba: NDArray[Any] | None) -> N
         return np.log(proba, dtype=np.float64)
 
 
-def _classes(data: Data) -> NDArray[Any]:
+def _classes(data: SearchData) -> NDArray[Any]:
     return np.arange(data.y.shape[1]) if data.task == "multilabel" else data.classes
 
 

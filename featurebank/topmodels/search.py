@@ -13,10 +13,7 @@ import numpy as np
 import pandas as pd
 from joblib import effective_n_jobs
 from numpy.typing import NDArray
-from sklearn import config_context
 from sklearn.base import BaseEstimator, MetaEstimatorMixin
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.pipeline import Pipeline
 from sklearn.utils import ClassifierTags, RegressorTags, check_consistent_length, column_or_1d
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
@@ -28,21 +25,24 @@ from featurebank.errors import TopModelError, near_names, one_line
 from featurebank.storage.memory import physical_memory
 from featurebank.topmodels import candidates as ranking
 from featurebank.topmodels.calibration import Calibrator
-from featurebank.topmodels.candidates import Candidate, Group, make_group
-from featurebank.topmodels.evaluation import Data, get_score
-from featurebank.topmodels.folds import Fold, make_folds, sizes_of
+from featurebank.topmodels.candidates import make_group
+from featurebank.topmodels.evaluation import SearchData, refitted, scorer_of
+from featurebank.topmodels.folds import make_folds, sizes_of
 from featurebank.topmodels.formatting import score_name, told_apart_text
-from featurebank.topmodels.models import DEFAULT_MODELS, TASKS, TopModel, parse_models
-from featurebank.topmodels.multiview import Layout, over_views, per_view, reduce_views
+from featurebank.topmodels.models import DEFAULT_MODELS, TASKS, TopModel
 from featurebank.topmodels.outoffold import OutOfFold, gather
-from featurebank.topmodels.refitting import fit_pipeline
-from featurebank.topmodels.schedule import Run
+from featurebank.topmodels.refitting import score_fitted
 from featurebank.topmodels.scores import paired_interval
-from featurebank.topmodels.solvers.problem import Problem, Settings
-from featurebank.topmodels.streaming.limits import check_streamed
-from featurebank.topmodels.streaming.models import DEFAULT as STREAMED_MODELS
-from featurebank.topmodels.streaming.models import streamed
-from featurebank.topmodels.transforms import SelectDimensions
+from featurebank.topmodels.search_plan import (
+    DEFAULT_IN_BATCHES,
+    Blocks,
+    cells_for,
+    in_batches,
+    models_to_try,
+)
+from featurebank.topmodels.search_run import SearchRun
+from featurebank.topmodels.solvers.problem import SolverOptions
+from featurebank.topmodels.streaming.trainer import check_streamed
 
 RULES = ("best", "one-se")
 
@@ -222,9 +222,9 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         groups = None if groups is None else np.asarray(groups)
         with _recorded_warnings() as self.warnings_:
             self.folds_ = make_folds(self.cv, X, y, groups, int(self.random_state), self.task)
-            data = Data(X, y, {}, self.folds_, self.task, weight, self.class_weight)
+            data = SearchData(X, y, {}, self.folds_, self.task, weight, self.class_weight)
             deadline = None if self.time_limit is None else started + self.time_limit
-            run = Run(data, self.scoring, self._settings(), groups, deadline, self.progress)
+            run = SearchRun(data, self.scoring, self._options(), groups, deadline, self.progress)
             self._evaluate(run)
             self._keep(run)
         self.warnings_[:0] = run.notes
@@ -245,10 +245,8 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         return self._best(X).decision_function(X)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy of the best estimator, or its R², whatever `scoring` is."""
-        options = {} if sample_weight is None else {"sample_weight": sample_weight}
-        with config_context(enable_metadata_routing=False):
-            return float(self._best(X).score(X, y, **options))
+        """Return what `scoring` says of the best estimator: by default the accuracy, or R² for numbers."""
+        return score_fitted(scorer_of(self.scoring, self.task), self._best(X), X, y, sample_weight)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a candidate, the best first: what `Candidate.to_dict` holds."""
@@ -296,7 +294,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
             raise TopModelError("0 jobs; expected a number of threads, or -1 for one a core")
         if self.time_limit is not None and not self.time_limit > 0:
             raise TopModelError(f"a time limit of {self.time_limit!r}; expected seconds above 0")
-        get_score(self.scoring, self.task)
+        scorer_of(self.scoring, self.task)
 
     def _check_rows(self, X: Any, y: Any) -> tuple[Any, NDArray[Any]]:
         if isinstance(X, BankMatrix):
@@ -337,58 +335,13 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
             raise TopModelError(f"y has one class, {self.classes_.tolist()[0]!r}; expected at least two classes")
         return y
 
-    def _settings(self) -> Settings:
+    def _options(self) -> SolverOptions:
         memory = physical_memory() // 4 if self.memory is None else int(self.memory)
-        return Settings(int(effective_n_jobs(self.n_jobs)), memory, int(self.random_state))
-
-    def _models(self, weighted: bool, is_streamed: bool) -> list[TopModel]:
-        """Return the models to try; one that was named and cannot use the weights is an error."""
-        if is_streamed:
-            return [self._streamed(model) for model in self._named_models(weighted, STREAMED_MODELS[self.task])]
-        return self._named_models(weighted, DEFAULT_MODELS[self.task] if self.time_limit is None else "all")
-
-    def _streamed(self, model: TopModel) -> TopModel:
-        return streamed(model, self.task, int(self.random_state), self._settings().threads)
-
-    def _named_models(self, weighted: bool, default: Any) -> list[TopModel]:
-        asked = [name for name, given in (("sample_weight", weighted), ("class_weight", self.class_weight)) if given]
-        if self.models is None:
-            taking = [
-                model for model in parse_models(default, self.task) if all(self._takes(model, name) for name in asked)
-            ]
-            if not taking:
-                raise TopModelError("several labels take no sample weights here; leave the weights out")
-            return taking
-        models = parse_models(self.models, self.task)
-        for model in models:
-            refused = [name for name in asked if not self._takes(model, name)]
-            if refused:
-                raise TopModelError(
-                    f"{model.name} takes no {refused[0].replace('_', ' ')}s; leave the weights out, or the model"
-                )
-            self._check_cells(model)
-        return models
-
-    def _takes(self, model: TopModel, argument: str) -> bool:
-        """Whether a model can use weights; of several labels each has its own estimator, which gets none for rows."""
-        if self.task == "multilabel":
-            return argument == "class_weight" and argument in model.estimator.get_params()
-        return model.takes(argument)
-
-    def _check_cells(self, model: TopModel) -> None:
-        """Refuse parameters that the estimator does not have, or values it does not take, before any work."""
-        for params in model.cells():
-            estimator = model.pipeline(params, int(self.random_state))[-1]
-            if not hasattr(estimator, "_parameter_constraints"):  # not every library declares them
-                continue
-            try:
-                estimator._validate_params()
-            except ValueError as error:
-                raise TopModelError(f"{model.name} {params} cannot be fitted: {one_line(error)}") from error
+        return SolverOptions(int(effective_n_jobs(self.n_jobs)), memory, int(self.random_state))
 
     # --- plan ----------------------------------------------------------------------------------------------
 
-    def _evaluate(self, run: Run) -> None:
+    def _evaluate(self, run: SearchRun) -> None:
         is_streamed = isinstance(run.data.X, BankMatrix)
         models = self._models(run.data.weight is not None, is_streamed)
         quick = TASKS[self.task]["ridge"]
@@ -412,63 +365,40 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         if self.time_limit is not None:
             run.catch_up(groups)
 
-    def _features(self, run: Run, quick: TopModel) -> list[tuple[str, ...]]:
+    def _models(self, weighted: bool, is_streamed: bool) -> list[TopModel]:
+        """Return the models to try, by default those that can use the weights."""
+        weights = [name for name, given in (("sample_weight", weighted), ("class_weight", self.class_weight)) if given]
+        default = DEFAULT_MODELS[self.task] if self.time_limit is None else "all"
+        if is_streamed:
+            default = DEFAULT_IN_BATCHES[self.task]
+        models = models_to_try(self.models, default, self.task, weights, int(self.random_state))
+        return [self._streamed(model) for model in models] if is_streamed else models
+
+    def _streamed(self, model: TopModel) -> TopModel:
+        return in_batches(model, self.task, int(self.random_state), self._options().threads)
+
+    def _features(self, run: SearchRun, quick: TopModel) -> list[tuple[str, ...]]:
         """Name the blocks of each candidate's features, and tell the data which columns those are.
 
         `quick` is the model that ranks single blocks, where concatenations are to be chosen.
         """
         width = run.data.X.shape[1]
-        if self.blocks is None:
-            self._add_layout(run.data, {"X": slice(0, width)}, ("X",))
-            run.data.columns[("X",)] = None
-            return [("X",)]
-        singles: list[tuple[str, ...]] = [(name,) for name in self.blocks]
-        is_all = isinstance(self.features, str) and self.features == "all"
-        wanted = singles if self.features is None or is_all else [tuple(names) for names in self.features]
-        unknown = {name for names in wanted for name in names} - set(self.blocks)
-        if unknown or not wanted:
-            have = ", ".join(self.blocks)
-            raise TopModelError(f"features name {sorted(unknown) or 'nothing'}; expected some of the blocks {have}")
-        wide = [name for name, block in self.blocks.items() if (block.stop or 0) > width]
-        if wide:
-            raise TopModelError(f"block {wide[0]!r} ends after the last of {width} columns; expected blocks inside X")
+        columns = {"X": slice(0, width)} if self.blocks is None else self.blocks
+        blocks = Blocks(columns, self.n_views, width)
+        wanted = blocks.wanted(None if self.blocks is None else self.features)
         for names in wanted:
-            self._add_columns(run.data, names)
-        if is_all:
-            ranked = run.ranked(singles, quick)
-            wanted = singles + [
-                tuple(sorted(ranked[:m], key=list(self.blocks).index)) for m in range(2, len(ranked) + 1)
-            ]
-            for names in wanted:
-                self._add_columns(run.data, names)
-        return wanted
-
-    def _add_columns(self, data: Data, names: tuple[str, ...]) -> None:
-        assert self.blocks is not None
-        self._add_layout(data, self.blocks, names)
-        every = np.arange(data.X.shape[1])
-        taken = np.concatenate([every[self.blocks[name]] for name in names])
-        data.columns[names] = None if np.array_equal(taken, every) else taken
-
-    def _add_layout(self, data: Data, blocks: Mapping[str, slice], names: tuple[str, ...]) -> None:
-        """Tell the data how many views lie in the columns of some blocks, where they are several."""
-        given = self.n_views
-        counts = [given.get(name, 1) if isinstance(given, Mapping) else int(given) for name in names]
-        widths = [len(range(data.X.shape[1])[blocks[name]]) for name in names]
-        for name, count, width in zip(names, counts, widths, strict=True):
-            if count < 1 or width % count:
-                raise TopModelError(f"{count} views in the {width} columns of {name!r}; expected whole views")
-        if len(set(counts)) > 1:
-            raise TopModelError(
-                f"{' + '.join(names)} have {', '.join(map(str, counts))} views; expected as many in sets that are "
-                "concatenated: name sets of the same views"
-            )
-        if counts[0] > 1:
-            data.layouts[names] = Layout(counts[0], tuple(width // counts[0] for width in widths))
+            blocks.tell(run.data, names)
+        if self.blocks is None or not (isinstance(self.features, str) and self.features == "all"):
+            return wanted
+        ranked = run.ranked(wanted, quick)
+        more = [tuple(sorted(ranked[:m], key=list(self.blocks).index)) for m in range(2, len(ranked) + 1)]
+        for names in more:
+            blocks.tell(run.data, names)
+        return wanted + more
 
     # --- results -------------------------------------------------------------------------------------------
 
-    def _keep(self, run: Run) -> None:
+    def _keep(self, run: SearchRun) -> None:
         found = run.finished()
         self.interrupted_, self.timed_out_ = run.interrupted, run.timed_out
         self.candidates_ = [candidate for _, candidate in found]
@@ -484,37 +414,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         self.oof_: OutOfFold = gather(run.data, run.predictions_of(group, best))
         group.predictions.clear()  # of many rows they take much memory
         if self.refit:
-            self.best_estimator_ = self._refitted(run.data, group, best)
-
-    def _refitted(self, data: Data, group: Group, best: Candidate) -> Pipeline:
-        """Return the pipeline of the best candidate, fitted on all rows."""
-        if group.model.trainer is not None:
-            return group.model.trainer.fit(data, group, best)
-        weight = self._fit_weight(data, group.model)
-        return fit_pipeline(self.pipeline(data, group, best), data.X, data.y, weight)
-
-    def pipeline(self, data: Data, group: Group, candidate: Candidate) -> Pipeline:
-        """Return the unfitted pipeline of a candidate, which takes all columns of X."""
-        taken, layout, views = data.columns[candidate.features], data.layouts.get(candidate.features), data.views(group)
-        params = per_view(candidate.params, group.model.estimator, views)
-        plain = group.model.pipeline(params, int(self.random_state), group.before(), self.class_weight)
-        if layout is not None and group.views == "all":
-            plain = over_views(plain, layout, self.task == "regression")
-        elif layout is not None:
-            plain.steps.insert(0, ("views", reduce_views(layout, group.views)))
-        if taken is not None:
-            plain.steps.insert(0, ("columns", SelectDimensions(taken)))
-        if self.task == "multilabel":
-            plain.steps[-1] = ("model", OneVsRestClassifier(plain.steps[-1][1]))
-        return plain
-
-    def _fit_weight(self, data: Data, model: TopModel) -> NDArray[np.float64] | None:
-        """Return the weights of all rows; those of classes are among them for a model that takes no other."""
-        if self.class_weight is None or "class_weight" in model.estimator.get_params():
-            return data.weight
-        everyone = np.arange(len(data.y))
-        whole = Problem(data.X, data.y, [(everyone, everyone)], False, data.weight, self.class_weight)
-        return whole.full_weights(0, count_weights=False)
+            self.best_estimator_ = refitted(run.data, group, best, int(self.random_state))
 
     def _compared(self) -> dict[str, Any] | None:
         """Compare the best candidate with the best of another recipe, on the shared folds."""
@@ -525,12 +425,6 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         found = paired_interval(best.fold_scores, others[0].fold_scores, *sizes_of(self.folds_))
         sentence = told_apart_text(*map(ranking.called, (best, others[0])), found, score_name(self.scoring, self.task))
         return {"other": others[0].to_dict(), **found, "sentence": sentence}
-
-
-def cells_for(model: TopModel, folds: Sequence[Fold]) -> list[dict[str, Any]]:
-    """Return the cells of a model's grid; of its default grid those that the smallest training part allows."""
-    smallest = min(len(train) for train, _ in folds)
-    return [cell for cell in model.cells() if not model.is_default_grid or cell.get("n_neighbors", 0) <= smallest]
 
 
 def _several(value: Any) -> list[Any]:

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits, make_classification, make_regression
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss, make_scorer
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, get_scorer, log_loss, make_scorer
 from sklearn.model_selection import (
     StratifiedGroupKFold,
     StratifiedKFold,
@@ -109,6 +109,24 @@ def test_any_scorer_is_taken(data):
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     expected = cross_val_score(pipeline, X, y, cv=search.folds_, scoring="neg_log_loss")
     np.testing.assert_allclose(search.candidates_[0].fold_scores, expected, rtol=1e-3)  # the solver's tolerance
+
+
+@pytest.mark.parametrize("scoring", ["balanced_accuracy", "neg_log_loss", "roc_auc_ovr", make_scorer(accuracy_score)])
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_score_obeys_scoring(data, scoring, is_weighted):
+    X, y, _, weight = data
+    search = TopModelSearchCV({"logreg": {"C": [1.0]}}, cv=3, scoring=scoring).fit(X, y)
+    options = {"sample_weight": weight} if is_weighted else {}
+    scorer = get_scorer(scoring) if isinstance(scoring, str) else scoring
+    expected = scorer(search.best_estimator_, X, y, **options)
+    assert search.score(X, y, **options) == expected
+    assert (expected == search.best_estimator_.score(X, y, **options)) == callable(scoring)
+
+
+def test_score_of_probabilities_from_a_model_without_any_is_an_error(data):
+    search = TopModelSearchCV(SVM, cv=3).fit(*data[:2])
+    with pytest.raises(AttributeError, match="predict_proba"):
+        search.set_params(scoring="neg_log_loss").score(*data[:2])
 
 
 def test_random_labels_score_no_better_than_chance():

@@ -13,9 +13,9 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.svm import SVC, SVR
 
 from featurebank.topmodels.solvers import knn, lda, logistic, plain, ridge, svm
-from featurebank.topmodels.solvers.problem import Prediction, Problem, Settings, collect
+from featurebank.topmodels.solvers.problem import Prediction, Problem, SolverOptions, collect
 
-ONE = Settings(n_jobs=1)
+ONE = SolverOptions(n_jobs=1)
 EXACT = LogisticRegression(solver="newton-cholesky")  # lbfgs stops on its loss before it meets a small tol
 
 
@@ -171,7 +171,7 @@ def test_one_class_is_an_error(solve):
 
 def test_a_large_kernel_goes_to_plain_scikit_learn_and_says_so():
     given, cells = problem(), grid(C=[1.0], gamma=[0.1])
-    found = collect(svm.solve(given, cells, Settings(memory=1000)), ONE)
+    found = collect(svm.solve(given, cells, SolverOptions(memory=1000)), ONE)
     assert "the budget is 1,000" in found.notes[0].text
     for mine, reference in pairs(found, given, cells, SVC()):
         np.testing.assert_array_equal(mine.labels, reference.labels)
@@ -194,7 +194,7 @@ def test_the_path_stops_after_its_peak():
     y = np.where(rng.random(600) < 0.15, 1 - y, y)
     given = Problem(X, y, list(StratifiedKFold(5, shuffle=True, random_state=0).split(X, y)))
     cells = {0: {"C": 100.0}, 1: {"C": 1e-4}, 2: {"C": 1e-3}, 3: {"C": 10.0}, 4: {"C": 1.0}}
-    found = collect(logistic.solve(given, cells, Settings(score=accuracy(given))), ONE)
+    found = collect(logistic.solve(given, cells, SolverOptions(score=accuracy(given))), ONE)
     assert found.skipped
     assert {cell for cell, _ in found.predictions} == set(cells) - set(found.skipped)
     assert {1, 2}.isdisjoint(found.skipped)
@@ -202,7 +202,7 @@ def test_the_path_stops_after_its_peak():
 
 def test_threads_give_the_same_numbers():
     given, cells = problem(), grid(C=[0.1, 1.0, 10.0], gamma=[0.01, 0.1])
-    runs = [collect(svm.solve(given, cells, Settings(n_jobs=jobs)), ONE).predictions for jobs in (1, 2)]
+    runs = [collect(svm.solve(given, cells, SolverOptions(n_jobs=jobs)), ONE).predictions for jobs in (1, 2)]
     for key, mine in runs[0].items():
         np.testing.assert_array_equal(mine.decision, runs[1][key].decision)
 
@@ -215,7 +215,7 @@ def test_progress_and_interrupt():
         if len(seen) == 2:
             raise KeyboardInterrupt
 
-    settings = Settings(progress=progress)
+    settings = SolverOptions(progress=progress)
     found = collect(svm.solve(problem(), grid(C=[0.1, 1.0, 10.0]), settings), settings)
     assert found.interrupted
     assert len(found.predictions) == 2

@@ -19,7 +19,7 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.matrix import Part, Within, in_batches, matrix_of
 from featurebank.errors import TopModelError
 from featurebank.storage.memory import available_memory
-from featurebank.topmodels.schedule import Run
+from featurebank.topmodels.search_run import SearchRun
 from featurebank.topmodels.streaming import minibatch, trainer
 from featurebank.topmodels.streaming.minibatch import mixed
 
@@ -180,13 +180,13 @@ def test_a_streamed_search_equals_the_one_in_memory(rows, options):
 
 @pytest.mark.parametrize(("is_lazy", "is_grouped", "count"), [(True, False, 1), (True, True, 2), (False, False, 2)])
 def test_of_rows_on_the_disk_the_answers_of_one_candidate_are_kept(rows, is_lazy, is_grouped, count, monkeypatch):
-    own, kept = Run.set_intervals, []
+    own, kept = SearchRun.set_intervals, []
 
     def set_intervals(run, found):
         kept.append(sum(len(group.predictions) for group in run.groups))
         own(run, found)
 
-    monkeypatch.setattr(Run, "set_intervals", set_intervals)
+    monkeypatch.setattr(SearchRun, "set_intervals", set_intervals)
     X, y, _ = rows
     groups = np.arange(len(y)) // 2 if is_grouped else None  # whose intervals resample the answers of each model
     search = TopModelSearchCV(["lda", "ridge"], refine=0).fit(lazy(X) if is_lazy else X, y, groups=groups)

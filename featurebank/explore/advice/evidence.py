@@ -34,7 +34,7 @@ from featurebank.fitting.assessment import is_imbalanced
 from featurebank.fitting.fit import candidate_features
 from featurebank.fitting.rows import NEAR_DUPLICATE_ROWS, Rows, Target, load_rows, straddling
 from featurebank.topmodels.candidates import Candidate
-from featurebank.topmodels.evaluation import get_score
+from featurebank.topmodels.evaluation import scorer_of
 from featurebank.topmodels.folds import Fold, fold_numbers, sizes_of
 from featurebank.topmodels.learning_curve import LearningCurve, learning_curve
 from featurebank.topmodels.models import TASKS
@@ -276,7 +276,7 @@ def _learning_curve(
 
 def _training_score(model: Pipeline, X: NDArray[np.float32], rows: Rows, folds: Sequence[Fold], scoring: str) -> float:
     """Return the mean score on the rows that each fold trains on."""
-    scorer = get_score(scoring, rows.task)
+    scorer = scorer_of(scoring, rows.task)
 
     def score(train: NDArray[np.int64], _: NDArray[np.int64]) -> float:
         return fit_and_score(model, scorer, X, rows.y, train, train, rows.weight)

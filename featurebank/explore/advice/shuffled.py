@@ -12,7 +12,7 @@ from featurebank.fitting.rows import Rows
 from featurebank.topmodels.folds import Folds, make_folds
 from featurebank.topmodels.models import ALPHAS
 from featurebank.topmodels.solvers import ridge
-from featurebank.topmodels.solvers.problem import Prediction, Problem, Settings
+from featurebank.topmodels.solvers.problem import Prediction, Problem, SolverOptions
 
 SHUFFLES = 199
 CLASSES = 8
@@ -85,7 +85,7 @@ def _scores(
     problem = Problem(X, targets.reshape(len(X), -1), list(folds), sample_weight=rows.weight)
     cells = {number: {"alpha": alpha} for number, alpha in enumerate(ALPHAS)}
     scores = np.zeros((len(cells), len(folds), targets.shape[1]))
-    for event in ridge.solve(problem, cells, Settings(n_jobs=jobs), Ridge()):
+    for event in ridge.solve(problem, cells, SolverOptions(n_jobs=jobs), Ridge()):
         if isinstance(event, Prediction):
             train, test = folds[event.fold]
             true = targets[test]

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from featurebank.topmodels.solvers import plain
 from featurebank.topmodels.solvers.folds import standardised
-from featurebank.topmodels.solvers.problem import Cells, Events, Prediction, Problem, Settings, split
+from featurebank.topmodels.solvers.problem import Cells, Events, Prediction, Problem, SolverOptions, split
 
 SHARED = ("n_neighbors", "weights", "metric")
 Neighbours = tuple[NDArray[Any], NDArray[np.intp]]
@@ -23,7 +23,7 @@ Neighbours = tuple[NDArray[Any], NDArray[np.intp]]
 def solve(
     problem: Problem,
     cells: Cells,
-    settings: Settings,
+    settings: SolverOptions,
     estimator: KNeighborsClassifier | KNeighborsRegressor | None = None,
 ) -> Events:
     """Predictions of `KNeighborsClassifier` (the default) or `KNeighborsRegressor` for every cell and fold.

@@ -15,7 +15,16 @@ from threadpoolctl import threadpool_limits
 from featurebank.topmodels.solvers import plain
 from featurebank.topmodels.solvers.folds import rotated
 from featurebank.topmodels.solvers.moments import Array, Moments
-from featurebank.topmodels.solvers.problem import Cells, Events, Prediction, Problem, Settings, changed, label, split
+from featurebank.topmodels.solvers.problem import (
+    Cells,
+    Events,
+    Prediction,
+    Problem,
+    SolverOptions,
+    changed,
+    label,
+    split,
+)
 
 DEFAULT = LinearDiscriminantAnalysis()
 
@@ -35,7 +44,7 @@ class Scatter(NamedTuple):
 
 
 def solve(
-    problem: Problem, cells: Cells, settings: Settings, estimator: LinearDiscriminantAnalysis | None = None
+    problem: Problem, cells: Cells, settings: SolverOptions, estimator: LinearDiscriminantAnalysis | None = None
 ) -> Events:
     """Predictions of `LinearDiscriminantAnalysis` for every cell and fold.
 

@@ -23,7 +23,7 @@ from featurebank.topmodels.solvers.problem import (
     Note,
     Prediction,
     Problem,
-    Settings,
+    SolverOptions,
     changed,
     label,
     split,
@@ -35,7 +35,9 @@ CARE = 0.1
 """Share of scikit-learn's `tol` to stop at: a warm start may already meet `tol` where it begins."""
 
 
-def solve(problem: Problem, cells: Cells, settings: Settings, estimator: LogisticRegression | None = None) -> Events:
+def solve(
+    problem: Problem, cells: Cells, settings: SolverOptions, estimator: LogisticRegression | None = None
+) -> Events:
     """Predictions of `LogisticRegression` (L2, lbfgs) for every cell and fold, to the solver's tolerance.
 
     The path runs from strong to weak regularisation, each C from the last one's solution. With
@@ -52,7 +54,7 @@ def solve(problem: Problem, cells: Cells, settings: Settings, estimator: Logisti
         yield from walk(paths, fast, settings)
 
 
-def walk(paths: list[Path], cells: Cells, settings: Settings) -> Events:
+def walk(paths: list[Path], cells: Cells, settings: SolverOptions) -> Events:
     """Cells from strong to weak regularisation, until the mean score has clearly passed its peak."""
     order = sorted(cells, key=lambda number: cells[number].get("C", DEFAULT.C))
     results: list[list[Prediction]] = []
@@ -95,7 +97,7 @@ class Path:
     """
 
     def __init__(
-        self, problem: Problem, folds: list[int], cells: Cells, settings: Settings, pool: ThreadPoolExecutor
+        self, problem: Problem, folds: list[int], cells: Cells, settings: SolverOptions, pool: ThreadPoolExecutor
     ) -> None:
         self.problem, self.folds, self.cells, self.pool = problem, folds, cells, pool
         self.classes = problem.classes(folds[0])

@@ -13,10 +13,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import has_fit_parameter
 from threadpoolctl import threadpool_limits
 
-from featurebank.topmodels.solvers.problem import Cells, Events, Note, Prediction, Problem, Settings
+from featurebank.topmodels.solvers.problem import Cells, Events, Note, Prediction, Problem, SolverOptions
 
 
-def solve(problem: Problem, cells: Cells, settings: Settings, estimator: BaseEstimator, reason: str = "") -> Events:
+def solve(
+    problem: Problem, cells: Cells, settings: SolverOptions, estimator: BaseEstimator, reason: str = ""
+) -> Events:
     """Fit `estimator` with each cell's parameters on each fold, in threads; `reason` becomes a note."""
     if not cells:
         return

@@ -72,7 +72,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Settings:
+class SolverOptions:
     """How much of the machine a solver may use, and what it reports to.
 
     Parameters
@@ -146,7 +146,7 @@ class Solution:
         return [cell for note in self.notes if note.skipped for cell in note.cells]
 
 
-def collect(events: Events, settings: Settings) -> Solution:
+def collect(events: Events, settings: SolverOptions) -> Solution:
     """Gather a solver's events; Ctrl-C returns what is finished."""
     solution = Solution()
     try:

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from featurebank.topmodels.solvers import plain
 from featurebank.topmodels.solvers.folds import rotated
 from featurebank.topmodels.solvers.moments import Array, Moments
-from featurebank.topmodels.solvers.problem import Cells, Events, Prediction, Problem, Settings, label, split
+from featurebank.topmodels.solvers.problem import Cells, Events, Prediction, Problem, SolverOptions, label, split
 
 SINGULAR = 1e-10
 """Share of the moments' trace from which alpha alone makes them regular."""
@@ -34,7 +34,7 @@ class Normal(NamedTuple):
 
 
 def solve(
-    problem: Problem, cells: Cells, settings: Settings, estimator: Ridge | RidgeClassifier | None = None
+    problem: Problem, cells: Cells, settings: SolverOptions, estimator: Ridge | RidgeClassifier | None = None
 ) -> Events:
     """Predictions of `RidgeClassifier` (the default) or `Ridge` for every alpha and fold.
 

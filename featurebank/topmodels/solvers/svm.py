@@ -15,12 +15,12 @@ from threadpoolctl import threadpool_limits
 
 from featurebank.topmodels.solvers import plain
 from featurebank.topmodels.solvers.folds import gram
-from featurebank.topmodels.solvers.problem import Cells, Events, Prediction, Problem, Settings, split
+from featurebank.topmodels.solvers.problem import Cells, Events, Prediction, Problem, SolverOptions, split
 
 SHARED = ("C", "gamma", "epsilon", "tol", "shrinking", "cache_size", "max_iter", "decision_function_shape")
 
 
-def solve(problem: Problem, cells: Cells, settings: Settings, estimator: SVC | SVR | None = None) -> Events:
+def solve(problem: Problem, cells: Cells, settings: SolverOptions, estimator: SVC | SVR | None = None) -> Events:
     """Predictions of `SVC` or `SVR` (kernel "rbf" or "linear") for every cell and fold.
 
     One matrix of inner products a fold, in X's dtype, serves every cell: float32 is what libsvm itself keeps

@@ -23,8 +23,7 @@ from featurebank.errors import TopModelError
 from featurebank.topmodels.solvers import lda, ridge
 from featurebank.topmodels.solvers.moments import Array
 from featurebank.topmodels.solvers.problem import Cells, Prediction, Problem, changed
-from featurebank.topmodels.streaming.steps import Along, fit_steps, make_scaler
-from featurebank.topmodels.streaming.sums import StreamedMoments
+from featurebank.topmodels.streaming.sums import Along, StreamedMoments, fit_steps, make_scaler
 from featurebank.topmodels.streaming.trainer import Fitted, Streamed
 from featurebank.topmodels.transforms import Step
 

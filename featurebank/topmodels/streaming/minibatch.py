@@ -17,7 +17,7 @@ from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
 from featurebank.topmodels.solvers.problem import Cells, Problem
-from featurebank.topmodels.streaming.steps import fit_steps
+from featurebank.topmodels.streaming.sums import fit_steps
 from featurebank.topmodels.streaming.trainer import Fitted, Streamed, stepped
 
 STEPS = 10**6

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -14,11 +14,11 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline
 
 from featurebank.bank.matrix import BankMatrix, Within
+from featurebank.errors import TopModelError
 from featurebank.storage.memory import release
-from featurebank.topmodels.candidates import Candidate, Group
-from featurebank.topmodels.evaluation import Data, split_steps
-from featurebank.topmodels.solvers.problem import Cells, Events, Prediction, Problem, Settings
-from featurebank.topmodels.streaming.limits import check_streamed
+from featurebank.topmodels.candidates import Candidate, CandidateGroup
+from featurebank.topmodels.evaluation import SearchData, split_steps
+from featurebank.topmodels.solvers.problem import Cells, Events, Prediction, Problem, SolverOptions
 from featurebank.topmodels.transforms import SelectDimensions, Step
 
 AT_ONCE = 128 << 20
@@ -57,7 +57,9 @@ class Streamed:
         """Return the fitted estimators of every fold, behind a scaler and a whitening that are fitted to it."""
         raise NotImplementedError
 
-    def predictions(self, data: Data, group: Group, folds: Sequence[int], settings: Settings, cells: Cells) -> Events:
+    def predictions(
+        self, data: SearchData, group: CandidateGroup, folds: Sequence[int], settings: SolverOptions, cells: Cells
+    ) -> Events:
         """Yield what each cell says of the test rows of some folds; see `topmodels.evaluation.predictions`."""
         problem, _, whitening = _seen(data, group, folds)
         fitted = self.train(problem, cells, whitening)
@@ -68,7 +70,7 @@ class Streamed:
             for found in self._answered(problem, fitted, some, settings.decisions):
                 yield found._replace(fold=folds[found.fold])
 
-    def fit(self, data: Data, group: Group, candidate: Candidate) -> Pipeline:
+    def fit(self, data: SearchData, group: CandidateGroup, candidate: Candidate) -> Pipeline:
         """Return the pipeline of a candidate, fitted on all rows; it takes all columns of X."""
         problem, leading, whitening = _seen(data, group, [])
         everyone = np.arange(len(problem.y))
@@ -125,7 +127,7 @@ class _Answers:
         return found
 
 
-def _seen(data: Data, group: Group, folds: Sequence[int]) -> tuple[Problem, list[Step], PCA | None]:
+def _seen(data: SearchData, group: CandidateGroup, folds: Sequence[int]) -> tuple[Problem, list[Step], PCA | None]:
     """Return the problem of some folds as a group's models see it, the steps that learn nothing, and a whitening."""
     steps = group.before()
     leading, learning, is_scaled = split_steps(steps)
@@ -144,6 +146,29 @@ def _seen(data: Data, group: Group, folds: Sequence[int]) -> tuple[Problem, list
         data.class_weight,
     )
     return problem, steps[: len(leading)], learning[-1] if learning else None
+
+
+def check_streamed(asked: Mapping[str, Any]) -> None:
+    """Refuse what a fit that is read in batches cannot do.
+
+    Parameters
+    ----------
+    asked : mapping
+        By its name, whether something was asked for that needs all rows in memory.
+
+    Raises
+    ------
+    TopModelError
+        When something was.
+
+    Examples
+    --------
+    >>> check_streamed({"nested": False})
+    """
+    found = [name for name, value in asked.items() if value]
+    if found:
+        remedy = "leave it out, or give the fit more memory"
+        raise TopModelError(f"{found[0]} needs all rows in memory, which these do not fit into: {remedy}")
 
 
 def stepped(steps: Sequence[Step], rows: NDArray[Any]) -> NDArray[Any]:

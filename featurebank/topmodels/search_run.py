@@ -12,32 +12,32 @@ from numpy.typing import NDArray
 
 from featurebank.bank.matrix import BankMatrix
 from featurebank.errors import FeatureBankError, TopModelError, one_line
-from featurebank.topmodels.candidates import Candidate, Group, make_group, refinement
+from featurebank.topmodels.candidates import Candidate, CandidateGroup, make_group, refinement
 from featurebank.topmodels.evaluation import (
-    Data,
+    SearchData,
     asks_decisions,
     balanced_accuracy,
-    get_score,
     predictions,
     score_rows,
     scored,
+    scorer_of,
 )
 from featurebank.topmodels.folds import sizes_of
 from featurebank.topmodels.models import TopModel
 from featurebank.topmodels.scores import cluster_interval, corrected_interval, wilson_interval
-from featurebank.topmodels.solvers.problem import Note, Prediction, Settings
+from featurebank.topmodels.solvers.problem import Note, Prediction, SolverOptions
 
-Found = list[tuple[Group, Candidate]]
+Found = list[tuple[CandidateGroup, Candidate]]
 
 
-class Run:
+class SearchRun:
     """One pass of a search over its groups of candidates.
 
     Parameters
     ----------
-    data : Data
+    data : SearchData
     scoring : str, callable or None
-    settings : Settings
+    settings : SolverOptions
     clusters : ndarray, shape (n,), or None
         Groups of rows that belong together, for the intervals.
     deadline : float or None
@@ -48,17 +48,17 @@ class Run:
 
     def __init__(
         self,
-        data: Data,
+        data: SearchData,
         scoring: Any,
-        settings: Settings,
+        settings: SolverOptions,
         clusters: NDArray[Any] | None,
         deadline: float | None,
         progress: Callable[[int, int], None] | None,
     ):
         self.data, self.scoring, self.clusters = data, scoring, clusters
-        self.settings = replace(settings, decisions=asks_decisions(get_score(scoring, data.task)))
+        self.settings = replace(settings, decisions=asks_decisions(scorer_of(scoring, data.task)))
         self.deadline, self.progress = deadline, progress
-        self.groups: list[Group] = []
+        self.groups: list[CandidateGroup] = []
         self.notes: list[str] = []
         self.interrupted = self.timed_out = False
         self.done = self.total = 0
@@ -67,13 +67,13 @@ class Run:
 
     # --- order ---------------------------------------------------------------------------------------------
 
-    def all(self, groups: Sequence[Group]) -> None:
+    def all(self, groups: Sequence[CandidateGroup]) -> None:
         """Evaluate every group on every fold."""
         self._announce(groups, len(self.folds))
         for group in groups:
             self._evaluate(group, self.folds)
 
-    def halving(self, groups: Sequence[Group]) -> None:
+    def halving(self, groups: Sequence[CandidateGroup]) -> None:
         """Evaluate the cheap groups first, then the others by successive halving (Jamieson and Talwalkar 2016).
 
         The resource is the folds: all groups see the first fold, the better half of them the second, and the
@@ -92,7 +92,7 @@ class Run:
             if rung[-1] != self.folds[-1]:
                 alive = better_half(alive)
 
-    def catch_up(self, groups: Sequence[Group]) -> None:
+    def catch_up(self, groups: Sequence[CandidateGroup]) -> None:
         """Spend the time that is left on what halving dropped after its first folds, the most promising first."""
         dropped = [group for group in groups if 0 < len(group.scores.get(0, {})) < len(self.folds)]
         for group in sorted(dropped, key=lambda group: -max(means(group))):
@@ -103,7 +103,7 @@ class Run:
         if left:
             self.notes.append(f"the time limit left {left} of {len(groups)} recipes without a score on every fold")
 
-    def refine(self, groups: Sequence[Group]) -> None:
+    def refine(self, groups: Sequence[CandidateGroup]) -> None:
         """Try cells around the best of each model whose grid is the default one."""
         found = [(group, candidate) for group, candidate in self.finished(groups) if group.model.is_default_grid]
         for name in dict.fromkeys(group.model.name for group, _ in found if group.model.refined):
@@ -120,18 +120,18 @@ class Run:
         scores = {}
         for names in features:
             group = make_group(names, None, "standardize", model, model.cells())
-            quick = Run(self.data, None, self.settings, None, None, None)
+            quick = SearchRun(self.data, None, self.settings, None, None, None)
             quick.all([group])
             scores[names[0]] = max(means(group), default=-np.inf)
         return sorted(scores, key=lambda name: -scores[name])
 
     # --- work ----------------------------------------------------------------------------------------------
 
-    def _announce(self, groups: Sequence[Group], folds: int) -> None:
+    def _announce(self, groups: Sequence[CandidateGroup], folds: int) -> None:
         self.total += folds * sum(len(group.candidates) for group in groups)
         self.groups += [group for group in groups if group not in self.groups]
 
-    def _evaluate(self, group: Group, folds: Sequence[int], numbers: Sequence[int] | None = None) -> None:
+    def _evaluate(self, group: CandidateGroup, folds: Sequence[int], numbers: Sequence[int] | None = None) -> None:
         """Evaluate the cells of a group on some folds, unless the search is to end."""
         if self._must_stop():
             return
@@ -156,7 +156,9 @@ class Run:
             events.close()  # type: ignore[attr-defined]
         self._finish(group)
 
-    def _take(self, group: Group, event: Note | Prediction, score: Callable[[Prediction], float], folds: int) -> None:
+    def _take(
+        self, group: CandidateGroup, event: Note | Prediction, score: Callable[[Prediction], float], folds: int
+    ) -> None:
         if isinstance(event, Note):
             self.notes.append(f"{group.model.name} on {'+'.join(group.features)}: {event.text}")
             self.total -= folds * len(event.cells) if event.skipped else 0
@@ -180,7 +182,7 @@ class Run:
     def _any_finished(self) -> bool:
         return any(len(scores) == len(self.folds) for group in self.groups for scores in group.scores.values())
 
-    def _finish(self, group: Group) -> None:
+    def _finish(self, group: CandidateGroup) -> None:
         """Give finished candidates their scores; keep the predictions of the best only, and of unfinished ones."""
         for number in self._whole(group):
             candidate = group.candidates[number]
@@ -199,7 +201,7 @@ class Run:
             if rival is not best:
                 rival[0].predictions.pop(rival[1])
 
-    def _whole(self, group: Group) -> list[int]:
+    def _whole(self, group: CandidateGroup) -> list[int]:
         """Return the numbers of a group's candidates that every fold has scored."""
         return sorted(number for number, scores in group.scores.items() if len(scores) == len(self.folds))
 
@@ -212,7 +214,7 @@ class Run:
 
     # --- results -------------------------------------------------------------------------------------------
 
-    def finished(self, groups: Sequence[Group] | None = None) -> Found:
+    def finished(self, groups: Sequence[CandidateGroup] | None = None) -> Found:
         """Return the candidates that all folds have scored.
 
         Raises
@@ -230,7 +232,7 @@ class Run:
             raise TopModelError("no candidate has a score that is a number; check scoring and the classes in each fold")
         return found
 
-    def predictions_of(self, group: Group, candidate: Candidate) -> list[Prediction]:
+    def predictions_of(self, group: CandidateGroup, candidate: Candidate) -> list[Prediction]:
         """Return what a candidate said of each fold's test rows; it is computed again where it was not kept."""
         number = group.candidates.index(candidate)
         found = group.predictions.get(number)
@@ -261,7 +263,7 @@ class Run:
 
     def _resampled(self, found: Sequence[Prediction]) -> Callable[[int, NDArray[np.intp]], float]:
         """Return the function that scores a drawn part of a prediction's rows."""
-        scorer = get_score(self.scoring, self.data.task)
+        scorer = scorer_of(self.scoring, self.data.task)
         if self.data.task == "classification" and self.scoring in (None, "accuracy"):
             tests = [self.data.folds[each.fold][1] for each in found]
             right = [self.data.y[test] == each.labels for test, each in zip(tests, found, strict=True)]
@@ -270,7 +272,7 @@ class Run:
             return lambda part, rows: float(np.average(right[part][rows], weights=weights[part][rows]))
         return lambda part, rows: score_rows(scorer, self.data, found[part], rows)
 
-    def _gamma(self, group: Group) -> float:
+    def _gamma(self, group: CandidateGroup) -> float:
         """Return what ``gamma="scale"`` stands for on all rows, as the model sees them."""
         if "gamma" not in group.model.refined:
             return 0.0
@@ -281,7 +283,7 @@ class Run:
         return float(1 / (X.shape[1] * max(X.var(dtype=np.float64), 1e-12)))
 
 
-def means(group: Group) -> list[float]:
+def means(group: CandidateGroup) -> list[float]:
     """Return the mean of each cell over the folds that have scored it."""
     return [float(np.mean(list(scores.values()))) for scores in group.scores.values()]
 
@@ -297,7 +299,7 @@ def rungs(folds: int) -> list[list[int]]:
     return [rung for rung in ([0], list(range(1, min(2, folds))), list(range(2, folds))) if rung]
 
 
-def better_half(groups: Sequence[Group]) -> list[Group]:
+def better_half(groups: Sequence[CandidateGroup]) -> list[CandidateGroup]:
     """Return the groups whose best cell is in the better half, the best first."""
     ranked = sorted((group for group in groups if group.scores), key=lambda group: -max(means(group)))
     return ranked[: -(-len(ranked) // 2)]
