@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from import_graph import circles, import_graph
 
 import featurebank
 
@@ -53,6 +54,15 @@ def test_imports_point_one_way(file):
 
 def test_every_module_has_its_place():
     assert {module_of(file) for file in FILES} - {"__init__"} == set(ORDER)
+
+
+def test_no_modules_import_each_other():
+    assert circles(import_graph(ROOT)) == []
+
+
+def test_the_circle_finder_finds():
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}
+    assert circles(graph) == [{"b", "c"}]
 
 
 def test_the_library_never_imports_click_or_its_command_line():

@@ -16,6 +16,10 @@ import sys
 import tokenize
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from import_graph import circles, import_graph
+
 HERE = Path(__file__).resolve().parents[2]
 FIT_MODULES = ("fitting/fit.py", "fitting.py")
 _SILENT = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
@@ -38,7 +42,7 @@ def measure(checkout: Path) -> dict[str, object]:
         "records": sum(is_record(node) for tree in trees.values() for node in ast.walk(tree)),
         "public names without docstring": sum(len(undocumented(tree)) for tree in trees.values()),
         "longest function": max(functions),
-        "circles of modules": len(circles(import_graph(root, trees))),
+        "circles of modules": len(circles(import_graph(root))),
     }
 
 
@@ -86,37 +90,6 @@ def undocumented(tree: ast.Module) -> list[str]:
     kinds = (ast.ClassDef, ast.FunctionDef)
     found = [node for body in bodies for node in body if isinstance(node, kinds) and not node.name.startswith("_")]
     return [node.name for node in found if ast.get_docstring(node) is None]
-
-
-def import_graph(root: Path, trees: dict[Path, ast.Module]) -> dict[str, set[str]]:
-    """Return what each module imports of the others; packages stand for their ``__init__``."""
-    names = {".".join(("featurebank", *file.relative_to(root).with_suffix("").parts)): file for file in trees}
-    names = {name.removesuffix(".__init__"): file for name, file in names.items()}
-    graph = {}
-    for name, file in names.items():
-        nodes = [node for node in ast.walk(trees[file]) if isinstance(node, (ast.Import, ast.ImportFrom))]
-        asked = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-        for node in nodes:
-            if isinstance(node, ast.ImportFrom) and node.module:
-                inner = {f"{node.module}.{alias.name}" for alias in node.names}
-                asked |= {each if each in names else node.module for each in inner}
-        graph[name] = (asked & set(names)) - {name, "featurebank"}
-    return graph
-
-
-def circles(graph: dict[str, set[str]]) -> list[set[str]]:
-    """Return the groups of modules that import each other (strongly connected, by what each reaches)."""
-    reached = {}
-    for name in graph:
-        seen: set[str] = set()
-        todo = [name]
-        while todo:
-            fresh = graph[todo.pop()] - seen
-            seen |= fresh
-            todo += fresh
-        reached[name] = seen
-    groups = {frozenset(other for other in reached[name] if name in reached[other]) for name in graph}
-    return [set(group) for group in groups if group]
 
 
 def modules_loaded(checkout: Path) -> int:
