@@ -19,9 +19,9 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.preprocessing import normalize
 
 from featurebank.bank.bank import Bank
+from featurebank.bank.defaults import candidate_features
 from featurebank.bank.samples import SampleTable, column_of, values_of
 from featurebank.errors import BankError, ColumnError, TopModelError, near_names, renamed
-from featurebank.fitting.fit import candidate_features
 
 METHODS = ("kmeans", "hdbscan", "agglomerative")
 COMPONENTS = 50

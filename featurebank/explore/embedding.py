@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurebank.bank.bank import ROWS_AT_ONCE, Bank
+from featurebank.bank.defaults import candidate_features
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError
-from featurebank.fitting.fit import candidate_features
 
 if TYPE_CHECKING:
     from featurebank.backbones.base import Backbone

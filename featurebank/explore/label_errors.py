@@ -12,9 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.bank.bank import Bank
+from featurebank.bank.defaults import default_target
 from featurebank.bank.samples import SampleTable, rows_of, values_of
 from featurebank.errors import ColumnError, NotInstalledError, renamed
-from featurebank.fitting.fit import default_target, fit
+from featurebank.fitting.fit import fit
 from featurebank.images.reading import Progress
 
 COLUMNS = ("source", "path", "given", "suggested", "quality")

@@ -13,6 +13,7 @@ from sklearn.pipeline import Pipeline
 
 from featurebank.backbones.base import Backbone
 from featurebank.bank.bank import Bank
+from featurebank.bank.defaults import default_target
 from featurebank.bank.images import source_of
 from featurebank.bank.samples import SampleTable, values_of, weights_of
 from featurebank.bank.spec import PENULTIMATE
@@ -23,7 +24,6 @@ from featurebank.finetuning.head import is_recipe
 from featurebank.finetuning.recipe import Recipe
 from featurebank.finetuning.setup import Labels, Origin, Setup
 from featurebank.finetuning.tuning import Tuned, Watch, finish, train_network
-from featurebank.fitting.fit import default_target
 from featurebank.predictor.file import EMBEDDED
 from featurebank.predictor.predictor import Predictor, contents_of
 from featurebank.storage import files

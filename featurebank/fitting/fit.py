@@ -18,10 +18,11 @@ from sklearn.pipeline import Pipeline
 
 from featurebank.backbones.sources import file_source
 from featurebank.bank.bank import Bank
+from featurebank.bank.defaults import candidate_features, default_target
 from featurebank.bank.features import DigestIndex, as_keys, check_views
 from featurebank.bank.matrix import BankMatrix
 from featurebank.bank.spec import FeatureSpec
-from featurebank.errors import BankError, ColumnError, TopModelError
+from featurebank.errors import BankError, TopModelError
 from featurebank.fitting import assessment
 from featurebank.fitting.rows import Rows, Target, bytes_of, load_rows, predefined, straddling
 from featurebank.fitting.task_rows import Labels, TaskRows, is_multitask, load_tasks
@@ -454,44 +455,6 @@ def _learning_curve(search: TopModelSearchCV, rows: Rows) -> dict[str, Any]:
             n_jobs=-1 if search.n_jobs is None else search.n_jobs,
         )
     return curve.to_dict()
-
-
-def default_target(bank: Bank) -> str:
-    """Return the column that is meant when none is named: ``label``, or the only one.
-
-    Raises
-    ------
-    ColumnError
-        When there is neither.
-    """
-    columns = list(bank.table.columns)
-    if "label" in columns:
-        return "label"
-    if len(columns) != 1:
-        have = ", ".join(map(repr, columns)) or "none"
-        raise ColumnError(
-            f"the bank has the columns {have}; name the one to learn (--target), or add it with `featurebank label`"
-        )
-    return columns[0]
-
-
-def candidate_features(bank: Bank, features: str | Sequence[str] | None) -> list[list[str]]:
-    """Return the feature sets of each candidate; by default every pooled set alone.
-
-    Raises
-    ------
-    BankError
-        When the bank has no pooled feature set.
-    FeatureSetError
-        When a name is not in the bank.
-    """
-    if features is not None and features != "all":
-        given = [features] if isinstance(features, str) else list(features)
-        return [[bank.feature_set(name).name for name in each.split("+")] for each in given]
-    pooled = [each.name for each in bank.feature_sets if each.spec.pool != "none" or each.spec.layout == "vector"]
-    if not pooled:
-        raise BankError(f"{str(bank.path)!r} has no pooled feature set; run `featurebank extract` first")
-    return [[name] for name in pooled]
 
 
 def _fold_of_each(rows: Rows, search: TopModelSearchCV) -> list[list[Any]]:

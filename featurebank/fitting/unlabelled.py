@@ -14,9 +14,10 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from featurebank.bank.bank import Bank
+from featurebank.bank.defaults import default_target
 from featurebank.bank.samples import column_of
 from featurebank.errors import TopModelError, near_names
-from featurebank.fitting.fit import FitResult, class_report, default_target, fit
+from featurebank.fitting.fit import FitResult, class_report, fit
 from featurebank.fitting.known_labels import Given, load_given
 from featurebank.fitting.rows import Target, read_target
 from featurebank.fitting.semi_supervised import METHODS, Part, Recipe, supervised

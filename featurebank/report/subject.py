@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from featurebank.bank.bank import Bank
+from featurebank.bank.defaults import default_target
 from featurebank.bank.samples import SampleTable, column_of
 from featurebank.errors import BankError, ColumnError
 from featurebank.explore.embedding import chosen_sets
-from featurebank.fitting.fit import default_target
 from featurebank.predictor.predictor import Predictor
 from featurebank.report.outcomes import Outcomes, read_outcomes
 

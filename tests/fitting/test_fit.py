@@ -14,9 +14,10 @@ from sklearn.svm import SVC
 
 from featurebank import Bank, Predictor, extract, fit, load_backbone
 from featurebank.bank import samples
+from featurebank.bank.defaults import candidate_features, default_target
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, ColumnError, FeatureSetError, PredictorError, TopModelError
-from featurebank.fitting.fit import candidate_features, default_output, default_target
+from featurebank.fitting.fit import default_output
 from featurebank.fitting.rows import Rows, Target, load_rows
 from featurebank.images.columns import tidy
 from featurebank.topmodels.scores import wilson_interval

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from featurebank.bank.bank import Bank
+from featurebank.bank.defaults import default_target
 from featurebank.explore.advice.evidence import Found, Question, measure
 from featurebank.explore.advice.probe import Interval, Progress
 from featurebank.explore.advice.steps import Planner, Step
 from featurebank.explore.advice.verdict import LARGE, LARGE_CLASS, OVERFITS, SENTENCES, TUNING, Action, Verdict, decide
-from featurebank.fitting.fit import default_target
 from featurebank.topmodels.formatting import gain_text, percent, score_text
 
 

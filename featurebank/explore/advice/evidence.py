@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from featurebank.bank.bank import Bank
+from featurebank.bank.defaults import candidate_features
 from featurebank.bank.features import FeatureSet
 from featurebank.bank.neighbours import near_duplicate_pairs
 from featurebank.explore.advice.probe import (
@@ -31,7 +32,6 @@ from featurebank.explore.advice.sets import Network, complete_sets, find_network
 from featurebank.explore.advice.shuffled import shuffled_share
 from featurebank.explore.advice.verdict import HALF, Evidence
 from featurebank.fitting.assessment import is_imbalanced
-from featurebank.fitting.fit import candidate_features
 from featurebank.fitting.rows import NEAR_DUPLICATE_ROWS, Rows, Target, load_rows, straddling
 from featurebank.topmodels.candidates import Candidate
 from featurebank.topmodels.evaluation import scorer_of

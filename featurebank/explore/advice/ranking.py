@@ -13,10 +13,10 @@ import pandas as pd
 from scipy import stats
 
 from featurebank.bank.bank import Bank
+from featurebank.bank.defaults import candidate_features, default_target
 from featurebank.explore.advice.measures import h_score, logme
 from featurebank.explore.advice.probe import PROBE, Progress, best_by_features, compared, search_rows
 from featurebank.explore.advice.sets import complete_sets
-from featurebank.fitting.fit import candidate_features, default_target
 from featurebank.fitting.rows import Rows, Target, load_rows, straddling
 from featurebank.topmodels.folds import fold_numbers, sizes_of
 from featurebank.topmodels.search import TopModelSearchCV

@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurebank.bank.bank import Bank
+from featurebank.bank.defaults import candidate_features, default_target
 from featurebank.errors import notice
 from featurebank.fitting.adaptation.adapters import Adaptation, AdaptedModel, candidates, choose_adaptations
 from featurebank.fitting.adaptation.domains import Domains, Question, check_sizes, load_domains
 from featurebank.fitting.adaptation.outcome import Outcome
 from featurebank.fitting.adaptation.shift import domain_shift
 from featurebank.fitting.adaptation.trials import Recipe, Trial, check_scorer, run_trial
-from featurebank.fitting.fit import FitResult, candidate_features, default_target, predictor_features
+from featurebank.fitting.fit import FitResult, predictor_features
 from featurebank.fitting.rows import straddling
 from featurebank.predictor.file import check_savable
 from featurebank.predictor.predictor import Predictor, contents_of

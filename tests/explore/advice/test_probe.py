@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from featurebank import Bank
+from featurebank.bank.defaults import candidate_features
 from featurebank.bank.spec import layer_order
 from featurebank.errors import BankError
 from featurebank.explore.advice.probe import (
@@ -16,7 +17,6 @@ from featurebank.explore.advice.probe import (
     standard_error,
 )
 from featurebank.explore.advice.sets import complete_sets, find_networks
-from featurebank.fitting.fit import candidate_features
 from featurebank.fitting.rows import Target, load_rows
 from featurebank.topmodels.candidates import Candidate
 from featurebank.topmodels.folds import sizes_of
