@@ -16,10 +16,8 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import candidate_features, default_target
 from featurebank.errors import notice
 from featurebank.fitting.adaptation.adapters import Adaptation, AdaptedModel, candidates, choose_adaptations
-from featurebank.fitting.adaptation.domains import Domains, Question, check_sizes, load_domains
-from featurebank.fitting.adaptation.outcome import Outcome
-from featurebank.fitting.adaptation.shift import domain_shift
-from featurebank.fitting.adaptation.trials import Recipe, Trial, check_scorer, run_trial
+from featurebank.fitting.adaptation.domains import DomainPair, Domains, check_sizes, domain_shift, load_domains
+from featurebank.fitting.adaptation.trials import Comparison, Trial, TrialSettings, check_scorer, run_trial
 from featurebank.fitting.fit import FitResult, predictor_features
 from featurebank.fitting.rows import straddling
 from featurebank.predictor.file import check_savable
@@ -123,9 +121,9 @@ def adapt(
     0.76
     """
     opened = bank if isinstance(bank, Bank) else Bank(bank)
-    question = Question(target or default_target(opened), domain, source, target_domain)
-    options = _Options(methods, features, models, groups, normalize, scorer, target_labels, folds, random_state, n_jobs)
-    return _Fit(opened, question, options, on_shift, progress, on_compared).run()
+    pair = DomainPair(domain, source, target_domain, target or default_target(opened))
+    asked = (methods, features, models, groups, normalize, scorer, target_labels, folds, random_state, n_jobs)
+    return _Fit(opened, pair, *asked, on_shift, progress, on_compared).run()
 
 
 def fit_domain(bank: str | os.PathLike[str] | Bank, **options: Any) -> FitResult:
@@ -135,10 +133,12 @@ def fit_domain(bank: str | os.PathLike[str] | Bank, **options: Any) -> FitResult
     return adapt(bank, **{new.get(name, name): value for name, value in options.items()})
 
 
-@dataclass(frozen=True)
-class _Options:
-    """What `adapt` is asked for beside the question."""
+@dataclass
+class _Fit:
+    """One run of `adapt`: load, measure, search the source, try the adaptations, fit the chosen one."""
 
+    bank: Bank
+    pair: DomainPair
     methods: str | Sequence[str] | None
     features: str | Sequence[str] | None
     models: Any
@@ -149,41 +149,30 @@ class _Options:
     folds: int
     random_state: int
     n_jobs: int
+    on_shift: Callable[[list[str], str], None] | None
+    progress: Progress | None
+    on_compared: Progress | None
 
-
-class _Fit:
-    """One run of `adapt`: load, measure, search the source, try the adaptations, fit the chosen one."""
-
-    def __init__(
-        self,
-        bank: Bank,
-        question: Question,
-        options: _Options,
-        on_shift: Callable[[list[str], str], None] | None,
-        progress: Progress | None,
-        on_compared: Progress | None,
-    ):
-        self.bank, self.question, self.options = bank, question, options
-        self.on_shift, self.progress, self.on_compared = on_shift, progress, on_compared
+    def __post_init__(self) -> None:
         self.started = time.perf_counter()
-        self.wanted = candidate_features(bank, options.features)
+        self.wanted = candidate_features(self.bank, self.features)
         names = list(dict.fromkeys(name for each in self.wanted for name in each))
-        self.rows, self.both = load_domains(bank, names, question, options.groups)
-        check_sizes(self.both, question, options.folds, options.target_labels)
-        self.models = _known(options)
-        self.names, self.notes = choose_adaptations(options.methods, list(self.models.values()), *self.both.counts)
+        self.rows, self.both = load_domains(self.bank, names, self.pair, self.groups)
+        check_sizes(self.both, self.pair, self.folds, self.target_labels)
+        self.known = self._known()
+        self.names, self.notes = choose_adaptations(self.methods, list(self.known.values()), *self.both.counts)
 
     def run(self) -> FitResult:
         """Do all of it."""
         shifts = [self._shift(names) for names in self.wanted]
-        search = self._search(self.options.models, self.progress)
-        features = "all" if self.options.features == "all" else self.wanted
-        search.set_params(blocks=self.rows.blocks, features=features, normalize=self.options.normalize)
+        search = self._search(self.models, self.progress)
+        features = "all" if self.features == "all" else self.wanted
+        search.set_params(blocks=self.rows.blocks, features=features, normalize=self.normalize)
         _fit_source(search, self.both, self.both.X)
         found, fitted = self._adapt(search)
-        oof = found.frame(self.rows.table, self.question)
+        oof = found.frame(self.rows.table, self.pair)
         report = {**self._facts(search), "shift": shifts, **found.report()}
-        report["warnings"] += straddling(self.rows, fold_numbers(found.folds, len(oof)), self.options.groups)
+        report["warnings"] += straddling(self.rows, fold_numbers(found.folds, len(oof)), self.groups)
         report["seconds"] = time.perf_counter() - self.started
         kept = {
             **report,
@@ -193,53 +182,57 @@ class _Fit:
         predictor = self._predictor(search, fitted, found.calibrator(fitted.model_), kept)
         return FitResult(search, report, predictor, oof)
 
+    def _known(self) -> dict[str, TopModel]:
+        """Return the top models by name; one that cannot be saved, or scored as asked, is an error before any work."""
+        models = parse_models(DEFAULT_MODELS["classification"] if self.models is None else self.models)
+        for model in models:
+            check_scorer(self.scorer, model.estimator)
+            if not is_ours(model):
+                check_savable(model.estimator)
+        return {model.name: model for model in models}
+
     def _shift(self, names: Sequence[str]) -> dict[str, Any]:
         """Measure the shift in some features, and tell it."""
-        both, options = self.both, self.options
+        both = self.both
         X = self.rows.features(names)
-        found = domain_shift(X, both.is_source, groups=both.groups, folds=options.folds, seed=options.random_state)
+        found = domain_shift(X, both.is_source, groups=both.groups, folds=self.folds, random_state=self.random_state)
         if self.on_shift is not None:
-            self.on_shift(list(names), found.sentence(self.question.source, self.question.target_domain))
+            self.on_shift(list(names), found.sentence(self.pair.source, self.pair.target_domain))
         return {"features": list(names), **found.to_dict()}
 
     def _search(self, models: Any, progress: Progress | None) -> TopModelSearchCV:
         """Return a search over rows of the source."""
-        options = self.options
-        cv = Folds(
-            default_kind("classification", self.both.groups is not None), options.folds, seed=options.random_state
-        )
-        return TopModelSearchCV(
-            models, cv=cv, refit=False, random_state=options.random_state, n_jobs=options.n_jobs, progress=progress
-        )
+        seed = self.random_state
+        cv = Folds(default_kind("classification", self.both.groups is not None), self.folds, seed=seed)
+        return TopModelSearchCV(models, cv=cv, refit=False, random_state=seed, n_jobs=self.n_jobs, progress=progress)
 
-    def _adapt(self, search: TopModelSearchCV) -> tuple[Outcome, AdaptedModel]:
+    def _adapt(self, search: TopModelSearchCV) -> tuple[Comparison, AdaptedModel]:
         """Try the adaptations with the search's best features and model; return what came of it and the one to ship."""
-        best, options, top = search.best_candidate_, self.options, self.models[search.best_model_]
+        best, top, seed = search.best_candidate_, self.known[search.best_model_], self.random_state
         both = replace(self.both, X=self.rows.features(best.features))
-        seed = options.random_state
         model = top.pipeline(best.params, seed)[-1]
-        plain = Recipe(normalization(best.normalize), model, options.scorer, options.target_labels, seed)
-        parts = both.folds(options.folds, seed)
+        plain = TrialSettings(normalization(best.normalize), model, self.scorer, self.target_labels, seed)
+        parts = both.folds(self.folds, seed)
         fewest = min(int((~both.is_source[train]).sum()) for train, _ in parts)
         tried = candidates(self.names, both.counts[0], fewest, both.X.shape[1])
-        tuning = self._search(_only(options.models, best.model), None).set_params(normalize="none")
+        tuning = self._search(_only(self.models, best.model), None).set_params(normalize="none")
         params = [best.params, *(_tuned(tuning, each, plain, both) for each in tried[1:])]
-        recipes = [replace(plain, model=top.pipeline(each, seed)[-1]) for each in params]
-        trials = self._trials(tried, recipes, both, parts)
-        found = Outcome(both, parts, tried, params, trials, self.names, seed)
-        everyone, recipe = np.arange(len(both.y)), recipes[found.best]
-        return found, recipe.fit(tried[found.best], both, everyone, recipe.learned(both, everyone))
+        settings = [replace(plain, model=top.pipeline(each, seed)[-1]) for each in params]
+        trials = self._trials(tried, settings, both, parts)
+        found = Comparison(both, parts, tried, params, trials, self.names, seed)
+        everyone, chosen = np.arange(len(both.y)), settings[found.best]
+        return found, chosen.fit(tried[found.best], both, everyone, chosen.learned(both, everyone))
 
     def _trials(
-        self, tried: Sequence[Adaptation], recipes: Sequence[Recipe], both: Domains, parts: Sequence[Fold]
+        self, tried: Sequence[Adaptation], settings: Sequence[TrialSettings], both: Domains, parts: Sequence[Fold]
     ) -> list[list[Trial]]:
         """Return the trials of every adaptation, one a fold."""
         total, done = len(tried) * len(parts), count(1)
 
         def run(train: NDArray[np.int64], test: NDArray[np.int64]) -> list[Trial]:
             trials = []
-            for adaptation, recipe in zip(tried, recipes, strict=True):
-                trials.append(run_trial(adaptation, recipe, both, (train, test)))
+            for adaptation, each in zip(tried, settings, strict=True):
+                trials.append(run_trial(adaptation, each, both, (train, test)))
                 if self.on_compared is not None:
                     self.on_compared(next(done), total)
             return trials
@@ -248,29 +241,29 @@ class _Fit:
 
     def _facts(self, search: TopModelSearchCV) -> dict[str, Any]:
         """Return the part of the report that is not about the adaptations."""
-        both, question = self.both, self.question
+        both, pair = self.both, self.pair
         n_source, n_target = both.counts
         return {
             "n_samples": len(both.y),
             "classes": both.classes[np.unique(both.y[both.is_source])].tolist(),
-            "target": question.target,
+            "target": pair.target,
             "task": "classification",
             "scoring": "accuracy",
             "domain": {
-                "column": question.column,
-                "source": question.source,
-                "target": question.target_domain,
+                "column": pair.column,
+                "source": pair.source,
+                "target": pair.target_domain,
                 "n_source": n_source,
                 "n_target": n_target,
                 "n_target_labelled": int(both.is_scored.sum()),
             },
-            "folds": self.options.folds,
+            "folds": self.folds,
             "grouped": both.groups is not None,
-            "seed": self.options.random_state,
+            "seed": self.random_state,
             "candidates": [candidate.to_dict() for candidate in search.candidates_],
             "best": search.best_candidate_.to_dict(),
-            "scorer": self.options.scorer,
-            "target_labels": self.options.target_labels,
+            "scorer": self.scorer,
+            "target_labels": self.target_labels,
             "warnings": self.rows.notes + self.notes + search.warnings_,
         }
 
@@ -279,18 +272,8 @@ class _Fit:
     ) -> Predictor:
         features, tensors = predictor_features(self.bank, search.best_features_)
         return Predictor(
-            features, fitted.pipeline_, self.question.target, calibrator=calibrator, fit=report, tensors=tensors
+            features, fitted.pipeline_, self.pair.target, calibrator=calibrator, fit=report, tensors=tensors
         )
-
-
-def _known(options: _Options) -> dict[str, TopModel]:
-    """Return the top models by name; one that cannot be saved, or scored as asked, is an error before any work."""
-    models = parse_models(DEFAULT_MODELS["classification"] if options.models is None else options.models)
-    for model in models:
-        check_scorer(options.scorer, model.estimator)
-        if not is_ours(model):
-            check_savable(model.estimator)
-    return {model.name: model for model in models}
 
 
 def _fit_source(search: TopModelSearchCV, both: Domains, X: NDArray[Any], weight: NDArray[Any] | None = None) -> None:
@@ -310,7 +293,7 @@ def _only(models: Any, name: str) -> Any:
     return next(([each] for each in given if type(each).__name__ == name), [name])
 
 
-def _tuned(search: TopModelSearchCV, adaptation: Adaptation, plain: Recipe, both: Domains) -> dict[str, Any]:
+def _tuned(search: TopModelSearchCV, adaptation: Adaptation, plain: TrialSettings, both: Domains) -> dict[str, Any]:
     """Return the top model's best parameters for the source's rows as an adaptation moves or weighs them."""
     fitted = plain.fit(adaptation, both, np.arange(len(both.y)), np.flatnonzero(both.is_source))
     _fit_source(search, both, fitted.moved_, fitted.weight_)

@@ -48,13 +48,7 @@ class Adaptation:
     params: dict[str, Any] = field(default_factory=dict)
 
     def adapter(self, seed: int) -> Any:
-        """Return skada's adapter, unfitted; None for ``"none"``.
-
-        Raises
-        ------
-        NotInstalledError
-            When skada or POT is missing.
-        """
+        """Return skada's adapter, unfitted; None for ``"none"``."""
         if self.name == "none":
             return None
         skada = import_skada()
@@ -69,13 +63,7 @@ class Adaptation:
 
 
 def import_skada() -> Any:
-    """Return the module skada, leaving scikit-learn's configuration as it is.
-
-    Raises
-    ------
-    NotInstalledError
-        When skada or POT is missing.
-    """
+    """Return the module skada, leaving scikit-learn's configuration as it is."""
     try:
         with config_context():  # importing skada turns metadata routing on, for everybody
             import skada
@@ -89,33 +77,19 @@ def import_skada() -> Any:
 
 
 def choose_adaptations(
-    adapt: str | Sequence[str] | None, models: Sequence[TopModel], n_source: int, n_target: int
+    methods: str | Sequence[str] | None, models: Sequence[TopModel], n_source: int, n_target: int
 ) -> tuple[list[str], list[str]]:
-    """Return the adaptations that are meant, and notes about those that were not named and cannot be had here.
+    """Return the adaptations that are meant (None: all), and notes about those that cannot be had for these rows.
 
-    Parameters
-    ----------
-    adapt : str, sequence of str, or None
-        Names; None for all of them.
-    models : sequence of TopModel
-        Those that may be adapted.
-    n_source, n_target : int
-        Rows of the domains.
-
-    Raises
-    ------
-    TopModelError
-        When a name is unknown, or one that was named cannot be had.
-    NotInstalledError
-        When skada or POT is missing.
+    One that was named and cannot be had is an error.
     """
-    names = list(ADAPTATIONS) if adapt is None else [adapt] if isinstance(adapt, str) else list(adapt)
+    names = list(ADAPTATIONS) if methods is None else [methods] if isinstance(methods, str) else list(methods)
     for name in names:
         if name not in ADAPTATIONS:
             raise TopModelError(f"no adaptation {name!r}; {near_names(name, ADAPTATIONS)}")
     obstacles = _obstacles(models, n_source, n_target)
     found = [name for name in names if name in obstacles]
-    if found and adapt is not None:
+    if found and methods is not None:
         raise TopModelError(f"{found[0]} cannot be had: {obstacles[found[0]]}")
     if set(names) != {"none"}:
         import_skada()
@@ -137,12 +111,7 @@ def _obstacles(models: Sequence[TopModel], n_source: int, n_target: int) -> dict
 def candidates(names: Sequence[str], n_source: int, n_target: int, width: int) -> list[Adaptation]:
     """Return every adaptation to try, each with its parameters, the unadapted model first.
 
-    Parameters
-    ----------
-    names : sequence of str
-        Some of `ADAPTATIONS`.
-    n_source, n_target, width : int
-        Rows of the domains that are fitted on, and columns, which limit the subspaces.
+    No subspace has more dimensions than the rows of a domain that are fitted on, or the columns.
 
     Examples
     --------
@@ -153,10 +122,6 @@ def candidates(names: Sequence[str], n_source: int, n_target: int, width: int) -
     grids = {"subspace": [{"n_components": size} for size in sizes]}
     wanted = ["none", *(name for name in ADAPTATIONS if name in names and name != "none")]
     return [Adaptation(name, params) for name in wanted for params in grids.get(name, [{}])]
-
-
-def _model_has(method: str) -> Callable[[Any], bool]:
-    return lambda self: hasattr(self.model, method)
 
 
 class AdaptedModel(BaseEstimator):
@@ -264,7 +229,7 @@ class AdaptedModel(BaseEstimator):
         """Return the codes of the classes of target rows; skada's scorers call this."""
         return np.searchsorted(self.classes, self.pipeline_.predict(X))
 
-    @available_if(_model_has("predict_proba"))
+    @available_if(lambda self: hasattr(self.model, "predict_proba"))
     def predict_proba(self, X: NDArray[Any], sample_domain: Any = None) -> NDArray[np.float64]:
         """Return the class probabilities of target rows."""
         return self.pipeline_.predict_proba(X)

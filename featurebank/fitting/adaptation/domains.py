@@ -1,42 +1,39 @@
-"""The rows of two domains: which they are, which are labelled, and how they are divided."""
+"""The rows of two domains: which they are, which are labelled, how they are divided, how far they lie apart."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.linear_model import RidgeClassifier
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from featurebank.bank.bank import Bank
 from featurebank.bank.samples import SampleTable, column_of, values_of
 from featurebank.errors import ColumnError, TopModelError, near_names
 from featurebank.fitting.rows import Rows, Target, load_table, read_target
-from featurebank.topmodels.folds import Fold, Folds, combinations, default_kind, make_folds
+from featurebank.topmodels.folds import Fold, Folds, combinations, default_kind, make_folds, sizes_of
+from featurebank.topmodels.refitting import over_folds
+from featurebank.topmodels.scores import corrected_interval
 
 UNKNOWN = -1
 """The class of a row whose label is unknown, or that is not to be learned from."""
 
 
 @dataclass(frozen=True)
-class Question:
-    """Which domains, and what is to be learned.
+class DomainPair:
+    """Two values of a column of domains, and the column of classes that is learned in the first for the second."""
 
-    Attributes
-    ----------
-    target : str
-        Column of classes.
-    column : str
-        Column of domains.
-    source, target_domain : str
-        Its values.
-    """
-
-    target: str
     column: str
     source: str
     target_domain: str
+    target: str
 
 
 @dataclass(frozen=True)
@@ -97,63 +94,48 @@ class Domains:
         return parts
 
 
-def load_domains(bank: Bank, names: Sequence[str], question: Question, groups: str | None) -> tuple[Rows, Domains]:
-    """Load the rows of two domains; rows of the source have labels, those of the target may lack them.
-
-    Parameters
-    ----------
-    bank : Bank
-    names : sequence of str
-        Feature sets.
-    question : Question
-    groups : str or None
-        Column of groups, or ``"@near-duplicates"``.
-
-    Raises
-    ------
-    FeatureBankError
-        When a column or a row is missing, or does not fit its use.
-    """
-    table, is_source, is_labelled, notes = _table(bank, question)
-    y, task, _ = read_target(table.take(is_labelled), Target([question.target]))
+def load_domains(bank: Bank, names: Sequence[str], pair: DomainPair, groups: str | None) -> tuple[Rows, Domains]:
+    """Load some feature sets of two domains; rows of the source have labels, those of the target may lack them."""
+    table, is_source, is_labelled, notes = _table(bank, pair)
+    y, task, _ = read_target(table.take(is_labelled), Target([pair.target]))
     if task != "classification":
-        raise ColumnError(f"column {question.target!r} holds numbers; domains are adapted for classes: name another")
+        raise ColumnError(f"column {pair.target!r} holds numbers; domains are adapted for classes: name another")
     classes, codes = np.unique(y, return_inverse=True)
     every = np.full(len(table), UNKNOWN)
     every[is_labelled] = codes
     known = np.unique(every[is_source])
     if len(known) < 2:
         raise TopModelError(
-            f"the labelled rows of {question.source!r} are of {len(known)} class; expected at least two classes"
+            f"the labelled rows of {pair.source!r} are of {len(known)} class; expected at least two classes"
         )
     strange = int((~np.isin(every, known) & (every != UNKNOWN)).sum())
     if strange:
         notes.append(
-            f"{strange} samples of {question.target_domain} are of classes that {question.source} lacks, and so "
+            f"{strange} samples of {pair.target_domain} are of classes that {pair.source} lacks, and so "
             "count as mistakes"
         )
     rows = replace(load_table(bank, names, table, groups, None, ["mean"]), y=every, task=task, notes=notes)
     return rows, Domains(rows.X, every, classes, is_source, rows.groups)
 
 
-def _table(bank: Bank, question: Question) -> tuple[SampleTable, NDArray[np.bool_], NDArray[np.bool_], list[str]]:
+def _table(bank: Bank, pair: DomainPair) -> tuple[SampleTable, NDArray[np.bool_], NDArray[np.bool_], list[str]]:
     """Return the samples of both domains, which are the source's, which are labelled, and who was left out."""
-    if question.column == question.target:
-        raise ColumnError(f"column {question.column!r} is both domain and target; name another for one of them")
-    if question.source == question.target_domain:
-        raise ColumnError(f"source and target domain are both {question.source!r}; expected two values")
-    readable, table = bank.select(), bank.select(question.column)
-    values = _as_text(values_of(table, question.column))
-    for name in (question.source, question.target_domain):
+    if pair.column == pair.target:
+        raise ColumnError(f"column {pair.column!r} is both domain and target; name another for one of them")
+    if pair.source == pair.target_domain:
+        raise ColumnError(f"source and target domain are both {pair.source!r}; expected two values")
+    readable, table = bank.select(), bank.select(pair.column)
+    values = _as_text(values_of(table, pair.column))
+    for name in (pair.source, pair.target_domain):
         if name not in values:
             hint = near_names(name, np.unique(values).tolist())
-            raise ColumnError(f"column {question.column!r} has no value {name!r}; {hint}")
-    is_labelled = column_of(table, question.target).notna().to_numpy()
-    is_source, is_target = values == question.source, values == question.target_domain
+            raise ColumnError(f"column {pair.column!r} has no value {name!r}; {hint}")
+    is_labelled = column_of(table, pair.target).notna().to_numpy()
+    is_source, is_target = values == pair.source, values == pair.target_domain
     left_out = {
-        f"have no {question.column}": len(readable) - len(table),
+        f"have no {pair.column}": len(readable) - len(table),
         "are of other domains": int((~is_source & ~is_target).sum()),
-        f"of {question.source} have no {question.target}": int((is_source & ~is_labelled).sum()),
+        f"of {pair.source} have no {pair.target}": int((is_source & ~is_labelled).sum()),
     }
     notes = [f"{count} samples {why} and are left out" for why, count in left_out.items() if count]
     kept = np.flatnonzero((is_source & is_labelled) | is_target)
@@ -166,19 +148,108 @@ def _as_text(values: NDArray[Any]) -> NDArray[np.str_]:
     return (values.astype(np.int64) if is_whole else values).astype(str)
 
 
-def check_sizes(domains: Domains, question: Question, folds: int, target_labels: int) -> None:
-    """Refuse domains with too few rows for the folds.
-
-    Raises
-    ------
-    TopModelError
-    """
-    for name, count in zip((question.source, question.target_domain), domains.counts, strict=True):
+def check_sizes(domains: Domains, pair: DomainPair, folds: int, target_labels: int) -> None:
+    """Refuse domains with too few rows for the folds."""
+    for name, count in zip((pair.source, pair.target_domain), domains.counts, strict=True):
         if count < 2 * folds:
             raise TopModelError(
                 f"domain {name!r} has {count} rows that can be used; expected at least {2 * folds}, two a fold"
             )
     if target_labels and not domains.is_scored.any():
         raise TopModelError(
-            f"no sample of {question.target_domain!r} has a {question.target}; label some, or ask for no target labels"
+            f"no sample of {pair.target_domain!r} has a {pair.target}; label some, or ask for no target labels"
         )
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How well a classifier tells two domains apart: balanced accuracy and ROC AUC, of 0.5 by chance.
+
+    The 95 % intervals are those over the folds (Nadeau and Bengio 2003).
+    """
+
+    accuracy: float
+    ci95: list[float]
+    auc: float
+    auc_ci95: list[float]
+
+    @property
+    def is_shift(self) -> bool:
+        """Whether the interval of the accuracy lies above chance."""
+        return self.ci95[0] > 0.5
+
+    @property
+    def a_distance(self) -> float:
+        """The proxy A-distance 2 (1 - 2 error) of Ben-David et al. (2007), from 0 to 2 for disjoint domains."""
+        return max(0.0, 2 * (2 * self.accuracy - 1))
+
+    def sentence(self, first: str, second: str) -> str:
+        """Return the finding as a line for the reader."""
+        low, high = (f"{100 * end:.1f}" for end in self.ci95)
+        found = f"a classifier tells {first} from {second} with {100 * self.accuracy:.1f} % (95 % {low}..{high})"
+        if self.is_shift:
+            return f"shift: {found}, chance is 50; proxy A-distance {self.a_distance:.2f} of 2"
+        return f"no shift: {found}, which chance explains"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields that ``featurebank adapt --json`` prints."""
+        return {**asdict(self), "a_distance": self.a_distance, "is_shift": self.is_shift}
+
+
+def domain_shift(
+    X: NDArray[Any],
+    is_source: NDArray[np.bool_],
+    *,
+    groups: NDArray[np.int64] | None = None,
+    folds: int = 5,
+    random_state: int = 0,
+) -> Shift:
+    """Measure how well a cross-validated classifier tells two domains apart.
+
+    The classifier is a ridge regression of the standardised columns, both domains weighing the same. Its strength is
+    not searched, since the best of several strengths would find a shift where there is none: it is max(n, d), the
+    mean of the eigenvalues that it is added to.
+
+    Parameters
+    ----------
+    X : ndarray of float, shape (n, d)
+    is_source : ndarray of bool, shape (n,)
+    groups : ndarray of int64, shape (n,), optional
+        Rows of one group never straddle folds.
+    folds : int, default 5
+    random_state : int, default 0
+
+    Raises
+    ------
+    TopModelError
+        When a fold would lack one of the domains.
+
+    Notes
+    -----
+    Ben-David, Blitzer, Crammer and Pereira (2007), Analysis of representations for domain adaptation.
+
+    Examples
+    --------
+    >>> X = np.random.default_rng(0).normal(size=(200, 3))
+    >>> is_source = np.arange(200) < 120
+    >>> domain_shift(X, is_source).is_shift, domain_shift(X + 3 * is_source[:, None], is_source).is_shift
+    (False, True)
+    """
+    parts = make_folds(folds, X, is_source, groups, random_state)
+    if any(len(np.unique(is_source[rows])) < 2 for part in parts for rows in part):
+        raise TopModelError("a fold would hold rows of one domain only; ask for fewer folds, or other groups")
+    found = np.array(over_folds(partial(_told_apart, X, is_source), parts))
+    (low, high), (auc_low, auc_high) = (
+        np.clip(corrected_interval(list(scores), *sizes_of(parts)), 0, 1).tolist() for scores in found.T
+    )
+    accuracy, auc = found.mean(axis=0).tolist()
+    return Shift(accuracy, [low, high], auc, [auc_low, auc_high])
+
+
+def _told_apart(
+    X: NDArray[Any], is_source: NDArray[np.bool_], train: NDArray[np.int64], test: NDArray[np.int64]
+) -> tuple[float, float]:
+    """Return the balanced accuracy and the area under the ROC curve on the test part of a fold."""
+    ridge = RidgeClassifier(alpha=float(max(len(train), X.shape[1])), class_weight="balanced")
+    said = make_pipeline(StandardScaler(), ridge).fit(X[train], is_source[train]).decision_function(X[test])
+    return float(balanced_accuracy_score(is_source[test], said > 0)), float(roc_auc_score(is_source[test], said))

@@ -8,7 +8,7 @@ from sklearn.svm import SVC
 from featurebank.errors import TopModelError
 from featurebank.fitting.adaptation.adapters import ADAPTATIONS, Adaptation
 from featurebank.fitting.adaptation.domains import UNKNOWN, Domains
-from featurebank.fitting.adaptation.trials import SCORERS, Recipe, check_scorer, outputs_distance, run_trial
+from featurebank.fitting.adaptation.trials import SCORERS, TrialSettings, check_scorer, outputs_distance, run_trial
 from featurebank.topmodels.folds import fold_numbers
 from featurebank.topmodels.transforms import normalization
 
@@ -20,8 +20,8 @@ def make(move=None, n=120, **how):
     return Domains(X, y, CLASSES, is_source)
 
 
-def recipe(scorer="outputs", target_labels=0, model=None):
-    return Recipe(normalization("standardize"), model or LogisticRegression(), scorer, target_labels, 0)
+def settings(scorer="outputs", target_labels=0, model=None):
+    return TrialSettings(normalization("standardize"), model or LogisticRegression(), scorer, target_labels, 0)
 
 
 def adaptation(name):
@@ -36,12 +36,12 @@ def moved(X):
 def test_target_rows_of_the_test_part_are_unknown_to_the_adaptation(name):
     domains = make(moved)
     fold = domains.folds(4, 0)[0]
-    before = run_trial(adaptation(name), recipe(), domains, fold)
+    before = run_trial(adaptation(name), settings(), domains, fold)
     test = fold[1]
     spoilt = test[~domains.is_source[test]][5:]
     X = domains.X.copy()
     X[spoilt] = 1e6
-    after = run_trial(adaptation(name), recipe(), Domains(X, domains.y, CLASSES, domains.is_source), fold)
+    after = run_trial(adaptation(name), settings(), Domains(X, domains.y, CLASSES, domains.is_source), fold)
     kept = ~np.isin(test, spoilt)
     np.testing.assert_array_equal(before.predicted[kept], after.predicted[kept])
     np.testing.assert_array_equal(before.scores, after.scores)
@@ -54,7 +54,7 @@ def test_labels_of_the_target_take_no_part(scorer):
     folds = domains.folds(4, 0)
     np.testing.assert_array_equal(fold_numbers(folds, 240), fold_numbers(blind.folds(4, 0), 240))
     for name in ADAPTATIONS:
-        one, two = (run_trial(adaptation(name), recipe(scorer), each, folds[0]) for each in (domains, blind))
+        one, two = (run_trial(adaptation(name), settings(scorer), each, folds[0]) for each in (domains, blind))
         np.testing.assert_array_equal(one.predicted, two.predicted)
         assert one.unsupervised == two.unsupervised
 
@@ -66,7 +66,7 @@ def test_labels_of_test_rows_take_no_part():
     y[fold[1]] = 1 - y[fold[1]]
     for name in ADAPTATIONS:
         one, two = (
-            run_trial(adaptation(name), recipe(), Domains(domains.X, each, CLASSES, domains.is_source), fold)
+            run_trial(adaptation(name), settings(), Domains(domains.X, each, CLASSES, domains.is_source), fold)
             for each in (domains.y, y)
         )
         np.testing.assert_array_equal(one.predicted, two.predicted)
@@ -77,7 +77,7 @@ def test_the_scorer_prefers_what_recovers_the_accuracy():
     folds = domains.folds(4, 0)
     right, score = {}, {}
     for name in ADAPTATIONS:
-        trials = [run_trial(adaptation(name), recipe(), domains, fold) for fold in folds]
+        trials = [run_trial(adaptation(name), settings(), domains, fold) for fold in folds]
         hits = [
             (each.predicted == domains.y[test])[~domains.is_source[test]]
             for each, (_, test) in zip(trials, folds, strict=True)
@@ -92,22 +92,24 @@ def test_the_scorer_prefers_what_recovers_the_accuracy():
 def test_few_labels_are_of_the_training_part_and_so_many_a_class():
     domains = make()
     train, test = domains.folds(4, 0)[0]
-    learned = recipe(target_labels=3).learned(domains, train)
+    learned = settings(target_labels=3).learned(domains, train)
     assert not np.isin(learned, test).any()
     few = learned[~domains.is_source[learned]]
     assert np.bincount(domains.y[few]).tolist() == [3, 3]
     np.testing.assert_array_equal(np.sort(learned[domains.is_source[learned]]), train[domains.is_source[train]])
-    assert not np.array_equal(few, Recipe([], None, "outputs", 3, 1).learned(domains, train)[-6:])  # the seed draws
+    assert not np.array_equal(
+        few, TrialSettings([], None, "outputs", 3, 1).learned(domains, train)[-6:]
+    )  # the seed draws
     unlabelled = Domains(domains.X, np.where(domains.is_source, domains.y, UNKNOWN), CLASSES, domains.is_source)
-    assert domains.is_source[recipe(target_labels=3).learned(unlabelled, train)].all()
+    assert domains.is_source[settings(target_labels=3).learned(unlabelled, train)].all()
 
 
 def test_the_effective_number_of_weighted_rows():
-    same = run_trial(adaptation("reweight"), recipe(), make(), make().folds(4, 0)[0]).effective
-    far = run_trial(adaptation("reweight"), recipe(), make(moved), make(moved).folds(4, 0)[0]).effective
+    same = run_trial(adaptation("reweight"), settings(), make(), make().folds(4, 0)[0]).effective
+    far = run_trial(adaptation("reweight"), settings(), make(moved), make(moved).folds(4, 0)[0]).effective
     assert 30 < same <= 90  # of the 90 training rows
     assert far < same / 2
-    assert run_trial(adaptation("coral"), recipe(), make(), make().folds(4, 0)[0]).effective is None
+    assert run_trial(adaptation("coral"), settings(), make(), make().folds(4, 0)[0]).effective is None
 
 
 def test_outputs_that_differ_are_apart():
@@ -125,7 +127,7 @@ def test_a_scorer_of_probabilities_wants_them():
     for name in ("outputs", "circular"):
         check_scorer(name, SVC())
         assert np.isfinite(
-            run_trial(adaptation("coral"), recipe(name, model=SVC()), make(), make().folds(4, 0)[0]).unsupervised
+            run_trial(adaptation("coral"), settings(name, model=SVC()), make(), make().folds(4, 0)[0]).unsupervised
         )
 
 
@@ -139,7 +141,7 @@ def test_a_model_without_scores_is_refused():
             return np.repeat(CLASSES[:1], len(X))
 
     with pytest.raises(TopModelError, match="Mute gives neither probabilities nor decision values"):
-        run_trial(adaptation("none"), recipe(model=Mute()), make(), make().folds(4, 0)[0])
+        run_trial(adaptation("none"), settings(model=Mute()), make(), make().folds(4, 0)[0])
 
 
 def test_several_classes_and_one_that_only_the_target_has():
@@ -152,11 +154,11 @@ def test_several_classes_and_one_that_only_the_target_has():
     domains = Domains(X, y, np.array(["a", "b", "c", "d"]), is_source)
     fold = domains.folds(5, 0)[0]
     for name in ("none", "coral", "ot"):
-        trial = run_trial(Adaptation(name), recipe(), domains, fold)
+        trial = run_trial(Adaptation(name), settings(), domains, fold)
         scored, true = ~is_source[fold[1]], y[fold[1]]
         assert 3 not in trial.predicted
         assert name != "none" or (trial.predicted == true)[scored & (true != 3)].all()
-    few = run_trial(Adaptation("none"), recipe(target_labels=10), domains, fold)
+    few = run_trial(Adaptation("none"), settings(target_labels=10), domains, fold)
     assert 3 in few.predicted
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from featurebank.errors import TopModelError
-from featurebank.fitting.adaptation.shift import Shift, domain_shift
+from featurebank.fitting.adaptation.domains import Shift, domain_shift
 
 
 def rows(n, width, offset, seed):
