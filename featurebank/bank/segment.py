@@ -31,8 +31,7 @@ from featurebank.bank.spec import canonical_json
 from featurebank.errors import BankError, CorruptError, StorageError
 from featurebank.storage import files
 from featurebank.storage.files import AnyPath
-from featurebank.storage.objects import ObjectPath
-from featurebank.storage.ranges import Fetched
+from featurebank.storage.objects import Fetched, ObjectPath
 from featurebank.storage.requests import at_once
 
 FORMAT = "featurebank-segment"

@@ -13,8 +13,7 @@ from typing import Any
 
 from featurebank.errors import ImageError, SourceError, StorageError, one_line
 from featurebank.images import decoding
-from featurebank.images.shard_names import SUFFIX
-from featurebank.images.shard_reading import read_member
+from featurebank.images.shards import SUFFIX, read_member
 from featurebank.storage import files
 from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath, is_address

@@ -1,29 +1,106 @@
-"""What tar shards hold; a shard is read once to list it, and the list is kept in the cache."""
+"""Tar shards as images: their names, what they hold, the columns beside the images, and reading one image.
+
+A shard is read once to list it, and the list is kept in the cache. An image is a range of its shard; on a store, of
+blocks that neighbours share.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import re
 import stat
 import tarfile
+import threading
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-from featurebank.errors import SourceError, StorageError, one_line
+import pandas as pd
+
+from featurebank.errors import ImageError, SourceError, StorageError, one_line
 from featurebank.images import decoding
-from featurebank.images.shard_names import split_name
+from featurebank.images.columns import parse_text, tidy
 from featurebank.storage import files
 from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath
 from featurebank.storage.requests import at_once
 
+SUFFIX = ".tar"
+MOST_SHARDS = 1_000_000
 BLOCK = 8 << 20
 """Bytes of a shard on a store that are fetched at once."""
 NOTES = ("cls", "json", "txt")
 LARGEST_NOTE = 1 << 20
+KEPT_BLOCKS = 16
+KEPT_SHARDS = 64
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_COLUMNS = {"cls": "label", "txt": "text"}
 _SEEN: dict[ObjectPath, Any] = {}
+_LOCKS = [threading.Lock() for _ in range(KEPT_BLOCKS)]
+
+
+# --- names -------------------------------------------------------------------------------------------------
+
+
+def is_shards(text: str) -> bool:
+    """Say whether a path or address names tar shards."""
+    return text.endswith(SUFFIX)
+
+
+def expand(pattern: str) -> list[str]:
+    """Return the names that a pattern with ranges of numbers stands for.
+
+    Raises
+    ------
+    SourceError
+        When a range runs backwards, or there are more than `MOST_SHARDS`.
+
+    Examples
+    --------
+    >>> expand("a-{08..10}.tar")
+    ['a-08.tar', 'a-09.tar', 'a-10.tar']
+    """
+    ranges = [(int(first), int(last)) for first, last in _RANGE.findall(pattern)]
+    count = math.prod(max(0, last - first + 1) for first, last in ranges)
+    if not 0 < count <= MOST_SHARDS:
+        raise SourceError(f"{pattern!r} stands for {count} shards; expected 1 to {MOST_SHARDS}, e.g. {{000..009}}")
+    match = _RANGE.search(pattern)
+    if match is None:
+        return [pattern]
+    head, tail = pattern[: match.start()], expand(pattern[match.end() :])
+    numbers = [str(number).zfill(len(match[1])) for number in range(int(match[1]), int(match[2]) + 1)]
+    return [head + number + rest for number in numbers for rest in tail]
+
+
+def root_of(pattern: str) -> str:
+    """Return the folder that the shards of a pattern are named from.
+
+    Examples
+    --------
+    >>> root_of("s3://bucket/photos/part-{0..3}/{000..009}.tar")
+    's3://bucket/photos'
+    """
+    return pattern.partition("{")[0].rpartition("/")[0]
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Return a member's name up to the first dot of its last part, and what comes after that dot.
+
+    Examples
+    --------
+    >>> split_name("d.1/0007.left.PNG")
+    ('d.1/0007', 'left.png')
+    """
+    folder, slash, base = name.rpartition("/")
+    stem, _, note = base.partition(".")
+    return folder + slash + stem, note.lower()
+
+
+# --- what they hold ----------------------------------------------------------------------------------------
 
 
 class Member(NamedTuple):
@@ -143,3 +220,94 @@ def _problem(name: str, info: tarfile.TarInfo) -> str:
     if name.startswith("/") or ".." in name.split("/"):
         return "the member's name leaves the shard"
     return "stored as a sparse file; expected plain bytes" if info.issparse() else ""
+
+
+# --- columns -----------------------------------------------------------------------------------------------
+
+
+def columns_of(indexes: list[Index]) -> tuple[pd.DataFrame, dict[int, str]]:
+    """Return what lies beside the images of shards as columns, and the problems of those it cannot be read of.
+
+    ``.cls`` is the column ``label``, ``.txt`` the column ``text``, and each key of ``.json`` one of its own name;
+    lists and the like are kept as JSON.
+    """
+    problems: dict[int, str] = {}
+    rows: list[dict[str, Any]] = []
+    for index in indexes:
+        for member in index.members:
+            notes = index.notes.get(split_name(member.name)[0], {})
+            try:
+                rows.append(_row(notes))
+            except ValueError as error:
+                problems[len(rows)] = f"the .json beside it cannot be read: {one_line(error)}"
+                rows.append({})
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = {name: pd.Series([row.get(name) for row in rows], dtype=object) for name in names}
+    columns = tidy(pd.DataFrame(cells, index=range(len(rows))))
+    if any("cls" in note for index in indexes for note in index.notes.values()):
+        columns["label"] = parse_text(columns[["label"]])["label"]  # class numbers are written as text
+    return columns, problems
+
+
+def _row(notes: dict[str, str]) -> dict[str, Any]:
+    """Return the cells that the texts beside an image make."""
+    row: dict[str, Any] = {}
+    if "json" in notes:
+        facts = json.loads(notes["json"])
+        if not isinstance(facts, dict):
+            raise ValueError(f"it holds a {type(facts).__name__}, expected an object")
+        row = {name: json.dumps(value) if isinstance(value, (list, dict)) else value for name, value in facts.items()}
+    return row | {_COLUMNS[note]: notes[note].strip() for note in ("cls", "txt") if note in notes}
+
+
+# --- reading -----------------------------------------------------------------------------------------------
+
+
+def read_member(shard: AnyPath, name: str) -> bytes:
+    """Return the bytes of an image in a shard.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such shard.
+    ImageError
+        When it has no such member, or has become shorter.
+    """
+    status = status_of(shard)
+    member = _members(shard, status.st_size, status.st_mtime_ns).get(name)
+    if member is None:
+        raise ImageError(f"the shard has no member {name!r}")
+    start, stop = member.offset, member.offset + member.size
+    if isinstance(shard, ObjectPath):
+        data = _read_blocks(shard, status.st_size, status.st_mtime_ns, start, stop)
+    else:
+        data = _read_file(shard, start, stop)
+    if len(data) != member.size:
+        raise ImageError("the shard was cut short while it was read")
+    return data
+
+
+@lru_cache(KEPT_SHARDS)
+def _members(shard: AnyPath, size: int, mtime_ns: int) -> dict[str, Member]:
+    return {member.name: member for member in index_of(shard, size, mtime_ns).members}
+
+
+def _read_file(shard: AnyPath, start: int, stop: int) -> bytes:
+    with shard.open("rb", buffering=0) as file:
+        file.seek(start)
+        return bytes(file.read(stop - start))
+
+
+def _read_blocks(shard: ObjectPath, size: int, mtime_ns: int, start: int, stop: int) -> bytes:
+    numbers = range(start // BLOCK, -(-stop // BLOCK))
+    data = bytearray()
+    for number in numbers:
+        with _LOCKS[hash((shard, number)) % len(_LOCKS)]:  # who wants what another thread fetches waits for it
+            data += _block(shard, size, mtime_ns, number)
+    first = start - numbers.start * BLOCK
+    return bytes(data[first : first + stop - start])
+
+
+@lru_cache(KEPT_BLOCKS)
+def _block(shard: ObjectPath, size: int, mtime_ns: int, number: int) -> bytes:
+    return shard.read_bytes(number * BLOCK, min((number + 1) * BLOCK, size))

@@ -21,9 +21,7 @@ from featurebank.errors import ImageError, SourceError, StorageError, one_line
 from featurebank.images import decoding, listing
 from featurebank.images.columns import parse_text, tidy
 from featurebank.images.listing import read_image
-from featurebank.images.shard_names import expand, is_shards, root_of
-from featurebank.images.shard_notes import columns_of
-from featurebank.images.shards import list_shards
+from featurebank.images.shards import columns_of, expand, is_shards, list_shards, root_of
 from featurebank.storage import files
 from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath, is_address

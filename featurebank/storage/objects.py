@@ -11,22 +11,24 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any
 
 from featurebank.errors import StorageError
 from featurebank.storage import requests
-from featurebank.storage.ranges import BLOCK, Ranged
 from featurebank.storage.requests import FORGOTTEN, LIBRARIES, tried
-from featurebank.storage.status import Status, status_of
 
 LAG = 60.0
 """Seconds in which a listing may not show yet what this process wrote or removed."""
 SMALL = 64 << 10
+BLOCK = 256 << 10
+"""Bytes that are fetched at once of an object that is open as a file."""
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)", re.DOTALL)
 
 
@@ -40,6 +42,40 @@ def is_address(text: str) -> bool:
     """
     match = _ADDRESS.fullmatch(text)
     return match is not None and match[1] != "file" and (match[1] in LIBRARIES or f"{match[1]}://" in text)
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a store says of an object, under the names of `os.stat_result`."""
+
+    st_size: int
+    st_mtime_ns: int
+    st_mode: int = stat.S_IFREG
+    st_ino: int = 0
+
+    @property
+    def st_mtime(self) -> float:
+        """Modification time in seconds."""
+        return self.st_mtime_ns / 1e9
+
+
+def status_of(info: Mapping[str, Any]) -> Status:
+    """Return what fsspec tells of an object or a folder as a `Status`."""
+    if info["type"] != "file":
+        return Status(0, 0, stat.S_IFDIR)
+    return Status(int(info["size"] or 0), _modified_ns(info))
+
+
+def _modified_ns(info: Mapping[str, Any]) -> int:
+    """Return the modification time: whole seconds are the store's, below them is a hash of the object's tag.
+
+    Stores tell whole seconds, in which an object may change twice.
+    """
+    given = [info[name] for name in ("LastModified", "mtime", "updated", "last_modified", "created") if info.get(name)]
+    when = datetime.fromisoformat(given[0]) if given and isinstance(given[0], str) else given[0] if given else 0
+    seconds = when.timestamp() if isinstance(when, datetime) else float(when)
+    tags = [str(info[name]) for name in ("ETag", "etag", "generation", "md5Hash") if info.get(name)]
+    return int(seconds) * 10**9 + (zlib.crc32(tags[0].encode()) % 10**9 if tags else int(seconds % 1 * 1e9))
 
 
 @dataclass(frozen=True, order=True)
@@ -288,3 +324,76 @@ def _note(path: ObjectPath, status: Status | None) -> None:
 def _read_small(path: ObjectPath, status: Status) -> bytes:
     """Return the bytes of a small object; what a listing says of it is part of the key."""
     return path._read(0, None)
+
+
+# --- open objects ---------------------------------------------------------------------------------------------
+
+
+class Ranged(io.RawIOBase):
+    """An object as a file: every read is a request for a range.
+
+    Parameters
+    ----------
+    path : ObjectPath
+    size : int
+        Its bytes.
+    """
+
+    def __init__(self, path: ObjectPath, size: int):
+        self.path = path
+        self.size = size
+        self._at = 0
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a position."""
+        self._at = offset + (0, self._at, self.size)[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Fetch what fits into a buffer."""
+        data = self._get(self._at, min(self._at + len(buffer), self.size))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def _get(self, start: int, stop: int) -> bytes:
+        return self.path.read_bytes(start, stop)
+
+
+class Fetched(Ranged):
+    """What has been fetched of an object, as a file; a read of the rest fails, and `fetch` gets what it lacked.
+
+    HDF5 reads under a lock of the whole process, which other threads take whenever they drop one of its objects: to
+    wait for a store inside it may wait for ever.
+    """
+
+    def __init__(self, path: ObjectPath, size: int):
+        super().__init__(path, size)
+        self.missing: int | None = 0
+        self._blocks: dict[int, bytes] = {}
+
+    def fetch(self) -> None:
+        """Fetch the block that was missing, and go back to the beginning."""
+        number = self.missing or 0
+        self._blocks[number] = self.path.read_bytes(number * BLOCK, min((number + 1) * BLOCK, self.size))
+        self.missing, self._at = None, 0
+
+    def _get(self, start: int, stop: int) -> bytes:
+        numbers = range(start // BLOCK, -(-stop // BLOCK))
+        lacking = [number for number in numbers if number not in self._blocks]
+        if lacking:
+            self.missing = lacking[0]
+            raise OSError("not fetched yet")
+        return b"".join(self._blocks[number] for number in numbers)[start - numbers.start * BLOCK :][: stop - start]

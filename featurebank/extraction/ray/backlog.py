@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featurebank.errors import ClusterError
 from featurebank.extraction.writer import SEGMENT_ROWS
-from featurebank.images.shard_names import SUFFIX
+from featurebank.images.shards import SUFFIX
 
 SHARDS = 8
 """Shards of a worker, as long as they are large enough: so many that no worker waits long for the last."""
