@@ -22,6 +22,7 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import candidate_features
 from featurebank.bank.samples import SampleTable, column_of, values_of
 from featurebank.errors import BankError, ColumnError, TopModelError, near_names, renamed
+from featurebank.images.reading import Progress
 
 METHODS = ("kmeans", "hdbscan", "agglomerative")
 COMPONENTS = 50
@@ -42,7 +43,6 @@ STABLE = 0.6
 """Agreement of repeats below which clusters should not be trusted (Hennig 2007)."""
 SHOWN = 3
 
-Progress = Callable[[int, int], None]
 Partition = Callable[[int], NDArray[np.int64]]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,11 @@ from sklearn.preprocessing import normalize
 from featurebank.bank.bank import Bank
 from featurebank.bank.samples import SampleTable, column_of, other_contents
 from featurebank.errors import BankError, ColumnError, TopModelError, near_names
+from featurebank.images.reading import Progress
 from featurebank.predictor.predictor import Predictor
 
 STRATEGIES = ("uncertainty", "margin", "coverage")
 SCORE = "score"
-
-Progress = Callable[[int, int], None]
 
 
 def next_to_label(

@@ -6,7 +6,7 @@ import itertools
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -21,12 +21,12 @@ from featurebank.errors import BankError, ImageError, near_names
 from featurebank.extraction.ledger import Embed, ExtractReport, Ledger
 from featurebank.extraction.pipeline import Compute, Pipeline, check_compute
 from featurebank.extraction.request import Ask, ask
+from featurebank.images.reading import Progress
 from featurebank.images.sources import scan
 
 if TYPE_CHECKING:
     from featurebank.images.sources import Source
 
-Progress = Callable[[int, int], None]
 BACKENDS = ("local", "ray")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from featurebank.fitting import assessment
 from featurebank.fitting.rows import Rows, Target, bytes_of, load_rows, predefined, straddling
 from featurebank.fitting.task_rows import Labels, TaskRows, is_multitask, load_tasks
 from featurebank.fitting.tasks import MultiTaskResult, fit_tasks
+from featurebank.images.reading import Progress
 from featurebank.predictor.file import EMBEDDED, PredictorFeature, check_savable
 from featurebank.predictor.predictor import Predictor, contents_of
 from featurebank.storage import files
@@ -44,8 +45,6 @@ from featurebank.topmodels.streaming.trainer import check_streamed
 PREDEFINED = "predefined:"
 BEFORE_THE_MODEL = ("columns", "views")
 """Steps that a predictor does without: it computes just the features and views that its model sees."""
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from featurebank.fitting.fit import FitResult, class_report, fit
 from featurebank.fitting.known_labels import Given, load_given
 from featurebank.fitting.rows import Target, read_target
 from featurebank.fitting.semi_supervised import METHODS, Part, Recipe, supervised
+from featurebank.images.reading import Progress
 from featurebank.predictor.predictor import Predictor
 from featurebank.topmodels.calibration import Calibrator
 from featurebank.topmodels.evaluation import SearchData, scorer_of
@@ -36,8 +37,6 @@ from featurebank.topmodels.solvers.problem import Prediction
 SUPERVISED = "supervised"
 _NEEDS_PROBA = "self-training needs a top model with probabilities; add one: --model logreg"
 _REFUSED = ("sample_weight", "threshold", "separator", "memory")
-
-Progress = Callable[[int, int], None]
 
 
 def fit_semi_supervised(

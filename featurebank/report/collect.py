@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from featurebank.bank.samples import column_of
 from featurebank.errors import FeatureBankError, PredictorError, one_line
 from featurebank.explore import plot_abstention, plot_layer_curve, plot_learning_curve
+from featurebank.images.reading import Progress
 from featurebank.report import charts, data, provenance, results
 from featurebank.report.outcomes import Outcomes
 from featurebank.report.points import encode_points, encode_sheets
 from featurebank.report.subject import Subject
 from featurebank.report.thumbnails import Pictures, make_pictures
-
-Progress = Callable[[int, int], None]
 
 
 def collect(

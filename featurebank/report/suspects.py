@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -10,6 +9,7 @@ import pandas as pd
 from featurebank.bank.samples import rows_of
 from featurebank.errors import ColumnError, ImageError, NotInstalledError, one_line
 from featurebank.explore import duplicates, label_issues
+from featurebank.images.reading import Progress
 from featurebank.report.data import sides
 from featurebank.report.outcomes import Outcomes
 from featurebank.report.subject import Subject
@@ -19,8 +19,6 @@ MOST_GROUPS = 24
 MOST_IN_GROUP = 12
 CHECKED = 20_000
 """Samples up to which near-duplicates are looked for."""
-
-Progress = Callable[[int, int], None]
 
 
 def suspects(subject: Subject, progress: Progress | None = None) -> dict[str, Any]:

@@ -14,11 +14,10 @@ from sklearn import config_context
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
+from featurebank.images.reading import Progress
 from featurebank.topmodels.folds import Fold
 
 T = TypeVar("T")
-Progress = Callable[[int, int], None]
-"""Called with (steps done, steps in all)."""
 
 
 def over_folds(

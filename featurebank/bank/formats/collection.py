@@ -18,6 +18,7 @@ from featurebank import __version__
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, CorruptError, FeatureBankError
 from featurebank.images.columns import kind_of, tidy
+from featurebank.images.reading import Progress
 
 FORMAT, VERSION = "featurebank-export", 1
 KEY = "featurebank"
@@ -27,7 +28,6 @@ BATCH_BYTES = 64 << 20
 DTYPES = ("float16", "float32")
 
 Values = NDArray[Any]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

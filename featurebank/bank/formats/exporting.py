@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import candidate_features
 from featurebank.bank.features import FeatureSet, as_keys
-from featurebank.bank.formats.collection import Collection, Progress, Samples, Stream, Values, counting, spans
+from featurebank.bank.formats.collection import Collection, Samples, Stream, Values, counting, spans
 from featurebank.bank.repair import missing_rows
 from featurebank.bank.samples import column_of
 from featurebank.errors import BankError, StorageError, near_names
+from featurebank.images.reading import Progress
 from featurebank.storage import files
 
 if TYPE_CHECKING:

@@ -18,13 +18,14 @@ from featurebank.bank import samples as sample_tables
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import as_keys, describe_set
 from featurebank.bank.formats import clip_retrieval, hdf5, slides, thingsvision
-from featurebank.bank.formats.collection import KEY, Collection, Progress, Samples, Stream, counting
+from featurebank.bank.formats.collection import KEY, Collection, Samples, Stream, counting
 from featurebank.bank.formats.exporting import FORMATS
 from featurebank.bank.formats.origin import origin_of
 from featurebank.bank.samples import GONE, NO_DIGEST, OK, SampleTable, near_path
 from featurebank.bank.spec import FeatureSpec, imported_spec, parse_name
 from featurebank.errors import BankError, CorruptError, FeatureSetError, SourceError, near_names
 from featurebank.images.columns import origins, overlay
+from featurebank.images.reading import Progress
 
 LAYOUTS = {1: "vector", 2: "tokens", 3: "NCHW"}
 """The layout of a row without its views, by its number of sides."""

@@ -10,9 +10,10 @@ from typing import Any
 from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import default_target
 from featurebank.explore.advice.evidence import Found, Question, measure
-from featurebank.explore.advice.probe import Interval, Progress
+from featurebank.explore.advice.probe import Interval
 from featurebank.explore.advice.steps import Planner, Step
 from featurebank.explore.advice.verdict import LARGE, LARGE_CLASS, OVERFITS, SENTENCES, TUNING, Action, Verdict, decide
+from featurebank.images.reading import Progress
 from featurebank.topmodels.formatting import gain_text, percent, score_text
 
 

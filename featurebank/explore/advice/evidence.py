@@ -20,7 +20,6 @@ from featurebank.bank.neighbours import near_duplicate_pairs
 from featurebank.explore.advice.probe import (
     PROBE,
     Interval,
-    Progress,
     best_by_features,
     chance,
     compared,
@@ -33,6 +32,7 @@ from featurebank.explore.advice.shuffled import shuffled_share
 from featurebank.explore.advice.verdict import HALF, Evidence
 from featurebank.fitting.assessment import is_imbalanced
 from featurebank.fitting.rows import NEAR_DUPLICATE_ROWS, Rows, Target, load_rows, straddling
+from featurebank.images.reading import Progress
 from featurebank.topmodels.candidates import Candidate
 from featurebank.topmodels.evaluation import scorer_of
 from featurebank.topmodels.folds import Fold, fold_numbers, sizes_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from featurebank.fitting.rows import Rows
+from featurebank.images.reading import Progress
 from featurebank.topmodels.candidates import Candidate, best_of_each, mean_of
 from featurebank.topmodels.folds import Fold, Folds, Sizes, default_kind
 from featurebank.topmodels.learning_curve import NEGLIGIBLE
@@ -17,7 +18,6 @@ from featurebank.topmodels.scores import paired_interval
 from featurebank.topmodels.search import TopModelSearchCV
 
 PROBE = "ridge"
-Progress = Callable[[int, int], None]
 
 
 class Interval(NamedTuple):

@@ -15,9 +15,10 @@ from scipy import stats
 from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import candidate_features, default_target
 from featurebank.explore.advice.measures import h_score, logme
-from featurebank.explore.advice.probe import PROBE, Progress, best_by_features, compared, search_rows
+from featurebank.explore.advice.probe import PROBE, best_by_features, compared, search_rows
 from featurebank.explore.advice.sets import complete_sets
 from featurebank.fitting.rows import Rows, Target, load_rows, straddling
+from featurebank.images.reading import Progress
 from featurebank.topmodels.folds import fold_numbers, sizes_of
 from featurebank.topmodels.search import TopModelSearchCV
 

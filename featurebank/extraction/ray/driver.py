@@ -21,9 +21,9 @@ from featurebank.extraction.ray.cluster import check_address, connected, import_
 from featurebank.extraction.ray.staff import RemoteAsk, Staff, last_words
 from featurebank.extraction.ray.worker import Job, Outcome, Part
 from featurebank.extraction.request import Ask
+from featurebank.images.reading import Progress
 from featurebank.images.sources import Source
 
-Progress = Callable[[int, int], None]
 _LOG = logging.getLogger(__name__)
 LOOKS = 1.0
 """Seconds between two looks at how far the workers are."""

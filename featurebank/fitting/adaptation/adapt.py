@@ -20,6 +20,7 @@ from featurebank.fitting.adaptation.domains import DomainPair, Domains, check_si
 from featurebank.fitting.adaptation.trials import Comparison, Trial, TrialSettings, check_scorer, run_trial
 from featurebank.fitting.fit import FitResult, predictor_features
 from featurebank.fitting.rows import straddling
+from featurebank.images.reading import Progress
 from featurebank.predictor.file import check_savable
 from featurebank.predictor.predictor import Predictor, contents_of
 from featurebank.topmodels.folds import Fold, Folds, default_kind, fold_numbers
@@ -27,8 +28,6 @@ from featurebank.topmodels.models import DEFAULT_MODELS, TopModel, is_ours, pars
 from featurebank.topmodels.refitting import over_folds
 from featurebank.topmodels.search import TopModelSearchCV
 from featurebank.topmodels.transforms import normalization
-
-Progress = Callable[[int, int], None]
 
 
 def adapt(
