@@ -69,7 +69,9 @@ def report(
     started = time.perf_counter()
     path = output or files.beside(bank, ".report.html")
     check_folder(path)
-    page = make_report(bank, predictor, target=target, features=features, maps=maps, seed=seed, progress=state.progress)
+    page = make_report(
+        bank, predictor, target=target, features=features, maps=maps, random_state=seed, progress=state.progress
+    )
     data = page.encode()
     files.commit(path, data)
     made = {"report": str(path), "bytes": len(data), "seconds": time.perf_counter() - started, **page.counts()}

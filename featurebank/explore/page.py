@@ -1,17 +1,29 @@
-"""The map as one page of HTML that needs no network: hover for the path, zoom, move, find."""
+"""Pages of HTML that need no network: the script and style that the map and the report share, and the map's page.
+
+A page's JSON and pictures lie in elements that no browser runs, its texts are escaped by the templates, and its policy
+lets run just the one script, known by its digest, and nothing be fetched.
+"""
 
 from __future__ import annotations
 
-from importlib.resources import files
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from featurebank.errors import ColumnError
-from featurebank.explore.plots import classes_of, require_matplotlib
+from featurebank.errors import ColumnError, NotInstalledError, printable
 
-PLAIN, UNKNOWN = "#1f77b4", "#bbbbbb"
+SCRIPTS = ("reading.js", "drawing.js", "finding.js", "choosing.js", "steering.js", "start.js")
+"""Parts of the script in the order in which they build upon each other; they share one scope."""
+FEW = 12
+"""Whole numbers of at most so many values are classes, not numbers."""
+STEPS = 65535
 
 
 def map_page(points: pd.DataFrame, *, color: str | None = None, title: str = "map") -> str:
@@ -20,9 +32,9 @@ def map_page(points: pd.DataFrame, *, color: str | None = None, title: str = "ma
     Parameters
     ----------
     points : DataFrame
-        From `featurebank.explore.project`.
+        From `featurebank.explore.project`; its columns beside the coordinates can be chosen for the colours.
     color : str, optional
-        One of its columns; see `featurebank.explore.plot_map`.
+        The column that is shown first; see `featurebank.explore.plot_map`.
     title : str, default "map"
 
     Raises
@@ -30,7 +42,7 @@ def map_page(points: pd.DataFrame, *, color: str | None = None, title: str = "ma
     ColumnError
         When the points have no such column.
     NotInstalledError
-        When matplotlib, which has the colours, is not installed.
+        When Jinja2 is not installed.
 
     Examples
     --------
@@ -38,45 +50,176 @@ def map_page(points: pd.DataFrame, *, color: str | None = None, title: str = "ma
     >>> "</script>" in map_page(points).split("application/json")[1].split("</script>")[0]
     False
     """
-    from jinja2 import Environment
-
-    require_matplotlib()
     if color is not None and color not in points:
         raise ColumnError(f"the points have no column {color!r}; project with columns=[{color!r}]")
-    colours, legend = _colours(points, color)
-    data: dict[str, Any] = {
-        "x": points["x"].round(4).tolist(),
-        "y": points["y"].round(4).tolist(),
-        "path": [_shown(path) for path in points["path"]],
-        "colour": colours,
+    sources = points["source"] if "source" in points else pd.Series([""] * len(points))
+    names = sorted(points.columns.drop(["source", "path", "x", "y"], errors="ignore"), key=lambda name: name != color)
+    columns = {name: points[name] for name in names} or {"source": sources}
+    maps = {title: points[["x", "y"]].to_numpy(np.float64)}
+    facts = {
+        "title": title,
+        "features": "",
+        "map_note": "",
+        "points": encode_points(sources, points["path"], maps, columns),
     }
-    if color is not None:
-        data["value"] = ["" if pd.isna(value) else _shown(value) for value in points[color]]
-    template = files("featurebank.explore").joinpath("map.html").read_text(encoding="utf-8")
-    page = Environment(autoescape=True).from_string(template)
-    return page.render(title=_shown(title), legend=[(_shown(name), code) for name, code in legend], data=data)
+    return render("featurebank.explore", "map.html", facts)
 
 
-def _colours(points: pd.DataFrame, color: str | None) -> tuple[list[str], list[tuple[str, str]]]:
-    """Return the colour of each point, and the legend: names with their colours."""
-    import matplotlib
-    from matplotlib.colors import to_hex
+def render(package: str, template: str, facts: Mapping[str, Any]) -> str:
+    """Return the page of a template, with the shared script and style.
 
-    if color is None:
-        return [PLAIN] * len(points), []
-    values, classes = points[color], classes_of(points[color])
-    if classes is not None:
-        palette = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20"]
-        codes = {name: to_hex(palette(number % palette.N)) for number, name in enumerate(classes)}
-        return [UNKNOWN if pd.isna(value) else codes.get(value, UNKNOWN) for value in values], list(codes.items())
-    numbers = pd.to_numeric(values).to_numpy(np.float64, na_value=np.nan)
-    low, high = (float(end(numbers)) for end in (np.nanmin, np.nanmax))
-    scale = matplotlib.colormaps["viridis"]
-    shares = (numbers - low) / ((high - low) or 1.0)
-    found = [UNKNOWN if np.isnan(share) else to_hex(scale(share)) for share in shares]
-    return found, [(f"{low:g}", to_hex(scale(0.0))), (f"{high:g}", to_hex(scale(1.0)))]
+    Parameters
+    ----------
+    package : str
+        Its folder ``templates`` has the template.
+    template : str
+    facts : mapping
+        What the template names; ``points`` come from `encode_points`.
+
+    Returns
+    -------
+    str
+        Without halves of surrogate pairs outside of JSON's escapes, so that it can be encoded as UTF-8.
+
+    Raises
+    ------
+    NotInstalledError
+        When Jinja2 is not installed.
+    """
+    if find_spec("jinja2") is None:
+        raise NotInstalledError("a page needs Jinja2: pip install 'featurebank[report]'")
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    loader = ChoiceLoader([PackageLoader(each) for each in dict.fromkeys((package, "featurebank.explore"))])
+    environment = Environment(autoescape=True, loader=loader, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters |= {"shown": lambda text: printable(str(text)), "percent": percent}
+
+    def text_of(name: str) -> str:
+        return loader.get_source(environment, name)[0]
+
+    script = '(() => {\n"use strict";\n' + "\n".join(map(text_of, SCRIPTS)) + "})();\n"
+    return environment.get_template(template).render(
+        **{**facts, "points": to_json(facts["points"])},
+        style=Markup(text_of("page.css")),
+        script=Markup(script),
+        script_digest="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
 
 
-def _shown(value: Any) -> str:
-    """Return a value as UTF-8 can hold it."""
-    return str(value).encode("utf-8", "backslashreplace").decode()
+def percent(share: float) -> str:
+    """Return a share in percent with one decimal.
+
+    Examples
+    --------
+    >>> percent(0.8666)
+    '86.7 %'
+    """
+    return f"{100 * share:.1f} %"
+
+
+def to_json(value: Any) -> str:
+    """Return JSON that may stand inside a script element: it holds no ``<``.
+
+    Examples
+    --------
+    >>> to_json("</script>")
+    '"\\\\u003c/script>"'
+    """
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+# --- what the script gets of each sample -------------------------------------------------------------------
+
+
+def encode_points(
+    sources: Sequence[str],
+    paths: Sequence[str],
+    maps: Mapping[str, NDArray[Any]],
+    columns: Mapping[str, pd.Series],
+    cells: Mapping[str, NDArray[Any]] | None = None,
+) -> dict[str, Any]:
+    """Return what the script needs to know of samples without pictures, ready for JSON.
+
+    Parameters
+    ----------
+    sources, paths : sequence of n str
+    maps : mapping of str to ndarray of float, shape (n, 2)
+        Coordinates on each map.
+    columns : mapping of str to Series, shape (n,)
+        What points can be coloured and searched by, the first one first.
+    cells : mapping, optional
+        ``true`` and ``predicted``, ndarrays of int, shape (n,): the row and column of the confusion matrix that a
+        sample is in, -1 for none.
+    """
+    codes, names = pd.factorize(np.array(sources, object))  # pandas' own text holds no undecodable bytes
+    return {
+        "sources": list(names),
+        "source": to_base64(codes.astype("<u4")),
+        "paths": list(paths),
+        "maps": [{"name": name, "coordinates": encode_coordinates(each)} for name, each in maps.items()],
+        "columns": [encode_column(name, values) for name, values in columns.items()],
+        "tile": to_base64(np.full(len(codes), -1, "<i4")),
+        "sizes": "",
+        "side": 0,
+        "across": 0,
+        "cells": {name: to_base64(each.astype("<i4")) for name, each in (cells or {}).items()},
+    }
+
+
+def encode_coordinates(coordinates: NDArray[Any]) -> str:
+    """Return coordinates on a map, scaled to 0..65535 with equal units on both axes, as base64 of uint16.
+
+    Parameters
+    ----------
+    coordinates : ndarray of float, shape (n, 2)
+
+    Examples
+    --------
+    >>> np.frombuffer(base64.b64decode(encode_coordinates(np.array([[0.0, 1.0], [2.0, 2.0]]))), "<u2").tolist()
+    [0, 16384, 65535, 49151]
+    """
+    low, high = coordinates.min(axis=0), coordinates.max(axis=0)
+    span = max(float((high - low).max()), np.finfo(float).tiny)
+    unit = (coordinates - (low + high) / 2) / span + 0.5
+    return to_base64(np.round(unit * STEPS).clip(0, STEPS).astype("<u2"))
+
+
+def encode_column(name: str, values: pd.Series) -> dict[str, Any]:
+    """Return a column as the script takes it.
+
+    Parameters
+    ----------
+    name : str
+    values : Series, shape (n,)
+
+    Returns
+    -------
+    dict
+        ``name`` and ``kind``. A ``"class"`` has ``names``, its distinct values as text, and ``codes``, base64 of
+        uint32: 0 where the value is missing, else the number of its name plus 1. A ``"number"`` has ``values``,
+        base64 of float64, NaN where missing.
+
+    Examples
+    --------
+    >>> encode_column("site", pd.Series(["b", None, "a"]))["names"]
+    ['a', 'b']
+    """
+    if is_number(values):
+        numbers = pd.to_numeric(values).astype("Float64").to_numpy(np.float64, na_value=np.nan)
+        return {"name": name, "kind": "number", "values": to_base64(numbers.astype("<f8"))}
+    codes, names = pd.factorize(values, sort=True)
+    shown = [str(each) for each in names]
+    return {"name": name, "kind": "class", "names": shown, "codes": to_base64((codes + 1).astype("<u4"))}
+
+
+def is_number(values: pd.Series) -> bool:
+    """Say whether a column is shown on a scale rather than as classes."""
+    if pd.api.types.is_bool_dtype(values) or not pd.api.types.is_numeric_dtype(values) or values.isna().all():
+        return False
+    return bool(pd.api.types.is_float_dtype(values) or values.nunique() > FEW)
+
+
+def to_base64(array: NDArray[Any]) -> str:
+    """Return the bytes of an array as text."""
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()

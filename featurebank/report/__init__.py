@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from featurebank.errors import NotInstalledError, PlotError, near_names
+from featurebank.errors import NotInstalledError, PlotError, near_names, renamed
 
 if TYPE_CHECKING:
     from featurebank.bank.bank import Bank
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Bars = Callable[[str], Callable[[int, int], None] | None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """A page and what it is made of.
 
@@ -28,8 +28,11 @@ class Report:
         What it shows, by the names of the template.
     """
 
-    html: str = field(repr=False)
-    facts: dict[str, Any] = field(repr=False)
+    html: str
+    facts: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"<Report: {self.facts['title']}, {len(self.facts['paths'])} images, {len(self.html)} characters>"
 
     def encode(self) -> bytes:
         """Return the bytes of the file."""
@@ -51,6 +54,7 @@ class Report:
         }
 
 
+@renamed(seed="random_state")
 def make_report(
     bank: str | os.PathLike[str] | Bank,
     predictor: str | os.PathLike[str] | None = None,
@@ -58,7 +62,7 @@ def make_report(
     target: str | None = None,
     features: str | None = None,
     maps: Sequence[str] | None = None,
-    seed: int = 0,
+    random_state: int = 0,
     progress: Bars | None = None,
 ) -> Report:
     """Make the page of a bank, and of what a predictor says of it.
@@ -76,7 +80,7 @@ def make_report(
     maps : sequence of str, optional
         ``"pca"``, ``"tsne"`` and ``"umap"``, the first one shown first; by default t-SNE and PCA, and PCA alone beyond
         10,000 samples.
-    seed : int, default 0
+    random_state : int, default 0
         Of the maps.
     progress : callable, optional
         Takes the title of a long part, returns what is called with (done, in all), or None.
@@ -100,25 +104,23 @@ def make_report(
     for library, name in (("jinja2", "Jinja2"), ("matplotlib", "matplotlib")):
         if find_spec(library) is None:
             raise NotInstalledError(f"a report needs {name}: pip install 'featurebank[report]'")
-    from featurebank.report.collect import collect
-    from featurebank.report.page import render
-    from featurebank.report.places import NAMES, default_methods, map_note, places
-    from featurebank.report.reasons import reasons
-    from featurebank.report.subject import open_subject
-    from featurebank.report.suspects import suspects
+    from featurebank.report.errors_section import checks, explanations
+    from featurebank.report.inputs import read_inputs
+    from featurebank.report.map_section import NAMES, coordinates, default_methods, map_note
+    from featurebank.report.page import collect, render_report
 
     unknown = [name for name in maps or [] if name not in NAMES]
     if unknown:
         raise PlotError(f"a map called {unknown[0]!r}; {near_names(unknown[0], NAMES)}")
     bars = progress or (lambda title: None)
-    subject = open_subject(bank, predictor, target=target, features=features)
-    methods = list(dict.fromkeys(maps or default_methods(len(subject.table))))
+    inputs = read_inputs(bank, predictor, target=target, features=features)
+    methods = list(dict.fromkeys(maps or default_methods(len(inputs.table))))
     facts = collect(
-        subject,
-        places(subject, methods, seed),
-        suspects(subject, bars("near-duplicates")),
-        reasons(subject, bars("activation maps")),
-        map_note=map_note(subject, methods),
+        inputs,
+        coordinates(inputs, methods, random_state),
+        checks(inputs, bars("near-duplicates")),
+        explanations(inputs, bars("activation maps")),
+        map_note=map_note(inputs, methods),
         progress=bars("pictures"),
     )
-    return Report(render(facts), facts)
+    return Report(render_report(facts), facts)

@@ -1,18 +1,20 @@
-"""Facts -> one HTML file that needs nothing else: templates, escaping, and a policy that forbids any request."""
+"""The facts of a report, section by section, and the page that shows them."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-from collections.abc import Mapping
-from importlib.resources import files
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
+import numpy as np
+from numpy.typing import NDArray
 
-from featurebank.errors import printable
+from featurebank.errors import FeatureBankError, PredictorError, one_line
+from featurebank.explore import page
+from featurebank.images.reading import Progress
+from featurebank.report import data_section, errors_section, provenance, results_section
+from featurebank.report.inputs import Inputs, OofPredictions
+from featurebank.report.map_section import map_facts
+from featurebank.report.thumbnails import make_pictures
 
 SECTIONS = {
     "data": "Data",
@@ -28,62 +30,79 @@ SECTIONS = {
     "provenance": "What was run",
 }
 
-SCRIPTS = ("reading.js", "drawing.js", "finding.js", "choosing.js", "steering.js", "start.js")
-"""Parts of the page's script in the order in which they build upon each other; they share one scope."""
 
-
-def render(facts: Mapping[str, Any]) -> str:
-    """Return the page of a report's facts.
-
-    Every text of the user's is escaped by the template; JSON and pictures lie in elements that no browser runs; and the
-    page's policy lets run just the one script, known by its digest, and nothing be fetched.
+def collect(
+    inputs: Inputs,
+    maps: Mapping[str, NDArray[Any]],
+    checks: Mapping[str, Any],
+    why: Mapping[str, Any],
+    *,
+    map_note: str = "",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Return the facts of a report, by the names that the template has for them.
 
     Parameters
     ----------
-    facts : mapping
-        From `featurebank.report.collect`.
+    inputs : Inputs
+    maps : mapping of str to ndarray of float, shape (n, 2)
+        Coordinates of the samples by the name of the map.
+    checks, why : mapping
+        From `featurebank.report.errors_section`.
+    map_note : str, optional
+        A sentence about the maps.
+    progress : callable, optional
+        Called with (pictures done, pictures in all).
 
-    Returns
-    -------
-    str
-        Without halves of surrogate pairs outside of JSON's escapes, so that it can be encoded as UTF-8.
+    Raises
+    ------
+    PredictorError
+        When the report inside the predictor is not one of a fit.
     """
-    # autoescape=True, since select_autoescape goes by the name and would skip a template called report.html.j2
-    environment = Environment(
-        autoescape=True, loader=FunctionLoader(_read), undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters |= {"shown": lambda text: printable(str(text)), "percent": percent}
-    script = '(() => {\n"use strict";\n' + "\n".join(map(_read, SCRIPTS)) + "})();\n"
-    return environment.get_template("report.html").render(
-        **{**facts, "points": to_json(facts["points"])},
-        sections=list(SECTIONS.items()),
-        style=Markup(_read("report.css")),
-        script=Markup(script),
-        script_digest="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    )
+    found, predictor = _checked_results(inputs), inputs.predictor
+    first = [each["row"] for each in found["mistakes"]] + list(checks["rows"])
+    pictures = make_pictures(inputs.table, _order(first, inputs.oof, len(inputs.table)), progress=progress)
+    return {
+        "title": inputs.bank.path.name,
+        "target": inputs.target,
+        "task": "" if predictor is None else predictor.task,
+        "predicts": None if predictor is None else predictor.target,
+        "paths": inputs.table.paths,
+        "data": data_section.describe(inputs.bank, inputs.target, inputs.folds),
+        **map_facts(inputs, maps, map_note, pictures),
+        **found,
+        **checks,
+        **why,
+        "versions": provenance.versions(),
+    }
 
 
-def percent(share: float) -> str:
-    """Return a share in percent with one decimal.
-
-    Examples
-    --------
-    >>> percent(0.8666)
-    '86.7 %'
-    """
-    return f"{100 * share:.1f} %"
+def _order(first: Sequence[int], oof: OofPredictions | None, count: int) -> list[int]:
+    """Return all rows in the order in which they get pictures: those that sections show, mistakes, the rest mixed."""
+    wrong = [] if oof is None or not oof.classes else oof.row[oof.wrong].tolist()
+    rest = np.random.default_rng(0).permutation(count).tolist()
+    return list(dict.fromkeys([*first, *wrong, *rest]))
 
 
-def to_json(value: Any) -> str:
-    """Return JSON that may stand inside a script element: it holds no ``<``.
+def _checked_results(inputs: Inputs) -> dict[str, Any]:
+    """Return what a fit found; a predictor file is not trusted to hold a report of the right shape."""
+    try:
+        return {
+            **results_section.scores(inputs.fit),
+            "relabelled": inputs.relabelled,
+            **errors_section.errors(inputs.oof),
+            "charts": results_section.drawn(inputs.fit, inputs.oof),
+            "settings": provenance.settings(inputs.fit),
+            "commands": provenance.commands(inputs),
+        }
+    except FeatureBankError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise PredictorError(
+            f"the report in {str(inputs.file)!r} is not one of `featurebank fit`: {one_line(error)[:120]}; fit again"
+        ) from error
 
-    Examples
-    --------
-    >>> to_json("</script>")
-    '"\\\\u003c/script>"'
-    """
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
-
-def _read(name: str) -> str:
-    return files("featurebank.report").joinpath("templates", name).read_text("utf-8")
+def render_report(facts: Mapping[str, Any]) -> str:
+    """Return the page of a report's facts; see `featurebank.explore.page.render`."""
+    return page.render("featurebank.report", "report.html", {**facts, "sections": list(SECTIONS.items())})

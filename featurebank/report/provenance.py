@@ -12,7 +12,7 @@ from featurebank import __version__
 from featurebank.bank.features import FeatureSet
 from featurebank.bank.repair import extract_command, roots, shell_word
 from featurebank.bank.spec import canonical_json
-from featurebank.report.subject import Subject
+from featurebank.report.inputs import Inputs
 
 LIBRARIES = ("numpy", "pandas", "scikit-learn", "torch", "torchvision", "timm")
 _DEFAULTS = {"views": "mean", "normalize": "standardize"}
@@ -39,58 +39,58 @@ def versions() -> str:
     return ", ".join(found)
 
 
-def commands(subject: Subject) -> dict[str, Any]:
+def commands(inputs: Inputs) -> dict[str, Any]:
     """Return the commands that the page names; ``again`` lists those that make what it shows."""
-    bank, fit = shell_word(subject.bank.path), _fit_command(subject)
-    target = subject.target if subject.predictor is None else subject.predictor.target
-    given = "" if subject.file is None else f" --predictor {shell_word(subject.file)}"
-    oof = "" if subject.file is None else f" --oof {shell_word(subject.file.with_suffix('.oof.csv'))}"
+    bank, fit = shell_word(inputs.bank.path), _fit_command(inputs)
+    target = inputs.target if inputs.predictor is None else inputs.predictor.target
+    given = "" if inputs.file is None else f" --predictor {shell_word(inputs.file)}"
+    oof = "" if inputs.file is None else f" --oof {shell_word(inputs.file.with_suffix('.oof.csv'))}"
     report = f"featurebank report {bank}{given} -o report.html"
     return {
         "fit": fit,
-        "learning": "" if "domain" in subject.fit else f"{fit} --learning-curve",
+        "learning": "" if "domain" in inputs.fit else f"{fit} --learning-curve",
         "label": f"featurebank label {bank} labels.csv",
         "layer": f"featurebank extract SOURCE --bank {bank} --layer LAYER",
         "duplicates": f"featurebank duplicates {bank} -o duplicates.csv",
         "issues": f"featurebank label-issues {bank} --target {shell_word(target)}{oof} -o issues.csv",
         "report": report,
-        "again": [*_extract_commands(subject), *([fit] if subject.fit else []), report],
+        "again": [*_extract_commands(inputs), *([fit] if inputs.fit else []), report],
     }
 
 
-def _extract_commands(subject: Subject) -> list[str]:
+def _extract_commands(inputs: Inputs) -> list[str]:
     """Return the commands that embed what the report is about: a line for each source and kind of feature set."""
     asked: dict[Any, list[FeatureSet]] = {}
-    for each in _asked_sets(subject):
+    for each in _asked_sets(inputs):
         spec = each.spec
         kind = (spec.backbone, spec.weights, canonical_json(spec.preprocessing), spec.views, spec.precision, spec.store)
         asked.setdefault(kind, []).append(each)
     return [
         extract_command(
-            subject.bank,
+            inputs.bank,
             sets[0].spec,
             source,
             "" if root in (source, os.path.dirname(source)) else root,
             layers=[each.spec.layer_name for each in sets],
         )
-        for source, root in roots(subject.table).items()
+        for source, root in roots(inputs.table).items()
         if os.path.isabs(source)
         for sets in asked.values()
     ]
 
 
-def _asked_sets(subject: Subject) -> list[FeatureSet]:
+def _asked_sets(inputs: Inputs) -> list[FeatureSet]:
     """Return the feature sets that a network made: those of the map and of the candidates, without a fit all."""
-    made = [each for each in subject.bank.feature_sets if each.spec.origin is None]
-    tried = [name for each in subject.fit.get("candidates", []) for name in each["features"]]
-    names = {*subject.features, *tried}
+    made = [each for each in inputs.bank.feature_sets if each.spec.origin is None]
+    tried = [name for each in inputs.fit.get("candidates", []) for name in each["features"]]
+    names = {*inputs.features, *tried}
     return [each for each in made if each.name in names or not tried]
 
 
-def _fit_command(subject: Subject) -> str:
+def _fit_command(inputs: Inputs) -> str:
     """Return a command that fits the candidates of the report again, or any where there is none."""
-    fit = subject.fit
-    words = ["featurebank", "adapt" if "domain" in fit else "fit", str(subject.bank.path)]
+    fit = inputs.fit
+    words = ["featurebank", "adapt" if "domain" in fit else "fit", str(inputs.bank.path)]
     tried = fit.get("candidates", [])
     for name in dict.fromkeys("+".join(each["features"]) for each in tried):
         words += ["--features", name]
@@ -98,11 +98,11 @@ def _fit_command(subject: Subject) -> str:
         values = dict.fromkeys(str(each[key]) for each in tried if each.get(key) is not None)
         is_default = list(values) == [_DEFAULTS.get(key)]
         words += [word for value in values if not is_default for word in (f"--{key}", value)]
-    words += [word for name in _targets(subject) for word in ("--target", name)]
+    words += [word for name in _targets(inputs) for word in ("--target", name)]
     for key in ("separator", "folds", "seed", *([] if "domain" in fit else ["scoring"])):
         words += [f"--{key}", str(fit[key])] if fit.get(key) is not None else []
     words += _domain_words(fit["domain"]) if "domain" in fit else _extra_words(fit)
-    words += ["-o", str(subject.file)] if fit else []
+    words += ["-o", str(inputs.file)] if fit else []
     return " ".join(map(shell_word, words))
 
 
@@ -113,12 +113,12 @@ def _extra_words(fit: Mapping[str, Any]) -> list[str]:
     return words + [f"--{name.replace('_', '-')}" for name in ("nested", "learning_curve") if fit.get(name)]
 
 
-def _targets(subject: Subject) -> list[str]:
+def _targets(inputs: Inputs) -> list[str]:
     """Return the columns that the predictor learned, else the one that the report is about."""
-    predictor = subject.predictor
+    predictor = inputs.predictor
     if predictor is None:
-        return [] if subject.target is None else [subject.target]
-    is_several = predictor.labels is not None and not subject.fit.get("separator")
+        return [] if inputs.target is None else [inputs.target]
+    is_several = predictor.labels is not None and not inputs.fit.get("separator")
     return list(predictor.labels or []) if is_several else [predictor.target]
 
 

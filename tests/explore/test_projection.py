@@ -1,3 +1,4 @@
+import base64
 import json
 import re
 
@@ -92,33 +93,46 @@ def test_without_umap_the_error_names_the_extra(two_class_bank, monkeypatch):
 HOSTILE = "</script><script>alert(1)</script>\"'&<img src=x onerror=alert(1)>"
 
 
-def data_of(page):
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+def points_of(page):
+    return json.loads(re.search(r'<script type="application/json" id="points">(.*?)</script>', page, re.DOTALL)[1])
+
+
+def decoded(text, dtype):
+    return np.frombuffer(base64.b64decode(text), dtype)
 
 
 def test_the_page_holds_all_points_and_asks_for_nothing():
     points = pd.DataFrame({"path": list("abc"), "x": [0.0, 1.0, 2.0], "y": [1.0, 0.0, -1.0], "label": ["u", "v", None]})
     page = map_page(points, color="label", title="photos")
-    data = data_of(page)
-    assert (data["path"], data["x"], data["value"]) == (["a", "b", "c"], [0, 1, 2], ["u", "v", ""])
-    assert len(set(data["colour"])) == 3
+    found = points_of(page)
+    coordinates = decoded(found["maps"][0]["coordinates"], "<u2").reshape(3, 2)
+    np.testing.assert_allclose(coordinates / 65535, [[0, 1], [0.5, 0.5], [1, 0]], atol=1e-4)
+    (column,) = found["columns"]
+    assert (found["paths"], column["name"], column["names"]) == (["a", "b", "c"], "label", ["u", "v"])
+    assert decoded(column["codes"], "<u4").tolist() == [1, 2, 0]
     assert not re.search(r"https?://|src=|href=|@import", page)
-    assert page.count("<span>") == 2
+    assert "default-src 'none'" in page
 
 
 def test_numbers_get_a_scale():
     points = pd.DataFrame({"path": list("abcd"), "x": 0.0, "y": 0.0, "p": pd.array([0.25, 0.5, None, 0.75], "Float64")})
-    data = data_of(map_page(points, color="p"))
-    assert len(set(data["colour"])) == 4
-    assert data["colour"][2] == "#bbbbbb"
-    same = points.assign(p=[0.5, 0.5, 0.5, None])
-    assert len(set(data_of(map_page(same, color="p"))["colour"])) == 2
+    (column,) = points_of(map_page(points, color="p"))["columns"]
+    np.testing.assert_array_equal(decoded(column["values"], "<f8"), [0.25, 0.5, np.nan, 0.75])
+    assert column["kind"] == "number"
+
+
+def test_the_chosen_column_comes_first_and_others_can_be_chosen():
+    points = pd.DataFrame({"source": ["s"], "path": ["a"], "x": 0.0, "y": 0.0, "site": ["b"], "label": ["u"]})
+    assert [each["name"] for each in points_of(map_page(points, color="label"))["columns"]] == ["label", "site"]
+    assert [each["name"] for each in points_of(map_page(points.drop(columns=["site", "label"])))["columns"]] == [
+        "source"
+    ]
 
 
 def test_hostile_names_are_inert():
     points = pd.DataFrame({"path": pd.Series([HOSTILE, "caf\udce9"], dtype=object), "x": 0.0, "y": 0.0})
     page = map_page(points.assign(label=[HOSTILE, "b"]), color="label", title=HOSTILE)
-    assert data_of(page)["path"] == [HOSTILE, "caf\\udce9"]
+    assert points_of(page)["paths"] == [HOSTILE, "caf\udce9"]
     assert "<img" not in page
     assert page.count("<script") == page.count("</script>") == 2
     page.encode()
@@ -133,24 +147,32 @@ def test_the_page_works_in_a_browser(browser, tmp_path):
     points = pd.DataFrame({"path": ["a/1.png", HOSTILE], "x": [0.0, 1.0], "y": [0.0, 1.0], "label": ["u", HOSTILE]})
     (tmp_path / "map.html").write_text(map_page(points, color="label", title=HOSTILE))
     told, asked = [], []
-    page = browser.new_page()
+    page = browser.new_page(viewport={"width": 1100, "height": 900})
     for event in ("console", "pageerror", "dialog"):
         page.on(event, lambda each: told.append(str(each)))
     page.on("request", lambda request: asked.append(request.url))
     page.goto((tmp_path / "map.html").as_uri())
+    page.wait_for_selector("html[data-ready]")
+    page.wait_for_timeout(100)
     box = page.locator("canvas").bounding_box()
-    left, right = box["x"] + 0.03 * box["width"], box["x"] + 0.97 * box["width"]
-    top, bottom = box["y"] + 0.03 * box["height"], box["y"] + 0.97 * box["height"]
+    half = (min(box["width"], box["height"]) - 24) / 2  # both axes have equal units
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    low, high = (middle[0] - half, middle[1] + half), (middle[0] + half, middle[1] - half)
     assert drawn(page) == {"left low", "right high"}
-    page.mouse.move(left, bottom)
-    assert page.locator("#told").inner_text() == "a/1.png: u"
-    page.mouse.move(right, top)
-    assert page.locator("#told").inner_text() == f"{HOSTILE}: {HOSTILE}"
-    page.mouse.move(left, bottom)
+    page.mouse.move(*low)
+    assert page.locator("#map-tip b").inner_text() == "a/1.png"
+    assert page.locator("#map-tip p").inner_text() == "label: u"
+    assert not page.locator("#map-tip .picture").is_visible()
+    page.mouse.move(*high)
+    assert page.locator("#map-tip b").inner_text() == HOSTILE
+    assert page.locator("#map-tip p").inner_text() == f"label: {HOSTILE}"
+    page.mouse.move(*low)
     page.mouse.wheel(0, -300)
     page.wait_for_timeout(100)
     assert drawn(page) == {"left low"}  # the other point was zoomed out of sight
-    page.fill("#find", "a/1")
+    page.fill("#map-search", "a/1")
+    page.wait_for_timeout(300)
+    assert page.locator("#map-status").inner_text() == "1 of 2 images found"
     page.close()
     assert told == []
     assert asked == [(tmp_path / "map.html").as_uri()]

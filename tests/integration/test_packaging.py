@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from featurebank.report.page import SCRIPTS
+from featurebank.explore.page import SCRIPTS
 
 ROOT = Path(__file__).parents[2]
 CHECK = """
@@ -63,7 +63,8 @@ def test_an_install_has_both_packages_and_the_command(tree, tmp_path, kind):
         (wheel,) = tmp_path.glob("*.whl")
         names = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
         assert {name for name in names if not name.endswith(".dist-info")} == {"featurebank", "featurebank_cli"}
-        data = ["py.typed", *(f"report/templates/{name}" for name in ("report.html", "report.css", *SCRIPTS))]
+        data = ["py.typed", "report/templates/report.html"]
+        data += [f"explore/templates/{name}" for name in ("map.html", "map_section.html", "page.css", *SCRIPTS)]
         assert {f"featurebank/{name}" for name in data} <= set(zipfile.ZipFile(wheel).namelist())
         pip(*options, wheel)
     else:

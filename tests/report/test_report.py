@@ -14,12 +14,11 @@ from PIL import Image
 from featurebank import Bank, Predictor, extract, fit
 from featurebank.errors import FeatureBankError, PredictorError
 from featurebank.explore import plot_abstention
-from featurebank.report import charts, data, make_report, reasons, results
-from featurebank.report.outcomes import Outcomes, read_outcomes
-from featurebank.report.page import to_json
-from featurebank.report.points import encode_column, encode_places, encode_points, is_number
+from featurebank.explore.page import encode_column, encode_coordinates, encode_points, is_number, to_json
+from featurebank.report import charts, data_section, errors_section, make_report, results_section
+from featurebank.report.inputs import OofPredictions, read_inputs, read_predictions
+from featurebank.report.map_section import encode_pictures
 from featurebank.report.provenance import commands
-from featurebank.report.subject import open_subject
 from featurebank.report.thumbnails import ACROSS, SIDE, make_pictures
 
 
@@ -42,7 +41,7 @@ def outcomes(true, predicted, confidence, classes=("a", "b")):
     true, predicted = np.array(true), np.array(predicted)
     proba = np.repeat((1 - np.array(confidence))[:, None] / (len(classes) - 1), len(classes), axis=1)
     proba[np.arange(len(true)), predicted] = confidence
-    return Outcomes(np.arange(len(true)), np.zeros(len(true), int), true, predicted, proba, list(classes))
+    return OofPredictions(np.arange(len(true)), np.zeros(len(true), int), true, predicted, proba, list(classes))
 
 
 def decoded(text, dtype):
@@ -226,7 +225,7 @@ def test_a_predictor_with_a_strange_report_is_refused_on_one_line(labelled, tmp_
 
 def test_outcomes_are_read_back_as_the_fit_gave_them(labelled):
     bank, predictor, _ = labelled
-    found = read_outcomes(predictor.with_suffix(".oof.csv"), bank.select(), ["cat", "dog"], "classification")
+    found = read_predictions(predictor.with_suffix(".oof.csv"), bank.select(), ["cat", "dog"], "classification")
     labels = bank.select().columns["label"].to_numpy()
     assert np.array_equal(np.array(found.classes)[found.true], labels[found.row])
     assert sorted(found.row) == list(range(40))
@@ -238,7 +237,7 @@ def test_a_repeated_fold_counts_an_image_once_and_unknown_paths_not_at_all(label
     frame = pd.read_csv(predictor.with_suffix(".oof.csv"))
     strange = frame.head(1).assign(path="other/1.png")
     pd.concat([frame, frame.assign(fold=7), strange]).to_csv(tmp_path / "a.csv", index=False)
-    found = read_outcomes(tmp_path / "a.csv", bank.select(), ["cat", "dog"], "classification")
+    found = read_predictions(tmp_path / "a.csv", bank.select(), ["cat", "dog"], "classification")
     assert len(found.row) == 40
     assert found.fold.max() < 7
 
@@ -254,7 +253,7 @@ def test_formulas_and_undecodable_names_match_the_bank_again(noise, tmp_path):
     source = table.rows["source"][0]
     lines = [f"{source},".encode() + cell + b",0,+a,+a" for cell in (b"'=1.png", b"''=2.png", b"\xff.png", names[3])]
     (tmp_path / "a.oof.csv").write_bytes(b"\n".join([b"source,path,fold,true,predicted", *lines]))
-    found = read_outcomes(tmp_path / "a.oof.csv", table, ["+a"], "classification")
+    found = read_predictions(tmp_path / "a.oof.csv", table, ["+a"], "classification")
     assert [table.rows["path"][row] for row in found.row] == names
 
 
@@ -262,7 +261,7 @@ def test_formulas_and_undecodable_names_match_the_bank_again(noise, tmp_path):
 
 
 def test_confusion_counts_rows_true_and_columns_predicted():
-    found = results.confusion(outcomes([0, 0, 0, 1], [0, 1, 1, 1], [0.9] * 4))
+    found = errors_section.confusion(outcomes([0, 0, 0, 1], [0, 1, 1, 1], [0.9] * 4))
     assert found["counts"] == [[1, 2], [0, 1]]
     assert found["shares"][1] == [0, 1]
     assert found["pairs"] == [(0, 1, 2)]
@@ -270,14 +269,14 @@ def test_confusion_counts_rows_true_and_columns_predicted():
 
 
 def test_many_classes_are_told_by_their_worst_pairs():
-    k = results.MOST_CLASSES + 1
-    found = results.confusion(outcomes([0, 0, 5], [3, 3, 2], [0.9] * 3, [str(i) for i in range(k)]))
+    k = errors_section.MOST_CLASSES + 1
+    found = errors_section.confusion(outcomes([0, 0, 5], [3, 3, 2], [0.9] * 3, [str(i) for i in range(k)]))
     assert not found["whole"]
     assert found["pairs"] == [(0, 3, 2), (5, 2, 1)]
 
 
 def test_mistakes_come_by_confidence_and_right_answers_not_at_all():
-    found = results.mistakes(outcomes([0, 0, 1, 1], [1, 1, 1, 0], [0.6, 0.9, 1.0, 0.7]))
+    found = errors_section.mistakes(outcomes([0, 0, 1, 1], [1, 1, 1, 0], [0.6, 0.9, 1.0, 0.7]))
     assert [(each["row"], each["true"], each["said"]) for each in found] == [
         (1, "a", "b"),
         (3, "b", "a"),
@@ -287,14 +286,14 @@ def test_mistakes_come_by_confidence_and_right_answers_not_at_all():
 
 
 def test_a_class_that_is_never_answered_has_scores_of_zero():
-    first, second = results.per_class(outcomes([0, 0, 1], [0, 0, 0], [0.9] * 3))
+    first, second = errors_section.per_class(outcomes([0, 0, 1], [0, 0, 0], [0.9] * 3))
     assert (first["precision"], first["recall"], first["n"]) == (pytest.approx(2 / 3), 1.0, 2)
     assert (second["precision"], second["recall"], second["f1"]) == (0, 0, 0)
     assert second["ci95"][0] == 0
 
 
 def test_reliability_is_the_share_that_is_right():
-    found = results.reliability(outcomes([0] * 100, [0] * 80 + [1] * 20, [0.8] * 100))
+    found = results_section.reliability(outcomes([0] * 100, [0] * 80 + [1] * 20, [0.8] * 100))
     np.testing.assert_allclose((found["confidence"], found["accuracy"]), [[0.8], [0.8]])
 
 
@@ -305,7 +304,7 @@ def test_candidates_are_the_best_of_each_kind_on_one_scale():
         for mean, c in ((0.6, 1), (0.8, 2.0))
     )
     other = {**low, "model": "knn", "select": 0.1}
-    first, second = results.candidates({"scoring": "accuracy", "candidates": [low, best, other]})
+    first, second = results_section.candidates({"scoring": "accuracy", "candidates": [low, best, other]})
     assert (first["model"], first["params"], first["score"], first["interval"]) == (
         "svm",
         "C=2",
@@ -326,7 +325,7 @@ def test_the_data_are_counted(labelled):
     assert [(each["name"], each["n"]) for each in found["classes"]] == [("cat", 20), ("dog", 20)]
     assert [each["name"] for each in found["balance"]] == ["part", "folds of the fit"]
     assert {each["name"]: each["summary"] for each in found["columns"]}["age"] == "0.5 to 3.5, median 2"
-    assert list(data.sides(bank.select(), None)) == ["part"]
+    assert list(data_section.sides(bank.select(), None)) == ["part"]
 
 
 def test_failures_and_copies_are_told(two_classes, tmp_path):
@@ -363,12 +362,12 @@ def test_columns_of_many_values_that_repeat_are_groups():
     split = pd.Series(["train"] * 60)
     split[[2, 4]] = "test"  # two patients are on both sides
     columns = pd.DataFrame({"patient": patient, "age": patient + 0.5, "number": range(60), "few": patient % 20})
-    (found,) = data.groups(columns, "label", classes, {"split": split})
+    (found,) = data_section.groups(columns, "label", classes, {"split": split})
     assert found == {
         "name": "patient", "n": 30, "smallest": 2, "median": 2, "largest": 2, "pure": 29, "torn": {"split": 2},
     }  # fmt: skip
-    assert data.groups(columns, "patient", classes, {}) == []
-    assert data.groups(columns, None, None, {})[0]["pure"] is None
+    assert data_section.groups(columns, "patient", classes, {}) == []
+    assert data_section.groups(columns, None, None, {})[0]["pure"] is None
 
 
 # --- points --------------------------------------------------------------------------------------------------------
@@ -391,15 +390,15 @@ def test_few_whole_numbers_are_classes():
     assert is_number(pd.Series([0.0, 1.0]))
 
 
-@pytest.mark.parametrize("places", [np.zeros((3, 2)), np.array([[1.0, 5.0]])])
-def test_points_in_one_place_are_in_the_middle(places):
-    assert set(decoded(encode_places(places), "<u2")) == {32768}
+@pytest.mark.parametrize("coordinates", [np.zeros((3, 2)), np.array([[1.0, 5.0]])])
+def test_points_in_one_place_are_in_the_middle(coordinates):
+    assert set(decoded(encode_coordinates(coordinates), "<u2")) == {32768}
 
 
 def test_points_are_json_whatever_the_names_are(labelled):
     table = labelled[0].select()
     pictures = make_pictures(table, [])
-    points = encode_points(["s"] * 40, ["\udcff<"] * 40, {"PCA": np.zeros((40, 2))}, {}, pictures)
+    points = encode_points(["s"] * 40, ["\udcff<"] * 40, {"PCA": np.zeros((40, 2))}, {}) | encode_pictures(pictures)
     text = to_json(points)
     assert "<" not in text
     assert json.loads(text)["paths"][0] == "\udcff<"
@@ -448,7 +447,7 @@ def test_a_file_that_changed_or_went_shows_nothing(two_classes, tmp_path):
 
 def test_right_and_wrong_answers_are_explained(labelled):
     bank, predictor, page = labelled
-    found = open_subject(bank, predictor).outcomes
+    found = read_inputs(bank, predictor).oof
     rows = [each["row"] for each in page.facts["why"]]
     right, wrong = (found.row[found.wrong == is_wrong] for is_wrong in (False, True))
     assert set(rows) <= set(right) | set(wrong)
@@ -462,7 +461,7 @@ def test_right_and_wrong_answers_are_explained(labelled):
 def test_an_overlay_is_red_for_and_blue_against():
     values = np.zeros((40, 60), np.float32)
     values[:, :20], values[:, 40:] = 2, -1
-    drawn = np.asarray(reasons.overlay(Image.new("RGB", (60, 40), "grey"), values)).astype(int)
+    drawn = np.asarray(errors_section.overlay(Image.new("RGB", (60, 40), "grey"), values)).astype(int)
     assert drawn[20, 5, 0] - drawn[20, 5, 2] > 80
     assert drawn[20, 55, 2] - drawn[20, 55, 0] > 30
     assert np.ptp(drawn[20, 30]) == 0
@@ -470,9 +469,9 @@ def test_an_overlay_is_red_for_and_blue_against():
 
 def test_a_network_that_is_not_here_leaves_a_line(labelled):
     bank, predictor, _ = labelled
-    subject = open_subject(bank, predictor)
-    subject.predictor.features[0] = replace(subject.predictor.features[0], weights="")
-    made = reasons.reasons(subject)
+    inputs = read_inputs(bank, predictor)
+    inputs.predictor.features[0] = replace(inputs.predictor.features[0], weights="")
+    made = errors_section.explanations(inputs)
     assert made["why"] == []
     assert made["why_note"].startswith("Not made: ")
 
@@ -502,7 +501,7 @@ def test_a_chart_is_told_and_its_text_is_text():
 
 def test_the_commands_fit_the_same_candidates_again(labelled):
     bank, predictor, _ = labelled
-    found = commands(open_subject(bank, predictor))
+    found = commands(read_inputs(bank, predictor))
     assert found["again"][-1] == f"featurebank report {bank.path} --predictor {predictor} -o report.html"
     assert found["fit"] == (
         f"featurebank fit {bank.path} --features resnet18/layer3 --features resnet18/penultimate --model logreg "
@@ -523,6 +522,6 @@ def test_the_settings_of_a_fit_are_told(labelled):
 
 def test_a_path_is_one_word_of_a_command(labelled, tmp_path):
     bank = Bank(shutil.copytree(labelled[0].path, tmp_path / "my own.bank"))
-    found = commands(open_subject(bank))
+    found = commands(read_inputs(bank))
     for name in ("fit", "label", "layer", "duplicates", "issues", "report"):
         assert f"'{bank.path}'" in found[name]

@@ -5,8 +5,8 @@ const COLOURS = ["#4e79a7", "#e8812b", "#4f9d4a", "#d9484b", "#a56fa0", "#3fa39b
 const VIRIDIS = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
 const SHADES = 32, UNKNOWN = "#8a8f98";
 const canvas = byId("map-canvas"), pen = canvas.getContext("2d"), tip = byId("map-tip"), status = byId("map-status");
-const maps = points.maps.map((map) => ({ name: map.name, places: Float32Array.from(numbers(map.places, Uint16Array), (v) => v / 65535) }));
-let places, span, column, paint, shades, order, hidden = new Set();
+const maps = points.maps.map((map) => ({ name: map.name, coordinates: Float32Array.from(numbers(map.coordinates, Uint16Array), (v) => v / 65535) }));
+let coordinates, span, column, paint, shades, order, hidden = new Set();
 let found = null, chosen = new Uint8Array(n), cursor = -1, lasso = null;
 let view = { scale: 1, x: 0, y: 0 }, box = { width: 1, height: 1, unit: 1 };
 let grid;
@@ -47,14 +47,14 @@ function setColumn(next) {
   draw();
 }
 const isVisible = (row) => !hidden.has(paint[row]);
-const screenX = (row) => (places[2 * row] - 0.5) * box.unit * view.scale + box.width / 2 + view.x;
-const screenY = (row) => (0.5 - places[2 * row + 1]) * box.unit * view.scale + box.height / 2 + view.y;
+const screenX = (row) => (coordinates[2 * row] - 0.5) * box.unit * view.scale + box.width / 2 + view.x;
+const screenY = (row) => (0.5 - coordinates[2 * row + 1]) * box.unit * view.scale + box.height / 2 + view.y;
 
 // --- the map: drawing ----------------------------------------------------------------------------------------------
 
 let isDue = false;
 function draw() {
-  if (isDue || !places) return;
+  if (isDue || !coordinates) return;
   isDue = true;
   requestAnimationFrame(() => { isDue = false; paintAll(); });
 }

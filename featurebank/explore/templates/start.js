@@ -33,7 +33,7 @@ function listenToControls() {
 function start() {
   for (const element of document.querySelectorAll("[data-row].picture")) showPicture(element, Number(element.dataset.row));
   for (const button of document.querySelectorAll("button[data-true]")) button.addEventListener("click", () => openCell(button));
-  byId("cell-close").addEventListener("click", () => byId("cell").close());
+  byId("cell-close")?.addEventListener("click", () => byId("cell").close());
   fillControls();
   listenToControls();
   setColumn(columns[0]);

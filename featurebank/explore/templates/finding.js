@@ -3,16 +3,16 @@
 const SIDE = 128;
 const cellOf = (v) => Math.min(SIDE - 1, Math.max(0, Math.floor(v * SIDE)));
 function setMap(next) {
-  places = next.places;
+  coordinates = next.coordinates;
   span = { x: extent(0), y: extent(1) };
   grid = Array.from({ length: SIDE * SIDE }, () => []);
-  for (let row = 0; row < n; row++) grid[cellOf(places[2 * row + 1]) * SIDE + cellOf(places[2 * row])].push(row);
+  for (let row = 0; row < n; row++) grid[cellOf(coordinates[2 * row + 1]) * SIDE + cellOf(coordinates[2 * row])].push(row);
   resize();
 }
 
 function extent(axis) {
   let low = 1, high = 0;
-  for (let k = axis; k < 2 * n; k += 2) { low = Math.min(low, places[k]); high = Math.max(high, places[k]); }
+  for (let k = axis; k < 2 * n; k += 2) { low = Math.min(low, coordinates[k]); high = Math.max(high, coordinates[k]); }
   return Math.max(high - low, 1e-3);
 }
 

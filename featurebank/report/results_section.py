@@ -1,29 +1,58 @@
-"""What a fit found, as the page says it: candidates, confusion, mistakes, classes, calibration."""
+"""What the page says of a fit: candidates, scores, calibration, and the charts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import precision_recall_fscore_support
 
 from featurebank.bank.spec import common_backbone, short
-from featurebank.report.outcomes import Outcomes
+from featurebank.explore import plot_abstention, plot_layer_curve, plot_learning_curve
+from featurebank.report import charts
+from featurebank.report.inputs import OofPredictions
 from featurebank.topmodels.candidates import ranked
 from featurebank.topmodels.formatting import bounded, interval_text
 from featurebank.topmodels.formatting import score_text as text_of
-from featurebank.topmodels.scores import wilson_interval
 
-MOST_CLASSES = 24
-"""Classes up to which the whole confusion matrix is shown; beyond, the pairs that are confused most."""
-MOST_PAIRS = 30
-MOST_MISTAKES = 48
 BINS = 10
 
 Fit = Mapping[str, Any]
+
+
+def scores(fit: Fit) -> dict[str, Any]:
+    """Return the facts of the page's sections on candidates, calibration and the learning curve."""
+    rows = candidates(fit)
+    calibration, curve = fit.get("calibration"), fit.get("learning_curve")
+    return {
+        "plan": plan_text(fit),
+        "headline": f"Best: {rows[0]['score']} {fit['scoring']}, {rows[0]['interval']}." if rows else "",
+        "candidates": rows,
+        "comparison": str((fit.get("comparison") or {}).get("sentence", "")),
+        "nested": nested_text(fit),
+        "held_out": held_out(fit),
+        "warnings": [str(each) for each in fit.get("warnings", [])],
+        "per_label": per_label(fit),
+        "calibration": calibration_text(calibration) if calibration else "",
+        "learning_verdict": str(curve["verdict"]) if curve else "",
+    }
+
+
+def drawn(fit: Fit, found: OofPredictions | None) -> dict[str, Any]:
+    """Return the charts that there is something for; None for the others."""
+    bins = reliability(found) if found is not None and found.classes else None
+    is_numbers = found is not None and not found.classes
+    draw: dict[str, Any] = {
+        "layers": partial(plot_layer_curve, fit) if has_layers(fit) else None,
+        "reliability": charts.reliability(bins) if bins else None,
+        "abstention": partial(plot_abstention, fit) if fit.get("abstention") else None,
+        "learning": partial(plot_learning_curve, fit) if (fit.get("learning_curve") or {}).get("points") else None,
+        "against": charts.against(found.true, found.predicted) if found is not None and is_numbers else None,
+    }
+    return {name: each and charts.to_svg(each, name) for name, each in draw.items()}
 
 
 def score_text(fit: Fit, value: float) -> str:
@@ -34,7 +63,7 @@ def score_text(fit: Fit, value: float) -> str:
 def candidates(fit: Fit) -> list[dict[str, Any]]:
     """Return the best of each features × normalisation × model, best first, with its interval on a common scale.
 
-    ``low, mean, high`` are places in percent of the column's width.
+    ``low, mean, high`` are positions in percent of the column's width.
     """
     rows = ranked(fit.get("candidates", []))
     if not rows:
@@ -51,7 +80,7 @@ def _candidate(fit: Fit, each: Any, scale: tuple[float, float], common: str) -> 
     notes += [] if each["normalize"] == "standardize" else [each["normalize"]]
     notes += [] if each["select"] is None else [f"{each['select']:g} of the dimensions"]
     span = max(scale[1] - scale[0], 1e-9)
-    places = [100 * (value - scale[0]) / span for value in (low, each["mean"], high)]
+    ends = [100 * (value - scale[0]) / span for value in (low, each["mean"], high)]
     return {
         "features": short("+".join(each["features"])).removeprefix(common),
         "notes": ", ".join(notes),
@@ -62,7 +91,7 @@ def _candidate(fit: Fit, each: Any, scale: tuple[float, float], common: str) -> 
         ),
         "score": score_text(fit, each["mean"]),
         "interval": interval_text(each["ci95"], fit["scoring"], between=" to ", unit=" %"),
-        **dict(zip(("low", "mean", "high"), places, strict=True)),
+        **dict(zip(("low", "mean", "high"), ends, strict=True)),
     }
 
 
@@ -106,51 +135,6 @@ def has_layers(fit: Fit) -> bool:
     return len({each["features"][0] for each in fit.get("candidates", []) if len(each["features"]) == 1}) > 1
 
 
-def confusion(found: Outcomes) -> dict[str, Any]:
-    """Return the confusion matrix: whole for some classes, else the pairs that are confused most.
-
-    Returns
-    -------
-    dict
-        ``classes, counts`` (rows true, columns predicted), ``shares`` of each row, and ``pairs`` (true and predicted
-        code, count), most confused first; ``mistakes``, how many there are; ``whole`` says whether the matrix is to be
-        shown.
-    """
-    k = len(found.classes)
-    counts = np.bincount(found.true * k + found.predicted, minlength=k * k).reshape(k, k)
-    off = counts * ~np.eye(k, dtype=bool)
-    order = np.argsort(-off, axis=None, kind="stable")[:MOST_PAIRS]
-    pairs = [(int(at // k), int(at % k), int(off.flat[at])) for at in order if off.flat[at]]
-    return {
-        "classes": found.classes,
-        "counts": counts.tolist(),
-        "shares": (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).tolist(),
-        "pairs": pairs,
-        "mistakes": int(off.sum()),
-        "whole": k <= MOST_CLASSES,
-    }
-
-
-def per_class(found: Outcomes) -> list[dict[str, Any]]:
-    """Return precision, recall with its Wilson interval, and F1 of each class."""
-    codes = np.arange(len(found.classes))
-    precision, recall, f1, count = precision_recall_fscore_support(
-        found.true, found.predicted, labels=codes, zero_division=0
-    )
-    rows = zip(found.classes, precision, recall, f1, count, strict=True)
-    return [
-        {
-            "name": name,
-            "precision": float(p),
-            "recall": float(r),
-            "f1": float(f),
-            "n": int(n),
-            "ci95": wilson_interval(r * n, int(n)) if n else None,
-        }
-        for name, p, r, f, n in rows
-    ]
-
-
 def per_label(fit: Fit) -> list[dict[str, Any]]:
     """Return how often each of several labels occurs, and its scores, as the fit has them."""
     scores = ("accuracy", "f1", "roc_auc")
@@ -160,43 +144,11 @@ def per_label(fit: Fit) -> list[dict[str, Any]]:
     ]
 
 
-def mistakes(found: Outcomes) -> list[dict[str, Any]]:
-    """Return the most confident mistakes, or the largest errors of numbers: ``row, true, said, surety``."""
-    if not found.classes:
-        return _largest_errors(found)
-    sure = found.confidence
-    ranked = np.zeros(len(found.row)) if sure is None else np.nan_to_num(sure, nan=-1.0)
-    wrong = np.flatnonzero(found.wrong)
-    worst = wrong[np.argsort(-ranked[wrong], kind="stable")][:MOST_MISTAKES]
-    return [
-        {
-            "row": int(found.row[i]),
-            "true": found.classes[found.true[i]],
-            "said": found.classes[found.predicted[i]],
-            "surety": "" if sure is None or np.isnan(sure[i]) else f"{100 * sure[i]:.0f} % sure",
-        }
-        for i in worst
-    ]
-
-
-def _largest_errors(found: Outcomes) -> list[dict[str, Any]]:
-    error = np.abs(found.true - found.predicted)
-    return [
-        {
-            "row": int(found.row[i]),
-            "true": f"{found.true[i]:g}",
-            "said": f"{found.predicted[i]:.4g}",
-            "surety": f"off by {error[i]:.3g}",
-        }
-        for i in np.argsort(-error, kind="stable")[:MOST_MISTAKES]
-    ]
-
-
-def reliability(found: Outcomes) -> dict[str, NDArray[np.float64]] | None:
+def reliability(found: OofPredictions) -> dict[str, NDArray[np.float64]] | None:
     """Return how often answers of a confidence are right, in bins of equally many rows; None without probabilities."""
     sure = found.confidence
     if sure is None or np.isnan(sure).all():
         return None
     known = ~np.isnan(sure)
-    right, chance = calibration_curve(~found.wrong[known], sure[known], n_bins=BINS, strategy="quantile")
-    return {"confidence": chance, "accuracy": right}
+    right, confidence = calibration_curve(~found.wrong[known], sure[known], n_bins=BINS, strategy="quantile")
+    return {"confidence": confidence, "accuracy": right}

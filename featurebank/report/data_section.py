@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import describe_set
 from featurebank.bank.samples import FAILED, OK, STATUSES, SampleTable
+from featurebank.explore.page import is_number
 from featurebank.fitting.rows import TEST, TRAIN, VALIDATION
 from featurebank.images.columns import kind_of
-from featurebank.report.points import is_number
 
 FEW = 20
 """Values of a column up to which the classes are counted in each."""

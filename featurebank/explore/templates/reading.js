@@ -1,4 +1,4 @@
-// --- what the page carries: columns, places, pictures ----------------------------------------------------------------
+// --- what the page carries: columns, pictures ----------------------------------------------------------------
 
 const byId = (id) => document.getElementById(id);
 const points = JSON.parse(byId("points").textContent);

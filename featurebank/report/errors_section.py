@@ -1,0 +1,316 @@
+"""What the page says of errors: confusion, mistakes, label issues, near-duplicates, leaks, where the model looks."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from sklearn.metrics import precision_recall_fscore_support
+
+from featurebank.bank.images import images_of
+from featurebank.bank.samples import rows_of
+from featurebank.errors import ColumnError, FeatureBankError, ImageError, NotInstalledError, PredictorError, one_line
+from featurebank.explore import duplicates, explain, label_issues
+from featurebank.images.reading import Progress
+from featurebank.report.data_section import sides
+from featurebank.report.inputs import Inputs, OofPredictions
+from featurebank.report.thumbnails import webp
+from featurebank.topmodels.scores import wilson_interval
+
+MOST_CLASSES = 24
+"""Classes up to which the whole confusion matrix is shown; beyond, the pairs that are confused most."""
+MOST_PAIRS = 30
+MOST_MISTAKES = 48
+MOST_ISSUES = 48
+MOST_GROUPS = 24
+MOST_IN_GROUP = 12
+CHECKED = 20_000
+"""Samples up to which near-duplicates are looked for."""
+MAP_SIDE = 208
+"""Pixels of the longer side of a picture."""
+EXPLAINED = 4
+"""Mistakes, and right answers, that are explained by exact maps; one of each where parts have to be covered in turn."""
+_TOLD = {
+    "cam": "Class activation maps, exact for this predictor: red parts speak for the answer, blue ones against it.",
+    "occlusion": "Parts of the image were covered in turn: the answer leans on the red ones, blue ones are against it.",
+}
+_OUT_OF_FOLD = " The answers are those out of fold; the predictor that is asked why has since seen the images."
+
+
+def errors(found: OofPredictions | None) -> dict[str, Any]:
+    """Return the facts of the page's sections on confusion, mistakes and classes."""
+    is_classes = found is not None and bool(found.classes)
+    return {
+        "confusion": confusion(found) if found is not None and is_classes else None,
+        "mistakes": mistakes(found) if found is not None else [],
+        "per_class": per_class(found) if found is not None and is_classes else [],
+    }
+
+
+def confusion(found: OofPredictions) -> dict[str, Any]:
+    """Return the confusion matrix: whole for some classes, else the pairs that are confused most.
+
+    Returns
+    -------
+    dict
+        ``classes, counts`` (rows true, columns predicted), ``shares`` of each row, and ``pairs`` (true and predicted
+        code, count), most confused first; ``mistakes``, how many there are; ``whole`` says whether the matrix is to be
+        shown.
+    """
+    k = len(found.classes)
+    counts = np.bincount(found.true * k + found.predicted, minlength=k * k).reshape(k, k)
+    off = counts * ~np.eye(k, dtype=bool)
+    order = np.argsort(-off, axis=None, kind="stable")[:MOST_PAIRS]
+    pairs = [(int(at // k), int(at % k), int(off.flat[at])) for at in order if off.flat[at]]
+    return {
+        "classes": found.classes,
+        "counts": counts.tolist(),
+        "shares": (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).tolist(),
+        "pairs": pairs,
+        "mistakes": int(off.sum()),
+        "whole": k <= MOST_CLASSES,
+    }
+
+
+def per_class(found: OofPredictions) -> list[dict[str, Any]]:
+    """Return precision, recall with its Wilson interval, and F1 of each class."""
+    codes = np.arange(len(found.classes))
+    precision, recall, f1, count = precision_recall_fscore_support(
+        found.true, found.predicted, labels=codes, zero_division=0
+    )
+    rows = zip(found.classes, precision, recall, f1, count, strict=True)
+    return [
+        {
+            "name": name,
+            "precision": float(p),
+            "recall": float(r),
+            "f1": float(f),
+            "n": int(n),
+            "ci95": wilson_interval(r * n, int(n)) if n else None,
+        }
+        for name, p, r, f, n in rows
+    ]
+
+
+def mistakes(found: OofPredictions) -> list[dict[str, Any]]:
+    """Return the most confident mistakes, or the largest errors of numbers: ``row, true, said, surety``."""
+    if not found.classes:
+        return _largest_errors(found)
+    sure = found.confidence
+    ranked = np.zeros(len(found.row)) if sure is None else np.nan_to_num(sure, nan=-1.0)
+    wrong = np.flatnonzero(found.wrong)
+    worst = wrong[np.argsort(-ranked[wrong], kind="stable")][:MOST_MISTAKES]
+    return [
+        {
+            "row": int(found.row[i]),
+            "true": found.classes[found.true[i]],
+            "said": found.classes[found.predicted[i]],
+            "surety": "" if sure is None or np.isnan(sure[i]) else f"{100 * sure[i]:.0f} % sure",
+        }
+        for i in worst
+    ]
+
+
+def _largest_errors(found: OofPredictions) -> list[dict[str, Any]]:
+    error = np.abs(found.true - found.predicted)
+    return [
+        {
+            "row": int(found.row[i]),
+            "true": f"{found.true[i]:g}",
+            "said": f"{found.predicted[i]:.4g}",
+            "surety": f"off by {error[i]:.3g}",
+        }
+        for i in np.argsort(-error, kind="stable")[:MOST_MISTAKES]
+    ]
+
+
+# --- label issues and near-duplicates -----------------------------------------------------------------------
+
+
+def checks(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
+    """Return the facts of the page's section on labels and near-duplicates.
+
+    Returns
+    -------
+    dict
+        ``issues, groups`` and ``leaks``, None for what could not be looked for, which ``issues_note`` and
+        ``groups_note`` explain (``issues_remedy`` and ``groups_remedy`` name the command that helps, if one does); and
+        ``rows``, the samples that they show.
+    """
+    issues, copies = _issues(inputs), _groups(inputs, progress)
+    rows = [each["row"] for each in issues["issues"] or []]
+    rows += [each["row"] for group in copies["groups"] or [] for each in group]
+    return {**issues, **copies, "rows": rows}
+
+
+def _issues(inputs: Inputs) -> dict[str, Any]:
+    found = inputs.oof
+    if inputs.predictor is not None and inputs.predictor.task != "classification":
+        return _no_issues("Labels are judged by the probabilities of classes, which this predictor does not give.", "")
+    if inputs.predictor is None or found is None or found.proba is None:
+        note = "Labels are judged by the out-of-fold probabilities that lie beside a predictor of classes:"
+        return _no_issues(note, "fit")
+    try:
+        frame = label_issues(inputs.bank, target=inputs.predictor.target, oof=_frame(found, inputs))
+    except NotInstalledError as error:
+        return _no_issues(f"Not looked for: {one_line(error)}. Then this does:", "report")
+    except ColumnError as error:
+        return _no_issues(f"Not looked for: {one_line(error)}:", "fit")
+    where = rows_of(inputs.table, frame).tolist()
+    listed = [
+        {"row": where[number], "given": str(each.given), "suggested": str(each.suggested)}
+        for number, each in enumerate(frame.head(MOST_ISSUES).itertuples())
+    ]
+    return {"issues": listed, "issues_n": len(frame), "issues_note": "", "issues_remedy": ""}
+
+
+def _no_issues(note: str, remedy: str) -> dict[str, Any]:
+    return {"issues": None, "issues_n": 0, "issues_note": note, "issues_remedy": remedy}
+
+
+def _frame(found: OofPredictions, inputs: Inputs) -> pd.DataFrame:
+    """Return the out-of-fold probabilities as `featurebank.fit` gives them."""
+    proba = pd.DataFrame(found.proba, columns=[f"proba_{name}" for name in found.classes])
+    return pd.concat([inputs.table.take(found.row).names(), proba], axis=1)
+
+
+def _groups(inputs: Inputs, progress: Progress | None) -> dict[str, Any]:
+    if len(inputs.table) > CHECKED:
+        return _no_groups(f"Not looked for among more than {CHECKED:,} images. This lists them:", "duplicates")
+    try:
+        frame = duplicates(inputs.bank, progress=progress)
+    except ImageError as error:
+        return _no_groups(f"Not looked for, since not every image could be read: {one_line(error)}.", "")
+    frame = frame.assign(row=rows_of(inputs.table, frame))
+    groups = [group for _, group in sorted(frame.groupby("group"), key=lambda item: -len(item[1]))]
+    apart = sides(inputs.table, inputs.folds)
+    return {
+        "groups": [_listed(group) for group in groups[:MOST_GROUPS]],
+        "groups_n": len(groups),
+        "groups_note": "",
+        "groups_remedy": "",
+        "leaks": [text for name, side in apart.items() if (text := leak(name, side, groups))],
+        "split_names": ", ".join(apart) or "any split, as there is none",
+    }
+
+
+def _no_groups(note: str, remedy: str) -> dict[str, Any]:
+    lacking = {"groups": None, "groups_n": 0, "leaks": None, "split_names": ""}
+    return {**lacking, "groups_note": note, "groups_remedy": remedy}
+
+
+def _listed(group: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {"row": int(each.row), "text": each.kind if each.kind == "exact" else f"{each.kind}, {each.similarity:.3f}"}
+        for each in group.head(MOST_IN_GROUP).itertuples()
+    ]
+
+
+def leak(name: str, side: pd.Series, groups: list[pd.DataFrame]) -> str:
+    """Say how many images have a near-duplicate on another side of a split; empty for none.
+
+    Examples
+    --------
+    >>> leak("split", pd.Series(["train", "test", "test"]), [pd.DataFrame({"row": [0, 1]})])
+    '2 images in 1 group of near-duplicates lie on two sides of split'
+    """
+    torn = [group for group in groups if side.iloc[group["row"]].nunique() > 1]
+    if not torn:
+        return ""
+    groups_word = "group" if len(torn) == 1 else "groups"
+    return f"{sum(map(len, torn))} images in {len(torn)} {groups_word} of near-duplicates lie on two sides of {name}"
+
+
+# --- explanations -------------------------------------------------------------------------------------------
+
+
+def explanations(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
+    """Return the facts of the page's section on explanations.
+
+    Returns
+    -------
+    dict
+        ``why``, a list of ``row, image`` (a data URI), ``width, height, text``, and ``why_note``.
+    """
+    if inputs.predictor is None:
+        return {"why": [], "why_note": "Activation maps show where a predictor looks. This makes one:"}
+    try:
+        return _explained(inputs, "cam", EXPLAINED, progress)
+    except PredictorError:  # the model is not linear, or its features are not means of a map
+        pass
+    except FeatureBankError as error:
+        return {"why": [], "why_note": f"Not made: {one_line(error)}."}
+    try:
+        return _explained(inputs, "occlusion", 1, progress)
+    except FeatureBankError as error:
+        return {"why": [], "why_note": f"Not made: {one_line(error)}."}
+
+
+def _explained(inputs: Inputs, method: str, each: int, progress: Progress | None) -> dict[str, Any]:
+    rows, said = examples(inputs, each), _said(inputs)
+    wanted = inputs.table.take(rows)
+    images = images_of(wanted, lambda image: image)
+    found = []
+    for done, (row, image) in enumerate(zip(rows, images, strict=True), 1):
+        if not isinstance(image, ImageError):
+            found.append(_picture(inputs, row, image, said.get(row), method))
+        if progress is not None:
+            progress(done, len(rows))
+    if not found:
+        return {"why": [], "why_note": "Not made: the images are gone or have changed."}
+    return {"why": found, "why_note": _TOLD[method] + (_OUT_OF_FOLD if said else "")}
+
+
+def examples(inputs: Inputs, each: int) -> list[int]:
+    """Return the rows that are explained: the most confident mistakes and right answers, else some of the samples."""
+    found = inputs.oof
+    if found is None or found.confidence is None:
+        return np.linspace(0, len(inputs.table) - 1, min(2 * each, len(inputs.table))).astype(int).tolist()
+    order = np.argsort(-np.nan_to_num(found.confidence, nan=-1.0), kind="stable")
+    wrong, right = (found.row[order[found.wrong[order] == is_wrong]][:each] for is_wrong in (True, False))
+    return [*wrong.tolist(), *right.tolist()]
+
+
+def _said(inputs: Inputs) -> dict[int, str]:
+    """Return the class that each sample was taken for out of fold, by its row."""
+    found = inputs.oof
+    if found is None or not found.classes:
+        return {}
+    return {int(row): found.classes[code] for row, code in zip(found.row, found.predicted, strict=True)}
+
+
+def _picture(inputs: Inputs, row: int, image: Image.Image, label: str | None, method: str) -> dict[str, Any]:
+    assert inputs.predictor is not None
+    found = explain(inputs.predictor, image, label, method=method)
+    drawn = overlay(image, found.map)
+    said = f"{found.score:.3g}" if found.label is None else str(found.label)
+    column = inputs.table.columns.get(inputs.predictor.target)
+    true = "" if column is None else f"{column[row]} → "
+    return {
+        "row": row,
+        "image": "data:image/webp;base64," + base64.b64encode(webp(drawn)).decode(),
+        "width": drawn.width,
+        "height": drawn.height,
+        "text": true + said,
+    }
+
+
+def overlay(image: Image.Image, values: Any) -> Image.Image:
+    """Return a small image with a map over it: red above 0, blue below.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+    values : ndarray of float32, shape (height, width)
+    """
+    small = image.copy()
+    small.thumbnail((MAP_SIDE, MAP_SIDE))
+    scaled = np.asarray(Image.fromarray(values).resize(small.size, Image.Resampling.BILINEAR))
+    strength = scaled / (float(np.abs(scaled).max()) or 1.0)
+    colour = np.where(strength[..., None] > 0, [214, 40, 40], [30, 90, 200])
+    share = 0.7 * np.abs(strength)[..., None]
+    mixed = (1 - share) * np.asarray(small.convert("L"))[..., None] + share * colour
+    return Image.fromarray(mixed.round().astype(np.uint8))

@@ -1,0 +1,223 @@
+"""What a report is about: a bank, a predictor and its out-of-fold predictions, matched with the bank's samples."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from featurebank.bank.bank import Bank
+from featurebank.bank.defaults import default_target
+from featurebank.bank.samples import SampleTable, column_of
+from featurebank.errors import BankError, ColumnError, PredictorError, one_line
+from featurebank.explore.embedding import chosen_sets
+from featurebank.predictor.predictor import Predictor
+
+_DEFUSED = re.compile(r"^'(?='*[=+\-@\t\r])")
+
+
+@dataclass(frozen=True)
+class OofPredictions:
+    """What a model said of each sample when the sample was in a test part; with repeated folds, the first time.
+
+    Attributes
+    ----------
+    row : ndarray of int64, shape (m,)
+        Position of the sample in the table.
+    fold : ndarray of int64, shape (m,)
+    true, predicted : ndarray, shape (m,)
+        Codes of classes (int64), or numbers (float64).
+    proba : ndarray of float64, shape (m, k), or None
+        Out-of-fold probabilities, NaN where the fold lacked a class.
+    classes : list of str
+        Names of the classes, empty for numbers.
+    """
+
+    row: NDArray[np.int64]
+    fold: NDArray[np.int64]
+    true: NDArray[Any]
+    predicted: NDArray[Any]
+    proba: NDArray[np.float64] | None
+    classes: list[str]
+
+    @property
+    def confidence(self) -> NDArray[np.float64] | None:
+        """Probability of the predicted class, shape (m,)."""
+        return None if self.proba is None else self.proba[np.arange(len(self.row)), self.predicted]
+
+    @property
+    def wrong(self) -> NDArray[np.bool_]:
+        """Where the predicted class is not the true one."""
+        return np.asarray(self.true != self.predicted)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a report is about.
+
+    Attributes
+    ----------
+    bank : Bank
+    table : SampleTable
+        Its readable samples; rows are counted in it.
+    features : list of str
+        Feature sets that the map shows.
+    target : str or None
+        Column of classes or numbers; None where there is none, or several.
+    predictor : Predictor or None
+    file : Path or None
+        The predictor's.
+    oof : OofPredictions or None
+        Its out-of-fold predictions.
+    """
+
+    bank: Bank
+    table: SampleTable
+    features: list[str]
+    target: str | None
+    predictor: Predictor | None
+    file: Path | None
+    oof: OofPredictions | None
+
+    @property
+    def fit(self) -> dict[str, Any]:
+        """The report of the fit, empty where there is none with scores."""
+        found = {} if self.predictor is None else self.predictor.fit
+        return found if "scoring" in found else {}
+
+    @property
+    def folds(self) -> pd.Series | None:
+        """Fold of each sample, missing for those in none; None where there are no out-of-fold predictions."""
+        return None if self.oof is None else self.spread(self.oof.fold).astype("Int64")
+
+    @property
+    def relabelled(self) -> int:
+        """How many samples have another class now than when the predictor was fitted, as far as that is known."""
+        found, name = self.oof, None if self.predictor is None else self.predictor.target
+        if found is None or not found.classes or name not in self.table.columns:
+            return 0
+        now = self.table.columns[name].iloc[found.row]
+        return sum(str(label) != found.classes[code] for label, code in zip(now, found.true, strict=True))
+
+    def spread(self, values: Any) -> pd.Series:
+        """Return values of the out-of-fold rows, shape (m,), as a column of all samples, missing elsewhere."""
+        assert self.oof is not None
+        column = pd.Series([None] * len(self.table), dtype=object)
+        column.iloc[self.oof.row] = np.asarray(values).tolist()
+        return column
+
+
+def read_inputs(
+    bank: str | os.PathLike[str] | Bank,
+    predictor: str | os.PathLike[str] | None = None,
+    *,
+    target: str | None = None,
+    features: str | None = None,
+) -> Inputs:
+    """Read what a report is about; see `featurebank.report.make_report`."""
+    bank = bank if isinstance(bank, Bank) else Bank(bank)
+    file = None if predictor is None else Path(predictor)
+    table = bank.select()
+    if not len(table):
+        raise BankError(f"{str(bank.path)!r} has no readable image; run `featurebank extract` first")
+    if target is not None:
+        column_of(table, target)
+    loaded = None if file is None else Predictor.load(file)
+    oof = None
+    if loaded is not None and file is not None and loaded.task != "multilabel":
+        oof = read_predictions(file.with_suffix(".oof.csv"), table, loaded.classes.tolist(), loaded.task)
+    names = _features(bank, loaded, features)
+    return Inputs(bank, table, names, target or _target(bank, loaded), loaded, file, oof)
+
+
+def _target(bank: Bank, predictor: Predictor | None) -> str | None:
+    if predictor is not None:
+        return predictor.target if predictor.target in bank.table.columns else None
+    try:
+        return default_target(bank)
+    except ColumnError:
+        return None
+
+
+def _features(bank: Bank, predictor: Predictor | None, features: str | None) -> list[str]:
+    """Return the named feature sets, else those of the predictor that the bank has, else the bank's own choice."""
+    specs = [] if predictor is None or features else [each.spec for each in predictor.features]
+    own = [each.name for spec in specs for each in bank.feature_sets if each.spec == spec]
+    return chosen_sets(bank, features or own or None)
+
+
+# --- out-of-fold predictions -------------------------------------------------------------------------------
+
+
+def read_predictions(path: Path, table: SampleTable, classes: list[Any], task: str) -> OofPredictions | None:
+    """Read the out-of-fold predictions of a fit.
+
+    Parameters
+    ----------
+    path : Path
+        ``STEM.oof.csv`` as ``featurebank fit`` writes it.
+    table : SampleTable
+        The bank's samples now; predictions about others are left out.
+    classes : list
+        The predictor's classes, in its order.
+    task : str
+        ``"classification"`` or ``"regression"``.
+
+    Returns
+    -------
+    OofPredictions or None
+        None when there is no such file.
+
+    Raises
+    ------
+    PredictorError
+        When the file is not such a table, or of another predictor or bank.
+    """
+    if not path.is_file():
+        return None
+    try:
+        found = _aligned(_read(path), table, classes, task)
+    except (OSError, ValueError, LookupError) as error:
+        raise PredictorError(
+            f"{str(path)!r} is not what `featurebank fit` wrote with this predictor: {one_line(error)[:120]}; fit again"
+        ) from error
+    if not len(found.row):
+        raise PredictorError(f"{str(path)!r} is about no sample of this bank; give the predictor that was fitted on it")
+    return found
+
+
+def _aligned(frame: pd.DataFrame, table: SampleTable, classes: list[Any], task: str) -> OofPredictions:
+    known = {
+        (_spelt(source), _spelt(path)): number
+        for number, (source, path) in enumerate(zip(table.rows["source"], table.paths, strict=True))
+    }
+    row = np.array([known.get(key, -1) for key in zip(frame["source"], frame["path"], strict=True)], np.int64)
+    keep = (row >= 0) & ~pd.Series(row).duplicated().to_numpy()
+    frame, row = frame[keep], row[keep]
+    fold = frame["fold"].astype(np.int64).to_numpy()
+    if task == "regression":
+        true, said = (frame[name].astype(float).to_numpy() for name in ("true", "predicted"))
+        return OofPredictions(row, fold, true, said, None, [])
+    code = {_spelt(name): number for number, name in enumerate(classes)}
+    true, said = (np.array([code[cell] for cell in frame[name]], np.int64) for name in ("true", "predicted"))
+    columns = [f"proba_{_spelt(name)}" for name in classes]
+    has_proba = set(columns) <= set(frame.columns)
+    proba = frame[columns].replace("", "nan").astype(float).to_numpy() if has_proba else None
+    return OofPredictions(row, fold, true, said, proba, [str(name) for name in classes])
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Return the cells of a CSV of featurebank's: formulas as they were before they were defused, spelt alike."""
+    frame = pd.read_csv(path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape")
+    return pd.DataFrame({_spelt(name): [_spelt(_DEFUSED.sub("", cell)) for cell in frame[name]] for name in frame})
+
+
+def _spelt(text: Any) -> str:
+    """Return text in the one spelling that names are compared in: what is not Unicode is escaped."""
+    return str(text).encode("utf-8", "backslashreplace").decode()
