@@ -112,11 +112,11 @@ def extract(
     Example:
         featurebank extract photos/ --bank photos.bank --backbone resnet18 --layer layer3 --layer penultimate
     """
+    from featurebank.backbones.request import Request
     from featurebank.bank.bank import Bank
     from featurebank.extraction.drift import Drift
     from featurebank.extraction.extract import run_extraction
     from featurebank.extraction.pipeline import Compute
-    from featurebank.extraction.request import ask
     from featurebank.images.sources import scan
 
     state: State = context.obj
@@ -125,17 +125,17 @@ def extract(
     if not estimate and (deadline is not None or price is not None):
         raise click.UsageError("--deadline and --price go with --estimate")
     asked = {name: options.pop(name) for name in ("weights", "size", "views", "store", "precision", "decoder")}
-    wanted = ask(options.pop("backbone"), options.pop("layers"), **asked)
+    request = Request(options.pop("backbone"), options.pop("layers"), **asked)
     found = scan(source, root=options.pop("root"), path_column=options.pop("path_column"))
     if explain:
-        _explain(found, bank, wanted, as_json)
+        _explain(found, bank, request, as_json)
         return
     compute = Compute(**{name: options[name] for name in COMPUTE})
     if estimate:
-        _estimate(found, bank, wanted, compute, deadline, price, as_json, state)
+        _estimate(found, bank, request, compute, deadline, price, as_json, state)
         return
     progress = state.progress("extract")
-    report = run_extraction(found, Bank.create(bank), wanted, compute, verify=options["verify"], progress=progress)
+    report = run_extraction(found, Bank.create(bank), request, compute, verify=options["verify"], progress=progress)
     for failure in report.failures[:SHOWN]:
         state.warn(f"{printable(failure['path'])}: {printable(failure['error'])}")
     if len(report.failures) > SHOWN:
@@ -156,7 +156,7 @@ def extract(
 def _estimate(
     found: Any,
     bank: AnyPath,
-    wanted: Any,
+    request: Any,
     compute: Any,
     deadline: float | None,
     price: float | None,
@@ -166,7 +166,13 @@ def _estimate(
     from featurebank.extraction.planning import estimate
 
     facts = estimate(
-        found, bank, wanted, compute, deadline_hours=deadline, price_per_hour=price, progress=state.progress("estimate")
+        found,
+        bank,
+        request,
+        compute,
+        deadline_hours=deadline,
+        price_per_hour=price,
+        progress=state.progress("estimate"),
     )
     if as_json:
         print_json(facts.to_dict())
@@ -188,11 +194,11 @@ def _estimate(
         state.warn(f"{facts.failed} of {facts.timed + facts.failed} images that were drawn could not be read")
 
 
-def _explain(found: Any, bank: AnyPath, wanted: Any, as_json: bool) -> None:
+def _explain(found: Any, bank: AnyPath, request: Any, as_json: bool) -> None:
     from featurebank.bank.bank import Bank
     from featurebank.extraction.explanation import explain
 
-    facts = explain(found, Bank(bank), wanted)
+    facts = explain(found, Bank(bank), request)
     if as_json:
         print_json(facts)
         return

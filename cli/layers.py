@@ -20,11 +20,9 @@ def layers(backbone: str, size: int | None, as_json: bool) -> None:
     Example:
         featurebank layers resnet18
     """
-    from featurebank.backbones.registry import load_backbone
-    from featurebank.backbones.sources import file_source
+    from featurebank.backbones.registry import layers_of
 
-    weights = "DEFAULT" if file_source(backbone) else "random:0"  # shapes do not depend on them
-    found = load_backbone(backbone, weights, size).layers
+    found = layers_of(backbone, size)
     facts = [
         {
             "name": layer.name,

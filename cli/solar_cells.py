@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedShuffleSplit
 
+from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.samples import values_of, weights_of
 from featurebank.errors import NotInstalledError
 from featurebank.extraction.extract import run_extraction
-from featurebank.extraction.request import ask
 from featurebank.fitting.fit import FitResult, fit
 from featurebank.images.sources import scan
 from featurebank.storage import files
@@ -73,7 +73,7 @@ def run_demo(folder: Path, *, say: Say, make_progress: MakeProgress) -> dict[str
     bank = Bank.create(folder / "solar.bank")
     say(f"Embedding {LAYERS[0]} and {len(BLOCKS)} middle blocks of {BACKBONE} in one pass …")
     extracted = run_extraction(
-        scan(manifest, root=cells), bank, ask(BACKBONE, list(LAYERS)), progress=make_progress("extract")
+        scan(manifest, root=cells), bank, Request(BACKBONE, list(LAYERS)), progress=make_progress("extract")
     )
     say(f"Protocol B: {len(FEATURES)} features x 3 top models, 5-fold …")
     result = fit(bank, features=FEATURES, models=MODELS, target="B", progress=make_progress("fit"))

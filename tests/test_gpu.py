@@ -18,10 +18,10 @@ from featurebank.backbones import engine
 from featurebank.backbones.engine import Engine, choose_device
 from featurebank.backbones.nvjpeg import JpegDecoder
 from featurebank.backbones.registry import load_backbone
+from featurebank.backbones.request import Request
 from featurebank.errors import EngineError
 from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.pipeline import Compute
-from featurebank.extraction.request import ask
 from featurebank.images import decoding
 from featurebank.images.decoding import find_jpeg
 from featurebank.images.sources import scan
@@ -269,7 +269,7 @@ def test_a_damaged_file_is_listed_and_the_others_are_embedded(photos, tmp_path, 
     for number in range(8):
         data = files[number] if number != 5 else files[0][: at + 5] + b"\xff" * 16 + files[0][at + 21 :]
         (tmp_path / "some" / f"{number}.jpg").write_bytes(data)
-    wanted = ask("resnet18", "penultimate", weights="random:0", size=SIDE, decoder="nvjpeg")
+    wanted = Request("resnet18", "penultimate", weights="random:0", size=SIDE, decoder="nvjpeg")
     report = run_extraction(scan(tmp_path / "some"), Bank.create(tmp_path / "a.bank"), wanted, Compute(device="cuda"))
     assert (report.embedded, report.failed) == (7, 1)
     assert report.failures[0]["path"] == "5.jpg"
@@ -289,7 +289,7 @@ def test_decoding_does_not_use_up_the_memory(files):
 
 
 def test_a_run_names_the_gpu_and_measures_its_drift(photos, tmp_path):
-    wanted = ask("resnet18", "penultimate", weights="random:0", size=SIDE, precision="bf16")
+    wanted = Request("resnet18", "penultimate", weights="random:0", size=SIDE, precision="bf16")
     report = run_extraction(scan(photos), Bank.create(tmp_path / "a.bank"), wanted, Compute(batch_size=32))
     assert report.engines == ["eager on cuda in batches of 32"]
     (made_by,) = Bank(tmp_path / "a.bank").feature_sets[0].made_by

@@ -8,13 +8,18 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featurebank.backbones import packaged, timm_models, torchvision_models
 from featurebank.backbones.base import Backbone, checkpoint_path, parse_seed
 from featurebank.backbones.preprocessing import MAX_SIDE, Preprocessing
 from featurebank.backbones.sources import file_source
 from featurebank.errors import BackboneError, WeightsError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from featurebank.backbones.layers import Layers
 
 
 def load_backbone(
@@ -54,6 +59,11 @@ def load_backbone(
     _check_size(size)
     backbone: Backbone = (file_source(name) or _source(name)).load(name, weights, size, allow_download)
     return backbone
+
+
+def layers_of(name: str, size: int | None = None) -> Layers:
+    """Return the layers of a named backbone; without its weights where it has some of a name, which change nothing."""
+    return load_backbone(name, "DEFAULT" if file_source(name) else "random:0", size).layers
 
 
 def dump_tensors(backbone: Backbone) -> bytes:
@@ -103,7 +113,13 @@ def build_backbone(
     return Backbone(name, model, preprocessing, classifier=classifier)
 
 
-def as_backbone(backbone: Any, weights: str = "DEFAULT", size: int | None = None) -> Backbone:
+def as_backbone(
+    backbone: str | Backbone | nn.Module,
+    weights: str = "DEFAULT",
+    size: int | None = None,
+    *,
+    allow_download: bool = True,
+) -> Backbone:
     """Return a backbone for a name, a `Backbone`, or a torch module with a name, a version and a transform.
 
     Raises
@@ -114,7 +130,7 @@ def as_backbone(backbone: Any, weights: str = "DEFAULT", size: int | None = None
     if isinstance(backbone, Backbone):
         return backbone
     if isinstance(backbone, str):
-        return load_backbone(backbone, weights, size)
+        return load_backbone(backbone, weights, size, allow_download=allow_download)
     if hasattr(backbone, "named_modules"):
         return Backbone.from_module(backbone)
     raise BackboneError(f"a {type(backbone).__name__} is no backbone; expected a name, a Backbone or a torch module")

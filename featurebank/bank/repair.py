@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from featurebank.bank import samples
 from featurebank.bank.features import FeatureSet, as_keys
 from featurebank.bank.folder import BankFolder
+from featurebank.bank.request import StoredRequest, shell_word
 from featurebank.bank.samples import SampleTable
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import CorruptError
@@ -19,7 +19,6 @@ from featurebank.images.sources import MANIFESTS
 from featurebank.storage.objects import is_address
 
 SOURCES_SHOWN = 3
-DEFAULT_BACKBONE = "efficientnet_lite0"
 
 
 # --- sources -----------------------------------------------------------------------------------------------
@@ -137,7 +136,7 @@ def missing_rows(bank: BankFolder, each: FeatureSet, table: SampleTable) -> str:
 
 def _way(bank: BankFolder, spec: FeatureSpec, source: str, root: str, count: int) -> str:
     """Return how the rows that one source lacks are made, or what to do when its files are not there."""
-    if not is_named(source) or not _requests(bank, spec):
+    if not is_named(source) or _request(bank, spec) is None:
         views = f", views={spec.views!r}" if spec.views != "none" else ""
         return f"extract {source!r} again from Python with layers={spec.layer_name!r}{views} ({count} samples)"
     if not is_missing(source, root):
@@ -155,23 +154,9 @@ def _way(bank: BankFolder, spec: FeatureSpec, source: str, root: str, count: int
 def extract_command(
     bank: BankFolder, spec: FeatureSpec, source: str, root: str = "", layers: Sequence[str] | None = None
 ) -> str:
-    """Return the command that embeds a source for a feature set, as it was first asked for, or for other layers."""
-    requests = _requests(bank, spec)
-    asked = requests[-1] if requests else {}
-    options = {
-        "--bank": bank.path,
-        "--backbone": spec.backbone if spec.backbone != DEFAULT_BACKBONE else None,
-        "--weights": asked.get("weights") if asked.get("weights") != "DEFAULT" else None,
-        "--size": asked.get("size"),
-        "--views": spec.views if spec.views != "none" else None,
-        "--store": spec.store if spec.store != "float16" else None,
-        "--precision": spec.precision if spec.precision != "fp32" else None,
-        "--decoder": spec.preprocessing.get("decoder"),
-    }
-    words = [f"{option} {shell_word(value)}" for option, value in options.items() if value is not None]
-    words += [f"--layer {shell_word(layer)}" for layer in layers or [spec.layer_name]]
-    words += [f"--root {shell_word(root)}"] if root else []
-    return " ".join(["featurebank extract", shell_word(source), *words])
+    """Return the command that embeds a source for a feature set, as it was last asked for, or for other layers."""
+    request = _request(bank, spec) or StoredRequest.of_set({}, spec)
+    return replace(request, layers=layers or request.layers).command(source, bank.path, root)
 
 
 def prune_command(bank: BankFolder, source: str) -> str:
@@ -185,15 +170,9 @@ def _moved_command(bank: BankFolder, source: str, root: str) -> str:
     return f"featurebank extract {shell_word(source)} --bank {shell_word(bank.path)} --root {where}"
 
 
-def _requests(bank: BankFolder, spec: FeatureSpec) -> list[dict[str, Any]]:
-    """Return the requests that led to a spec; a damaged one is no reason to hide another error."""
+def _request(bank: BankFolder, spec: FeatureSpec) -> StoredRequest | None:
+    """Return the request that led to a spec last; a damaged one is no reason to hide another error."""
     try:
-        return [each for each in bank.requests_of(spec) if isinstance(each, dict)]
+        return StoredRequest.last(bank, spec)
     except CorruptError:
-        return []
-
-
-def shell_word(value: Any) -> str:
-    """Return a word as a shell takes it, on one line and without control characters."""
-    text = str(value)
-    return shlex.quote(text) if text.isprintable() else repr(text)
+        return None

@@ -109,13 +109,11 @@ def embed_like(
 
 def _backbone_of(bank: Bank, spec: FeatureSpec) -> Backbone:
     """Load the backbone that a feature set was last asked for with."""
-    from featurebank.backbones.registry import load_backbone
+    from featurebank.backbones.request import Request
 
     if spec.origin is not None:
         raise BankError(f"{spec.about_origin}: look with a feature set that was extracted")
-    requests = bank.requests_of(spec)
-    if not requests:
+    request = Request.last(bank, spec)
+    if request is None:
         raise BankError(f"{spec.name!r} was made by a module of your own: give it as backbone=")
-    asked = requests[-1]
-    backbone = load_backbone(asked["backbone"], asked["weights"], asked["size"], allow_download=False)
-    return backbone.with_decoder(asked.get("decoder", "pil"))
+    return request.load(allow_download=False)

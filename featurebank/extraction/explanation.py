@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.spec import FeatureSpec
 from featurebank.extraction.ledger import Ledger
-from featurebank.extraction.request import Ask
 from featurebank.images.sources import Source
 
 
-def explain(source: Source, bank: Bank, wanted: Ask) -> dict[str, Any]:
+def explain(source: Source, bank: Bank, request: Request) -> dict[str, Any]:
     """Say what `extract` would find in a bank; nothing is read, embedded or written.
 
     Parameters
@@ -20,7 +20,7 @@ def explain(source: Source, bank: Bank, wanted: Ask) -> dict[str, Any]:
     source : Source
         From `featurebank.scan`.
     bank : Bank
-    wanted : Ask
+    request : Request
         The backbone and layers; the network is loaded only for a request that the bank has not seen.
 
     Returns
@@ -30,7 +30,7 @@ def explain(source: Source, bank: Bank, wanted: Ask) -> dict[str, Any]:
         ``name``, ``fingerprint``, ``hits`` and ``misses`` among the unchanged samples, and, where the bank has no such
         set, the ``nearest`` one and the fields of the spec in which it ``differs`` ([there, asked for]).
     """
-    specs = wanted.specs(bank)
+    specs = request.specs(bank)
     ledger = Ledger(source, bank, specs, verify=False)
     known = int((ledger.before >= 0).sum())
     same = ledger.unchanged()

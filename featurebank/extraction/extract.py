@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import describe_set
 from featurebank.bank.upkeep import set_damaged_features_aside, set_damaged_tables_aside
 from featurebank.errors import BankError, ImageError, near_names
 from featurebank.extraction.ledger import Embed, ExtractReport, Ledger
 from featurebank.extraction.pipeline import Compute, Pipeline, check_compute
-from featurebank.extraction.request import Ask, ask
 from featurebank.images.reading import Progress
 from featurebank.images.sources import scan
 
@@ -148,7 +148,7 @@ def extract(
     report = run_extraction(
         found,
         Bank.create(bank) if not isinstance(bank, Bank) else bank,
-        ask(
+        Request(
             backbone,
             layers,
             weights=weights,
@@ -175,7 +175,7 @@ def extract(
 def run_extraction(
     source: Source,
     bank: Bank,
-    wanted: Ask,
+    request: Request,
     compute: Compute | None = None,
     *,
     verify: bool = False,
@@ -190,9 +190,9 @@ def run_extraction(
     """
     started = time.perf_counter()
     compute = compute or Compute()
-    _check(source, wanted, compute)
+    _check(source, request, compute)
     damaged = set_damaged_tables_aside(bank)
-    with _backend(wanted, compute) as (asked, embed):
+    with _backend(request, compute) as (asked, embed):
         specs = asked.specs(bank)
         damaged += set_damaged_features_aside(bank, specs)
         asked.register(bank)
@@ -207,7 +207,7 @@ def run_extraction(
     return report
 
 
-def _check(source: Source, wanted: Ask, compute: Compute) -> None:
+def _check(source: Source, request: Request, compute: Compute) -> None:
     """Refuse what can never be had even when nothing is left to compute; what is always there costs nothing."""
     sizes = [size for size in (compute.batch_size, compute.workers) if size is not None]
     if any(size < 1 for size in sizes):
@@ -219,19 +219,21 @@ def _check(source: Source, wanted: Ask, compute: Compute) -> None:
 
         check(source, compute)
     else:
-        check_compute(wanted, compute)
+        check_compute(request, compute)
 
 
-def _backend(wanted: Ask, compute: Compute) -> AbstractContextManager[tuple[Ask, Embed]]:
+def _backend(request: Request, compute: Compute) -> AbstractContextManager[tuple[Request, Embed]]:
     """Return a context in which what is asked for can be looked up and embedded."""
     if compute.backend == "ray":
         from featurebank.extraction.ray.driver import on_ray
 
-        return on_ray(wanted, compute)
-    return nullcontext((wanted, partial(_embed, wanted, compute)))
+        return on_ray(request, compute)
+    return nullcontext((request, partial(_embed, request, compute)))
 
 
-def _embed(wanted: Ask, compute: Compute, ledger: Ledger, progress: Progress | None, report: ExtractReport) -> None:
+def _embed(
+    request: Request, compute: Compute, ledger: Ledger, progress: Progress | None, report: ExtractReport
+) -> None:
     """Embed the pending samples, and note in the report how."""
     pending = ledger.pending()
     done = itertools.count(1)
@@ -241,7 +243,7 @@ def _embed(wanted: Ask, compute: Compute, ledger: Ledger, progress: Progress | N
         if progress is not None:
             progress(count, len(pending))
 
-    pipeline = Pipeline(wanted, ledger, compute, advance)
+    pipeline = Pipeline(request, ledger, compute, advance)
     pipeline.run(pending)
     ledger.warnings += pipeline.warnings
     report.engines, report.drift = pipeline.engines, [each.to_dict() for each in pipeline.drift]

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurebank.backbones.request import Request
 from featurebank.bank.features import as_keys
 from featurebank.bank.samples import NO_DIGEST
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import ImageError, one_line
 from featurebank.extraction.drift import Drift, compare_with_stored, measure_drift
 from featurebank.extraction.ledger import Ledger
-from featurebank.extraction.request import Ask
 from featurebank.extraction.writer import Writer
 from featurebank.images.reading import read_ahead, worker_count
 from featurebank.images.views import count_views, share_batches
@@ -60,7 +60,7 @@ class Compute:
     ray_address: str | None = None
 
 
-def check_compute(wanted: Ask, compute: Compute) -> None:
+def check_compute(request: Request, compute: Compute) -> None:
     """Refuse a device, an engine or a decoder that this machine does not have; what is always there costs nothing.
 
     Raises
@@ -68,13 +68,13 @@ def check_compute(wanted: Ask, compute: Compute) -> None:
     DeviceError, EngineError, NotInstalledError
         When what was named cannot be had.
     """
-    is_on_gpu = wanted.decoder == "nvjpeg"
+    is_on_gpu = request.decoder == "nvjpeg"
     if is_on_gpu or compute.device not in ("auto", "cpu") or compute.engine not in ("auto", "eager"):
         from featurebank.backbones.engine import choose_device, choose_engine
         from featurebank.backbones.nvjpeg import check_device
 
         device = choose_device(compute.device)
-        choose_engine(compute.engine, device.type, wanted.precision)
+        choose_engine(compute.engine, device.type, request.precision)
         if is_on_gpu:
             check_device(device)
 
@@ -97,7 +97,7 @@ class Pipeline:
 
     Parameters
     ----------
-    wanted : Ask
+    request : Request
         The backbone and layers.
     ledger : Ledger
         What is known of the samples, and is told what becomes of them.
@@ -114,8 +114,8 @@ class Pipeline:
         At a reduced precision: how far each layer is from float32.
     """
 
-    def __init__(self, wanted: Ask, ledger: Ledger, compute: Compute, advance: Callable[[], None]):
-        self.wanted = wanted
+    def __init__(self, request: Request, ledger: Ledger, compute: Compute, advance: Callable[[], None]):
+        self.request = request
         self.ledger = ledger
         self.compute = compute
         self.advance = advance
@@ -235,7 +235,7 @@ class Pipeline:
     def backbone(self) -> Backbone:
         """The backbone; whichever thread comes first loads it."""
         with self._loading:
-            return self.wanted.load()
+            return self.request.load()
 
     @cached_property
     def images_at_once(self) -> int:

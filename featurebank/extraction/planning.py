@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, ImageError
 from featurebank.extraction.ledger import Ledger
 from featurebank.extraction.pipeline import AHEAD, Compute
-from featurebank.extraction.request import Ask
 from featurebank.images.reading import read_ahead, worker_count
 from featurebank.images.views import count_views
 
@@ -153,7 +153,7 @@ def row_bytes_of(specs: Sequence[FeatureSpec], widths: Sequence[int]) -> int:
 def estimate(
     source: Source,
     bank: str | os.PathLike[str],
-    wanted: Ask,
+    request: Request,
     compute: Compute | None = None,
     *,
     deadline_hours: float | None = None,
@@ -172,8 +172,8 @@ def estimate(
         From `featurebank.scan`.
     bank : path-like
         Where the rows would go; what it has already is not counted.
-    wanted : Ask
-        The backbone and layers, from `featurebank.extraction.request.ask`.
+    request : Request
+        The backbone and layers.
     compute : Compute, optional
     deadline_hours : float, optional
         Hours within which all is to be done.
@@ -191,9 +191,9 @@ def estimate(
     """
     plan(0, 1.0, 0, deadline_hours=deadline_hours, price_per_hour=price_per_hour)  # refused before anything is timed
     compute = compute or Compute()
-    pending, specs = _pending(source, bank, wanted)
-    engine = _open(wanted, specs, compute, len(pending))
-    speed, timed, failed, outputs = _time(source, pending, wanted, engine, specs[0].views, compute, sample, progress)
+    pending, specs = _pending(source, bank, request)
+    engine = _open(request, specs, compute, len(pending))
+    speed, timed, failed, outputs = _time(source, pending, request, engine, specs[0].views, compute, sample, progress)
     widths = [int(np.prod(output.shape[2:], dtype=int)) for output in outputs]
     paths = sum(len(source.paths[position]) for position in pending) / max(1, len(pending))
     row_bytes = row_bytes_of(specs, widths) + SAMPLE_BYTES + round(paths)
@@ -212,20 +212,20 @@ def estimate(
     )
 
 
-def _pending(source: Source, bank: str | os.PathLike[str], wanted: Ask) -> tuple[list[int], list[FeatureSpec]]:
+def _pending(source: Source, bank: str | os.PathLike[str], request: Request) -> tuple[list[int], list[FeatureSpec]]:
     """Return the samples that are to be embedded, and the feature sets."""
     if os.path.isfile(os.path.join(bank, "bank.json")):
         opened = Bank(bank)
-        specs = wanted.specs(opened)
+        specs = request.specs(opened)
         return Ledger(source, opened, specs, verify=False).pending(), specs
-    return list(range(len(source.paths))), list(dict.fromkeys(map(wanted.spec, wanted.layers)))
+    return list(range(len(source.paths))), request.specs()
 
 
-def _open(wanted: Ask, specs: Sequence[FeatureSpec], compute: Compute, images: int) -> Engine:
+def _open(request: Request, specs: Sequence[FeatureSpec], compute: Compute, images: int) -> Engine:
     from featurebank.backbones.engine import Engine
 
     return Engine(
-        wanted.load(),
+        request.load(),
         specs,
         device=compute.device,
         engine=compute.engine,
@@ -237,7 +237,7 @@ def _open(wanted: Ask, specs: Sequence[FeatureSpec], compute: Compute, images: i
 def _time(
     source: Source,
     pending: Sequence[int],
-    wanted: Ask,
+    request: Request,
     engine: Engine,
     views: str,
     compute: Compute,
@@ -245,7 +245,7 @@ def _time(
     progress: Callable[[int, int], None] | None,
 ) -> tuple[float, int, int, list[Any]]:
     """Return images a second, how many were timed and how many failed, and one batch's rows."""
-    backbone, warm = wanted.load(), engine.images_at_once
+    backbone, warm = request.load(), engine.images_at_once
     count = min(len(pending), sample + warm)
     drawn = [pending[i] for i in np.unique(np.linspace(0, len(pending) - 1, count, dtype=int))] if pending else []
     failed = 0

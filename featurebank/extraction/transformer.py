@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
+from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import as_keys, as_loaded
 from featurebank.bank.spec import FeatureSpec
-from featurebank.extraction.request import Ask, ask
 from featurebank.images.reading import image_digest, open_image
 from featurebank.storage import files
 
@@ -120,11 +120,11 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             When an image cannot be read; a transformer cannot leave out a row.
         """
         items = list(X)
-        wanted = self._ask()
+        request = self._request()
         if self.bank is not None:
-            return self._through_bank(Bank.create(self.bank), wanted, items)
-        specs = self._specs(wanted)
-        outputs = self._compute(self._engine(wanted, specs, len(items)), items)
+            return self._through_bank(Bank.create(self.bank), request, items)
+        specs = request.specs()
+        outputs = self._compute(self._engine(request, specs, len(items)), items)
         return np.concatenate([as_loaded(out, spec) for out, spec in zip(outputs, specs, strict=True)], axis=1)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
@@ -134,21 +134,21 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         ----------
         input_features : ignored
         """
-        return np.array([f"{name}_{i}" for name, width in self._widths(self._ask()) for i in range(width)], object)
+        return np.array([f"{name}_{i}" for name, width in self._widths(self._request()) for i in range(width)], object)
 
-    def _widths(self, wanted: Ask) -> list[tuple[str, int]]:
+    def _widths(self, request: Request) -> list[tuple[str, int]]:
         """Return name and number of columns of each feature set, from the bank where it has rows."""
         if self.bank is not None:
             bank = Bank.create(self.bank)
-            sets = [bank.feature_set_of(spec) for spec in wanted.specs(bank)]
+            sets = [bank.feature_set_of(spec) for spec in request.specs(bank)]
             if all(each.segments for each in sets):
                 return [(each.spec.name, each.width) for each in sets]
-        specs = self._specs(wanted)
-        outputs = self._compute(self._engine(wanted, specs, 1), [np.zeros((64, 64, 3), np.uint8)])
+        specs = request.specs()
+        outputs = self._compute(self._engine(request, specs, 1), [np.zeros((64, 64, 3), np.uint8)])
         return [(spec.name, out[0, 0].size) for spec, out in zip(specs, outputs, strict=True)]
 
-    def _ask(self) -> Ask:
-        return ask(
+    def _request(self) -> Request:
+        return Request(
             self.backbone,
             self.layer,
             weights=self.weights,
@@ -159,38 +159,35 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             decoder=self.decoder,
         )
 
-    def _specs(self, wanted: Ask) -> list[FeatureSpec]:
-        return list(dict.fromkeys(map(wanted.spec, wanted.layers)))
-
-    def _through_bank(self, bank: Bank, wanted: Ask, items: list[Any]) -> NDArray[np.float32]:
+    def _through_bank(self, bank: Bank, request: Request, items: list[Any]) -> NDArray[np.float32]:
         """Read what the bank has and compute the rest, once, whichever worker comes first."""
-        specs = wanted.specs(bank)
+        specs = request.specs(bank)
         digests = [image_digest(item) for item in items]
         if any(bank.missing(spec, digests) for spec in specs):
-            wanted.register(bank)
+            request.register(bank)
             with _locked(bank, specs):
-                self._fill(bank, wanted, specs, dict(zip(digests, items, strict=True)))
+                self._fill(bank, request, specs, dict(zip(digests, items, strict=True)))
         keys = as_keys(digests)
         return np.concatenate([bank.feature_set_of(spec).read(keys) for spec in specs], axis=1)
 
-    def _fill(self, bank: Bank, wanted: Ask, specs: list[FeatureSpec], items: dict[bytes, Any]) -> None:
+    def _fill(self, bank: Bank, request: Request, specs: list[FeatureSpec], items: dict[bytes, Any]) -> None:
         """Compute and write the rows that the bank still lacks, for just the feature sets that lack them."""
         lacking = {spec: absent for spec in specs if (absent := bank.missing(spec, items))}
         if not lacking:
             return
         missing = [digest for digest in items if any(digest in each for each in lacking.values())]
-        engine = self._engine(wanted, list(lacking), len(missing))
+        engine = self._engine(request, list(lacking), len(missing))
         outputs = self._compute(engine, [items[digest] for digest in missing], missing)
         for (spec, absent), out in zip(lacking.items(), outputs, strict=True):
             rows = [row for row, digest in enumerate(missing) if digest in absent]
             digests = [missing[row] for row in rows]
             bank.add_features(spec, digests, out[rows], engine.made_by)
 
-    def _engine(self, wanted: Ask, specs: list[FeatureSpec], count: int) -> Engine:
+    def _engine(self, request: Request, specs: list[FeatureSpec], count: int) -> Engine:
         from featurebank.backbones.engine import Engine
 
         how: dict[str, Any] = {"device": self.device, "engine": self.engine, "batch_size": self.batch_size}
-        return Engine(wanted.load(), specs, images=count, **how)
+        return Engine(request.load(), specs, images=count, **how)
 
     def _compute(
         self, engine: Engine, items: list[Any], digests: list[bytes] | None = None

@@ -17,12 +17,12 @@ from torch import Tensor
 from featurebank.backbones.base import Backbone
 from featurebank.backbones.layers import Capture
 from featurebank.backbones.preprocessing import Preprocessing
+from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import FeatureSet, as_keys
 from featurebank.errors import ImageError
 from featurebank.extraction.ledger import Ledger
 from featurebank.extraction.pipeline import Compute, Pipeline
-from featurebank.extraction.request import Ask
 from featurebank.finetuning.cut import layer_at
 from featurebank.finetuning.recipe import parse
 from featurebank.images.reading import read_ahead
@@ -105,7 +105,7 @@ def digests_of(source: Source) -> list[bytes]:
 
 def fill(
     bank: Bank,
-    wanted: Ask,
+    request: Request,
     source: Source,
     digests: Sequence[bytes],
     compute: Compute,
@@ -116,7 +116,7 @@ def fill(
     Parameters
     ----------
     bank : Bank
-    wanted : Ask
+    request : Request
         The backbone and one layer of it.
     source : Source
         Where the images can be read.
@@ -136,30 +136,30 @@ def fill(
     ImageError
         When an image cannot be read, or is no longer what it was.
     """
-    (spec,) = wanted.specs(bank)
+    (spec,) = request.specs(bank)
     if not bank.missing(spec, digests):
         return []
-    wanted.register(bank)
+    request.register(bank)
     with files.locked(bank.feature_folder(spec) / ".lock"):  # of workers that want the same, the first computes it
-        return _fill(bank, wanted, source, digests, compute, progress)
+        return _fill(bank, request, source, digests, compute, progress)
 
 
 def _fill(
     bank: Bank,
-    wanted: Ask,
+    request: Request,
     source: Source,
     digests: Sequence[bytes],
     compute: Compute,
     progress: Callable[[int, int], None] | None,
 ) -> list[str]:
-    specs = wanted.specs(bank)
+    specs = request.specs(bank)
     first = {digest: position for position, digest in reversed(list(enumerate(digests)))}
     positions = sorted(first[digest] for digest in bank.missing(specs[0], digests))
     if not positions:
         return []
     ledger = _RowsOnly(source.take(positions), bank, specs, verify=True)
     done = itertools.count(1)
-    pipeline = Pipeline(wanted, ledger, compute, lambda: progress and progress(next(done), len(positions)))
+    pipeline = Pipeline(request, ledger, compute, lambda: progress and progress(next(done), len(positions)))
     pipeline.run(range(len(positions)))
     _check_read(ledger, [digests[position] for position in positions])
     return pipeline.warnings

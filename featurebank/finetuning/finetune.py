@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from sklearn.pipeline import Pipeline
 
 from featurebank.backbones.base import Backbone
+from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import default_target
 from featurebank.bank.images import source_of
@@ -22,7 +23,7 @@ from featurebank.finetuning.compare import compare, frozen_of, shared_folds
 from featurebank.finetuning.estimate import Estimate, estimate
 from featurebank.finetuning.head import is_recipe
 from featurebank.finetuning.recipe import Recipe
-from featurebank.finetuning.setup import Labels, Origin, Setup
+from featurebank.finetuning.setup import Labels, Setup
 from featurebank.finetuning.tuning import Tuned, Watch, finish, train_network
 from featurebank.predictor.file import EMBEDDED
 from featurebank.predictor.predictor import Predictor, contents_of
@@ -139,11 +140,11 @@ def finetune(
     hooks = hooks or Hooks()
     bank = bank if isinstance(bank, Bank) else Bank(bank)
     given = None if predictor is None else Predictor.load(predictor)
-    origin = _origin(bank, backbone, weights, size, given, predictor)
+    request = _request(bank, backbone, weights, size, given, predictor)
     target = target or (given.target if given else default_target(bank))
     table = bank.select(target, *([sample_weight] if sample_weight else []))
     labels = _labels(table, target, groups, sample_weight)
-    setup = Setup(bank, origin, source_of(table), labels, recipe, device, workers)
+    setup = Setup(bank, request, source_of(table), labels, recipe, device, workers)
     top_model, notes = _top_model(given, setup.backbone)
     _check(setup, hooks)
     feed, more = setup.feed(hooks.on_cached)
@@ -180,28 +181,23 @@ def _labels(table: SampleTable, target: str, groups: str | None, sample_weight: 
     )
 
 
-def _origin(bank: Bank, backbone: Any, weights: str, size: int | None, given: Predictor | None, path: Any) -> Origin:
+def _request(bank: Bank, backbone: Any, weights: str, size: int | None, given: Predictor | None, path: Any) -> Request:
     """Return the backbone that is meant: the named one as the bank has it, the predictor's, or the bank's only one."""
     if backbone is None and given is not None:
-        return _origin_of(given, path)
-    requests = [bank.requests_of(each.spec)[-1:] for each in bank.feature_sets]
-    found = {_origin_in(each[0]) for each in requests if each}
+        return _request_of(given, path)
+    last = [Request.last(bank, each.spec) for each in bank.feature_sets]
+    found = {(each.backbone, each.weights, each.size, each.decoder): each for each in last if each}
     if backbone is not None:
-        named = [each for each in found if each.backbone == backbone]
+        named = [each for each in found.values() if each.backbone == backbone]
         is_left_open = weights == "DEFAULT" and size is None
-        return named[0] if is_left_open and len(named) == 1 else Origin(backbone, weights, size)
+        return named[0] if is_left_open and len(named) == 1 else Request(backbone, weights=weights, size=size)
     if len(found) != 1:
-        names = ", ".join(sorted(str(each) for each in found)) or "none by name"
+        names = ", ".join(sorted(map(str, found.values()))) or "none by name"
         raise FineTuneError(f"the bank has features of these backbones: {names}; name one with --backbone")
-    return found.pop()
+    return found.popitem()[1]
 
 
-def _origin_in(request: Mapping[str, Any]) -> Origin:
-    """Return the backbone that a request of `featurebank.extract` named."""
-    return Origin(request["backbone"], request["weights"], request["size"], request.get("decoder", "pil"))
-
-
-def _origin_of(given: Predictor, path: Any) -> Origin:
+def _request_of(given: Predictor, path: Any) -> Request:
     """Return the backbone of a predictor, which carries the weights itself where no name would find them."""
     first = given.features[0]
     if any(each.spec.weights != first.spec.weights or each.size != first.size for each in given.features):
@@ -209,9 +205,9 @@ def _origin_of(given: Predictor, path: Any) -> Origin:
     if not first.weights:
         raise FineTuneError(f"{first.spec.backbone!r} is your own module: give it as backbone= to finetune")
     if first.weights == EMBEDDED:
-        return Origin(os.fspath(path))
+        return Request(os.fspath(path))
     decoder = first.spec.preprocessing.get("decoder", "pil")
-    return Origin(first.spec.backbone, first.weights, first.size, decoder)
+    return Request(first.spec.backbone, weights=first.weights, size=first.size, decoder=decoder)
 
 
 def _top_model(given: Predictor | None, backbone: Backbone) -> tuple[Pipeline | None, list[str]]:

@@ -16,11 +16,12 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.errors import FineTuneError
 from featurebank.finetuning.activations import digests_of
 from featurebank.finetuning.recipe import Recipe
-from featurebank.finetuning.setup import Labels, Origin, Setup
+from featurebank.finetuning.setup import Labels, Setup
 from featurebank.finetuning.tuning import Tuned, finish, train_network
 from featurebank.images.sources import Source, scan
 from featurebank.predictor.predictor import Predictor
@@ -157,9 +158,9 @@ class FineTuner(ClassifierMixin, BaseEstimator):
         recipe = Recipe(**{field.name: getattr(self, field.name) for field in fields(Recipe)})
         source = _source_of(list(X))
         labels = _labels(source, y, groups, sample_weight)
-        origin = Origin(self.backbone, self.weights, self.size)
+        request = Request(self.backbone, weights=self.weights, size=self.size)
         with self._open_bank() as bank:
-            setup = Setup(bank, origin, source, labels, recipe, self.device, self.workers)
+            setup = Setup(bank, request, source, labels, recipe, self.device, self.workers)
             setup.check()
             feed, _ = setup.feed()
             self.tuned_: Tuned = finish(setup, train_network(setup, feed))

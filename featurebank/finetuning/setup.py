@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from featurebank.backbones.base import Backbone
 from featurebank.backbones.engine import choose_device
+from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.spec import PENULTIMATE
 from featurebank.errors import FineTuneError
 from featurebank.extraction.pipeline import Compute
-from featurebank.extraction.request import Ask, ask
 from featurebank.finetuning.activations import Cached, Live, fill
 from featurebank.finetuning.cut import find_cut, layer_at
 from featurebank.finetuning.network import Feed, Network, active
@@ -109,20 +109,6 @@ def _divided(labels: Labels, rows: Rows, share: float, seed: int) -> tuple[Rows,
 
 
 @dataclass(frozen=True)
-class Origin:
-    """A backbone as it is asked for, by `featurebank.load_backbone` or as an object, and a decoder."""
-
-    backbone: Any
-    weights: str = "DEFAULT"
-    size: int | None = None
-    decoder: str = "pil"
-
-    def __str__(self) -> str:
-        more = [self.weights] * (self.weights != "DEFAULT") + [f"{self.size} px"] * (self.size is not None)
-        return f"{self.backbone} ({', '.join(more)})" if more else str(self.backbone)
-
-
-@dataclass(frozen=True)
 class Setup:
     """What a fine-tuning stands on.
 
@@ -130,7 +116,8 @@ class Setup:
     ----------
     bank : Bank
         Where activations are kept.
-    origin : Origin
+    request : Request
+        The backbone, as it was asked for.
     source : Source
         The images.
     labels : Labels
@@ -142,7 +129,7 @@ class Setup:
     """
 
     bank: Bank
-    origin: Origin
+    request: Request
     source: Source
     labels: Labels
     recipe: Recipe
@@ -155,22 +142,14 @@ class Setup:
         return choose_device(self.device_name)
 
     @cached_property
-    def _asked(self) -> Ask:
+    def _cached_request(self) -> Request:
         views = self.recipe.cached_views if self.recipe.is_cached else "none"
-        return ask(
-            self.origin.backbone,
-            PENULTIMATE,
-            weights=self.origin.weights,
-            size=self.origin.size,
-            store=self.recipe.store,
-            views=views,
-            decoder=self.origin.decoder,
-        )
+        return replace(self.request, layers=PENULTIMATE, store=self.recipe.store, views=views, precision="fp32")
 
     @property
     def backbone(self) -> Backbone:
         """The backbone, loaded once."""
-        return self._asked.load()
+        return self._cached_request.load()
 
     @cached_property
     def class_weight(self) -> Any:
@@ -183,17 +162,17 @@ class Setup:
         return find_cut(self.backbone, self.recipe.cut)
 
     @property
-    def wanted(self) -> Ask:
+    def cut_request(self) -> Request:
         """The request for the activations at the cut."""
         layer = layer_at(self.backbone, self.module)
-        return replace(self._asked, layers=[layer.name if layer.layout == "vector" else f"{layer.name}:none"])
+        return replace(self._cached_request, layers=[layer.name if layer.layout == "vector" else f"{layer.name}:none"])
 
     @property
     def missing(self) -> int:
         """How many images the bank lacks activations of; 0 where none are kept."""
         if not self.recipe.is_cached:
             return 0
-        (spec,) = self.wanted.specs(self.bank)
+        (spec,) = self.cut_request.specs(self.bank)
         return len(self.bank.missing(spec, self.labels.digests))
 
     def network(self) -> Network:
@@ -237,8 +216,8 @@ class Setup:
         """
         if self.recipe.is_cached:
             compute = Compute(device=self.device_name, workers=self.workers)
-            notes = fill(self.bank, self.wanted, self.source, self.labels.digests, compute, progress)
-            (spec,) = self.wanted.specs(self.bank)
+            notes = fill(self.bank, self.cut_request, self.source, self.labels.digests, compute, progress)
+            (spec,) = self.cut_request.specs(self.bank)
             return Cached(self.bank.feature_set_of(spec), self.labels.digests), notes
         live = Live(
             self.backbone,

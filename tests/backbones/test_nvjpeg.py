@@ -18,10 +18,10 @@ from featurebank.backbones.base import Backbone
 from featurebank.backbones.engine import Engine
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.backbones.registry import load_backbone
+from featurebank.backbones.request import Request
 from featurebank.errors import BackboneError, BankError, DeviceError, EngineError, ImageError
 from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.pipeline import Compute
-from featurebank.extraction.request import ask
 from featurebank.images import decoding
 from featurebank.images.decoding import EncodedImage, find_jpeg
 from featurebank.images.sources import scan
@@ -261,7 +261,7 @@ def test_files_that_turn_out_damaged_are_listed_and_the_rest_go_on(on_the_cpu, p
     damaged = broken((photos / "0.jpg").read_bytes())
     for name in ("2.jpg", "7.jpg", "again.jpg"):
         (photos / name).write_bytes(damaged)
-    wanted = ask("resnet18", "penultimate", weights="random:0", size=64, decoder="nvjpeg")
+    wanted = Request("resnet18", "penultimate", weights="random:0", size=64, decoder="nvjpeg")
     report = run_extraction(scan(photos), Bank.create(tmp_path / "a.bank"), wanted, Compute(batch_size=2, workers=1))
     assert (report.samples, report.embedded, report.failed) == (11, 8, 3)
     assert [each["path"] for each in report.failures] == ["2.jpg", "7.jpg", "again.jpg"]
@@ -286,7 +286,7 @@ def test_only_damaged_files_leave_an_empty_feature_set(on_the_cpu, photos, tmp_p
 
 def test_a_reduced_precision_is_compared_on_files_that_can_be_decoded(on_the_cpu, photos, tmp_path):
     (photos / "0.jpg").write_bytes(broken((photos / "0.jpg").read_bytes()))
-    wanted = ask("resnet18", "penultimate", weights="random:0", size=64, decoder="nvjpeg", precision="bf16")
+    wanted = Request("resnet18", "penultimate", weights="random:0", size=64, decoder="nvjpeg", precision="bf16")
     report = run_extraction(scan(photos), Bank.create(tmp_path / "a.bank"), wanted)
     assert [each["images"] for each in report.drift] == [9]
     assert (report.embedded, report.failed) == (9, 1)
@@ -347,7 +347,7 @@ def test_the_command_line_says_so_in_one_line(run_cli, photos, tmp_path):
 
 def test_random_views_and_other_uses_of_the_images_are_refused():
     with pytest.raises(BankError, match="'augment:4' are made on the CPU"):
-        ask("resnet18", "penultimate", decoder="nvjpeg", views="augment:4")
+        Request("resnet18", "penultimate", decoder="nvjpeg", views="augment:4")
     with pytest.raises(BankError, match="expected none, hflip, flips, dihedral: use one of these, or another decoder"):
         backbone().prepare_views(EncodedImage(b"", (9, 9)), "augment:4", b"")
     with pytest.raises(BackboneError, match="extracting and predicting alone"):

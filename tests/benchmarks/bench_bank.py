@@ -23,11 +23,11 @@ import numpy as np
 import pandas as pd
 
 from featurebank import Bank
+from featurebank.backbones.request import Request
 from featurebank.bank.samples import OK, make_table
 from featurebank.bank.spec import FeatureSpec
 from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.ledger import Ledger
-from featurebank.extraction.request import Ask, ask
 from featurebank.images.sources import scan
 
 SPEC = FeatureSpec(
@@ -63,9 +63,9 @@ def digest(number: int) -> bytes:
     return hashlib.sha256(b"%d" % number).digest()
 
 
-def add_rows(bank: Bank, wanted: Ask, values: np.ndarray) -> None:
+def add_rows(bank: Bank, request: Request, values: np.ndarray) -> None:
     """Write rows whose digests are those of `digest`, under the request that `extract` will look for."""
-    bank.add_spec(SPEC, wanted._request("penultimate"))
+    bank.add_spec(SPEC, request.to_dict("penultimate"))
     for at in range(0, len(values), SEGMENT):
         part = values[at : at + SEGMENT, None]
         bank.add_features(SPEC, [digest(at + row) for row in range(len(part))], part)
@@ -73,20 +73,20 @@ def add_rows(bank: Bank, wanted: Ask, values: np.ndarray) -> None:
 
 def unchanged_tree(folder: Path, count: int) -> None:
     """Compare a second run over an unchanged tree with a walk."""
-    tree, wanted = folder / "tree", ask("efficientnet_lite0", "penultimate")
+    tree, request = folder / "tree", Request("efficientnet_lite0", "penultimate")
     for number in range(count):
         if number % 1000 == 0:
             (tree / f"{number // 1000:04}").mkdir(parents=True)
         (tree / f"{number // 1000:04}" / f"{number:07}.jpg").write_bytes(b"%d" % number)
     bank = Bank.create(folder / "tree.bank")
-    add_rows(bank, wanted, np.zeros((count, WIDTH), np.float16))
+    add_rows(bank, request, np.zeros((count, WIDTH), np.float16))
     ledger = Ledger(scan(tree), bank, [SPEC], False)
     for position, path in enumerate(ledger.source.paths):
         ledger.settle(position, digest(int(Path(os.fsdecode(path)).stem)), "", embedded=True)
     ledger.commit_samples()
 
     def again() -> None:
-        report = run_extraction(scan(tree), Bank(bank.path), wanted)
+        report = run_extraction(scan(tree), Bank(bank.path), request)
         if (report.reused, report.embedded) != (count, 0):
             raise SystemExit(f"expected {count} reused, got {report}")
 
@@ -104,7 +104,7 @@ def loading(folder: Path, count: int) -> None:
     values = np.random.default_rng(0).standard_normal((count, WIDTH), dtype=np.float32).astype(np.float16)
     np.save(folder / "rows.npy", values)
     bank = Bank.create(folder / "rows.bank")
-    add_rows(bank, ask("efficientnet_lite0", "penultimate"), values)
+    add_rows(bank, Request("efficientnet_lite0", "penultimate"), values)
     fields = {
         **{name: ["/photos"] * count for name in ("source", "root")},
         **{name: [0] * count for name in ("size", "mtime_ns", "origin", "stamp")},

@@ -31,11 +31,11 @@ import pandas as pd
 from PIL import Image
 
 from featurebank import Bank
+from featurebank.backbones.request import Request
 from featurebank.bank.spec import FeatureSpec
 from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.ledger import Ledger
 from featurebank.extraction.pipeline import Compute
-from featurebank.extraction.request import ask
 from featurebank.extraction.writer import Writer
 from featurebank.images.sources import Source, scan
 
@@ -80,7 +80,7 @@ def run(photos: str, bank: str, backend: str) -> None:
     report = run_extraction(
         scan(Path(photos)),
         Bank.create(bank),
-        ask("efficientnet_lite0", "penultimate"),
+        Request("efficientnet_lite0", "penultimate"),
         Compute("cpu", backend=backend),
         progress=lambda done, total: marks.append((time.perf_counter(), done)),
     )
@@ -158,7 +158,7 @@ def rate_of(bank: Path, files: list[Path], count: int) -> float:
         run_extraction(
             scan(files),
             Bank.create(bank),
-            ask(sleeper(meeting, count), "logits"),
+            Request(sleeper(meeting, count), "logits"),
             Compute("cpu", "eager", BATCH, backend="ray", ray_address=address),
             progress=lambda done, total: ends.append(time.time()),
         )

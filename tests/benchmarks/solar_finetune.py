@@ -31,15 +31,15 @@ from scipy.special import expit, softmax
 from sklearn.model_selection import StratifiedShuffleSplit
 
 from featurebank import Bank, Recipe
+from featurebank.backbones.request import Request
 from featurebank.bank.features import as_keys
 from featurebank.bank.images import source_of
 from featurebank.bank.samples import values_of, weights_of
 from featurebank.bank.spec import digest_of
 from featurebank.extraction.extract import run_extraction
-from featurebank.extraction.request import Ask, ask
 from featurebank.finetuning.estimate import estimate
 from featurebank.finetuning.network import Feed
-from featurebank.finetuning.setup import Labels, Origin, Setup
+from featurebank.finetuning.setup import Labels, Setup
 from featurebank.finetuning.tuning import Watch, train_network
 from featurebank.images.sources import scan
 from featurebank.images.views import count_views
@@ -85,9 +85,9 @@ def open_bank(options: argparse.Namespace) -> Bank:
     return bank
 
 
-def features_of(backbone: str, size: int | None) -> Ask:
+def features_of(backbone: str, size: int | None) -> Request:
     """Return the demo's features: the middle blocks, flips averaged."""
-    return ask(backbone, [f"{block}:avgmax" for block in BLOCKS], size=size, views="flips")
+    return Request(backbone, [f"{block}:avgmax" for block in BLOCKS], size=size, views="flips")
 
 
 def learn_from(bank: Bank, options: argparse.Namespace) -> Labels:
@@ -110,13 +110,13 @@ def make_setup(bank: Bank, backbone: str, labels: Labels, options: argparse.Name
     """Return what is learned from, and how."""
     chosen = {name: value_of(value) for name, _, value in (text.partition("=") for text in options.set)}
     recipe = Recipe(options.cut, **{"augment": "cached:flips", "views": "flips", "epochs": 16, **chosen})
-    origin = Origin(backbone, "DEFAULT", options.size)
-    return Setup(bank, origin, source_of(bank.select(options.protocol)), labels, recipe)
+    request = Request(backbone, size=options.size)
+    return Setup(bank, request, source_of(bank.select(options.protocol)), labels, recipe)
 
 
 def frozen_embeddings(setup: Setup) -> NDArray[np.float32]:
     """Return the demo's features of each row, side by side."""
-    wanted = features_of(setup.origin.backbone, setup.origin.size)
+    wanted = features_of(setup.request.backbone, setup.request.size)
     keys = as_keys(setup.labels.digests)
     return np.concatenate([setup.bank.feature_set_of(spec).read(keys) for spec in wanted.specs(setup.bank)], axis=1)
 
@@ -146,8 +146,8 @@ def kept(path: Path, compute: Callable[[], NDArray[np.float64]]) -> NDArray[np.f
 
 def chances_of(setup: Setup, splits: dict[int, Fold], folder: Path) -> dict[int, dict[str, NDArray[np.float64]]]:
     """Return the chances of each split's test rows, frozen and tuned."""
-    setups = [str(setup.origin), str(setup.recipe), setup.labels.y.tolist()]
-    print(f"{setup.origin}: {setup.recipe}\nestimate for one training: {estimate(setup)}", flush=True)
+    setups = [str(setup.request), str(setup.recipe), setup.labels.y.tolist()]
+    print(f"{setup.request}: {setup.recipe}\nestimate for one training: {estimate(setup)}", flush=True)
     X, (feed, _) = frozen_embeddings(setup), setup.feed()
     found = {}
     for number, split in splits.items():

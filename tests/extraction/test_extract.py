@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from featurebank import Bank, extract
+from featurebank.backbones.request import Request
 from featurebank.bank.features import as_keys
 from featurebank.errors import BankError, DeviceError, ImageError, SourceError
 from featurebank.extraction import writer
 from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.pipeline import Compute
-from featurebank.extraction.request import ask
 from featurebank.images.sources import scan
 
 NET = {"backbone": "resnet18", "weights": "random:0"}
@@ -35,8 +35,8 @@ def run(source, bank, layers="penultimate", **options):
     compute = Compute(
         **{name: options.pop(name) for name in ("device", "engine", "batch_size", "workers") if name in options}
     )
-    wanted = ask("resnet18", layers, weights="random:0")
-    return run_extraction(scan(source), Bank.create(bank), wanted, compute, **options)
+    request = Request("resnet18", layers, weights="random:0")
+    return run_extraction(scan(source), Bank.create(bank), request, compute, **options)
 
 
 def segments(bank):
@@ -166,7 +166,7 @@ def test_root_rebinds_a_source_whose_files_moved(photos, tmp_path):
     run(photos, tmp_path / "a.bank")
     photos.rename(tmp_path / "moved")
     source = scan(photos, root=tmp_path / "moved")
-    report = run_extraction(source, Bank(tmp_path / "a.bank"), ask("resnet18", "penultimate", weights="random:0"))
+    report = run_extraction(source, Bank(tmp_path / "a.bank"), Request("resnet18", "penultimate", weights="random:0"))
     assert (report.embedded, report.reused, report.gone) == (0, 12, 0)
     assert len(Bank(tmp_path / "a.bank").samples) == 12
 
@@ -332,15 +332,15 @@ def test_no_warning_when_every_image_is_read(photos, tmp_path):
 
 
 def test_rows_that_no_longer_agree_are_warned_about(photos, tmp_path):
-    wanted = ask("resnet18", "penultimate", weights="random:0")
+    request = Request("resnet18", "penultimate", weights="random:0")
     bank = Bank.create(tmp_path / "a.bank")
-    (spec,) = wanted.specs(bank)
-    wanted.register(bank)
+    (spec,) = request.specs(bank)
+    request.register(bank)
     few = scan(sorted(photos.rglob("*.png"))[:2])
     drifted = np.full((2, 1, 512), 0.5, np.float32)
     bank.add_features(spec, [few.read(i)[0] for i in range(2)], drifted)
-    assert run_extraction(few, bank, wanted).warnings == []  # nothing is computed, so nothing is compared
-    report = run_extraction(scan(sorted(photos.rglob("*.png"))), bank, wanted)
+    assert run_extraction(few, bank, request).warnings == []  # nothing is computed, so nothing is compared
+    report = run_extraction(scan(sorted(photos.rglob("*.png"))), bank, request)
     (warning,) = report.warnings
     assert "rows of resnet18/penultimate computed now differ from stored ones" in warning
     assert run(make_images(tmp_path / "other", 3, seed=9), tmp_path / "b.bank").warnings == []
@@ -404,14 +404,14 @@ def test_explain_says_what_would_hit_and_which_field_differs(photos, tmp_path):
     Image.new("RGB", (9, 9)).save(photos / "a" / "000.png")
     bank = Bank(tmp_path / "a.bank")
     before = sorted(bank.path.rglob("*"))
-    wanted = ask("resnet18", ["penultimate", "layer3"], weights="random:0")
-    facts = explain(scan(photos), bank, wanted)
+    request = Request("resnet18", ["penultimate", "layer3"], weights="random:0")
+    facts = explain(scan(photos), bank, request)
     assert [facts[name] for name in ("samples", "unchanged", "changed", "new")] == [14, 11, 1, 2]
     hit, miss = facts["feature_sets"]
     assert (hit["hits"], hit["misses"], "nearest" in hit) == (11, 0, False)
     assert (miss["hits"], miss["misses"]) == (0, 11)
     assert set(miss["differs"]) == {"layer", "layout", "pool"}
-    other = explain(scan(photos), bank, ask("resnet18", "penultimate", weights="random:1"))
+    other = explain(scan(photos), bank, Request("resnet18", "penultimate", weights="random:1"))
     assert list(other["feature_sets"][0]["differs"]) == ["weights"]
     assert sorted(bank.path.rglob("*")) == before
 
@@ -556,17 +556,17 @@ def test_few_images_are_in_flight_when_each_has_many_views(tmp_path, monkeypatch
 
 
 def test_views_that_no_longer_agree_are_warned_about(odd, tmp_path):
-    wanted = ask("resnet18", "penultimate", weights="random:0", size=64, views="hflip")
+    request = Request("resnet18", "penultimate", weights="random:0", size=64, views="hflip")
     bank = Bank.create(tmp_path / "a.bank")
     few = scan(sorted(odd.rglob("*.png"))[:2])
-    run_extraction(few, bank, wanted)
+    run_extraction(few, bank, request)
     (stored,) = bank.feature_sets
     digests = [few.read(i)[0] for i in range(2)]
     rows = stored.read(as_keys(digests), "all")
     rows[:, 1] *= 1.1  # the image itself still agrees
     segments(bank)[0].unlink()
     bank.add_features(stored.spec, digests, rows)
-    (warning,) = run_extraction(scan(sorted(odd.rglob("*.png"))), bank, wanted).warnings
+    (warning,) = run_extraction(scan(sorted(odd.rglob("*.png"))), bank, request).warnings
     assert "rows of resnet18/penultimate computed now differ from stored ones" in warning
 
 

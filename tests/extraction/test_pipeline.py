@@ -9,10 +9,10 @@ from PIL import Image
 from featurebank import Bank, extract
 from featurebank.backbones.base import Backbone
 from featurebank.backbones.preprocessing import Preprocessing
+from featurebank.backbones.request import Request
 from featurebank.errors import BankError, DeviceError, EngineError
 from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.pipeline import Compute
-from featurebank.extraction.request import ask
 from featurebank.images.sources import scan
 
 SMALL = {"backbone": "resnet18", "weights": "random:0", "size": 64}
@@ -29,18 +29,18 @@ def photos(tmp_path):
 
 
 def run(photos, bank, compute=None, **options):
-    wanted = ask("resnet18", options.pop("layers", "penultimate"), weights="random:0", size=64, **options)
-    return run_extraction(scan(photos), Bank.create(bank), wanted, compute)
+    request = Request("resnet18", options.pop("layers", "penultimate"), weights="random:0", size=64, **options)
+    return run_extraction(scan(photos), Bank.create(bank), request, compute)
 
 
 TOUCHED = """
 import sys
 from featurebank import Bank
 from featurebank.extraction.extract import run_extraction
-from featurebank.extraction.request import ask
+from featurebank.backbones.request import Request
 from featurebank.images.sources import scan
-wanted = ask("resnet18", "penultimate", weights="random:0", size=64)
-report = run_extraction(scan(sys.argv[1]), Bank(sys.argv[2]), wanted)
+request = Request("resnet18", "penultimate", weights="random:0", size=64)
+report = run_extraction(scan(sys.argv[1]), Bank(sys.argv[2]), request)
 print(report.reused, report.embedded, "torch" in sys.modules)
 """
 

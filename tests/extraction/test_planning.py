@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from featurebank import Bank, extract, scan
+from featurebank.backbones.request import Request
 from featurebank.errors import BankError
 from featurebank.extraction.pipeline import Compute
 from featurebank.extraction.planning import DIGEST_BYTES, SAMPLE_BYTES, Estimate, estimate, plan
-from featurebank.extraction.request import ask
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 RESNET = {"weights": "random:0", "size": 64}
@@ -32,12 +32,12 @@ def test_numbers_that_cannot_be(options):
 
 
 def test_a_sample_is_timed_and_nothing_is_written(two_classes, tmp_path):
-    wanted = ask("resnet18", ["penultimate", "layer2:avgmax"], **RESNET, views="hflip", store="float32")
+    request = Request("resnet18", ["penultimate", "layer2:avgmax"], **RESNET, views="hflip", store="float32")
     steps = []
     found = estimate(
         scan(two_classes),
         tmp_path / "none.bank",
-        wanted,
+        request,
         Compute("cpu", "eager", batch_size=8, workers=2),
         deadline_hours=1e-6,
         price_per_hour=3.0,
@@ -62,10 +62,10 @@ def test_a_sample_is_timed_and_nothing_is_written(two_classes, tmp_path):
 def test_what_the_bank_has_costs_nothing(two_classes, tmp_path):
     extract(two_classes / "cat", tmp_path / "a.bank", backbone="resnet18", **RESNET)
     before = sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*"))
-    wanted, compute = ask("resnet18", "penultimate", **RESNET), Compute("cpu", "eager")
+    request, compute = Request("resnet18", "penultimate", **RESNET), Compute("cpu", "eager")
     with pytest.raises(BankError, match="nothing is left to embed"):
-        estimate(scan(two_classes / "cat"), tmp_path / "a.bank", wanted, compute)
-    assert estimate(scan(two_classes / "dog"), tmp_path / "a.bank", wanted, compute).images == 20
+        estimate(scan(two_classes / "cat"), tmp_path / "a.bank", request, compute)
+    assert estimate(scan(two_classes / "dog"), tmp_path / "a.bank", request, compute).images == 20
     assert sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*")) == before
     assert len(Bank(tmp_path / "a.bank").samples) == 20
 
@@ -73,12 +73,12 @@ def test_what_the_bank_has_costs_nothing(two_classes, tmp_path):
 def test_images_that_cannot_be_read_are_counted_not_timed(two_classes, tmp_path):
     (tmp_path / "a.png").write_bytes((two_classes / "cat" / "00.png").read_bytes())
     (tmp_path / "b.png").write_bytes(b"no image")
-    wanted, compute = ask("resnet18", "penultimate", **RESNET), Compute("cpu", "eager")
-    found = estimate(scan(tmp_path), tmp_path / "a.bank", wanted, compute)
+    request, compute = Request("resnet18", "penultimate", **RESNET), Compute("cpu", "eager")
+    found = estimate(scan(tmp_path), tmp_path / "a.bank", request, compute)
     assert (found.timed, found.failed) == (1, 1)
     (tmp_path / "a.png").unlink()
     with pytest.raises(BankError, match="none of 1 images could be read"):
-        estimate(scan(tmp_path), tmp_path / "a.bank", wanted, compute)
+        estimate(scan(tmp_path), tmp_path / "a.bank", request, compute)
 
 
 # --- the README --------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from featurebank import Bank, extract
+from featurebank.backbones.request import Request
 from featurebank.bank import samples
 from featurebank.errors import BankError, ClusterError, DeviceError, FeatureBankError, NotInstalledError, SourceError
 from featurebank.extraction.extract import run_extraction
@@ -24,7 +25,6 @@ from featurebank.extraction.ray.driver import Dispatch
 from featurebank.extraction.ray.jobs import RayThreads
 from featurebank.extraction.ray.staff import Staff
 from featurebank.extraction.ray.worker import Part, Worker
-from featurebank.extraction.request import ask
 from featurebank.images.sources import scan
 
 PATHS = [b"folder/%d.png" % number for number in range(5000)]
@@ -270,7 +270,7 @@ COMPUTE = Compute("cpu", "eager", 8, 2)
 
 
 def asked(**other):
-    return ask("resnet18", ["layer3", "penultimate"], **{**WANTED, **other})
+    return Request("resnet18", ["layer3", "penultimate"], **{**WANTED, **other})
 
 
 def prepare(photos, bank):
@@ -402,9 +402,9 @@ def test_other_weights_on_another_machine_are_refused(two_classes, tmp_path):
 
 def test_only_workers_load_the_network_and_the_first_says_what_it_leads_to(two_classes, plain_bank, tmp_path, distance):
     with nobody_connected() as ray:
-        wanted, bank = asked(), Bank.create(tmp_path / "a.bank")
-        report = run_extraction(scan(two_classes), bank, wanted, Compute("cpu", "eager", 8, 2, "ray"))
-        assert (report.embedded, ray.hired, wanted._loaded) == (40, 1, None)
+        request, bank = asked(), Bank.create(tmp_path / "a.bank")
+        report = run_extraction(scan(two_classes), bank, request, Compute("cpu", "eager", 8, 2, "ray"))
+        assert (report.embedded, ray.hired, request.loaded) == (40, 1, None)
         names = ("resnet18/layer3", "resnet18/penultimate")
         for name in names:
             assert bank.feature_set(name).spec == plain_bank.feature_set(name).spec
@@ -421,7 +421,7 @@ def test_what_no_network_has_is_the_same_error_as_without_a_cluster(two_classes,
             run_extraction(
                 scan(two_classes),
                 Bank.create(tmp_path / f"{backend}.bank"),
-                ask(backbone, layer, **WANTED),
+                Request(backbone, layer, **WANTED),
                 Compute("cpu", "eager", backend=backend),
             )
         errors.append((raised.type, str(raised.value)))
@@ -467,13 +467,13 @@ def test_labels_and_failures_are_those_of_the_plain_path(two_classes, tmp_path):
     reports = {}
     for name, backend in (("a", "local"), ("b", "ray")):
         bank = Bank.create(tmp_path / f"{name}.bank")
-        wanted = ask("resnet18", "penultimate", **WANTED)
+        request = Request("resnet18", "penultimate", **WANTED)
         with nobody_connected() if backend == "ray" else nullcontext():
             compute = Compute("cpu", "eager", 8, 2, backend)
-            first = run_extraction(scan(photos), bank, wanted, compute)
+            first = run_extraction(scan(photos), bank, request, compute)
             bank.label(pd.DataFrame({"path": ["cat/01.png"], "label": ["dog"]}))
             (photos / "dog" / "01.png").touch()
-            again = run_extraction(scan(photos), bank, wanted, compute)
+            again = run_extraction(scan(photos), bank, request, compute)
         kept = ("samples", "embedded", "reused", "failed", "gone", "failures", "feature_sets", "labels", "warnings")
         reports[name] = [{key: each.to_dict()[key] for key in kept} for each in (first, again)]
         assert bank.samples.set_index("path").loc["cat/01.png", "label"] == "dog"

@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 
 from featurebank import Bank, Recipe
+from featurebank.backbones.request import Request
 from featurebank.bank.images import source_of
 from featurebank.bank.samples import values_of
 from featurebank.finetuning import compare as module
 from featurebank.finetuning.compare import compare, frozen_of, sentence, shared_folds
-from featurebank.finetuning.setup import Labels, Origin, Setup
+from featurebank.finetuning.setup import Labels, Setup
 
 
 @pytest.fixture
@@ -15,7 +16,7 @@ def setup(own_bank):
     table = bank.select("label")
     labels = Labels(values_of(table, "label"), list(table.rows["digest"]))
     recipe = Recipe("head", epochs=2, validation=0.25, batch_size=8)
-    return Setup(bank, Origin("resnet18", "random:0", 64), source_of(table), labels, recipe, "cpu"), table
+    return Setup(bank, Request("resnet18", weights="random:0", size=64), source_of(table), labels, recipe, "cpu"), table
 
 
 def sides(difference, low, high):

@@ -9,12 +9,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from featurebank import Backbone, Bank, Predictor, Preprocessing, Recipe, load_backbone
+from featurebank.backbones.request import Request
 from featurebank.bank.images import source_of
 from featurebank.bank.samples import values_of
 from featurebank.errors import FineTuneError, ImageError, LayerError
 from featurebank.finetuning.head import to_layers
 from featurebank.finetuning.optimization import loss_of
-from featurebank.finetuning.setup import Labels, Origin, Setup
+from featurebank.finetuning.setup import Labels, Setup
 from featurebank.finetuning.tuning import Watch, finish, train_network
 
 FAMILIES = [
@@ -48,8 +49,8 @@ def make(own_bank):
         table = bank.select("label").take(np.linspace(0, 39, count, dtype=int))
         labels = Labels(values_of(table, "label"), list(table.rows["digest"]))
         recipe = Recipe(cut, **{**QUICK, **options})
-        origin = Origin(small_vit()) if name == "vit_b_16" else Origin(name, "random:0", size)
-        return Setup(bank, origin, source_of(table), labels, recipe, device)
+        request = Request(small_vit()) if name == "vit_b_16" else Request(name, weights="random:0", size=size)
+        return Setup(bank, request, source_of(table), labels, recipe, device)
 
     return setup
 

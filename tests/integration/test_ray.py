@@ -14,10 +14,10 @@ from PIL import Image
 
 from featurebank import Bank, extract, fit
 from featurebank.backbones.base import Backbone
+from featurebank.backbones.request import Request
 from featurebank.errors import BankError, DeviceError
 from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.pipeline import Compute
-from featurebank.extraction.request import ask
 from featurebank.images.sources import scan
 
 ray = pytest.importorskip("ray")
@@ -90,7 +90,7 @@ def test_a_worker_and_a_machine_die_and_nothing_is_lost_or_doubled(cluster, phot
             killed["machine"] = done
             cluster.remove_node(sorted(cluster.worker_nodes, key=str)[0], allow_graceful=False)
 
-    asked = ask(SMALL["backbone"], "penultimate", **{key: SMALL[key] for key in ("weights", "size", "store")})
+    asked = Request(SMALL["backbone"], "penultimate", **{key: SMALL[key] for key in ("weights", "size", "store")})
     compute = Compute("cpu", "eager", backend="ray", ray_address=cluster.address)
     bank = Bank.create(tmp_path / "ray.bank")
     report = run_extraction(scan(photos), bank, asked, compute, progress=show)
@@ -117,7 +117,7 @@ def test_a_run_that_lost_every_machine_says_so_and_goes_on_with_the_next_that_jo
             lost.append(done)
             cluster.add_node(num_cpus=1)
 
-    asked = ask(SMALL["backbone"], "penultimate", **{key: SMALL[key] for key in ("weights", "size", "store")})
+    asked = Request(SMALL["backbone"], "penultimate", **{key: SMALL[key] for key in ("weights", "size", "store")})
     compute = Compute("cpu", "eager", backend="ray", ray_address=cluster.address)
     bank = Bank.create(tmp_path / "ray.bank")
     report = run_extraction(scan(photos), bank, asked, compute, progress=show)
@@ -163,7 +163,7 @@ def test_an_image_that_kills_its_worker_is_failed_and_the_others_are_embedded(on
     Image.new("RGB", (32, 32), "red").save(photos / "00001.png")
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
     bank = Bank.create(tmp_path / "a.bank")
-    asked = ask(Backbone.from_module(network, name="net", version="1", transform=deadly), "logits")
+    asked = Request(Backbone.from_module(network, name="net", version="1", transform=deadly), "logits")
     report = run_extraction(scan(photos), bank, asked, Compute("cpu", "eager", 2, backend="ray"))
     assert (report.samples, report.embedded, report.failed) == (3, 2, 1)
     assert report.failures[0]["path"] == "00001.png"

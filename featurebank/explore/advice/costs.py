@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,28 +11,17 @@ import torch
 from featurebank.backbones.base import Backbone
 from featurebank.backbones.engine import choose_device
 from featurebank.backbones.layers import Capture, get_layer
+from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.images import source_of
 from featurebank.bank.samples import SampleTable
 from featurebank.bank.spec import FeatureSpec, split_pool
-from featurebank.extraction.request import ask
 from featurebank.finetuning.estimate import Estimate, estimate
 from featurebank.finetuning.recipe import Recipe
-from featurebank.finetuning.setup import Labels, Origin, Setup
+from featurebank.finetuning.setup import Labels, Setup
 from featurebank.images.views import count_views
 
 IMAGES, TIMES = 8, 2
-
-
-def load_origin(request: Mapping[str, Any]) -> Backbone:
-    """Load the network that a request of `featurebank.extract` named, in the size that it named.
-
-    Raises
-    ------
-    FeatureBankError
-        When its weights cannot be had.
-    """
-    return ask(request["backbone"], "penultimate", weights=request["weights"], size=request["size"]).load()
 
 
 def extraction_cost(backbone: Backbone, layers: Sequence[str], spec: FeatureSpec, images: int) -> tuple[float, int]:
@@ -64,7 +52,7 @@ def extraction_cost(backbone: Backbone, layers: Sequence[str], spec: FeatureSpec
     return each * images * views, width * np.dtype(spec.store).itemsize * images * views
 
 
-def tuning_cost(bank: Bank, request: Mapping[str, Any], labels: Labels, table: SampleTable, recipe: Recipe) -> Estimate:
+def tuning_cost(bank: Bank, request: Request, labels: Labels, table: SampleTable, recipe: Recipe) -> Estimate:
     """Return what ``featurebank finetune`` would estimate before it starts.
 
     Raises
@@ -72,7 +60,6 @@ def tuning_cost(bank: Bank, request: Mapping[str, Any], labels: Labels, table: S
     FeatureBankError
         When it would refuse to start.
     """
-    origin = Origin(request["backbone"], request["weights"], request["size"])
-    setup = Setup(bank, origin, source_of(table), labels, recipe)
+    setup = Setup(bank, request, source_of(table), labels, recipe)
     setup.check()
     return estimate(setup)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from featurebank.backbones.registry import layers_of
+from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import FeatureSet, as_keys
 from featurebank.bank.repair import missing_rows
@@ -57,14 +58,14 @@ class Network:
     ----------
     sets : tuple of FeatureSet
         The earliest layer first.
-    request : dict or None
+    request : Request or None
         What was last asked for to make the deepest of them; None for a module that no command can name.
     is_ordered : bool
         Whether the order is surely that of the network, rather than that of the layers' names.
     """
 
     sets: tuple[FeatureSet, ...]
-    request: Mapping[str, Any] | None
+    request: Request | None
     is_ordered: bool = True
 
     @property
@@ -110,18 +111,13 @@ def _identity(spec: FeatureSpec) -> bytes:
 
 def _network(bank: Bank, sets: Sequence[FeatureSet]) -> Network:
     stems = {re.sub(r"\d+", "#", each.spec.layer) for each in sets} - {PENULTIMATE, LOGITS}
-    requests = bank.requests_of(sets[0].spec)
-    request = requests[-1] if requests else None
+    request = Request.last(bank, sets[0].spec)
     depth = _depths(request) if len(stems) > 1 and request else {}
     ordered = sorted(sets, key=lambda each: (depth.get(each.spec.layer, 0), *layer_order(each.spec.layer), each.name))
     return Network(tuple(ordered), request, is_ordered=len(stems) < 2 or bool(depth))
 
 
-def _depths(request: Mapping[str, Any]) -> dict[str, int]:
+def _depths(request: Request) -> dict[str, int]:
     """Return the depth of each layer of the network that a request names."""
-    from featurebank.backbones.registry import load_backbone
-    from featurebank.backbones.sources import file_source
-
-    weights = "DEFAULT" if file_source(request["backbone"]) else "random:0"  # depth does not depend on them
-    layers = load_backbone(request["backbone"], weights, request["size"]).layers
+    layers = layers_of(request.backbone, request.size)
     return {name: layer.depth for name, layer in [*layers.inputs.items(), *layers.items()]}

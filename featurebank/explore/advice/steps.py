@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from featurebank.bank.bank import Bank
-from featurebank.bank.repair import extract_command, is_named, roots, shell_word
+from featurebank.bank.repair import extract_command, is_named, roots
+from featurebank.bank.request import StoredRequest, shell_word
 from featurebank.bank.samples import values_of, weights_of
 from featurebank.errors import FeatureBankError, one_line
 from featurebank.explore.advice.evidence import Found, Question
@@ -120,10 +121,10 @@ class Planner:
         if network.request is None or not all(map(is_named, where)):
             cost = "from Python: the images, or the network, have no name that a command could give"
             return Step(action, SENTENCES[action], (), cost)
-        from featurebank.explore.advice.costs import extraction_cost, load_origin
+        from featurebank.explore.advice.costs import extraction_cost
         from featurebank.explore.advice.stages import curve_layers
 
-        backbone = load_origin(network.request)
+        backbone = network.request.load()
         layers = curve_layers(backbone.layers)
         seconds, size = extraction_cost(backbone, layers, network.top.spec, len(self.found.rows.y))
         moved = {source: "" if root in (source, os.path.dirname(source)) else root for source, root in where.items()}
@@ -136,23 +137,24 @@ class Planner:
 
     def _tuning(self, action: Action) -> Step:
         """Fine-tune what comes after the plateau, or all; the cost is what the command would estimate itself."""
-        from featurebank.explore.advice.costs import load_origin, tuning_cost
+        from featurebank.explore.advice.costs import tuning_cost
         from featurebank.explore.advice.stages import cut_after
         from featurebank.finetuning.recipe import Recipe
 
-        request = self.found.network.request or {}
-        cut = "input" if action != "top-blocks" else cut_after(load_origin(request), self.found.plateau.spec.layer)
+        request = self.found.network.request
+        assert request is not None  # the verdict asks for no tuning then
+        cut = "input" if action != "top-blocks" else cut_after(request.load(), self.found.plateau.spec.layer)
         init = "random" if action == "retrain" else "pretrained"
         recipe = Recipe(cut, init=init, class_weight=self.found.class_weight)
         cost = tuning_cost(self.bank, request, self._labels(), self.found.rows.table, recipe)
         command = self._command("finetune", self._tuning_options(request, recipe))
         return Step(action, SENTENCES[action], (command,), f"estimate: {cost}", cost.seconds, cost.disk_bytes, True)
 
-    def _tuning_options(self, request: Any, recipe: Recipe) -> list[tuple[str, Any]]:
+    def _tuning_options(self, request: StoredRequest, recipe: Recipe) -> list[tuple[str, Any]]:
         return [
-            ("--backbone", request["backbone"]),
-            ("--weights", None if request["weights"] == "DEFAULT" else request["weights"]),
-            ("--size", request["size"]),
+            ("--backbone", request.backbone),
+            ("--weights", request.options()["--weights"]),
+            ("--size", request.size),
             ("--groups", self._group_column),
             ("--from", recipe.cut),
             ("--init", None if recipe.init == "pretrained" else recipe.init),

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from featurebank.backbones.request import Request
 from featurebank.bank.samples import NO_DIGEST
 from featurebank.errors import ImageError, SourceError, one_line
 from featurebank.extraction.ledger import Embed, ExtractReport, Ledger
@@ -20,7 +21,6 @@ from featurebank.extraction.ray.backlog import Backlog, Shard, cut
 from featurebank.extraction.ray.cluster import check_address, connected, import_ray, machines
 from featurebank.extraction.ray.staff import RemoteAsk, Staff, last_words
 from featurebank.extraction.ray.worker import Job, Outcome, Part
-from featurebank.extraction.request import Ask
 from featurebank.images.reading import Progress
 from featurebank.images.sources import Source
 
@@ -48,14 +48,14 @@ def check(source: Source, compute: Compute) -> None:
 
 
 @contextmanager
-def on_ray(wanted: Ask, compute: Compute) -> Iterator[tuple[Ask, Embed]]:
+def on_ray(request: Request, compute: Compute) -> Iterator[tuple[Request, Embed]]:
     """Yield a request, and what embeds on a Ray cluster; it is joined when first needed, and left at the end.
 
     This process loads no backbone that has a name: the first worker says what feature sets it leads to.
     """
     with ExitStack() as stack:
-        hired = cache(lambda: Staff(stack.enter_context(connected(compute.ray_address)), wanted, compute))
-        asked = RemoteAsk(wanted, hired) if isinstance(wanted.backbone, str) else wanted
+        hired = cache(lambda: Staff(stack.enter_context(connected(compute.ray_address)), request, compute))
+        asked = RemoteAsk(request, hired) if isinstance(request.backbone, str) else request
         yield asked, partial(_embed, hired)
 
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from featurebank.backbones.request import Request
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import ClusterError, one_line
 from featurebank.extraction.pipeline import Compute
 from featurebank.extraction.ray.cluster import machines, plan_crew
 from featurebank.extraction.ray.worker import Worker
-from featurebank.extraction.request import Ask
 
 _LOG = logging.getLogger(__name__)
 BATCH = {"cpu": 32, "cuda": 256}
@@ -28,7 +28,7 @@ class Staff:
     ----------
     ray : module
         Connected to the cluster.
-    wanted : Ask
+    request : Request
         What workers load; a backbone that has a name is loaded where it is used.
     compute : Compute
         How they compute; its device is the user's word, each worker's is that of the crew.
@@ -46,11 +46,11 @@ class Staff:
         See `featurebank.extraction.ray.cluster.plan_crew`.
     """
 
-    def __init__(self, ray: Any, wanted: Ask, compute: Compute):
+    def __init__(self, ray: Any, request: Request, compute: Compute):
         self.ray = ray
         self.crew = plan_crew(machines(ray), compute.device)
         self.batch_size = compute.batch_size or BATCH[self.crew.device]
-        asked = replace(wanted, _loaded=None) if isinstance(wanted.backbone, str) else wanted
+        asked = replace(request, loaded=None) if isinstance(request.backbone, str) else request
         threads = compute.workers or max(1, self.crew.cpus)
         own = replace(compute, device=self.crew.device, workers=threads, backend="local")
         self._given = ray.put(asked), own
@@ -89,19 +89,19 @@ class Staff:
         return spec
 
 
-class RemoteAsk(Ask):
+class RemoteAsk(Request):
     """A request whose backbone only workers load.
 
     Parameters
     ----------
-    wanted : Ask
+    request : Request
         Names its backbone.
     hired : callable
         Returns the staff; called when the bank does not know a layer from an earlier request.
     """
 
-    def __init__(self, wanted: Ask, hired: Callable[[], Staff]):
-        super().__init__(**vars(wanted))
+    def __init__(self, request: Request, hired: Callable[[], Staff]):
+        super().__init__(**vars(request))
         self._hired = hired
 
     def spec(self, layer: str) -> FeatureSpec:

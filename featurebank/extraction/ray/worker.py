@@ -7,13 +7,13 @@ import platform
 from dataclasses import dataclass, field
 from typing import Any
 
+from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import FeatureSet
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import ClusterError
 from featurebank.extraction.ledger import Known, Ledger
 from featurebank.extraction.pipeline import Compute, Pipeline, check_compute
-from featurebank.extraction.request import Ask
 from featurebank.images.sources import Source
 
 
@@ -83,14 +83,14 @@ class Worker:
 
     Parameters
     ----------
-    wanted : Ask
+    request : Request
         The backbone and layers.
     compute : Compute
         How it computes.
     """
 
-    def __init__(self, wanted: Ask, compute: Compute):
-        self.wanted, self.compute = wanted, compute
+    def __init__(self, request: Request, compute: Compute):
+        self.request, self.compute = request, compute
         self._pipeline: Pipeline | None = None
         self._sets: list[FeatureSet] = []
         self._done = 0
@@ -98,8 +98,8 @@ class Worker:
 
     def spec(self, layer: str) -> FeatureSpec:
         """Return the feature spec of one layer; the backbone stays loaded."""
-        check_compute(self.wanted, self.compute)
-        return self.wanted.spec(layer)
+        check_compute(self.request, self.compute)
+        return self.request.spec(layer)
 
     def start(self, job: Job) -> None:
         """Look whether this machine has what the job needs, and load the backbone.
@@ -111,7 +111,7 @@ class Worker:
         ClusterError
             When this machine sees another bank, not the images, or other weights than the bank's.
         """
-        check_compute(self.wanted, self.compute)
+        check_compute(self.request, self.compute)
         self.job = job
         for folder in (job.root, job.bank):
             if os.path.isabs(folder) and not os.path.isdir(folder):  # an address needs no mount
@@ -122,7 +122,7 @@ class Worker:
             if not file.is_file():
                 raise _lacking(str(file))
         expected = {spec.fingerprint for spec in job.specs}
-        for own in map(self.wanted.spec, self.wanted.layers):
+        for own in map(self.request.spec, self.request.layers):
             if own.fingerprint not in expected:
                 raise ClusterError(
                     f"machine {platform.node()!r} of the Ray cluster has another {own.name} than the bank; expected "
@@ -155,7 +155,7 @@ class Worker:
     def _turn_to(self, ledger: Ledger) -> Pipeline:
         """Return the one pipeline of this worker, whose network stays loaded from shard to shard."""
         if self._pipeline is None:
-            self._pipeline = Pipeline(self.wanted, ledger, self.compute, self._advance)
+            self._pipeline = Pipeline(self.request, ledger, self.compute, self._advance)
         else:
             self._pipeline.turn_to(ledger)
         return self._pipeline

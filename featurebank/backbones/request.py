@@ -1,0 +1,105 @@
+"""The request: which backbone, with which options; it loads its backbone, and a bank knows it without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from featurebank.backbones.preprocessing import DECODERS
+from featurebank.backbones.registry import as_backbone, backbone_request
+from featurebank.bank.request import StoredRequest
+from featurebank.bank.spec import PRECISIONS, FeatureSpec
+from featurebank.errors import BackboneError, BankError
+from featurebank.images.views import check_encoded, count_views
+
+if TYPE_CHECKING:
+    from featurebank.backbones.base import Backbone
+    from featurebank.bank.bank import Bank
+
+STORES = ("float16", "float32")
+
+
+@dataclass
+class Request(StoredRequest):
+    """A backbone and layers that are asked for; the backbone is loaded only when it is needed.
+
+    Parameters
+    ----------
+    backbone : str, Backbone or torch.nn.Module
+        See `featurebank.load_backbone` and `featurebank.Backbone.from_module`.
+    layers : str or sequence of str, default "penultimate"
+        ``LAYER[:POOL]``.
+    weights, size, store, views, precision, decoder
+        See `featurebank.extract`.
+
+    Raises
+    ------
+    BankError
+        When there is no layer, or `store`, `views`, `precision` or `decoder` is unknown, or the decoder cannot make
+        the views.
+
+    Examples
+    --------
+    >>> Request("resnet18", ["layer3", "penultimate"], weights="random:0").command("photos", "a.bank")
+    'featurebank extract photos --bank a.bank --backbone resnet18 --weights random:0 --layer layer3 --layer penultimate'
+    """
+
+    loaded: Backbone | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.layers:
+            raise BankError("no layer is asked for; expected at least one, e.g. penultimate")
+        for name, choices in {"store": STORES, "precision": PRECISIONS, "decoder": DECODERS}.items():
+            if getattr(self, name) not in choices:
+                raise BankError(f"{name} {getattr(self, name)!r}; expected one of {', '.join(choices)}")
+        count_views(self.views)
+        if self.decoder == "nvjpeg":
+            check_encoded(self.views)
+
+    def load(self, *, allow_download: bool = True) -> Backbone:
+        """Return the backbone, loading it the first time."""
+        if self.loaded is None:
+            backbone = as_backbone(self.backbone, self.weights, self.size, allow_download=allow_download)
+            self.loaded = backbone.with_decoder(self.decoder)
+        return self.loaded
+
+    def spec(self, layer: str) -> FeatureSpec:
+        """Return the feature spec of one layer, from the loaded backbone."""
+        return self.load().spec(layer, store=self.store, views=self.views, precision=self.precision)
+
+    def specs(self, bank: Bank | None = None) -> list[FeatureSpec]:
+        """Return the feature spec of each layer, from a bank's earlier requests where it has them."""
+        known = [None if bank is None else self._known(bank, layer) for layer in self.layers]
+        specs = [spec or self._computed(bank, layer) for spec, layer in zip(known, self.layers, strict=True)]
+        return list(dict.fromkeys(specs))
+
+    def register(self, bank: Bank) -> None:
+        """Make the feature sets' folders in a bank and keep the request beside them."""
+        for layer in self.layers:
+            if self._known(bank, layer) is None:
+                bank.add_spec(self.spec(layer), self.to_dict(layer))
+
+    def to_dict(self, layer: str) -> dict[str, Any] | None:
+        """Return what a bank keeps of the request for one layer; None for a module of the user's own."""
+        if not isinstance(self.backbone, str):
+            return None
+        kept = backbone_request(self.backbone, self.weights, self.size)
+        kept |= {"layer": layer, "store": self.store, "views": self.views, "precision": self.precision}
+        return kept if self.decoder == "pil" else {**kept, "decoder": self.decoder}
+
+    def _known(self, bank: Bank, layer: str) -> FeatureSpec | None:
+        kept = self.to_dict(layer)
+        return None if kept is None else bank.find_spec(kept)
+
+    def _computed(self, bank: Bank | None, layer: str) -> FeatureSpec:
+        """Return the spec of one layer from the backbone; one that was only ever imported is said to be."""
+        try:
+            return self.spec(layer)
+        except BackboneError as error:
+            sets = [] if bank is None else bank.feature_sets
+            named = [each.spec for each in sets if each.spec.backbone == self.backbone]
+            imported = [spec for spec in named if spec.origin is not None]
+            if not imported:
+                raise
+            raise BankError(f"{imported[0].about_origin}: extract cannot extend it, import a file that does") from error

@@ -1,0 +1,106 @@
+"""What a bank keeps of a request: which backbone was asked for, with which options, and the command that asks again.
+
+Nothing here can load a backbone: `featurebank.backbones.request.Request` does that.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from featurebank.bank.spec import PENULTIMATE, FeatureSpec
+from featurebank.errors import CorruptError
+
+if TYPE_CHECKING:
+    from featurebank.bank.folder import BankFolder
+
+DEFAULT_BACKBONE = "efficientnet_lite0"
+
+
+@dataclass
+class StoredRequest:
+    """A backbone and layers as they are asked for.
+
+    Parameters
+    ----------
+    backbone : str, Backbone or torch.nn.Module
+    layers : str or sequence of str, default "penultimate"
+        ``LAYER[:POOL]``.
+    weights : str, default "DEFAULT"
+    size : int, optional
+        Input size in pixels.
+    store, views, precision, decoder : str
+        See `featurebank.extract`.
+    """
+
+    backbone: Any
+    layers: str | Sequence[str] = PENULTIMATE
+    weights: str = "DEFAULT"
+    size: int | None = None
+    store: str = "float16"
+    views: str = "none"
+    precision: str = "fp32"
+    decoder: str = "pil"
+
+    def __post_init__(self) -> None:
+        self.layers = [self.layers] if isinstance(self.layers, str) else list(self.layers)
+
+    def __str__(self) -> str:
+        more = [self.weights] * (self.weights != "DEFAULT") + [f"{self.size} px"] * (self.size is not None)
+        return f"{self.backbone} ({', '.join(more)})" if more else str(self.backbone)
+
+    @classmethod
+    def last(cls, bank: BankFolder, spec: FeatureSpec) -> Self | None:
+        """Return the request that led to a feature set last; None for a module of the user's own, or imported rows.
+
+        Raises
+        ------
+        CorruptError
+            When the request beside the feature set is damaged.
+        """
+        found = bank.requests_of(spec)
+        return cls.of_set(found[-1], spec) if found else None
+
+    @classmethod
+    def of_set(cls, asked: Mapping[str, Any], spec: FeatureSpec) -> Self:
+        """Return the request for a feature set, from what is kept of it beside the spec.
+
+        Raises
+        ------
+        CorruptError
+            When what is kept is no request.
+        """
+        if not isinstance(asked, Mapping):
+            raise CorruptError(f"a request of {spec.name!r} is damaged; restore it, or extract into a new bank")
+        backbone, weights = asked.get("backbone", spec.backbone), asked.get("weights", "DEFAULT")
+        decoder = spec.preprocessing.get("decoder", "pil")
+        how = spec.store, spec.views, spec.precision, decoder
+        return cls(backbone, spec.layer_name, weights, asked.get("size"), *how)
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of ``featurebank extract`` that ask for this, None for those that are the default."""
+        return {
+            "--backbone": self.backbone if self.backbone != DEFAULT_BACKBONE else None,
+            "--weights": self.weights if self.weights != "DEFAULT" else None,
+            "--size": self.size,
+            "--views": self.views if self.views != "none" else None,
+            "--store": self.store if self.store != "float16" else None,
+            "--precision": self.precision if self.precision != "fp32" else None,
+            "--decoder": self.decoder if self.decoder != "pil" else None,
+        }
+
+    def command(self, source: str, bank: object, root: str = "") -> str:
+        """Return the command that embeds a source for this request."""
+        options = {"--bank": bank, **self.options()}
+        words = [f"{option} {shell_word(value)}" for option, value in options.items() if value is not None]
+        words += [f"--layer {shell_word(layer)}" for layer in self.layers]
+        words += [f"--root {shell_word(root)}"] if root else []
+        return " ".join(["featurebank extract", shell_word(source), *words])
+
+
+def shell_word(value: object) -> str:
+    """Return a word as a shell takes it, on one line and without control characters."""
+    text = str(value)
+    return shlex.quote(text) if text.isprintable() else repr(text)
