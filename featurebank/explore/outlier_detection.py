@@ -95,7 +95,7 @@ def nearest_distances(X: NDArray[Any], n_jobs: int = 1) -> NDArray[np.float64]:
 def _mahalanobis(X: NDArray[Any], classes: pd.Series | None, random_state: int) -> NDArray[np.float64]:
     """Return out-of-fold distances; those of rows without a class are from the model of all that have one."""
     if classes is None:
-        return out_of_fold(Mahalanobis(), X, seed=random_state)
+        return out_of_fold(Mahalanobis(), X, random_state=random_state)
     known = classes.notna().to_numpy()
     y = classes[known].astype(str).to_numpy(dtype=str)
     if len(np.unique(y)) * 2 > len(y):

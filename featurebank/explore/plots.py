@@ -184,7 +184,7 @@ def plot_learning_curve(report: Mapping[str, Any], *, ax: Axes | None = None) ->
     points = curve["points"]
     _errorbars(ax, points, np.array([each["n_train"] for each in points]), marker="o", label="measured")
     if curve.get("fit"):
-        from featurebank.topmodels.power_law import PowerLaw
+        from featurebank.topmodels.learning_curve import PowerLaw
 
         law, most = PowerLaw(**curve["fit"]), 2 * curve["n_labels"]
         n = np.geomspace(min(each["n_train"] for each in points), most, 100)

@@ -101,7 +101,7 @@ def _divided(labels: Labels, rows: Rows, share: float, seed: int) -> tuple[Rows,
     units = np.arange(len(rows)) if part.ties is None else part.ties
     largest = max(len(np.unique(units[part.y == name])) for name in np.unique(part.y))
     kind = default_kind("classification", part.ties is not None)
-    folds = Folds(kind, max(2, min(round(1 / share), largest)), seed=seed)
+    folds = Folds(kind, max(2, min(round(1 / share), largest)), random_state=seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")  # it need not be in every fold: one is taken
         train, validation = make_folds(folds, np.zeros((len(rows), 1)), part.y, part.ties, seed)[0]

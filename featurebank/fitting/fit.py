@@ -465,27 +465,11 @@ def _fold_of_each(rows: Rows, search: TopModelSearchCV) -> list[list[Any]]:
 @releasing
 def _frame(rows: Rows, search: TopModelSearchCV) -> pd.DataFrame:
     """Return the out-of-fold predictions with the samples they are about."""
-    found = search.oof_
-    frame = pd.DataFrame(
-        {
-            "source": rows.table.rows["source"].to_numpy()[found.row],
-            "path": pd.Series([rows.paths[row] for row in found.row], dtype=object),
-            "fold": found.fold,
-        }
-    )
-    if rows.labels is None:
-        return frame.assign(true=_shared(found.true), predicted=_shared(found.predicted))
-    for number, label in enumerate(rows.labels):
-        frame[f"true_{label}"], frame[f"predicted_{label}"] = found.true[:, number], found.predicted[:, number]
+    frame = search.oof_.to_frame(rows.labels)
+    row = frame.pop("row").to_numpy()
+    frame.insert(0, "path", pd.Series([rows.paths[each] for each in row], dtype=object))
+    frame.insert(0, "source", rows.table.rows["source"].to_numpy()[row])
     return frame
-
-
-def _shared(labels: NDArray[Any]) -> NDArray[Any]:
-    """Return text as objects, of which each distinct one is there once; numbers as they are."""
-    if labels.dtype.kind != "U":
-        return labels
-    distinct, codes = np.unique(labels, return_inverse=True)
-    return distinct.astype(object)[codes]
 
 
 @releasing

@@ -39,7 +39,7 @@ class Folds:
         Ignored by ``"logo"``.
     repeats : int, default 1
         How often, each time shuffled with another seed.
-    seed : int, default 0
+    random_state : int, default 0
 
     Examples
     --------
@@ -50,7 +50,7 @@ class Folds:
     kind: str
     n_splits: int = 5
     repeats: int = 1
-    seed: int = 0
+    random_state: int = 0
 
     def split(self, X: Any, y: Any, groups: Any = None) -> Iterator[Fold]:
         """Yield (train, test) row numbers.
@@ -68,20 +68,20 @@ class Folds:
             yield from LeaveOneGroupOut().split(X, y, groups)
             return
         for repeat in range(self.repeats):
-            yield from self._splitter(self.seed + repeat).split(X, y, groups)
+            yield from self._splitter(self.random_state + repeat).split(X, y, groups)
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
         """Return the number of folds."""
         return len(np.unique(groups)) if self.kind == "logo" else self.n_splits * self.repeats
 
-    def _splitter(self, seed: int) -> Any:
+    def _splitter(self, random_state: int) -> Any:
         kinds = {
             "stratified": StratifiedKFold,
             "group": GroupKFold,
             "stratified-group": StratifiedGroupKFold,
             "plain": KFold,
         }
-        return kinds[self.kind](self.n_splits, shuffle=True, random_state=seed)
+        return kinds[self.kind](self.n_splits, shuffle=True, random_state=random_state)
 
 
 def default_kind(task: str, is_grouped: bool) -> str:
@@ -98,7 +98,7 @@ def default_kind(task: str, is_grouped: bool) -> str:
 
 
 def make_folds(
-    cv: Any, X: Any, y: NDArray[Any], groups: NDArray[Any] | None, seed: int, task: str = "classification"
+    cv: Any, X: Any, y: NDArray[Any], groups: NDArray[Any] | None, random_state: int, task: str = "classification"
 ) -> list[Fold]:
     """Return (train, test) row numbers of each fold.
 
@@ -112,7 +112,7 @@ def make_folds(
         Class, labels or number of each row; several labels are stratified by their combination.
     groups : ndarray, shape (n,), or None
         Rows of one group never straddle folds.
-    seed : int
+    random_state : int
         Seed of the shuffling.
     task : str, default "classification"
 
@@ -124,7 +124,7 @@ def make_folds(
     strata = combinations(y, cv) if y.ndim == 2 else y
     try:
         if isinstance(cv, (int, np.integer)):
-            cv = Folds(default_kind(task, groups is not None), int(cv), seed=seed)
+            cv = Folds(default_kind(task, groups is not None), int(cv), random_state=random_state)
         folds = list(check_cv(cv, strata, classifier=task != "regression").split(X, strata, groups))
     except TopModelError:
         raise

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from sklearn.base import is_regressor
 from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.pipeline import Pipeline, make_pipeline
-from threadpoolctl import threadpool_limits
+from sklearn.pipeline import make_pipeline
 
-from featurebank.errors import TopModelError, one_line
-from featurebank.topmodels.evaluation import scorer_of
+from featurebank.errors import TopModelError
 from featurebank.topmodels.folds import Fold, sizes_of
-from featurebank.topmodels.power_law import PowerLaw, fit_power_law
-from featurebank.topmodels.refitting import fit_and_score
+from featurebank.topmodels.refitting import Progress
 from featurebank.topmodels.scores import corrected_interval, paired_interval
+from featurebank.topmodels.subsampling import Draw, Measured, Subsampling, failures, measured, subsampling
 
+EXPONENTS = np.geomspace(0.01, 2, 200)
+"""Rates of a power law that are tried; its other two parameters have a closed form for each."""
 BOOTSTRAPS = 200
 LEAST_SIZES = 3
 """Numbers of rows that a curve takes."""
-LEAST_SHOTS = 5
-"""Fewer rows a class say nothing of the curve."""
-BALANCED = 1.5
-"""Few-shot sets hold all classes alike: the curve takes them where no class is more times as large as another."""
 WORTHWHILE, NEGLIGIBLE = 0.005, 0.01
 """A gain surely above the first is worth its labels; one surely below the second is not."""
 MORE, STOP, NOT_CLEAR = "Label more", "Stop", "Not clear"
@@ -38,6 +32,79 @@ _BEST_IS_ONE = {
     *("f1_score", "precision_score", "recall_score", "jaccard_score", "roc_auc_score", "average_precision_score"),
     *("r2_score", "explained_variance_score"),
 }
+
+
+# --- the power law --------------------------------------------------------------------------------
+
+
+class PowerLaw(NamedTuple):
+    """The score a - b n^-c of n rows (Cortes et al. 1994, Learning curves: asymptotic values and rate of convergence).
+
+    Parameters
+    ----------
+    a : float or ndarray
+        Score of endlessly many rows.
+    b : float or ndarray
+        What one row falls short of it, at least 0.
+    c : float or ndarray
+        Rate, above 0 and at most 2.
+
+    Examples
+    --------
+    >>> PowerLaw(0.9, 1.0, 0.5)(100)
+    0.8
+    """
+
+    a: Any
+    b: Any
+    c: Any
+
+    def __call__(self, n: float) -> Any:
+        """Return the score of n rows."""
+        return self.a - self.b * float(n) ** -self.c
+
+
+def fit_power_law(n_train: NDArray[Any], scores: NDArray[np.float64], bound: float = np.inf) -> PowerLaw:
+    """Fit power laws to scores by weighted least squares, many at once.
+
+    Large sets scatter less and lie nearer to what is asked, so that they weigh more (Figueroa et al. 2012, Predicting
+    sample size required for classification performance), here as the square of their rows. Each of `EXPONENTS` is
+    tried with the a and b that are best for it (Golub and Pereyra 1973, The differentiation of pseudo-inverses and
+    nonlinear least squares problems whose variables separate), so that no local minimum is in the way.
+
+    Parameters
+    ----------
+    n_train : ndarray, shape (m,)
+        Numbers of rows, at least `LEAST_SIZES` different ones.
+    scores : ndarray of float64, shape (k, m)
+        One curve a row.
+    bound : float, default inf
+        The best possible score, which a does not exceed.
+
+    Returns
+    -------
+    PowerLaw
+        Of ndarrays of float64, shape (k,).
+
+    Examples
+    --------
+    >>> n = np.array([10.0, 40.0, 90.0, 160.0])
+    >>> [round(float(each[0]), 2) for each in fit_power_law(n, 0.9 - n[None] ** -0.5, bound=1.0)]
+    [0.9, 1.0, 0.5]
+    """
+    weight = n_train**2 / (n_train**2).sum()
+    x = n_train ** -EXPONENTS[:, None]
+    centre = x @ weight
+    off = x - centre[:, None]
+    b = np.maximum(-(scores * weight) @ off.T / (off**2 @ weight), 0)
+    a = (scores @ weight)[:, None] + b * centre
+    if np.isfinite(bound):
+        b = np.where(a > bound, np.maximum(((bound - scores) * weight) @ x.T / (x**2 @ weight), 0), b)
+        a = np.minimum(a, bound)
+    loss = (scores[:, None] - a[..., None] + b[..., None] * x) ** 2 @ weight
+    best = loss.argmin(axis=1)
+    curve = np.arange(len(scores))
+    return PowerLaw(a[curve, best], b[curve, best], EXPONENTS[best])
 
 
 # --- the curve ---------------------------------------------------------------------------------------------
@@ -177,7 +244,7 @@ def learning_curve(
     seeds: int = 5,
     random_state: int = 0,
     n_jobs: int = -1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> LearningCurve:
     """Score an estimator on parts of each fold's training rows, and predict what more labels would bring.
 
@@ -229,7 +296,7 @@ def learning_curve(
     >>> from sklearn.neighbors import KNeighborsClassifier
     >>> from featurebank.topmodels.folds import make_folds
     >>> X, y = load_digits(return_X_y=True)
-    >>> folds = make_folds(3, X, y, None, seed=0)
+    >>> folds = make_folds(3, X, y, None, random_state=0)
     >>> curve = learning_curve(KNeighborsClassifier(1), X, y, folds, shots=(), seeds=2)
     >>> curve.to_frame()["mean"].round(1).tolist()
     [0.9, 1.0, 1.0, 1.0, 1.0]
@@ -237,14 +304,14 @@ def learning_curve(
     'Stop'
     """
     _check_options(shots, shares, seeds, n_jobs)
-    task = _task(estimator, X, y, folds, groups, sample_weight, scoring)
-    sizes, notes = _sizes(task, shots, shares)
-    draws = list(_draws(task, sizes, seeds, random_state))
-    outcomes = _outcomes(task, draws, n_jobs, progress)
-    notes += _failures(sizes, draws, outcomes)
+    task = subsampling(estimator, X, y, folds, groups, sample_weight, scoring)
+    sizes, notes = task.sizes(shots, shares)
+    draws = list(task.draws(sizes, seeds, random_state))
+    outcomes = task.outcomes(draws, n_jobs, progress)
+    notes += failures(sizes, draws, outcomes)
     if len(folds) == 1:
         notes.append("one fold: the intervals leave out the chance of its test part; more folds would show it")
-    return _curve(task, _measured(sizes, draws, outcomes, (len(folds), seeds)), random_state, notes)
+    return _curve(task, measured(sizes, draws, outcomes, (len(folds), seeds)), random_state, notes)
 
 
 def _check_options(shots: Sequence[int], shares: Sequence[float], seeds: int, n_jobs: int) -> None:
@@ -260,183 +327,10 @@ def _check_options(shots: Sequence[int], shares: Sequence[float], seeds: int, n_
             raise TopModelError(message)
 
 
-# --- draws -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What all fits share; ``classes`` is None for numbers and for several labels."""
-
-    pipeline: Pipeline
-    X: NDArray[Any]
-    y: NDArray[Any]
-    classes: NDArray[Any] | None
-    groups: NDArray[Any] | None
-    weight: NDArray[Any] | None
-    folds: Sequence[Fold]
-    scorer: Any
-
-
-def _task(
-    estimator: Any, X: Any, y: Any, folds: Sequence[Fold], groups: Any, sample_weight: Any, scoring: Any
-) -> _Task:
-    X, y, groups, weight = (None if each is None else np.asarray(each) for each in (X, y, groups, sample_weight))
-    columns = {"y": y, "groups": groups, "sample weights": weight}
-    for name, column in columns.items():
-        if column is not None and len(column) != len(X):
-            raise TopModelError(f"{len(X)} rows of X and {len(column)} of {name}; expected as many")
-    if not len(folds):
-        raise TopModelError("no folds; expected at least one (train, test)")
-    pipeline = estimator if isinstance(estimator, Pipeline) else make_pipeline(estimator)
-    is_number = is_regressor(pipeline)
-    scorer = scorer_of(scoring, "regression" if is_number else "classification")
-    return _Task(pipeline, X, y, None if is_number or y.ndim == 2 else y, groups, weight, folds, scorer)
-
-
-class _Size(NamedTuple):
-    """A number of rows a class or a share of the training part, and whether the power law takes its score."""
-
-    amount: float
-    is_share: bool
-    is_fitted: bool
-
-    def __str__(self) -> str:
-        if self.is_share:
-            return f"{self.amount:.0%} of the training part"
-        return f"{self.amount} row{'s' * (self.amount > 1)} a class"
-
-
-class _Draw(NamedTuple):
-    """Row numbers of one part of one fold's training part."""
-
-    size: int
-    fold: int
-    seed: int
-    rows: NDArray[np.int64]
-
-
-def _sizes(task: _Task, shots: Sequence[int], shares: Sequence[float]) -> tuple[list[_Size], list[str]]:
-    """Return what every fold can give, and a note of what some cannot."""
-    parts = [_Size(share, True, True) for share in sorted({float(each) for each in shares})]
-    if task.classes is None:
-        return parts, []
-    counts = [np.unique(task.classes[train], return_counts=True)[1] for train, _ in task.folds]
-    least = min(count.min() for count in counts)
-    wanted = sorted({int(each) for each in shots})
-    is_alike = task.groups is None and all(count.max() <= BALANCED * count.min() for count in counts)
-    few = [_Size(k, False, is_alike and k >= LEAST_SHOTS) for k in wanted if k <= least]
-    over = ", ".join(str(k) for k in wanted if k > least)
-    notes = [f"{over} rows a class left out: a class has {least} in some training part"] if over else []
-    return few + parts, notes
-
-
-def _draws(task: _Task, sizes: Sequence[_Size], seeds: int, random_state: int) -> Iterator[_Draw]:
-    """Yield every part to fit; a seed shuffles all sizes alike, so that its parts are nested."""
-    for (number, size), (fold, (train, _)) in product(enumerate(sizes), enumerate(task.folds)):
-        for seed in range(1 if size.is_share and size.amount == 1 else seeds):
-            random = np.random.default_rng([random_state, fold, seed])
-            yield _Draw(number, fold, seed, train[_chosen(task, size, train, random)])
-
-
-def _chosen(task: _Task, size: _Size, train: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.bool_]:
-    """Choose some rows a class, whole groups, or rows with the classes in proportion."""
-    strata = np.zeros(len(train)) if task.classes is None else task.classes[train]
-    if not size.is_share:
-        return _ranks(strata, random)[0] < size.amount
-    wanted = max(1, round(size.amount * len(train)))
-    if task.groups is not None:
-        return _whole_groups(task.groups[train], wanted, random)
-    ranks, counts = _ranks(strata, random)
-    order = np.lexsort((random.random(len(train)), (ranks + 0.5) / counts))
-    return np.isin(np.arange(len(train)), order[:wanted])
-
-
-def _ranks(strata: NDArray[Any], random: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the place of each row among those of its class, in random order, and how many these are."""
-    shuffled = random.permutation(len(strata))
-    _, codes, counts = np.unique(strata[shuffled], return_inverse=True, return_counts=True)
-    by_class = np.argsort(codes, kind="stable")
-    ranks = np.empty(len(strata), np.int64)
-    ranks[shuffled[by_class]] = np.arange(len(strata)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return ranks, counts[codes[np.argsort(shuffled)]]
-
-
-def _whole_groups(groups: NDArray[Any], wanted: int, random: np.random.Generator) -> NDArray[np.bool_]:
-    """Choose whole groups until the wanted number of rows is reached."""
-    _, codes, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    order = random.permutation(len(counts))
-    enough = 1 + np.searchsorted(np.cumsum(counts[order]), wanted)
-    return np.isin(codes, order[:enough])
-
-
-# --- fits --------------------------------------------------------------------------------------------------
-
-
-def _outcomes(
-    task: _Task, draws: Sequence[_Draw], n_jobs: int, progress: Callable[[int, int], None] | None
-) -> list[tuple[float, str]]:
-    """Return the score of every draw, in their order, or nan and the reason."""
-    outcomes = []
-    with threadpool_limits(1):
-        jobs = (delayed(_outcome)(task, draw) for draw in draws)
-        for outcome in Parallel(n_jobs, prefer="threads", return_as="generator")(jobs):
-            outcomes.append(outcome)
-            if progress is not None:
-                progress(len(outcomes), len(draws))
-    return outcomes
-
-
-def _outcome(task: _Task, draw: _Draw) -> tuple[float, str]:
-    test = task.folds[draw.fold][1]
-    try:
-        score = fit_and_score(task.pipeline, task.scorer, task.X, task.y, draw.rows, test, task.weight)
-    except Exception as error:  # estimators raise all kinds
-        return np.nan, one_line(error)[:160]
-    return (score, "") if np.isfinite(score) else (np.nan, f"the score is {score}")
-
-
-def _failures(sizes: Sequence[_Size], draws: Sequence[_Draw], outcomes: Sequence[tuple[float, str]]) -> list[str]:
-    """Return a note for each size of which a fit failed, or raise when all did."""
-    notes = []
-    for number, size in enumerate(sizes):
-        reasons = [reason for draw, (_, reason) in zip(draws, outcomes, strict=True) if draw.size == number]
-        failed = [reason for reason in reasons if reason]
-        if failed:
-            notes.append(f"{len(failed)} of {len(reasons)} fits on {size} failed: {failed[0]}")
-    if not any(np.isfinite(score) for score, _ in outcomes):
-        first = notes[0] if notes else "every number of shots is left out"
-        raise TopModelError(f"no part of the rows could be fitted and scored ({first}); give larger shots or shares")
-    return notes
-
-
 # --- results -----------------------------------------------------------------------------------------------
 
 
-class _Measured(NamedTuple):
-    """Mean number of rows of a size, and its scores, shape (folds, seeds), nan where there is none."""
-
-    size: _Size
-    n_train: float
-    scores: NDArray[np.float64]
-
-
-def _measured(
-    sizes: Sequence[_Size], draws: Sequence[_Draw], outcomes: Sequence[tuple[float, str]], shape: tuple[int, int]
-) -> list[_Measured]:
-    """Gather what was scored, the sizes by their number of rows."""
-    found = []
-    for number, size in enumerate(sizes):
-        pairs = zip(draws, outcomes, strict=True)
-        done = [(draw, score) for draw, (score, _) in pairs if draw.size == number and np.isfinite(score)]
-        scores = np.full(shape, np.nan)
-        for draw, score in done:
-            scores[draw.fold, draw.seed] = score
-        if done:
-            found.append(_Measured(size, float(np.mean([len(draw.rows) for draw, _ in done])), scores))
-    return sorted(found, key=lambda each: each.n_train)
-
-
-def _curve(task: _Task, found: Sequence[_Measured], seed: int, notes: list[str]) -> LearningCurve:
+def _curve(task: Subsampling, found: Sequence[Measured], random_state: int, notes: list[str]) -> LearningCurve:
     n_train, n_test = sizes_of(task.folds)
     bound = _bound(task.scorer)
     chance = _chance(task, _filled(found[-1].scores).mean(axis=1), n_train, n_test)
@@ -447,12 +341,12 @@ def _curve(task: _Task, found: Sequence[_Measured], seed: int, notes: list[str])
         return LearningCurve(points, len(task.y), None, None, chance, bound == 1, notes)
     scores = np.stack([_filled(each.scores) for each in fitted])
     mean = scores.mean(axis=(1, 2))
-    again = fit_power_law(rows, _drawn_again(scores, n_test / n_train, seed), bound)
+    again = fit_power_law(rows, _drawn_again(scores, n_test / n_train, random_state), bound)
     law = PowerLaw(*(float(each[0]) for each in fit_power_law(rows, mean[None], bound)))
     return LearningCurve(points, len(task.y), law, again, chance, bound == 1, notes)
 
 
-def _point(each: _Measured, n_train: float, n_test: float) -> dict[str, Any]:
+def _point(each: Measured, n_train: float, n_test: float) -> dict[str, Any]:
     by_fold = _by_fold(each.scores).compressed()
     return {
         "n_train": each.n_train,
@@ -465,12 +359,12 @@ def _point(each: _Measured, n_train: float, n_test: float) -> dict[str, Any]:
     }
 
 
-def _chance(task: _Task, best: NDArray[np.float64], n_train: float, n_test: float) -> dict[str, Any] | None:
+def _chance(task: Subsampling, best: NDArray[np.float64], n_train: float, n_test: float) -> dict[str, Any] | None:
     """Compare scores, one a fold, with those of the mean, or of the classes' shares and the most frequent class."""
     guess = replace(
         task, pipeline=make_pipeline(DummyRegressor() if is_regressor(task.pipeline) else DummyClassifier())
     )
-    scores = [_outcome(guess, _Draw(0, fold, 0, train))[0] for fold, (train, _) in enumerate(task.folds)]
+    scores = [guess.outcome(Draw(0, fold, 0, train))[0] for fold, (train, _) in enumerate(task.folds)]
     if not np.isfinite(scores).all():
         return None
     margin = paired_interval(best.tolist(), scores, n_train, n_test)
@@ -487,13 +381,13 @@ def _filled(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(np.isfinite(scores), scores, means.filled(means.mean())[:, None])
 
 
-def _drawn_again(scores: NDArray[np.float64], ratio: float, seed: int) -> NDArray[np.float64]:
+def _drawn_again(scores: NDArray[np.float64], ratio: float, random_state: int) -> NDArray[np.float64]:
     """Return mean scores, shape (`BOOTSTRAPS`, m), of folds and draws within each that are drawn again.
 
     All sizes are drawn together, as they share the folds' test parts. The spread is that of `corrected_interval`:
     training parts that overlap make folds look more alike than new rows would be.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(random_state)
     _, folds, seeds = scores.shape
     chosen = random.integers(folds, size=(BOOTSTRAPS, folds, 1))
     drawn = random.integers(seeds, size=(BOOTSTRAPS, folds, seeds))

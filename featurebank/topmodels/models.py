@@ -69,7 +69,7 @@ class TopModel:
         return list(ParameterGrid({name: list(values) for name, values in self.grid.items()}))
 
     def pipeline(
-        self, params: Mapping[str, Any], seed: int, before: Sequence[Step] = (), class_weight: Any = None
+        self, params: Mapping[str, Any], random_state: int, before: Sequence[Step] = (), class_weight: Any = None
     ) -> Pipeline:
         """Return an unfitted pipeline: the steps before the model, then the estimator with these parameters.
 
@@ -83,7 +83,7 @@ class TopModel:
         unknown = set(params) - set(known)
         if unknown:
             raise TopModelError(f"{self.name} has no parameter {sorted(unknown)[0]!r}; see {type(estimator).__name__}")
-        common = {"random_state": seed, "class_weight": class_weight}
+        common = {"random_state": random_state, "class_weight": class_weight}
         given = {name: value for name, value in common.items() if name in known and value is not None}
         return Pipeline([*before, ("model", estimator.set_params(**given | dict(params)))])
 
@@ -175,7 +175,7 @@ def get_top_model(name: str, task: str = "classification") -> TopModel:
 
     Examples
     --------
-    >>> get_top_model("svm").pipeline({"C": 10.0}, seed=0)[-1]
+    >>> get_top_model("svm").pipeline({"C": 10.0}, random_state=0)[-1]
     SVC(C=10.0, random_state=0)
     """
     known = TASKS[task] if task == "regression" else TASKS[task] | FOR_MANY_ROWS

@@ -123,7 +123,7 @@ def _codes(count: int, y: Any) -> NDArray[np.int64]:
     return np.unique(np.where(counts[codes] < LEAST_OF_CLASS, -1, codes), return_inverse=True)[1]
 
 
-def out_of_fold(model: Any, X: NDArray[Any], y: Any = None, seed: int = 0) -> NDArray[np.float64]:
+def out_of_fold(model: Any, X: NDArray[Any], y: Any = None, random_state: int = 0) -> NDArray[np.float64]:
     """Return each row's distance as a model that was fitted without it gives it, shape (n,).
 
     Parameters
@@ -131,7 +131,7 @@ def out_of_fold(model: Any, X: NDArray[Any], y: Any = None, seed: int = 0) -> ND
     model : Mahalanobis
     X : ndarray of float, shape (n, d)
     y : array-like, shape (n,), optional
-    seed : int, default 0
+    random_state : int, default 0
         Of the three folds.
 
     Raises
@@ -140,7 +140,7 @@ def out_of_fold(model: Any, X: NDArray[Any], y: Any = None, seed: int = 0) -> ND
         When there are fewer than 20 rows.
     """
     _check_count(len(X), LEAST_ROWS)
-    folds = list(KFold(FOLDS, shuffle=True, random_state=seed).split(X))
+    folds = list(KFold(FOLDS, shuffle=True, random_state=random_state).split(X))
 
     def distances(train: NDArray[np.int64], test: NDArray[np.int64]) -> NDArray[np.float64]:
         return model.fit(X[train], None if y is None else np.asarray(y)[train]).distances(X[test])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.errors import TopModelError
@@ -46,6 +47,21 @@ class OutOfFold:
     def scores(self) -> NDArray[np.float64] | None:
         """What a calibrator takes, shape (m,) or (m, k); see `score_values`. None for numbers."""
         return score_values(self.decision, self.proba)
+
+    def to_frame(self, labels: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return ``row, fold, true, predicted``, a row for each answer.
+
+        Parameters
+        ----------
+        labels : sequence of str, optional
+            Names of several labels, whose columns are then ``true_LABEL, predicted_LABEL``.
+        """
+        frame = pd.DataFrame({"row": self.row, "fold": self.fold})
+        if labels is None:
+            return frame.assign(true=_shared(self.true), predicted=_shared(self.predicted))
+        for number, label in enumerate(labels):
+            frame[f"true_{label}"], frame[f"predicted_{label}"] = self.true[:, number], self.predicted[:, number]
+        return frame
 
     def rows(self, chosen: NDArray[np.bool_]) -> OutOfFold:
         """Return some of the predictions."""
@@ -107,6 +123,14 @@ def score_values(decision: NDArray[Any] | None, proba: NDArray[Any] | None) -> N
         return None if decision is None else decision.astype(np.float64, copy=False)
     with np.errstate(divide="ignore"):
         return np.log(proba, dtype=np.float64)
+
+
+def _shared(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return text as objects, of which each distinct one is there once; numbers as they are."""
+    if labels.dtype.kind != "U":
+        return labels
+    distinct, codes = np.unique(labels, return_inverse=True)
+    return distinct.astype(object)[codes]
 
 
 def _classes(data: SearchData) -> NDArray[Any]:

@@ -45,7 +45,10 @@ def corrected_interval(
 
 
 def cluster_interval(
-    score: Callable[[int, NDArray[np.intp]], float], clusters: Sequence[NDArray[Any]], draws: int = 200, seed: int = 0
+    score: Callable[[int, NDArray[np.intp]], float],
+    clusters: Sequence[NDArray[Any]],
+    draws: int = 200,
+    random_state: int = 0,
 ) -> tuple[float, float]:
     """Return the 95 % percentile interval of a mean over folds, whole groups of rows drawn again in each fold.
 
@@ -59,7 +62,7 @@ def cluster_interval(
     clusters : sequence of ndarray
         Group of each test row of each fold.
     draws : int, default 200
-    seed : int, default 0
+    random_state : int, default 0
 
     Examples
     --------
@@ -67,7 +70,7 @@ def cluster_interval(
     >>> cluster_interval(lambda fold, rows: right[rows].mean(), [np.array([0, 0, 1, 1])])
     (0.0, 1.0)
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(random_state)
     members = [_members(each) for each in clusters]
     means = []
     for _ in range(draws):
@@ -138,7 +141,7 @@ def classification_scores(
     probabilities: NDArray[np.float64] | None,
     classes: NDArray[Any],
     sample_weight: NDArray[np.float64] | None = None,
-    seed: int = 0,
+    random_state: int = 0,
 ) -> dict[str, Any]:
     """Score predictions on rows that no fit has seen.
 
@@ -151,7 +154,7 @@ def classification_scores(
     classes : ndarray, shape (k,)
         Sorted.
     sample_weight : ndarray of float64, shape (n,), optional
-    seed : int, default 0
+    random_state : int, default 0
         Of the bootstrap that gives the intervals other than the accuracy's (Wilson's, without weights).
 
     Returns
@@ -168,7 +171,7 @@ def classification_scores(
         rates = _rates(_confusion(true, guess, weight, len(classes)))
         return rates if losses is None else {**rates, "log_loss": float(np.average(losses, weights=weight))}
 
-    values, intervals = score(weight), _bootstrap(score, weight, seed)
+    values, intervals = score(weight), _bootstrap(score, weight, random_state)
     if sample_weight is None:
         intervals["accuracy"] = list(wilson_interval(values["accuracy"] * len(y), len(y)))
     return {
@@ -185,7 +188,7 @@ def regression_scores(
     y: NDArray[np.float64],
     predicted: NDArray[np.float64],
     sample_weight: NDArray[np.float64] | None = None,
-    seed: int = 0,
+    random_state: int = 0,
 ) -> dict[str, Any]:
     """Score predicted numbers on rows that no fit has seen.
 
@@ -193,7 +196,7 @@ def regression_scores(
     ----------
     y, predicted : ndarray of float64, shape (n,)
     sample_weight : ndarray of float64, shape (n,), optional
-    seed : int, default 0
+    random_state : int, default 0
         Of the bootstrap that gives the intervals.
 
     Returns
@@ -218,11 +221,11 @@ def regression_scores(
             "rmse": float(np.sqrt(square)),
         }
 
-    return {"n_samples": len(y), **score(weight), "intervals": _bootstrap(score, weight, seed)}
+    return {"n_samples": len(y), **score(weight), "intervals": _bootstrap(score, weight, random_state)}
 
 
 def label_scores(
-    y: NDArray[np.int64], predicted: NDArray[np.int64], labels: Sequence[str], seed: int = 0
+    y: NDArray[np.int64], predicted: NDArray[np.int64], labels: Sequence[str], random_state: int = 0
 ) -> dict[str, Any]:
     """Score predictions of several labels a row, on rows that no fit has seen.
 
@@ -230,7 +233,7 @@ def label_scores(
     ----------
     y, predicted : ndarray of 0 and 1, shape (n, labels)
     labels : sequence of str
-    seed : int, default 0
+    random_state : int, default 0
         Of the bootstrap that gives the intervals.
 
     Returns
@@ -258,7 +261,7 @@ def label_scores(
         {"label": name, "n": int(count), "accuracy": float(accuracy), "f1": float(each)}
         for name, count, accuracy, each in zip(labels, y.sum(0), (y == predicted).mean(0), f1(ones), strict=True)
     ]
-    intervals = _bootstrap(score, ones, seed)
+    intervals = _bootstrap(score, ones, random_state)
     return {
         "n_samples": len(y),
         "classes": list(labels),
@@ -293,10 +296,10 @@ def _rates(confusion: NDArray[np.float64]) -> dict[str, float]:
 
 
 def _bootstrap(
-    score: Callable[[NDArray[np.float64]], dict[str, float]], weight: NDArray[np.float64], seed: int
+    score: Callable[[NDArray[np.float64]], dict[str, float]], weight: NDArray[np.float64], random_state: int
 ) -> dict[str, list[float]]:
     """Return percentile intervals over resampled rows (Efron 1979)."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(random_state)
     count = len(weight)
     draws = (weight * np.bincount(random.integers(0, count, count), minlength=count) for _ in range(BOOTSTRAPS))
     results = [score(draw) for draw in draws if draw.any()]

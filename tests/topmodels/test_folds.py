@@ -67,7 +67,7 @@ def test_data_that_cannot_be_split_so_is_an_error(k, groups):
     ],
 )
 def test_folds_by_name_are_scikit_learns_repeated_with_the_next_seed(kind, splitter):
-    found = list(Folds(kind, 3, repeats=2, seed=5).split(X, Y, GROUPS))
+    found = list(Folds(kind, 3, repeats=2, random_state=5).split(X, Y, GROUPS))
     expected = [fold for seed in (5, 6) for fold in splitter(3, shuffle=True, random_state=seed).split(X, Y, GROUPS)]
     assert equal(found, expected)
     assert Folds(kind, 3, repeats=2).get_n_splits() == 6

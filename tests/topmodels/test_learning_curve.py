@@ -15,8 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from featurebank.errors import TopModelError
 from featurebank.topmodels.folds import Folds, make_folds
-from featurebank.topmodels.learning_curve import LearningCurve, learning_curve
-from featurebank.topmodels.power_law import PowerLaw, fit_power_law
+from featurebank.topmodels.learning_curve import LearningCurve, PowerLaw, fit_power_law, learning_curve
 
 TRUTH = PowerLaw(0.92, 1.5, 0.5)
 
@@ -51,7 +50,7 @@ def noisy_truth(pipeline, X, y):
 def numbered(n, classes=2):
     """Return rows that hold their number, their classes in turn, and three folds."""
     X, y = np.arange(n, dtype=float)[:, None], np.arange(n) % classes
-    return X, y, make_folds(3, X, y, None, seed=0)
+    return X, y, make_folds(3, X, y, None, random_state=0)
 
 
 def rows_of(curve, fits, at):
@@ -63,7 +62,7 @@ def rows_of(curve, fits, at):
 @pytest.fixture(scope="module")
 def problem():
     X, y = make_classification(150, 8, n_informative=5, n_classes=3, random_state=0)
-    return X, y, make_folds(3, X, y, None, seed=0)
+    return X, y, make_folds(3, X, y, None, random_state=0)
 
 
 # --- the power law -----------------------------------------------------------------------------------------
@@ -105,7 +104,7 @@ def test_the_curve_of_scores_that_follow_a_power_law(fits):
 
 def test_a_rising_curve_says_label_more():
     X, y = make_classification(300, 80, n_informative=60, n_redundant=0, n_classes=3, class_sep=2, random_state=1)
-    curve = learning_curve(RidgeClassifier(100), X, y, make_folds(5, X, y, None, seed=0))
+    curve = learning_curve(RidgeClassifier(100), X, y, make_folds(5, X, y, None, random_state=0))
     assert curve.verdict.startswith("Label more: twice the labels (600) promise +")
     assert curve.verdict.count(" points (95 % +") == 1
 
@@ -114,7 +113,7 @@ def test_a_rising_curve_says_label_more():
 def test_random_labels_say_stop_or_chance(seed):
     random = np.random.default_rng(seed)
     X, y = random.normal(size=(510, 5)), random.permutation(510) % 3
-    curve = learning_curve(RidgeClassifier(), X, y, make_folds(5, X, y, None, seed=0), shots=(5,), seeds=3)
+    curve = learning_curve(RidgeClassifier(), X, y, make_folds(5, X, y, None, random_state=0), shots=(5,), seeds=3)
     assert curve.chance["score"] == pytest.approx(1 / 3)
     assert curve.verdict.startswith("Stop") or "does not rise above chance (0.333)" in curve.verdict
     assert not curve.verdict.startswith("Label more")
@@ -124,7 +123,7 @@ def test_a_level_above_chance_says_stop():
     random = np.random.default_rng(0)
     y = random.integers(0, 2, 500)
     X = (y ^ (random.random(500) < 0.1))[:, None] + random.normal(0, 0.01, (500, 1))
-    curve = learning_curve(KNeighborsClassifier(5), X, y, make_folds(5, X, y, None, seed=0), seeds=3)
+    curve = learning_curve(KNeighborsClassifier(5), X, y, make_folds(5, X, y, None, random_state=0), seeds=3)
     assert curve.verdict.startswith("Stop: t")
     assert "chance" not in curve.verdict
     assert curve.chance["ci95"][0] > 0.2
@@ -181,7 +180,7 @@ def test_shots_are_so_many_rows_a_class_of_the_training_part(fits, grouped):
 def test_shares_keep_the_classes_in_proportion_and_are_nested(fits):
     X = np.arange(300.0)[:, None]
     y = np.repeat([0, 1, 2], [30, 90, 180])
-    folds = make_folds(3, X, y, None, seed=0)
+    folds = make_folds(3, X, y, None, random_state=0)
     curve = learning_curve(Spy(), X, y, folds, shots=(), shares=(0.1, 0.5, 1.0), seeds=3, n_jobs=1)
     tenth, half, whole = (rows_of(curve, fits, at) for at in range(3))
     assert {tuple(np.bincount(y[rows])) for rows in tenth} == {(2, 6, 12)}
@@ -194,7 +193,7 @@ def test_shares_keep_the_classes_in_proportion_and_are_nested(fits):
 def test_groups_are_never_split(fits):
     X, y = np.arange(200.0)[:, None], np.arange(200) % 2
     groups = np.random.default_rng(0).integers(0, 30, 200)
-    folds = make_folds(4, X, y, groups, seed=0)
+    folds = make_folds(4, X, y, groups, random_state=0)
     curve = learning_curve(Spy(), X, y, folds, groups=groups, shots=(), seeds=2, n_jobs=1)
     for at, share in enumerate((0.1, 0.2, 0.4, 0.7, 1.0)):
         drawn = rows_of(curve, fits, at)
@@ -206,7 +205,7 @@ def test_groups_are_never_split(fits):
 
 def test_impossible_shots_are_noted():
     X, y = np.random.default_rng(0).normal(size=(60, 3)), np.repeat([0, 1], [12, 48])
-    curve = learning_curve(RidgeClassifier(), X, y, make_folds(3, X, y, None, seed=0), seeds=1)
+    curve = learning_curve(RidgeClassifier(), X, y, make_folds(3, X, y, None, random_state=0), seeds=1)
     assert [point["per_class"] for point in curve.points if point["per_class"]] == [1, 2, 5]
     assert curve.notes == ["10, 20 rows a class left out: a class has 8 in some training part"]
     assert [point["is_fitted"] for point in curve.points if point["per_class"]] == [False] * 3  # not balanced
@@ -300,7 +299,7 @@ def test_wrong_options_are_one_line(problem, options, message):
 
 def test_numbers_have_shares_only():
     X, y = make_regression(120, 5, noise=20, random_state=0)
-    folds = make_folds(3, X, y, None, seed=0, task="regression")
+    folds = make_folds(3, X, y, None, random_state=0, task="regression")
     curve = learning_curve(Ridge(), X, y, folds, seeds=2)
     assert [point["share"] for point in curve.points] == [0.1, 0.2, 0.4, 0.7, 1.0]
     assert curve.points[-1]["scores"] == cross_val_score(Ridge(), X, y, cv=folds).tolist()

@@ -88,7 +88,9 @@ def test_without_weights_the_accuracy_has_wilsons_interval(predictions):
 
 def test_intervals_repeat_with_their_seed(predictions):
     y, predicted, probabilities, _ = predictions
-    first, again, other = (classification_scores(y, predicted, probabilities, CLASSES, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (
+        classification_scores(y, predicted, probabilities, CLASSES, random_state=seed) for seed in (0, 0, 1)
+    )
     assert first == again
     assert first["intervals"]["macro_f1"] != other["intervals"]["macro_f1"]
 

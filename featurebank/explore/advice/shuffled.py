@@ -50,7 +50,9 @@ def shuffled_share(
         return None
     targets = _shuffled(_columns(rows), seed)  # (n, 1 + shuffles, c)
     n = len(rows.y)
-    parts = make_folds(Folds("plain", folds, seed=seed), np.zeros((n, 1)), np.arange(n), None, seed, "regression")
+    parts = make_folds(
+        Folds("plain", folds, random_state=seed), np.zeros((n, 1)), np.arange(n), None, seed, "regression"
+    )
     scores = np.concatenate([_scores(rows, names, targets, parts, jobs) for names in features])  # (cells, folds, s)
     best_elsewhere = (scores.sum(axis=1, keepdims=True) - scores).argmax(axis=0)  # (folds, s)
     found = np.take_along_axis(scores, best_elsewhere[None], axis=0)[0].mean(axis=0)  # (s,)

@@ -202,7 +202,7 @@ class _Fit:
     def _search(self, models: Any, progress: Progress | None) -> TopModelSearchCV:
         """Return a search over rows of the source."""
         seed = self.random_state
-        cv = Folds(default_kind("classification", self.both.groups is not None), self.folds, seed=seed)
+        cv = Folds(default_kind("classification", self.both.groups is not None), self.folds, random_state=seed)
         return TopModelSearchCV(models, cv=cv, refit=False, random_state=seed, n_jobs=self.n_jobs, progress=progress)
 
     def _adapt(self, search: TopModelSearchCV) -> tuple[Comparison, AdaptedModel]:

@@ -84,7 +84,7 @@ class Domains:
         learned = np.where(self.is_source, self.y, UNKNOWN)
         strata = combinations(np.column_stack([self.is_source, learned]), count)
         kind = default_kind("classification", self.groups is not None)
-        parts = make_folds(Folds(kind, count, seed=seed), self.X, strata, self.groups, seed)
+        parts = make_folds(Folds(kind, count, random_state=seed), self.X, strata, self.groups, seed)
         for train, test in parts:
             both = all(len(np.unique(self.is_source[rows])) == 2 for rows in (train, test))
             if not both or len(np.unique(self.y[train][self.is_source[train]])) < 2:

@@ -215,7 +215,7 @@ class Comparison:
             return None
         classes = self.domains.classes
         return classification_scores(
-            classes[self.domains.y[rows]], classes[said[rows]], None, classes, seed=self.random_state
+            classes[self.domains.y[rows]], classes[said[rows]], None, classes, random_state=self.random_state
         )
 
     def adaptation(self, number: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def solve(
     if reason:
         yield Note(f"plain {type(estimator).__name__} for {len(cells)} cells: {reason}", tuple(cells))
     jobs = (
-        delayed(fit)(problem, fold, number, pipeline(problem, estimator, cell, settings.seed))
+        delayed(fit)(problem, fold, number, pipeline(problem, estimator, cell, settings.random_state))
         for number, cell in cells.items()
         for fold in range(len(problem.folds))
     )
@@ -33,9 +33,9 @@ def solve(
         yield from Parallel(settings.n_jobs, prefer="threads", return_as="generator_unordered")(jobs)
 
 
-def pipeline(problem: Problem, estimator: BaseEstimator, cell: Mapping[str, Any], seed: int) -> Pipeline:
+def pipeline(problem: Problem, estimator: BaseEstimator, cell: Mapping[str, Any], random_state: int) -> Pipeline:
     """The pipeline whose predictions every solver reproduces."""
-    common = {"class_weight": problem.class_weight, "random_state": seed}
+    common = {"class_weight": problem.class_weight, "random_state": random_state}
     known = estimator.get_params()
     given = {name: value for name, value in common.items() if name in known and value is not None}
     return make_pipeline(

@@ -81,7 +81,7 @@ class SolverOptions:
         Cores; BLAS threads times workers never exceeds it. They may be a cluster's; see `threads`.
     memory : int
         Bytes that one solver may add; a method that needs more gives way to plain scikit-learn.
-    seed : int
+    random_state : int
         `random_state` of estimators that have one.
     score : callable from Prediction to float, or None
         Lets the logistic path stop once the mean score has clearly passed its peak.
@@ -93,7 +93,7 @@ class SolverOptions:
 
     n_jobs: int = 1
     memory: int = 2 * 2**30
-    seed: int = 0
+    random_state: int = 0
     score: Callable[[Prediction], float] | None = None
     progress: Callable[[Prediction], None] | None = None
     decisions: bool = True

@@ -53,14 +53,14 @@ class Minibatch(Streamed):
         """Yield batches of row numbers and rows, every row once an epoch."""
         count = len(problem.y)
         for epoch in range(min(MAX_EPOCHS, math.ceil(STEPS / count))):
-            order, at = mixed(count, self.seed + epoch), 0
+            order, at = mixed(count, self.random_state + epoch), 0
             for batch in problem.X.batches(order, RUN * MIXED):  # type: ignore[attr-defined]
                 yield order[at : at + len(batch)], batch
                 at += len(batch)
 
     def _make(self, cell: Any) -> Any:
         model = clone(self.estimator)
-        given = {"random_state": self.seed} if "random_state" in model.get_params() else {}
+        given = {"random_state": self.random_state} if "random_state" in model.get_params() else {}
         return model.set_params(**given | dict(cell))
 
     def _pupils(self, problem: Problem, fold: int, fitted: Fitted) -> _Pupils:
@@ -90,7 +90,7 @@ class _Pupils:
                 yield delayed(model.partial_fit)(Z, y[rows[here]], **options)
 
 
-def mixed(count: int, seed: int) -> NDArray[np.int64]:
+def mixed(count: int, random_state: int) -> NDArray[np.int64]:
     """Return an order of rows that is drawn and yet read in runs: what lies together in a file is read together.
 
     Runs of rows are drawn in any order, and the rows of each batch of runs are shuffled.
@@ -101,7 +101,7 @@ def mixed(count: int, seed: int) -> NDArray[np.int64]:
     >>> sorted(order.tolist()) == list(range(300)), order[:2].tolist() == [0, 1]
     (True, False)
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(random_state)
     starts = random.permutation(np.arange(0, count, RUN))
     order = np.concatenate([np.arange(start, min(start + RUN, count)) for start in starts])
     for start in range(0, count, RUN * MIXED):

@@ -41,13 +41,13 @@ class Streamed:
     ----------
     estimator : BaseEstimator
         Unfitted.
-    seed : int
+    random_state : int
     n_jobs : int
         Threads.
     """
 
     estimator: BaseEstimator
-    seed: int = 0
+    random_state: int = 0
     n_jobs: int = 1
 
     dtype: ClassVar[np.dtype[Any]] = np.dtype(np.float32)
