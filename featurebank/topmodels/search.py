@@ -368,7 +368,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
     def _models(self, weighted: bool, is_streamed: bool) -> list[TopModel]:
         """Return the models to try, by default those that can use the weights."""
         weights = [name for name, given in (("sample_weight", weighted), ("class_weight", self.class_weight)) if given]
-        default = DEFAULT_MODELS[self.task] if self.time_limit is None else "all"
+        default: str | tuple[str, ...] = DEFAULT_MODELS[self.task] if self.time_limit is None else "all"
         if is_streamed:
             default = DEFAULT_IN_BATCHES[self.task]
         models = models_to_try(self.models, default, self.task, weights, int(self.random_state))
@@ -423,7 +423,8 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         if not others or len(self.folds_) < 2:
             return None
         found = paired_interval(best.fold_scores, others[0].fold_scores, *sizes_of(self.folds_))
-        sentence = told_apart_text(*map(ranking.called, (best, others[0])), found, score_name(self.scoring, self.task))
+        names = ranking.called(best), ranking.called(others[0])
+        sentence = told_apart_text(*names, found, score_name(self.scoring, self.task))
         return {"other": others[0].to_dict(), **found, "sentence": sentence}
 
 

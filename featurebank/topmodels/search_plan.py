@@ -139,8 +139,9 @@ class Blocks:
         TopModelError
             When a block is unknown, or none is asked for.
         """
-        is_named = features is not None and not isinstance(features, str)
-        wanted = [tuple(names) for names in features] if is_named else [(name,) for name in self.columns]
+        wanted: list[tuple[str, ...]] = [(name,) for name in self.columns]
+        if features is not None and not isinstance(features, str):
+            wanted = [tuple(names) for names in features]
         unknown = {name for names in wanted for name in names} - set(self.columns)
         if unknown or not wanted:
             have = ", ".join(self.columns)
