@@ -168,6 +168,14 @@ def _key(path: AnyPath) -> str:
     return os.path.abspath(path) if isinstance(path, Path) else str(path)
 
 
+def _of_files(name: str, root: str, entries: Sequence[listing.Entry], columns: pd.DataFrame, **facts: Any) -> Source:
+    """Return a source of listed files."""
+    paths, sizes, mtimes, problems = zip(*entries, strict=True)
+    unusable = {i: problem for i, problem in enumerate(problems) if problem}
+    numbers = np.array(sizes, np.int64), np.array(mtimes, np.int64)
+    return Source(name, root, list(paths), *numbers, columns, unusable, **facts)
+
+
 # --- folders -----------------------------------------------------------------------------------------------
 
 
@@ -183,20 +191,9 @@ def _scan_folder(name: AnyPath, root: AnyPath) -> Source:
         raise SourceError(
             f"no images in {str(root)!r}; expected files ending in {', '.join(sorted(decoding.SUFFIXES))}"
         )
-    paths, sizes, mtimes, problems = zip(*entries, strict=True)
-    columns = _class_folders(paths)
-    return Source(
-        name=_key(name),
-        root=_key(root),
-        paths=list(paths),
-        sizes=np.array(sizes, np.int64),
-        mtimes=np.array(mtimes, np.int64),
-        columns=columns,
-        problems={i: problem for i, problem in enumerate(problems) if problem},
-        whole=True,
-        ignored=dict(ignored),
-        class_folders="label" in columns,
-    )
+    columns = _class_folders([path for path, *_ in entries])
+    facts: dict[str, Any] = {"ignored": dict(ignored), "class_folders": "label" in columns}
+    return _of_files(_key(name), _key(root), entries, columns, whole=True, **facts)
 
 
 def _class_folders(paths: Sequence[bytes]) -> pd.DataFrame:
@@ -218,27 +215,21 @@ def _scan_shards(pattern: AnyPath, root: AnyPath | None) -> Source:
     names = [shard.removeprefix(f"{folder}/") for shard in expand(text)]
     where = root or files.as_path(folder)
     listed = list_shards([where / name for name in names])
-    entries = [
-        (os.fsencode(f"{name}/{member.name}"), member, status.st_mtime_ns)
+    columns, unread = columns_of([index for index, _ in listed])
+    members = (
+        (f"{name}/{member.name}", member, status.st_mtime_ns)
         for name, (index, status) in zip(names, listed, strict=True)
         for member in index.members
+    )
+    entries = [
+        (os.fsencode(name), member.size, mtime, member.problem or unread.get(number, ""))
+        for number, (name, member, mtime) in enumerate(members)
     ]
     if not entries:
         raise SourceError(f"no images in {text!r}; expected members ending in {', '.join(sorted(decoding.SUFFIXES))}")
-    paths = [path for path, _, _ in entries]
-    _refuse_repeats(pattern, paths)
-    columns, problems = columns_of([index for index, _ in listed])
-    return Source(
-        name=text,
-        root=_key(where),
-        paths=paths,
-        sizes=np.array([member.size for _, member, _ in entries], np.int64),
-        mtimes=np.array([mtime for _, _, mtime in entries], np.int64),
-        columns=columns,
-        problems=problems | {i: member.problem for i, (_, member, _) in enumerate(entries) if member.problem},
-        whole=True,
-        ignored=dict(sum((Counter(index.ignored) for index, _ in listed), Counter())),
-    )
+    _refuse_repeats(pattern, [path for path, *_ in entries])
+    ignored = dict(sum((Counter(index.ignored) for index, _ in listed), Counter()))
+    return _of_files(text, _key(where), entries, columns, whole=True, ignored=ignored)
 
 
 # --- manifests ---------------------------------------------------------------------------------------------
@@ -253,21 +244,11 @@ def _scan_manifest(manifest: AnyPath, root: AnyPath, path_column: str) -> Source
         )
     if isinstance(root, Path) and not root.is_dir():
         raise SourceError(f"{str(root)!r} is not a folder; expected the one that the manifest's paths start from")
-    given = [_manifest_path(cell, _key(root)) for cell in table[path_column]]
-    paths = [path for path, _ in given]
-    _refuse_repeats(manifest, paths)
+    paths = [_manifest_path(cell, _key(root)) for cell in table[path_column]]
+    _refuse_repeats(manifest, [path for path, _ in paths])
     look = listing.stat_below(root)
-    stats = [(0, 0, problem) if problem else look(path) for path, problem in given]
-    return Source(
-        name=_key(manifest),
-        root=_key(root),
-        paths=paths,
-        sizes=np.array([size for size, _, _ in stats], np.int64),
-        mtimes=np.array([mtime for _, mtime, _ in stats], np.int64),
-        columns=table.drop(columns=path_column),
-        problems={i: problem for i, (*_, problem) in enumerate(stats) if problem},
-        whole=True,
-    )
+    entries = [(path, 0, 0, problem) if problem else (path, *look(path)) for path, problem in paths]
+    return _of_files(_key(manifest), _key(root), entries, table.drop(columns=path_column), whole=True)
 
 
 def read_table(path: AnyPath) -> pd.DataFrame:
@@ -338,16 +319,8 @@ def _scan_list(paths: Sequence[Any], ids: Sequence[str] | None, columns: Any) ->
     keys = [os.fsencode(os.path.abspath(path)).lstrip(b"/") for path in paths]
     if len(set(keys)) != len(keys):
         raise SourceError("the list names a path more than once; expected each image once")
-    stats = [listing.stat_file(b"/" + key) for key in keys]
-    return Source(
-        name="files",
-        root="/",
-        paths=keys,
-        sizes=np.array([size for size, _, _ in stats], np.int64),
-        mtimes=np.array([mtime for _, mtime, _ in stats], np.int64),
-        columns=_given_columns(columns, len(keys)),
-        problems={i: problem for i, (*_, problem) in enumerate(stats) if problem},
-    )
+    entries = [(key, *listing.stat_file(b"/" + key)) for key in keys]
+    return _of_files("files", "/", entries, _tidy_columns(columns, len(keys)))
 
 
 def _scan_memory(items: Any, ids: Sequence[str] | None, columns: Any) -> Source:
@@ -357,19 +330,13 @@ def _scan_memory(items: Any, ids: Sequence[str] | None, columns: Any) -> Source:
     names = [str(name) for name in ids] if ids is not None else [str(i) for i in range(len(items))]
     if len(names) != len(items) or len(set(names)) != len(names):
         raise SourceError(f"{len(names)} ids for {len(items)} images; expected one distinct id each")
-    given = _given_columns(columns, len(items))
-    if is_dataset and "label" not in given and isinstance(items[0], (tuple, list)):
+    table = _tidy_columns(columns, len(items))
+    if is_dataset and "label" not in table and isinstance(items[0], (tuple, list)):
         labels = pd.Series(_dataset_labels(items), dtype=object)  # text that is not UTF-8 fits no other dtype
-        given["label"] = tidy(labels.to_frame("label"))["label"]
-    return Source(
-        name="memory" if not is_dataset else type(items).__name__,
-        root="",
-        paths=[os.fsencode(name) for name in names],
-        sizes=np.zeros(len(items), np.int64),
-        mtimes=np.zeros(len(items), np.int64),
-        columns=given,
-        get_image=lambda position: _item_image(items, position),
-    )
+        table["label"] = tidy(labels.to_frame("label"))["label"]
+    name = type(items).__name__ if is_dataset else "memory"
+    entries = [(os.fsencode(each), 0, 0, "") for each in names]
+    return _of_files(name, "", entries, table, get_image=lambda position: _item_image(items, position))
 
 
 def _item_image(items: Any, position: int) -> Image.Image:
@@ -391,7 +358,7 @@ def _dataset_labels(dataset: Any) -> list[Any]:
     return [names[label] for label in plain] if is_index and names is not None else plain
 
 
-def _given_columns(columns: Any, count: int) -> pd.DataFrame:
+def _tidy_columns(columns: Any, count: int) -> pd.DataFrame:
     try:
         frame = tidy(pd.DataFrame(columns if columns is not None else {}))
     except ValueError as error:
