@@ -215,6 +215,8 @@ def _scan_shards(pattern: AnyPath, root: AnyPath | None) -> Source:
     names = [shard.removeprefix(f"{folder}/") for shard in expand(text)]
     where = root or files.as_path(folder)
     listed = list_shards([where / name for name in names])
+    if not any(index.members for index, _ in listed):
+        raise SourceError(f"no images in {text!r}; expected members ending in {', '.join(sorted(decoding.SUFFIXES))}")
     columns, unread = columns_of([index for index, _ in listed])
     members = (
         (f"{name}/{member.name}", member, status.st_mtime_ns)
@@ -225,8 +227,6 @@ def _scan_shards(pattern: AnyPath, root: AnyPath | None) -> Source:
         (os.fsencode(name), member.size, mtime, member.problem or unread.get(number, ""))
         for number, (name, member, mtime) in enumerate(members)
     ]
-    if not entries:
-        raise SourceError(f"no images in {text!r}; expected members ending in {', '.join(sorted(decoding.SUFFIXES))}")
     _refuse_repeats(pattern, [path for path, *_ in entries])
     ignored = dict(sum((Counter(index.ignored) for index, _ in listed), Counter()))
     return _of_files(text, _key(where), entries, columns, whole=True, ignored=ignored)

@@ -289,3 +289,9 @@ def test_the_pixel_digest_tells_shapes_and_pixels_apart():
     digest = decoding.pixel_digest(base)
     assert decoding.pixel_digest(same) == digest
     assert digest not in (decoding.pixel_digest(turned), decoding.pixel_digest(other))
+
+
+def test_decode_is_a_name_of_the_package():
+    from featurebank.images import decode
+
+    assert decode is decoding.decode
