@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from featurebank.bank.formats import parquet
-from featurebank.bank.formats.collection import Collection, Samples, tidy_columns
+from featurebank.bank.formats.collection import Collection, tidy_columns
 from featurebank.bank.formats.npy import npy_stream
 from featurebank.errors import SourceError
 
@@ -51,7 +51,7 @@ def read(path: Path, *, path_column: str = "image_path", columns: Sequence[str] 
             raise SourceError(f"partitions {odd} of {str(path)!r} have not both {kind} and metadata: bring the rest")
         streams.append(npy_stream(kind, list(parts.values()), counts))
         files += parts.values()
-    return Collection(Samples(names, tidy_columns(rest, columns, path / "metadata")), streams, files)
+    return Collection(names, tidy_columns(rest, columns, path / "metadata"), streams, files)
 
 
 def _partitions(folder: Path, stem: str, suffix: str) -> dict[int, Path]:

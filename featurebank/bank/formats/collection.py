@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,28 +29,6 @@ BATCH_BYTES = 64 << 20
 DTYPES = ("float16", "float32")
 
 Values = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Samples:
-    """The samples of a file, in its order.
-
-    Attributes
-    ----------
-    paths : list of n bytes
-        Name of each, as the file system's bytes.
-    columns : DataFrame
-        The user's columns, `featurebank.images.columns.tidy`.
-    sources : list of n str, optional
-        Source of each; other tools' files know none.
-    digests : list of n bytes of length 32, optional
-        Content digest of each, likewise.
-    """
-
-    paths: list[bytes]
-    columns: pd.DataFrame
-    sources: list[str] | None = None
-    digests: list[bytes] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,14 +71,32 @@ class Stream:
 
 @dataclass(frozen=True)
 class Collection:
-    """Samples, the feature sets that have a row for each, and the files that they were read from."""
+    """Samples in the order of a file, and the feature sets that have a row for each.
 
-    samples: Samples
+    Attributes
+    ----------
+    paths : list of n bytes
+        Name of each sample, as the file system's bytes.
+    columns : DataFrame
+        The user's columns, `featurebank.images.columns.tidy`.
+    streams : list of Stream
+    files : list of Path
+        What another tool's features were read from.
+    sources : list of n str, optional
+        Source of each sample; other tools' files know none.
+    digests : list of n bytes of length 32, optional
+        Content digest of each sample, likewise.
+    """
+
+    paths: list[bytes]
+    columns: pd.DataFrame
     streams: list[Stream]
     files: list[Path] = field(default_factory=list)
+    sources: list[str] | None = None
+    digests: list[bytes] | None = None
 
     def __len__(self) -> int:
-        return len(self.samples.paths)
+        return len(self.paths)
 
     @property
     def at_once(self) -> int:
@@ -159,18 +156,41 @@ def stored_dtype(dtype: Any, where: str) -> str:
 # --- the table ---------------------------------------------------------------------------------------------
 
 
-def to_frame(given: Samples) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return the samples as columns that every format can hold, and the facts that make them whole again.
+def described(collection: Collection, where: Sequence[str]) -> tuple[pd.DataFrame, str]:
+    """Return the samples as columns that every format can hold, and what a file written here says under `KEY`.
+
+    Parameters
+    ----------
+    collection : Collection
+    where : sequence of str
+        What the file calls each feature set.
 
     Returns
     -------
     frame : DataFrame
         ``source, path, digest`` (hexadecimal) and the user's columns: ``Int64``, ``Float64``, ``boolean`` or object of
         str and None. Text that is no Unicode, or holds a zero byte, is escaped.
-    facts : dict
-        ``columns``: the name here, the user's name and the kind of each of their columns; ``odd``: the cells that were
-        escaped, as they are, by column and row.
+    text : str
+        JSON: the feature sets, what it takes to make the columns whole again, format and version.
     """
+    frame, table = _plain_frame(collection)
+    feature_sets = [
+        {
+            "name": stream.name,
+            "where": place,
+            "shape": list(stream.shape),
+            "dtype": stream.dtype,
+            "spec": None if stream.spec is None else stream.spec.to_dict(),
+            "requests": stream.requests,
+        }
+        for stream, place in zip(collection.streams, where, strict=True)
+    ]
+    head = {"format": FORMAT, "version": VERSION, "written_by": f"featurebank {__version__}", "rows": len(collection)}
+    return frame, json.dumps({**head, "feature_sets": feature_sets, **table})
+
+
+def _plain_frame(given: Collection) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return the columns, and facts: each one's name here, user's name and kind, and the ``odd`` cells as they are."""
     own: dict[str, list[Any]] = {"path": [os.fsdecode(path) for path in given.paths]}
     if given.sources is not None and given.digests is not None:
         own = {"source": given.sources, **own, "digest": [digest.hex() for digest in given.digests]}
@@ -190,16 +210,44 @@ def to_frame(given: Samples) -> tuple[pd.DataFrame, dict[str, Any]]:
     return pd.DataFrame(whole, index=range(len(given.paths))), facts
 
 
-def from_frame(frame: pd.DataFrame, facts: Mapping[str, Any]) -> Samples:
-    """Return the samples that `to_frame` made columns of."""
+def restored(
+    path: Path,
+    facts: Mapping[str, Any],
+    frame: pd.DataFrame,
+    shapes: Mapping[str, tuple[int, ...]],
+    rows_of: Callable[[Path, Mapping[str, Any], int, int], Iterator[Values]],
+) -> Collection:
+    """Return what a file of `described` holds.
+
+    Parameters
+    ----------
+    path : Path
+    facts : mapping
+        From `read_facts`.
+    frame : DataFrame
+        Its columns as objects, missing cells as None.
+    shapes : mapping of str to tuple of int
+        Shape (n, …) of the array of each feature set, by what the file calls it.
+    rows_of : callable
+        Path, the facts of a feature set, number of rows in all and at a time -> iterator of rows.
+
+    Raises
+    ------
+    CorruptError
+        When the file does not hold what it lists.
+    """
     whole = {str(name): frame[name].astype(object) for name in frame.columns}
     for name, cells in facts["odd"].items():
         for row, cell in cells.items():
             whole[name].iloc[int(row)] = cell
     columns = {str(bank): _column(whole[name], kind) for name, bank, kind in facts["columns"]}
-    return Samples(
+    count, listed = facts["rows"], {each["where"]: tuple(each["shape"]) for each in facts["feature_sets"]}
+    if len(frame) != count or dict(shapes) != {name: (count, *shape) for name, shape in listed.items()}:
+        raise CorruptError(f"{str(path)!r} is damaged: its arrays are not those it lists; make it again")
+    return Collection(
         paths=[os.fsencode(path) for path in whole["path"]],
         columns=pd.DataFrame(columns, index=range(len(frame))),
+        streams=[_stream(each, partial(rows_of, path, each, count)) for each in facts["feature_sets"]],
         sources=list(whole["source"]),
         digests=[_digest(text) for text in whole["digest"]],
     )
@@ -238,35 +286,6 @@ def _safe_names(names: Sequence[str]) -> dict[str, str]:
     return safe
 
 
-# --- the facts ---------------------------------------------------------------------------------------------
-
-
-def facts_text(collection: Collection, table: Mapping[str, Any], where: Sequence[str]) -> str:
-    """Return the JSON that a file written here carries under `KEY`.
-
-    Parameters
-    ----------
-    collection : Collection
-    table : mapping
-        The facts of `to_frame`.
-    where : sequence of str
-        What the file calls each feature set.
-    """
-    sets = [
-        {
-            "name": stream.name,
-            "where": place,
-            "shape": list(stream.shape),
-            "dtype": stream.dtype,
-            "spec": None if stream.spec is None else stream.spec.to_dict(),
-            "requests": stream.requests,
-        }
-        for stream, place in zip(collection.streams, where, strict=True)
-    ]
-    head = {"format": FORMAT, "version": VERSION, "written_by": f"featurebank {__version__}", "rows": len(collection)}
-    return json.dumps({**head, "feature_sets": sets, **table})
-
-
 def read_facts(text: Any, path: Any) -> dict[str, Any]:
     """Return the facts that a file carries.
 
@@ -286,14 +305,8 @@ def read_facts(text: Any, path: Any) -> dict[str, Any]:
     return facts
 
 
-def stream_of(fact: Mapping[str, Any], batches: Callable[[int], Iterator[Values]]) -> Stream:
-    """Return the stream of one of the feature sets that a file's facts list.
-
-    Raises
-    ------
-    CorruptError
-        When its spec is none, or the dtype is unknown.
-    """
+def _stream(fact: Mapping[str, Any], batches: Callable[[int], Iterator[Values]]) -> Stream:
+    """Return the stream of one of the feature sets that a file's facts list, refused where it is none."""
     if fact["dtype"] not in DTYPES or not fact["shape"]:
         raise CorruptError(
             f"feature set {str(fact['name'])[:80]!r} of {str(fact['dtype'])[:20]!r}: make the file again"

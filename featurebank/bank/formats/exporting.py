@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import candidate_features
 from featurebank.bank.features import FeatureSet, as_keys
-from featurebank.bank.formats.collection import Collection, Samples, Stream, Values, counting, spans
+from featurebank.bank.formats.collection import Collection, Stream, Values, counting, spans
 from featurebank.bank.repair import missing_rows
 from featurebank.bank.samples import column_of
 from featurebank.errors import BankError, StorageError, near_names
@@ -146,8 +146,8 @@ def collect(bank: Bank, features: str | Sequence[str] | None, columns: Sequence[
         raise BankError(f"{str(bank.path)!r} has no readable sample; run `featurebank extract` first")
     chosen = table.columns if columns is None else _chosen(table, columns)
     rows = table.rows
-    given = Samples(list(rows["path"]), chosen, list(rows["source"]), list(rows["digest"]))
-    return Collection(given, [_stream(bank, name, table) for name in dict.fromkeys(names)])
+    streams = [_stream(bank, name, table) for name in dict.fromkeys(names)]
+    return Collection(list(rows["path"]), chosen, streams, sources=list(rows["source"]), digests=list(rows["digest"]))
 
 
 def _chosen(table: SampleTable, columns: Sequence[str]) -> Any:

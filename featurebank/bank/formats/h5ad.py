@@ -6,7 +6,7 @@ that rows are streamed and no library is needed that holds pandas back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,17 +15,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from featurebank.bank.formats.collection import (
-    KEY,
-    Collection,
-    Values,
-    facts_text,
-    from_frame,
-    read_facts,
-    spans,
-    stream_of,
-    to_frame,
-)
+from featurebank.bank.formats.collection import KEY, Collection, Values, described, read_facts, restored, spans
 from featurebank.bank.formats.hdf5 import cells_of, dataset, opened, put_column, put_text, text_of
 from featurebank.errors import CorruptError
 from featurebank.images.columns import kind_of
@@ -36,15 +26,14 @@ _EMPTY = ("obsm", "varm", "obsp", "varp", "layers")
 
 def write(buffer: BinaryIO, collection: Collection, advance: Callable[[int], None]) -> None:
     """Write a collection; see `featurebank.bank.formats.exporting.export_bank`."""
-    frame, table = to_frame(collection.samples)
     ends = np.cumsum([0, *(stream.width for stream in collection.streams)])
+    frame, text = described(collection, [f"{start}:{stop}" for start, stop in pairwise(ends)])
     dtype = np.result_type(*(stream.dtype for stream in collection.streams))
     with h5py.File(buffer, "w") as file:
         _say(file, "anndata", "0.1.0")
         for name in _EMPTY:
             _say(file.create_group(name), "dict", "0.1.0")
         uns = _say(file.create_group("uns"), "dict", "0.1.0")
-        text = facts_text(collection, table, [f"{start}:{stop}" for start, stop in pairwise(ends)])
         _say(put_text(uns, KEY, text), "string", "0.2.0")
         _put_frame(file, "obs", frame, _row_names(frame))
         _put_frame(file, "var", *_columns_of_x(collection))
@@ -122,24 +111,21 @@ def read(path: Path) -> Collection:
     with opened(path) as file:
         facts = read_facts(text_of(dataset(path, file, f"uns/{KEY}")), path)
         names = [name for name in file["obs"] if name != _INDEX]
-        found = from_frame(pd.DataFrame({name: _cells(path, file, f"obs/{name}") for name in names}), facts)
+        frame = pd.DataFrame({name: _cells(path, file, f"obs/{name}") for name in names})
         widths = [int(np.prod(each["shape"], dtype=int)) for each in facts["feature_sets"]]
-        if dataset(path, file, "X").shape != (facts["rows"], sum(widths)) or len(found.paths) != facts["rows"]:
+        if dataset(path, file, "X").shape != (facts["rows"], sum(widths)):
             raise CorruptError(f"{str(path)!r} is damaged: X is not what it lists; make it again")
-    return Collection(found, [stream_of(each, _rows_of(path, each, facts["rows"])) for each in facts["feature_sets"]])
+        shapes = {each["where"]: (facts["rows"], *each["shape"]) for each in facts["feature_sets"]}
+        return restored(path, facts, frame, shapes, _rows_of)
 
 
-def _rows_of(path: Path, fact: dict[str, Any], count: int) -> Callable[[int], Iterator[Values]]:
+def _rows_of(path: Path, fact: Mapping[str, Any], count: int, size: int) -> Iterator[Values]:
     first, last = map(int, fact["where"].split(":"))
-
-    def batches(size: int) -> Iterator[Values]:
-        with opened(path) as file:
-            rows = dataset(path, file, "X")
-            for some in spans(count, size):
-                part = rows[some, first:last]
-                yield part.astype(fact["dtype"]).reshape(len(part), *fact["shape"])
-
-    return batches
+    with opened(path) as file:
+        rows = dataset(path, file, "X")
+        for some in spans(count, size):
+            part = rows[some, first:last]
+            yield part.astype(fact["dtype"]).reshape(len(part), *fact["shape"])
 
 
 def _cells(path: Path, file: h5py.File, name: str) -> pd.Series:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,32 +14,27 @@ from featurebank.bank.formats.collection import (
     KEY,
     Collection,
     Values,
-    facts_text,
+    described,
     from_arrays,
-    from_frame,
     read_facts,
     reading,
+    restored,
     spans,
-    stream_of,
     to_arrays,
-    to_frame,
 )
 from featurebank.errors import CorruptError
-
-_FEATURES, _SAMPLES = "features", "samples"
 
 
 def write(buffer: BinaryIO, collection: Collection, advance: Callable[[int], None]) -> None:
     """Write a collection; see `featurebank.bank.formats.exporting.export_bank`."""
-    frame, table = to_frame(collection.samples)
-    where = [f"{_FEATURES}/{stream.name}" for stream in collection.streams]
+    where = [f"features/{stream.name}" for stream in collection.streams]
+    frame, text = described(collection, where)
     with h5py.File(buffer, "w") as file:
-        put_text(file, KEY, facts_text(collection, table, where))
+        put_text(file, KEY, text)
         for name, values in to_arrays(frame).items():
-            put_column(file, f"{_SAMPLES}/{name}", values)
+            put_column(file, f"samples/{name}", values)
         for stream, place in zip(collection.streams, where, strict=True):
-            shape = (len(collection), *stream.shape)
-            rows = file.create_dataset(place, shape, stream.dtype)
+            rows = file.create_dataset(place, (len(collection), *stream.shape), stream.dtype)
             start = 0
             for batch in stream.batches(collection.at_once):
                 rows[start : start + len(batch)] = batch
@@ -69,28 +64,16 @@ def read(path: Path) -> Collection:
     """
     with opened(path) as file:
         facts = read_facts(text_of(dataset(path, file, KEY)), path)
-        group = file[_SAMPLES]
-        names = [*group]
-        columns = {name: cells_of(dataset(path, file, f"{_SAMPLES}/{name}")) for name in names}
-        found = from_frame(from_arrays(columns), facts)
+        columns = {name: cells_of(dataset(path, file, f"samples/{name}")) for name in file["samples"]}
         shapes = {each["where"]: dataset(path, file, each["where"]).shape for each in facts["feature_sets"]}
-        wrong = [each for each in facts["feature_sets"] if shapes[each["where"]] != (facts["rows"], *each["shape"])]
-        if wrong or len(found.paths) != facts["rows"]:
-            raise CorruptError(f"{str(path)!r} is damaged: its arrays are not those it lists; make it again")
-    streams = [stream_of(each, rows_of(path, each["where"], facts["rows"])) for each in facts["feature_sets"]]
-    return Collection(found, streams)
+        return restored(path, facts, from_arrays(columns), shapes, _rows_of)
 
 
-def rows_of(path: Path, name: str, count: int) -> Callable[[int], Iterator[Values]]:
-    """Return the `Stream.batches` of a dataset, read as they are asked for."""
-
-    def batches(size: int) -> Iterator[Values]:
-        with opened(path) as file:
-            rows = dataset(path, file, name)
-            for part in spans(count, size):
-                yield rows[part]
-
-    return batches
+def _rows_of(path: Path, fact: Mapping[str, Any], count: int, size: int) -> Iterator[Values]:
+    with opened(path) as file:
+        rows = dataset(path, file, fact["where"])
+        for part in spans(count, size):
+            yield rows[part]
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from featurebank.bank import samples as sample_tables
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import as_keys, describe_set
 from featurebank.bank.formats import clip_retrieval, hdf5, slides, thingsvision
-from featurebank.bank.formats.collection import KEY, Collection, Samples, Stream, counting
+from featurebank.bank.formats.collection import KEY, Collection, Stream, counting
 from featurebank.bank.formats.exporting import FORMATS
 from featurebank.bank.formats.origin import origin_of
 from featurebank.bank.samples import GONE, NO_DIGEST, OK, SampleTable, near_path
@@ -113,19 +114,19 @@ def import_features(
     kind = kind or kind_of_file(file)
     given = {"samples": samples and Path(samples), "path_column": path_column, "features": features, "columns": columns}
     collection = read(file, kind, {name: value for name, value in given.items() if value is not None})
-    if collection.samples.sources is not None:
+    if collection.sources is not None:
         _refuse_options({**given, "backbone": backbone, "source": source}, file)
     opened = bank if isinstance(bank, Bank) else Bank.create(bank)
     specs = [each.spec or _own_spec(opened, each, collection, file, kind, backbone) for each in collection.streams]
-    sources = collection.samples.sources or [_source(opened, source, file)] * len(collection)
-    given_names = _relative(opened, collection.samples, sources)
-    digests = _digests(opened.table, given_names, sources)
+    sources = collection.sources or [_source(opened, source, file)] * len(collection)
+    collection = _relative(opened, collection, sources)
+    digests = _digests(opened.table, collection, sources)
     advance = counting(progress, len(collection) * len(specs))
     written = [
-        _write_rows(opened, spec, stream, digests, given_names.paths, collection.at_once, kind, advance)
+        _write_rows(opened, spec, stream, digests, collection.paths, collection.at_once, kind, advance)
         for spec, stream in zip(specs, collection.streams, strict=True)
     ]
-    new = _write_samples(opened, given_names, sources, digests)
+    new = _write_samples(opened, collection, sources, digests)
     names = {each.fingerprint: each for each in opened.feature_sets}
     sets = [{**describe_set(names[spec.fingerprint]), "written": n} for spec, n in zip(specs, written, strict=True)]
     return {"path": str(file), "kind": kind, "samples": len(collection), "new": new, "feature_sets": sets}
@@ -217,7 +218,7 @@ def _source(bank: Bank, source: Any, path: Path) -> str:
     return os.path.abspath(name) if name not in known and os.path.abspath(name) in known else name
 
 
-def _relative(bank: Bank, given: Samples, sources: Sequence[str]) -> Samples:
+def _relative(bank: Bank, given: Collection, sources: Sequence[str]) -> Collection:
     """Return the samples with names relative to the folder of their source, and refuse what is named twice."""
     rows = bank.table.rows
     roots = {source: os.fsencode(root) for source, root in zip(rows["source"], rows["root"], strict=True) if root}
@@ -230,7 +231,7 @@ def _relative(bank: Bank, given: Samples, sources: Sequence[str]) -> Samples:
         seen.add(key)
     if given.digests is None and sources[0] in roots:
         _refuse_unknown(bank.table, sources[0], paths)
-    return Samples(paths, given.columns, given.sources, given.digests)
+    return replace(given, paths=paths)
 
 
 def _below(path: bytes, root: bytes | None) -> bytes:
@@ -250,7 +251,7 @@ def _refuse_unknown(table: SampleTable, source: str, paths: Sequence[bytes]) -> 
         )
 
 
-def _digests(table: SampleTable, given: Samples, sources: Sequence[str]) -> list[bytes]:
+def _digests(table: SampleTable, given: Collection, sources: Sequence[str]) -> list[bytes]:
     """Return the key of each row: the content that is known for the sample, or else a digest of its name."""
     found = _find(table, sources, given.paths)
     known = table.rows["digest"].to_numpy()
@@ -334,7 +335,7 @@ def _check_finite(values: NDArray[Any], rows: NDArray[np.int64], paths: Sequence
         raise BankError(f"the row of {name!r} holds values that are not finite; expected numbers: leave it out")
 
 
-def _write_samples(bank: Bank, given: Samples, sources: Sequence[str], digests: list[bytes]) -> int:
+def _write_samples(bank: Bank, given: Collection, sources: Sequence[str], digests: list[bytes]) -> int:
     """Write the samples that the bank lacks, and the columns that differ of those it has; return how many are new."""
     with bank.locked():
         table = bank.table
@@ -347,7 +348,7 @@ def _write_samples(bank: Bank, given: Samples, sources: Sequence[str], digests: 
     return len(new)
 
 
-def _new_rows(given: Samples, sources: Sequence[str], digests: list[bytes], which: NDArray[np.int64]) -> SampleTable:
+def _new_rows(given: Collection, sources: Sequence[str], digests: list[bytes], which: NDArray[np.int64]) -> SampleTable:
     columns = given.columns.iloc[which]
     same = {"root": "", "size": 0, "mtime_ns": 0, "status": OK, "error": "", "stamp": 0}
     fields: dict[str, Sequence[Any]] = {name: [value] * len(which) for name, value in same.items()}

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from featurebank.bank.formats.collection import Collection, Samples, Stream, Values, stored_dtype, tidy_columns
+from featurebank.bank.formats.collection import Collection, Stream, Values, stored_dtype, tidy_columns
 from featurebank.bank.formats.parquet import named
 from featurebank.errors import BankError, CorruptError, SourceError
 from featurebank.images.sources import MANIFESTS, read_table
-
-LAYER = "features"
 
 
 def read(
@@ -37,21 +36,14 @@ def read(
     BankError
         When there is no such table or column, or its rows are not as many.
     """
-    table = samples or beside(path)
+    table = samples or _beside(path)
     names, rest = named(read_table(table), path_column, table)
-    return Collection(
-        Samples(names, tidy_columns(rest, columns, table)), [npy_stream(LAYER, [path], [len(names)])], [path, table]
-    )
+    stream = npy_stream("features", [path], [len(names)])
+    return Collection(names, tidy_columns(rest, columns, table), [stream], [path, table])
 
 
-def beside(path: Path) -> Path:
-    """Return the table of the same stem.
-
-    Raises
-    ------
-    SourceError
-        When there is none.
-    """
+def _beside(path: Path) -> Path:
+    """Return the table of the same stem."""
     found = next((file for end in MANIFESTS if (file := path.with_suffix(end)).is_file()), None)
     if found is None:
         raise SourceError(
@@ -79,7 +71,7 @@ def npy_stream(name: str, files: Sequence[Path], counts: Sequence[int]) -> Strea
                 "keep them apart"
             )
     stored = stored_dtype(heads[0][1], repr(str(files[0])))
-    return Stream(name, row_shape(heads[0][0], files[0]), stored, _rows_of(files, stored))
+    return Stream(name, row_shape(heads[0][0], files[0]), stored, partial(_rows_of, files, stored))
 
 
 def row_shape(shape: tuple[int, ...], where: Any) -> tuple[int, ...]:
@@ -105,14 +97,11 @@ def _head(file: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
         raise SourceError(f"{str(file)!r} cannot be read: {error.strerror}; expected a .npy file") from error
 
 
-def _rows_of(files: Sequence[Path], dtype: str) -> Callable[[int], Iterator[Values]]:
-    def batches(size: int) -> Iterator[Values]:
-        for file in files:
-            with open(file, "rb") as member:
-                for rows in read_rows(member, size):
-                    yield rows[:, None].astype(dtype, copy=False)
-
-    return batches
+def _rows_of(files: Sequence[Path], dtype: str, size: int) -> Iterator[Values]:
+    for file in files:
+        with open(file, "rb") as member:
+            for rows in read_rows(member, size):
+                yield rows[:, None].astype(dtype, copy=False)
 
 
 def read_rows(member: IO[bytes], size: int) -> Iterator[Values]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -14,23 +14,20 @@ from featurebank.bank.formats.collection import (
     KEY,
     Collection,
     Values,
-    facts_text,
+    described,
     from_arrays,
-    from_frame,
     read_facts,
     reading,
-    stream_of,
+    restored,
     to_arrays,
-    to_frame,
 )
-from featurebank.bank.formats.npy import read_rows
+from featurebank.bank.formats.npy import read_header, read_rows
 
 
 def write(buffer: BinaryIO, collection: Collection, advance: Callable[[int], None]) -> None:
     """Write a collection; see `featurebank.bank.formats.exporting.export_bank`."""
-    frame, table = to_frame(collection.samples)
-    where = [stream.name for stream in collection.streams]
-    arrays = {KEY: np.array(facts_text(collection, table, where))}
+    frame, text = described(collection, [stream.name for stream in collection.streams])
+    arrays = {KEY: np.array(text)}
     arrays |= {name: np.array(values, None if len(values) else str) for name, values in to_arrays(frame).items()}
     with zipfile.ZipFile(buffer, "w", allowZip64=True) as archive:
         for name, array in arrays.items():
@@ -63,18 +60,20 @@ def read(path: Path) -> Collection:
     """
     with _opened(path) as archive:
         facts = read_facts(_array(archive, KEY)[()], path)
-        places = {f"{each['where']}.npy" for each in facts["feature_sets"]}
-        names = [name.removesuffix(".npy") for name in archive.namelist() if name not in places]
-        found = from_frame(from_arrays({name: _array(archive, name) for name in names if name != KEY}), facts)
-    return Collection(found, [stream_of(each, _rows_of(path, each)) for each in facts["feature_sets"]])
+        shapes = {each["where"]: _shape(archive, each["where"]) for each in facts["feature_sets"]}
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        arrays = {name: _array(archive, name) for name in names if name not in (KEY, *shapes)}
+        return restored(path, facts, from_arrays(arrays), shapes, _rows_of)
 
 
-def _rows_of(path: Path, fact: dict[str, Any]) -> Callable[[int], Iterator[Values]]:
-    def batches(size: int) -> Iterator[Values]:
-        with _opened(path) as archive, archive.open(f"{fact['where']}.npy") as member:
-            yield from read_rows(member, size)
+def _rows_of(path: Path, fact: Mapping[str, Any], count: int, size: int) -> Iterator[Values]:
+    with _opened(path) as archive, archive.open(f"{fact['where']}.npy") as member:
+        yield from read_rows(member, size)
 
-    return batches
+
+def _shape(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
+    with archive.open(f"{name}.npy") as member:
+        return read_header(member)[0]
 
 
 def _array(archive: zipfile.ZipFile, name: str) -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,19 +17,16 @@ from pyarrow import parquet
 from featurebank.bank.formats.collection import (
     KEY,
     Collection,
-    Samples,
     Stream,
     Values,
-    facts_text,
-    from_frame,
+    described,
     read_facts,
     reading,
+    restored,
     stored_dtype,
-    stream_of,
     tidy_columns,
-    to_frame,
 )
-from featurebank.errors import BankError, CorruptError
+from featurebank.errors import BankError
 from featurebank.images.columns import kind_of
 
 _TYPES = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "str": pa.string()}
@@ -37,14 +35,14 @@ _MOST_AT_ONCE = 65_536
 
 def write(buffer: BinaryIO, collection: Collection, advance: Callable[[int], None]) -> None:
     """Write a collection, a row group a batch; see `featurebank.bank.formats.exporting.export_bank`."""
-    frame, table = to_frame(collection.samples)
     where = [stream.name for stream in collection.streams]
+    frame, text = described(collection, where)
     fields = [(name, _TYPES[kind_of(frame[name])]) for name in frame.columns]
     fields += [
         (stream.name, pa.list_(pa.from_numpy_dtype(np.dtype(stream.dtype)), stream.width))
         for stream in collection.streams
     ]
-    schema = pa.schema(fields, metadata={KEY: facts_text(collection, table, where)})
+    schema = pa.schema(fields, metadata={KEY: text})
     size = min(collection.at_once, _MOST_AT_ONCE)
     with parquet.ParquetWriter(buffer, schema) as writer:
         start = 0
@@ -92,12 +90,10 @@ def read(
         if KEY.encode() not in metadata:
             return _read_foreign(path, file, path_column, features, columns)
         facts = read_facts(metadata[KEY.encode()], path)
-        places = {each["where"] for each in facts["feature_sets"]}
-        names = [name for name in file.schema_arrow.names if name not in places]
-        found = from_frame(read_frame(file, names), facts)
-    if len(found.paths) != facts["rows"]:
-        raise CorruptError(f"{str(path)!r} has {len(found.paths)} rows and lists {facts['rows']}: make it again")
-    return Collection(found, [stream_of(each, _rows_of(path, each["where"], each)) for each in facts["feature_sets"]])
+        count = file.metadata.num_rows
+        shapes = {each["where"]: (count, *each["shape"]) for each in facts["feature_sets"]}
+        names = [name for name in file.schema_arrow.names if name not in shapes]
+        return restored(path, facts, read_frame(file, names), shapes, _rows_of)
 
 
 def _read_foreign(
@@ -115,9 +111,9 @@ def _read_foreign(
     names, rest = named(frame, path_column, path)
     width = _width(file, chosen[0])
     dtype = stored_dtype(schema.field(chosen[0]).type.value_type.to_pandas_dtype(), f"column {chosen[0]!r}")
-    fact = {"shape": [1, width], "dtype": dtype}
-    stream = Stream(chosen[0], (1, width), dtype, _rows_of(path, chosen[0], fact))
-    return Collection(Samples(names, tidy_columns(rest, columns, path)), [stream], [path])
+    fact = {"where": chosen[0], "shape": [1, width], "dtype": dtype}
+    stream = Stream(chosen[0], (1, width), dtype, partial(_rows_of, path, fact, len(names)))
+    return Collection(names, tidy_columns(rest, columns, path), [stream], [path])
 
 
 def named(frame: pd.DataFrame, path_column: str, where: Any) -> tuple[list[bytes], pd.DataFrame]:
@@ -158,19 +154,16 @@ def read_frame(file: parquet.ParquetFile, names: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series(table[name].to_pylist(), dtype=object) for name in names})
 
 
-def _rows_of(path: Path, name: str, fact: dict[str, Any]) -> Callable[[int], Iterator[Values]]:
-    def batches(size: int) -> Iterator[Values]:
-        width = int(np.prod(fact["shape"], dtype=int))
-        with opened(path) as file:
-            for batch in file.iter_batches(size, columns=[name]):
-                lists = batch.column(0)
-                values = lists.flatten()
-                if lists.null_count or values.null_count or len(values) != len(lists) * width or not _is_even(lists):
-                    raise BankError(f"column {name!r} of {str(path)!r} has rows that are not {width} numbers long")
-                found = values.to_numpy(zero_copy_only=False)
-                yield found.astype(fact["dtype"], copy=False).reshape(len(lists), *fact["shape"])
-
-    return batches
+def _rows_of(path: Path, fact: Mapping[str, Any], count: int, size: int) -> Iterator[Values]:
+    name, width = fact["where"], int(np.prod(fact["shape"], dtype=int))
+    with opened(path) as file:
+        for batch in file.iter_batches(size, columns=[name]):
+            lists = batch.column(0)
+            values = lists.flatten()
+            if lists.null_count or values.null_count or len(values) != len(lists) * width or not _is_even(lists):
+                raise BankError(f"column {name!r} of {str(path)!r} has rows that are not {width} numbers long")
+            found = values.to_numpy(zero_copy_only=False)
+            yield found.astype(fact["dtype"], copy=False).reshape(len(lists), *fact["shape"])
 
 
 def _is_even(lists: pa.Array) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,15 +15,13 @@ from featurebank.bank.formats.collection import (
     KEY,
     Collection,
     Values,
-    facts_text,
-    from_frame,
+    described,
     read_facts,
     reading,
+    restored,
     spans,
-    stream_of,
-    to_frame,
 )
-from featurebank.errors import BankError, CorruptError
+from featurebank.errors import BankError
 from featurebank.images.columns import kind_of
 
 MOST_HEADER = 100_000_000
@@ -47,24 +46,23 @@ def write(buffer: BinaryIO, collection: Collection, advance: Callable[[int], Non
 
 def _header(collection: Collection) -> bytes:
     """Return the length of the header and the header: where each tensor lies, and the metadata."""
-    frame, table = to_frame(collection.samples)
-    where = [stream.name for stream in collection.streams]
+    frame, text = described(collection, [stream.name for stream in collection.streams])
     metadata = {name: json.dumps(_cells(frame[name])) for name in frame.columns}
-    header: dict[str, Any] = {"__metadata__": {KEY: facts_text(collection, table, where), **metadata}}
+    header: dict[str, Any] = {"__metadata__": {KEY: text, **metadata}}
     start = 0
     for stream in collection.streams:
         end = start + len(collection) * stream.row_bytes
         shape = [len(collection), *stream.shape]
         header[stream.name] = {"dtype": _DTYPES[stream.dtype], "shape": shape, "data_offsets": [start, end]}
         start = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    if len(text) > MOST_HEADER:
+    data = json.dumps(header).encode()
+    data += b" " * (-len(data) % 8)
+    if len(data) > MOST_HEADER:
         raise BankError(
-            f"the names of {len(collection)} samples take {len(text)} bytes, safetensors reads {MOST_HEADER}: use "
+            f"the names of {len(collection)} samples take {len(data)} bytes, safetensors reads {MOST_HEADER}: use "
             "--to parquet"
         )
-    return len(text).to_bytes(8, "little") + text
+    return len(data).to_bytes(8, "little") + data
 
 
 def _cells(column: pd.Series) -> list[Any]:
@@ -81,28 +79,25 @@ def read(path: Path) -> Collection:
     CorruptError
         When it is damaged, or holds anything else.
     """
+
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+        facts = read_facts(metadata.pop(KEY, None), path)
+        frame = {name: pd.Series(json.loads(cells), dtype=object) for name, cells in metadata.items()}
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        return restored(path, facts, pd.DataFrame(frame), shapes, _rows_of)
+
+
+def _rows_of(path: Path, fact: Mapping[str, Any], count: int, size: int) -> Iterator[Values]:
+    with _opened(path) as file:
+        rows = file.get_slice(fact["where"])
+        for part in spans(count, size):
+            yield rows[part]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     from safetensors import safe_open
 
-    with reading(path, "an export in safetensors"):
-        with safe_open(path, "np") as file:
-            metadata = file.metadata() or {}
-            facts = read_facts(metadata.pop(KEY, None), path)
-            frame = {name: pd.Series(json.loads(cells), dtype=object) for name, cells in metadata.items()}
-            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-        found = from_frame(pd.DataFrame(frame), facts)
-        listed = {each["where"]: [facts["rows"], *each["shape"]] for each in facts["feature_sets"]}
-        if shapes != listed or len(found.paths) != facts["rows"]:
-            raise CorruptError(f"{str(path)!r} is damaged: its tensors are not those it lists; make it again")
-    return Collection(found, [stream_of(each, _rows_of(path, each, facts["rows"])) for each in facts["feature_sets"]])
-
-
-def _rows_of(path: Path, fact: dict[str, Any], count: int) -> Callable[[int], Iterator[Values]]:
-    def batches(size: int) -> Iterator[Values]:
-        from safetensors import safe_open
-
-        with safe_open(path, "np") as file:
-            rows = file.get_slice(fact["where"])
-            for part in spans(count, size):
-                yield rows[part]
-
-    return batches
+    with reading(path, "an export in safetensors"), safe_open(path, "np") as file:
+        yield file

@@ -6,7 +6,8 @@ TRIDENT puts (1, n, d) there too, and (d,) where a whole slide has one embedding
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -14,12 +15,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.bank.formats.collection import Collection, Samples, Stream, Values, spans, stored_dtype
+from featurebank.bank.formats.collection import Collection, Stream, Values, spans, stored_dtype
 from featurebank.bank.formats.hdf5 import dataset, opened
 from featurebank.errors import BankError, SourceError
 from featurebank.images.columns import tidy
 
-LAYER = "features"
 SUFFIXES = (".h5", ".hdf5")
 _DIGITS = 6
 
@@ -55,8 +55,8 @@ def read(path: Path) -> Collection:
         if count and (width, dtype) != first[1:]:
             raise BankError(f"{str(file)!r} has rows of {width} {dtype}, the first slide {first[1]} {first[2]}")
     counts = [count for count, _, _ in heads]
-    stream = Stream(LAYER, (1, first[1]), first[2], _rows_of(files, counts))
-    return Collection(_samples(files, counts), [stream], files)
+    stream = Stream("features", (1, first[1]), first[2], partial(_rows_of, files, counts))
+    return Collection(*_names_and_columns(files, counts), [stream], files)
 
 
 def _head(file: Path) -> tuple[int, int, str]:
@@ -80,7 +80,7 @@ def _flat_shape(shape: tuple[int, ...], file: Path) -> tuple[int, int]:
     raise BankError(f"features of {str(file)!r} have the shape {shape}; expected (n, d), (1, n, d) or (d,)")
 
 
-def _samples(files: Sequence[Path], counts: Sequence[int]) -> Samples:
+def _names_and_columns(files: Sequence[Path], counts: Sequence[int]) -> tuple[list[bytes], pd.DataFrame]:
     digits = max(_DIGITS, len(str(max(counts))))
     names: list[bytes] = []
     slides: list[str] = []
@@ -95,7 +95,7 @@ def _samples(files: Sequence[Path], counts: Sequence[int]) -> Samples:
     if all(where is not None for where in there):
         stacked = np.concatenate([where for where in there if where is not None])
         columns |= {"x": pd.Series(stacked[:, 0]), "y": pd.Series(stacked[:, 1])}
-    return Samples(names, tidy(pd.DataFrame(columns)))
+    return names, tidy(pd.DataFrame(columns))
 
 
 def _coords(file: Path, count: int) -> NDArray[np.int64] | None:
@@ -106,15 +106,12 @@ def _coords(file: Path, count: int) -> NDArray[np.int64] | None:
         return dataset(file, slide, "coords")[()].astype(np.int64).reshape(count, 2)
 
 
-def _rows_of(files: Sequence[Path], counts: Sequence[int]) -> Callable[[int], Iterator[Values]]:
-    def batches(size: int) -> Iterator[Values]:
-        for file, count in zip(files, counts, strict=True):
-            with opened(file) as slide:
-                rows = dataset(file, slide, "features")
-                for part in spans(count, size):
-                    yield _part(rows, part)
-
-    return batches
+def _rows_of(files: Sequence[Path], counts: Sequence[int], size: int) -> Iterator[Values]:
+    for file, count in zip(files, counts, strict=True):
+        with opened(file) as slide:
+            rows = dataset(file, slide, "features")
+            for part in spans(count, size):
+                yield _part(rows, part)
 
 
 def _part(rows: h5py.Dataset, some: slice) -> Values:

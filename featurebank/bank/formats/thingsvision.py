@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from featurebank.bank.formats.collection import Collection, Samples, Stream, Values, stored_dtype
+from featurebank.bank.formats.collection import Collection, Stream, Values, spans, stored_dtype
 from featurebank.bank.formats.hdf5 import dataset, opened
 from featurebank.bank.formats.npy import npy_stream, read_header, row_shape
 from featurebank.errors import BankError, SourceError
 
-LAYER, NAMES = "features", "file_names.txt"
+NAMES = "file_names.txt"
 
 
 def is_one(path: Path) -> bool:
@@ -38,11 +39,11 @@ def read(path: Path) -> Collection:
     names = names[:-1] if names and not names[-1] else names
     files = sorted(path.glob("features*.npy"))
     if files:
-        stream = npy_stream(LAYER, files, _shares([_rows_in(file) for file in files], len(names), path))
+        stream = npy_stream("features", files, _shares([_rows_in(file) for file in files], len(names), path))
     else:
         files = sorted(path.glob("features.hdf5"))
         stream = _hdf5_stream(path, files, len(names))
-    return Collection(Samples(names, pd.DataFrame(index=range(len(names)))), [stream], [path / NAMES, *files])
+    return Collection(names, pd.DataFrame(index=range(len(names))), [stream], [path / NAMES, *files])
 
 
 def _rows_in(file: Path) -> int:
@@ -69,15 +70,12 @@ def _hdf5_stream(path: Path, files: list[Path], names: int) -> Stream:
             raise BankError(f"the parts of {str(files[0])!r} have rows of {sorted(shapes)}; expected one shape")
         dtype = stored_dtype(np.result_type(*(part.dtype for part in parts)), repr(os.fspath(files[0])))
         shape = row_shape(parts[0].shape, files[0])
-    return Stream(LAYER, shape, dtype, _rows_of(files[0], dtype))
+    return Stream("features", shape, dtype, partial(_rows_of, files[0], dtype))
 
 
-def _rows_of(path: Path, dtype: str) -> Callable[[int], Iterator[Values]]:
-    def batches(size: int) -> Iterator[Values]:
-        with opened(path) as file:
-            for name in sorted(file):
-                part = dataset(path, file, name)
-                for start in range(0, len(part), size):
-                    yield part[start : start + size][:, None].astype(dtype, copy=False)
-
-    return batches
+def _rows_of(path: Path, dtype: str, size: int) -> Iterator[Values]:
+    with opened(path) as file:
+        for name in sorted(file):
+            part = dataset(path, file, name)
+            for some in spans(len(part), size):
+                yield part[some][:, None].astype(dtype, copy=False)
