@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from cloup import command, option
 
+from featurebank.bank.formats import FORMATS
 from featurebank.errors import printable
 from featurebank_cli.options import (
     FILE,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 @output_option("The file to write; its suffix says the format.")
 @option(
     "--to",
-    type=click.Choice(["hdf5", "npz", "parquet", "h5ad", "safetensors"]),
+    type=click.Choice(list(FORMATS)),
     help="The format.  [default: by the suffix of -o]",
 )
 @features_option("A feature set; may be repeated.  [default: every pooled one]", multiple=True)

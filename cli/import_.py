@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from cloup import command, option
 
+from featurebank.bank.formats import READERS
 from featurebank.errors import printable
 from featurebank_cli.options import FILE, features_option, json_option, new_bank_option, path_column_option
 from featurebank_cli.output import print_json
@@ -16,13 +17,11 @@ from featurebank_cli.state import State
 if TYPE_CHECKING:
     from featurebank.storage.files import AnyPath
 
-KINDS = ("hdf5", "npz", "parquet", "h5ad", "safetensors", "numpy", "clip-retrieval", "slides", "thingsvision")
-
 
 @command("import")
 @click.argument("path", type=FILE)
 @new_bank_option
-@option("--from", "kind", type=click.Choice(KINDS), help="What PATH is.  [default: by its looks]")
+@option("--from", "kind", type=click.Choice(list(READERS)), help="What PATH is.  [default: by its looks]")
 @option("--backbone", help="What made another tool's features, for their names.  [default: the stem of PATH]")
 @option(
     "--source",

@@ -14,7 +14,7 @@ ROOT = Path(featurebank.__file__).parent
 FILES = sorted(file for file in ROOT.rglob("*.py") if file.name != "__main__.py")  # which is the command line's door
 ORDER = ["errors", "storage", "images", "bank", "backbones", "topmodels", "extraction", "predictor", "fitting"]
 ORDER += ["finetuning", "explore", "report"]
-UPWARD = {"bank/formats/exporting.py"}  # to be cut
+UPWARD: set[str] = set()
 WITHOUT_TORCH = {"bank.bank", "topmodels.search", "fitting.fit", "fitting.tasks", "images.sources", "images.views"}
 WITHOUT_TORCH |= {"backbones.request", "bank.request"}
 WITHOUT_TORCH |= {"bank.samples", "bank.features", "bank.segment", "bank.formats.exporting", "bank.formats.importing"}

@@ -10,8 +10,7 @@ import pytest
 
 from featurebank import Bank, Predictor, extract, fit
 from featurebank.bank.formats import collection
-from featurebank.bank.formats.importing import import_features, kind_of_file, name_digest
-from featurebank.bank.formats.origin import origin_of
+from featurebank.bank.formats.importing import import_features, kind_of_file, name_digest, origin_of
 from featurebank.errors import BankError, CorruptError, FeatureBankError, FeatureSetError, PredictorError, SourceError
 
 RANDOM = np.random.default_rng(0)

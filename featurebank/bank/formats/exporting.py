@@ -7,32 +7,22 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import candidate_features
 from featurebank.bank.features import FeatureSet, as_keys
+from featurebank.bank.formats import FORMATS
 from featurebank.bank.formats.collection import Collection, Stream, Values, counting, spans
 from featurebank.bank.repair import missing_rows
-from featurebank.bank.samples import column_of
+from featurebank.bank.samples import SampleTable, column_of
 from featurebank.errors import BankError, StorageError, near_names
 from featurebank.images.reading import Progress
 from featurebank.storage import files
-
-if TYPE_CHECKING:
-    from featurebank.bank.samples import SampleTable
-
-FORMATS = {
-    "hdf5": (".h5", ".hdf5"),
-    "npz": (".npz",),
-    "parquet": (".parquet", ".pq"),
-    "h5ad": (".h5ad",),
-    "safetensors": (".safetensors",),
-}
-"""Formats to write, each a module beside this one, with the suffixes that stand for them."""
 
 
 def export_bank(
@@ -150,7 +140,7 @@ def collect(bank: Bank, features: str | Sequence[str] | None, columns: Sequence[
     return Collection(list(rows["path"]), chosen, streams, sources=list(rows["source"]), digests=list(rows["digest"]))
 
 
-def _chosen(table: SampleTable, columns: Sequence[str]) -> Any:
+def _chosen(table: SampleTable, columns: Sequence[str]) -> pd.DataFrame:
     for name in columns:
         column_of(table, name)  # its error names those that there are
     return table.columns[[name for name in dict.fromkeys(columns) if name in table.columns]]

@@ -18,27 +18,16 @@ from featurebank import __version__
 from featurebank.bank import samples as sample_tables
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import as_keys, describe_set
-from featurebank.bank.formats import clip_retrieval, hdf5, slides, thingsvision
+from featurebank.bank.formats import FORMATS, READERS, clip_retrieval, hdf5, slides, thingsvision
 from featurebank.bank.formats.collection import KEY, Collection, Stream, counting
-from featurebank.bank.formats.exporting import FORMATS
-from featurebank.bank.formats.origin import origin_of
 from featurebank.bank.samples import GONE, NO_DIGEST, OK, SampleTable, near_path
-from featurebank.bank.spec import FeatureSpec, imported_spec, parse_name
+from featurebank.bank.spec import FeatureSpec, digest_of, imported_spec, parse_name
 from featurebank.errors import BankError, CorruptError, FeatureSetError, SourceError, near_names
 from featurebank.images.columns import origins, overlay
 from featurebank.images.reading import Progress
 
 LAYOUTS = {1: "vector", 2: "tokens", 3: "NCHW"}
 """The layout of a row without its views, by its number of sides."""
-READERS: dict[str, tuple[str, frozenset[str]]] = {
-    **{name: (name, frozenset()) for name in FORMATS},
-    "parquet": ("parquet", frozenset({"path_column", "features", "columns"})),
-    "numpy": ("npy", frozenset({"samples", "path_column", "columns"})),
-    "clip-retrieval": ("clip_retrieval", frozenset({"path_column", "columns"})),
-    "slides": ("slides", frozenset()),
-    "thingsvision": ("thingsvision", frozenset()),
-}
-"""What can be read: the module that does, and the options that it takes."""
 
 
 def import_features(
@@ -208,6 +197,26 @@ def _own_spec(
         if each.spec.name == spec.name and there.get("sha256") == spec.origin["sha256"]:
             return each.spec
     return spec
+
+
+def origin_of(kind: str, path: Path, files: Sequence[Path]) -> dict[str, str]:
+    """Return the origin that stands in the spec of imported features.
+
+    That is ``format``: what wrote the files; ``url`` of `path`, as fsspec takes it; ``sha256`` of the file, or of the
+    names and digests of several in canonical JSON.
+    """
+    digests = [_sha256(file) for file in files]
+    names = [os.fsdecode(os.path.relpath(file, path.parent)) for file in files]
+    whole = digests[0] if len(files) == 1 else digest_of(sorted(zip(names, digests, strict=True)))
+    return {"format": kind, "url": path.absolute().as_uri(), "sha256": whole}
+
+
+def _sha256(file: Path) -> str:
+    try:
+        with open(file, "rb", buffering=0) as raw:
+            return hashlib.file_digest(raw, "sha256").hexdigest()
+    except OSError as error:
+        raise SourceError(f"{str(file)!r} cannot be read: {error.strerror}; make it readable") from error
 
 
 def _source(bank: Bank, source: Any, path: Path) -> str:
