@@ -1,6 +1,7 @@
 """The rules of the house: imports point one way, only storage writes, importing is light, names are exported."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,12 @@ def test_no_modules_import_each_other():
 def test_the_circle_finder_finds():
     graph = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}
     assert circles(graph) == [{"b", "c"}]
+
+
+def test_the_table_of_rooms_is_true():
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+    rooms = text[text.index("| room |") : text.index("## Where something new goes")]
+    assert re.findall(r"^\| `(\w+)` \|", rooms, re.MULTILINE) == ORDER
 
 
 def test_the_library_never_imports_click_or_its_command_line():
