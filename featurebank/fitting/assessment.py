@@ -16,19 +16,14 @@ from sklearn.pipeline import Pipeline
 from featurebank.bank.matrix import in_batches
 from featurebank.errors import TopModelError
 from featurebank.fitting.rows import Rows
-from featurebank.topmodels.calibration import (
-    abstention_curve,
-    best_threshold,
-    cross_calibrated,
-    cross_thresholds,
-    expected_calibration_error,
-)
+from featurebank.topmodels.calibration import cross_calibrated, expected_calibration_error
 from featurebank.topmodels.evaluation import scorer_of
 from featurebank.topmodels.folds import sizes_of
 from featurebank.topmodels.outoffold import OutOfFold
 from featurebank.topmodels.refitting import fit_pipeline, over_folds, score_fitted
 from featurebank.topmodels.scores import classification_scores, corrected_interval, label_scores, regression_scores
 from featurebank.topmodels.search import TopModelSearchCV
+from featurebank.topmodels.thresholds import abstention_curve, best_threshold, cross_thresholds
 
 IMBALANCE = 3.0
 """Largest class over smallest from which the table shows the balanced accuracy."""

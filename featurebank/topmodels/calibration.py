@@ -1,12 +1,10 @@
-"""Probabilities that mean what they say, and the decisions made from them: when to answer, where to cut."""
+"""Probabilities that mean what they say."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
@@ -16,12 +14,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
 from featurebank.errors import TopModelError, near_names
+from featurebank.topmodels.folds import folds_of
+from featurebank.topmodels.refitting import over_folds
 
 CALIBRATIONS = ("sigmoid", "isotonic", "temperature")
 ENOUGH = 100_000
 """Rows that a calibrator learns from, about, where there are more."""
-CANDIDATES = 200
-"""Thresholds tried between the lowest and the highest score."""
 _TEMPERATURES = 1e-4, 1e4
 _LEAST = np.log(np.finfo(np.float64).eps)
 
@@ -93,7 +91,7 @@ class Calibrator(BaseEstimator):
         self.classes_, true = np.unique(np.asarray(y), return_inverse=True)
         some = _some(true)
         columns = _columns(np.asarray(scores)[some], len(self.classes_))
-        true, weight = true[some], _weights(sample_weight, len(true))[some]
+        true, weight = true[some], weights_of(sample_weight, len(true))[some]
         if self.method == "sigmoid":
             model = LogisticRegression(max_iter=1000).fit(columns, true, sample_weight=weight)
             self.coef_, self.intercept_ = model.coef_, model.intercept_
@@ -214,15 +212,17 @@ def cross_calibrated(
     """
     y = np.asarray(y)
     classes, codes = np.unique(y, return_inverse=True)
-    columns, weight = _columns(scores, len(classes)), _weights(sample_weight, len(y))
+    columns, weight = _columns(scores, len(classes)), weights_of(sample_weight, len(y))
     proba = np.zeros((len(y), len(classes)))
-    for own, others in _parts(fold):
-        rows = np.flatnonzero(others)
-        rows = rows[_some(codes[rows])]
+
+    def calibrate(others: NDArray[np.int64], own: NDArray[np.int64]) -> None:
+        rows = others[_some(codes[others])]
         present = np.isin(np.arange(len(classes)), codes[rows])
         used = slice(None) if columns.shape[1] == 1 else present
         calibrator = Calibrator(method).fit(columns[rows][:, used], y[rows], weight[rows])
         proba[np.ix_(own, present)] = calibrator.predict_proba(columns[own][:, used])
+
+    over_folds(calibrate, folds_of(fold))
     return proba
 
 
@@ -253,120 +253,10 @@ def expected_calibration_error(y: Any, proba: Any, classes: Any, *, bins: int = 
     >>> expected_calibration_error(["a", "b"], [[0.75, 0.25], [0.75, 0.25]], ["a", "b"])
     0.25
     """
-    y, proba, weight = np.asarray(y), np.asarray(proba), _weights(sample_weight, len(proba))
+    y, proba, weight = np.asarray(y), np.asarray(proba), weights_of(sample_weight, len(proba))
     confidence, right = proba.max(axis=1), np.asarray(classes)[proba.argmax(axis=1)] == y
     number = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence)
     return float(np.abs(np.bincount(number, weight * (right - confidence))).sum() / weight.sum())
-
-
-def abstention_curve(y: Any, predicted: Any, proba: Any, sample_weight: Any = None) -> pd.DataFrame:
-    """Return how accurate the answers are when only the most confident are given.
-
-    Parameters
-    ----------
-    y, predicted : array-like, shape (n,)
-        True and predicted classes.
-    proba : array-like of float, shape (n, k)
-        The largest of a row is its confidence.
-    sample_weight : array-like of float, shape (n,), optional
-
-    Returns
-    -------
-    DataFrame
-        A row for each share to answer, 1.0, 0.95, … 0.05: ``coverage``, the share answered, at least the one asked
-        for, as rows of one confidence are answered together; ``threshold``, the least confidence answered;
-        ``accuracy`` of the answers.
-
-    Examples
-    --------
-    >>> curve = abstention_curve([0, 0], [0, 1], [[0.9, 0.1], [0.4, 0.6]])
-    >>> curve.iloc[[0, -1]].values.tolist()
-    [[1.0, 0.6, 0.5], [0.5, 0.9, 1.0]]
-    """
-    confidence = np.asarray(proba).max(axis=1)
-    order = np.argsort(-confidence, kind="stable")
-    confidence, weight = confidence[order], _weights(sample_weight, len(order))[order]
-    answered, right = weight.cumsum(), (weight * (np.asarray(y) == np.asarray(predicted))[order]).cumsum()
-    coverage = answered / answered[-1]
-    wanted = np.arange(20, 0, -1) / 20
-    threshold = confidence[np.searchsorted(coverage, wanted - 1e-9)]
-    last = np.searchsorted(-confidence, -threshold, side="right") - 1
-    return pd.DataFrame({"coverage": coverage[last], "threshold": threshold, "accuracy": right[last] / answered[last]})
-
-
-def best_threshold(y: Any, score: Any, metric: Callable[..., float], sample_weight: Any = None) -> float:
-    """Return the threshold at which predictions do best; ``score >= threshold`` is then the prediction.
-
-    Thresholds midway between scores are tried, evenly over the distinct ones where they are many, and one below
-    and above them all. Of the longest run of equally good ones, the middle is taken.
-
-    Parameters
-    ----------
-    y : array-like of bool, shape (n,)
-        Whether each row is of the positive class.
-    score : array-like of float, shape (n,)
-        Probability or decision value of the positive class.
-    metric : callable
-        ``metric(y, predicted)`` to a float, the more the better; ``sample_weight=`` is passed when given.
-    sample_weight : array-like of float, shape (n,), optional
-
-    Raises
-    ------
-    TopModelError
-        When the metric is not a number at any threshold.
-
-    Examples
-    --------
-    >>> from sklearn.metrics import f1_score
-    >>> best_threshold([False, False, True, True], [0.125, 0.375, 0.625, 0.875], f1_score)
-    0.5
-    """
-    y, score = np.asarray(y), np.asarray(score, np.float64)
-    options = {} if sample_weight is None else {"sample_weight": np.asarray(sample_weight)}
-    tried = _thresholds(score)
-    values = np.array([metric(y, score >= threshold, **options) for threshold in tried])
-    if np.isnan(values).all():
-        raise TopModelError("the metric is no number at any threshold; expected one; choose another metric or folds")
-    best = np.flatnonzero(np.isclose(values, np.nanmax(values), rtol=1e-12, atol=1e-12))
-    plateau = max(np.split(best, np.flatnonzero(np.diff(best) > 1) + 1), key=len)
-    return float(tried[plateau[(len(plateau) - 1) // 2]])
-
-
-def cross_thresholds(
-    y: Any, score: Any, fold: Any, metric: Callable[..., float], sample_weight: Any = None
-) -> NDArray[np.bool_]:
-    """Return predictions by thresholds that were chosen on other rows.
-
-    For each fold the threshold is `best_threshold` of the other folds.
-
-    Parameters
-    ----------
-    y, score, metric, sample_weight
-        As for `best_threshold`: n rows, each scored by a model that did not learn from it.
-    fold : array-like of int, shape (n,)
-        Number of the fold that tested each row.
-
-    Returns
-    -------
-    ndarray of bool, shape (n,)
-
-    Raises
-    ------
-    TopModelError
-        When a row was never tested (fold -1), there is one fold, or the metric is not a number.
-
-    Examples
-    --------
-    >>> from sklearn.metrics import accuracy_score
-    >>> cross_thresholds([False, True, False, True], [0.1, 0.3, 0.1, 0.4], [0, 0, 1, 1], accuracy_score)
-    array([False,  True, False,  True])
-    """
-    y, score = np.asarray(y), np.asarray(score)
-    predicted = np.zeros(len(y), np.bool_)
-    for own, others in _parts(fold):
-        weight = None if sample_weight is None else np.asarray(sample_weight)[others]
-        predicted[own] = score[own] >= best_threshold(y[others], score[others], metric, weight)
-    return predicted
 
 
 def _columns(scores: Any, count: int) -> NDArray[np.float64]:
@@ -394,7 +284,8 @@ def _some(true: NDArray[np.int64]) -> Any:
     return np.union1d(by_class[np.linspace(0, len(true) - 1, ENOUGH).astype(int)], firsts)
 
 
-def _weights(sample_weight: Any, count: int) -> NDArray[np.float64]:
+def weights_of(sample_weight: Any, count: int) -> NDArray[np.float64]:
+    """Return the weights of rows, ones where there are none."""
     return np.ones(count) if sample_weight is None else np.asarray(sample_weight, np.float64)
 
 
@@ -430,23 +321,3 @@ def _temperature(logits: NDArray[np.float64], true: NDArray[np.int64], weight: N
 
     found = minimize_scalar(loss, bounds=np.log(_TEMPERATURES), method="bounded", options={"xatol": 1e-8})
     return float(np.exp(found.x))
-
-
-def _thresholds(score: NDArray[np.float64]) -> NDArray[np.float64]:
-    """One threshold below all scores, at most `CANDIDATES` between them, one above, in order."""
-    distinct = np.unique(score)
-    edges = np.concatenate([distinct[:1] - 1, distinct, distinct[-1:] + 1])
-    middles = (edges[1:] + edges[:-1]) / 2
-    return middles[np.linspace(0, len(middles) - 1, min(len(middles), CANDIDATES + 2)).round().astype(np.int64)]
-
-
-def _parts(fold: Any) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
-    """For each fold, masks (n,) of its rows and of the others'."""
-    fold = np.asarray(fold)
-    numbers = np.unique(fold)
-    if len(numbers) < 2 or numbers[0] < 0:
-        raise TopModelError(
-            f"the rows are of folds {numbers.tolist()[:6]}; expected at least 2, none below 0: leave out untested rows"
-        )
-    for number in numbers:
-        yield fold == number, fold != number

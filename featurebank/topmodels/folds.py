@@ -186,15 +186,31 @@ def fold_numbers(folds: Iterable[Fold], count: int) -> NDArray[np.int64]:
     return numbers
 
 
-def folds_of(numbers: NDArray[np.int64]) -> list[Fold]:
-    """Return the folds behind `fold_numbers`, where every row is tested once; each trains on all other folds' rows.
+def folds_of(numbers: Any) -> list[Fold]:
+    """Return the folds behind `fold_numbers`; each trains on the rows of all other folds.
+
+    Parameters
+    ----------
+    numbers : array-like of int, shape (n,)
+        Number of the fold that tests each row.
+
+    Raises
+    ------
+    TopModelError
+        When a row was never tested (fold -1), or there is one fold.
 
     Examples
     --------
-    >>> [(train.tolist(), test.tolist()) for train, test in folds_of(np.array([0, 1, 0]))]
+    >>> [(train.tolist(), test.tolist()) for train, test in folds_of([0, 1, 0])]
     [([1], [0, 2]), ([0, 2], [1])]
     """
-    return [(np.flatnonzero(numbers != fold), np.flatnonzero(numbers == fold)) for fold in np.unique(numbers)]
+    numbers = np.asarray(numbers)
+    known = np.unique(numbers)
+    if len(known) < 2 or known[0] < 0:
+        raise TopModelError(
+            f"the rows are of folds {known.tolist()[:6]}; expected at least 2, none below 0: leave out untested rows"
+        )
+    return [(np.flatnonzero(numbers != fold), np.flatnonzero(numbers == fold)) for fold in known]
 
 
 def tie(*keys: Any) -> NDArray[np.int64]:

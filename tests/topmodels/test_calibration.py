@@ -11,15 +11,12 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, l
 from featurebank.errors import TopModelError
 from featurebank.topmodels.calibration import (
     CALIBRATIONS,
-    CANDIDATES,
     Calibrator,
     _some,
-    abstention_curve,
-    best_threshold,
     cross_calibrated,
-    cross_thresholds,
     expected_calibration_error,
 )
+from featurebank.topmodels.thresholds import CANDIDATES, abstention_curve, best_threshold, cross_thresholds
 
 NAMES = np.array(["cat", "dog", "elk"])
 TRUSTED = "featurebank.topmodels.calibration.Calibrator"
