@@ -25,7 +25,7 @@ from featurebank.extraction.ledger import Ledger
 from featurebank.extraction.pipeline import Compute, Pipeline
 from featurebank.finetuning.cut import layer_at
 from featurebank.finetuning.recipe import parse
-from featurebank.images.reading import read_ahead
+from featurebank.images.reading import naming, read_ahead
 from featurebank.images.sources import Source
 from featurebank.images.views import MAX_VIEWS, count_views, make_views
 from featurebank.storage import files
@@ -95,11 +95,9 @@ def digests_of(source: Source) -> list[bytes]:
         When one cannot be read.
     """
     digests = []
-    for position in range(len(source.paths)):
-        try:
+    for position, path in enumerate(source.paths):
+        with naming(os.fsdecode(path)):
             digests.append(source.read(position)[0])
-        except ImageError as error:
-            raise ImageError(f"{os.fsdecode(source.paths[position])!r}: {error}") from error
     return digests
 
 
@@ -268,13 +266,11 @@ class Live:
 
     def _prepare(self, row: int, draw: int) -> Any:
         """Read one image and return the changed one, preprocessed."""
-        try:
+        with naming(os.fsdecode(self.source.paths[row])):
             digest, decode = self.source.read(row)
             if digest != self.digests[row]:
                 raise ImageError("changed since it was extracted: run `featurebank extract` again")
             image = decode(self.backbone.least_side)
-        except ImageError as error:
-            raise ImageError(f"{os.fsdecode(self.source.paths[row])!r}: {error}") from error
         if draw >= MAX_VIEWS:
             return self.backbone.prepare(self._augment(image.copy(), Random(digest + draw.to_bytes(8, "big"))))
         return self.backbone.prepare(next(islice(make_views(image, self._names, digest), draw, None)))

@@ -15,7 +15,8 @@ from featurebank.errors import ColumnError
 
 _INFERRED = {"boolean": "boolean", "integer": "Int64", "floating": "Float64", "mixed-integer-float": "Float64"}
 _MAX_INT = 2**63 - 1
-KINDS = {"int": ("<i8", "Int64"), "float": ("<f8", "Float64"), "bool": ("|u1", "boolean")}
+KINDS = {"int": ("<i8", "Int64"), "float": ("<f8", "Float64"), "bool": ("|u1", "boolean"), "str": ("", "object")}
+"""How the values of each kind of column are stored, and its dtype here."""
 
 
 def kind_of(column: pd.Series) -> str:
@@ -59,7 +60,7 @@ def _tidy_column(name: str, column: pd.Series) -> pd.Series:
         ("float", pd.api.types.is_float_dtype),
     ):
         if test(column.dtype) and not isinstance(column.dtype, pd.CategoricalDtype) and not _overflows(column):
-            return column.astype(_dtype(kind))
+            return column.astype(KINDS[kind][1])
     values = [None if _missing(value) else value for value in column]
     if any(isinstance(value, (list, tuple, dict, set, np.ndarray)) for value in values):
         raise ColumnError(f"column {name!r} holds lists or other containers: give one value a cell")
@@ -106,9 +107,8 @@ def _parse_column(column: pd.Series) -> pd.Series:
     given = [cell for cell in cells if cell is not None]
     for convert, keeps, dtype in ((int, _keeps_int, "Int64"), (float, _keeps_float, "Float64")):
         if given and all(keeps(cell) for cell in given):
-            return pd.Series(
-                [None if cell is None else convert(cell) for cell in cells], dtype=dtype, index=column.index
-            )
+            values = [None if cell is None else convert(cell) for cell in cells]
+            return pd.Series(values, dtype=dtype, index=column.index)
     return pd.Series(cells, dtype=object, index=column.index)
 
 
@@ -138,24 +138,14 @@ def concat_columns(frames: list[pd.DataFrame]) -> pd.DataFrame:
 def _concat_column(name: str, frames: list[pd.DataFrame]) -> pd.Series:
     kinds = {kind_of(frame[name]) for frame in frames if name in frame and frame[name].notna().any()}
     kind = next(iter(kinds)) if len(kinds) == 1 else "float" if kinds == {"int", "float"} else "str"
-    parts = [
-        _cast(frame[name], kind) if name in frame else pd.Series([None] * len(frame), dtype=_dtype(kind))
-        for frame in frames
-    ]
-    return pd.concat(parts, ignore_index=True)
-
-
-def _dtype(kind: str) -> Any:
-    return KINDS[kind][1] if kind in KINDS else object
+    parts = [frame[name] if name in frame else pd.Series([None] * len(frame), dtype=object) for frame in frames]
+    return pd.concat([_cast(part, kind) for part in parts], ignore_index=True)
 
 
 def _cast(column: pd.Series, kind: str) -> pd.Series:
+    """Bring a tidy column to a kind that can hold it; text holds all of them."""
     if kind != "str":
-        return (
-            column.astype(_dtype(kind))
-            if kind_of(column) != "str"
-            else pd.Series([None] * len(column), dtype=_dtype(kind))
-        )
+        return (column if kind_of(column) != "str" else pd.Series([None] * len(column))).astype(KINDS[kind][1])
     if pd.api.types.infer_dtype(column, skipna=True) in ("string", "empty"):
         return column.astype(object).where(column.notna(), None)
     return pd.Series([None if pd.isna(value) else str(value) for value in column], dtype=object)

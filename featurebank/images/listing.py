@@ -115,9 +115,9 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         When a store does not answer.
     """
     name = os.fsdecode(path)
-    if is_address(name):
-        return _read_object(name)
     try:
+        if is_address(name):
+            return _read_member(name) if f"{SUFFIX}/" in name else ObjectPath.parse(name).read_bytes()
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ImageError("not a regular file")
         with open(path, "rb") as file:
@@ -125,16 +125,8 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     except OSError as error:
         if isinstance(error, NotADirectoryError) and f"{SUFFIX}/" in name:
             return _read_member(name)
-        raise ImageError(f"cannot be read: {error.strerror or one_line(error)}") from error
-
-
-def _read_object(name: str) -> bytes:
-    if f"{SUFFIX}/" in name:
-        return _read_member(name)
-    try:
-        return ObjectPath.parse(name).read_bytes()
-    except FileNotFoundError as error:
-        raise ImageError("cannot be read: no such object") from error
+        why = "no such object" if is_address(name) else error.strerror or one_line(error)
+        raise ImageError(f"cannot be read: {why}") from error
 
 
 def _read_member(name: str) -> bytes:

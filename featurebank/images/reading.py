@@ -58,7 +58,7 @@ def open_image(
     """
     if digest is not None and not isinstance(item, (str, os.PathLike, bytes)):
         return decoding.as_image(item), digest
-    with _naming(item):
+    with naming(item):
         found, decode = read_image(item)
         if digest not in (None, found):
             raise ImageError("changed while it was read: try again")
@@ -73,13 +73,13 @@ def image_digest(item: Any) -> bytes:
     ImageError
         When the image cannot be read.
     """
-    with _naming(item):
+    with naming(item):
         return read_image(item)[0]
 
 
 @contextmanager
-def _naming(item: Any) -> Iterator[None]:
-    """Have an error name the file that it is about."""
+def naming(item: Any) -> Iterator[None]:
+    """Have an `ImageError` name the image that it is about, where this has a path."""
     try:
         yield
     except ImageError as error:

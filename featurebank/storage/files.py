@@ -95,8 +95,10 @@ def commit(path: AnyPath, data: bytes | memoryview) -> None:
     if isinstance(path, ObjectPath):
         path.put(data)
         return
-    with _replacing(path) as temporary:
-        _write_synced(temporary, data)
+    with committing(path) as buffer:
+        view = memoryview(data).cast("B")
+        while view:
+            view = view[os.write(buffer.fileno(), view) :]
 
 
 @contextmanager
@@ -108,10 +110,19 @@ def committing(path: Path) -> Iterator[BinaryIO]:
     StorageError
         When the file system refuses; no temporary file is left behind, whatever went wrong.
     """
-    with _replacing(path) as temporary, open(temporary, "x+b") as buffer:
-        yield buffer
-        buffer.flush()
-        os.fsync(buffer.fileno())
+    temporary = path.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}")
+    with _storage_errors("write", path):
+        try:
+            with open(temporary, "x+b") as buffer:
+                yield buffer
+                buffer.flush()
+                os.fsync(buffer.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+        _sync_folder(path.parent)
 
 
 def make_folder(path: AnyPath) -> None:
@@ -204,41 +215,11 @@ def cached(path: ObjectPath, start: int, stop: int, *, afresh: bool = False) -> 
         make_folder(folder)
         with committing(file) as buffer:
             for first in range(start, stop, PIECE):
-                buffer.write(_read_piece(path, first, min(first + PIECE, stop)))
+                try:
+                    buffer.write(path.read_bytes(first, min(first + PIECE, stop)))
+                except FileNotFoundError as error:
+                    raise StorageError(f"{str(path)!r} was replaced while it was read: try again") from error
     return file
-
-
-def _read_piece(path: ObjectPath, start: int, stop: int) -> bytes:
-    try:
-        return path.read_bytes(start, stop)
-    except FileNotFoundError as error:
-        raise StorageError(f"{str(path)!r} was replaced while it was read: try again") from error
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Yield the name of a temporary file that takes the place of `path` when all went well."""
-    temporary = path.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}")
-    with _storage_errors("write", path):
-        try:
-            yield temporary
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
-        _sync_folder(path.parent)
-
-
-def _write_synced(path: Path, data: bytes | memoryview) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    try:
-        view = memoryview(data).cast("B")
-        while view:
-            view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sync_folder(path: Path) -> None:
