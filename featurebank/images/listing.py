@@ -122,6 +122,8 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
             raise ImageError("not a regular file")
         with open(path, "rb") as file:
             return file.read()
+    except StorageError:
+        raise
     except OSError as error:
         if isinstance(error, NotADirectoryError) and f"{SUFFIX}/" in name:
             return _read_member(name)
