@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, overload
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.bank import samples, upkeep
+from featurebank.bank.display import as_html
 from featurebank.bank.features import FeatureSet, as_keys, check_views, describe_set
 from featurebank.bank.folder import BankFolder
 from featurebank.bank.matrix import BankMatrix, Part, matrix_of
 from featurebank.bank.repair import missing_rows
 from featurebank.bank.samples import SampleTable, column_of, positions_of, values_of, weights_of
+from featurebank.bank.spec import unique_names
 from featurebank.bank.upkeep import GRACE
-from featurebank.errors import BankError, ColumnError
+from featurebank.errors import BankError, ColumnError, FeatureBankError
 from featurebank.images.columns import kind_of, overlay, tidy
 
 ROWS_AT_ONCE = 8192
+SETS_SHOWN = 3
+COUNTED = 50_000
+"""Rows of samples up to which `repr` reads them to tell how many there are."""
+
+Names = str | Sequence[str]
+Paths = Sequence[str | os.PathLike[str]]
 
 
 class Bank(BankFolder):
@@ -45,6 +54,30 @@ class Bank(BankFolder):
     >>> len(bank.samples), bank.feature_sets
     (0, [])
     """
+
+    def __repr__(self) -> str:
+        return f"Bank({str(self.path)!r}{self._outline()})"
+
+    def _repr_html_(self) -> str:
+        try:
+            facts = [(each.name, each.rows, each.shape, each.dtype) for each in self.feature_sets]
+        except FeatureBankError:
+            facts = []
+        return as_html(self, pd.DataFrame(facts, columns=["feature set", "rows", "shape", "dtype"]))
+
+    def _outline(self) -> str:
+        """Return how many samples and which feature sets there are; nothing for a damaged bank or one on a store."""
+        if not isinstance(self.path, Path):
+            return ""
+        try:
+            files = self.sample_segments()
+            stored = sum(file.shape("stamp")[0] for file in files)
+            count = f"{len(self.table_of(files))}" if stored <= COUNTED else f"up to {stored}"
+            names = unique_names(self._specs())
+        except FeatureBankError:
+            return ""
+        more = f" and {len(names) - SETS_SHOWN} more" if len(names) > SETS_SHOWN else ""
+        return f", {count} samples, {', '.join(names[:SETS_SHOWN]) or 'no feature set'}{more}"
 
     # --- samples -------------------------------------------------------------------------------------------
 
@@ -71,7 +104,7 @@ class Bank(BankFolder):
         renamed = {name: name + "_" for name in table.columns if name in frame}
         return pd.concat([frame, table.columns.rename(columns=renamed)], axis=1)
 
-    def select(self, *columns: str, paths: Sequence[str | os.PathLike[str]] | None = None) -> SampleTable:
+    def select(self, *columns: str, paths: Paths | None = None) -> SampleTable:
         """Return the samples that embeddings can be loaded for.
 
         Parameters
@@ -145,17 +178,62 @@ class Bank(BankFolder):
 
     # --- features ------------------------------------------------------------------------------------------
 
+    @overload
+    def load(
+        self, name: Names, target: None = None, *, views: str = "mean", paths: Paths | None = None
+    ) -> NDArray[np.float32]: ...
+
+    @overload
+    def load(
+        self, name: Names, target: str, *, views: str = "mean", paths: Paths | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[Any]]: ...
+
+    @overload
     def load(
         self,
-        name: str | Sequence[str],
+        name: Names,
+        target: str,
+        *,
+        views: str = "mean",
+        paths: Paths | None = None,
+        return_paths: Literal[True],
+    ) -> tuple[NDArray[np.float32], NDArray[Any], list[str]]: ...
+
+    @overload
+    def load(
+        self,
+        name: Names,
+        target: None = None,
+        *,
+        views: str = "mean",
+        paths: Paths | None = None,
+        return_paths: Literal[True],
+    ) -> tuple[NDArray[np.float32], list[str]]: ...
+
+    @overload
+    def load(
+        self,
+        name: Names,
         target: str | None = None,
         *,
         views: str = "mean",
-        paths: Sequence[str | os.PathLike[str]] | None = None,
+        paths: Paths | None = None,
         sample_weight: str | None = None,
         groups: str | None = None,
         return_paths: bool = False,
-    ) -> Any:
+    ) -> NDArray[np.float32] | tuple[Any, ...]: ...
+
+    def load(
+        self,
+        name: Names,
+        target: str | None = None,
+        *,
+        views: str = "mean",
+        paths: Paths | None = None,
+        sample_weight: str | None = None,
+        groups: str | None = None,
+        return_paths: bool = False,
+    ) -> NDArray[np.float32] | tuple[Any, ...]:
         """Load embeddings, with labels and other columns beside them.
 
         Parameters
@@ -195,18 +273,18 @@ class Bank(BankFolder):
         results += [weights_of(table, sample_weight)] if sample_weight else []
         results += [values_of(table, groups)] if groups else []
         results += [table.paths] if return_paths else []
-        return results[0] if len(results) == 1 else tuple(results)
+        return tuple(results) if len(results) > 1 else results[0]
 
     def iter_batches(
         self,
-        name: str | Sequence[str],
+        name: Names,
         target: str | None = None,
         *,
         batch_size: int = 256,
         shuffle: bool = False,
         seed: int = 0,
         views: str = "mean",
-        paths: Sequence[str | os.PathLike[str]] | None = None,
+        paths: Paths | None = None,
         sample_weight: str | None = None,
     ) -> Iterator[Any]:
         """Load embeddings a batch at a time, for what does not fit into memory.
@@ -251,26 +329,22 @@ class Bank(BankFolder):
         order = np.random.default_rng(seed).permutation(len(table)) if shuffle else np.arange(len(table))
         return _batches(found, beside, order, batch_size, views)
 
-    def features(self, name: str | Sequence[str], table: SampleTable, *, views: str = "mean") -> NDArray[np.float32]:
+    def features(self, name: Names, table: SampleTable, *, views: str = "mean") -> NDArray[np.float32]:
         """Return the embeddings of the samples of a table, one row each; see `load`."""
         return _concatenate(self.feature_parts(name, table, views=views))
 
-    def feature_parts(
-        self, name: str | Sequence[str], table: SampleTable, *, views: str = "mean"
-    ) -> list[NDArray[np.float32]]:
+    def feature_parts(self, name: Names, table: SampleTable, *, views: str = "mean") -> list[NDArray[np.float32]]:
         """Return each set's embeddings of the samples of a table, (n, d) or (n, views, d); see `load`."""
         return [each.gather(rows, views) for each, rows in self._find(name, table, views)]
 
-    def matrix(self, name: str | Sequence[str], table: SampleTable, *, views: str = "mean") -> BankMatrix:
+    def matrix(self, name: Names, table: SampleTable, *, views: str = "mean") -> BankMatrix:
         """Return the embeddings of the samples of a table as a matrix that is read in batches; see `features`.
 
         `TopModelSearchCV` takes it for X where that would not fit into memory.
         """
         return matrix_of([_part(each, rows, views) for each, rows in self._find(name, table, views)], len(table))
 
-    def _find(
-        self, name: str | Sequence[str], table: SampleTable, views: str
-    ) -> list[tuple[FeatureSet, NDArray[np.int64]]]:
+    def _find(self, name: Names, table: SampleTable, views: str) -> list[tuple[FeatureSet, NDArray[np.int64]]]:
         """Return sets and where they have the rows of a table; where some are missing, the error says what to run."""
         check_views(views)
         sets = [self.feature_set(each) for each in ([name] if isinstance(name, str) else name)]

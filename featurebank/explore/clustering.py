@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from sklearn.preprocessing import normalize
 
 from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import candidate_features
+from featurebank.bank.display import as_html
 from featurebank.bank.samples import SampleTable, column_of, values_of
 from featurebank.errors import BankError, ColumnError, TopModelError, near_names, renamed
 from featurebank.images.reading import Progress
@@ -77,8 +77,7 @@ class Clusters:
         )
 
     def _repr_html_(self) -> str:
-        sets = pd.DataFrame(self.report["feature_sets"])
-        return f"<p>{escape(repr(self))}</p>{sets.to_html(index=False, escape=True)}"
+        return as_html(self, pd.DataFrame(self.report["feature_sets"]))
 
 
 @renamed(seed="random_state")

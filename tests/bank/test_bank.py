@@ -372,3 +372,13 @@ def test_another_processs_rows_are_seen_by_an_open_bank(many):
     assert many.feature_set(SPEC.name).rows == 1000
     Bank(many.path).add_features(SPEC, [name(2000)], np.zeros((1, 1, 2), np.float32))
     assert many.feature_set(SPEC.name).rows == 1001
+
+
+def test_the_repr_is_one_line_with_samples_and_sets_and_is_escaped_in_notebooks(bank):
+    names = [each.name for each in bank.feature_sets]
+    assert repr(bank) == f"Bank({str(bank.path)!r}, {len(bank.samples)} samples, {', '.join(names)})"
+    assert "&#x27;" in bank._repr_html_()
+    assert names[1] in bank._repr_html_()
+    next(bank.path.glob("samples/*.h5")).write_bytes(b"damaged")
+    assert repr(Bank(bank.path)) == f"Bank({str(bank.path)!r})"
+    assert "damaged" not in Bank(bank.path)._repr_html_()
