@@ -287,13 +287,7 @@ def _unfolded(
 
 @dataclass(frozen=True)
 class Linear:
-    """Decisions ``X @ weights.T + bias``.
-
-    Attributes
-    ----------
-    weights : ndarray of float64, shape (k, d)
-    bias : ndarray of float64, shape (k,)
-    """
+    """Decisions ``X @ weights.T + bias``, of weights (k, d) and bias (k,)."""
 
     weights: NDArray[np.float64]
     bias: NDArray[np.float64]
@@ -318,16 +312,9 @@ def decisions(model: Any, X: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def linear_of(model: Any, X: NDArray[Any]) -> Linear | None:
-    """Return a pipeline as one linear function with the columns of `decisions`; None where it is not linear.
+    """Return a model as one linear function with the columns of `decisions`; None where it is not linear.
 
-    Scaling and selected dimensions are folded into the weights. That the function is the model's is checked on rows.
-
-    Parameters
-    ----------
-    model : Pipeline
-        Fitted.
-    X : ndarray of float32, shape (n, d)
-        Rows to check it on.
+    Scaling and selected dimensions are folded into the weights. That the function is the model's is checked on rows X.
 
     Examples
     --------

@@ -172,13 +172,7 @@ def _check(method: str, clusters: int | None) -> None:
 
 
 def _classes(table: SampleTable, target: str) -> NDArray[Any]:
-    """Return each row's class as text, empty where it has none.
-
-    Raises
-    ------
-    ColumnError
-        When the bank has no such column, or it holds fractions.
-    """
+    """Return each row's class as text, empty where it has none."""
     column = column_of(table, target)
     known = column.notna().to_numpy()
     values = values_of(table.take(known), target)
@@ -196,12 +190,8 @@ def _classes(table: SampleTable, target: str) -> NDArray[Any]:
 class _Found:
     """The clusters of one feature set.
 
-    Attributes
-    ----------
-    labels : ndarray of int64, shape (n,)
-        0 for the largest cluster, then the next, -1 for none.
-    distances : ndarray of float64, shape (n,)
-        From the mean of the row's cluster, or of the nearest where it has none.
+    Of each row, its label (0 for the largest cluster, then the next, -1 for none), and its distance from the mean of
+    its cluster, or of the nearest where it has none.
     """
 
     features: str
@@ -268,20 +258,7 @@ def reduced(X: NDArray[Any], seed: int = 0) -> NDArray[np.float64]:
 
 
 def partitions(Z: NDArray[np.float64], method: str, seed: int = 0) -> Partition:
-    """Return the function from a number of clusters to the cluster of each row.
-
-    Parameters
-    ----------
-    Z : ndarray of float64, shape (n, d)
-    method : str
-        ``"kmeans"`` or ``"agglomerative"`` (Ward).
-    seed : int, default 0
-        Of k-means, which starts five times.
-
-    Raises
-    ------
-    TopModelError
-        When there are over 10,000 rows for an agglomerative clustering.
+    """Return the function from a number of clusters to the cluster of each row, by k-means or agglomerative (Ward).
 
     Examples
     --------

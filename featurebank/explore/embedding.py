@@ -18,21 +18,7 @@ if TYPE_CHECKING:
 
 
 def chosen_sets(bank: Bank, features: str | Sequence[str] | None) -> list[str]:
-    """Return the feature sets whose concatenation is looked at.
-
-    Parameters
-    ----------
-    bank : Bank
-    features : str or sequence of str, optional
-        A name, or several (also as ``A+B``). By default the penultimate layer, or the first pooled set.
-
-    Raises
-    ------
-    FeatureSetError
-        When the bank has no such set.
-    BankError
-        When it has no pooled set.
-    """
+    """Return the feature sets that are looked at side by side; by default the penultimate layer, or the first pooled."""
     if features is None:
         pooled = [names[0] for names in candidate_features(bank, None)]
         return sorted(pooled, key=lambda name: "/penultimate" not in name)[:1]
@@ -69,28 +55,9 @@ def moments(blocks: Iterable[NDArray[np.float32]]) -> tuple[int, NDArray[np.floa
 def embed_like(
     bank: Bank, names: Sequence[str], images: Sequence[Any], backbone: Backbone | None = None
 ) -> NDArray[np.float32]:
-    """Embed images as the rows of feature sets were, with the bank's own backbone.
+    """Embed images as the rows of feature sets were, side by side, with the bank's own backbone; shape (n, d).
 
-    Parameters
-    ----------
-    bank : Bank
-    names : sequence of str
-        Feature sets.
-    images : sequence of path-like, PIL images or uint8 arrays
-    backbone : Backbone, optional
-        Needed for a custom module.
-
-    Returns
-    -------
-    ndarray of float32, shape (n, d)
-        The sets side by side.
-
-    Raises
-    ------
-    BankError
-        When the backbone that made a set cannot be had, or is another one now.
-    ImageError
-        When an image cannot be read.
+    A feature set of your own module needs the backbone. One that is not here, or is another one now, is a BankError.
     """
     from featurebank.extraction.transformer import FeatureExtractor
 

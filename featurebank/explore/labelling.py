@@ -121,17 +121,8 @@ def k_center(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Take rows one after the other, each the farthest from all centres and rows taken before (Gonzalez 1985).
 
-    The largest distance from any row to its nearest centre is then at most twice the least possible.
-
-    Parameters
-    ----------
-    centres : ndarray of float, shape (m, d)
-        Without one, the first row taken is the one nearest to the mean.
-    pool : ndarray of float, shape (n, d)
-    count : int
-        Most rows to take.
-    progress : callable, optional
-        Called with (rows taken, rows in all).
+    The largest distance from any row to its nearest centre is then at most twice the least possible. Without centres,
+    the first row taken is the one nearest to the mean.
 
     Returns
     -------

@@ -99,19 +99,7 @@ def _thumbnail(image: Image.Image) -> Thumbnails:
 
 
 def near_pairs(thumbnails: Thumbnails, similar: float = SIMILAR) -> tuple[Pairs, NDArray[np.float32]]:
-    """Return the pairs of thumbnails that agree in one of the eight views, and how well.
-
-    Parameters
-    ----------
-    thumbnails : ndarray of uint8, shape (n, side, side, 3)
-    similar : float, default 0.993
-        Least correlation.
-
-    Returns
-    -------
-    pairs : ndarray of int64, shape (m, 2)
-    similarity : ndarray of float32, shape (m,)
-    """
+    """Return the pairs of thumbnails (m, 2) that agree in one of the eight views, and their correlation (m,)."""
     some = np.flatnonzero(np.concatenate([_flat(part).std(axis=1) for part in _parts(thumbnails)]) >= BLANK)
     mean = _mean(thumbnails[some])
     # A mean over the views is a projection: of unit vectors at correlation c it is at most 2 - 2c apart, squared.

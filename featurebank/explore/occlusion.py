@@ -30,18 +30,7 @@ def occlusion_map(
     """Return how much a decision falls where the image is covered in its mean colour, shape (height, width).
 
     Zeiler and Fergus (2014), Visualizing and understanding convolutional networks. A pixel gets the mean over the
-    covers that it lies under.
-
-    Parameters
-    ----------
-    predictor : Predictor
-        Embeds the images.
-    image : PIL.Image.Image
-        Mode RGB.
-    decide : callable
-        From embeddings (n, d) to decisions (n,).
-    progress : callable, optional
-        Called with (covered images done, all).
+    covers that it lies under. `decide` takes embeddings (n, d) to decisions (n,).
     """
     covers = list(_covers(window_of(predictor.backbone_of(predictor.features[0]), image.size), image.size))
     mean = tuple(round(value) for value in ImageStat.Stat(image).mean)

@@ -66,25 +66,9 @@ def map_page(points: pd.DataFrame, *, color: str | None = None, title: str = "ma
 
 
 def render(package: str, template: str, facts: Mapping[str, Any]) -> str:
-    """Return the page of a template, with the shared script and style.
+    """Return the page of a package's template, with the shared script and style.
 
-    Parameters
-    ----------
-    package : str
-        Its folder ``templates`` has the template.
-    template : str
-    facts : mapping
-        What the template names; ``points`` come from `encode_points`.
-
-    Returns
-    -------
-    str
-        Without halves of surrogate pairs outside of JSON's escapes, so that it can be encoded as UTF-8.
-
-    Raises
-    ------
-    NotInstalledError
-        When Jinja2 is not installed.
+    The text has no halves of surrogate pairs outside of JSON's escapes, so that it can be encoded as UTF-8.
     """
     if find_spec("jinja2") is None:
         raise NotInstalledError("a page needs Jinja2: pip install 'featurebank[report]'")
@@ -141,16 +125,8 @@ def encode_points(
 ) -> dict[str, Any]:
     """Return what the script needs to know of samples without pictures, ready for JSON.
 
-    Parameters
-    ----------
-    sources, paths : sequence of n str
-    maps : mapping of str to ndarray of float, shape (n, 2)
-        Coordinates on each map.
-    columns : mapping of str to Series, shape (n,)
-        What points can be coloured and searched by, the first one first.
-    cells : mapping, optional
-        ``true`` and ``predicted``, ndarrays of int, shape (n,): the row and column of the confusion matrix that a
-        sample is in, -1 for none.
+    The maps are coordinates (n, 2) by name; points can be coloured and searched by the columns, the first one first.
+    The cells are ``true`` and ``predicted``: the row and column of the confusion matrix that a sample is in, -1 for none.
     """
     codes, names = pd.factorize(np.array(sources, object))  # pandas' own text holds no undecodable bytes
     return {
@@ -168,11 +144,7 @@ def encode_points(
 
 
 def encode_coordinates(coordinates: NDArray[Any]) -> str:
-    """Return coordinates on a map, scaled to 0..65535 with equal units on both axes, as base64 of uint16.
-
-    Parameters
-    ----------
-    coordinates : ndarray of float, shape (n, 2)
+    """Return coordinates (n, 2), scaled to 0..65535 with equal units on both axes, as base64 of uint16.
 
     Examples
     --------
@@ -186,19 +158,10 @@ def encode_coordinates(coordinates: NDArray[Any]) -> str:
 
 
 def encode_column(name: str, values: pd.Series) -> dict[str, Any]:
-    """Return a column as the script takes it.
+    """Return a column as the script takes it, with its ``name`` and ``kind``.
 
-    Parameters
-    ----------
-    name : str
-    values : Series, shape (n,)
-
-    Returns
-    -------
-    dict
-        ``name`` and ``kind``. A ``"class"`` has ``names``, its distinct values as text, and ``codes``, base64 of
-        uint32: 0 where the value is missing, else the number of its name plus 1. A ``"number"`` has ``values``,
-        base64 of float64, NaN where missing.
+    A ``"class"`` has ``names``, its distinct values as text, and ``codes``, base64 of uint32: 0 where the value is
+    missing, else the number of its name plus 1. A ``"number"`` has ``values``, base64 of float64, NaN where missing.
 
     Examples
     --------

@@ -295,21 +295,7 @@ def _plain(text: Any) -> str:
 
 
 def check_format(suffix: str, formats: Sequence[str] = FORMATS) -> None:
-    """Refuse a picture that cannot be drawn.
-
-    Parameters
-    ----------
-    suffix : str
-        Of the file, its dot included.
-    formats : sequence of str
-        The suffixes that can be drawn.
-
-    Raises
-    ------
-    PlotError
-        When the suffix is none of them.
-    NotInstalledError
-        When matplotlib is not installed.
+    """Refuse a file whose suffix names no picture, or a picture where matplotlib is not installed.
 
     Examples
     --------
@@ -323,25 +309,13 @@ def check_format(suffix: str, formats: Sequence[str] = FORMATS) -> None:
 
 
 def require_matplotlib() -> None:
-    """Refuse to draw where nothing can.
-
-    Raises
-    ------
-    NotInstalledError
-        When matplotlib is not installed.
-    """
+    """Refuse to draw where matplotlib is not installed."""
     if find_spec("matplotlib") is None:
         raise NotInstalledError("a plot needs matplotlib: pip install 'featurebank[plot]'")
 
 
 def new_axes(width: float = 8, height: float = 5) -> Axes:
-    """Return axes of a new figure, sizes in inches, that no window and no list of open figures holds.
-
-    Raises
-    ------
-    NotInstalledError
-        When matplotlib is not installed.
-    """
+    """Return axes of a new figure, sizes in inches, that no window and no list of open figures holds."""
     require_matplotlib()
     from matplotlib.figure import Figure
 
@@ -349,19 +323,7 @@ def new_axes(width: float = 8, height: float = 5) -> Axes:
 
 
 def figure_bytes(figure: Figure, suffix: str) -> bytes:
-    """Return a figure as the bytes of a file, the same in every run.
-
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-    suffix : str
-        One of `FORMATS`.
-
-    Raises
-    ------
-    FeatureBankError
-        See `check_format`.
-    """
+    """Return a figure as the bytes of a file with one of the suffixes `FORMATS`, the same in every run."""
     check_format(suffix)
     from matplotlib import rc_context
     from matplotlib.backend_bases import FigureCanvasBase

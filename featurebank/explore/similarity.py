@@ -143,11 +143,7 @@ def _similarities(bank: Bank, names: Sequence[str], query: NDArray[np.float32], 
 class Whitening:
     """Takes embeddings to where their columns are uncorrelated and equally wide, and to length 1.
 
-    Attributes
-    ----------
-    mean : ndarray of float32, shape (d,)
-    turn : ndarray of float32, shape (d, d)
-        The inverse square root of the covariance.
+    It takes off the mean (d,) and turns by the inverse square root of the covariance (d, d).
     """
 
     mean: NDArray[np.float32]
@@ -155,13 +151,7 @@ class Whitening:
 
     @classmethod
     def of(cls, blocks: Iterator[NDArray[np.float32]]) -> Whitening:
-        """Estimate it from rows that come in blocks.
-
-        Raises
-        ------
-        BankError
-            When all rows are the same.
-        """
+        """Estimate it from rows that come in blocks."""
         n, mean, covariance = moments(blocks)
         values, vectors = np.linalg.eigh(shrunk(covariance, n))
         if values[-1] <= 0:
@@ -198,28 +188,9 @@ def shrunk(covariance: NDArray[np.float64], n: int) -> NDArray[np.float64]:
 def approximate_search(
     bank: Bank, names: Sequence[str], table: SampleTable, query: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the rows of a bank that are most similar to a query, nearly always, and their cosines.
+    """Return the rows of a bank that are most similar to a query (d,), nearly always, and their cosines.
 
-    Parameters
-    ----------
-    bank : Bank
-    names : sequence of str
-        Feature sets.
-    table : SampleTable
-        All samples of the bank, from `Bank.select`.
-    query : ndarray of float32, shape (d,)
-    k : int
-
-    Returns
-    -------
-    rows : ndarray of int64, shape (at most k,)
-    cosines : ndarray of float32, of the same shape
-        From the largest.
-
-    Raises
-    ------
-    NotInstalledError
-        When faiss is not installed.
+    The largest come first; `table` has all samples of the bank.
     """
     if find_spec("faiss") is None:
         raise NotInstalledError("an approximate search needs faiss: pip install 'featurebank[faiss]'")

@@ -43,14 +43,9 @@ _STYLE: dict[Any, Any] = {
 
 
 def to_svg(draw: Callable[..., Any], name: str) -> Markup:
-    """Return what is drawn on axes as an SVG element for a page, with its values for a screen reader.
+    """Return what is drawn on the axes ``ax`` as an SVG element for a page, with its values for a screen reader.
 
-    Parameters
-    ----------
-    draw : callable
-        Takes the axes as ``ax``.
-    name : str
-        Told from all other charts of the page; no id of two charts is the same.
+    The name tells it from all other charts of the page; no id of two charts is the same.
 
     Examples
     --------

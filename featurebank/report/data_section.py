@@ -23,21 +23,7 @@ FOLDS = "folds of the fit"
 
 
 def describe(bank: Bank, target: str | None, folds: pd.Series | None) -> dict[str, Any]:
-    """Return the facts of a bank.
-
-    Parameters
-    ----------
-    bank : Bank
-    target : str or None
-        Column whose classes are counted.
-    folds : Series or None
-        Fold of each readable sample, missing for those in none.
-
-    Returns
-    -------
-    dict
-        ``counts`` (by status), ``sources, feature_sets, columns, classes, balance, groups, failures`` and ``copies``.
-    """
+    """Return the facts of a bank: its counts, the classes of the target, and the balance over splits and folds."""
     table = bank.table
     status = table.rows["status"].to_numpy()
     readable = table.take(status == OK)
@@ -110,11 +96,7 @@ def groups(
 ) -> list[dict[str, Any]]:
     """Return how columns of many values that repeat, such as the patient, group the samples.
 
-    Returns
-    -------
-    list of dict
-        ``name, n`` (of groups), ``smallest, median, largest`` (samples in a group), ``pure`` (groups whose samples are
-        of one class, None without classes), and ``torn``: of each split, the number of groups on two sides of it.
+    ``pure`` are the groups whose samples are of one class, ``torn`` those on two sides of each split.
     """
     named = {name: columns[name] for name in columns if name != target}
     return [_grouped(name, values, classes, apart) for name, values in named.items() if _is_group(values)]
@@ -138,12 +120,7 @@ def _grouped(name: str, values: pd.Series, classes: pd.Series | None, apart: Map
 
 
 def balance(name: str, classes: pd.Series, split: pd.Series) -> dict[str, Any]:
-    """Return how the classes are spread over the values of a column.
-
-    Returns
-    -------
-    dict
-        ``name, classes`` (the most frequent), and ``rows``: ``name, n`` and the ``shares`` of the classes in it.
+    """Return how the most frequent classes are spread over the values of a column.
 
     Examples
     --------

@@ -51,14 +51,9 @@ def errors(found: OofPredictions | None) -> dict[str, Any]:
 
 
 def confusion(found: OofPredictions) -> dict[str, Any]:
-    """Return the confusion matrix: whole for some classes, else the pairs that are confused most.
+    """Return the confusion matrix, its rows true and its columns predicted, and the pairs that are confused most.
 
-    Returns
-    -------
-    dict
-        ``classes, counts`` (rows true, columns predicted), ``shares`` of each row, and ``pairs`` (true and predicted
-        code, count), most confused first; ``mistakes``, how many there are; ``whole`` says whether the matrix is to be
-        shown.
+    ``whole`` says whether the matrix is to be shown: beyond some classes only the pairs are.
     """
     k = len(found.classes)
     counts = np.bincount(found.true * k + found.predicted, minlength=k * k).reshape(k, k)
@@ -131,14 +126,10 @@ def _largest_errors(found: OofPredictions) -> list[dict[str, Any]]:
 
 
 def checks(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
-    """Return the facts of the page's section on labels and near-duplicates.
+    """Return the facts of the page's section on labels and near-duplicates, and ``rows``, the samples that they show.
 
-    Returns
-    -------
-    dict
-        ``issues, groups`` and ``leaks``, None for what could not be looked for, which ``issues_note`` and
-        ``groups_note`` explain (``issues_remedy`` and ``groups_remedy`` name the command that helps, if one does); and
-        ``rows``, the samples that they show.
+    ``issues, groups`` and ``leaks`` are None where they could not be looked for, which the notes explain, with the name
+    of the command that helps (``issues_remedy, groups_remedy``).
     """
     issues, copies = _issues(inputs), _groups(inputs, progress)
     rows = [each["row"] for each in issues["issues"] or []]
@@ -228,13 +219,7 @@ def leak(name: str, side: pd.Series, groups: list[pd.DataFrame]) -> str:
 
 
 def explanations(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
-    """Return the facts of the page's section on explanations.
-
-    Returns
-    -------
-    dict
-        ``why``, a list of ``row, image`` (a data URI), ``width, height, text``, and ``why_note``.
-    """
+    """Return the facts of the page's section on where the model looks: ``why``, pictures with a text, and a note."""
     if inputs.predictor is None:
         return {"why": [], "why_note": "Activation maps show where a predictor looks. This makes one:"}
     try:

@@ -26,17 +26,8 @@ _DEFUSED = re.compile(r"^'(?='*[=+\-@\t\r])")
 class OofPredictions:
     """What a model said of each sample when the sample was in a test part; with repeated folds, the first time.
 
-    Attributes
-    ----------
-    row : ndarray of int64, shape (m,)
-        Position of the sample in the table.
-    fold : ndarray of int64, shape (m,)
-    true, predicted : ndarray, shape (m,)
-        Codes of classes (int64), or numbers (float64).
-    proba : ndarray of float64, shape (m, k), or None
-        Out-of-fold probabilities, NaN where the fold lacked a class.
-    classes : list of str
-        Names of the classes, empty for numbers.
+    Of the m samples: positions in the table, folds, codes of the true and the predicted class (or numbers), and
+    probabilities (m, k), NaN where the fold lacked a class. There are no `classes` of numbers.
     """
 
     row: NDArray[np.int64]
@@ -61,20 +52,8 @@ class OofPredictions:
 class Inputs:
     """What a report is about.
 
-    Attributes
-    ----------
-    bank : Bank
-    table : SampleTable
-        Its readable samples; rows are counted in it.
-    features : list of str
-        Feature sets that the map shows.
-    target : str or None
-        Column of classes or numbers; None where there is none, or several.
-    predictor : Predictor or None
-    file : Path or None
-        The predictor's.
-    oof : OofPredictions or None
-        Its out-of-fold predictions.
+    The table has the readable samples, in which rows are counted; `features` are the sets that the map shows. Without a
+    target there is no column of classes or numbers, or several.
     """
 
     bank: Bank
@@ -156,28 +135,9 @@ def _features(bank: Bank, predictor: Predictor | None, features: str | None) -> 
 
 
 def read_predictions(path: Path, table: SampleTable, classes: list[Any], task: str) -> OofPredictions | None:
-    """Read the out-of-fold predictions of a fit.
+    """Read the out-of-fold predictions of a fit, from ``STEM.oof.csv``; None when there is no such file.
 
-    Parameters
-    ----------
-    path : Path
-        ``STEM.oof.csv`` as ``featurebank fit`` writes it.
-    table : SampleTable
-        The bank's samples now; predictions about others are left out.
-    classes : list
-        The predictor's classes, in its order.
-    task : str
-        ``"classification"`` or ``"regression"``.
-
-    Returns
-    -------
-    OofPredictions or None
-        None when there is no such file.
-
-    Raises
-    ------
-    PredictorError
-        When the file is not such a table, or of another predictor or bank.
+    Predictions about samples that the bank has no more are left out; the classes come in the order of the predictor.
     """
     if not path.is_file():
         return None

@@ -42,22 +42,8 @@ def collect(
 ) -> dict[str, Any]:
     """Return the facts of a report, by the names that the template has for them.
 
-    Parameters
-    ----------
-    inputs : Inputs
-    maps : mapping of str to ndarray of float, shape (n, 2)
-        Coordinates of the samples by the name of the map.
-    checks, why : mapping
-        From `featurebank.report.errors_section`.
-    map_note : str, optional
-        A sentence about the maps.
-    progress : callable, optional
-        Called with (pictures done, pictures in all).
-
-    Raises
-    ------
-    PredictorError
-        When the report inside the predictor is not one of a fit.
+    The maps are the coordinates of the samples by the name of the map. A predictor file is not trusted to hold a report
+    of the right shape.
     """
     found, predictor = _checked_results(inputs), inputs.predictor
     first = [each["row"] for each in found["mistakes"]] + list(checks["rows"])

@@ -25,12 +25,10 @@ QUALITY = 70
 
 @dataclass(frozen=True)
 class Pictures:
-    """Tiles of samples on sheets.
+    """Tiles of samples on sheets, WebP images of `ACROSS` × `ACROSS` tiles of `SIDE` pixels.
 
     Attributes
     ----------
-    sheets : list of bytes
-        WebP images of `ACROSS` × `ACROSS` tiles, `SIDE` pixels each; the last one may have fewer rows.
     tile : ndarray of int32, shape (n,)
         Number of each sample's tile, counted through the sheets row by row; -1 where there is none.
     sizes : ndarray of uint8, shape (tiles, 2)
@@ -52,20 +50,10 @@ def make_pictures(
     budget: int = BUDGET,
     progress: Callable[[int, int], None] | None = None,
 ) -> Pictures:
-    """Make tiles of the images of a sample table, as many as the budget allows.
+    """Make tiles of samples, the first of the order first, until the sheets have as many bytes as the budget.
 
     A file whose content is no longer what was embedded gives no tile: the page never shows another picture than the
     one that its numbers are about, and a bank cannot have other files of this machine shown.
-
-    Parameters
-    ----------
-    table : SampleTable
-    order : sequence of int
-        Positions of the samples, the most wanted first.
-    budget : int, default 12,000,000
-        Bytes of all sheets; no sheet is begun once they are reached.
-    progress : callable, optional
-        Called with (samples done, samples in all).
     """
     wanted = table.take(list(order))
     found = images_of(wanted, _shrunk, least=SIDE, progress=progress)
