@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def chosen_sets(bank: Bank, features: str | Sequence[str] | None) -> list[str]:
-    """Return the feature sets that are looked at side by side; by default the penultimate layer, or the first pooled."""
+    """Return the feature sets that are looked at together; by default the penultimate layer, or the first pooled."""
     if features is None:
         pooled = [names[0] for names in candidate_features(bank, None)]
         return sorted(pooled, key=lambda name: "/penultimate" not in name)[:1]

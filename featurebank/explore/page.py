@@ -126,7 +126,7 @@ def encode_points(
     """Return what the script needs to know of samples without pictures, ready for JSON.
 
     The maps are coordinates (n, 2) by name; points can be coloured and searched by the columns, the first one first.
-    The cells are ``true`` and ``predicted``: the row and column of the confusion matrix that a sample is in, -1 for none.
+    The cells are ``true`` and ``predicted``: a sample's row and column in the confusion matrix, -1 for none.
     """
     codes, names = pd.factorize(np.array(sources, object))  # pandas' own text holds no undecodable bytes
     return {
