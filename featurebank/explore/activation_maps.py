@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from featurebank.backbones.base import Backbone
+    from featurebank.backbones.layers import Layer
     from featurebank.predictor.file import PredictorFeature
     from featurebank.predictor.predictor import Predictor
 
@@ -36,7 +40,7 @@ TOLERANCE = 1e-4
 """Largest difference of a linear function to the model's own decisions, relative to their size or to 1."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ActivationMap:
     """What the parts of an image say for a class, or against it.
 
@@ -62,7 +66,7 @@ class ActivationMap:
     label: Any
     score: float
     method: str
-    cells: list[NDArray[np.float64]] = field(default_factory=list, repr=False)
+    cells: list[NDArray[np.float64]] = field(default_factory=list)
     bias: float = 0.0
 
     @property
@@ -70,6 +74,29 @@ class ActivationMap:
         """Row and column of the pixel that says most for the class."""
         row, column = np.unravel_index(int(self.map.argmax()), self.map.shape)
         return int(row), int(column)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what can be said in words: ``label, score, method`` and the peak's ``row`` and ``column``."""
+        row, column = self.peak
+        return {"label": self.label, "score": self.score, "method": self.method, "row": row, "column": column}
+
+    def __repr__(self) -> str:
+        of, (row, column) = "a number" if self.label is None else repr(self.label), self.peak
+        return f"<ActivationMap: {of}, {self.score:.3g} by {self.method}, peak at row {row}, column {column}>"
+
+    def _repr_html_(self) -> str:
+        return f'<img src="{data_uri(self.overlay())}"><p>{escape(repr(self))}</p>'
+
+    def overlay(self, side: int = 400) -> Image.Image:
+        """Return the image in grey, of at most so many pixels a side, with the map over it: red above 0, blue below."""
+        small = self.image.copy()
+        small.thumbnail((side, side))
+        scaled = np.asarray(Image.fromarray(self.map).resize(small.size, Image.Resampling.BILINEAR))
+        strength = scaled / (float(np.abs(scaled).max()) or 1.0)
+        colour = np.where(strength[..., None] > 0, [214, 40, 40], [30, 90, 200])
+        share = 0.7 * np.abs(strength)[..., None]
+        mixed = (1 - share) * np.asarray(small.convert("L"))[..., None] + share * colour
+        return Image.fromarray(mixed.round().astype(np.uint8))
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
         """Draw the map over the image: red for the class, blue against it.
@@ -86,6 +113,13 @@ class ActivationMap:
         name = f"{self.score:.3g}" if self.label is None else f"{self.label}: {self.score:.3g}"
         ax.set(xticks=[], yticks=[], title=name.replace("$", r"\$"))
         return ax
+
+
+def data_uri(image: Image.Image) -> str:
+    """Return an image as the address that an HTML page shows it by."""
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=70, method=2)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def explain(
@@ -220,13 +254,7 @@ def averaged_maps(backbone: Backbone, feature: PredictorFeature, image: Image.Im
     from featurebank.backbones.layers import get_layer
 
     width = get_layer(backbone.layers, spec.layer)[0].shape[0]
-    names = [
-        name
-        for name, layer in backbone.layers.items()
-        if layer.layout in ("NCHW", "NHWC") and _channels(layer) == width
-    ]
-    names = [name for name in names if np.prod(backbone.layers[name].shape) > _channels(backbone.layers[name])]
-    names = names[: -LOOKED_AT - 1 : -1]
+    names = [name for name, layer in backbone.layers.items() if _is_map(layer, width)][: -LOOKED_AT - 1 : -1]
     if not names:
         return None
     vector, *found = _captured(backbone, feature, [spec.layer, *names], image)
@@ -237,8 +265,10 @@ def averaged_maps(backbone: Backbone, feature: PredictorFeature, image: Image.Im
     return maps[best] if far[best] < SAME else None
 
 
-def _channels(layer: Any) -> int:
-    return int(layer.shape[0] if layer.layout == "NCHW" else layer.shape[-1])
+def _is_map(layer: Layer, channels: int) -> bool:
+    """Say whether a layer gives maps of so many channels, of more than one cell."""
+    own = {"NCHW": layer.shape[0], "NHWC": layer.shape[-1]}.get(layer.layout)
+    return own == channels and bool(np.prod(layer.shape) > channels)
 
 
 def _captured(
@@ -255,8 +285,8 @@ def _captured(
     return engine(list(backbone.prepare_views(image, made_views(feature), b"")))
 
 
-def as_maps(values: Any, layout: str, prefix: int) -> Any:
-    """Bring maps and square grids of tokens, an array or a tensor, to (n, channels, h, w)."""
+def as_maps(values: NDArray[np.float32], layout: str, prefix: int) -> NDArray[np.float32]:
+    """Bring maps and square grids of tokens to (n, channels, h, w)."""
     if layout == "NCHW":
         return values
     if layout != "NHWC":

@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.errors import ColumnError, NotInstalledError, printable
+from featurebank.topmodels.formatting import percent
 
 SCRIPTS = ("reading.js", "drawing.js", "finding.js", "choosing.js", "steering.js", "start.js")
 """Parts of the script in the order in which they build upon each other; they share one scope."""
@@ -77,7 +78,7 @@ def render(package: str, template: str, facts: Mapping[str, Any]) -> str:
 
     loader = ChoiceLoader([PackageLoader(each) for each in dict.fromkeys((package, "featurebank.explore"))])
     environment = Environment(autoescape=True, loader=loader, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"shown": lambda text: printable(str(text)), "percent": percent}
+    environment.filters |= {"shown": lambda text: printable(str(text)), "percent": lambda share: f"{percent(share)} %"}
 
     def text_of(name: str) -> str:
         return loader.get_source(environment, name)[0]
@@ -89,17 +90,6 @@ def render(package: str, template: str, facts: Mapping[str, Any]) -> str:
         script=Markup(script),
         script_digest="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-
-
-def percent(share: float) -> str:
-    """Return a share in percent with one decimal.
-
-    Examples
-    --------
-    >>> percent(0.8666)
-    '86.7 %'
-    """
-    return f"{100 * share:.1f} %"
 
 
 def to_json(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,10 @@ from featurebank.bank.images import images_of
 from featurebank.bank.samples import rows_of
 from featurebank.errors import ColumnError, FeatureBankError, ImageError, NotInstalledError, PredictorError, one_line
 from featurebank.explore import duplicates, explain, label_issues
+from featurebank.explore.activation_maps import data_uri
 from featurebank.images.reading import Progress
 from featurebank.report.data_section import sides
 from featurebank.report.inputs import Inputs, OofPredictions
-from featurebank.report.thumbnails import webp
 from featurebank.topmodels.scores import wilson_interval
 
 MOST_CLASSES = 24
@@ -222,16 +221,15 @@ def explanations(inputs: Inputs, progress: Progress | None = None) -> dict[str, 
     """Return the facts of the page's section on where the model looks: ``why``, pictures with a text, and a note."""
     if inputs.predictor is None:
         return {"why": [], "why_note": "Activation maps show where a predictor looks. This makes one:"}
-    try:
-        return _explained(inputs, "cam", EXPLAINED, progress)
-    except PredictorError:  # the model is not linear, or its features are not means of a map
-        pass
-    except FeatureBankError as error:
-        return {"why": [], "why_note": f"Not made: {one_line(error)}."}
-    try:
-        return _explained(inputs, "occlusion", 1, progress)
-    except FeatureBankError as error:
-        return {"why": [], "why_note": f"Not made: {one_line(error)}."}
+    note = ""
+    for method, each in (("cam", EXPLAINED), ("occlusion", 1)):
+        try:
+            return _explained(inputs, method, each, progress)
+        except FeatureBankError as error:
+            note = f"Not made: {one_line(error)}."
+            if not isinstance(error, PredictorError):  # else the maps are not exact: parts are covered in turn
+                break
+    return {"why": [], "why_note": note}
 
 
 def _explained(inputs: Inputs, method: str, each: int, progress: Progress | None) -> dict[str, Any]:
@@ -270,32 +268,14 @@ def _said(inputs: Inputs) -> dict[int, str]:
 def _picture(inputs: Inputs, row: int, image: Image.Image, label: str | None, method: str) -> dict[str, Any]:
     assert inputs.predictor is not None
     found = explain(inputs.predictor, image, label, method=method)
-    drawn = overlay(image, found.map)
+    drawn = found.overlay(MAP_SIDE)
     said = f"{found.score:.3g}" if found.label is None else str(found.label)
     column = inputs.table.columns.get(inputs.predictor.target)
     true = "" if column is None else f"{column[row]} → "
     return {
         "row": row,
-        "image": "data:image/webp;base64," + base64.b64encode(webp(drawn)).decode(),
+        "image": data_uri(drawn),
         "width": drawn.width,
         "height": drawn.height,
         "text": true + said,
     }
-
-
-def overlay(image: Image.Image, values: Any) -> Image.Image:
-    """Return a small image with a map over it: red above 0, blue below.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image
-    values : ndarray of float32, shape (height, width)
-    """
-    small = image.copy()
-    small.thumbnail((MAP_SIDE, MAP_SIDE))
-    scaled = np.asarray(Image.fromarray(values).resize(small.size, Image.Resampling.BILINEAR))
-    strength = scaled / (float(np.abs(scaled).max()) or 1.0)
-    colour = np.where(strength[..., None] > 0, [214, 40, 40], [30, 90, 200])
-    share = 0.7 * np.abs(strength)[..., None]
-    mixed = (1 - share) * np.asarray(small.convert("L"))[..., None] + share * colour
-    return Image.fromarray(mixed.round().astype(np.uint8))

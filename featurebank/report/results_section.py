@@ -15,8 +15,7 @@ from featurebank.explore import plot_abstention, plot_layer_curve, plot_learning
 from featurebank.report import charts
 from featurebank.report.inputs import OofPredictions
 from featurebank.topmodels.candidates import ranked
-from featurebank.topmodels.formatting import bounded, interval_text
-from featurebank.topmodels.formatting import score_text as text_of
+from featurebank.topmodels.formatting import bounded, interval_text, score_text
 
 BINS = 10
 
@@ -55,11 +54,6 @@ def drawn(fit: Fit, found: OofPredictions | None) -> dict[str, Any]:
     return {name: each and charts.to_svg(each, name) for name, each in draw.items()}
 
 
-def score_text(fit: Fit, value: float) -> str:
-    """Return a score as the page shows it."""
-    return text_of(value, fit["scoring"])
-
-
 def candidates(fit: Fit) -> list[dict[str, Any]]:
     """Return the best of each features × normalisation × model, best first, with its interval on a common scale.
 
@@ -89,7 +83,7 @@ def _candidate(fit: Fit, each: Any, scale: tuple[float, float], common: str) -> 
             f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
             for name, value in each["params"].items()
         ),
-        "score": score_text(fit, each["mean"]),
+        "score": score_text(each["mean"], fit["scoring"]),
         "interval": interval_text(each["ci95"], fit["scoring"], between=" to ", unit=" %"),
         **dict(zip(("low", "mean", "high"), ends, strict=True)),
     }
@@ -108,7 +102,7 @@ def nested_text(fit: Fit) -> str:
     if "nested" not in fit:
         return ""
     ends = interval_text(fit["nested"]["ci95"], fit["scoring"], between=" to ", unit=" %")
-    return f"{score_text(fit, fit['nested']['mean'])} (95 % {ends})"
+    return f"{score_text(fit['nested']['mean'], fit['scoring'])} (95 % {ends})"
 
 
 def held_out(fit: Fit) -> dict[str, Any] | None:

@@ -73,13 +73,6 @@ def make_pictures(
     return Pictures(sheets, tile, np.array(sizes, np.uint8).reshape(-1, 2), unread)
 
 
-def webp(image: Image.Image) -> bytes:
-    """Return an image as the bytes of a WebP file."""
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=QUALITY, method=2)
-    return buffer.getvalue()
-
-
 def _shrunk(image: Image.Image) -> Image.Image:
     image.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
     return image
@@ -89,4 +82,6 @@ def _sheet(small: Sequence[Image.Image]) -> bytes:
     sheet = Image.new("RGB", (ACROSS * SIDE, -(-len(small) // ACROSS) * SIDE))
     for number, image in enumerate(small):
         sheet.paste(image, (number % ACROSS * SIDE, number // ACROSS * SIDE))
-    return webp(sheet)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "WEBP", quality=QUALITY, method=2)
+    return buffer.getvalue()

@@ -13,7 +13,7 @@ from PIL import Image
 
 from featurebank import Bank, Predictor, extract, fit
 from featurebank.errors import FeatureBankError, PredictorError
-from featurebank.explore import plot_abstention
+from featurebank.explore import ActivationMap, plot_abstention
 from featurebank.explore.page import encode_column, encode_coordinates, encode_points, is_number, to_json
 from featurebank.report import charts, data_section, errors_section, make_report, results_section
 from featurebank.report.inputs import OofPredictions, read_inputs, read_predictions
@@ -461,7 +461,7 @@ def test_right_and_wrong_answers_are_explained(labelled):
 def test_an_overlay_is_red_for_and_blue_against():
     values = np.zeros((40, 60), np.float32)
     values[:, :20], values[:, 40:] = 2, -1
-    drawn = np.asarray(errors_section.overlay(Image.new("RGB", (60, 40), "grey"), values)).astype(int)
+    drawn = np.asarray(ActivationMap(values, Image.new("RGB", (60, 40), "grey"), "a", 1.0, "cam").overlay()).astype(int)
     assert drawn[20, 5, 0] - drawn[20, 5, 2] > 80
     assert drawn[20, 55, 2] - drawn[20, 55, 0] > 30
     assert np.ptp(drawn[20, 30]) == 0
