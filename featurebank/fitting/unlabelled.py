@@ -32,7 +32,7 @@ from featurebank.topmodels.outoffold import OutOfFold, gather
 from featurebank.topmodels.refitting import over_folds, score_fitted
 from featurebank.topmodels.scores import classification_scores, corrected_interval, paired_interval
 from featurebank.topmodels.search import TopModelSearchCV
-from featurebank.topmodels.solvers.problem import Prediction
+from featurebank.topmodels.solvers.problem import Prediction, prediction_of
 
 SUPERVISED = "supervised"
 _NEEDS_PROBA = "self-training needs a top model with probabilities; add one: --model logreg"
@@ -182,7 +182,7 @@ def _cross_validate(
         for name, recipe in recipes.items():
             model = _fit(name, recipe, part)
             scores[name].append(score_fitted(scorer, model, data.X[test], data.y[test]))
-            said[name].append(_said(model, data.X[test], len(said[name])))
+            said[name].append(prediction_of(model, data.X[test], fold=len(said[name])))
             if progress is not None:
                 progress(sum(map(len, scores.values())), len(recipes) * len(folds))
 
@@ -194,13 +194,6 @@ def _fit(name: str, recipe: Recipe, part: Part) -> Pipeline:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # rows that no label reaches, labels that none is sure of
         return supervised(recipe, part) if name == SUPERVISED else METHODS[name](recipe, part)
-
-
-def _said(model: Pipeline, X: NDArray[np.float32], fold: int) -> Prediction:
-    said = {name: getattr(model, name)(X) for name in ("decision_function", "predict_proba") if hasattr(model, name)}
-    return Prediction(
-        0, fold, model.classes_, model.predict(X), said.get("decision_function"), said.get("predict_proba"), 0.0
-    )
 
 
 def _compared(given: Given, recipes: dict[str, Recipe], sides: dict[str, Side], folds: Sequence[Fold]) -> list[Any]:

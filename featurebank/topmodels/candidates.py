@@ -17,7 +17,7 @@ T = TypeVar("T")
 C = TypeVar("C", bound="Candidate | Mapping[str, Any]")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Candidate:
     """One features × normalisation × top model × parameters, with its scores on the shared folds.
 
@@ -58,6 +58,10 @@ class Candidate:
     interval: str = "nadeau-bengio"
     extra: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        score = f", {self.mean:.3f} on {len(self.fold_scores)} folds" if self.fold_scores else ""
+        return f"<Candidate: {called(self)} {self.params}{score}>"
 
     @property
     def mean(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,7 +111,7 @@ def fit_power_law(n_train: NDArray[Any], scores: NDArray[np.float64], bound: flo
 # --- the curve ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LearningCurve:
     """Scores at several numbers of training rows, the power law through them, and what it says of more labels.
 
@@ -207,6 +208,12 @@ class LearningCurve:
     def to_frame(self) -> pd.DataFrame:
         """Return one row a point."""
         return pd.DataFrame(self.points)
+
+    def __repr__(self) -> str:
+        return f"<LearningCurve: {len(self.points)} points of {self.n_labels} labels; {self.verdict}>"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(self.verdict)}</p>{self.to_frame()._repr_html_()}"
 
     def _promise(self, n: int, gain: float, ci95: list[float]) -> str:
         told, low, high = (f"{100 * each:+.1f}" if self.in_points else f"{each:+.3g}" for each in (gain, *ci95))

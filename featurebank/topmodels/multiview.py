@@ -16,7 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, has_fit_parameter, validate_data
 
 from featurebank.errors import TopModelError
-from featurebank.topmodels.solvers.problem import Prediction, label
+from featurebank.topmodels.solvers.problem import Prediction, label, prediction_of
 
 
 @dataclass(frozen=True)
@@ -207,9 +207,7 @@ class _OverViews(MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
         rows = _layout(X.shape[1], self.views, self.widths).stack(X)
-        said = [_said_of(self.estimator_, name, rows) for name in ("decision_function", "predict_proba")]
-        classes = getattr(self, "classes_", None)
-        return averaged(Prediction(0, 0, classes, self.estimator_.predict(rows), *said), self.views)
+        return averaged(prediction_of(self.estimator_, rows), self.views)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -217,10 +215,6 @@ class _OverViews(MetaEstimatorMixin, BaseEstimator):
         tags.input_tags.sparse = False
         tags.non_deterministic = get_tags(self.estimator).non_deterministic
         return tags
-
-
-def _said_of(estimator: Any, method: str, rows: NDArray[Any]) -> Any:
-    return getattr(estimator, method)(rows) if hasattr(estimator, method) else None
 
 
 def _has_proba(model: Any) -> bool:

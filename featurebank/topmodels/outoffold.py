@@ -15,7 +15,7 @@ from featurebank.topmodels.evaluation import SearchData
 from featurebank.topmodels.solvers.problem import Prediction
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OutOfFold:
     """Predictions of one candidate on the test rows of every fold.
 
@@ -43,6 +43,12 @@ class OutOfFold:
     weight: NDArray[np.float64] | None
     classes: NDArray[Any] | None
 
+    def __repr__(self) -> str:
+        return f"<OutOfFold: {len(self.row)} answers of {len(np.unique(self.fold))} folds>"
+
+    def _repr_html_(self) -> str:
+        return self.to_frame()._repr_html_()
+
     @property
     def scores(self) -> NDArray[np.float64] | None:
         """What a calibrator takes, shape (m,) or (m, k); see `score_values`. None for numbers."""
@@ -54,12 +60,12 @@ class OutOfFold:
         Parameters
         ----------
         labels : sequence of str, optional
-            Names of several labels, whose columns are then ``true_LABEL, predicted_LABEL``.
+            Names of several labels, by default their numbers; the columns are then ``true_LABEL, predicted_LABEL``.
         """
         frame = pd.DataFrame({"row": self.row, "fold": self.fold})
-        if labels is None:
+        if self.true.ndim == 1:
             return frame.assign(true=_shared(self.true), predicted=_shared(self.predicted))
-        for number, label in enumerate(labels):
+        for number, label in enumerate(labels or range(self.true.shape[1])):
             frame[f"true_{label}"], frame[f"predicted_{label}"] = self.true[:, number], self.predicted[:, number]
         return frame
 

@@ -33,9 +33,7 @@ def solve(
     if problem.sample_weight is not None:
         raise ValueError("sample weights found; nearest neighbours take none: drop them or the model")
     model = KNeighborsClassifier() if estimator is None else estimator
-    fast, rest = split(cells, SHARED)
-    fast = {number: cell for number, cell in fast.items() if not callable(cell.get("weights", model.weights))}
-    rest = {number: dict(cells[number]) for number in cells if number not in fast}
+    fast, rest = split(cells, SHARED, lambda cell: not callable(cell.get("weights", model.weights)))
     yield from plain.solve(problem, rest, settings, model, "they change more than k, weights and metric")
     for fold in range(len(problem.folds) if fast else 0):
         with threadpool_limits(settings.threads):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,8 +59,7 @@ def solve(
     model = DEFAULT if estimator is None else estimator
     is_tall = min(len(train) for train, _ in problem.folds) >= problem.X.shape[1]
     full = {number: changed(model, DEFAULT) | dict(cell) for number, cell in cells.items()}
-    fast, rest = split(full, ("solver", "shrinkage", "tol"))
-    fast = {number: cell for number, cell in fast.items() if is_shared(cell, is_tall)}
+    fast, _ = split(full, ("solver", "shrinkage", "tol"), lambda cell: is_shared(cell, is_tall))
     rest = {number: dict(cells[number]) for number in cells if number not in fast}
     yield from plain.solve(problem, rest, settings, model, "no shared decomposition for their parameters")
     if not fast:
@@ -74,7 +74,7 @@ def solve(
             yield from found
 
 
-def is_shared(cell: dict[str, Any], is_tall: bool) -> bool:
+def is_shared(cell: Mapping[str, Any], is_tall: bool) -> bool:
     """Whether a cell's model follows from one decomposition of the fold's covariance."""
     shrinkage = cell.get("shrinkage")
     if cell.get("solver", "svd") == "svd":

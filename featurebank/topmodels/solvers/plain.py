@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from joblib import Parallel, delayed
-from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import has_fit_parameter
 from threadpoolctl import threadpool_limits
 
-from featurebank.topmodels.solvers.problem import Cells, Events, Note, Prediction, Problem, SolverOptions
+from featurebank.topmodels.solvers.problem import Cells, Events, Note, Prediction, Problem, SolverOptions, prediction_of
 
 
 def solve(
@@ -51,17 +51,7 @@ def fit(problem: Problem, fold: int, number: int, model: Pipeline) -> Prediction
     weights = problem.full_weights(fold, count_weights=False) if is_emulated(problem, model) else problem.weights(train)
     extra = {} if weights is None else {f"{model.steps[-1][0]}__sample_weight": weights}
     model.fit(problem.X[train], problem.y[train], **extra)
-    rows = problem.X[test]
-    said = {name: getattr(model, name)(rows) for name in ("decision_function", "predict_proba") if hasattr(model, name)}
-    return Prediction(
-        number,
-        fold,
-        model.classes_ if is_classifier(model) else None,
-        model.predict(rows),
-        said.get("decision_function"),
-        said.get("predict_proba"),
-        time.perf_counter() - start,
-    )
+    return prediction_of(model, problem.X[test], number, fold)._replace(seconds=time.perf_counter() - start)
 
 
 def is_emulated(problem: Problem, model: Pipeline) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from joblib import cpu_count
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.utils.class_weight import compute_class_weight
 
 Cells = Mapping[int, Mapping[str, Any]]
@@ -162,9 +162,20 @@ def collect(events: Events, settings: SolverOptions) -> Solution:
     return solution
 
 
-def split(cells: Cells, supported: Iterable[str]) -> tuple[dict[int, dict[str, Any]], dict[int, dict[str, Any]]]:
-    """Cells whose every parameter is among `supported`, and the rest."""
-    fast = {number: dict(cell) for number, cell in cells.items() if set(cell) <= set(supported)}
+def prediction_of(model: Any, rows: NDArray[Any], cell: int = 0, fold: int = 0) -> Prediction:
+    """All that a fitted estimator says of rows (m, d)."""
+    said = {name: getattr(model, name)(rows) for name in ("decision_function", "predict_proba") if hasattr(model, name)}
+    classes = model.classes_ if is_classifier(model) else None
+    return Prediction(
+        cell, fold, classes, model.predict(rows), said.get("decision_function"), said.get("predict_proba")
+    )
+
+
+def split(
+    cells: Cells, supported: Iterable[str], is_fast: Callable[[Mapping[str, Any]], bool] = lambda cell: True
+) -> tuple[dict[int, dict[str, Any]], dict[int, dict[str, Any]]]:
+    """Cells whose every parameter is among `supported`, and which are fast, and the rest."""
+    fast = {number: dict(cell) for number, cell in cells.items() if set(cell) <= set(supported) and is_fast(cell)}
     return fast, {number: dict(cell) for number, cell in cells.items() if number not in fast}
 
 

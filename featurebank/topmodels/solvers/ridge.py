@@ -42,9 +42,7 @@ def solve(
     (Hoerl and Kennard 1970).
     """
     model = RidgeClassifier() if estimator is None else estimator
-    fast, rest = split(cells, ("alpha",))
-    fast = {number: cell for number, cell in fast.items() if np.ndim(cell.get("alpha", 1.0)) == 0}
-    rest = {number: dict(cells[number]) for number in cells if number not in fast}
+    fast, rest = split(cells, ("alpha",), lambda cell: np.ndim(cell.get("alpha", 1.0)) == 0)
     yield from plain.solve(problem, rest, settings, model, "they change more than one alpha")
     if not fast:
         return
