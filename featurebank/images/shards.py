@@ -40,6 +40,7 @@ KEPT_SHARDS = 64
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _COLUMNS = {"cls": "label", "txt": "text"}
 _SEEN: dict[ObjectPath, Any] = {}
+"""What a store said of a shard when it was listed last; it is not asked for every image."""
 _LOCKS = [threading.Lock() for _ in range(KEPT_BLOCKS)]
 
 
@@ -122,13 +123,13 @@ class Index:
         Its images, in its order.
     notes : dict of str to dict
         What lies beside the images, as text by suffix (``cls``, ``json``, ``txt``), by their name up to the first dot.
-    ignored : dict of str to int
+    ignored : Counter of str
         Members that are neither, counted by suffix.
     """
 
     members: list[Member] = field(default_factory=list)
     notes: dict[str, dict[str, str]] = field(default_factory=dict)
-    ignored: dict[str, int] = field(default_factory=dict)
+    ignored: Counter[str] = field(default_factory=Counter)
 
 
 def list_shards(shards: list[AnyPath]) -> list[tuple[Index, Any]]:
@@ -151,30 +152,23 @@ def _list_shard(shard: AnyPath) -> tuple[Index, Any]:
             raise ValueError("it is a folder or a special file")
         if isinstance(shard, ObjectPath):
             _SEEN[shard] = status
-        return index_of(shard, status.st_size, status.st_mtime_ns), status
-    except StorageError:
+        return _index_of(shard, status.st_size, status.st_mtime_ns), status
+    except (StorageError, SourceError):
         raise
     except (OSError, tarfile.TarError, ValueError) as error:
-        if isinstance(error, SourceError):
-            raise
         missing = isinstance(error, FileNotFoundError)
         reason = "no such shard" if missing else getattr(error, "strerror", None) or one_line(error)
         raise SourceError(f"shard {str(shard)!r} cannot be read: {reason}; make it again, or leave it out") from error
 
 
-def status_of(shard: AnyPath) -> Any:
-    """Return a shard's status; of one on a store, which is not asked for every image, as it was listed last."""
-    return (isinstance(shard, ObjectPath) and _SEEN.get(shard)) or shard.stat()
-
-
-def index_of(shard: AnyPath, size: int, mtime_ns: int) -> Index:
+def _index_of(shard: AnyPath, size: int, mtime_ns: int) -> Index:
     """Return what a shard holds, from the cache where it was listed before."""
     name = str(shard) if isinstance(shard, ObjectPath) else os.path.abspath(shard)
     key = f"{name}\0{size}\0{mtime_ns}".encode("utf-8", "surrogateescape")
     file = files.cache_folder() / "shards" / f"{hashlib.sha256(key).hexdigest()}.json"
     try:
         facts = json.loads(file.read_bytes())
-        return Index([Member(*each) for each in facts["members"]], facts["notes"], facts["ignored"])
+        return Index([Member(*each) for each in facts["members"]], facts["notes"], Counter(facts["ignored"]))
     except (OSError, ValueError, KeyError, TypeError):  # never listed, or the cache's file was damaged
         index = _read_index(shard, size)
     files.make_folder(file.parent)
@@ -183,25 +177,24 @@ def index_of(shard: AnyPath, size: int, mtime_ns: int) -> Index:
 
 
 def _read_index(shard: AnyPath, size: int) -> Index:
-    found, ignored = Index(), Counter[str]()
+    found = Index()
     with (
         shard.open("rb", buffering=BLOCK if isinstance(shard, ObjectPath) else -1) as raw,
         tarfile.open(fileobj=raw, mode="r:", encoding="utf-8", errors="surrogateescape") as tar,
     ):
         for info in tar:
             if info.isreg():
-                _take(found, ignored, tar, info)
+                _take(found, tar, info)
         raw.seek(tar.offset)
         if raw.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
             raise SourceError(
                 f"shard {str(shard)!r} is cut short or damaged at byte {tar.offset} of {size}: make it again, or "
                 "leave it out"
             )
-    found.ignored.update(ignored)
     return found
 
 
-def _take(found: Index, ignored: Counter[str], tar: tarfile.TarFile, info: tarfile.TarInfo) -> None:
+def _take(found: Index, tar: tarfile.TarFile, info: tarfile.TarInfo) -> None:
     """Put a member where it belongs."""
     name = info.name.removeprefix("./")
     base = name.rpartition("/")[2]
@@ -213,7 +206,7 @@ def _take(found: Index, ignored: Counter[str], tar: tarfile.TarFile, info: tarfi
         file = tar.extractfile(info)
         found.notes.setdefault(key, {})[note] = file.read().decode("utf-8", "replace") if file else ""
     else:
-        ignored[suffix] += 1
+        found.ignored[suffix] += 1
 
 
 def _problem(name: str, info: tarfile.TarInfo) -> str:
@@ -273,7 +266,7 @@ def read_member(shard: AnyPath, name: str) -> bytes:
     ImageError
         When it has no such member, or has become shorter.
     """
-    status = status_of(shard)
+    status = (isinstance(shard, ObjectPath) and _SEEN.get(shard)) or shard.stat()
     member = _members(shard, status.st_size, status.st_mtime_ns).get(name)
     if member is None:
         raise ImageError(f"the shard has no member {name!r}")
@@ -289,7 +282,7 @@ def read_member(shard: AnyPath, name: str) -> bytes:
 
 @lru_cache(KEPT_SHARDS)
 def _members(shard: AnyPath, size: int, mtime_ns: int) -> dict[str, Member]:
-    return {member.name: member for member in index_of(shard, size, mtime_ns).members}
+    return {member.name: member for member in _index_of(shard, size, mtime_ns).members}
 
 
 def _read_file(shard: AnyPath, start: int, stop: int) -> bytes:

@@ -228,7 +228,7 @@ def _scan_shards(pattern: AnyPath, root: AnyPath | None) -> Source:
         for number, (name, member, mtime) in enumerate(members)
     ]
     _refuse_repeats(pattern, [path for path, *_ in entries])
-    ignored = dict(sum((Counter(index.ignored) for index, _ in listed), Counter()))
+    ignored = dict(sum((index.ignored for index, _ in listed), Counter()))
     return _of_files(text, _key(where), entries, columns, whole=True, ignored=ignored)
 
 
