@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import math
+import re
+from dataclasses import MISSING, fields
+from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from cloup import command, option, option_group
 
+from featurebank.finetuning.recipe import Recipe
 from featurebank.topmodels.formatting import percent
 from featurebank_cli.options import (
     FILE,
-    POSITIVE,
+    Decorator,
     bank_argument,
     class_weight_option,
     device_option,
     folds_option,
-    groups_option,
     json_option,
     output_option,
-    precision_option,
     predictor_option,
     sample_weight_option,
-    seed_option,
     size_option,
-    store_option,
     target_option,
     weights_option,
     workers_option,
@@ -45,17 +45,38 @@ def _rate(context: click.Context, option: click.Parameter, value: str | None) ->
         raise click.BadParameter("expected auto, or a number such as 1e-3") from error
 
 
+def _described() -> dict[str, str]:
+    """Return the text of each option of `Recipe`, from its docstring."""
+    section = cleandoc(Recipe.__doc__ or "").partition("Parameters\n")[2].partition("\n\n")[0]
+    texts = re.split(r"^(\w+) : .*$", section, flags=re.MULTILINE)
+    return {name: " ".join(text.split()).replace("``", "") for name, text in zip(texts[1::2], texts[2::2], strict=True)}
+
+
+TEXTS, FIELDS = _described(), {each.name: each for each in fields(Recipe)}
+
+
+def recipe_option(name: str, *spelled: str, **more: Any) -> Decorator:
+    """Return the option of a field of `Recipe`: its default, its limits and its text."""
+    declared = FIELDS[name]
+    limits = declared.metadata
+    default = None if declared.default is MISSING else declared.default
+    found: dict[str, Any] = {"help": TEXTS[name], **more} | ({} if default is None else {"default": default})
+    if isinstance(default, bool):
+        found["is_flag"] = True
+    elif "choices" in limits:
+        found["type"] = click.Choice(limits["choices"])
+    elif "least" in limits:
+        kind = click.IntRange if isinstance(default, int) else click.FloatRange
+        most = None if limits["most"] == math.inf else limits["most"]
+        found["type"] = kind(limits["least"], most, max_open=limits["open"])
+    return option(*(spelled or [f"--{name.replace('_', '-')}"]), name, **found)
+
+
 @command()
 @bank_argument
 @option_group(
     "What is trained",
-    option(
-        "--from",
-        "cut",
-        required=True,
-        help="The module from which on is trained, e.g. layer4 or blocks.5; input for all of the network, head for "
-        "the new head alone.",
-    ),
+    recipe_option("cut", "--from", required=True),
     predictor_option(
         "A predictor of `featurebank fit`: its backbone is trained, from its logistic regression where it is one."
     ),
@@ -67,85 +88,26 @@ def _rate(context: click.Context, option: click.Parameter, value: str | None) ->
 )
 @option_group(
     "How it is trained",
-    option("--epochs", type=POSITIVE, default=10, help="At most so many."),
-    option("--lr", callback=_rate, help="Learning rate of the head, or auto to look for one.  [default: optimiser's]"),
-    option(
-        "--augment",
-        help="cached:K (K views of each image, their activations in the bank), cached:flips and the like, live (read "
-        "and changed anew in each epoch), or live:hflip,vflip,crop=0.5,translate=0.1,rotate=15,jitter=0.2.  "
-        "[default: cached:8; live from input, cached:none from head]",
-    ),
-    option("--batch-size", type=POSITIVE, default=32, help="Images a step."),
-    option(
-        "--lr-decay",
-        type=click.FloatRange(min=1),
-        default=4.0,
-        help="How many times smaller the rate is in each earlier block.",
-    ),
-    option(
-        "--optimizer",
-        type=click.Choice(["sgd", "adam", "adamw", "rmsprop", "adagrad"]),
-        default="adamw",
-        help="sgd has momentum 0.9.",
-    ),
-    option("--weight-decay", type=click.FloatRange(min=0), default=0.01, help="Of weights alone."),
-    option(
-        "--warmup",
-        type=click.FloatRange(0, 1, max_open=True),
-        default=0.1,
-        help="Share of the steps in which the rate grows.",
-    ),
-    option("--clip", type=click.FloatRange(min=0), default=1.0, help="Largest gradient norm."),
-    option("--patience", type=POSITIVE, default=5, help="Epochs without a better score."),
-    option("--refit", is_flag=True, help="Then train anew on all images, to the epoch that was chosen."),
-    option(
-        "--average",
-        type=click.Choice(["none", "ema", "wise-ft"]),
-        default="none",
-        help="Average the weights over the steps, or between start and end.",
-    ),
-    option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="A share."),
-    option("--mixup", type=click.FloatRange(min=0), default=0.0, help="Mix pairs of images; 0.2 is usual."),
+    recipe_option("epochs"),
+    recipe_option("lr", callback=_rate),
+    *map(recipe_option, ("augment", "batch_size", "lr_decay", "optimizer", "weight_decay", "patience", "refit")),
+    *map(recipe_option, ("average", "label_smoothing", "mixup")),
 )
-@option_group(
-    "What the network is",
-    option("--head", default="linear", help="linear, or mlp:H with H hidden units."),
-    option(
-        "--init",
-        type=click.Choice(["pretrained", "random"]),
-        default="pretrained",
-        help="random: the weights from the cut on are drawn anew.",
-    ),
-    option(
-        "--unfreeze",
-        default="all",
-        help="all, gradual (a block more each epoch, from the head on), or only:BLOCK.",
-    ),
-    option(
-        "--batchnorm",
-        type=click.Choice(["eval", "train"]),
-        help="Keep the statistics of batch normalisation, or learn them anew.  "
-        "[default: eval; train with --init random]",
-    ),
-    option("--views", default="none", help="Views of an image whose scores a prediction averages."),
-)
+@option_group("What the network is", *map(recipe_option, ("head", "init", "unfreeze", "batchnorm", "views")))
 @option_group(
     "How it is scored",
-    option(
-        "--validation", type=click.FloatRange(0, 0.5), default=0.15, help="Share of the images that choose the epoch."
-    ),
+    recipe_option("validation"),
     folds_option("Also cross-validate the fine-tuning against the frozen features on so many folds.", default=None),
-    groups_option,
+    option("--groups", help="Column of groups that never straddle a split."),
     sample_weight_option,
     class_weight_option,
     option("--plot", type=FILE, help="Draw the learning curve into this PNG or SVG file."),
 )
 @option_group(
     "How it is computed",
-    seed_option,
+    recipe_option("random_state", "--seed", type=click.IntRange(min=0)),
     device_option,
-    precision_option("bf16 or fp16 for mixed precision."),
-    store_option("Dtype of the activations in the bank."),
+    *map(recipe_option, ("precision", "store")),
     workers_option,
     option("--resume", is_flag=True, help="Go on where the same command was stopped."),
 )
@@ -168,7 +130,6 @@ def finetune(
     from featurebank.explore.plots import check_format, figure_bytes, plot_training
     from featurebank.finetuning.finetune import Hooks, default_output
     from featurebank.finetuning.finetune import finetune as run_finetune
-    from featurebank.finetuning.recipe import Recipe
     from featurebank.finetuning.tuning import Watch
     from featurebank.storage import files
 

@@ -150,7 +150,7 @@ def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             for old, new in names.items():
                 if old in kwargs:
-                    notice(f"{function.__name__}({old}=)", f"{new}=")
+                    notice(f"{function.__qualname__.removesuffix('.__init__')}({old}=)", f"{new}=")
                     kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)
 

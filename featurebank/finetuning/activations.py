@@ -23,8 +23,8 @@ from featurebank.bank.features import FeatureSet, as_keys
 from featurebank.errors import ImageError
 from featurebank.extraction.ledger import Ledger
 from featurebank.extraction.pipeline import Compute, Pipeline
+from featurebank.finetuning.augmentation import parse
 from featurebank.finetuning.cut import layer_at
-from featurebank.finetuning.recipe import parse
 from featurebank.images.reading import naming, read_ahead
 from featurebank.images.sources import Source
 from featurebank.images.views import MAX_VIEWS, count_views, make_views
@@ -221,7 +221,7 @@ class Live:
     digests : sequence of bytes
         Their contents; a file that holds another one now is an error.
     augment : str, default "live"
-        See `featurebank.finetuning.recipe.parse`.
+        See `featurebank.finetuning.augmentation.parse`.
     views : str, default "none"
         The fixed views.
     device : torch.device

@@ -39,7 +39,11 @@ class Frozen:
         if self.model is not None:
             fitted = fit_pipeline(clone(self.model), self.X[train], part.y, part.weight)
         else:
-            options = {"sample_weight": part.weight, "class_weight": self.setup.class_weight, "seed": recipe.seed}
+            options = {
+                "sample_weight": part.weight,
+                "class_weight": self.setup.class_weight,
+                "random_state": recipe.random_state,
+            }
             fitted = fit_head(self.X[train], part.y, groups=part.ties, **options)
         right = fitted.predict(self.X[test]) == labels.y[test]
         return float(np.average(right, weights=labels.take(test).weight))
@@ -75,7 +79,7 @@ def frozen_of(given: Predictor | None, setup: Setup, feed: Feed, table: SampleTa
 
 def shared_folds(given: Predictor | None, setup: Setup, table: SampleTable, count: int) -> list[Fold]:
     """Return the folds of the search that made a predictor where it had as many over these rows, else new ones."""
-    labels, seed = setup.labels, setup.recipe.seed
+    labels, seed = setup.labels, setup.recipe.random_state
     if given is not None and given.fit.get("folds") == count:
         known = {(source, path): fold for source, path, fold in given.fit.get("samples", [])}
         keys = zip(table.rows["source"], table.paths, strict=True)

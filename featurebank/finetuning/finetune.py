@@ -21,7 +21,7 @@ from featurebank.bank.spec import PENULTIMATE
 from featurebank.errors import ColumnError, FineTuneError
 from featurebank.finetuning.compare import compare, frozen_of, shared_folds
 from featurebank.finetuning.estimate import Estimate, estimate
-from featurebank.finetuning.head import is_recipe
+from featurebank.finetuning.head import is_logistic
 from featurebank.finetuning.recipe import Recipe
 from featurebank.finetuning.setup import Labels, Setup
 from featurebank.finetuning.tuning import Tuned, Watch, finish, train_network
@@ -218,7 +218,7 @@ def _top_model(given: Predictor | None, backbone: Backbone) -> tuple[Pipeline | 
         raise FineTuneError(f"the predictor is for {given.task}; fine-tuning learns one class an image")
     spec = given.features[0].spec
     fits = len(given.features) == 1 and (spec.layer, spec.weights) == (PENULTIMATE, backbone.weights)
-    if fits and is_recipe(given.model):
+    if fits and is_logistic(given.model):
         return given.model, []
     return None, [
         "the predictor is no logistic regression on the penultimate layer alone: the head is cross-validated anew"

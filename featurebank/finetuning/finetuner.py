@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterable
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.errors import FineTuneError
 from featurebank.finetuning.activations import digests_of
-from featurebank.finetuning.recipe import Recipe
+from featurebank.finetuning.recipe import Recipe, RecipeOptions
 from featurebank.finetuning.setup import Labels, Setup
 from featurebank.finetuning.tuning import Tuned, finish, train_network
 from featurebank.images.sources import Source, scan
@@ -29,8 +29,13 @@ from featurebank.predictor.predictor import Predictor
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from torch import nn
 
-class FineTuner(ClassifierMixin, BaseEstimator):
+    from featurebank.backbones.base import Backbone
+
+
+@dataclass(eq=False, repr=False)
+class FineTuner(ClassifierMixin, BaseEstimator, RecipeOptions):
     """Train the upper blocks of a backbone on labelled images.
 
     Parameters
@@ -66,72 +71,14 @@ class FineTuner(ClassifierMixin, BaseEstimator):
     (12, 2)
     """
 
-    def __init__(
-        self,
-        cut: str = "head",
-        *,
-        backbone: Any = "efficientnet_lite0",
-        weights: str = "DEFAULT",
-        size: int | None = None,
-        bank: str | os.PathLike[str] | None = None,
-        head: str = "linear",
-        init: str = "pretrained",
-        unfreeze: str = "all",
-        augment: str | None = None,
-        views: str = "none",
-        store: str = "float16",
-        epochs: int = 10,
-        batch_size: int = 32,
-        lr: float | str | None = None,
-        lr_decay: float = 4.0,
-        optimizer: str = "adamw",
-        weight_decay: float = 0.01,
-        warmup: float = 0.1,
-        clip: float = 1.0,
-        patience: int = 5,
-        validation: float = 0.15,
-        refit: bool = False,
-        batchnorm: str | None = None,
-        average: str = "none",
-        label_smoothing: float = 0.0,
-        mixup: float = 0.0,
-        class_weight: Any = None,
-        precision: str = "fp32",
-        seed: int = 0,
-        device: str = "auto",
-        workers: int | None = None,
-    ):
-        self.cut = cut
-        self.backbone = backbone
-        self.weights = weights
-        self.size = size
-        self.bank = bank
-        self.head = head
-        self.init = init
-        self.unfreeze = unfreeze
-        self.augment = augment
-        self.views = views
-        self.store = store
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.lr_decay = lr_decay
-        self.optimizer = optimizer
-        self.weight_decay = weight_decay
-        self.warmup = warmup
-        self.clip = clip
-        self.patience = patience
-        self.validation = validation
-        self.refit = refit
-        self.batchnorm = batchnorm
-        self.average = average
-        self.label_smoothing = label_smoothing
-        self.mixup = mixup
-        self.class_weight = class_weight
-        self.precision = precision
-        self.seed = seed
-        self.device = device
-        self.workers = workers
+    cut: str = "head"
+    _: KW_ONLY
+    backbone: str | Backbone | nn.Module = "efficientnet_lite0"
+    weights: str = "DEFAULT"
+    size: int | None = None
+    bank: str | os.PathLike[str] | None = None
+    device: str = "auto"
+    workers: int | None = None
 
     def fit(self, X: Iterable[Any], y: Any, *, groups: Any = None, sample_weight: Any = None) -> FineTuner:
         """Fine-tune on images.

@@ -6,7 +6,6 @@ Kumar et al. 2022, Fine-tuning can distort pretrained features and underperform 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,30 +20,11 @@ from sklearn.preprocessing import LabelBinarizer, StandardScaler
 from torch import Tensor, nn
 
 from featurebank.errors import TopModelError
+from featurebank.finetuning.recipe import hidden_units
 from featurebank.topmodels.refitting import fit_pipeline
 from featurebank.topmodels.search import TopModelSearchCV
 
 FOLDS = 5
-_HEAD = re.compile(r"linear|mlp:([1-9][0-9]{0,4})")
-
-
-def hidden_units(head: str) -> int:
-    """Return the hidden units of a head by its name, 0 for a linear one.
-
-    Raises
-    ------
-    TopModelError
-        When there is no such head.
-
-    Examples
-    --------
-    >>> hidden_units("linear"), hidden_units("mlp:64")
-    (0, 64)
-    """
-    found = _HEAD.fullmatch(head)
-    if not found:
-        raise TopModelError(f"no head {head!r}; expected linear, or mlp:H with H hidden units, e.g. mlp:64")
-    return int(found[1] or 0)
 
 
 def fit_head(
@@ -52,11 +32,11 @@ def fit_head(
     y: NDArray[Any],
     *,
     head: str = "linear",
-    recipe: Pipeline | None = None,
+    top_model: Pipeline | None = None,
     groups: NDArray[Any] | None = None,
     sample_weight: NDArray[np.float64] | None = None,
     class_weight: Any = None,
-    seed: int = 0,
+    random_state: int = 0,
 ) -> Pipeline:
     """Fit the top model that becomes the head.
 
@@ -68,12 +48,12 @@ def fit_head(
         Classes.
     head : str, default "linear"
         ``"linear"`` or ``"mlp:H"``.
-    recipe : Pipeline, optional
-        A pipeline whose parameters are known to be good (`is_recipe`): it is fitted on these rows, and nothing is
+    top_model : Pipeline, optional
+        A pipeline whose parameters are known to be good (`is_logistic`): it is fitted on these rows, and nothing is
         searched.
     groups, sample_weight, class_weight
         See `featurebank.TopModelSearchCV`.
-    seed : int, default 0
+    random_state : int, default 0
 
     Returns
     -------
@@ -85,8 +65,8 @@ def fit_head(
     TopModelError
         When a class has a single row.
     """
-    if recipe is not None and not hidden_units(head):
-        return fit_pipeline(clone(recipe), X, y, sample_weight)
+    if top_model is not None and not hidden_units(head):
+        return fit_pipeline(clone(top_model), X, y, sample_weight)
     units = np.arange(len(y)) if groups is None else groups
     smallest, rare = min((len(np.unique(units[y == name])), str(name)) for name in np.unique(y))
     if smallest < 2:
@@ -95,12 +75,12 @@ def fit_head(
     models: Any = (
         ["logreg"] if not hidden else {"mlp": (MLPClassifier((hidden,), max_iter=200), {"alpha": [0.01, 1.0]})}
     )
-    search = TopModelSearchCV(models, cv=min(FOLDS, smallest), class_weight=class_weight, random_state=seed)
+    search = TopModelSearchCV(models, cv=min(FOLDS, smallest), class_weight=class_weight, random_state=random_state)
     fitted: Pipeline = search.fit(X, y, groups=groups, sample_weight=sample_weight).best_estimator_
     return fitted
 
 
-def is_recipe(model: Any) -> bool:
+def is_logistic(model: Any) -> bool:
     """Say whether a top model is a logistic regression over standardised or plain rows, which a layer can hold."""
     steps = [step for _, step in model.steps] if isinstance(model, Pipeline) else [model]
     is_plain = all(isinstance(step, StandardScaler) for step in steps[:-1]) and len(steps) <= 2
@@ -228,11 +208,11 @@ def _fill(layer: nn.Linear, weight: NDArray[Any], bias: NDArray[Any]) -> None:
         layer.bias.copy_(torch.from_numpy(np.asarray(bias)))
 
 
-def random_layers(width: int, classes: int, head: str, seed: int) -> nn.Module:
+def random_layers(width: int, classes: int, head: str, random_state: int) -> nn.Module:
     """Return a head with random weights, as PyTorch draws them."""
     units = hidden_units(head)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(random_state)
         if not units:
             return nn.Linear(width, classes)
         return nn.Sequential(nn.Linear(width, units), nn.ReLU(), nn.Linear(units, classes))

@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featurebank.backbones.base import Backbone
-from featurebank.errors import FineTuneError, LayerError, near_names
+from featurebank.errors import LayerError
 from featurebank.finetuning.cut import Tail, classifier_of, find_cut, layer_at
-
-GRADUAL, ONLY = "gradual", "only:"
 
 
 @dataclass(frozen=True)
@@ -142,31 +140,8 @@ def rates(blocks: Sequence[Block], rate: float, decay: float) -> list[float]:
 
 
 def active(blocks: Sequence[Block], unfreeze: str, epoch: int) -> list[bool]:
-    """Say which blocks train in an epoch.
-
-    Parameters
-    ----------
-    blocks : sequence of Block
-    unfreeze : str
-        See `featurebank.finetuning.recipe.Recipe`.
-    epoch : int
-        From 1.
-
-    Raises
-    ------
-    FineTuneError
-        When the one block that is to train is not there.
-    """
-    if unfreeze == GRADUAL:
-        return [number >= len(blocks) - epoch for number in range(len(blocks))]
-    if not unfreeze.startswith(ONLY):
-        return [True] * len(blocks)
-    name = unfreeze.removeprefix(ONLY)
-    chosen = [any(f"{module}.".startswith(f"{name}.") for module in block.modules) for block in blocks]
-    if not any(chosen):
-        known = [module for block in blocks for module in block.modules]
-        raise FineTuneError(f"no block {name!r} trains here; {near_names(name, known)}")
-    return chosen
+    """Say which blocks train in an epoch, from 1: all, or with "gradual" the head first and one more each epoch."""
+    return [unfreeze == "all" or number >= len(blocks) - epoch for number in range(len(blocks))]
 
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -114,6 +114,8 @@ def judge(
 
 
 MOMENTUM = 0.9
+WARMUP = 0.1
+"""Share of the steps in which the rate grows."""
 _FUSED = ("cpu", "cuda")
 """Where a step of the optimiser can be one pass over the weights."""
 LOWEST, HIGHEST, TRIED = 1e-6, 1.0, 60
@@ -123,22 +125,20 @@ DIVERGED = 3.0
 SAFETY = 10.0
 
 
-def factor(step: int, steps: int, warmup: float) -> float:
+def factor(step: int, steps: int) -> float:
     """Return what the learning rates are multiplied by in a step: up along a line, then down along a cosine.
 
     Parameters
     ----------
     step, steps : int
         Number of the step, from 0, and of all.
-    warmup : float
-        Share of the steps in which it grows.
 
     Examples
     --------
-    >>> [round(factor(step, 10, 0.2), 2) for step in (0, 1, 2, 6, 9)]
-    [0.5, 1.0, 1.0, 0.5, 0.04]
+    >>> [round(factor(step, 20), 2) for step in (0, 1, 2, 11, 19)]
+    [0.5, 1.0, 1.0, 0.5, 0.01]
     """
-    rising = round(warmup * steps)
+    rising = round(WARMUP * steps)
     if step < rising:
         return (step + 1) / rising
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))

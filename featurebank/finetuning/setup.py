@@ -21,7 +21,7 @@ from featurebank.errors import FineTuneError
 from featurebank.extraction.pipeline import Compute
 from featurebank.finetuning.activations import Cached, Live, fill
 from featurebank.finetuning.cut import find_cut, layer_at
-from featurebank.finetuning.network import Feed, Network, active
+from featurebank.finetuning.network import Feed, Network
 from featurebank.finetuning.recipe import Recipe
 from featurebank.images.sources import Source
 from featurebank.topmodels.class_weights import resolve_class_weight
@@ -198,7 +198,7 @@ class Setup:
             raise FineTuneError(
                 f"precision fp16 trains on a GPU, not on {self.device.type}; expected fp32 or bf16 here"
             )
-        active(self.network().blocks(), self.recipe.unfreeze, 1)
+        self.network().blocks()
         _ = self.class_weight
 
     def feed(self, progress: Callable[[int, int], None] | None = None) -> tuple[Feed, list[str]]:

@@ -168,6 +168,8 @@ class Data:
     validation: Rows
 
 
+LARGEST_NORM = 1.0
+"""Of the gradient."""
 _FINDING = 1 << 40
 """Stands for an epoch in the seed of the search for a learning rate."""
 
@@ -301,7 +303,7 @@ class Training:
         self.network.switch(training=True)
         for step, (rows, x, random) in enumerate(self._batches(number)):
             done = (number - 1) * self._steps + step
-            self._scale_rates(factor(done, self.recipe.epochs * self._steps, self.recipe.warmup))
+            self._scale_rates(factor(done, self.recipe.epochs * self._steps))
             yield self._step(rows, x, random)
             if average is not None:
                 average.update(self.weights.copy())
@@ -310,7 +312,7 @@ class Training:
 
     def _batches(self, number: int) -> Iterator[tuple[Rows, Tensor, np.random.Generator]]:
         """Yield the shuffled rows of an epoch in batches, with the activations of one view of each."""
-        random = np.random.default_rng([self.recipe.seed, number])
+        random = np.random.default_rng([self.recipe.random_state, number])
         order = random.permutation(self.data.train)
         batches = split(order, self.recipe.batch_size)
         draws = split(self.data.feed.draw(random, len(order)), self.recipe.batch_size)
@@ -329,10 +331,9 @@ class Training:
             loss = mixed_loss(logits, y, weight, mix, self.recipe.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss + penalty(self.network.layers)).backward()
-        if self.recipe.clip:
-            self.scaler.unscale_(self.optimizer)
-            parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
+        self.scaler.unscale_(self.optimizer)
+        parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, LARGEST_NORM)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return float(loss.detach())

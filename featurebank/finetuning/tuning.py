@@ -115,7 +115,7 @@ def train_network(
     """
     watch, recipe = watch or Watch(), setup.recipe
     rows = np.arange(len(setup.labels.y)) if rows is None else rows
-    train, validation = hold_out(setup.labels, rows, recipe.validation, recipe.seed)
+    train, validation = hold_out(setup.labels, rows, recipe.validation, recipe.random_state)
     training = _training(setup, feed, train, validation, top_model, watch)
     key = _key(setup, rows)
     training.on_checkpoint = _saver(watch.checkpoint, key)
@@ -153,20 +153,20 @@ def _start(setup: Setup, network: Network, feed: Feed, train: Rows, top_model: P
     """Give the network the weights, and the head, that training starts from."""
     recipe, part = setup.recipe, setup.labels.take(train)
     if recipe.init == "random":
-        _randomize(network, setup.backbone, recipe.seed)
+        _randomize(network, setup.backbone, recipe.random_state)
         classes = len(np.unique(setup.labels.y))
-        network.set_head(random_layers(network.width, classes, recipe.head, recipe.seed))
+        network.set_head(random_layers(network.width, classes, recipe.head, recipe.random_state))
         return
     X = network.embeddings(feed, train, count_views(recipe.views), recipe.batch_size)
     fitted = fit_head(
         X,
         part.y,
         head=recipe.head,
-        recipe=top_model,
+        top_model=top_model,
         groups=part.ties,
         sample_weight=part.weight,
         class_weight=setup.class_weight,
-        seed=recipe.seed,
+        random_state=recipe.random_state,
     )
     total = full_weights(part.y, part.weight, setup.class_weight).sum()
     network.set_head(to_layers(fitted, float(total)))

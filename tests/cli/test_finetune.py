@@ -176,7 +176,6 @@ def test_ctrl_c_keeps_the_best_so_far_and_resume_goes_on(run_cli, run_json, own_
         (["--from", "layer3.0.relu"], 1, "cut before layer3.0 or layer3"),
         (["--from", "layer4", "--head", "mpl:3"], 1, "no head 'mpl:3'; expected linear, or mlp:H"),
         (["--from", "layer4", "--lr", "fast"], 2, "expected auto, or a number such as 1e-3"),
-        (["--from", "layer4", "--unfreeze", "only:layer1"], 1, "no block 'layer1' trains here; did you mean layer4"),
         (["--from", "layer4", "--resume"], 1, "no checkpoint at"),
         (["--from", "layer4", "--device", "cuda:99"], 1, "device 'cuda:99'"),
         (["--from", "layer4", "--augment", "cached:hflp"], 1, "no views 'hflp'; did you mean hflip?"),

@@ -13,7 +13,7 @@ from featurebank.finetuning.head import (
     fit_head,
     fold,
     hidden_units,
-    is_recipe,
+    is_logistic,
     penalty,
     random_layers,
     to_layers,
@@ -55,7 +55,7 @@ def test_the_layers_say_what_the_top_model_says_and_the_other_way_round(classes,
 def test_every_kind_of_scaler_is_kept_and_folded_in(scaler):
     X, y = rows(3)
     model = make_pipeline(*filter(None, [scaler]), LogisticRegression(max_iter=2000)).fit(X, y)
-    assert is_recipe(model)
+    assert is_logistic(model)
     layers = to_layers(model)
     np.testing.assert_allclose(probabilities(layers, X), model.predict_proba(X), atol=1e-5)
     np.testing.assert_allclose(probabilities(fold(layers), X), model.predict_proba(X), atol=1e-5)
@@ -105,7 +105,7 @@ def test_a_recipe_is_fitted_on_these_rows_with_its_own_parameters():
     X, y = rows(2)
     recipe = make_pipeline(StandardScaler(), LogisticRegression(C=0.05)).fit(X[:20], y[:20])
     before = recipe[-1].coef_.copy()
-    fitted = fit_head(X, y, recipe=recipe)
+    fitted = fit_head(X, y, top_model=recipe)
     assert fitted[-1].C == 0.05
     expected = make_pipeline(StandardScaler(), LogisticRegression(C=0.05)).fit(X, y)
     np.testing.assert_allclose(fitted[-1].coef_, expected[-1].coef_)
@@ -123,7 +123,7 @@ def test_a_recipe_is_fitted_on_these_rows_with_its_own_parameters():
     ],
 )
 def test_what_no_linear_layer_can_say_is_no_recipe(model):
-    assert not is_recipe(model)
+    assert not is_logistic(model)
 
 
 def test_weights_and_classes_weigh_in():

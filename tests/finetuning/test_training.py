@@ -167,7 +167,7 @@ def test_views_are_averaged_in_predicting(make):
 
 
 def test_random_weights_are_the_architecture_s_own_and_train_with_their_statistics(make):
-    setup = make(init="random", seed=3)
+    setup = make(init="random", random_state=3)
     trained = train(setup)
     fresh = load_backbone("resnet18", "random:3", 64).model.state_dict()
     assert set(trained.progress.start) >= {"layer4.0.bn1.running_mean", "layer4.0.conv1.weight"}
@@ -180,7 +180,7 @@ def test_random_weights_are_the_architecture_s_own_and_train_with_their_statisti
 
 
 def test_a_seed_repeats_every_bit_and_another_does_not(make):
-    first, again, other = (states(train(make(epochs=2, patience=9, seed=seed))) for seed in (0, 0, 1))
+    first, again, other = (states(train(make(epochs=2, patience=9, random_state=seed))) for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["fc.weight"], other["fc.weight"])
 
@@ -209,14 +209,6 @@ def test_the_best_epoch_is_restored_and_patience_ends_the_rest(make):
     best = progress.history[progress.best_epoch]
     assert all((best.score, -best.loss) >= (epoch.score, -epoch.loss) for epoch in progress.history)
     assert all(torch.equal(progress.best[name], states(trained)[name]) for name in progress.best)
-
-
-def test_only_the_chosen_block_changes(make):
-    trained = train(make("layer3", unfreeze="only:layer4"))
-    start, after = trained.progress.start, states(trained)
-    changed = {name.split(".")[0] for name in start if not torch.equal(start[name], after[name])}
-    assert changed <= {"layer4"}
-    assert trained.progress.best_epoch == 0 or changed == {"layer4"}
 
 
 @pytest.mark.slow
@@ -254,7 +246,7 @@ def test_every_option_trains(make, options):
 
 def test_a_loss_that_explodes_is_an_error_that_names_the_rate(make):
     with pytest.raises(FineTuneError, match=r"the loss is no number in epoch 1; .*smaller learning rate than 1e\+30"):
-        train(make(lr=1e30, clip=0.0, optimizer="sgd"))
+        train(make(lr=1e30, optimizer="sgd"))
 
 
 # --- stopping and going on ---------------------------------------------------------------------------------
@@ -298,7 +290,7 @@ def test_more_epochs_may_follow_but_nothing_else_may_change(make, tmp_path):
     longer = train(make("head", epochs=2), watch=Watch(checkpoint=path, resume=True))
     assert longer.progress.history[-1].number == 2
     with pytest.raises(FineTuneError, match="the checkpoint is of a fine-tuning with other rows, weights or options"):
-        train(make("head", epochs=2, seed=1), watch=Watch(checkpoint=path, resume=True))
+        train(make("head", epochs=2, random_state=1), watch=Watch(checkpoint=path, resume=True))
     with pytest.raises(FineTuneError, match="no checkpoint at"):
         train(make(), watch=Watch(checkpoint=tmp_path / "b", resume=True))
 
