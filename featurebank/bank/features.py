@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -19,6 +17,7 @@ from featurebank.bank.samples import one_array
 from featurebank.bank.segment import Segment
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError
+from featurebank.images.reading import read_ahead
 
 VIEWS = ("mean", "first", "all")
 PARALLEL_BYTES = 8 << 20
@@ -233,11 +232,7 @@ class FeatureSet:
             out[_as_slice(here)] = _reduce(rows, views)
 
         wanted = [number for number in range(len(self.segments)) if edges[number] < edges[number + 1]]
-        if out.nbytes < PARALLEL_BYTES:
-            deque(map(fill, wanted), maxlen=0)
-        else:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                deque(pool.map(fill, wanted), maxlen=0)
+        deque(map(fill, wanted) if out.nbytes < PARALLEL_BYTES else read_ahead(fill, wanted), maxlen=0)
         return out
 
     def close(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from featurebank.bank.samples import SampleTable
 from featurebank.bank.segment import REMEDY, Segment
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, CorruptError
+from featurebank.images.reading import Progress, read_ahead
 from featurebank.storage import files
 from featurebank.storage.files import AnyPath
 
@@ -112,9 +112,8 @@ def _damaged_tables(bank: BankFolder) -> Iterator[Damage]:
 def _damaged_features(folders: Iterable[AnyPath]) -> Iterator[Damage]:
     """Yield each damaged segment of some feature sets with its error; they are hashed by a thread a core."""
     paths = [file for folder in folders for file in segment.segment_files(folder)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for damage in pool.map(lambda file: list(_check(_check_features, file)), paths):
-            yield from damage
+    for damage in read_ahead(lambda file: list(_check(_check_features, file)), paths):
+        yield from damage
 
 
 def _check_samples(file: AnyPath) -> None:
@@ -253,8 +252,7 @@ def _batches(segments: Iterable[Segment]) -> Iterator[list[Segment]]:
 
 def _rewrite(folder: AnyPath, fingerprint: str, segments: list[Segment], keep: Keep | None = None) -> int:
     """Write the rows of some segments as one that supersedes them, each digest once; return how many files."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # each file's bytes are checked, by a thread a core
-        stored = list(pool.map(lambda file: (file.read("digest"), file.read("values")), segments))
+    stored = list(read_ahead(lambda file: (file.read("digest"), file.read("values")), segments))  # checks every byte
     digests = np.concatenate([each for each, _ in stored])
     keys = as_keys(digests)
     rows = DigestIndex(keys).first
@@ -297,7 +295,7 @@ def merge(
     bank: BankFolder,
     others: Sequence[str | os.PathLike[str] | BankFolder],
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, int]:
     """Copy what other banks hold into a bank: feature sets, samples and their columns.
 
@@ -346,11 +344,10 @@ def merge(
     total = sum(map(len, wanted))
     sizes: list[int] = []
     for batch in wanted:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for written in pool.map(_copy, batch):
-                sizes.append(written)
-                if progress is not None:
-                    progress(len(sizes), total)
+        for written in read_ahead(_copy, batch):
+            sizes.append(written)
+            if progress is not None:
+                progress(len(sizes), total)
     return {"copied": len(sizes), "bytes": sum(sizes), "there": len(features) + len(samples) - len(sizes)}
 
 

@@ -20,6 +20,7 @@ from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError
 from featurebank.extraction.other_writers import OtherWriters
 from featurebank.images.columns import origins, overlay
+from featurebank.images.reading import Progress
 from featurebank.images.sources import Source
 
 Known = tuple[SampleTable, Set[str]]
@@ -319,5 +320,5 @@ def _row_differs(old: pd.DataFrame, new: pd.DataFrame) -> NDArray[np.bool_]:
     return np.logical_or.reduce([old[name].to_numpy() != new[name].to_numpy() for name in names])
 
 
-Embed = Callable[[Ledger, Callable[[int, int], None] | None, ExtractReport], None]
+Embed = Callable[[Ledger, Progress | None, ExtractReport], None]
 """What embeds the pending samples of a ledger, tells how far it is, and notes in the report how."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, ImageError
 from featurebank.extraction.ledger import Ledger
 from featurebank.extraction.pipeline import AHEAD, Compute
-from featurebank.images.reading import read_ahead, worker_count
+from featurebank.images.reading import Progress, read_ahead, worker_count
 from featurebank.images.views import count_views
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def estimate(
     deadline_hours: float | None = None,
     price_per_hour: float | None = None,
     sample: int = SAMPLE,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Estimate:
     """Time a sample of a source's images, from all over it, and say what all of them will take.
 
@@ -242,7 +242,7 @@ def _time(
     views: str,
     compute: Compute,
     sample: int,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> tuple[float, int, int, list[Any]]:
     """Return images a second, how many were timed and how many failed, and one batch's rows."""
     backbone, warm = request.load(), engine.images_at_once

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from random import Random
 from typing import Any
@@ -25,7 +25,7 @@ from featurebank.extraction.ledger import Ledger
 from featurebank.extraction.pipeline import Compute, Pipeline
 from featurebank.finetuning.augmentation import parse
 from featurebank.finetuning.cut import layer_at
-from featurebank.images.reading import naming, read_ahead
+from featurebank.images.reading import Progress, naming, read_ahead
 from featurebank.images.sources import Source
 from featurebank.images.views import MAX_VIEWS, count_views, make_views
 from featurebank.storage import files
@@ -107,7 +107,7 @@ def fill(
     source: Source,
     digests: Sequence[bytes],
     compute: Compute,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[str]:
     """Compute the rows that a bank lacks; it gets feature rows, never samples.
 
@@ -148,7 +148,7 @@ def _fill(
     source: Source,
     digests: Sequence[bytes],
     compute: Compute,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> list[str]:
     specs = request.specs(bank)
     first = {digest: position for position, digest in reversed(list(enumerate(digests)))}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from featurebank.finetuning.network import Feed
 from featurebank.finetuning.optimization import judge
 from featurebank.finetuning.setup import Rows, Setup
 from featurebank.finetuning.tuning import train_network
+from featurebank.images.reading import Progress
 from featurebank.images.views import count_views
 from featurebank.predictor.predictor import Predictor
 from featurebank.topmodels.folds import Fold, folds_of, make_folds, sizes_of
@@ -96,7 +97,7 @@ def compare(
     folds: Sequence[Fold],
     *,
     top_model: Pipeline | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Cross-validate the whole fine-tuning against the frozen features, on the same folds.
 

@@ -25,6 +25,7 @@ from featurebank.finetuning.head import is_logistic
 from featurebank.finetuning.recipe import Recipe
 from featurebank.finetuning.setup import Labels, Setup
 from featurebank.finetuning.tuning import Tuned, Watch, finish, train_network
+from featurebank.images.reading import Progress
 from featurebank.predictor.file import EMBEDDED
 from featurebank.predictor.predictor import Predictor, contents_of
 from featurebank.storage import files
@@ -47,8 +48,8 @@ class Hooks:
     """
 
     on_estimate: Callable[[Estimate], None] | None = None
-    on_cached: Callable[[int, int], None] | None = None
-    on_fold: Callable[[int, int], None] | None = None
+    on_cached: Progress | None = None
+    on_fold: Progress | None = None
     watch: Watch = field(default_factory=Watch)
 
 

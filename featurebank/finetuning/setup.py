@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -23,6 +22,7 @@ from featurebank.finetuning.activations import Cached, Live, fill
 from featurebank.finetuning.cut import find_cut, layer_at
 from featurebank.finetuning.network import Feed, Network
 from featurebank.finetuning.recipe import Recipe
+from featurebank.images.reading import Progress
 from featurebank.images.sources import Source
 from featurebank.topmodels.class_weights import resolve_class_weight
 from featurebank.topmodels.folds import Folds, default_kind, make_folds, tie
@@ -201,7 +201,7 @@ class Setup:
         self.network().blocks()
         _ = self.class_weight
 
-    def feed(self, progress: Callable[[int, int], None] | None = None) -> tuple[Feed, list[str]]:
+    def feed(self, progress: Progress | None = None) -> tuple[Feed, list[str]]:
         """Return the input of the module at the cut, cached in the bank or live, and what the reader should know.
 
         Parameters

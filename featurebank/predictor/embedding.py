@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from featurebank.bank.features import as_loaded
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, ImageError, PredictorError, one_line
 from featurebank.images.listing import read_image
-from featurebank.images.reading import read_ahead
+from featurebank.images.reading import Progress, read_ahead
 from featurebank.images.views import count_views
 from featurebank.predictor.file import EMBEDDED, PredictorFeature
 
@@ -105,9 +105,7 @@ class Embedder:
         parts = [bank.feature_set_of(each.spec).read(digests, each.views) for each in self.features]
         return [part.reshape(len(part), -1) for part in parts]
 
-    def embed_some(
-        self, items: list[Any], progress: Callable[[int, int], None] | None = None
-    ) -> tuple[Parts, list[str]]:
+    def embed_some(self, items: list[Any], progress: Progress | None = None) -> tuple[Parts, list[str]]:
         """Embed the readable ones of some images; return their feature sets, and an error or "" for each image."""
         errors: list[str] = []
         batches: list[Parts] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from featurebank.bank.features import as_keys
 from featurebank.bank.samples import SampleTable, values_of, weights_of
 from featurebank.errors import ImageError, PredictorError
+from featurebank.images.reading import Progress
 from featurebank.predictor import file
 from featurebank.predictor.embedding import Embedder, Item
 from featurebank.predictor.file import Contents, PredictorFeature
@@ -124,9 +125,7 @@ class Predictor(Embedder):
         """Return class probabilities, shape (n, k), in the order of `classes`; see `predict`."""
         return self.probabilities(self.embed(images))
 
-    def predict_table(
-        self, paths: Sequence[str | os.PathLike[str]], progress: Callable[[int, int], None] | None = None
-    ) -> pd.DataFrame:
+    def predict_table(self, paths: Sequence[str | os.PathLike[str]], progress: Progress | None = None) -> pd.DataFrame:
         """Label image files; an unreadable one keeps its row, with the reason.
 
         Returns
@@ -236,7 +235,7 @@ class Predictor(Embedder):
         *,
         target: str | None = None,
         sample_weight: str | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Score the predictor on labelled images that it was not trained on.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from featurebank.bank.features import as_keys
 from featurebank.bank.samples import SampleTable, weights_of
 from featurebank.errors import PredictorError
+from featurebank.images.reading import Progress
 from featurebank.predictor import file
 from featurebank.predictor.embedding import Embedder, Item, Parts
 from featurebank.predictor.file import PredictorFeature, TaskContents
@@ -107,9 +108,7 @@ class MultiTaskPredictor(Embedder):
         asked = {name: each for name, each in self.tasks.items() if each.task != "regression"}
         return {name: each.probabilities(self._seen_by(each, parts)) for name, each in asked.items()}
 
-    def predict_table(
-        self, paths: Sequence[str | os.PathLike[str]], progress: Callable[[int, int], None] | None = None
-    ) -> pd.DataFrame:
+    def predict_table(self, paths: Sequence[str | os.PathLike[str]], progress: Progress | None = None) -> pd.DataFrame:
         """Predict every task of image files; an unreadable one keeps its row, with the reason.
 
         Returns
@@ -165,7 +164,7 @@ class MultiTaskPredictor(Embedder):
         *,
         target: str | None = None,
         sample_weight: str | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Score the tasks on labelled images that they were not trained on, each on those that have its label.
 

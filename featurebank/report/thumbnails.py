@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -13,6 +13,7 @@ from PIL import Image
 
 from featurebank.bank.images import images_of
 from featurebank.bank.samples import SampleTable
+from featurebank.images.reading import Progress
 
 SIDE = 96
 """Pixels of a tile's longer side."""
@@ -48,7 +49,7 @@ def make_pictures(
     order: Sequence[int],
     *,
     budget: int = BUDGET,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Pictures:
     """Make tiles of samples, the first of the order first, until the sheets have as many bytes as the budget.
 

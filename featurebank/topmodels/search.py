@@ -22,6 +22,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from featurebank.bank.features import VIEWS
 from featurebank.bank.matrix import BankMatrix
 from featurebank.errors import TopModelError, near_names, one_line
+from featurebank.images.reading import Progress
 from featurebank.storage.memory import physical_memory
 from featurebank.topmodels import candidates as ranking
 from featurebank.topmodels.calibration import Calibrator
@@ -161,7 +162,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         random_state: int = 0,
         n_jobs: int | None = -1,
         memory: int | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ):
         self.models = models
         self.task = task

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from featurebank.bank.matrix import BankMatrix
 from featurebank.errors import FeatureBankError, TopModelError, one_line
+from featurebank.images.reading import Progress
 from featurebank.topmodels.candidates import Candidate, CandidateGroup, make_group, refinement
 from featurebank.topmodels.evaluation import (
     SearchData,
@@ -53,7 +54,7 @@ class SearchRun:
         settings: SolverOptions,
         clusters: NDArray[Any] | None,
         deadline: float | None,
-        progress: Callable[[int, int], None] | None,
+        progress: Progress | None,
     ):
         self.data, self.scoring, self.clusters = data, scoring, clusters
         self.settings = replace(settings, decisions=asks_decisions(scorer_of(scoring, data.task)))
