@@ -15,7 +15,7 @@ from featurebank.bank import samples, upkeep
 from featurebank.bank.display import as_html
 from featurebank.bank.features import FeatureSet, as_keys, check_views, describe_set
 from featurebank.bank.folder import BankFolder
-from featurebank.bank.matrix import BankMatrix, Part, matrix_of
+from featurebank.bank.matrix import BankMatrix, ColumnReader, matrix_of, side_by_side
 from featurebank.bank.repair import missing_rows
 from featurebank.bank.samples import SampleTable, column_of, positions_of, values_of, weights_of
 from featurebank.bank.spec import unique_names
@@ -331,7 +331,7 @@ class Bank(BankFolder):
 
     def features(self, name: Names, table: SampleTable, *, views: str = "mean") -> NDArray[np.float32]:
         """Return the embeddings of the samples of a table, one row each; see `load`."""
-        return _concatenate(self.feature_parts(name, table, views=views))
+        return side_by_side(self.feature_parts(name, table, views=views))
 
     def feature_parts(self, name: Names, table: SampleTable, *, views: str = "mean") -> list[NDArray[np.float32]]:
         """Return each set's embeddings of the samples of a table, (n, d) or (n, views, d); see `load`."""
@@ -373,8 +373,8 @@ class Bank(BankFolder):
     def info(self) -> dict[str, Any]:
         """Return what the bank holds: counts of samples, columns, feature sets, bytes on disk.
 
-        ``sources`` and ``missing`` values are those of samples that are not gone; ``incomplete`` has a line, with the
-        remedy, for each feature set that lacks rows of readable samples.
+        ``sources`` and ``missing`` values are those of samples that are not gone; ``incomplete`` has a line, with
+        what to do, for each feature set that lacks rows of readable samples.
         """
         table = self.table
         status = table.rows["status"]
@@ -399,7 +399,7 @@ class Bank(BankFolder):
         Returns
         -------
         list of dict
-            ``file`` and ``problem`` (with the remedy) of each damaged file; empty when all is well.
+            ``file`` and ``problem`` (with what repairs it) of each damaged file; empty when all is well.
         """
         return upkeep.verify(self)
 
@@ -416,11 +416,7 @@ class Bank(BankFolder):
         return upkeep.prune(self, grace=grace, source=source)
 
 
-def _concatenate(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
-
-
-def _part(each: FeatureSet, found: NDArray[np.int64], views: str) -> Part:
+def _part(each: FeatureSet, found: NDArray[np.int64], views: str) -> ColumnReader:
     """Return the columns of a matrix that a feature set gives; what was read is let go at once."""
 
     def read(rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -428,7 +424,7 @@ def _part(each: FeatureSet, found: NDArray[np.int64], views: str) -> Part:
         each.close()
         return values
 
-    return Part(read, each.width)
+    return ColumnReader(read, each.width)
 
 
 def _batches(
@@ -442,7 +438,7 @@ def _batches(
     block = max(1, ROWS_AT_ONCE // batch_size) * batch_size
     for start in range(0, len(order), block):
         rows = order[start : start + block]
-        X = _concatenate([each.gather(positions[rows], views) for each, positions in found])
+        X = side_by_side([each.gather(positions[rows], views) for each, positions in found])
         for at in range(0, len(rows), batch_size):
             part = slice(at, at + batch_size)
             yield (X[part], *(values[rows[part]] for values in beside)) if beside else X[part]

@@ -27,24 +27,7 @@ PARALLEL_BYTES = 8 << 20
 def encode_rows(
     spec: FeatureSpec, digests: Sequence[bytes], values: NDArray[Any], made_by: Mapping[str, str] | None = None
 ) -> memoryview:
-    """Return the bytes of a feature segment.
-
-    Parameters
-    ----------
-    spec : FeatureSpec
-        The feature set.
-    digests : sequence of n bytes of length 32
-        Content digest of each row.
-    values : ndarray of float, shape (n, views, …)
-        The embeddings; stored in the spec's dtype.
-    made_by : mapping, optional
-        Library versions and device that computed them.
-
-    Raises
-    ------
-    BankError
-        When a value is not finite, or float16 cannot hold it.
-    """
+    """Return the bytes of a feature segment; see `featurebank.bank.folder.BankFolder.add_features` and `to_stored`."""
     keys = np.frombuffer(b"".join(digests), "u1").reshape(-1, 32)
     return encode_stored(spec.fingerprint, keys, to_stored(values, spec), [made_by] if made_by else [])
 

@@ -35,14 +35,7 @@ class BankFolder:
     Parameters
     ----------
     path : path-like or str
-        A ``NAME.bank`` folder, or its address on object storage.
-
-    Raises
-    ------
-    BankError
-        When there is no bank at `path`, or it was written by a newer version.
-    StorageError
-        When the store of an address does not answer, or the library for it is not installed.
+        See `featurebank.Bank`.
     """
 
     def __init__(self, path: str | os.PathLike[str] | ObjectPath):
@@ -228,7 +221,7 @@ class BankFolder:
         """
         spec = FeatureSpec.from_dict(_read_json(file))
         if spec.fingerprint != file.parent.name:
-            raise CorruptError(f"{str(file.parent)!r} holds the spec of another feature set: {segment.REMEDY}")
+            raise CorruptError(f"{str(file.parent)!r} holds the spec of another feature set: {segment.REPAIR_HINT}")
         return spec
 
 

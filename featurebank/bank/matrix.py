@@ -15,7 +15,7 @@ SCATTERED = 128
 """Rows read at a time that may lie anywhere: each brings up to 2 MiB of its file into memory until that is let go."""
 
 
-class Part(NamedTuple):
+class ColumnReader(NamedTuple):
     """Columns of the matrix that one reader gives: row numbers -> float32 (m, width)."""
 
     read: Callable[[NDArray[np.int64]], NDArray[np.float32]]
@@ -30,27 +30,27 @@ class BankMatrix:
 
     Attributes
     ----------
-    parts : sequence of Part
+    parts : sequence of ColumnReader
         Readers of the columns, side by side.
     rows : ndarray of int64, shape (n,)
         Row numbers that the readers are asked for.
     columns : ndarray of int64, shape (d,)
         Columns of the parts; a part that has none of them is not read.
-    steps : tuple
+    transforms : tuple
         Transformers that learn nothing and keep the width, applied to what is read.
 
     Examples
     --------
     >>> values = np.arange(12, dtype=np.float32).reshape(4, 3)
-    >>> X = matrix_of([Part(lambda rows: values[rows], 3)], 4)
+    >>> X = matrix_of([ColumnReader(lambda rows: values[rows], 3)], 4)
     >>> X.shape, X[2:, ].shape, np.asarray(X[[3, 0]][:, [2]]).tolist()
     ((4, 3), (2, 3), [[11.0], [2.0]])
     """
 
-    parts: Sequence[Part]
+    parts: Sequence[ColumnReader]
     rows: NDArray[np.int64]
     columns: NDArray[np.int64]
-    steps: tuple[Any, ...] = ()
+    transforms: tuple[Any, ...] = ()
 
     dtype = np.dtype(np.float32)
     ndim = 2
@@ -75,9 +75,9 @@ class BankMatrix:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return self._gathered(self.rows, np.dtype(dtype or self.dtype))
 
-    def mapped(self, steps: Sequence[Any]) -> BankMatrix:
+    def mapped(self, transforms: Sequence[Any]) -> BankMatrix:
         """Return the matrix as it is after transformers that learn nothing and keep the width."""
-        return replace(self, steps=(*self.steps, *steps))
+        return replace(self, transforms=(*self.transforms, *transforms))
 
     def batches(self, order: NDArray[np.int64] | None = None, size: int = BATCH) -> Iterator[NDArray[np.float32]]:
         """Yield rows in an order, by default their own, `size` at a time."""
@@ -99,21 +99,22 @@ class BankMatrix:
         starts = np.cumsum([0, *(part.width for part in self.parts)])
         number = np.searchsorted(starts, self.columns, side="right") - 1  # the part of each column
         needed = np.unique(number)
-        X = _side_by_side([self.parts[each].read(rows) for each in needed])
+        X = side_by_side([self.parts[each].read(rows) for each in needed])
         widths = np.cumsum([0, *(self.parts[each].width for each in needed)])
         place = widths[np.searchsorted(needed, number)] + self.columns - starts[number]
         if not np.array_equal(place, np.arange(X.shape[1])):
             X = X[:, place]
-        for step in self.steps:
-            X = step.transform(X)
+        for each in self.transforms:
+            X = each.transform(X)
         return X
 
 
-def _side_by_side(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+def side_by_side(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return arrays concatenated along the last axis; a single one as it is."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 
-def matrix_of(parts: Sequence[Part], count: int) -> BankMatrix:
+def matrix_of(parts: Sequence[ColumnReader], count: int) -> BankMatrix:
     """Return the matrix of `count` rows that some readers give side by side."""
     return BankMatrix(parts, np.arange(count), np.arange(sum(part.width for part in parts)))
 

@@ -36,7 +36,7 @@ from featurebank.storage.requests import at_once
 
 FORMAT = "featurebank-segment"
 VERSION = 1
-REMEDY = "delete it and run extract again"
+REPAIR_HINT = "delete it and run extract again"
 _HEADER = "header"
 _MAX_HEADER = 16 << 20
 _CHUNK = 8 << 20
@@ -218,8 +218,8 @@ class Segment:
 
 
 def corrupt(path: AnyPath, reason: str) -> CorruptError:
-    """Return the error for a damaged file: which, why, and the remedy."""
-    return CorruptError(f"{str(path)!r} is damaged or not a segment: {reason}; {REMEDY}")
+    """Return the error for a damaged file: which, why, and what repairs it."""
+    return CorruptError(f"{str(path)!r} is damaged or not a segment: {reason}; {REPAIR_HINT}")
 
 
 def list_segments(folder: AnyPath, kind: str) -> list[Segment]:

@@ -16,7 +16,7 @@ from featurebank.bank import features, samples, segment
 from featurebank.bank.features import DigestIndex, as_keys
 from featurebank.bank.folder import BankFolder
 from featurebank.bank.samples import SampleTable
-from featurebank.bank.segment import REMEDY, Segment
+from featurebank.bank.segment import REPAIR_HINT, Segment
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, CorruptError
 from featurebank.images.reading import Progress, read_ahead
@@ -37,13 +37,7 @@ Keep = Callable[[NDArray[np.bytes_]], NDArray[np.bool_]]
 
 
 def verify(bank: BankFolder) -> list[dict[str, str]]:
-    """Check every file of a bank, every byte.
-
-    Returns
-    -------
-    list of dict
-        ``file`` and ``problem`` (with the remedy) of each damaged file; empty when all is well.
-    """
+    """Check every file of a bank, every byte; see `featurebank.Bank.verify`."""
     found = [*_damaged_specs(bank), *_damaged_tables(bank), *_damaged_features(sorted(bank.path.glob("features/*")))]
     return [{"file": str(file), "problem": str(error)} for file, error in found]
 
@@ -92,7 +86,7 @@ def _aftermath(file: AnyPath, error: CorruptError) -> str:
         then = "it is written again when its feature set is asked for, and nothing is lost"
     else:
         then = "its rows are computed again from the images, when their sources are extracted; no label is lost"
-    reason = str(error).removesuffix(REMEDY).rstrip(":; ")
+    reason = str(error).removesuffix(REPAIR_HINT).rstrip(":; ")
     return f"{reason}; set aside as {file.name + '.damaged'!r}: {then}"
 
 

@@ -16,7 +16,7 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from featurebank import Predictor, TopModelSearchCV, fit
 from featurebank.bank import matrix
 from featurebank.bank.bank import Bank
-from featurebank.bank.matrix import Part, Within, in_batches, matrix_of
+from featurebank.bank.matrix import ColumnReader, Within, in_batches, matrix_of
 from featurebank.errors import TopModelError
 from featurebank.storage.memory import available_memory
 from featurebank.topmodels.search_run import SearchRun
@@ -51,7 +51,7 @@ def bank(rows, tmp_path):
 
 
 def lazy(X):
-    return matrix_of([Part(lambda rows: X[rows], X.shape[1])], len(X))
+    return matrix_of([ColumnReader(lambda rows: X[rows], X.shape[1])], len(X))
 
 
 # --- the matrix --------------------------------------------------------------------------------------------
@@ -61,7 +61,7 @@ def test_a_matrix_is_sliced_as_an_array_is():
     random = np.random.default_rng(0)
     A, B = (random.normal(size=(20, width)).astype(np.float32) for width in (3, 2))
     whole = np.concatenate([A, B], axis=1)
-    X = matrix_of([Part(lambda rows: A[rows], 3), Part(lambda rows: B[rows], 2)], 20)
+    X = matrix_of([ColumnReader(lambda rows: A[rows], 3), ColumnReader(lambda rows: B[rows], 2)], 20)
     chosen, mask = [4, 1, 1], np.arange(20) % 3 == 0
     for found, expected in (
         (X, whole),
@@ -80,7 +80,7 @@ def test_columns_of_one_part_do_not_touch_the_others():
     def refuse(rows):
         raise AssertionError("this part was not asked for")
 
-    X = matrix_of([Part(refuse, 3), Part(lambda rows: np.ones((len(rows), 2), np.float32), 2)], 4)
+    X = matrix_of([ColumnReader(refuse, 3), ColumnReader(lambda rows: np.ones((len(rows), 2), np.float32), 2)], 4)
     assert np.asarray(X[:, 3:]).tolist() == [[1, 1]] * 4
 
 
@@ -100,7 +100,7 @@ def test_rows_in_any_order_are_read_a_few_at_a_time_those_near_each_other_togeth
         return values[rows]
 
     order = np.random.default_rng(1).permutation(20)
-    found = list(matrix_of([Part(read, 2)], 20).batches(order, 8))
+    found = list(matrix_of([ColumnReader(read, 2)], 20).batches(order, 8))
     assert [len(batch) for batch in found] == [8, 8, 4]
     assert np.array_equal(np.concatenate(found), values[order])
     assert [len(rows) for rows in asked] == [3, 3, 2, 3, 3, 2, 3, 1]
@@ -222,7 +222,7 @@ def test_decisions_beside_probabilities_are_asked_for_where_the_scoring_may_use_
 def test_one_pass_reads_the_sums_of_all_folds_and_parameters(rows, monkeypatch):
     X, y, _ = rows
     read = []
-    counted = matrix_of([Part(lambda rows: read.append(len(rows)) or X[rows], X.shape[1])], len(X))
+    counted = matrix_of([ColumnReader(lambda rows: read.append(len(rows)) or X[rows], X.shape[1])], len(X))
     TopModelSearchCV("ridge", refit=False).fit(counted, y)
     assert sum(read) <= 2 * len(X) + 2048  # the sums, the answers, and the first rows for the origin
     read.clear()
@@ -378,7 +378,9 @@ def test_the_memory_of_a_streamed_fit_does_not_grow_with_the_rows(monkeypatch):
     monkeypatch.undo()
     peaks = []
     for count in (10_000, 30_000):
-        X = matrix_of([Part(lambda rows: np.sin(rows[:, None] * np.arange(1, 65)).astype(np.float32), 64)], count)
+        X = matrix_of(
+            [ColumnReader(lambda rows: np.sin(rows[:, None] * np.arange(1, 65)).astype(np.float32), 64)], count
+        )
         y = np.arange(count) % 2
         tracemalloc.start()
         TopModelSearchCV({"ridge": {"alpha": [1.0]}}, cv=2).fit(X, y)

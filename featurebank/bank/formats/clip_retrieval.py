@@ -41,7 +41,7 @@ def read(path: Path, *, path_column: str = "image_path", columns: Sequence[str] 
         When rows do not fit names.
     """
     tables = _partitions(path / "metadata", "metadata", ".parquet")
-    frames = [_read_table(file) for file in tables.values()]
+    frames = [parquet.read_frame(file) for file in tables.values()]
     names, rest = parquet.named(pd.concat(frames, ignore_index=True), path_column, path / "metadata")
     counts, streams, files = [len(frame) for frame in frames], [], list(tables.values())
     for kind in [kind for kind in KINDS if (path / kind).is_dir()]:
@@ -61,8 +61,3 @@ def _partitions(folder: Path, stem: str, suffix: str) -> dict[int, Path]:
     if not found:
         raise SourceError(f"no {stem}_0{suffix} in {str(folder)!r}; expected a folder of clip-retrieval inference")
     return dict(sorted(found.items()))
-
-
-def _read_table(file: Path) -> pd.DataFrame:
-    with parquet.opened(file) as opened:
-        return parquet.read_frame(opened, opened.schema_arrow.names)

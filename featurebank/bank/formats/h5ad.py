@@ -101,13 +101,7 @@ def _put_texts(group: h5py.Group, name: str, column: pd.Series, gaps: np.ndarray
 
 
 def read(path: Path) -> Collection:
-    """Read the feature sets of an h5ad file that `write` wrote.
-
-    Raises
-    ------
-    CorruptError
-        When it is damaged, or holds anything else.
-    """
+    """Read an h5ad file that `write` wrote; see `restored`."""
     with opened(path) as file:
         facts = read_facts(text_of(dataset(path, file, f"uns/{KEY}")), path)
         names = [name for name in file["obs"] if name != _INDEX]

@@ -55,13 +55,7 @@ def put_column(group: h5py.Group, name: str, values: Any) -> h5py.Dataset:
 
 
 def read(path: Path) -> Collection:
-    """Read the feature sets of an HDF5 file that `write` wrote.
-
-    Raises
-    ------
-    CorruptError
-        When it is damaged, or holds anything else.
-    """
+    """Read an HDF5 file that `write` wrote; see `restored`."""
     with opened(path) as file:
         facts = read_facts(text_of(dataset(path, file, KEY)), path)
         columns = {name: cells_of(dataset(path, file, f"samples/{name}")) for name in file["samples"]}

@@ -61,7 +61,7 @@ def npy_stream(name: str, files: Sequence[Path], counts: Sequence[int]) -> Strea
     BankError
         When a file has another number of rows than expected, or rows of another kind than the first.
     """
-    heads = [_head(file) for file in files]
+    heads = [head_of(file) for file in files]
     for file, (shape, dtype), count in zip(files, heads, counts, strict=True):
         if shape[0] != count:
             raise BankError(f"{str(file)!r} has {shape[0]} rows for {count} names; expected as many")
@@ -89,7 +89,8 @@ def row_shape(shape: tuple[int, ...], where: Any) -> tuple[int, ...]:
     return (1, *shape[1:])
 
 
-def _head(file: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def head_of(file: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return shape and dtype of the array in a file; see `read_header`."""
     try:
         with open(file, "rb") as member:
             return read_header(member)

@@ -35,7 +35,9 @@ def write(buffer: BinaryIO, collection: Collection, advance: Callable[[int], Non
                 np.lib.format.write_array(member, array, allow_pickle=False)
         for stream in collection.streams:
             with _member(archive, stream.name) as member:
-                _write_header(member, (len(collection), *stream.shape), stream.dtype)
+                shape, descr = (len(collection), *stream.shape), np.dtype(stream.dtype).newbyteorder("<").str
+                header = {"descr": descr, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_2_0(member, header)
                 for batch in stream.batches(collection.at_once):
                     member.write(np.ascontiguousarray(batch).data)
                     advance(len(batch))
@@ -45,19 +47,8 @@ def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
     return archive.open(f"{name}.npy", "w", force_zip64=True)
 
 
-def _write_header(member: IO[bytes], shape: tuple[int, ...], dtype: str) -> None:
-    header = {"descr": np.dtype(dtype).newbyteorder("<").str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_2_0(member, header)
-
-
 def read(path: Path) -> Collection:
-    """Read the feature sets of an NPZ file that `write` wrote.
-
-    Raises
-    ------
-    CorruptError
-        When it is damaged, or holds anything else.
-    """
+    """Read an NPZ file that `write` wrote; see `restored`."""
     with _opened(path) as archive:
         facts = read_facts(_array(archive, KEY)[()], path)
         shapes = {each["where"]: _shape(archive, each["where"]) for each in facts["feature_sets"]}

@@ -93,7 +93,7 @@ def read(
         count = file.metadata.num_rows
         shapes = {each["where"]: (count, *each["shape"]) for each in facts["feature_sets"]}
         names = [name for name in file.schema_arrow.names if name not in shapes]
-        return restored(path, facts, read_frame(file, names), shapes, _rows_of)
+        return restored(path, facts, read_frame(path, names), shapes, _rows_of)
 
 
 def _read_foreign(
@@ -107,7 +107,7 @@ def _read_foreign(
             f"{str(path)!r} has the columns of numbers {', '.join(map(repr, lists)) or 'none'}; expected one with a "
             "list a row: name it with --features"
         )
-    frame = read_frame(file, [name for name in schema.names if name not in lists])
+    frame = read_frame(path, [name for name in schema.names if name not in lists])
     names, rest = named(frame, path_column, path)
     width = _width(file, chosen[0])
     dtype = stored_dtype(schema.field(chosen[0]).type.value_type.to_pandas_dtype(), f"column {chosen[0]!r}")
@@ -148,10 +148,11 @@ def _width(file: parquet.ParquetFile, name: str) -> int:
     return 0 if first is None or first.column(0)[0].as_py() is None else len(first.column(0)[0])
 
 
-def read_frame(file: parquet.ParquetFile, names: Sequence[str]) -> pd.DataFrame:
-    """Return columns as objects, missing cells as None."""
-    table = file.read(columns=list(names))
-    return pd.DataFrame({name: pd.Series(table[name].to_pylist(), dtype=object) for name in names})
+def read_frame(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return columns, by default all, as objects, missing cells as None."""
+    with opened(path) as file:
+        table = file.read(columns=columns)
+    return pd.DataFrame({name: pd.Series(table[name].to_pylist(), dtype=object) for name in table.column_names})
 
 
 def _rows_of(path: Path, fact: Mapping[str, Any], count: int, size: int) -> Iterator[Values]:

@@ -72,13 +72,7 @@ def _cells(column: pd.Series) -> list[Any]:
 
 
 def read(path: Path) -> Collection:
-    """Read the feature sets of a safetensors file that `write` wrote.
-
-    Raises
-    ------
-    CorruptError
-        When it is damaged, or holds anything else.
-    """
+    """Read a safetensors file that `write` wrote; see `restored`."""
 
     with _opened(path) as file:
         metadata = file.metadata() or {}

@@ -12,7 +12,7 @@ import pandas as pd
 
 from featurebank.bank.formats.collection import Collection, Stream, Values, spans, stored_dtype
 from featurebank.bank.formats.hdf5 import dataset, opened
-from featurebank.bank.formats.npy import npy_stream, read_header, row_shape
+from featurebank.bank.formats.npy import head_of, npy_stream, row_shape
 from featurebank.errors import BankError, SourceError
 
 NAMES = "file_names.txt"
@@ -39,16 +39,11 @@ def read(path: Path) -> Collection:
     names = names[:-1] if names and not names[-1] else names
     files = sorted(path.glob("features*.npy"))
     if files:
-        stream = npy_stream("features", files, _shares([_rows_in(file) for file in files], len(names), path))
+        stream = npy_stream("features", files, _shares([head_of(file)[0][0] for file in files], len(names), path))
     else:
         files = sorted(path.glob("features.hdf5"))
         stream = _hdf5_stream(path, files, len(names))
     return Collection(names, pd.DataFrame(index=range(len(names))), [stream], [path / NAMES, *files])
-
-
-def _rows_in(file: Path) -> int:
-    with open(file, "rb") as member:
-        return read_header(member)[0][0]
 
 
 def _shares(counts: list[int], names: int, path: Path) -> list[int]:
