@@ -112,7 +112,7 @@ class Calibrator(BaseEstimator):
         Returns
         -------
         ndarray of float64, shape (n, k)
-            Rows sum to 1; uniform where isotonic functions leave no class a chance.
+            Rows sum to 1; uniform where isotonic functions give no class any.
 
         Raises
         ------
@@ -125,8 +125,8 @@ class Calibrator(BaseEstimator):
             return softmax(_logits(columns @ self.coef_.T + self.intercept_), axis=1)
         if self.method == "temperature":
             return softmax(_logits(columns) / self.temperature_, axis=1)
-        chances = np.column_stack([np.interp(*each) for each in zip(columns.T, self.x_, self.y_, strict=True)])
-        return _shares(np.hstack([1 - chances, chances]) if len(self.classes_) == 2 else chances)
+        probabilities = np.column_stack([np.interp(*each) for each in zip(columns.T, self.x_, self.y_, strict=True)])
+        return _shares(np.hstack([1 - probabilities, probabilities]) if len(self.classes_) == 2 else probabilities)
 
 
 class LabelsCalibrator(BaseEstimator):
@@ -171,8 +171,10 @@ class LabelsCalibrator(BaseEstimator):
         """Return the probability that each label is there, shape (n, labels)."""
         check_is_fitted(self)
         columns = np.asarray(scores, np.float64).T
-        chances = [each.predict_proba(column)[:, 1] for each, column in zip(self.calibrators_, columns, strict=True)]
-        return np.column_stack(chances)
+        probabilities = [
+            each.predict_proba(column)[:, 1] for each, column in zip(self.calibrators_, columns, strict=True)
+        ]
+        return np.column_stack(probabilities)
 
 
 def cross_calibrated(
@@ -306,10 +308,12 @@ def _isotonic(
     return [each.X_thresholds_ for each in fitted], [each.y_thresholds_ for each in fitted]
 
 
-def _shares(chances: NDArray[np.float64]) -> NDArray[np.float64]:
+def _shares(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rows divided by their sum; uniform where that is 0."""
-    totals = chances.sum(axis=1, keepdims=True)
-    return np.divide(chances, totals, out=np.full_like(chances, 1 / chances.shape[1]), where=totals > 0)
+    totals = probabilities.sum(axis=1, keepdims=True)
+    return np.divide(
+        probabilities, totals, out=np.full_like(probabilities, 1 / probabilities.shape[1]), where=totals > 0
+    )
 
 
 def _temperature(logits: NDArray[np.float64], true: NDArray[np.int64], weight: NDArray[np.float64]) -> float:

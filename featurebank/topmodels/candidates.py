@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -107,8 +107,10 @@ class CandidateGroup:
     select : float or None
     normalize : str
     model : TopModel
-    candidates : list of Candidate
+    params : sequence of dict
+        Parameters of the first candidates; see `add`.
     views : str
+    candidates : list of Candidate
     scores : dict
         Score by the candidate's number in the group, and fold.
     predictions : dict
@@ -119,10 +121,22 @@ class CandidateGroup:
     select: float | None
     normalize: str
     model: TopModel
-    candidates: list[Candidate]
+    params: InitVar[Sequence[dict[str, Any]]]
     views: str = "mean"
+    candidates: list[Candidate] = field(default_factory=list)
     scores: dict[int, dict[int, float]] = field(default_factory=dict)
     predictions: dict[int, list[Prediction]] = field(default_factory=dict)
+
+    def __post_init__(self, params: Sequence[dict[str, Any]]) -> None:
+        self.add(params)
+
+    def add(self, params: Sequence[dict[str, Any]]) -> range:
+        """Add a candidate for each of some parameters; return their numbers."""
+        start = len(self.candidates)
+        self.candidates += [
+            Candidate(self.features, self.model.name, each, self.normalize, self.select, self.views) for each in params
+        ]
+        return range(start, len(self.candidates))
 
     def before(self) -> list[Step]:
         """Return fresh steps that stand before the model."""
@@ -132,19 +146,6 @@ class CandidateGroup:
     def cells(self) -> dict[int, dict[str, Any]]:
         """Parameters by the candidate's number in the group."""
         return {number: candidate.params for number, candidate in enumerate(self.candidates)}
-
-
-def make_group(
-    features: tuple[str, ...],
-    select: float | None,
-    normalize: str,
-    model: TopModel,
-    cells: Sequence[dict[str, Any]],
-    views: str = "mean",
-) -> CandidateGroup:
-    """Return a group with a candidate for each cell."""
-    found = [Candidate(features, model.name, cell, normalize, select, views) for cell in cells]
-    return CandidateGroup(features, select, normalize, model, found, views)
 
 
 def best_of(candidates: Sequence[Candidate], rule: str, order: Sequence[str]) -> int:

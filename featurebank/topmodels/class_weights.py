@@ -32,12 +32,12 @@ def parse_class_weight(text: str | None) -> ClassWeight:
         raise TopModelError("expected balanced, or CLASS=WEIGHT,CLASS=WEIGHT") from error
 
 
-def resolve_class_weight(given: ClassWeight, y: Iterable[Any]) -> ClassWeight:
+def resolve_class_weight(class_weight: ClassWeight, y: Iterable[Any]) -> ClassWeight:
     """Return class weights under the classes themselves, which a command names as text; 1 where none is given.
 
     Parameters
     ----------
-    given : "balanced", mapping of class to float, or None
+    class_weight : "balanced", mapping of class to float, or None
     y : array-like
         The classes, each once or more often.
 
@@ -51,12 +51,12 @@ def resolve_class_weight(given: ClassWeight, y: Iterable[Any]) -> ClassWeight:
     >>> resolve_class_weight({"3": 2.0}, [1, 3]), resolve_class_weight("balanced", [1, 3])
     ({1: 1.0, 3: 2.0}, 'balanced')
     """
-    if not isinstance(given, Mapping):
-        return given
+    if not isinstance(class_weight, Mapping):
+        return class_weight
     import numpy as np  # here: a command parses its options without it
 
     classes = {str(name): name for name in np.unique(np.asarray(y)).tolist()}
-    weights = {str(name): float(weight) for name, weight in given.items()}
+    weights = {str(name): float(weight) for name, weight in class_weight.items()}
     unknown = sorted(set(weights) - set(classes))
     if unknown:
         raise TopModelError(f"a weight for the class {unknown[0]!r}; {near_names(unknown[0], classes)}")

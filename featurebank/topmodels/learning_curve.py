@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from sklearn.base import is_regressor
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.pipeline import make_pipeline
 
+from featurebank.bank.display import as_html
 from featurebank.errors import TopModelError
 from featurebank.topmodels.folds import Fold, sizes_of
 from featurebank.topmodels.refitting import Progress
@@ -213,7 +213,7 @@ class LearningCurve:
         return f"<LearningCurve: {len(self.points)} points of {self.n_labels} labels; {self.verdict}>"
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(self.verdict)}</p>{self.to_frame()._repr_html_()}"
+        return as_html(self, self.to_frame())
 
     def _promise(self, n: int, gain: float, ci95: list[float]) -> str:
         told, low, high = (f"{100 * each:+.1f}" if self.in_points else f"{each:+.3g}" for each in (gain, *ci95))

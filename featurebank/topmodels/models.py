@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
-from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier, SGDClassifier
 from sklearn.model_selection import ParameterGrid
@@ -19,7 +19,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from featurebank.errors import TopModelError, near_names
 from featurebank.topmodels.solvers import knn, lda, logistic, plain, ridge, svm
-from featurebank.topmodels.solvers.problem import Events
+from featurebank.topmodels.solvers.problem import Events, configured
 from featurebank.topmodels.transforms import Step
 
 Grid = Mapping[str, Sequence[Any]]
@@ -78,14 +78,12 @@ class TopModel:
         TopModelError
             When the estimator has no such parameter, or the parameter no such value.
         """
-        estimator = clone(self.estimator)
-        known = estimator.get_params()
-        unknown = set(params) - set(known)
+        unknown = set(params) - set(self.estimator.get_params())
         if unknown:
-            raise TopModelError(f"{self.name} has no parameter {sorted(unknown)[0]!r}; see {type(estimator).__name__}")
-        common = {"random_state": random_state, "class_weight": class_weight}
-        given = {name: value for name, value in common.items() if name in known and value is not None}
-        return Pipeline([*before, ("model", estimator.set_params(**given | dict(params)))])
+            kind = type(self.estimator).__name__
+            raise TopModelError(f"{self.name} has no parameter {sorted(unknown)[0]!r}; see {kind}")
+        estimator = configured(self.estimator, params, random_state=random_state, class_weight=class_weight)
+        return Pipeline([*before, ("model", estimator)])
 
     def takes(self, argument: str) -> bool:
         """Whether the estimator can use ``"sample_weight"`` or ``"class_weight"`` (as weights of rows, if need be)."""
@@ -255,10 +253,10 @@ def parse_models(models: Any, task: str = "classification") -> list[TopModel]:
     return [_one(each, task) for each in wanted]
 
 
-def _one(given: Any, task: str) -> TopModel:
-    if isinstance(given, TopModel):
-        return given
-    return get_top_model(given, task) if isinstance(given, str) else own_model(type(given).__name__, given, task)
+def _one(model: Any, task: str) -> TopModel:
+    if isinstance(model, TopModel):
+        return model
+    return get_top_model(model, task) if isinstance(model, str) else own_model(type(model).__name__, model, task)
 
 
 def _with_grid(name: str, value: Any, task: str) -> TopModel:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from featurebank.bank.display import as_html
 from featurebank.errors import TopModelError
 from featurebank.topmodels.evaluation import SearchData
 from featurebank.topmodels.solvers.problem import Prediction
@@ -47,7 +48,7 @@ class OutOfFold:
         return f"<OutOfFold: {len(self.row)} answers of {len(np.unique(self.fold))} folds>"
 
     def _repr_html_(self) -> str:
-        return self.to_frame()._repr_html_()
+        return as_html(self, self.to_frame())
 
     @property
     def scores(self) -> NDArray[np.float64] | None:
@@ -94,10 +95,10 @@ class OutOfFold:
         unseen = sorted(set(self.classes.tolist()) - set(np.unique(found.true).tolist()))
         if unseen:
             count = int((self.true == unseen[0]).sum())
-            remedy = "label more of it, or leave it out" if count < 2 else "ask for fewer folds, or other groups"
+            hint = "label more of it, or leave it out" if count < 2 else "ask for fewer folds, or other groups"
             raise TopModelError(
                 f"no fold both learns and tests the class {unseen[0]!r} ({count} rows), so {model} gets no "
-                f"probabilities: {remedy}"
+                f"probabilities: {hint}"
             )
         return found
 

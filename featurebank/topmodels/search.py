@@ -24,9 +24,8 @@ from featurebank.bank.matrix import BankMatrix
 from featurebank.errors import TopModelError, near_names, one_line
 from featurebank.images.reading import Progress
 from featurebank.storage.memory import physical_memory
-from featurebank.topmodels import candidates as ranking
 from featurebank.topmodels.calibration import Calibrator
-from featurebank.topmodels.candidates import make_group
+from featurebank.topmodels.candidates import CandidateGroup, best_of, called, ranked, to_results
 from featurebank.topmodels.evaluation import SearchData, refitted, scorer_of
 from featurebank.topmodels.folds import make_folds, sizes_of
 from featurebank.topmodels.formatting import score_name, told_apart_text
@@ -348,7 +347,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         quick = TASKS[self.task]["ridge"]
         wanted = self._features(run, self._streamed(quick) if is_streamed else quick)
         groups = [
-            make_group(features, select, normalize, model, cells_for(model, run.data.folds), views)
+            CandidateGroup(features, select, normalize, model, cells_for(model, run.data.folds), views)
             for features in wanted
             for views in _several(self.views)[: None if features in run.data.layouts else 1]
             for select in _several(self.select)
@@ -391,8 +390,8 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
             blocks.tell(run.data, names)
         if self.blocks is None or not (isinstance(self.features, str) and self.features == "all"):
             return wanted
-        ranked = run.ranked(wanted, quick)
-        more = [tuple(sorted(ranked[:m], key=list(self.blocks).index)) for m in range(2, len(ranked) + 1)]
+        order = run.ranked(wanted, quick)
+        more = [tuple(sorted(order[:m], key=list(self.blocks).index)) for m in range(2, len(order) + 1)]
         for names in more:
             blocks.tell(run.data, names)
         return wanted + more
@@ -404,14 +403,14 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         self.interrupted_, self.timed_out_ = run.interrupted, run.timed_out
         self.candidates_ = [candidate for _, candidate in found]
         order = sorted(TASKS[self.task], key=lambda name: TASKS[self.task][name].simplicity)
-        self.best_index_ = ranking.best_of(self.candidates_, self.rule, order)
+        self.best_index_ = best_of(self.candidates_, self.rule, order)
         group, best = found[self.best_index_]
         self.best_candidate_ = best
         self.best_score_, self.best_params_ = best.mean, best.params
         self.best_model_, self.best_features_ = best.model, best.features
         run.set_intervals(found)
         self.comparison_ = self._compared()
-        self.cv_results_ = ranking.to_results(self.candidates_)
+        self.cv_results_ = to_results(self.candidates_)
         self.oof_: OutOfFold = gather(run.data, run.predictions_of(group, best))
         group.predictions.clear()  # of many rows they take much memory
         if self.refit:
@@ -420,11 +419,11 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
     def _compared(self) -> dict[str, Any] | None:
         """Compare the best candidate with the best of another recipe, on the shared folds."""
         best = self.best_candidate_
-        others = [other for other in ranking.ranked(self.candidates_) if other.recipe != best.recipe]
+        others = [other for other in ranked(self.candidates_) if other.recipe != best.recipe]
         if not others or len(self.folds_) < 2:
             return None
         found = paired_interval(best.fold_scores, others[0].fold_scores, *sizes_of(self.folds_))
-        names = ranking.called(best), ranking.called(others[0])
+        names = called(best), called(others[0])
         sentence = told_apart_text(*names, found, score_name(self.scoring, self.task))
         return {"other": others[0].to_dict(), **found, "sentence": sentence}
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from featurebank.bank.matrix import BankMatrix
 from featurebank.errors import FeatureBankError, TopModelError, one_line
 from featurebank.images.reading import Progress
-from featurebank.topmodels.candidates import Candidate, CandidateGroup, make_group, refinement
+from featurebank.topmodels.candidates import Candidate, CandidateGroup, refinement
 from featurebank.topmodels.evaluation import (
     SearchData,
     asks_decisions,
@@ -110,17 +110,14 @@ class SearchRun:
         for name in dict.fromkeys(group.model.name for group, _ in found if group.model.refined):
             group, best = max((each for each in found if each[0].model.name == name), key=lambda each: each[1].mean)
             cells = refinement(best, group.model, list(group.cells.values()), self._gamma(group))
-            start = len(group.candidates)
-            more = make_group(group.features, group.select, group.normalize, group.model, cells, group.views)
-            group.candidates += more.candidates
             self.total += len(cells) * len(self.folds)
-            self._evaluate(group, self.folds, range(start, start + len(cells)))
+            self._evaluate(group, self.folds, group.add(cells))
 
     def ranked(self, features: Sequence[tuple[str, ...]], model: TopModel) -> list[str]:
         """Return the names of single blocks, that with the best score of a quick model on the folds first."""
         scores = {}
         for names in features:
-            group = make_group(names, None, "standardize", model, model.cells())
+            group = CandidateGroup(names, None, "standardize", model, model.cells())
             quick = SearchRun(self.data, None, self.settings, None, None, None)
             quick.all([group])
             scores[names[0]] = max(means(group), default=-np.inf)

@@ -7,13 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from joblib import Parallel, delayed
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import has_fit_parameter
 from threadpoolctl import threadpool_limits
 
-from featurebank.topmodels.solvers.problem import Cells, Events, Note, Prediction, Problem, SolverOptions, prediction_of
+from featurebank.topmodels.solvers.problem import (
+    Cells,
+    Events,
+    Note,
+    Prediction,
+    Problem,
+    SolverOptions,
+    configured,
+    prediction_of,
+)
 
 
 def solve(
@@ -35,12 +44,9 @@ def solve(
 
 def pipeline(problem: Problem, estimator: BaseEstimator, cell: Mapping[str, Any], random_state: int) -> Pipeline:
     """The pipeline whose predictions every solver reproduces."""
-    common = {"class_weight": problem.class_weight, "random_state": random_state}
-    known = estimator.get_params()
-    given = {name: value for name, value in common.items() if name in known and value is not None}
+    scaler = StandardScaler() if problem.standardize else "passthrough"
     return make_pipeline(
-        StandardScaler() if problem.standardize else "passthrough",
-        clone(estimator).set_params(**given | dict(cell)),
+        scaler, configured(estimator, cell, class_weight=problem.class_weight, random_state=random_state)
     )
 
 

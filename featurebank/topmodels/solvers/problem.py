@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from joblib import cpu_count
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, is_classifier
+from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.utils.class_weight import compute_class_weight
 
 Cells = Mapping[int, Mapping[str, Any]]
@@ -160,6 +160,13 @@ def collect(events: Events, settings: SolverOptions) -> Solution:
     except KeyboardInterrupt:
         solution.interrupted = True
     return solution
+
+
+def configured(estimator: BaseEstimator, params: Mapping[str, Any], **common: Any) -> BaseEstimator:
+    """A clone with these parameters, and with those of the common ones that it has and that are not None."""
+    known = estimator.get_params()
+    used = {name: value for name, value in common.items() if name in known and value is not None}
+    return clone(estimator).set_params(**used | dict(params))
 
 
 def prediction_of(model: Any, rows: NDArray[Any], cell: int = 0, fold: int = 0) -> Prediction:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from sklearn.base import clone, is_classifier
+from sklearn.base import is_classifier
 from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
-from featurebank.topmodels.solvers.problem import Cells, Problem
+from featurebank.topmodels.solvers.problem import Cells, Problem, configured
 from featurebank.topmodels.streaming.sums import fit_steps
 from featurebank.topmodels.streaming.trainer import Fitted, Streamed, stepped
 
@@ -59,9 +59,7 @@ class Minibatch(Streamed):
                 at += len(batch)
 
     def _make(self, cell: Any) -> Any:
-        model = clone(self.estimator)
-        given = {"random_state": self.random_state} if "random_state" in model.get_params() else {}
-        return model.set_params(**given | dict(cell))
+        return configured(self.estimator, cell, random_state=self.random_state)
 
     def _pupils(self, problem: Problem, fold: int, fitted: Fitted) -> _Pupils:
         asked = problem.sample_weight is not None or problem.class_weight is not None

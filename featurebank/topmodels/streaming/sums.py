@@ -127,11 +127,11 @@ class _Part:
 
     def add(self, block: Array, start: int) -> None:
         """Add those rows of a batch (m, width) that are the part's; `start` is the number of its first row."""
-        rows, places = self.within.between(start, start + len(block))
+        rows, positions = self.within.between(start, start + len(block))
         own = block[rows - start]
         x = own[:, : self.plain.shape[1]]
         self.plain += [np.full(x.shape[1], len(x)), x.sum(axis=0), (x**2).sum(axis=0)]
-        own *= np.sqrt(self.weights[places])[:, None]
+        own *= np.sqrt(self.weights[positions])[:, None]
         self.products += own.T @ own
 
     def take(self, others: Sequence[_Part]) -> None:

@@ -91,11 +91,11 @@ class Streamed:
         said = {(fold, cell): _Answers(len(each.rows), decisions) for fold, each in enumerate(within) for cell in cells}
         for batch in problem.X.batches():  # type: ignore[attr-defined]
             for fold, (each, (steps, models, _)) in enumerate(zip(within, fitted, strict=True)):
-                rows, places = each.between(start, start + len(batch))
+                rows, positions = each.between(start, start + len(batch))
                 if len(rows):
                     Z = stepped(steps, batch[rows - start].astype(self.dtype))
                     for cell in cells:
-                        said[fold, cell].take(places, models[cell], Z)
+                        said[fold, cell].take(positions, models[cell], Z)
             start += len(batch)
         passed = (time.perf_counter() - started) / len(said)
         for (fold, cell), answers in said.items():
@@ -110,13 +110,13 @@ class _Answers:
         self.count, self.decisions = count, decisions
         self.columns: dict[str, NDArray[Any]] = {}
 
-    def take(self, places: NDArray[np.int64], model: Any, Z: NDArray[Any]) -> None:
-        """Put what a model says of rows (m, d) in their places."""
+    def take(self, positions: NDArray[np.int64], model: Any, Z: NDArray[Any]) -> None:
+        """Put what a model says of rows (m, d) in their positions."""
         for name, method in self._asked(model).items():
             found = getattr(model, method)(Z)
             if name not in self.columns:
                 self.columns[name] = np.empty((self.count, *found.shape[1:]), found.dtype)
-            self.columns[name][places] = found
+            self.columns[name][positions] = found
 
     def _asked(self, model: Any) -> dict[str, str]:
         """Return what is asked of a model, and the method that says it; decisions beside probabilities if wanted."""
@@ -167,8 +167,8 @@ def check_streamed(asked: Mapping[str, Any]) -> None:
     """
     found = [name for name, value in asked.items() if value]
     if found:
-        remedy = "leave it out, or give the fit more memory"
-        raise TopModelError(f"{found[0]} needs all rows in memory, which these do not fit into: {remedy}")
+        hint = "leave it out, or give the fit more memory"
+        raise TopModelError(f"{found[0]} needs all rows in memory, which these do not fit into: {hint}")
 
 
 def stepped(steps: Sequence[Step], rows: NDArray[Any]) -> NDArray[Any]:
