@@ -77,7 +77,7 @@ class Clusters:
         )
 
     def _repr_html_(self) -> str:
-        return as_html(self, pd.DataFrame(self.report["feature_sets"]))
+        return as_html(self, self.table)
 
 
 @renamed(seed="random_state")

@@ -253,9 +253,9 @@ def plot_training(report: Mapping[str, Any]) -> Figure:
 # --- parts -------------------------------------------------------------------------------------------------
 
 
-def _part(report: Mapping[str, Any], name: str, remedy: str) -> Any:
+def _part(report: Mapping[str, Any], name: str, option: str) -> Any:
     if not report.get(name):
-        raise PlotError(f"the report has no {name.replace('_', ' ')}; fit with {remedy}")
+        raise PlotError(f"the report has no {name.replace('_', ' ')}; fit with {option}")
     return report[name]
 
 

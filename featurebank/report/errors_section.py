@@ -128,7 +128,7 @@ def checks(inputs: Inputs, progress: Progress | None = None) -> dict[str, Any]:
     """Return the facts of the page's section on labels and near-duplicates, and ``rows``, the samples that they show.
 
     ``issues, groups`` and ``leaks`` are None where they could not be looked for, which the notes explain, with the name
-    of the command that helps (``issues_remedy, groups_remedy``).
+    of the command that helps (``issues_command, groups_command``).
     """
     issues, copies = _issues(inputs), _groups(inputs, progress)
     rows = [each["row"] for each in issues["issues"] or []]
@@ -154,11 +154,11 @@ def _issues(inputs: Inputs) -> dict[str, Any]:
         {"row": where[number], "given": str(each.given), "suggested": str(each.suggested)}
         for number, each in enumerate(frame.head(MOST_ISSUES).itertuples())
     ]
-    return {"issues": listed, "issues_n": len(frame), "issues_note": "", "issues_remedy": ""}
+    return {"issues": listed, "issues_n": len(frame), "issues_note": "", "issues_command": ""}
 
 
-def _no_issues(note: str, remedy: str) -> dict[str, Any]:
-    return {"issues": None, "issues_n": 0, "issues_note": note, "issues_remedy": remedy}
+def _no_issues(note: str, command: str) -> dict[str, Any]:
+    return {"issues": None, "issues_n": 0, "issues_note": note, "issues_command": command}
 
 
 def _frame(found: OofPredictions, inputs: Inputs) -> pd.DataFrame:
@@ -181,15 +181,15 @@ def _groups(inputs: Inputs, progress: Progress | None) -> dict[str, Any]:
         "groups": [_listed(group) for group in groups[:MOST_GROUPS]],
         "groups_n": len(groups),
         "groups_note": "",
-        "groups_remedy": "",
+        "groups_command": "",
         "leaks": [text for name, side in apart.items() if (text := leak(name, side, groups))],
         "split_names": ", ".join(apart) or "any split, as there is none",
     }
 
 
-def _no_groups(note: str, remedy: str) -> dict[str, Any]:
+def _no_groups(note: str, command: str) -> dict[str, Any]:
     lacking = {"groups": None, "groups_n": 0, "leaks": None, "split_names": ""}
-    return {**lacking, "groups_note": note, "groups_remedy": remedy}
+    return {**lacking, "groups_note": note, "groups_command": command}
 
 
 def _listed(group: pd.DataFrame) -> list[dict[str, Any]]:

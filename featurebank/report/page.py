@@ -13,8 +13,7 @@ from featurebank.explore import page
 from featurebank.images.reading import Progress
 from featurebank.report import data_section, errors_section, provenance, results_section
 from featurebank.report.inputs import Inputs, OofPredictions
-from featurebank.report.map_section import map_facts
-from featurebank.report.thumbnails import make_pictures
+from featurebank.report.map_section import make_pictures, map_facts
 
 SECTIONS = {
     "data": "Data",

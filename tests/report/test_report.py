@@ -15,11 +15,10 @@ from featurebank import Bank, Predictor, extract, fit
 from featurebank.errors import FeatureBankError, PredictorError
 from featurebank.explore import ActivationMap, plot_abstention
 from featurebank.explore.page import encode_column, encode_coordinates, encode_points, is_number, to_json
-from featurebank.report import charts, data_section, errors_section, make_report, results_section
+from featurebank.report import data_section, errors_section, make_report, results_section
 from featurebank.report.inputs import OofPredictions, read_inputs, read_predictions
-from featurebank.report.map_section import encode_pictures
+from featurebank.report.map_section import ACROSS, SIDE, encode_pictures, make_pictures
 from featurebank.report.provenance import commands
-from featurebank.report.thumbnails import ACROSS, SIDE, make_pictures
 
 
 @pytest.fixture(scope="module")
@@ -481,7 +480,7 @@ def test_a_network_that_is_not_here_leaves_a_line(labelled):
 
 def test_charts_take_the_colours_of_the_page_and_share_no_id():
     report = {"abstention": [{"coverage": 1.0, "accuracy": 0.8}, {"coverage": 0.5, "accuracy": 0.9}]}
-    first, second = (charts.to_svg(partial(plot_abstention, report), name) for name in ("one", "two"))
+    first, second = (results_section.to_svg(partial(plot_abstention, report), name) for name in ("one", "two"))
     ids = [set(re.findall(r' id="([^"]+)"', svg)) for svg in (first, second)]
     assert not ids[0] & ids[1]
     assert "var(--accent)" in first
@@ -494,7 +493,7 @@ def test_a_chart_is_told_and_its_text_is_text():
         ax.plot([0, 1], [0.5, 0.25])
         ax.set(ylabel='<"b">', xlabel="rows")
 
-    svg = charts.to_svg(draw, "one")
+    svg = results_section.to_svg(draw, "one")
     assert 'aria-label="&lt;&#34;b&#34;&gt; over rows. 0: 0.500, 1: 0.250"' in svg
     assert "<b" not in svg.split(">", 1)[1]
 
