@@ -58,7 +58,7 @@ def label_issues(
         featurebank label-issues photos.bank -o issues.csv
     """
     from featurebank.explore import label_issues as find_issues
-    from featurebank.images.sources import read_table
+    from featurebank.images.columns import read_table
 
     fitted = {name: list(options.pop(name)) or None for name in ("features", "models")}
     if oof is not None and any(fitted.values()):

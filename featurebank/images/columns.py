@@ -1,18 +1,24 @@
-"""The users' columns: tables brought to the four kinds that a bank stores, read from text, stacked and overlaid."""
+"""The users' columns: tables read from files, brought to the four kinds that a bank stores, stacked and overlaid."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import warnings
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.errors import ColumnError
+from featurebank.errors import ColumnError, SourceError, StorageError, one_line
+from featurebank.storage.files import AnyPath
 
+MANIFESTS = (".csv", ".parquet", ".pq")
+"""The ends of the names of files that hold a table."""
 _INFERRED = {"boolean": "boolean", "integer": "Int64", "floating": "Float64", "mixed-integer-float": "Float64"}
 _MAX_INT = 2**63 - 1
 KINDS = {"int": ("<i8", "Int64"), "float": ("<f8", "Float64"), "bool": ("|u1", "boolean"), "str": ("", "object")}
@@ -127,6 +133,43 @@ def _keeps_float(cell: str) -> bool:
         return False
     loses = digits.isdigit() and np.isfinite(value) and int(value) != int(cell)  # an id of 20 digits, its last ones
     return bool(np.isfinite(value)) and not loses
+
+
+def read_table(path: AnyPath) -> pd.DataFrame:
+    """Read a CSV or Parquet file as tidy columns (see `tidy`).
+
+    Only an empty CSV cell is missing; ``NA`` and ``None`` are words like any other.
+
+    Raises
+    ------
+    SourceError
+        When the file is missing, empty or not such a table.
+    """
+    if path.is_dir() or path.suffix.lower() not in MANIFESTS:
+        found = "is a folder" if path.is_dir() else "is no table by its suffix"
+        raise SourceError(f"{str(path)!r} {found}; expected a file that ends in {', '.join(MANIFESTS)}")
+    try:
+        content = path if isinstance(path, Path) else io.BytesIO(path.read_bytes())
+        if path.suffix.lower() == ".csv":
+            table = parse_text(_read_csv(content))
+        else:
+            table = tidy(pd.read_parquet(content, dtype_backend="numpy_nullable"))
+    except StorageError:
+        raise
+    except (OSError, ValueError, ImportError, LookupError, pd.errors.ParserWarning) as error:
+        raise SourceError(f"{str(path)!r} cannot be read as a table: {one_line(error)}") from error
+    if table.empty:
+        raise SourceError(f"{str(path)!r} has no rows; expected one a sample")
+    return table
+
+
+def _read_csv(path: Path | io.BytesIO) -> pd.DataFrame:
+    """Return a CSV's cells as text; a row with more cells than the header has names is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        return pd.read_csv(
+            path, dtype=object, keep_default_na=False, index_col=False, encoding_errors="surrogateescape"
+        )
 
 
 def concat_columns(frames: list[pd.DataFrame]) -> pd.DataFrame:

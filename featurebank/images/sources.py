@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,16 +15,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from featurebank.errors import ImageError, SourceError, StorageError, one_line
+from featurebank.errors import ImageError, SourceError, one_line
 from featurebank.images import decoding, listing
-from featurebank.images.columns import parse_text, tidy
+from featurebank.images.columns import MANIFESTS, read_table, tidy
 from featurebank.images.listing import read_image
 from featurebank.images.shards import columns_of, expand, is_shards, list_shards, root_of
 from featurebank.storage import files
 from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath, is_address
-
-MANIFESTS = (".csv", ".parquet", ".pq")
 
 
 @dataclass(frozen=True)
@@ -249,43 +245,6 @@ def _scan_manifest(manifest: AnyPath, root: AnyPath, path_column: str) -> Source
     look = listing.stat_below(root)
     entries = [(path, 0, 0, problem) if problem else (path, *look(path)) for path, problem in paths]
     return _of_files(_key(manifest), _key(root), entries, table.drop(columns=path_column), whole=True)
-
-
-def read_table(path: AnyPath) -> pd.DataFrame:
-    """Read a CSV or Parquet file as tidy columns (see `featurebank.images.columns.tidy`).
-
-    Only an empty CSV cell is missing; ``NA`` and ``None`` are words like any other.
-
-    Raises
-    ------
-    SourceError
-        When the file is missing, empty or not such a table.
-    """
-    if path.is_dir() or path.suffix.lower() not in MANIFESTS:
-        found = "is a folder" if path.is_dir() else "is no table by its suffix"
-        raise SourceError(f"{str(path)!r} {found}; expected a file that ends in {', '.join(MANIFESTS)}")
-    try:
-        content = path if isinstance(path, Path) else io.BytesIO(path.read_bytes())
-        if path.suffix.lower() == ".csv":
-            table = parse_text(_read_csv(content))
-        else:
-            table = tidy(pd.read_parquet(content, dtype_backend="numpy_nullable"))
-    except StorageError:
-        raise
-    except (OSError, ValueError, ImportError, LookupError, pd.errors.ParserWarning) as error:
-        raise SourceError(f"{str(path)!r} cannot be read as a table: {one_line(error)}") from error
-    if table.empty:
-        raise SourceError(f"{str(path)!r} has no rows; expected one a sample")
-    return table
-
-
-def _read_csv(path: Path | io.BytesIO) -> pd.DataFrame:
-    """Return a CSV's cells as text; a row with more cells than the header has names is an error."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        return pd.read_csv(
-            path, dtype=object, keep_default_na=False, index_col=False, encoding_errors="surrogateescape"
-        )
 
 
 def _manifest_path(cell: Any, root: str) -> tuple[bytes, str]:

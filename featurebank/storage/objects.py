@@ -71,8 +71,9 @@ def _modified_ns(info: Mapping[str, Any]) -> int:
 
     Stores tell whole seconds, in which an object may change twice.
     """
-    given = [info[name] for name in ("LastModified", "mtime", "updated", "last_modified", "created") if info.get(name)]
-    when = datetime.fromisoformat(given[0]) if given and isinstance(given[0], str) else given[0] if given else 0
+    names = ("LastModified", "mtime", "updated", "last_modified", "created")
+    when = next((info[name] for name in names if info.get(name)), 0)
+    when = datetime.fromisoformat(when) if isinstance(when, str) else when
     seconds = when.timestamp() if isinstance(when, datetime) else float(when)
     tags = [str(info[name]) for name in ("ETag", "etag", "generation", "md5Hash") if info.get(name)]
     return int(seconds) * 10**9 + (zlib.crc32(tags[0].encode()) % 10**9 if tags else int(seconds % 1 * 1e9))
@@ -251,7 +252,7 @@ class ObjectPath:
         raw = Ranged(self, self.lstat().st_size)
         return io.BufferedReader(raw, buffering) if buffering else raw
 
-    # --- writing: for featurebank.storage.files alone ----------------------------------------------------------------
+    # --- writing: for featurebank.storage.files alone --------------------------------------------------------
 
     def put(self, data: bytes | memoryview) -> None:
         """Write the object whole, and see that the store has all of it.
@@ -326,7 +327,7 @@ def _read_small(path: ObjectPath, status: Status) -> bytes:
     return path._read(0, None)
 
 
-# --- open objects ---------------------------------------------------------------------------------------------
+# --- open objects ------------------------------------------------------------------------------------------
 
 
 class Ranged(io.RawIOBase):
