@@ -15,8 +15,8 @@ from sklearn.pipeline import make_pipeline
 
 from featurebank.bank.display import as_html
 from featurebank.errors import TopModelError
+from featurebank.images.reading import Progress
 from featurebank.topmodels.folds import Fold, sizes_of
-from featurebank.topmodels.refitting import Progress
 from featurebank.topmodels.scores import corrected_interval, paired_interval
 from featurebank.topmodels.subsampling import Draw, Measured, Subsampling, failures, measured, subsampling
 

@@ -15,9 +15,10 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from threadpoolctl import threadpool_limits
 
 from featurebank.errors import TopModelError, one_line
+from featurebank.images.reading import Progress
 from featurebank.topmodels.evaluation import scorer_of
 from featurebank.topmodels.folds import Fold
-from featurebank.topmodels.refitting import Progress, fit_and_score
+from featurebank.topmodels.refitting import fit_and_score
 
 LEAST_SHOTS = 5
 """Fewer rows a class say nothing of the curve."""
