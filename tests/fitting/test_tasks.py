@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
-from test_fitting import make_bank, make_views_bank
+from test_fit import make_bank, make_views_bank
 
 from featurebank import Bank, MultiTaskPredictor, fit
 from featurebank.errors import ColumnError, TopModelError
