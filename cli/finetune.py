@@ -128,9 +128,8 @@ def finetune(
     from featurebank.bank.bank import Bank
     from featurebank.errors import StorageError
     from featurebank.explore.plots import check_format, figure_bytes, plot_training
-    from featurebank.finetuning.finetune import Hooks, default_output
+    from featurebank.finetuning.finetune import Callbacks, default_output
     from featurebank.finetuning.finetune import finetune as run_finetune
-    from featurebank.finetuning.tuning import Watch
     from featurebank.storage import files
 
     opened = Bank(bank)
@@ -142,13 +141,15 @@ def finetune(
         check_format(plot.suffix)
     recipe = Recipe(**{field.name: options.pop(field.name) for field in fields(Recipe)})
     checkpoint = path.with_suffix(".checkpoint")
-    hooks = Hooks(
+    callbacks = Callbacks(
         on_estimate=lambda found: state.say(f"estimate: {found}"),
         on_cached=state.progress("activations"),
         on_fold=state.progress("folds", "fold"),
-        watch=Watch(_epoch_printer(state, recipe.epochs), state.progress("train", "step"), checkpoint, resume),
+        on_step=state.progress("train", "step"),
+        on_epoch=_epoch_printer(state, recipe.epochs),
     )
-    result = run_finetune(opened, recipe, folds=options.pop("folds") or 0, hooks=hooks, **options)
+    options |= {"folds": options["folds"] or 0, "checkpoint": checkpoint, "resume": resume, "callbacks": callbacks}
+    result = run_finetune(opened, recipe, **options)
     result.save(path)
     if plot is not None:
         files.commit(plot, figure_bytes(plot_training(result.report), plot.suffix))

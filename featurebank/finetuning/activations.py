@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -35,7 +35,21 @@ Plan = Iterable[tuple[Rows, Rows]]
 """Batches: numbers of the images, and of the view of each."""
 
 
-class Cached:
+class Activations(Protocol):
+    """Where the rows come from: activations in a bank, or live images."""
+
+    views: int
+
+    def __len__(self) -> int: ...
+
+    def draw(self, random: np.random.Generator, count: int) -> Rows:
+        """Draw what is done to each of `count` images: the number of a view, or a seed."""
+
+    def stream(self, plan: Plan) -> Iterator[Tensor]:
+        """Yield a batch, float32 of shape (n, …), for each pair of rows and draws."""
+
+
+class CachedActivations:
     """The activations of images, and of their views, from a feature set of a bank.
 
     Parameters
@@ -84,6 +98,17 @@ class Cached:
         parts = zip(self._segment[rows], self._row[rows], views, strict=True)
         stored = np.stack([self._values[segment][row, view] for segment, row, view in parts])
         return torch.from_numpy(stored).float()
+
+
+def split(values: NDArray[Any], size: int) -> list[NDArray[Any]]:
+    """Cut an array into parts of a size, the last one smaller.
+
+    Examples
+    --------
+    >>> split(np.arange(5), 2)
+    [array([0, 1]), array([2, 3]), array([4])]
+    """
+    return [values[start : start + size] for start in range(0, len(values), size)]
 
 
 def digests_of(source: Source) -> list[bytes]:
@@ -204,7 +229,7 @@ AHEAD = 3
 _SEEDS = 1 << 48
 
 
-class Live:
+class LiveActivations:
     """The input of the module at the cut for images that are read when they are needed.
 
     What is done to an image is a number: below `views` it is that fixed view, the same as in a bank; from

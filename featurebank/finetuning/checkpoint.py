@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,40 +14,40 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from featurebank.errors import FineTuneError, one_line
-from featurebank.finetuning.training import Epoch, MovingAverage, Progress, Training
+from featurebank.finetuning.training import Epoch, MovingAverage, Trainer, TrainerState
 
 _FACTS = "facts"
 
 
-def dump(training: Training, key: str) -> bytes:
+def dump(trainer: Trainer, key: str) -> bytes:
     """Return the bytes of a checkpoint.
 
     Parameters
     ----------
-    training : Training
+    trainer : Trainer
         Between two epochs.
     key : str
         Digest of everything that the training depends on.
     """
-    progress = training.progress
-    assert progress is not None
+    state = trainer.state
+    assert state is not None
     parts: dict[str, Mapping[str, Tensor]] = {
-        "now": training.weights.copy(),
-        "start": progress.start,
-        "best": progress.best,
-        "average": progress.average.values if progress.average else {},
+        "now": trainer.weights.copy(),
+        "start": state.start,
+        "best": state.best,
+        "average": state.average.values if state.average else {},
     }
     tensors = {f"{part}/{name}": tensor for part, values in parts.items() for name, tensor in values.items()}
     facts = {
         "key": key,
-        "history": [epoch.to_dict() for epoch in progress.history],
-        "best_epoch": progress.best_epoch,
-        "rate": progress.rate,
-        "average_steps": progress.average.steps if progress.average else None,
-        "scaler": training.scaler.state_dict(),
+        "history": [epoch.to_dict() for epoch in state.history],
+        "best_epoch": state.best_epoch,
+        "rate": state.rate,
+        "average_steps": state.average.steps if state.average else None,
+        "scaler": trainer.scaler.state_dict(),
     }
     plain: dict[str, dict[str, Any]] = {}
-    for number, state in training.optimizer.state_dict()["state"].items():
+    for number, state in trainer.optimizer.state_dict()["state"].items():
         held = {name: value for name, value in state.items() if isinstance(value, Tensor)}
         plain[number] = {name: value for name, value in state.items() if name not in held}
         tensors |= {f"optimizer/{number}/{name}": tensor for name, tensor in held.items()}
@@ -54,7 +55,20 @@ def dump(training: Training, key: str) -> bytes:
     return save_tensors(on_cpu, metadata={_FACTS: json.dumps({**facts, "optimizer": plain})})
 
 
-def restore(training: Training, data: bytes, key: str) -> None:
+def read(path: Path | None) -> bytes:
+    """Return what a checkpoint holds.
+
+    Raises
+    ------
+    FineTuneError
+        When there is none.
+    """
+    if path is None or not path.is_file():
+        raise FineTuneError(f"no checkpoint at {str(path)!r} to resume from; leave out --resume to begin anew")
+    return path.read_bytes()
+
+
+def restore(trainer: Trainer, data: bytes, key: str) -> None:
     """Put a training where a checkpoint was made.
 
     Raises
@@ -69,7 +83,7 @@ def restore(training: Training, data: bytes, key: str) -> None:
                 "the checkpoint is of a fine-tuning with other rows, weights or options; expected the same ones: "
                 "repeat them, or leave out --resume to begin anew"
             )
-        _restore(training, tensors, facts)
+        _restore(trainer, tensors, facts)
     except FineTuneError:
         raise
     except (SafetensorError, ValueError, LookupError, TypeError, RuntimeError) as error:
@@ -85,20 +99,20 @@ def _facts(data: bytes) -> dict[str, Any]:
     return facts
 
 
-def _restore(training: Training, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    device = training.network.device
+def _restore(trainer: Trainer, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    device = trainer.network.device
 
     def part(name: str) -> dict[str, Tensor]:
         start = f"{name}/"
         return {key.removeprefix(start): each.to(device) for key, each in tensors.items() if key.startswith(start)}
 
-    training.set_rate(float(facts["rate"]))
-    training.weights.set(part("now"))
-    training.optimizer.load_state_dict(_optimizer_state(training.optimizer, part, facts["optimizer"]))
-    _lay_out(training.optimizer)
-    training.scaler.load_state_dict(facts["scaler"])
+    trainer.set_rate(float(facts["rate"]))
+    trainer.weights.set(part("now"))
+    trainer.optimizer.load_state_dict(_optimizer_state(trainer.optimizer, part, facts["optimizer"]))
+    _lay_out(trainer.optimizer)
+    trainer.scaler.load_state_dict(facts["scaler"])
     steps = facts["average_steps"]
-    training.progress = Progress(
+    trainer.state = TrainerState(
         [Epoch(**epoch) for epoch in facts["history"]],
         part("start"),
         part("best"),

@@ -13,10 +13,10 @@ from sklearn.pipeline import Pipeline
 
 from featurebank.bank.features import as_keys
 from featurebank.bank.samples import SampleTable
+from featurebank.finetuning.experiment import Experiment, Rows
 from featurebank.finetuning.head import fit_head
-from featurebank.finetuning.network import Feed
+from featurebank.finetuning.network import Activations
 from featurebank.finetuning.optimization import judge
-from featurebank.finetuning.setup import Rows, Setup
 from featurebank.finetuning.tuning import train_network
 from featurebank.images.reading import Progress
 from featurebank.images.views import count_views
@@ -30,27 +30,27 @@ from featurebank.topmodels.scores import paired_interval
 class Frozen:
     """The frozen side: embeddings, and how a top model of them is fitted."""
 
-    def __init__(self, X: NDArray[np.float32], name: str, model: Pipeline | None, setup: Setup):
-        self.X, self.name, self.model, self.setup = X, name, model, setup
+    def __init__(self, X: NDArray[np.float32], name: str, model: Pipeline | None, experiment: Experiment):
+        self.X, self.name, self.model, self.experiment = X, name, model, experiment
 
     def score(self, train: Rows, test: Rows) -> float:
         """Return the accuracy on the test rows of what is learned from the training rows."""
-        labels, recipe = self.setup.labels, self.setup.recipe
-        part = labels.take(train)
+        data, recipe = self.experiment.data, self.experiment.recipe
+        part = data.take(train)
         if self.model is not None:
             fitted = fit_pipeline(clone(self.model), self.X[train], part.y, part.weight)
         else:
             options = {
                 "sample_weight": part.weight,
-                "class_weight": self.setup.class_weight,
+                "class_weight": self.experiment.class_weight,
                 "random_state": recipe.random_state,
             }
             fitted = fit_head(self.X[train], part.y, groups=part.ties, **options)
-        right = fitted.predict(self.X[test]) == labels.y[test]
-        return float(np.average(right, weights=labels.take(test).weight))
+        right = fitted.predict(self.X[test]) == data.y[test]
+        return float(np.average(right, weights=data.take(test).weight))
 
 
-def frozen_of(given: Predictor | None, setup: Setup, feed: Feed, table: SampleTable) -> Frozen:
+def frozen_of(given: Predictor | None, experiment: Experiment, activations: Activations, table: SampleTable) -> Frozen:
     """Return what the fine-tuned network is compared with.
 
     Parameters
@@ -58,8 +58,8 @@ def frozen_of(given: Predictor | None, setup: Setup, feed: Feed, table: SampleTa
     given : Predictor or None
         Its features, which the bank has, and its model; without one, the network's own penultimate embeddings and a
         logistic regression that is cross-validated in each fold.
-    setup : Setup
-    feed : Feed
+    experiment : Experiment
+    activations : Activations
     table : SampleTable
         The samples that are learned from.
 
@@ -69,30 +69,30 @@ def frozen_of(given: Predictor | None, setup: Setup, feed: Feed, table: SampleTa
         When the bank lacks rows of the predictor's features.
     """
     if given is None:
-        rows, recipe = np.arange(len(table)), setup.recipe
-        X = setup.network().embeddings(feed, rows, count_views(recipe.views), recipe.batch_size)
-        return Frozen(X, f"{setup.backbone.name}/penultimate + logreg", None, setup)
+        rows, recipe = np.arange(len(table)), experiment.recipe
+        X = experiment.network().embeddings(activations, rows, count_views(recipe.views), recipe.batch_size)
+        return Frozen(X, f"{experiment.backbone.name}/penultimate + logreg", None, experiment)
     keys = as_keys(table.rows["digest"])
-    X = np.concatenate(given.read(setup.bank, keys), axis=1)
+    X = np.concatenate(given.read(experiment.bank, keys), axis=1)
     names = "+".join(each.spec.name for each in given.features)
-    return Frozen(X, f"{names} + {type(given.model[-1]).__name__}", given.model, setup)
+    return Frozen(X, f"{names} + {type(given.model[-1]).__name__}", given.model, experiment)
 
 
-def shared_folds(given: Predictor | None, setup: Setup, table: SampleTable, count: int) -> list[Fold]:
+def shared_folds(given: Predictor | None, experiment: Experiment, table: SampleTable, count: int) -> list[Fold]:
     """Return the folds of the search that made a predictor where it had as many over these rows, else new ones."""
-    labels, seed = setup.labels, setup.recipe.random_state
+    data, random_state = experiment.data, experiment.recipe.random_state
     if given is not None and given.fit.get("folds") == count:
         known = {(source, path): fold for source, path, fold in given.fit.get("samples", [])}
         keys = zip(table.rows["source"], table.paths, strict=True)
         numbers = np.array([known.get(key, -1) for key in keys])
         if set(numbers.tolist()) == set(range(count)):
             return folds_of(numbers)
-    return make_folds(count, np.zeros((len(labels.y), 1)), labels.y, labels.ties, seed)
+    return make_folds(count, np.zeros((len(data.y), 1)), data.y, data.ties, random_state)
 
 
 def compare(
-    setup: Setup,
-    feed: Feed,
+    experiment: Experiment,
+    activations: Activations,
     frozen: Frozen,
     folds: Sequence[Fold],
     *,
@@ -105,8 +105,8 @@ def compare(
 
     Parameters
     ----------
-    setup : Setup
-    feed : Feed
+    experiment : Experiment
+    activations : Activations
     frozen : Frozen
     folds : sequence of (train, test)
     top_model : Pipeline, optional
@@ -125,7 +125,7 @@ def compare(
     is_interrupted = False
 
     def both(train: Rows, test: Rows) -> tuple[float, float]:
-        return _scores(setup, feed, frozen, np.sort(train), np.sort(test), top_model)
+        return _scores(experiment, activations, frozen, np.sort(train), np.sort(test), top_model)
 
     try:
         over_folds(both, folds, progress, pairs)
@@ -136,16 +136,20 @@ def compare(
 
 
 def _scores(
-    setup: Setup, feed: Feed, frozen: Frozen, train: Rows, test: Rows, top_model: Pipeline | None
+    experiment: Experiment,
+    activations: Activations,
+    frozen: Frozen,
+    train: Rows,
+    test: Rows,
+    top_model: Pipeline | None,
 ) -> tuple[float, float]:
     """Return the accuracy on one fold's test rows, frozen and fine-tuned."""
-    trained = train_network(setup, feed, rows=train, top_model=top_model)
-    if trained.progress.interrupted:
+    trained = train_network(experiment, activations, rows=train, top_model=top_model)
+    if trained.state.interrupted:
         raise KeyboardInterrupt
-    part, recipe = setup.labels.take(test), setup.recipe
-    logits = trained.network.logits(feed, test, count_views(recipe.views), recipe.batch_size)
-    codes = np.searchsorted(np.unique(setup.labels.y), part.y)
-    return frozen.score(train, test), judge(logits, codes, part.weight)[1]
+    part, recipe = experiment.data.take(test), experiment.recipe
+    logits = trained.network.logits(activations, test, count_views(recipe.views), recipe.batch_size)
+    return frozen.score(train, test), judge(logits, experiment.data.codes[test], part.weight)[1]
 
 
 def _summary(name: str, pairs: Sequence[tuple[float, float]], folds: Sequence[Fold]) -> dict[str, Any]:

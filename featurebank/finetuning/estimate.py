@@ -18,9 +18,9 @@ from featurebank.backbones.layers import Capture
 from featurebank.errors import ImageError, StorageError
 from featurebank.finetuning.activations import bytes_needed
 from featurebank.finetuning.cut import layer_at
+from featurebank.finetuning.experiment import Experiment
 from featurebank.finetuning.network import Network
 from featurebank.finetuning.recipe import Recipe
-from featurebank.finetuning.setup import Setup
 from featurebank.images.reading import worker_count
 from featurebank.images.views import count_views, make_views
 
@@ -59,7 +59,7 @@ class Estimate:
         return f"{first}about {self.epoch_seconds:.1f} s an epoch, at most {self.seconds:.0f} s in all"
 
 
-def estimate(setup: Setup) -> Estimate:
+def estimate(experiment: Experiment) -> Estimate:
     """Estimate what a fine-tuning will take.
 
     Raises
@@ -67,28 +67,28 @@ def estimate(setup: Setup) -> Estimate:
     StorageError
         When the disk has less room than the activations take.
     """
-    recipe, network, missing = setup.recipe, setup.network(), setup.missing
+    recipe, network, missing = experiment.recipe, experiment.network(), experiment.missing
     views = count_views(recipe.cached_views) if recipe.is_cached else 1
     needed = bytes_needed(network.shape, views, missing, recipe.store)
-    _check_room(setup, needed)
+    _check_room(experiment, needed)
     live = 0.0
     if missing or not recipe.is_cached:
-        live = _frozen_seconds(setup, network) + _reading_seconds(setup)
-    judged = len(setup.labels.y) * recipe.validation * count_views(recipe.views)
-    trained = len(setup.labels.y) * (1 - recipe.validation)
+        live = _frozen_seconds(experiment, network) + _reading_seconds(experiment)
+    judged = len(experiment.data.y) * recipe.validation * count_views(recipe.views)
+    trained = len(experiment.data.y) * (1 - recipe.validation)
     epoch = trained * _step_seconds(network, recipe, True) + judged * _step_seconds(network, recipe, False)
     epoch += 0.0 if recipe.is_cached else live * (trained + judged)
     first = missing * views * live
     return Estimate(missing, views, needed, first, epoch, first + recipe.epochs * epoch)
 
 
-def _check_room(setup: Setup, needed: int) -> None:
-    folder = setup.bank.path
+def _check_room(experiment: Experiment, needed: int) -> None:
+    folder = experiment.bank.path
     free = shutil.disk_usage(folder).free if isinstance(folder, Path) else math.inf  # a store has no end
     if needed > free:
         raise StorageError(
-            f"the activations at {setup.recipe.cut!r} take {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB "
-            "left: cut later, take fewer views, or --augment live"
+            f"the activations at {experiment.recipe.cut!r} take {needed / 1e9:.1f} GB, the disk has "
+            f"{free / 1e9:.1f} GB left: cut later, take fewer views, or --augment live"
         )
 
 
@@ -107,31 +107,31 @@ def _step_seconds(network: Network, recipe: Recipe, trains: bool) -> float:
     return _timed(run, network.device) / recipe.batch_size
 
 
-def _frozen_seconds(setup: Setup, network: Network) -> float:
+def _frozen_seconds(experiment: Experiment, network: Network) -> float:
     """Return the seconds that one image takes up to the cut."""
     if not network.module:
         return 0.0
-    model = setup.backbone.model.to(setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    capture = Capture(model, [(layer_at(setup.backbone, network.module), "none")])
-    images = network.place(torch.zeros(_IMAGES, 3, *setup.backbone.input_size))
+    model = experiment.backbone.model.to(experiment.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    capture = Capture(model, [(layer_at(experiment.backbone, network.module), "none")])
+    images = network.place(torch.zeros(_IMAGES, 3, *experiment.backbone.input_size))
 
     def run() -> list[Tensor]:
         with torch.no_grad():
             return capture(images)
 
-    return _timed(run, setup.device) / _IMAGES
+    return _timed(run, experiment.device) / _IMAGES
 
 
-def _reading_seconds(setup: Setup) -> float:
+def _reading_seconds(experiment: Experiment) -> float:
     """Return the seconds that one view takes to be read and prepared; on a CPU the network wants the other cores."""
-    views = setup.recipe.cached_views if setup.recipe.is_cached else "none"
+    views = experiment.recipe.cached_views if experiment.recipe.is_cached else "none"
     started, done = time.perf_counter(), 0
-    for position in range(min(_IMAGES, len(setup.source.paths))):
+    for position in range(min(_IMAGES, len(experiment.source.paths))):
         with suppress(ImageError):  # said when it is needed
-            digest, decode = setup.source.read(position)
-            image = decode(setup.backbone.least_side)
-            done += len([setup.backbone.prepare(view) for view in make_views(image, views, digest)])
-    threads = 1 if setup.device.type == "cpu" else worker_count(setup.workers)
+            digest, decode = experiment.source.read(position)
+            image = decode(experiment.backbone.least_side)
+            done += len([experiment.backbone.prepare(view) for view in make_views(image, views, digest)])
+    threads = 1 if experiment.device.type == "cpu" else worker_count(experiment.workers)
     return (time.perf_counter() - started) / max(1, done) / threads
 
 

@@ -19,12 +19,14 @@ from featurebank.bank.images import source_of
 from featurebank.bank.samples import SampleTable, values_of, weights_of
 from featurebank.bank.spec import PENULTIMATE
 from featurebank.errors import ColumnError, FineTuneError
+from featurebank.finetuning.checkpoint import read
 from featurebank.finetuning.compare import compare, frozen_of, shared_folds
 from featurebank.finetuning.estimate import Estimate, estimate
+from featurebank.finetuning.experiment import Experiment, TrainingSet
 from featurebank.finetuning.head import is_logistic
 from featurebank.finetuning.recipe import Recipe
-from featurebank.finetuning.setup import Labels, Setup
-from featurebank.finetuning.tuning import Tuned, Watch, finish, train_network
+from featurebank.finetuning.training import Epoch
+from featurebank.finetuning.tuning import Tuned, finish, train_network
 from featurebank.images.reading import Progress
 from featurebank.predictor.file import EMBEDDED
 from featurebank.predictor.predictor import Predictor, contents_of
@@ -32,25 +34,24 @@ from featurebank.storage import files
 
 
 @dataclass(frozen=True)
-class Hooks:
-    """Who is told how it goes.
+class Callbacks:
+    """Who is told how a fine-tuning goes.
 
     Attributes
     ----------
     on_estimate : callable, optional
         Called with the `Estimate` before anything is computed.
-    on_cached : callable, optional
-        Called with (images done, images in all).
-    on_fold : callable, optional
-        Called with (folds done, folds in all).
-    watch : Watch
-        See `featurebank.finetuning.tuning.Watch`.
+    on_cached, on_fold, on_step : callable, optional
+        Called with (images, folds, steps of the optimiser done, and in all).
+    on_epoch : callable, optional
+        Called with each `featurebank.finetuning.training.Epoch`.
     """
 
     on_estimate: Callable[[Estimate], None] | None = None
     on_cached: Progress | None = None
     on_fold: Progress | None = None
-    watch: Watch = field(default_factory=Watch)
+    on_step: Progress | None = None
+    on_epoch: Callable[[Epoch], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,9 @@ def finetune(
     folds: int = 0,
     device: str = "auto",
     workers: int | None = None,
-    hooks: Hooks | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    callbacks: Callbacks | None = None,
 ) -> FineTuneResult:
     """Train the upper blocks of a backbone on the labelled images of a bank.
 
@@ -121,7 +124,11 @@ def finetune(
     device : str, default "auto"
     workers : int, optional
         Threads that read and decode; by default one a core.
-    hooks : Hooks, optional
+    checkpoint : Path, optional
+        A file that is written after each epoch.
+    resume : bool, default False
+        Go on where that file was written.
+    callbacks : Callbacks, optional
 
     Returns
     -------
@@ -138,43 +145,42 @@ def finetune(
     >>> result.save("tuned.featurebank")  # doctest: +SKIP
     """
     started = time.perf_counter()
-    hooks = hooks or Hooks()
+    told = callbacks or Callbacks()
     bank = bank if isinstance(bank, Bank) else Bank(bank)
     given = None if predictor is None else Predictor.load(predictor)
     request = _request(bank, backbone, weights, size, given, predictor)
     target = target or (given.target if given else default_target(bank))
     table = bank.select(target, *([sample_weight] if sample_weight else []))
-    labels = _labels(table, target, groups, sample_weight)
-    setup = Setup(bank, request, source_of(table), labels, recipe, device, workers)
-    top_model, notes = _top_model(given, setup.backbone)
-    _check(setup, hooks)
-    feed, more = setup.feed(hooks.on_cached)
+    data = _training_set(table, target, groups, sample_weight)
+    experiment = Experiment(bank, request, source_of(table), data, recipe, device, workers)
+    top_model, notes = _top_model(given, experiment.backbone)
+    experiment.check()
+    if resume:
+        read(checkpoint)
+    if told.on_estimate is not None:
+        told.on_estimate(estimate(experiment))
+    activations, more = experiment.activations(told.on_cached)
     cached = time.perf_counter()
-    tuned = finish(setup, train_network(setup, feed, top_model=top_model, watch=hooks.watch))
-    report = {"n_samples": len(labels.y), "target": target, "cut": setup.module or recipe.cut, **tuned.report()}
+    heard: dict[str, Any] = {"on_epoch": told.on_epoch, "on_step": told.on_step}
+    trained = train_network(experiment, activations, top_model=top_model, checkpoint=checkpoint, resume=resume, **heard)
+    tuned = finish(experiment, trained)
+    report = {"n_samples": len(data.y), "target": target, "cut": experiment.module or recipe.cut, **tuned.report()}
     report |= {"warnings": notes + more, "cache_seconds": cached - started}
     if folds and not report["interrupted"]:
-        frozen, shared = frozen_of(given, setup, feed, table), shared_folds(given, setup, table, folds)
-        report["comparison"] = compare(setup, feed, frozen, shared, top_model=top_model, progress=hooks.on_fold)
+        frozen, shared = frozen_of(given, experiment, activations, table), shared_folds(given, experiment, table, folds)
+        report["comparison"] = compare(
+            experiment, activations, frozen, shared, top_model=top_model, progress=told.on_fold
+        )
     report["seconds"] = time.perf_counter() - started
-    contents = contents_of(labels.digests)
+    contents = contents_of(data.digests)
     return FineTuneResult(tuned, tuned.predictor(target, {**report, "contents": contents}), report)
 
 
-def _check(setup: Setup, hooks: Hooks) -> None:
-    """Refuse what cannot be had, and say what the rest will take, before anything is computed."""
-    setup.check()
-    if hooks.watch.resume:
-        hooks.watch.saved()
-    if hooks.on_estimate is not None:
-        hooks.on_estimate(estimate(setup))
-
-
-def _labels(table: SampleTable, target: str, groups: str | None, sample_weight: str | None) -> Labels:
+def _training_set(table: SampleTable, target: str, groups: str | None, sample_weight: str | None) -> TrainingSet:
     y = values_of(table, target)
     if y.dtype.kind == "f":
         raise ColumnError(f"column {target!r} holds fractions; fine-tuning learns classes: name a column of those")
-    return Labels(
+    return TrainingSet(
         y,
         list(table.rows["digest"]),
         values_of(table, groups) if groups else None,

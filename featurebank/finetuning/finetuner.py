@@ -20,8 +20,8 @@ from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.errors import FineTuneError
 from featurebank.finetuning.activations import digests_of
+from featurebank.finetuning.experiment import Experiment, TrainingSet
 from featurebank.finetuning.recipe import Recipe, RecipeOptions
-from featurebank.finetuning.setup import Labels, Setup
 from featurebank.finetuning.tuning import Tuned, finish, train_network
 from featurebank.images.sources import Source, scan
 from featurebank.predictor.predictor import Predictor
@@ -104,13 +104,13 @@ class FineTuner(ClassifierMixin, BaseEstimator, RecipeOptions):
         """
         recipe = Recipe(**{field.name: getattr(self, field.name) for field in fields(Recipe)})
         source = _source_of(list(X))
-        labels = _labels(source, y, groups, sample_weight)
+        data = _training_set(source, y, groups, sample_weight)
         request = Request(self.backbone, weights=self.weights, size=self.size)
         with self._open_bank() as bank:
-            setup = Setup(bank, request, source, labels, recipe, self.device, self.workers)
-            setup.check()
-            feed, _ = setup.feed()
-            self.tuned_: Tuned = finish(setup, train_network(setup, feed))
+            experiment = Experiment(bank, request, source, data, recipe, self.device, self.workers)
+            experiment.check()
+            activations, _ = experiment.activations()
+            self.tuned_: Tuned = finish(experiment, train_network(experiment, activations))
         self.classes_ = self.tuned_.classes
         self.predictor_: Predictor = self.tuned_.predictor()
         return self
@@ -147,11 +147,11 @@ def _source_of(items: list[Any]) -> Source:
     return scan(items, ids=[str(number) for number in range(len(items))] if in_memory else None)
 
 
-def _labels(source: Source, y: Any, groups: Any, sample_weight: Any) -> Labels:
+def _training_set(source: Source, y: Any, groups: Any, sample_weight: Any) -> TrainingSet:
     classes = np.asarray(y)
     if classes.ndim != 1 or len(classes) != len(source.paths):
         raise FineTuneError(f"y of shape {classes.shape} for {len(source.paths)} images; expected one class an image")
     if classes.dtype == object:
         classes = classes.astype(str)
     weight = None if sample_weight is None else _check_sample_weight(sample_weight, classes, dtype=np.float64)
-    return Labels(classes, digests_of(source), None if groups is None else np.asarray(groups), weight)
+    return TrainingSet(classes, digests_of(source), None if groups is None else np.asarray(groups), weight)

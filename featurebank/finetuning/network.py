@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from featurebank.backbones.base import Backbone
 from featurebank.errors import LayerError
+from featurebank.finetuning.activations import Activations, Rows, split
 from featurebank.finetuning.cut import Tail, classifier_of, find_cut, layer_at
 
 
@@ -145,21 +146,6 @@ def active(blocks: Sequence[Block], unfreeze: str, epoch: int) -> list[bool]:
 
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-Rows = NDArray[np.int64]
-
-
-class Feed(Protocol):
-    """Where the rows come from: activations in a bank, or live images."""
-
-    views: int
-
-    def __len__(self) -> int: ...
-
-    def draw(self, random: np.random.Generator, count: int) -> Rows:
-        """Draw what is done to each of `count` images: the number of a view, or a seed."""
-
-    def stream(self, plan: Any) -> Iterator[Tensor]:
-        """Yield a batch, float32 of shape (n, …), for each pair of rows and draws."""
 
 
 class Network:
@@ -256,12 +242,12 @@ class Network:
         with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
             yield
 
-    def logits(self, feed: Feed, rows: Rows, views: int, batch_size: int) -> NDArray[np.float32]:
+    def logits(self, activations: Activations, rows: Rows, views: int, batch_size: int) -> NDArray[np.float32]:
         """Return the logits of images, of the embeddings that are averaged over their first views.
 
         Parameters
         ----------
-        feed : Feed
+        activations : Activations
         rows : ndarray of int64, shape (n,)
         views : int
         batch_size : int
@@ -270,11 +256,11 @@ class Network:
         -------
         ndarray of float32, shape (n, k)
         """
-        X = torch.from_numpy(self.embeddings(feed, rows, views, batch_size)).to(self.device)
+        X = torch.from_numpy(self.embeddings(activations, rows, views, batch_size)).to(self.device)
         with torch.no_grad():
             return self.layers(X).cpu().numpy()
 
-    def embeddings(self, feed: Feed, rows: Rows, views: int, batch_size: int) -> NDArray[np.float32]:
+    def embeddings(self, activations: Activations, rows: Rows, views: int, batch_size: int) -> NDArray[np.float32]:
         """Return the penultimate embeddings of images, averaged over their first views, shape (n, d)."""
         self.switch(training=False)
         each, which = np.repeat(rows, views), np.tile(np.arange(views), len(rows))
@@ -283,22 +269,11 @@ class Network:
         handle = self.layers.register_forward_hook(lambda module, args, output: given.append(args[0].float().cpu()))
         try:
             with torch.no_grad(), self.cast():
-                for x in feed.stream(plan):
+                for x in activations.stream(plan):
                     self.tail(self.place(x))
         finally:
             handle.remove()
         return torch.cat(given).view(len(rows), views, -1).mean(1).numpy()
-
-
-def split(values: NDArray[Any], size: int) -> list[NDArray[Any]]:
-    """Cut an array into parts of a size, the last one smaller.
-
-    Examples
-    --------
-    >>> split(np.arange(5), 2)
-    [array([0, 1]), array([2, 3]), array([4])]
-    """
-    return [values[start : start + size] for start in range(0, len(values), size)]
 
 
 class Weights:

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from featurebank.errors import FineTuneError
+from featurebank.finetuning.activations import Activations, split
+from featurebank.finetuning.experiment import Experiment, Rows
 from featurebank.finetuning.head import penalty
-from featurebank.finetuning.network import Block, Feed, Network, Rows, Weights, active, split
-from featurebank.finetuning.optimization import Mix, factor, find_rate, judge, make_optimizer, mixed_loss
-from featurebank.finetuning.recipe import Recipe
+from featurebank.finetuning.network import Block, Network, Weights, active
+from featurebank.finetuning.optimization import Mix, factor, find_rate, judge, make_optimizer, mixed_loss, row_weights
+from featurebank.images.reading import Progress
 from featurebank.images.views import count_views
 
 State = Mapping[str, Tensor]
@@ -116,7 +117,7 @@ class Epoch:
 
 
 @dataclass
-class Progress:
+class TrainerState:
     """Where a training stands: all that a checkpoint holds beside the optimiser.
 
     Attributes
@@ -143,76 +144,59 @@ class Progress:
     share: float = 1.0
 
 
-@dataclass(frozen=True)
-class Data:
-    """The rows of a training.
-
-    Attributes
-    ----------
-    feed : Feed
-    y : ndarray of int64, shape (n,)
-        Number of each image's class.
-    loss_weight : ndarray of float32, shape (n,)
-        What each row counts in the loss.
-    score_weight : ndarray of float64, shape (n,), or None
-        What each row counts in the score.
-    train, validation : ndarray of int64
-        Numbers of the rows that train, and of those that choose the epoch.
-    """
-
-    feed: Feed
-    y: NDArray[np.int64]
-    loss_weight: NDArray[np.float32]
-    score_weight: NDArray[np.float64] | None
-    train: Rows
-    validation: Rows
-
-
 LARGEST_NORM = 1.0
 """Of the gradient."""
 _FINDING = 1 << 40
 """Stands for an epoch in the seed of the search for a learning rate."""
 
 
-class Training:
+class Trainer:
     """Train a network.
 
     Parameters
     ----------
+    experiment : Experiment
     network : Network
         With its head.
-    data : Data
-    recipe : Recipe
+    activations : Activations
+    train, validation : ndarray of int64
+        Numbers of the rows that train, and of those that choose the epoch.
     on_epoch : callable, optional
         Called with each `Epoch`.
     on_step : callable, optional
         Called with (rows trained on, rows of all epochs).
     on_checkpoint : callable, optional
-        Called with this training after each epoch, and when it is interrupted.
+        Called with this trainer after each epoch.
     """
 
     def __init__(
         self,
+        experiment: Experiment,
         network: Network,
-        data: Data,
-        recipe: Recipe,
+        activations: Activations,
+        train: Rows,
+        validation: Rows,
         *,
         on_epoch: Callable[[Epoch], None] | None = None,
-        on_step: Callable[[int, int], None] | None = None,
-        on_checkpoint: Callable[[Training], None] | None = None,
+        on_step: Progress | None = None,
+        on_checkpoint: Callable[[Trainer], None] | None = None,
     ):
-        self.network, self.data, self.recipe = network, data, recipe
+        self.network, self.activations, self.recipe = network, activations, experiment.recipe
+        self.train, self.validation = train, validation
         self.on_epoch, self.on_step, self.on_checkpoint = on_epoch, on_step, on_checkpoint
         self.blocks: list[Block] = network.blocks()
         self.weights = Weights(network, self.blocks)
-        self.optimizer = make_optimizer(self.blocks, recipe, recipe.rate)
-        self.scaler = torch.amp.GradScaler(network.device.type, enabled=recipe.precision == "fp16")
-        self._y = torch.from_numpy(data.y)
-        self._weight = torch.from_numpy(data.loss_weight)
-        self._steps = len(split(data.train, recipe.batch_size))
-        self.progress: Progress | None = None
+        self.set_rate(self.recipe.rate)
+        self.scaler = torch.amp.GradScaler(network.device.type, enabled=self.recipe.precision == "fp16")
+        self._data, part = experiment.data, experiment.data.take(train)
+        weight = np.ones(len(self._data.y), np.float32)
+        weight[train] = row_weights(part.y, part.weight, experiment.class_weight)  # 1 on average
+        self._weight = torch.from_numpy(weight)
+        self._y = torch.from_numpy(self._data.codes)
+        self._steps = len(split(train, self.recipe.batch_size))
+        self.state: TrainerState | None = None
 
-    def run(self, last: int | None = None) -> Progress:
+    def run(self, last: int | None = None) -> TrainerState:
         """Train to the end, or until it is interrupted; the network has the best weights afterwards.
 
         Parameters
@@ -222,59 +206,59 @@ class Training:
 
         Returns
         -------
-        Progress
+        TrainerState
         """
-        progress = self.progress or self._begin()
-        self.progress = progress
+        state = self.state or self._begin()
+        self.state = state
         try:
-            for number in range(progress.history[-1].number + 1, (last or self.recipe.epochs) + 1):
-                if number - progress.best_epoch > self.recipe.patience and len(self.data.validation):
+            for number in range(state.history[-1].number + 1, (last or self.recipe.epochs) + 1):
+                if number - state.best_epoch > self.recipe.patience and len(self.validation):
                     break
-                self._epoch(progress, number)
+                self._epoch(state, number)
         except KeyboardInterrupt:
-            progress.interrupted = True
+            state.interrupted = True
         if self.recipe.average == "wise-ft":
-            self._interpolate(progress)
-        self.weights.set(progress.best)
-        return progress
+            self._interpolate(state)
+        self.weights.set(state.best)
+        return state
 
-    def _begin(self) -> Progress:
+    def _begin(self) -> TrainerState:
         start = self.weights.copy()
         rate = self._find_rate(start) if self.recipe.lr == "auto" else self.recipe.rate
         self.set_rate(rate)
         average = MovingAverage(start) if self.recipe.average == "ema" else None
         first = Epoch(0, None, *self._judge())
         self._tell(first)
-        return Progress([first], start, start, 0, rate, average=average)
+        return TrainerState([first], start, start, 0, rate, average=average)
 
     # --- epochs --------------------------------------------------------------------------------------------
 
-    def _epoch(self, progress: Progress, number: int) -> None:
+    def _epoch(self, state: TrainerState, number: int) -> None:
         """Train on every row once, and judge the weights, or their average."""
         started = time.perf_counter()
-        losses = list(self._train(number, progress.average))
+        losses = list(self._train(number, state.average))
         seconds = time.perf_counter() - started
         now = self.weights.copy()
-        if progress.average is not None:
-            self.weights.set(progress.average.values)
+        if state.average is not None:
+            self.weights.set(state.average.values)
         judged = self._judge()
         whole = (time.perf_counter() - started) * (self.recipe.epochs - number)
-        done = Epoch(number, float(np.mean(losses)), *judged, seconds, len(self.data.train) / seconds, whole)
+        done = Epoch(number, float(np.mean(losses)), *judged, seconds, len(self.train) / seconds, whole)
         if not np.isfinite(losses).all():
             raise FineTuneError(
                 f"the loss is no number in epoch {number}; expected one: take a smaller learning rate than "
-                f"{progress.rate:g} (--lr), or --precision fp32"
+                f"{state.rate:g} (--lr), or --precision fp32"
             )
-        progress.history.append(done)
-        if self._is_best(progress, done):
-            progress.best, progress.best_epoch = self.weights.copy(), number
+        state.history.append(done)
+        if self._is_best(state, done):
+            state.best, state.best_epoch = self.weights.copy(), number
         self.weights.set(now)
         self._tell(done)
         if self.on_checkpoint is not None:
             self.on_checkpoint(self)
 
-    def _is_best(self, progress: Progress, done: Epoch) -> bool:
-        best = progress.history[progress.best_epoch]
+    def _is_best(self, state: TrainerState, done: Epoch) -> bool:
+        best = state.history[state.best_epoch]
         if done.score is None or best.score is None or done.loss is None or best.loss is None:
             return True
         return (done.score, -done.loss) > (best.score, -best.loss)
@@ -285,12 +269,12 @@ class Training:
 
     def _judge(self) -> tuple[float | None, float | None]:
         """Return log loss and accuracy of the validation rows with the weights as they are."""
-        rows = self.data.validation
+        rows = self.validation
         if not len(rows):
             return None, None
-        logits = self.network.logits(self.data.feed, rows, count_views(self.recipe.views), self.recipe.batch_size)
-        weight = None if self.data.score_weight is None else self.data.score_weight[rows]
-        return judge(logits, self.data.y[rows], weight)
+        logits = self.network.logits(self.activations, rows, count_views(self.recipe.views), self.recipe.batch_size)
+        weight = None if self._data.weight is None else self._data.weight[rows]
+        return judge(logits, self._data.codes[rows], weight)
 
     # --- steps ---------------------------------------------------------------------------------------------
 
@@ -313,12 +297,12 @@ class Training:
     def _batches(self, number: int) -> Iterator[tuple[Rows, Tensor, np.random.Generator]]:
         """Yield the shuffled rows of an epoch in batches, with the activations of one view of each."""
         random = np.random.default_rng([self.recipe.random_state, number])
-        order = random.permutation(self.data.train)
+        order = random.permutation(self.train)
         batches = split(order, self.recipe.batch_size)
-        draws = split(self.data.feed.draw(random, len(order)), self.recipe.batch_size)
+        draws = split(self.activations.draw(random, len(order)), self.recipe.batch_size)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(int(random.integers(1 << 62)))  # of dropout
-            streamed = self.data.feed.stream(list(zip(batches, draws, strict=True)))
+            streamed = self.activations.stream(list(zip(batches, draws, strict=True)))
             for rows, x in zip(batches, streamed, strict=True):
                 yield rows, x, random
 
@@ -365,7 +349,7 @@ class Training:
         self.weights.set(start)
         return found
 
-    def _interpolate(self, progress: Progress) -> None:
+    def _interpolate(self, state: TrainerState) -> None:
         """Take the best weights between those of the start and of the best epoch; without validation the middle."""
 
         def score(state: Any) -> tuple[float, float]:
@@ -373,5 +357,5 @@ class Training:
             loss, right = self._judge()
             return (right or 0.0, -(loss or 0.0))
 
-        progress.share = interpolate(progress.start, progress.best, score) if len(self.data.validation) else 0.5
-        progress.best = between(progress.start, progress.best, progress.share)
+        state.share = interpolate(state.start, state.best, score) if len(self.validation) else 0.5
+        state.best = between(state.start, state.best, state.share)

@@ -18,52 +18,19 @@ from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.backbones.registry import build_backbone, dump_tensors, load_backbone
 from featurebank.bank.spec import PENULTIMATE, digest_of
 from featurebank.errors import FineTuneError
-from featurebank.finetuning import checkpoint
+from featurebank.finetuning.activations import Activations
+from featurebank.finetuning.checkpoint import dump, read, restore
+from featurebank.finetuning.experiment import Experiment, Rows, hold_out
 from featurebank.finetuning.head import fit_head, fold, random_layers, to_layers, to_model
-from featurebank.finetuning.network import Block, Feed, Network, rates
-from featurebank.finetuning.optimization import full_weights, row_weights
+from featurebank.finetuning.network import Block, Network, rates
+from featurebank.finetuning.optimization import full_weights
 from featurebank.finetuning.recipe import Recipe
-from featurebank.finetuning.setup import Rows, Setup, hold_out
-from featurebank.finetuning.training import Data, Epoch, Progress, Training
+from featurebank.finetuning.training import Epoch, Trainer, TrainerState
+from featurebank.images.reading import Progress
 from featurebank.images.views import count_views
 from featurebank.predictor.file import EMBEDDED, PredictorFeature
 from featurebank.predictor.predictor import Predictor
 from featurebank.storage import files
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Who is told how a fine-tuning goes, and where it is kept.
-
-    Attributes
-    ----------
-    on_epoch : callable, optional
-        Called with each `Epoch`.
-    on_step : callable, optional
-        Called with (steps done, steps in all).
-    checkpoint : Path, optional
-        A file that is written after each epoch.
-    resume : bool
-        Whether to go on where that file was written.
-    """
-
-    on_epoch: Callable[[Epoch], None] | None = None
-    on_step: Callable[[int, int], None] | None = None
-    checkpoint: Path | None = None
-    resume: bool = False
-
-    def saved(self) -> bytes:
-        """Return what the checkpoint holds.
-
-        Raises
-        ------
-        FineTuneError
-            When there is none.
-        """
-        if self.checkpoint is None or not self.checkpoint.is_file():
-            where = str(self.checkpoint)
-            raise FineTuneError(f"no checkpoint at {where!r} to resume from; leave out --resume to begin anew")
-        return self.checkpoint.read_bytes()
 
 
 @dataclass(frozen=True)
@@ -75,101 +42,94 @@ class Trained:
     network : Network
     blocks : list of Block
         What trained, from the cut to the head.
-    progress : Progress
+    state : TrainerState
         History, best epoch, and whether it was interrupted.
     n_train, n_validation : int
     """
 
     network: Network
     blocks: list[Block]
-    progress: Progress
+    state: TrainerState
     n_train: int
     n_validation: int
 
 
 def train_network(
-    setup: Setup,
-    feed: Feed,
+    experiment: Experiment,
+    activations: Activations,
     *,
     rows: Rows | None = None,
     top_model: Pipeline | None = None,
-    watch: Watch | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    on_step: Progress | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
 ) -> Trained:
     """Fine-tune a copy of a backbone's upper part.
 
     Parameters
     ----------
-    setup : Setup
-    feed : Feed
-        The input of the module at the cut (`Setup.feed`).
+    experiment : Experiment
+    activations : Activations
+        The input of the module at the cut (`Experiment.activations`).
     rows : ndarray of int64, optional
         The rows to learn from; by default all.
     top_model : Pipeline, optional
         A logistic regression whose parameters the head takes over; by default they are cross-validated.
-    watch : Watch, optional
+    on_epoch : callable, optional
+        Called with each `Epoch`.
+    on_step : callable, optional
+        Called with (steps done, steps in all).
+    checkpoint : Path, optional
+        A file that is written after each epoch.
+    resume : bool, default False
+        Go on where that file was written.
 
     Raises
     ------
     FeatureBankError
         A child of it says what was found, what was expected and what to do.
     """
-    watch, recipe = watch or Watch(), setup.recipe
-    rows = np.arange(len(setup.labels.y)) if rows is None else rows
-    train, validation = hold_out(setup.labels, rows, recipe.validation, recipe.random_state)
-    training = _training(setup, feed, train, validation, top_model, watch)
-    key = _key(setup, rows)
-    training.on_checkpoint = _saver(watch.checkpoint, key)
-    if watch.resume:
-        checkpoint.restore(training, watch.saved(), key)
-    progress = training.run()
-    if recipe.refit and progress.best_epoch and len(validation) and not progress.interrupted:
-        again = _training(setup, feed, rows, validation[:0], top_model, Watch())
-        if not again.run(progress.best_epoch).interrupted:
-            training = again
-    return Trained(training.network, training.blocks, progress, len(training.data.train), len(validation))
+    recipe = experiment.recipe
+    rows = np.arange(len(experiment.data.y)) if rows is None else rows
+    train, validation = hold_out(experiment.data, rows, recipe.validation, recipe.random_state)
+    network = _start(experiment, activations, train, top_model)
+    key = _key(experiment, rows)
+    save = None if checkpoint is None else lambda trainer: files.commit(checkpoint, dump(trainer, key))
+    told: dict[str, Any] = {"on_epoch": on_epoch, "on_step": on_step, "on_checkpoint": save}
+    trainer = Trainer(experiment, network, activations, train, validation, **told)
+    if resume:
+        restore(trainer, read(checkpoint), key)
+    state = trainer.run()
+    if recipe.refit and state.best_epoch and len(validation) and not state.interrupted:
+        network = _start(experiment, activations, rows, top_model)
+        again = Trainer(experiment, network, activations, rows, validation[:0])
+        if not again.run(state.best_epoch).interrupted:
+            trainer = again
+    return Trained(trainer.network, trainer.blocks, state, len(trainer.train), len(validation))
 
 
-def _training(
-    setup: Setup, feed: Feed, train: Rows, validation: Rows, top_model: Pipeline | None, watch: Watch
-) -> Training:
-    """Return a training that is about to begin."""
-    network = setup.network()
-    _start(setup, network, feed, train, top_model)
-    data = _data(setup, feed, train, validation)
-    return Training(network, data, setup.recipe, on_epoch=watch.on_epoch, on_step=watch.on_step)
-
-
-def _data(setup: Setup, feed: Feed, train: Rows, validation: Rows) -> Data:
-    """Return the rows as the training takes them; the loss counts the training rows 1 on average."""
-    labels = setup.labels
-    part = labels.take(train)
-    weight = np.ones(len(labels.y), np.float32)
-    weight[train] = row_weights(part.y, part.weight, setup.class_weight)
-    codes = np.unique(labels.y, return_inverse=True)[1]
-    return Data(feed, codes, weight, labels.weight, train, validation)
-
-
-def _start(setup: Setup, network: Network, feed: Feed, train: Rows, top_model: Pipeline | None) -> None:
-    """Give the network the weights, and the head, that training starts from."""
-    recipe, part = setup.recipe, setup.labels.take(train)
+def _start(experiment: Experiment, activations: Activations, train: Rows, top_model: Pipeline | None) -> Network:
+    """Return the network with the weights, and the head, that training starts from."""
+    network, recipe, part = experiment.network(), experiment.recipe, experiment.data.take(train)
     if recipe.init == "random":
-        _randomize(network, setup.backbone, recipe.random_state)
-        classes = len(np.unique(setup.labels.y))
+        _randomize(network, experiment.backbone, recipe.random_state)
+        classes = len(experiment.data.classes)
         network.set_head(random_layers(network.width, classes, recipe.head, recipe.random_state))
-        return
-    X = network.embeddings(feed, train, count_views(recipe.views), recipe.batch_size)
+        return network
     fitted = fit_head(
-        X,
+        network.embeddings(activations, train, count_views(recipe.views), recipe.batch_size),
         part.y,
         head=recipe.head,
         top_model=top_model,
         groups=part.ties,
         sample_weight=part.weight,
-        class_weight=setup.class_weight,
+        class_weight=experiment.class_weight,
         random_state=recipe.random_state,
     )
-    total = full_weights(part.y, part.weight, setup.class_weight).sum()
+    total = full_weights(part.y, part.weight, experiment.class_weight).sum()
     network.set_head(to_layers(fitted, float(total)))
+    return network
 
 
 def _randomize(network: Network, backbone: Backbone, seed: int) -> None:
@@ -186,20 +146,16 @@ def _randomize(network: Network, backbone: Backbone, seed: int) -> None:
     network.tail.network.load_state_dict(drawn)
 
 
-def _key(setup: Setup, rows: Rows) -> str:
+def _key(experiment: Experiment, rows: Rows) -> str:
     """Return a digest of everything that a training depends on, but for how many epochs it may take."""
-    labels, recipe = setup.labels, replace(setup.recipe, epochs=1)
+    data, recipe = experiment.data, replace(experiment.recipe, epochs=1)
     facts: dict[str, Any] = {
-        "backbone": setup.backbone.weights,
+        "backbone": experiment.backbone.weights,
         "recipe": {name: str(value) for name, value in recipe.to_dict().items()},
-        "rows": [[labels.digests[row].hex(), str(labels.y[row])] for row in rows],
-        "weight": None if labels.weight is None else labels.weight[rows].tolist(),
+        "rows": [[data.digests[row].hex(), str(data.y[row])] for row in rows],
+        "weight": None if data.weight is None else data.weight[rows].tolist(),
     }
     return digest_of(facts)
-
-
-def _saver(path: Path | None, key: str) -> Callable[[Training], None] | None:
-    return None if path is None else lambda training: files.commit(path, checkpoint.dump(training, key))
 
 
 _AUXILIARY = "aux"
@@ -232,12 +188,12 @@ class Tuned:
     @property
     def best(self) -> Epoch:
         """The epoch whose weights these are."""
-        return self.trained.progress.history[self.trained.progress.best_epoch]
+        return self.trained.state.history[self.trained.state.best_epoch]
 
     def report(self) -> dict[str, Any]:
         """Return what there is to say about the training, as JSON can hold it."""
-        blocks, progress = self.trained.blocks, self.trained.progress
-        by_block = zip(blocks, rates(blocks, progress.rate, self.recipe.lr_decay), strict=True)
+        blocks, state = self.trained.blocks, self.trained.state
+        by_block = zip(blocks, rates(blocks, state.rate, self.recipe.lr_decay), strict=True)
         return {
             "n_train": self.trained.n_train,
             "n_validation": self.trained.n_validation,
@@ -245,16 +201,16 @@ class Tuned:
             "backbone": self.backbone.name,
             "weights": self.backbone.weights,
             "recipe": self.recipe.to_dict(),
-            "lr": progress.rate,
+            "lr": state.rate,
             "blocks": [
                 {"name": block.name, "parameters": sum(each.numel() for each in block.parameters.values()), "lr": rate}
                 for block, rate in by_block
             ],
-            "history": [epoch.to_dict() for epoch in progress.history],
-            "start": progress.history[0].to_dict(),
+            "history": [epoch.to_dict() for epoch in state.history],
+            "start": state.history[0].to_dict(),
             "best": self.best.to_dict(),
-            "average_share": progress.share,
-            "interrupted": progress.interrupted,
+            "average_share": state.share,
+            "interrupted": state.interrupted,
         }
 
     def predictor(self, target: str = "label", fit: Mapping[str, Any] | None = None) -> Predictor:
@@ -276,12 +232,12 @@ class Tuned:
         return Predictor([feature], self.model, target, fit=fit, tensors=tensors, backbone=self.backbone)
 
 
-def finish(setup: Setup, trained: Trained) -> Tuned:
+def finish(experiment: Experiment, trained: Trained) -> Tuned:
     """Make what is shipped of a trained network."""
-    classes = np.unique(setup.labels.y)
+    classes = experiment.data.classes
     trained.network.set_head(fold(trained.network.layers))
-    backbone = _with_weights(setup.backbone, trained.network)
-    return Tuned(backbone, to_model(trained.network.layers, classes), classes, setup.recipe, trained)
+    backbone = _with_weights(experiment.backbone, trained.network)
+    return Tuned(backbone, to_model(trained.network.layers, classes), classes, experiment.recipe, trained)
 
 
 def _with_weights(backbone: Backbone, network: Network) -> Backbone:

@@ -81,7 +81,7 @@ def run_ours(case: str, folder: Path, epochs: int) -> tuple[float, float, FineTu
     started = time.perf_counter()
     tuner.fit(paths, [path.parent.name for path in paths])
     seconds = time.perf_counter() - started
-    history = tuner.tuned_.trained.progress.history[1:]
+    history = tuner.tuned_.trained.state.history[1:]
     return statistics.median(epoch.seconds for epoch in history), seconds, tuner
 
 
@@ -91,7 +91,7 @@ def run_plain(case: str, folder: Path, epochs: int, tuner: FineTuner, whole: boo
     backbone = load_backbone(name, weights)
     network = Network(backbone, cut, torch.device("cpu"))
     model = copy.deepcopy(backbone.model)
-    start = tuner.tuned_.trained.progress.start
+    start = tuner.tuned_.trained.state.start
     parent, _, child = network.head.rpartition(".")
     head = torch.nn.Linear(network.width, 2)
     head.load_state_dict({key: start[f"{network.head}.{key}"] for key in ("weight", "bias")})

@@ -37,10 +37,10 @@ from featurebank.bank.images import source_of
 from featurebank.bank.samples import values_of, weights_of
 from featurebank.bank.spec import digest_of
 from featurebank.extraction.extract import run_extraction
+from featurebank.finetuning.activations import Activations
 from featurebank.finetuning.estimate import estimate
-from featurebank.finetuning.network import Feed
-from featurebank.finetuning.setup import Labels, Setup
-from featurebank.finetuning.tuning import Watch, train_network
+from featurebank.finetuning.experiment import Experiment, TrainingSet
+from featurebank.finetuning.tuning import train_network
 from featurebank.images.sources import scan
 from featurebank.images.views import count_views
 from featurebank.topmodels.folds import Fold, make_folds, sizes_of
@@ -90,14 +90,14 @@ def features_of(backbone: str, size: int | None) -> Request:
     return Request(backbone, [f"{block}:avgmax" for block in BLOCKS], size=size, views="flips")
 
 
-def learn_from(bank: Bank, options: argparse.Namespace) -> Labels:
+def learn_from(bank: Bank, options: argparse.Namespace) -> TrainingSet:
     """Return the labels and the weights of a protocol."""
     table = bank.select(options.protocol)
     weight = weights_of(table, "A_weight") if options.protocol == "A" else None
-    return Labels(values_of(table, options.protocol), list(table.rows["digest"]), None, weight)
+    return TrainingSet(values_of(table, options.protocol), list(table.rows["digest"]), None, weight)
 
 
-def make_splits(bank: Bank, labels: Labels, protocol: str) -> list[Fold]:
+def make_splits(bank: Bank, labels: TrainingSet, protocol: str) -> list[Fold]:
     """Return the five splits."""
     X = np.zeros((len(labels.y), 1))
     if protocol == "C":
@@ -106,32 +106,32 @@ def make_splits(bank: Bank, labels: Labels, protocol: str) -> list[Fold]:
     return list(StratifiedShuffleSplit(SPLITS, test_size=0.25, random_state=0).split(X, strata))
 
 
-def make_setup(bank: Bank, backbone: str, labels: Labels, options: argparse.Namespace) -> Setup:
+def make_setup(bank: Bank, backbone: str, labels: TrainingSet, options: argparse.Namespace) -> Experiment:
     """Return what is learned from, and how."""
     chosen = {name: value_of(value) for name, _, value in (text.partition("=") for text in options.set)}
     recipe = Recipe(options.cut, **{"augment": "cached:flips", "views": "flips", "epochs": 16, **chosen})
     request = Request(backbone, size=options.size)
-    return Setup(bank, request, source_of(bank.select(options.protocol)), labels, recipe)
+    return Experiment(bank, request, source_of(bank.select(options.protocol)), labels, recipe)
 
 
-def frozen_embeddings(setup: Setup) -> NDArray[np.float32]:
+def frozen_embeddings(setup: Experiment) -> NDArray[np.float32]:
     """Return the demo's features of each row, side by side."""
     wanted = features_of(setup.request.backbone, setup.request.size)
-    keys = as_keys(setup.labels.digests)
+    keys = as_keys(setup.data.digests)
     return np.concatenate([setup.bank.feature_set_of(spec).read(keys) for spec in wanted.specs(setup.bank)], axis=1)
 
 
-def frozen_chances(X: NDArray[np.float32], setup: Setup, split: Fold) -> NDArray[np.float64]:
+def frozen_chances(X: NDArray[np.float32], setup: Experiment, split: Fold) -> NDArray[np.float64]:
     """Return what the demo's SVM makes of a split's test rows: the chance of the second class."""
-    part = setup.labels.take(split[0])
+    part = setup.data.take(split[0])
     model = get_top_model("svm").pipeline({"C": 10.0}, 0, normalization("standardize"))
     return expit(fit_pipeline(model, X[split[0]], part.y, part.weight).decision_function(X[split[1]]))
 
 
-def tuned_chances(setup: Setup, feed: Feed, split: Fold) -> NDArray[np.float64]:
+def tuned_chances(setup: Experiment, feed: Activations, split: Fold) -> NDArray[np.float64]:
     """Return what fine-tuning on a split's training rows makes of its test rows."""
     tell = lambda epoch: print(f"  {epoch}", file=sys.stderr, flush=True)  # noqa: E731
-    trained = train_network(setup, feed, rows=np.sort(split[0]), watch=Watch(on_epoch=tell))
+    trained = train_network(setup, feed, rows=np.sort(split[0]), on_epoch=tell)
     logits = trained.network.logits(feed, split[1], count_views(setup.recipe.views), setup.recipe.batch_size)
     return softmax(logits.astype(np.float64), axis=1)[:, 1]
 
@@ -144,11 +144,11 @@ def kept(path: Path, compute: Callable[[], NDArray[np.float64]]) -> NDArray[np.f
     return np.load(path)
 
 
-def chances_of(setup: Setup, splits: dict[int, Fold], folder: Path) -> dict[int, dict[str, NDArray[np.float64]]]:
+def chances_of(setup: Experiment, splits: dict[int, Fold], folder: Path) -> dict[int, dict[str, NDArray[np.float64]]]:
     """Return the chances of each split's test rows, frozen and tuned."""
-    setups = [str(setup.request), str(setup.recipe), setup.labels.y.tolist()]
+    setups = [str(setup.request), str(setup.recipe), setup.data.y.tolist()]
     print(f"{setup.request}: {setup.recipe}\nestimate for one training: {estimate(setup)}", flush=True)
-    X, (feed, _) = frozen_embeddings(setup), setup.feed()
+    X, (feed, _) = frozen_embeddings(setup), setup.activations()
     found = {}
     for number, split in splits.items():
         started, path = time.perf_counter(), folder / f"{digest_of([*setups, number])}.npy"
@@ -164,7 +164,7 @@ def averaged(chances: list[dict[str, NDArray[np.float64]]]) -> dict[str, NDArray
     return {"frozen": frozen, "tuned": tuned, "averaged": (frozen + tuned) / 2}
 
 
-def accuracies(chances: dict[str, NDArray[np.float64]], labels: Labels) -> dict[str, float]:
+def accuracies(chances: dict[str, NDArray[np.float64]], labels: TrainingSet) -> dict[str, float]:
     """Return the (weighted) accuracy of each model on the test rows."""
     classes = np.unique(labels.y)
     right = {name: classes[(each > 0.5).astype(int)] == labels.y for name, each in chances.items()}

@@ -146,9 +146,9 @@ def test_the_learning_curve_is_drawn(run_json, own_bank, tmp_path):
 
 
 def test_ctrl_c_keeps_the_best_so_far_and_resume_goes_on(run_cli, run_json, own_bank, tmp_path, monkeypatch):
-    from featurebank.finetuning.training import Training
+    from featurebank.finetuning.training import Trainer
 
-    path, judge = tmp_path / "a.featurebank", Training._judge
+    path, judge = tmp_path / "a.featurebank", Trainer._judge
     calls = []
 
     def stop_at_the_third(training):
@@ -157,7 +157,7 @@ def test_ctrl_c_keeps_the_best_so_far_and_resume_goes_on(run_cli, run_json, own_
             raise KeyboardInterrupt
         return judge(training)
 
-    monkeypatch.setattr(Training, "_judge", stop_at_the_third)
+    monkeypatch.setattr(Trainer, "_judge", stop_at_the_third)
     command = ["finetune", own_bank, "--from", "head", *QUICK, "-o", path]
     result = run_cli(*command)
     assert result.exit_code == 0

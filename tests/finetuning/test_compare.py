@@ -7,16 +7,18 @@ from featurebank.bank.images import source_of
 from featurebank.bank.samples import values_of
 from featurebank.finetuning import compare as module
 from featurebank.finetuning.compare import compare, frozen_of, sentence, shared_folds
-from featurebank.finetuning.setup import Labels, Setup
+from featurebank.finetuning.experiment import Experiment, TrainingSet
 
 
 @pytest.fixture
 def setup(own_bank):
     bank = Bank(own_bank)
     table = bank.select("label")
-    labels = Labels(values_of(table, "label"), list(table.rows["digest"]))
+    labels = TrainingSet(values_of(table, "label"), list(table.rows["digest"]))
     recipe = Recipe("head", epochs=2, validation=0.25, batch_size=8)
-    return Setup(bank, Request("resnet18", weights="random:0", size=64), source_of(table), labels, recipe, "cpu"), table
+    return Experiment(
+        bank, Request("resnet18", weights="random:0", size=64), source_of(table), labels, recipe, "cpu"
+    ), table
 
 
 def sides(difference, low, high):
@@ -39,7 +41,7 @@ def test_it_says_plainly_whether_fine_tuning_paid(found, verdict):
 
 def test_both_sides_see_the_same_folds_and_no_test_row_trains(setup, monkeypatch):
     made, table = setup
-    feed, _ = made.feed()
+    feed, _ = made.activations()
     seen = []
     train = module.train_network
 
@@ -58,7 +60,7 @@ def test_both_sides_see_the_same_folds_and_no_test_row_trains(setup, monkeypatch
 
 def test_an_interruption_keeps_the_finished_folds(setup):
     made, table = setup
-    feed, _ = made.feed()
+    feed, _ = made.activations()
 
     def stop(done, total):
         if done == 2:
@@ -75,4 +77,4 @@ def test_folds_repeat_with_the_seed_and_are_stratified(setup):
     made, table = setup
     first, again = (shared_folds(None, made, table, 5) for _ in range(2))
     assert all(np.array_equal(one[1], two[1]) for one, two in zip(first, again, strict=True))
-    assert {tuple(np.unique(made.labels.y[test], return_counts=True)[1]) for _, test in first} == {(4, 4)}
+    assert {tuple(np.unique(made.data.y[test], return_counts=True)[1]) for _, test in first} == {(4, 4)}

@@ -8,6 +8,7 @@ from featurebank import load_backbone
 from featurebank.errors import FeatureBankError, FineTuneError, TopModelError
 from featurebank.finetuning.augmentation import parse
 from featurebank.finetuning.cut import Tail, classifier_of, find_cut, layer_at
+from featurebank.finetuning.experiment import TrainingSet, hold_out
 from featurebank.finetuning.network import active, find_blocks, rates
 from featurebank.finetuning.optimization import (
     Mix,
@@ -20,7 +21,6 @@ from featurebank.finetuning.optimization import (
     row_weights,
 )
 from featurebank.finetuning.recipe import Recipe
-from featurebank.finetuning.setup import Labels, hold_out
 from featurebank.finetuning.training import MovingAverage, between, interpolate
 from featurebank.topmodels.class_weights import resolve_class_weight
 
@@ -175,7 +175,7 @@ def labels(count=40, groups=None, repeats=()):
     digests = [bytes([row]) * 32 for row in range(count)]
     for first, second in repeats:
         digests[second] = digests[first]
-    return Labels(np.array(["a", "b"])[np.arange(count) % 2], digests, groups)
+    return TrainingSet(np.array(["a", "b"])[np.arange(count) % 2], digests, groups)
 
 
 def test_the_validation_part_is_stratified_and_repeats_with_the_seed():

@@ -17,8 +17,8 @@ from featurebank.bank.images import source_of
 from featurebank.bank.samples import SampleTable
 from featurebank.bank.spec import FeatureSpec, split_pool
 from featurebank.finetuning.estimate import Estimate, estimate
+from featurebank.finetuning.experiment import Experiment, TrainingSet
 from featurebank.finetuning.recipe import Recipe
-from featurebank.finetuning.setup import Labels, Setup
 from featurebank.images.views import count_views
 
 IMAGES, TIMES = 8, 2
@@ -52,7 +52,7 @@ def extraction_cost(backbone: Backbone, layers: Sequence[str], spec: FeatureSpec
     return each * images * views, width * np.dtype(spec.store).itemsize * images * views
 
 
-def tuning_cost(bank: Bank, request: Request, labels: Labels, table: SampleTable, recipe: Recipe) -> Estimate:
+def tuning_cost(bank: Bank, request: Request, labels: TrainingSet, table: SampleTable, recipe: Recipe) -> Estimate:
     """Return what ``featurebank finetune`` would estimate before it starts.
 
     Raises
@@ -60,6 +60,6 @@ def tuning_cost(bank: Bank, request: Request, labels: Labels, table: SampleTable
     FeatureBankError
         When it would refuse to start.
     """
-    setup = Setup(bank, request, source_of(table), labels, recipe)
+    setup = Experiment(bank, request, source_of(table), labels, recipe)
     setup.check()
     return estimate(setup)

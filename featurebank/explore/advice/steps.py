@@ -18,8 +18,8 @@ from featurebank.explore.advice.verdict import SENTENCES, TUNING, Action
 from featurebank.fitting.rows import NEAR_DUPLICATES
 
 if TYPE_CHECKING:
+    from featurebank.finetuning.experiment import TrainingSet
     from featurebank.finetuning.recipe import Recipe
-    from featurebank.finetuning.setup import Labels
 
 SECONDS = 60
 """Limit of the search that is recommended: enough for all models on some thousand images."""
@@ -160,11 +160,11 @@ class Planner:
             ("--init", None if recipe.init == "pretrained" else recipe.init),
         ]
 
-    def _labels(self) -> Labels:
-        from featurebank.finetuning.setup import Labels
+    def _labels(self) -> TrainingSet:
+        from featurebank.finetuning.experiment import TrainingSet
 
         table, weight = self.found.rows.table, self.question.sample_weight
-        return Labels(
+        return TrainingSet(
             self.found.rows.y,
             list(table.rows["digest"]),
             values_of(table, self._group_column) if self._group_column else None,

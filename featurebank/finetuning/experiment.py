@@ -18,21 +18,19 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.spec import PENULTIMATE
 from featurebank.errors import FineTuneError
 from featurebank.extraction.pipeline import Compute
-from featurebank.finetuning.activations import Cached, Live, fill
+from featurebank.finetuning.activations import Activations, CachedActivations, LiveActivations, Rows, fill
 from featurebank.finetuning.cut import find_cut, layer_at
-from featurebank.finetuning.network import Feed, Network
+from featurebank.finetuning.network import Network
 from featurebank.finetuning.recipe import Recipe
 from featurebank.images.reading import Progress
 from featurebank.images.sources import Source
 from featurebank.topmodels.class_weights import resolve_class_weight
 from featurebank.topmodels.folds import Folds, default_kind, make_folds, tie
 
-Rows = NDArray[np.int64]
-
 
 @dataclass(frozen=True)
-class Labels:
-    """What is known about the images of a feed, in its order.
+class TrainingSet:
+    """What is known about the images that are learned from, in their order.
 
     Attributes
     ----------
@@ -51,10 +49,20 @@ class Labels:
     groups: NDArray[Any] | None = None
     weight: NDArray[np.float64] | None = None
 
-    def take(self, rows: Rows) -> Labels:
+    def take(self, rows: Rows) -> TrainingSet:
         """Return some of the rows."""
         groups, weight = (None if each is None else each[rows] for each in (self.groups, self.weight))
-        return Labels(self.y[rows], [self.digests[row] for row in rows], groups, weight)
+        return TrainingSet(self.y[rows], [self.digests[row] for row in rows], groups, weight)
+
+    @cached_property
+    def classes(self) -> NDArray[Any]:
+        """The classes, sorted."""
+        return np.unique(self.y)
+
+    @cached_property
+    def codes(self) -> NDArray[np.int64]:
+        """The number of each row's class."""
+        return np.searchsorted(self.classes, self.y)
 
     @property
     def ties(self) -> NDArray[np.int64] | None:
@@ -65,17 +73,17 @@ class Labels:
         return tie(*keys, *([] if self.groups is None else [self.groups]))
 
 
-def hold_out(labels: Labels, rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
+def hold_out(data: TrainingSet, rows: Rows, share: float, random_state: int) -> tuple[Rows, Rows]:
     """Divide rows into those that train and those that choose the epoch, stratified, rows of one group together.
 
     Parameters
     ----------
-    labels : Labels
+    data : TrainingSet
     rows : ndarray of int64
         The rows to divide.
     share : float
         How many of them choose the epoch, about; 0 for none.
-    seed : int
+    random_state : int
 
     Raises
     ------
@@ -84,11 +92,10 @@ def hold_out(labels: Labels, rows: Rows, share: float, seed: int) -> tuple[Rows,
     TopModelError
         When the rows cannot be divided so.
     """
-    known = np.unique(labels.y)
-    if len(known) < 2:
-        raise FineTuneError(f"{len(labels.y)} rows of one class; expected two classes or more")
-    train, validation = _divided(labels, rows, share, seed) if share else (rows, rows[:0])
-    lost = sorted(set(known.tolist()) - set(labels.y[train].tolist()))
+    if len(data.classes) < 2:
+        raise FineTuneError(f"{len(data.y)} rows of one class; expected two classes or more")
+    train, validation = _divided(data, rows, share, random_state) if share else (rows, rows[:0])
+    lost = sorted(set(data.classes.tolist()) - set(data.y[train].tolist()))
     if lost:
         raise FineTuneError(
             f"class {lost[0]!r} has no row to train on; expected more of its rows or groups, or --validation 0"
@@ -96,20 +103,20 @@ def hold_out(labels: Labels, rows: Rows, share: float, seed: int) -> tuple[Rows,
     return train, validation
 
 
-def _divided(labels: Labels, rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
-    part = labels.take(rows)
+def _divided(data: TrainingSet, rows: Rows, share: float, random_state: int) -> tuple[Rows, Rows]:
+    part = data.take(rows)
     units = np.arange(len(rows)) if part.ties is None else part.ties
     largest = max(len(np.unique(units[part.y == name])) for name in np.unique(part.y))
     kind = default_kind("classification", part.ties is not None)
-    folds = Folds(kind, max(2, min(round(1 / share), largest)), random_state=seed)
+    folds = Folds(kind, max(2, min(round(1 / share), largest)), random_state=random_state)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")  # it need not be in every fold: one is taken
-        train, validation = make_folds(folds, np.zeros((len(rows), 1)), part.y, part.ties, seed)[0]
+        train, validation = make_folds(folds, np.zeros((len(rows), 1)), part.y, part.ties, random_state)[0]
     return rows[train], rows[validation]
 
 
 @dataclass(frozen=True)
-class Setup:
+class Experiment:
     """What a fine-tuning stands on.
 
     Attributes
@@ -120,7 +127,7 @@ class Setup:
         The backbone, as it was asked for.
     source : Source
         The images.
-    labels : Labels
+    data : TrainingSet
         In the order of the source.
     recipe : Recipe
     device_name : str, default "auto"
@@ -131,7 +138,7 @@ class Setup:
     bank: Bank
     request: Request
     source: Source
-    labels: Labels
+    data: TrainingSet
     recipe: Recipe
     device_name: str = "auto"
     workers: int | None = None
@@ -154,7 +161,7 @@ class Setup:
     @cached_property
     def class_weight(self) -> Any:
         """The class weights of the recipe, under the classes themselves."""
-        return resolve_class_weight(self.recipe.class_weight, self.labels.y)
+        return resolve_class_weight(self.recipe.class_weight, self.data.y)
 
     @cached_property
     def module(self) -> str:
@@ -173,7 +180,7 @@ class Setup:
         if not self.recipe.is_cached:
             return 0
         (spec,) = self.cut_request.specs(self.bank)
-        return len(self.bank.missing(spec, self.labels.digests))
+        return len(self.bank.missing(spec, self.data.digests))
 
     def network(self) -> Network:
         """Return the tail of the backbone, with the head that it has."""
@@ -201,7 +208,7 @@ class Setup:
         self.network().blocks()
         _ = self.class_weight
 
-    def feed(self, progress: Progress | None = None) -> tuple[Feed, list[str]]:
+    def activations(self, progress: Progress | None = None) -> tuple[Activations, list[str]]:
         """Return the input of the module at the cut, cached in the bank or live, and what the reader should know.
 
         Parameters
@@ -216,14 +223,14 @@ class Setup:
         """
         if self.recipe.is_cached:
             compute = Compute(device=self.device_name, workers=self.workers)
-            notes = fill(self.bank, self.cut_request, self.source, self.labels.digests, compute, progress)
+            notes = fill(self.bank, self.cut_request, self.source, self.data.digests, compute, progress)
             (spec,) = self.cut_request.specs(self.bank)
-            return Cached(self.bank.feature_set_of(spec), self.labels.digests), notes
-        live = Live(
+            return CachedActivations(self.bank.feature_set_of(spec), self.data.digests), notes
+        live = LiveActivations(
             self.backbone,
             self.module,
             self.source,
-            self.labels.digests,
+            self.data.digests,
             augment=self.recipe.changes,
             views=self.recipe.views,
             device=self.device,
