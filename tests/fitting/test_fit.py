@@ -1,11 +1,10 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
+from made_bank import make_bank, make_views_bank
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
@@ -19,7 +18,6 @@ from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, ColumnError, FeatureSetError, PredictorError, TopModelError
 from featurebank.fitting.fit import default_output
 from featurebank.fitting.rows import Rows, Target, load_rows
-from featurebank.images.columns import tidy
 from featurebank.topmodels.scores import wilson_interval
 from featurebank.topmodels.search import TopModelSearchCV
 
@@ -28,30 +26,6 @@ SPEC = FeatureSpec(
 )
 NAME = "net/penultimate"
 SVM = {"svm": {"C": [1.0]}}
-
-
-def make_bank(path, X, contents, **columns):
-    """A bank of given embeddings: row i is the image ``i.png`` whose content is the number contents[i]."""
-    bank = Bank.create(path)
-    digests = [int(content).to_bytes(32, "big") for content in contents]
-    first = {digest: row for row, digest in reversed(list(enumerate(digests)))}
-    bank.add_spec(SPEC)
-    bank.add_features(SPEC, list(first), X[list(first.values())][:, None].astype(np.float32))
-    n = len(digests)
-    plain = {
-        "source": "/s",
-        "root": "/s",
-        "size": 1,
-        "mtime_ns": 1,
-        "status": samples.OK,
-        "error": "",
-        "origin": 0,
-        "stamp": 0,
-    }
-    fields = {name: [value] * n for name, value in plain.items()}
-    fields |= {"path": [b"%03d.png" % i for i in range(n)], "digest": digests}
-    bank.add_samples(samples.make_table(fields, tidy(pd.DataFrame(columns))), newest=0)
-    return bank
 
 
 @pytest.fixture
@@ -386,17 +360,6 @@ def test_a_given_split_is_the_only_fold_and_test_rows_are_held_out(tmp_path, ran
         fit(bank, cv="predefined:split", nested=True)
     with pytest.raises(TopModelError, match="column 'split' gives no split"):
         fit(make_bank(tmp_path / "c.bank", X, range(90), split=["train"] * 90, y=y), target="y", cv="predefined:split")
-
-
-def make_views_bank(path, random, n=60, count=4):
-    """A bank of `count` views of each of n images, of two classes."""
-    spec = replace(SPEC, views="augment:4")
-    y = np.arange(n) % 2
-    X = random.normal(size=(n, count, 8)) + y[:, None, None]
-    bank = make_bank(path, X[:, 0], np.arange(n), label=np.where(y, "b", "a"))
-    bank.add_spec(spec)
-    bank.add_features(spec, [int(i).to_bytes(32, "big") for i in range(n)], X.astype(np.float32))
-    return bank, next(each.name for each in bank.feature_sets if each.spec == spec), X, y
 
 
 def test_mean_first_and_all_views_are_compared_on_the_same_folds(tmp_path, random):

@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from made_bank import make_bank, make_views_bank
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
-from test_fit import make_bank, make_views_bank
 
 from featurebank import Bank, MultiTaskPredictor, fit
 from featurebank.errors import ColumnError, TopModelError
