@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from featurebank.errors import PredictorError, near_names
 from featurebank.explore.occlusion import occlusion_map, window_of
 from featurebank.explore.plots import new_axes
-from featurebank.images.reading import Progress, open_image
+from featurebank.images.reading import ImageLike, Progress, open_image
 from featurebank.images.views import undo_view, view_size
 from featurebank.predictor.embedding import made_views
 from featurebank.topmodels.transforms import SelectDimensions, SelectRelevant
@@ -63,7 +63,7 @@ class ActivationMap:
 
     map: NDArray[np.float32]
     image: Image.Image
-    label: Any
+    label: object
     score: float
     method: str
     cells: list[NDArray[np.float64]] = field(default_factory=list)
@@ -123,7 +123,12 @@ def data_uri(image: Image.Image) -> str:
 
 
 def explain(
-    predictor: Predictor, image: Any, label: Any = None, *, method: str = "auto", progress: Progress | None = None
+    predictor: Predictor,
+    image: ImageLike,
+    label: object = None,
+    *,
+    method: str = "auto",
+    progress: Progress | None = None,
 ) -> ActivationMap:
     """Show which parts of an image speak for a class.
 
@@ -178,7 +183,7 @@ def explain(
     return ActivationMap(whole, opened, name, score, "cam", cells, bias)
 
 
-def _column(predictor: Predictor, X: NDArray[np.float32], label: Any) -> tuple[int, Any]:
+def _column(predictor: Predictor, X: NDArray[np.float32], label: object) -> tuple[int, object]:
     """Return the column of `decisions` that a class has, and the class as the predictor knows it."""
     known = predictor.classes.tolist()
     if not known:

@@ -12,6 +12,7 @@ from featurebank.bank.bank import ROWS_AT_ONCE, Bank
 from featurebank.bank.defaults import candidate_features
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError
+from featurebank.images.reading import ImageLike
 
 if TYPE_CHECKING:
     from featurebank.backbones.base import Backbone
@@ -53,7 +54,7 @@ def moments(blocks: Iterable[NDArray[np.float32]]) -> tuple[int, NDArray[np.floa
 
 
 def embed_like(
-    bank: Bank, names: Sequence[str], images: Sequence[Any], backbone: Backbone | None = None
+    bank: Bank, names: Sequence[str], images: Sequence[ImageLike], backbone: Backbone | None = None
 ) -> NDArray[np.float32]:
     """Embed images as the rows of feature sets were, side by side, with the bank's own backbone; shape (n, d).
 

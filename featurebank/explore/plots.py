@@ -122,7 +122,7 @@ def plot_candidates(report: Mapping[str, Any], *, ax: Axes | None = None) -> Axe
     """
     ax = ax or new_axes()
     best = ranked(report["candidates"])[:CANDIDATES_SHOWN]
-    names = [_plain(", ".join([" + ".join(_names(each)), each["model"]])) for each in best]
+    names = [_plain(", ".join([" + ".join(each["features"]), each["model"]])) for each in best]
     _errorbars(ax, best, np.arange(len(best))[::-1], is_upright=False)
     ax.set(yticks=np.arange(len(best))[::-1], yticklabels=names, xlabel=report["scoring"])
     return ax
@@ -271,10 +271,6 @@ def _errorbars(
         ax.errorbar(at, means, yerr=reach, **{"marker": "o", **style})
     else:
         ax.errorbar(means, at, xerr=reach, **{"fmt": "o", **style})
-
-
-def _names(candidate: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(candidate["features"])
 
 
 def _backbone(candidate: Mapping[str, Any]) -> str:

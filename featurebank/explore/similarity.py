@@ -21,7 +21,7 @@ from featurebank.bank.samples import SampleTable
 from featurebank.bank.spec import digest_of
 from featurebank.errors import BankError, NotInstalledError, near_names
 from featurebank.explore.embedding import blocks_of, chosen_sets, embed_like, moments
-from featurebank.images.reading import image_digest
+from featurebank.images.reading import ImageLike, image_digest
 from featurebank.storage import files
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ CANDIDATES = 10
 
 def similar(
     bank: str | os.PathLike[str] | Bank,
-    image: Any,
+    image: ImageLike,
     *,
     k: int = 12,
     features: str | Sequence[str] | None = None,
@@ -109,7 +109,7 @@ def similar(
 
 
 def _query(
-    bank: Bank, names: Sequence[str], table: SampleTable, image: Any, backbone: Backbone | None
+    bank: Bank, names: Sequence[str], table: SampleTable, image: ImageLike, backbone: Backbone | None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return the embedding of an image, shape (d,), and its own rows where it is named by its path in the bank."""
     nobody = np.empty(0, np.int64)

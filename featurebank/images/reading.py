@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar, overload
 
+from numpy.typing import NDArray
 from PIL import Image
 
 from featurebank.errors import ImageError
@@ -19,6 +20,8 @@ from featurebank.images.listing import read_image
 from featurebank.images.sources import Source
 
 Progress = Callable[[int, int], None]
+ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
+"""What can be opened as an image: a path, a file's bytes, a PIL image, or an array of uint8."""
 AHEAD = 64
 """Images that may be decoded before they are used."""
 _Item = TypeVar("_Item")
