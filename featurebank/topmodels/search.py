@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import time
-import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,12 +13,11 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, MetaEstimatorMixin
 from sklearn.utils import ClassifierTags, RegressorTags, check_consistent_length, column_or_1d
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from featurebank.bank.features import VIEWS
 from featurebank.bank.matrix import BankMatrix
-from featurebank.errors import TopModelError, near_names, one_line
+from featurebank.errors import TopModelError, near_names
 from featurebank.images.reading import Progress
 from featurebank.storage.memory import physical_memory
 from featurebank.topmodels.calibration import Calibrator
@@ -37,10 +33,11 @@ from featurebank.topmodels.search_plan import (
     DEFAULT_IN_BATCHES,
     Blocks,
     cells_for,
+    checked_target,
     in_batches,
     models_to_try,
 )
-from featurebank.topmodels.search_run import SearchRun
+from featurebank.topmodels.search_run import SearchRun, recorded_warnings
 from featurebank.topmodels.solvers.problem import SolverOptions
 from featurebank.topmodels.streaming.trainer import check_streamed
 
@@ -217,10 +214,12 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         started = time.perf_counter()
         self._check_options()
         X, y = self._check_rows(X, y)
-        y = self._check_target(y)
+        y, classes = checked_target(y, self.task)
+        if classes is not None:
+            self.classes_ = classes
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
         groups = None if groups is None else np.asarray(groups)
-        with _recorded_warnings() as self.warnings_:
+        with recorded_warnings() as self.warnings_:
             self.folds_ = make_folds(self.cv, X, y, groups, int(self.random_state), self.task)
             data = SearchData(X, y, {}, self.folds_, self.task, weight, self.class_weight)
             deadline = None if self.time_limit is None else started + self.time_limit
@@ -318,23 +317,6 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         )
         return X, y
 
-    def _check_target(self, y: NDArray[Any]) -> NDArray[Any]:
-        if self.task == "regression":
-            return y
-        if self.task == "multilabel":
-            if y.ndim != 2 or not np.isin(y, (0, 1)).all():
-                raise TopModelError(f"y of shape {y.shape} for several labels; expected columns of 0 and 1")
-            self.classes_ = np.arange(y.shape[1])
-            return y.astype(np.int64)
-        try:
-            check_classification_targets(y)
-        except ValueError as error:
-            raise TopModelError(f"{one_line(error)} Expected a column of classes") from error
-        self.classes_ = np.unique(y)
-        if len(self.classes_) < 2:
-            raise TopModelError(f"y has one class, {self.classes_.tolist()[0]!r}; expected at least two classes")
-        return y
-
     def _options(self) -> SolverOptions:
         memory = physical_memory() // 4 if self.memory is None else int(self.memory)
         return SolverOptions(int(effective_n_jobs(self.n_jobs)), memory, int(self.random_state))
@@ -430,17 +412,3 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
 
 def _several(value: Any) -> list[Any]:
     return [value] if value is None or isinstance(value, (str, int, float)) else list(value)
-
-
-@contextmanager
-def _recorded_warnings() -> Iterator[list[str]]:
-    """Collect what is warned about inside, from every thread, as messages with counts."""
-    messages: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        warnings.filterwarnings("ignore", ".*tasks which were still being processed")  # a search that was ended
-        warnings.filterwarnings("ignore", ".*within_class_std_dev_")  # a dimension that is constant in a fold
-        warnings.filterwarnings("ignore", "Stochastic Optimizer: Maximum iterations")  # meant so, see EPOCHS
-        yield messages
-    counts = Counter(one_line(each.message) for each in caught if isinstance(each.message, Warning))
-    messages += [text if times == 1 else f"{text} ({times} times)" for text, times in counts.items()]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge, RidgeClassifier
+from sklearn.utils.multiclass import check_classification_targets
 
 from featurebank.errors import TopModelError, one_line
 from featurebank.topmodels.evaluation import SearchData
@@ -98,6 +99,30 @@ def cells_for(model: TopModel, folds: Sequence[Fold]) -> list[dict[str, Any]]:
     """Return the cells of a model's grid; of its default grid those that the smallest training part allows."""
     smallest = min(len(train) for train, _ in folds)
     return [cell for cell in model.cells() if not model.is_default_grid or cell.get("n_neighbors", 0) <= smallest]
+
+
+def checked_target(y: NDArray[Any], task: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return the target and its classes, None for numbers.
+
+    Raises
+    ------
+    TopModelError
+        When it is not what the task learns.
+    """
+    if task == "regression":
+        return y, None
+    if task == "multilabel":
+        if y.ndim != 2 or not np.isin(y, (0, 1)).all():
+            raise TopModelError(f"y of shape {y.shape} for several labels; expected columns of 0 and 1")
+        return y.astype(np.int64), np.arange(y.shape[1])
+    try:
+        check_classification_targets(y)
+    except ValueError as error:
+        raise TopModelError(f"{one_line(error)} Expected a column of classes") from error
+    classes = np.unique(y)
+    if len(classes) < 2:
+        raise TopModelError(f"y has one class, {classes.tolist()[0]!r}; expected at least two classes")
+    return y, classes
 
 
 # --- columns -----------------------------------------------------------------------------------------------

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -301,3 +304,17 @@ def better_half(groups: Sequence[CandidateGroup]) -> list[CandidateGroup]:
     """Return the groups whose best cell is in the better half, the best first."""
     ranked = sorted((group for group in groups if group.scores), key=lambda group: -max(means(group)))
     return ranked[: -(-len(ranked) // 2)]
+
+
+@contextmanager
+def recorded_warnings() -> Iterator[list[str]]:
+    """Collect what is warned about inside, from every thread, as messages with counts."""
+    messages: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", ".*tasks which were still being processed")  # a search that was ended
+        warnings.filterwarnings("ignore", ".*within_class_std_dev_")  # a dimension that is constant in a fold
+        warnings.filterwarnings("ignore", "Stochastic Optimizer: Maximum iterations")  # meant so, see EPOCHS
+        yield messages
+    counts = Counter(one_line(each.message) for each in caught if isinstance(each.message, Warning))
+    messages += [text if times == 1 else f"{text} ({times} times)" for text, times in counts.items()]

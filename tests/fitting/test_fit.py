@@ -14,16 +14,12 @@ from sklearn.svm import SVC
 from featurebank import Bank, Predictor, extract, fit, load_backbone
 from featurebank.bank import samples
 from featurebank.bank.defaults import candidate_features, default_target
-from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, ColumnError, FeatureSetError, PredictorError, TopModelError
 from featurebank.fitting.fit import default_output
 from featurebank.fitting.rows import Rows, Target, load_rows
 from featurebank.topmodels.scores import wilson_interval
 from featurebank.topmodels.search import TopModelSearchCV
 
-SPEC = FeatureSpec(
-    "net", "1", "0" * 64, "penultimate", "vector", 0, "none", {"crop": [4, 4]}, 1, "none", "fp32", "float32"
-)
 NAME = "net/penultimate"
 SVM = {"svm": {"C": [1.0]}}
 
