@@ -85,8 +85,6 @@ COMPUTE = ("device", "engine", "batch_size", "workers", "backend", "ray_address"
     option("--verify", is_flag=True, help="Read and hash files again even when they look unchanged."),
     option("--explain", is_flag=True, help="Say what would be reused and computed, and why; compute nothing."),
     option("--estimate", is_flag=True, help="Time a sample of the images and say what all take; keep nothing."),
-    option("--deadline", type=click.FloatRange(min=0, min_open=True), help="Hours, for --estimate: how many devices?"),
-    option("--price", type=click.FloatRange(min=0), help="Of a device an hour, for --estimate: at what cost?"),
     strict_option,
 )
 @json_option
@@ -99,8 +97,6 @@ def extract(
     strict: bool,
     explain: bool,
     estimate: bool,
-    deadline: float | None,
-    price: float | None,
     **options: Any,
 ) -> None:
     """Embed the images of SOURCE that the bank does not have yet.
@@ -122,8 +118,6 @@ def extract(
     state: State = context.obj
     if explain and estimate:
         raise click.UsageError("give --explain or --estimate, not both")
-    if not estimate and (deadline is not None or price is not None):
-        raise click.UsageError("--deadline and --price go with --estimate")
     asked = {name: options.pop(name) for name in ("weights", "size", "views", "store", "precision", "decoder")}
     request = Request(options.pop("backbone"), options.pop("layers"), **asked)
     found = scan(source, root=options.pop("root"), path_column=options.pop("path_column"))
@@ -132,7 +126,7 @@ def extract(
         return
     compute = Compute(**{name: options[name] for name in COMPUTE})
     if estimate:
-        _estimate(found, bank, request, compute, deadline, price, as_json, state)
+        _estimate(found, bank, request, compute, as_json, state)
         return
     progress = state.progress("extract")
     report = run_extraction(found, Bank.create(bank), request, compute, verify=options["verify"], progress=progress)
@@ -158,8 +152,6 @@ def _estimate(
     bank: AnyPath,
     request: Any,
     compute: Any,
-    deadline: float | None,
-    price: float | None,
     as_json: bool,
     state: State,
 ) -> None:
@@ -170,8 +162,6 @@ def _estimate(
         bank,
         request,
         compute,
-        deadline_hours=deadline,
-        price_per_hour=price,
         progress=state.progress("estimate"),
     )
     if as_json:
@@ -184,19 +174,13 @@ def _estimate(
     click.echo(
         f"  {facts.hours:.2f} hours on one such device, {facts.gigabytes:.2f} GB ({facts.row_bytes} bytes an image)"
     )
-    if facts.devices is not None:
-        click.echo(f"  devices to be done within {facts.deadline_hours:g} hours: {facts.devices}")
-    if facts.cost is not None:
-        click.echo(
-            f"  cost {facts.cost:.2f} at {facts.price_per_hour:g} an hour; {facts.cost_per_million:.2f} a million"
-        )
     if facts.failed:
         state.warn(f"{facts.failed} of {facts.timed + facts.failed} images that were drawn could not be read")
 
 
 def _explain(found: Any, bank: AnyPath, request: Any, as_json: bool) -> None:
     from featurebank.bank.bank import Bank
-    from featurebank.extraction.explanation import explain
+    from featurebank.extraction.planning import explain
 
     facts = explain(found, Bank(bank), request)
     if as_json:

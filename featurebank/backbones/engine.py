@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featurebank import __version__
-from featurebank.backbones import runners
+from featurebank.backbones import runtimes
 from featurebank.backbones.base import Backbone
 from featurebank.backbones.nvjpeg import JpegDecoder
 from featurebank.backbones.preprocessing import Preprocessing
-from featurebank.backbones.runners import CapturedModel, Runner
+from featurebank.backbones.runtimes import CapturedModel, Runtime
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import DeviceError, EngineError, ImageError, NotInstalledError, StorageError, near_names
 from featurebank.images.decoding import EncodedImage
@@ -102,11 +102,11 @@ def choose_engine(engine: str, device: str, precision: str, *, is_worth: Callabl
     fits = device == "cpu" and precision == "fp32"
     if engine == "onnx" and not fits:
         raise EngineError(f"engine 'onnx' runs fp32 on the cpu, not {precision} on {device}; use eager or compile")
-    if engine == "onnx" and not runners.is_available("onnx"):
+    if engine == "onnx" and not runtimes.is_available("onnx"):
         raise NotInstalledError("engine 'onnx' needs ONNX Runtime: pip install 'featurebank[onnx]'")
     if engine == "auto":
         best = BEST.get((device, precision), "eager")
-        return best if is_worth(best) and runners.is_available(best) else "eager"
+        return best if is_worth(best) and runtimes.is_available(best) else "eager"
     return engine
 
 
@@ -182,8 +182,8 @@ class Engine:
         if self.device.type == "cuda":  # TF32 keeps 10 bits of a float32's 23
             torch.backends.cuda.matmul.allow_tf32 = False
             torch.backends.cudnn.allow_tf32 = False
-        self._eager = runners.run_eagerly(self._captured(self.specs))
-        self._runner: Runner | None = None
+        self._eager = runtimes.run_eagerly(self._captured(self.specs))
+        self._runtime: Runtime | None = None
         self._decoder: JpegDecoder | None = None
         if backbone.decoder == "nvjpeg":
             assert isinstance(backbone.preprocessing, Preprocessing)
@@ -205,6 +205,9 @@ class Engine:
             "engine": self.engine,
         }
 
+    def __str__(self) -> str:
+        return f"{self.engine} on {self.device} in batches of {self.batch_size}"
+
     @property
     def _device_name(self) -> str:
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.machine()
@@ -214,7 +217,7 @@ class Engine:
 
     def _path(self, engine: str) -> Path:
         device = f"cuda {self._device_name}" if self.device.type == "cuda" else self.device.type
-        return runners.export_path(engine, self.specs, device, self.batch_size)  # a GPU's code is for its kind alone
+        return runtimes.export_path(engine, self.specs, device, self.batch_size)  # a GPU's code is for its kind alone
 
     def __call__(self, prepared: Sequence[Any]) -> list[NDArray[np.float32]]:
         """Embed prepared images (`Backbone.prepare`), a batch at a time.
@@ -316,7 +319,7 @@ class Engine:
 
     def _launch_batch(self, prepared: Sequence[Any] | Tensor) -> tuple[int, Sequence[Tensor], Any]:
         pixels = self._pixels(prepared)
-        outputs = self._first(pixels) if self._runner is None else self._runner(pixels)
+        outputs = self._first(pixels) if self._runtime is None else self._runtime(pixels)
         if self.device.type != "cuda":
             return len(prepared), [output.cpu() for output in outputs], None
         copies = [output.to("cpu", non_blocking=True) for output in outputs]  # into pinned memory
@@ -331,13 +334,13 @@ class Engine:
                 f"one image does not fit the memory of {self.device}: use a smaller --size or backbone"
             ) from error
         self.batch_size //= 2
-        self._runner = None if self.engine == "compile" else self._runner  # its code is for the larger batch
+        self._runtime = None if self.engine == "compile" else self._runtime  # its code is for the larger batch
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self._warnings.append(f"memory ran out: batches of {self.batch_size} from here on")
 
     def _first(self, pixels: Tensor) -> Sequence[Tensor]:
-        """Choose the runner, which is to give what eager gives on a first batch, and return what it gave."""
+        """Choose the runtime, which is to give what eager gives on a first batch, and return what it gave."""
         if self.engine != "eager":
             try:
                 return self._agreeing(pixels)
@@ -346,13 +349,13 @@ class Engine:
                     raise
                 self._warnings.append(f"{error}; eager is used instead")
                 self.engine = "eager"
-        self._runner = self._eager
+        self._runtime = self._eager
         return self._eager(pixels)
 
     def _agreeing(self, pixels: Tensor) -> Sequence[Tensor]:
         """Open the engine and compare; an export in the cache that is not this network's is made anew."""
         exact = [replace(spec, precision="fp32") for spec in self.specs]
-        expected = runners.run_eagerly(self._captured(exact))(pixels[:CHECKED])
+        expected = runtimes.run_eagerly(self._captured(exact))(pixels[:CHECKED])
         path = self._path(self.engine)
         if path.is_file():
             with suppress(EngineError):
@@ -362,8 +365,8 @@ class Engine:
 
     def _compared(self, pixels: Tensor, expected: Sequence[Tensor]) -> Sequence[Tensor]:
         """Open the engine, and refuse it where it is further off than the tolerance."""
-        runner = self._open(pixels)
-        outputs = runner(pixels)
+        runtime = self._open(pixels)
+        outputs = runtime(pixels)
         far = max(map(_distance, outputs, expected))
         tolerance = TOLERANCE[self.specs[0].precision]
         if far > tolerance:
@@ -371,16 +374,16 @@ class Engine:
                 f"engine {self.engine!r} is {far:.1e} off plain float32 PyTorch on the first batch (relative; expected "
                 f"below {tolerance:g}): use --engine eager"
             )
-        self._runner = runner
+        self._runtime = runtime
         return outputs
 
-    def _open(self, pixels: Tensor) -> Runner:
+    def _open(self, pixels: Tensor) -> Runtime:
         """Open the exported network, which is made where there is none."""
         path, is_onnx = self._path(self.engine), self.engine == "onnx"
         if not path.is_file():
-            export = runners.export_onnx if is_onnx else runners.export_compiled
+            export = runtimes.export_onnx if is_onnx else runtimes.export_compiled
             export(self._captured(self.specs, stop=False), pixels, path)
-        return runners.open_onnx(path) if is_onnx else runners.open_compiled(path, self.device)
+        return runtimes.open_onnx(path) if is_onnx else runtimes.open_compiled(path, self.device)
 
     def _captured(self, specs: Sequence[FeatureSpec], *, stop: bool = True) -> CapturedModel:
         model = CapturedModel(self.backbone, specs, stop=stop)

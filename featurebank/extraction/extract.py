@@ -1,4 +1,4 @@
-"""extract(): images -> backbone -> bank; incremental, resumable, with an error ledger."""
+"""extract(): images -> backbone -> bank; incremental, resumable, with an error tracker."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.features import describe_set
 from featurebank.bank.upkeep import set_damaged_features_aside, set_damaged_tables_aside
 from featurebank.errors import BankError, ImageError, near_names
-from featurebank.extraction.ledger import Embed, ExtractReport, Ledger
-from featurebank.extraction.pipeline import Compute, Pipeline, check_compute
+from featurebank.extraction.pipeline import Compute, Pipeline
+from featurebank.extraction.tracker import Embed, ExtractReport, Tracker
 from featurebank.images.reading import Progress
 from featurebank.images.sources import scan
 
@@ -196,12 +196,12 @@ def run_extraction(
         specs = asked.specs(bank)
         damaged += set_damaged_features_aside(bank, specs)
         asked.register(bank)
-        ledger = Ledger(source, bank, specs, verify)
+        tracker = Tracker(source, bank, specs, verify)
         report = ExtractReport(repaired=damaged)
-        embed(ledger, progress, report)
-    ledger.finish()
-    ledger.warnings += ledger.about_missing_sources()
-    ledger.fill(report)
+        embed(tracker, progress, report)
+    tracker.finish()
+    tracker.warnings += tracker.about_missing_sources()
+    tracker.fill(report)
     report.feature_sets = [describe_set(bank.feature_set_of(spec)) for spec in specs]
     report.seconds = time.perf_counter() - started
     return report
@@ -219,7 +219,7 @@ def _check(source: Source, request: Request, compute: Compute) -> None:
 
         check(source, compute)
     else:
-        check_compute(request, compute)
+        compute.check(request)
 
 
 def _backend(request: Request, compute: Compute) -> AbstractContextManager[tuple[Request, Embed]]:
@@ -232,10 +232,10 @@ def _backend(request: Request, compute: Compute) -> AbstractContextManager[tuple
 
 
 def _embed(
-    request: Request, compute: Compute, ledger: Ledger, progress: Progress | None, report: ExtractReport
+    request: Request, compute: Compute, tracker: Tracker, progress: Progress | None, report: ExtractReport
 ) -> None:
     """Embed the pending samples, and note in the report how."""
-    pending = ledger.pending()
+    pending = tracker.pending()
     done = itertools.count(1)
 
     def advance() -> None:
@@ -243,7 +243,7 @@ def _embed(
         if progress is not None:
             progress(count, len(pending))
 
-    pipeline = Pipeline(request, ledger, compute, advance)
+    pipeline = Pipeline(request, tracker, compute, advance)
     pipeline.run(pending)
-    ledger.warnings += pipeline.warnings
+    tracker.warnings += pipeline.warnings
     report.engines, report.drift = pipeline.engines, [each.to_dict() for each in pipeline.drift]

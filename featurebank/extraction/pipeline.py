@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurebank.backbones.request import Request
-from featurebank.bank.features import as_keys
+from featurebank.bank.features import as_keys, to_stored
 from featurebank.bank.samples import NO_DIGEST
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import ImageError, one_line
 from featurebank.extraction.drift import Drift, compare_with_stored, measure_drift
-from featurebank.extraction.ledger import Ledger
-from featurebank.extraction.writer import Writer
+from featurebank.extraction.tracker import Tracker
 from featurebank.images.reading import read_ahead, worker_count
 from featurebank.images.views import count_views, share_batches
 
@@ -32,6 +32,9 @@ AHEAD = 4
 """Batches that may lie read and decoded before the network."""
 AGREEMENT_SAMPLES = 4
 DRIFT_SAMPLES = 32
+SEGMENT_ROWS = 4096
+SEGMENT_BYTES = 256 << 20
+SEGMENT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -59,24 +62,30 @@ class Compute:
     backend: str = "local"
     ray_address: str | None = None
 
+    def check(self, request: Request) -> None:
+        """Refuse a device, an engine or a decoder that this machine does not have; what always is costs nothing.
 
-def check_compute(request: Request, compute: Compute) -> None:
-    """Refuse a device, an engine or a decoder that this machine does not have; what is always there costs nothing.
+        Raises
+        ------
+        DeviceError, EngineError, NotInstalledError
+            When what was named cannot be had.
+        """
+        is_on_gpu = request.decoder == "nvjpeg"
+        if is_on_gpu or self.device not in ("auto", "cpu") or self.engine not in ("auto", "eager"):
+            from featurebank.backbones.engine import choose_device, choose_engine
+            from featurebank.backbones.nvjpeg import check_device
 
-    Raises
-    ------
-    DeviceError, EngineError, NotInstalledError
-        When what was named cannot be had.
-    """
-    is_on_gpu = request.decoder == "nvjpeg"
-    if is_on_gpu or compute.device not in ("auto", "cpu") or compute.engine not in ("auto", "eager"):
-        from featurebank.backbones.engine import choose_device, choose_engine
-        from featurebank.backbones.nvjpeg import check_device
+            device = choose_device(self.device)
+            choose_engine(self.engine, device.type, request.precision)
+            if is_on_gpu:
+                check_device(device)
 
-        device = choose_device(compute.device)
-        choose_engine(compute.engine, device.type, request.precision)
-        if is_on_gpu:
-            check_device(device)
+    def open(self, backbone: Backbone, specs: Sequence[FeatureSpec], *, images: int, pad: bool = True) -> Engine:
+        """Return the engine that computes feature sets of so many images."""
+        from featurebank.backbones.engine import Engine
+
+        how: dict[str, Any] = {"device": self.device, "engine": self.engine, "batch_size": self.batch_size}
+        return Engine(backbone, specs, images=images, pad=pad, **how)
 
 
 @dataclass
@@ -99,7 +108,7 @@ class Pipeline:
     ----------
     request : Request
         The backbone and layers.
-    ledger : Ledger
+    tracker : Tracker
         What is known of the samples, and is told what becomes of them.
     compute : Compute
         How to compute.
@@ -114,12 +123,12 @@ class Pipeline:
         At a reduced precision: how far each layer is from float32.
     """
 
-    def __init__(self, request: Request, ledger: Ledger, compute: Compute, advance: Callable[[], None]):
+    def __init__(self, request: Request, tracker: Tracker, compute: Compute, advance: Callable[[], None]):
         self.request = request
-        self.ledger = ledger
+        self.tracker = tracker
         self.compute = compute
         self.advance = advance
-        self.writer = Writer(ledger)
+        self.writer = Writer(tracker)
         self.warnings: list[str] = []
         self.drift: list[Drift] = []
         self._pending: Sequence[int] = []
@@ -127,9 +136,9 @@ class Pipeline:
         self._engines: dict[tuple[FeatureSpec, ...], Engine] = {}
         self._damaged: dict[bytes, str] = {}
 
-    def turn_to(self, ledger: Ledger) -> None:
-        """Take samples of another ledger of the same feature sets next; the network stays loaded."""
-        self.ledger, self.writer = ledger, Writer(ledger)
+    def turn_to(self, tracker: Tracker) -> None:
+        """Take samples of another tracker of the same feature sets next; the network stays loaded."""
+        self.tracker, self.writer = tracker, Writer(tracker)
         self.warnings, self.drift = [], []
 
     def run(self, pending: Sequence[int]) -> None:
@@ -147,8 +156,7 @@ class Pipeline:
     @property
     def engines(self) -> list[str]:
         """The engines that ran, each with its device and batch size."""
-        lines = [f"{each.engine} on {each.device} in batches of {each.batch_size}" for each in self._engines.values()]
-        return list(dict.fromkeys(lines))
+        return list(dict.fromkeys(map(str, self._engines.values())))
 
     def _embed(self, specs: tuple[FeatureSpec, ...], batches: Iterator[list[Item]]) -> None:
         """Embed batches that lack the same feature sets."""
@@ -171,10 +179,10 @@ class Pipeline:
             item.error = next((error for view in item.views if (error := getattr(view, "error", ""))), "")
             if item.error:
                 self._damaged[item.digest] = item.error
-                self.ledger.settle(item.position, item.digest, item.error)
+                self.tracker.settle(item.position, item.digest, item.error)
 
     def _lacking(self, batch: list[Item]) -> tuple[FeatureSpec, ...]:
-        return tuple(spec for spec in self.ledger.specs if any(spec in item.lacking for item in batch))
+        return tuple(spec for spec in self.tracker.specs if any(spec in item.lacking for item in batch))
 
     def _batches(self, pending: Sequence[int], repeats: dict[bytes, list[int]]) -> Iterator[list[Item]]:
         """Yield the items to embed, a batch at a time; settle those that need nothing, note repeated contents."""
@@ -196,14 +204,14 @@ class Pipeline:
         if item.lacking:
             repeats[item.digest].append(item.position)
         else:
-            self.ledger.settle(item.position, item.digest, item.error)
+            self.tracker.settle(item.position, item.digest, item.error)
         self.advance()
 
     def _settle_repeats(self, repeats: dict[bytes, list[int]]) -> None:
         for digest, positions in repeats.items():
             error = self._damaged.get(digest, "")
             for position in positions:
-                self.ledger.settle(position, digest, error, embedded=not error)
+                self.tracker.settle(position, digest, error, embedded=not error)
 
     # --- reading -------------------------------------------------------------------------------------------
 
@@ -219,15 +227,15 @@ class Pipeline:
     def _read(self, position: int) -> Item:
         digest = NO_DIGEST
         try:
-            digest, decode = self.ledger.source.read(position)
-            lacking = self.ledger.lacking(digest)
+            digest, decode = self.tracker.source.read(position)
+            lacking = self.tracker.lacking(digest)
             return Item(position, digest, lacking, self._prepare(decode, digest) if lacking else [])
         except ImageError as error:
             return Item(position, digest, error=one_line(error))
 
     def _prepare(self, decode: Callable[..., Any], digest: bytes) -> list[Any]:
         image = decode(**self.backbone.opening)
-        return list(self.backbone.prepare_views(image, self.ledger.specs[0].views, digest))
+        return list(self.backbone.prepare_views(image, self.tracker.specs[0].views, digest))
 
     # --- the network ---------------------------------------------------------------------------------------
 
@@ -243,7 +251,7 @@ class Pipeline:
         from featurebank.backbones.engine import choose_batch_size, choose_device
 
         size = self.compute.batch_size or choose_batch_size(self.backbone, choose_device(self.compute.device))
-        return share_batches(count_views(self.ledger.specs[0].views), size)[0]
+        return share_batches(count_views(self.tracker.specs[0].views), size)[0]
 
     def _engine(self, specs: tuple[FeatureSpec, ...]) -> Engine:
         """Return the engine for feature sets; with the first one, a few images are looked at."""
@@ -251,25 +259,20 @@ class Pipeline:
         if is_first:
             self._compare_with_stored()
         if specs not in self._engines:
-            self._engines[specs] = self._open(specs, engine=self.compute.engine, batch_size=self.compute.batch_size)
+            self._engines[specs] = self.compute.open(self.backbone, specs, images=len(self._pending))
         if is_first:
             self._measure_drift(self._engines[specs])
         return self._engines[specs]
 
-    def _open(self, specs: Sequence[FeatureSpec], **how: Any) -> Engine:
-        from featurebank.backbones.engine import Engine
-
-        return Engine(self.backbone, specs, device=self.compute.device, images=len(self._pending), **how)
-
     def _compare_with_stored(self) -> None:
         """Embed a few images that the bank already has again, and say so where the rows no longer agree."""
-        known = np.flatnonzero(self.ledger.done)
-        read = self._read_again([int(i) for i in known if not self.ledger.errors[i]][:AGREEMENT_SAMPLES])
+        known = np.flatnonzero(self.tracker.done)
+        read = self._read_again([int(i) for i in known if not self.tracker.errors[i]][:AGREEMENT_SAMPLES])
         if not read:
             return
         keys = as_keys([item.digest for item in read])
-        for spec, output in zip(self.ledger.specs, self._embed_plainly(self.ledger.specs, read), strict=True):
-            self.warnings += compare_with_stored(self.ledger.bank, spec, keys, output)
+        for spec, output in zip(self.tracker.specs, self._embed_plainly(self.tracker.specs, read), strict=True):
+            self.warnings += compare_with_stored(self.tracker.bank, spec, keys, output)
 
     def _measure_drift(self, engine: Engine) -> None:
         """Where a reduced precision is asked for, embed images from all over the source in float32 as well."""
@@ -280,7 +283,7 @@ class Pipeline:
         read = self._read_again([self._pending[i] for i in np.linspace(0, len(self._pending) - 1, count, dtype=int)])
         if not read:
             return
-        columns = self.ledger.source.columns
+        columns = self.tracker.source.columns
         labels = [columns["label"].iloc[item.position] for item in read] if "label" in columns else None
         exact = self._embed_plainly([replace(spec, precision="fp32") for spec in specs], read)
         reduced = engine.embed_views(chain.from_iterable(item.views for item in read))
@@ -292,12 +295,62 @@ class Pipeline:
         items = []
         for position in positions:
             with suppress(ImageError):
-                digest, decode = self.ledger.source.read(position)
+                digest, decode = self.tracker.source.read(position)
                 if self.backbone.decoder == "nvjpeg":
                     decode()  # what is damaged shows here, not among others on the GPU
                 items.append(Item(position, digest, views=self._prepare(decode, digest)))
         return items
 
     def _embed_plainly(self, specs: Sequence[FeatureSpec], items: Sequence[Item]) -> list[NDArray[np.float32]]:
-        engine = self._open(specs, engine="eager", pad=False)
+        plain = replace(self.compute, engine="eager", batch_size=None)
+        engine = plain.open(self.backbone, specs, images=len(self._pending), pad=False)
         return engine.embed_views(chain.from_iterable(item.views for item in items))
+
+
+# --- writing -----------------------------------------------------------------------------------------------
+
+
+class Writer:
+    """Collects rows and writes them as segments, features before the samples that point at them.
+
+    Parameters
+    ----------
+    tracker : Tracker
+        Its bank takes the rows; it is told of each sample that is settled by them.
+    """
+
+    def __init__(self, tracker: Tracker):
+        self.tracker = tracker
+        self._rows: dict[FeatureSpec, tuple[list[bytes], list[NDArray[Any]]]] = {}
+        self._settled: list[tuple[int, bytes]] = []
+        self._made_by: Mapping[str, str] = {}
+        self._since = time.monotonic()
+
+    def add(
+        self, spec: FeatureSpec, digests: Sequence[bytes], output: NDArray[np.float32], made_by: Mapping[str, str]
+    ) -> None:
+        """Take rows of one feature set, shape (n, views, …)."""
+        stored = to_stored(output, spec)  # may refuse them, and then nothing has been taken
+        self._made_by = made_by
+        keys, batches = self._rows.setdefault(spec, ([], []))
+        batches.append(stored)
+        keys += digests
+
+    def settle(self, samples: Sequence[tuple[int, bytes]]) -> None:
+        """Take the positions and digests of samples whose rows have all been added; write when there is enough."""
+        self._settled += samples
+        size = max(sum(batch.nbytes for batch in batches) for _, batches in self._rows.values())
+        late = time.monotonic() - self._since > SEGMENT_SECONDS
+        if len(self._settled) >= SEGMENT_ROWS or size >= SEGMENT_BYTES or late:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has been collected."""
+        for spec, (digests, batches) in self._rows.items():
+            self.tracker.bank.add_features(spec, digests, np.concatenate(batches), self._made_by)
+        for position, digest in self._settled:
+            self.tracker.settle(position, digest, "", embedded=True)
+        if self._settled:
+            self.tracker.commit_samples()
+        self._rows, self._settled = {}, []
+        self._since = time.monotonic()

@@ -1,8 +1,7 @@
-"""What an extraction will take: time, space, machines and money, from a timed sample of the user's own images."""
+"""What an extraction would do: what it would reuse, what compute, and the time and space that takes."""
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -11,13 +10,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, ImageError
-from featurebank.extraction.ledger import Ledger
 from featurebank.extraction.pipeline import AHEAD, Compute
+from featurebank.extraction.tracker import Tracker
 from featurebank.images.reading import Progress, read_ahead, worker_count
 from featurebank.images.views import count_views
 
@@ -30,12 +30,72 @@ SAMPLE = 128
 DIGEST_BYTES = 32
 SAMPLE_BYTES = 100
 """Bytes of a sample's row beside its path: digest, size, times, status, a label of one word."""
-_ITEM_BYTES = {"float16": 2, "float32": 4}
+
+
+# --- reused or computed ------------------------------------------------------------------------------------
+
+
+def explain(source: Source, bank: Bank, request: Request) -> dict[str, Any]:
+    """Say what `extract` would find in a bank; nothing is read, embedded or written.
+
+    Parameters
+    ----------
+    source : Source
+        From `featurebank.scan`.
+    bank : Bank
+    request : Request
+        The backbone and layers; the network is loaded only for a request that the bank has not seen.
+
+    Returns
+    -------
+    dict
+        ``samples``, ``unchanged`` (file as the bank knows it), ``changed``, ``new``; and for each feature set its
+        ``name``, ``fingerprint``, ``hits`` and ``misses`` among the unchanged samples, and, where the bank has no such
+        set, the ``nearest`` one and the fields of the spec in which it ``differs`` ([there, asked for]).
+    """
+    specs = request.specs(bank)
+    tracker = Tracker(source, bank, specs, verify=False)
+    known = int((tracker.before >= 0).sum())
+    same = tracker.unchanged()
+    others = [each.spec for each in bank.feature_sets]
+    return {
+        "samples": len(source.paths),
+        "unchanged": len(same),
+        "changed": known - len(same),
+        "new": len(source.paths) - known,
+        "feature_sets": [_explain_set(tracker, spec, same, others) for spec in specs],
+    }
+
+
+def _explain_set(tracker: Tracker, spec: FeatureSpec, same: list[bytes], others: list[FeatureSpec]) -> dict[str, Any]:
+    misses = sum(spec in tracker.lacking(digest) for digest in same)
+    facts = {"name": spec.name, "fingerprint": spec.fingerprint, "hits": len(same) - misses, "misses": misses}
+    if spec in others or not others:
+        return facts
+    near = min(others, key=lambda other: (other.backbone != spec.backbone, len(differences(other, spec))))
+    return {**facts, "nearest": f"{near.name}@{near.fingerprint[:8]}", "differs": differences(near, spec)}
+
+
+def differences(there: FeatureSpec, asked: FeatureSpec) -> dict[str, list[Any]]:
+    """Return the fields in which two specs differ, each as [there, asked for].
+
+    Examples
+    --------
+    >>> spec = FeatureSpec("net", "", "00", "fc", "vector", 0, "none", {}, 1, "none", "fp32", "float16")
+    >>> from dataclasses import replace
+    >>> differences(spec, replace(spec, store="float32"))
+    {'store': ['float16', 'float32']}
+    """
+    first, second = there.to_dict(), asked.to_dict()
+    return {name: [first[name], second[name]] for name in first if first[name] != second[name]}
+
+
+# --- time and space ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What an extraction will take on machines like this one.
+    """What an extraction will take on a machine like this one.
 
     Attributes
     ----------
@@ -55,14 +115,6 @@ class Estimate:
         On one device.
     gigabytes : float
         In the bank, 1e9 bytes each.
-    deadline_hours : float or None
-        As asked for.
-    devices : int or None
-        How many such devices finish by the deadline.
-    price_per_hour : float or None
-        Of one device, as asked for.
-    cost, cost_per_million : float or None
-        In the price's currency, for these images and for a million.
     """
 
     images: int
@@ -74,65 +126,10 @@ class Estimate:
     row_bytes: int
     hours: float
     gigabytes: float
-    deadline_hours: float | None = None
-    devices: int | None = None
-    price_per_hour: float | None = None
-    cost: float | None = None
-    cost_per_million: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that ``featurebank extract --estimate --json`` prints."""
         return asdict(self)
-
-
-def plan(
-    images: int,
-    images_per_second: float,
-    row_bytes: int,
-    *,
-    deadline_hours: float | None = None,
-    price_per_hour: float | None = None,
-) -> dict[str, Any]:
-    """Return what a number of images takes; the README's section on sizing is this arithmetic.
-
-    Parameters
-    ----------
-    images : int
-    images_per_second : float
-        Of one device.
-    row_bytes : int
-        Of one image in the bank, see `row_bytes_of`.
-    deadline_hours, price_per_hour : float, optional
-        See `Estimate`.
-
-    Returns
-    -------
-    dict
-        ``hours, gigabytes, devices, cost, cost_per_million``; None for what was not asked.
-
-    Raises
-    ------
-    BankError
-        When the speed, the deadline or the price cannot be.
-
-    Examples
-    --------
-    >>> found = plan(10_000_000, 150, 2592, deadline_hours=24, price_per_hour=0.5)
-    >>> round(found["hours"], 1), round(found["gigabytes"], 1), found["devices"], round(found["cost_per_million"], 2)
-    (18.5, 25.9, 1, 0.93)
-    """
-    if not images_per_second > 0 or (deadline_hours is not None and not deadline_hours > 0):
-        raise BankError(f"{images_per_second} images/s, {deadline_hours} hours; expected numbers above 0")
-    if price_per_hour is not None and not (price_per_hour >= 0 and math.isfinite(price_per_hour)):
-        raise BankError(f"a price of {price_per_hour} an hour; expected a number from 0 up")
-    hours = images / images_per_second / 3600
-    return {
-        "hours": hours,
-        "gigabytes": images * row_bytes / 1e9,
-        "devices": None if deadline_hours is None else max(1, math.ceil(hours / deadline_hours - 1e-9)),
-        "cost": None if price_per_hour is None else hours * price_per_hour,
-        "cost_per_million": None if price_per_hour is None else 1e6 / images_per_second / 3600 * price_per_hour,
-    }
 
 
 def row_bytes_of(specs: Sequence[FeatureSpec], widths: Sequence[int]) -> int:
@@ -145,7 +142,7 @@ def row_bytes_of(specs: Sequence[FeatureSpec], widths: Sequence[int]) -> int:
     2592
     """
     return sum(
-        DIGEST_BYTES + count_views(spec.views) * width * _ITEM_BYTES[spec.store]
+        DIGEST_BYTES + count_views(spec.views) * width * np.dtype(spec.store).itemsize
         for spec, width in zip(specs, widths, strict=True)
     )
 
@@ -156,14 +153,12 @@ def estimate(
     request: Request,
     compute: Compute | None = None,
     *,
-    deadline_hours: float | None = None,
-    price_per_hour: float | None = None,
     sample: int = SAMPLE,
     progress: Progress | None = None,
 ) -> Estimate:
     """Time a sample of a source's images, from all over it, and say what all of them will take.
 
-    Nothing is written to the bank, which need not exist. (A network that is run by ONNX Runtime is exported to the
+    Nothing is written to the bank, which need not exist. (A network that is tracker by ONNX Runtime is exported to the
     user's cache as `extract` would do it.)
 
     Parameters
@@ -175,10 +170,6 @@ def estimate(
     request : Request
         The backbone and layers.
     compute : Compute, optional
-    deadline_hours : float, optional
-        Hours within which all is to be done.
-    price_per_hour : float, optional
-        Of one such device.
     sample : int, default 128
         Images to time; a batch more warms up.
     progress : callable, optional
@@ -187,28 +178,25 @@ def estimate(
     Raises
     ------
     BankError
-        When no image can be read, or a number cannot be.
+        When no image can be read, or none is left to embed.
     """
-    plan(0, 1.0, 0, deadline_hours=deadline_hours, price_per_hour=price_per_hour)  # refused before anything is timed
     compute = compute or Compute()
     pending, specs = _pending(source, bank, request)
-    engine = _open(request, specs, compute, len(pending))
-    speed, timed, failed, outputs = _time(source, pending, request, engine, specs[0].views, compute, sample, progress)
+    engine = compute.open(request.load(), specs, images=len(pending))
+    speed, timed, failed, outputs = _time(source, pending, engine, compute, sample, progress)
     widths = [int(np.prod(output.shape[2:], dtype=int)) for output in outputs]
     paths = sum(len(source.paths[position]) for position in pending) / max(1, len(pending))
     row_bytes = row_bytes_of(specs, widths) + SAMPLE_BYTES + round(paths)
-    found = plan(len(pending), speed, row_bytes, deadline_hours=deadline_hours, price_per_hour=price_per_hour)
     return Estimate(
         images=len(pending),
         samples=len(source.paths),
         timed=timed,
         failed=failed,
         images_per_second=speed,
-        engine=f"{engine.engine} on {engine.device} in batches of {engine.batch_size}",
+        engine=str(engine),
         row_bytes=row_bytes,
-        deadline_hours=deadline_hours,
-        price_per_hour=price_per_hour,
-        **found,
+        hours=len(pending) / speed / 3600,
+        gigabytes=len(pending) * row_bytes / 1e9,
     )
 
 
@@ -217,35 +205,15 @@ def _pending(source: Source, bank: str | os.PathLike[str], request: Request) -> 
     if os.path.isfile(os.path.join(bank, "bank.json")):
         opened = Bank(bank)
         specs = request.specs(opened)
-        return Ledger(source, opened, specs, verify=False).pending(), specs
+        return Tracker(source, opened, specs, verify=False).pending(), specs
     return list(range(len(source.paths))), request.specs()
 
 
-def _open(request: Request, specs: Sequence[FeatureSpec], compute: Compute, images: int) -> Engine:
-    from featurebank.backbones.engine import Engine
-
-    return Engine(
-        request.load(),
-        specs,
-        device=compute.device,
-        engine=compute.engine,
-        batch_size=compute.batch_size,
-        images=images,
-    )
-
-
 def _time(
-    source: Source,
-    pending: Sequence[int],
-    request: Request,
-    engine: Engine,
-    views: str,
-    compute: Compute,
-    sample: int,
-    progress: Progress | None,
-) -> tuple[float, int, int, list[Any]]:
+    source: Source, pending: Sequence[int], engine: Engine, compute: Compute, sample: int, progress: Progress | None
+) -> tuple[float, int, int, list[NDArray[np.float32]]]:
     """Return images a second, how many were timed and how many failed, and one batch's rows."""
-    backbone, warm = request.load(), engine.images_at_once
+    backbone, views, warm = engine.backbone, engine.specs[0].views, engine.images_at_once
     count = min(len(pending), sample + warm)
     drawn = [pending[i] for i in np.unique(np.linspace(0, len(pending) - 1, count, dtype=int))] if pending else []
     failed = 0
@@ -257,7 +225,7 @@ def _time(
         except ImageError:
             return None
 
-    outputs: list[Any] = []
+    outputs: list[NDArray[np.float32]] = []
     timed, started = 0, time.perf_counter()
     workers = worker_count(compute.workers)
     found = read_ahead(prepare, drawn, workers=workers, most=max(workers, AHEAD * warm))
@@ -266,7 +234,7 @@ def _time(
         failed += len(batch) - len(read)
         if read:
             outputs = engine.embed_views(view for prepared in read for view in prepared)
-        if number == 0 and len(drawn) > warm:  # the first batch pays for what a long run pays once
+        if number == 0 and len(drawn) > warm:  # the first batch pays for what a long tracker pays once
             started = time.perf_counter()
         else:
             timed += len(read)

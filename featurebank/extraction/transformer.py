@@ -17,6 +17,7 @@ from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import as_keys, as_loaded
 from featurebank.bank.spec import FeatureSpec
+from featurebank.extraction.pipeline import Compute
 from featurebank.images.reading import image_digest, open_image
 from featurebank.storage import files
 
@@ -184,10 +185,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             bank.add_features(spec, digests, out[rows], engine.made_by)
 
     def _engine(self, request: Request, specs: list[FeatureSpec], count: int) -> Engine:
-        from featurebank.backbones.engine import Engine
-
-        how: dict[str, Any] = {"device": self.device, "engine": self.engine, "batch_size": self.batch_size}
-        return Engine(request.load(), specs, images=count, **how)
+        return Compute(self.device, self.engine, self.batch_size).open(request.load(), specs, images=count)
 
     def _compute(
         self, engine: Engine, items: list[Any], digests: list[bytes] | None = None

@@ -21,8 +21,8 @@ from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import FeatureSet, as_keys
 from featurebank.errors import ImageError
-from featurebank.extraction.ledger import Ledger
 from featurebank.extraction.pipeline import Compute, Pipeline
+from featurebank.extraction.tracker import Tracker
 from featurebank.finetuning.augmentation import parse
 from featurebank.finetuning.cut import layer_at
 from featurebank.images.reading import Progress, naming, read_ahead
@@ -180,26 +180,28 @@ def _fill(
     positions = sorted(first[digest] for digest in bank.missing(specs[0], digests))
     if not positions:
         return []
-    ledger = _RowsOnly(source.take(positions), bank, specs, verify=True)
+    tracker = _RowsOnly(source.take(positions), bank, specs, verify=True)
     done = itertools.count(1)
-    pipeline = Pipeline(request, ledger, compute, lambda: progress and progress(next(done), len(positions)))
+    pipeline = Pipeline(request, tracker, compute, lambda: progress and progress(next(done), len(positions)))
     pipeline.run(range(len(positions)))
-    _check_read(ledger, [digests[position] for position in positions])
+    _check_read(tracker, [digests[position] for position in positions])
     return pipeline.warnings
 
 
-class _RowsOnly(Ledger):
+class _RowsOnly(Tracker):
     """Knows what became of each sample, and writes nothing about it into the bank."""
 
     def commit_samples(self) -> None:
         """Do nothing: the samples are there already, or are no samples of the bank."""
 
 
-def _check_read(ledger: Ledger, expected: Sequence[bytes]) -> None:
+def _check_read(tracker: Tracker, expected: Sequence[bytes]) -> None:
     changed = "changed since it was extracted: run `featurebank extract` again"
     errors = [
         (path, error or changed)
-        for path, error, digest, known in zip(ledger.source.paths, ledger.errors, ledger.digests, expected, strict=True)
+        for path, error, digest, known in zip(
+            tracker.source.paths, tracker.errors, tracker.digests, expected, strict=True
+        )
         if error or digest != known
     ]
     if errors:

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featurebank import __version__
-from featurebank.backbones import runners
+from featurebank.backbones import runtimes
 from featurebank.backbones.base import Backbone
 from featurebank.backbones.preprocessing import Preprocessing
-from featurebank.backbones.runners import CapturedModel
+from featurebank.backbones.runtimes import CapturedModel
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import EngineError, NotInstalledError, PredictorError, one_line
 from featurebank.images.decoding import PIXEL_POLICY, from_array
@@ -180,7 +180,7 @@ def _encode(whole: Whole, pixels: Tensor, facts: dict[str, Any]) -> bytes:
     import onnx
 
     try:
-        proto = runners.trace_onnx(whole, pixels, [INPUT], [facts["output"]]).model_proto
+        proto = runtimes.trace_onnx(whole, pixels, [INPUT], [facts["output"]]).model_proto
     except EngineError as error:
         raise PredictorError(
             f"this network cannot be expressed in ONNX: {one_line(error.__cause__ or error)[:160]}"

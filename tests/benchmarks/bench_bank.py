@@ -27,7 +27,7 @@ from featurebank.backbones.request import Request
 from featurebank.bank.samples import OK, make_table
 from featurebank.bank.spec import FeatureSpec
 from featurebank.extraction.extract import run_extraction
-from featurebank.extraction.ledger import Ledger
+from featurebank.extraction.tracker import Tracker
 from featurebank.images.sources import scan
 
 SPEC = FeatureSpec(
@@ -80,10 +80,10 @@ def unchanged_tree(folder: Path, count: int) -> None:
         (tree / f"{number // 1000:04}" / f"{number:07}.jpg").write_bytes(b"%d" % number)
     bank = Bank.create(folder / "tree.bank")
     add_rows(bank, request, np.zeros((count, WIDTH), np.float16))
-    ledger = Ledger(scan(tree), bank, [SPEC], False)
-    for position, path in enumerate(ledger.source.paths):
-        ledger.settle(position, digest(int(Path(os.fsdecode(path)).stem)), "", embedded=True)
-    ledger.commit_samples()
+    tracker = Tracker(scan(tree), bank, [SPEC], False)
+    for position, path in enumerate(tracker.source.paths):
+        tracker.settle(position, digest(int(Path(os.fsdecode(path)).stem)), "", embedded=True)
+    tracker.commit_samples()
 
     def again() -> None:
         report = run_extraction(scan(tree), Bank(bank.path), request)

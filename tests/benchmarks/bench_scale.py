@@ -34,9 +34,8 @@ from featurebank import Bank
 from featurebank.backbones.request import Request
 from featurebank.bank.spec import FeatureSpec
 from featurebank.extraction.extract import run_extraction
-from featurebank.extraction.ledger import Ledger
-from featurebank.extraction.pipeline import Compute
-from featurebank.extraction.writer import Writer
+from featurebank.extraction.pipeline import Compute, Writer
+from featurebank.extraction.tracker import Tracker
 from featurebank.images.sources import Source, scan
 
 TURNS, BATCH, REST = 2, 32, 0.4
@@ -197,7 +196,7 @@ def write(path: str, writer: int, ready: Any) -> None:
     source = Source(
         "/photos", "/photos", [b"%09d.jpg" % row for row in rows], ones, ones, pd.DataFrame(index=range(count))
     )
-    out = Writer(Ledger(source, Bank(path), [SPEC], verify=False))
+    out = Writer(Tracker(source, Bank(path), [SPEC], verify=False))
     ready.wait()
     for first in range(0, count, SEGMENT):
         digests = [row.to_bytes(32, "big") for row in rows[first : first + SEGMENT]]

@@ -396,7 +396,7 @@ def test_a_damaged_spec_is_written_again(photos, tmp_path):
 
 
 def test_explain_says_what_would_hit_and_which_field_differs(photos, tmp_path):
-    from featurebank.extraction.explanation import explain
+    from featurebank.extraction.planning import explain
 
     run(photos, tmp_path / "a.bank")
     make_images(tmp_path / "more", 2, seed=1)

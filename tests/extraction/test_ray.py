@@ -16,15 +16,15 @@ from featurebank.backbones.request import Request
 from featurebank.bank import samples
 from featurebank.errors import BankError, ClusterError, DeviceError, FeatureBankError, NotInstalledError, SourceError
 from featurebank.extraction.extract import run_extraction
-from featurebank.extraction.ledger import Ledger
 from featurebank.extraction.pipeline import Compute
 from featurebank.extraction.ray import cluster, driver
-from featurebank.extraction.ray.backlog import CHANCES, IN_A_ROW, Backlog, Shard, cut
-from featurebank.extraction.ray.cluster import Crew, check_address, plan_crew
+from featurebank.extraction.ray.cluster import PoolSize, check_address, plan_pool
 from featurebank.extraction.ray.driver import Dispatch
 from featurebank.extraction.ray.jobs import RayThreads
-from featurebank.extraction.ray.staff import Staff
-from featurebank.extraction.ray.worker import Part, Worker
+from featurebank.extraction.ray.pool import WorkerPool
+from featurebank.extraction.ray.queue import CHANCES, IN_A_ROW, Shard, ShardQueue, make_shards
+from featurebank.extraction.ray.worker import ShardTask, Worker
+from featurebank.extraction.tracker import Tracker
 from featurebank.images.sources import scan
 
 PATHS = [b"folder/%d.png" % number for number in range(5000)]
@@ -37,7 +37,7 @@ OTHERS = [b"another/%d.png" % number for number in range(len(PATHS))]
 @pytest.mark.parametrize("workers", [1, 2, 3, 8])
 @pytest.mark.parametrize("count", [1, 31, 32, 33, 500, 5000])
 def test_every_sample_is_in_one_shard_and_all_batches_are_full_but_one(workers, count):
-    shards = cut(PATHS, range(count), workers, 32)
+    shards = make_shards(PATHS, range(count), workers, 32)
     assert sorted(np.concatenate([shard.positions for shard in shards])) == list(range(count))
     sizes = [len(shard) for shard in shards]
     assert sum(size % 32 != 0 for size in sizes) == (count % 32 != 0)
@@ -48,9 +48,9 @@ def test_every_sample_is_in_one_shard_and_all_batches_are_full_but_one(workers, 
 def test_shards_depend_on_the_paths_alone():
     """Not on the order they are pending in; and each mixes what lies side by side in the source."""
     pending = np.random.default_rng(0).permutation(5000)
-    shards, again = (cut(PATHS, given, 2, 32) for given in (range(5000), pending))
+    shards, again = (make_shards(PATHS, given, 2, 32) for given in (range(5000), pending))
     assert [shard.positions.tolist() for shard in shards] == [shard.positions.tolist() for shard in again]
-    assert [shard.positions.tolist() for shard in cut(OTHERS, range(5000), 2, 32)] != [
+    assert [shard.positions.tolist() for shard in make_shards(OTHERS, range(5000), 2, 32)] != [
         shard.positions.tolist() for shard in shards
     ]
     assert all(2000 < shard.positions.mean() < 3000 for shard in shards)
@@ -58,7 +58,7 @@ def test_shards_depend_on_the_paths_alone():
 
 def test_images_of_a_tar_shard_stay_together():
     paths = [b"%d.tar/%d.jpg" % (number % 20, number) for number in range(5000)]
-    shards = cut(paths, range(5000), 2, 32)
+    shards = make_shards(paths, range(5000), 2, 32)
     tars = [{paths[position].partition(b"/")[0] for position in shard.positions} for shard in shards]
     assert sorted(np.concatenate([shard.positions for shard in shards])) == list(range(5000))
     assert max(map(len, tars)) <= 3  # 313 images of 250 a tar
@@ -66,61 +66,61 @@ def test_images_of_a_tar_shard_stay_together():
 
 
 def test_a_large_job_has_a_segment_a_shard():
-    sizes = [len(shard) for shard in cut([b"%d" % number for number in range(100_000)], range(100_000), 2, 256)]
+    sizes = [len(shard) for shard in make_shards([b"%d" % number for number in range(100_000)], range(100_000), 2, 256)]
     assert max(sizes) <= 4096
     assert len(sizes) % 2 == 0
 
 
 def test_a_lost_shard_comes_back_in_halves_until_the_image_that_kills_is_alone():
-    backlog = Backlog(deque([Shard(np.arange(100))]), workers=2)
+    queue = ShardQueue(deque([Shard(np.arange(100))]), workers=2)
     settled, lost = [], 0
-    while backlog.waiting:
-        shard = backlog.waiting.popleft()
+    while queue.waiting:
+        shard = queue.waiting.popleft()
         if 37 in shard.positions:
-            backlog.lose(shard, "killed")
+            queue.lose(shard, "killed")
             lost += 1
         else:
-            backlog.finish(shard)
+            queue.finish(shard)
             settled += shard.positions.tolist()
-    assert backlog.failed == [37]
+    assert queue.failed == [37]
     assert sorted(settled) == [number for number in range(100) if number != 37]
-    assert backlog.finished == 100
-    assert backlog.lost == lost <= 7 + CHANCES
+    assert queue.finished == 100
+    assert queue.lost == lost <= 7 + CHANCES
 
 
 def test_workers_that_only_die_end_the_job():
-    backlog = Backlog(deque([Shard(np.arange(5000))]), workers=2)
+    queue = ShardQueue(deque([Shard(np.arange(5000))]), workers=2)
     for _ in range(IN_A_ROW * 2):
-        backlog.lose(backlog.waiting.popleft(), "out of memory")
+        queue.lose(queue.waiting.popleft(), "out of memory")
     with pytest.raises(ClusterError, match=r"9 workers in a row were lost.*\(out of memory\)"):
-        backlog.lose(backlog.waiting.popleft(), "out of memory")
+        queue.lose(queue.waiting.popleft(), "out of memory")
 
 
 def test_workers_that_never_start_end_the_job():
-    backlog = Backlog(deque([Shard(np.arange(5000))]), workers=1)
+    queue = ShardQueue(deque([Shard(np.arange(5000))]), workers=1)
     for _ in range(IN_A_ROW):
-        backlog.lose(None, "no such module")
+        queue.lose(None, "no such module")
     with pytest.raises(ClusterError, match="5 workers in a row were lost"):
-        backlog.lose(None, "no such module")
-    assert len(backlog.waiting) == 1
+        queue.lose(None, "no such module")
+    assert len(queue.waiting) == 1
 
 
 # --- the cluster -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("machines", "device", "crew"),
+    ("machines", "device", "size"),
     [
-        ([{"CPU": 2.0}], "auto", Crew(1, 2, 0)),
-        ([{"CPU": 64.0}], "cpu", Crew(8, 8, 0)),
-        ([{"CPU": 0.0}, {"CPU": 1.0}, {"CPU": 1.0}], "auto", Crew(2, 1, 0)),
-        ([{"memory": 1.0}, {"CPU": 4.0, "GPU": 4.0}, {"CPU": 32.0, "GPU": 2.0}], "auto", Crew(6, 1, 1)),
-        ([{"CPU": 2.0, "GPU": 4.0}], "cuda", Crew(4, 0, 1)),
-        ([{"CPU": 16.0, "GPU": 2.0}], "cpu", Crew(2, 8, 0)),
+        ([{"CPU": 2.0}], "auto", PoolSize(1, 2, 0)),
+        ([{"CPU": 64.0}], "cpu", PoolSize(8, 8, 0)),
+        ([{"CPU": 0.0}, {"CPU": 1.0}, {"CPU": 1.0}], "auto", PoolSize(2, 1, 0)),
+        ([{"memory": 1.0}, {"CPU": 4.0, "GPU": 4.0}, {"CPU": 32.0, "GPU": 2.0}], "auto", PoolSize(6, 1, 1)),
+        ([{"CPU": 2.0, "GPU": 4.0}], "cuda", PoolSize(4, 0, 1)),
+        ([{"CPU": 16.0, "GPU": 2.0}], "cpu", PoolSize(2, 8, 0)),
     ],
 )
-def test_a_worker_a_gpu_or_for_some_cores(machines, device, crew):
-    assert plan_crew(machines, device) == crew
+def test_a_worker_a_gpu_or_for_some_cores(machines, device, size):
+    assert plan_pool(machines, device) == size
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_worker_a_gpu_or_for_some_cores(machines, device, crew):
 )
 def test_a_device_that_the_cluster_lacks_is_refused(machines, device, error, message):
     with pytest.raises(error, match=message):
-        plan_crew(machines, device)
+        plan_pool(machines, device)
 
 
 @pytest.mark.parametrize("address", ["", "here", "host:", ":1", "host:port", "ray://host"])
@@ -180,11 +180,11 @@ def test_an_address_without_ray_is_refused_but_the_environments_is_left_alone(ow
 
 def test_a_lost_worker_is_told(two_classes, tmp_path, caplog):
     died = []
-    ledger = prepare(two_classes, tmp_path / "a.bank")
+    tracker = prepare(two_classes, tmp_path / "a.bank")
     nobody = Nobody(lambda handle, part: not died and not died.append(1))
-    dispatch_to(nobody, ledger).run(cut(ledger.source.paths, ledger.pending(), 1, 8))
+    dispatch_to(nobody, tracker).run(make_shards(tracker.source.paths, tracker.pending(), 1, 8))
     assert "a worker was lost (it was killed); another starts in its place" in caplog.messages
-    assert ledger.bank.feature_set("resnet18/penultimate").rows == 40
+    assert tracker.bank.feature_set("resnet18/penultimate").rows == 40
 
 
 def test_images_in_memory_and_unknown_backends_are_refused(two_classes, tmp_path):
@@ -221,9 +221,11 @@ class Nobody:
         return value
 
     def remote(self, kind):
-        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *given: self.hire(kind(*given))))
+        return SimpleNamespace(
+            options=lambda **_: SimpleNamespace(remote=lambda *given: self.start_worker(kind(*given)))
+        )
 
-    def hire(self, worker):
+    def start_worker(self, worker):
         self.hired += 1
         return Handle(self, worker)
 
@@ -277,17 +279,17 @@ def prepare(photos, bank):
     bank = Bank.create(bank)
     specs = asked().specs(bank)
     asked().register(bank)
-    return Ledger(scan(photos), bank, specs, verify=False)
+    return Tracker(scan(photos), bank, specs, verify=False)
 
 
-def dispatch_to(ray, ledger, progress=None):
-    return Dispatch(Staff(ray, asked(), COMPUTE), ledger, progress)
+def dispatch_to(ray, tracker, progress=None):
+    return Dispatch(WorkerPool(ray, asked(), COMPUTE), tracker, progress)
 
 
-def begin(ledger, **other):
+def begin(tracker, **other):
     """Return a worker that has begun."""
     worker = Worker(asked(**other), COMPUTE)
-    worker.start(driver._job(ledger))
+    worker.start(driver._job(tracker))
     return worker
 
 
@@ -304,18 +306,18 @@ def rows(bank, name="resnet18/penultimate"):
 
 
 def test_two_workers_make_the_bank_that_one_process_makes(two_classes, plain_bank, tmp_path, distance):
-    ledger = prepare(two_classes, tmp_path / "a.bank")
-    pending = ledger.pending()
-    dispatch = dispatch_to(Nobody(machines=2), ledger)
-    dispatch.run(cut(ledger.source.paths, pending, 2, 8))
-    ledger.read_back(pending)
-    assert ledger.embedded.sum() == len(pending) == 40
+    tracker = prepare(two_classes, tmp_path / "a.bank")
+    pending = tracker.pending()
+    dispatch = dispatch_to(Nobody(machines=2), tracker)
+    dispatch.run(make_shards(tracker.source.paths, pending, 2, 8))
+    tracker.read_back(pending)
+    assert tracker.embedded.sum() == len(pending) == 40
     bank = Bank(tmp_path / "a.bank")
     for name in ("resnet18/layer3", "resnet18/penultimate"):
         assert rows(bank, name) == 40
         assert distance(bank.load(name), plain_bank.load(name)) < 1e-5
     assert bank.samples.drop(columns="digest").equals(plain_bank.samples.drop(columns="digest"))
-    assert ledger.updates()[0].rows.empty
+    assert tracker.updates()[0].rows.empty
 
 
 def test_what_a_lost_worker_was_at_is_done_by_another_and_nothing_twice(two_classes, plain_bank, tmp_path, distance):
@@ -328,22 +330,22 @@ def test_what_a_lost_worker_was_at_is_done_by_another_and_nothing_twice(two_clas
             return True
         return False
 
-    ledger = prepare(two_classes, tmp_path / "a.bank")
-    pending = ledger.pending()
-    dispatch = dispatch_to(Nobody(dies, machines=2), ledger)
-    dispatch.run(cut(ledger.source.paths, pending, 2, 8))
-    ledger.read_back(pending)
+    tracker = prepare(two_classes, tmp_path / "a.bank")
+    pending = tracker.pending()
+    dispatch = dispatch_to(Nobody(dies, machines=2), tracker)
+    dispatch.run(make_shards(tracker.source.paths, pending, 2, 8))
+    tracker.read_back(pending)
     bank = Bank(tmp_path / "a.bank")
-    assert dispatch.backlog.lost == 3
-    assert ledger.embedded.all()
+    assert dispatch.queue.lost == 3
+    assert tracker.embedded.all()
     assert rows(bank) == len(bank.samples) == 40
     assert distance(bank.load("resnet18/penultimate"), plain_bank.load("resnet18/penultimate")) < 1e-5
 
 
 def test_a_worker_reads_no_samples_that_another_of_its_run_wrote(two_classes, tmp_path, monkeypatch):
     """A run of many shards would else read each of their segments again for every shard."""
-    ledger = prepare(two_classes, tmp_path / "a.bank")
-    shards = [Shard(part) for part in np.array_split(ledger.pending(), 4)]
+    tracker = prepare(two_classes, tmp_path / "a.bank")
+    shards = [Shard(part) for part in np.array_split(tracker.pending(), 4)]
     read, decode = [], samples.decode_table
     monkeypatch.setattr(samples, "decode_table", lambda file: read.append(file.path.name) or decode(file))
     lost = []
@@ -354,22 +356,22 @@ def test_a_worker_reads_no_samples_that_another_of_its_run_wrote(two_classes, tm
         lost.append(handle.worker.settle(part))
         return True
 
-    dispatch_to(Nobody(dies), ledger).run(shards)
+    dispatch_to(Nobody(dies), tracker).run(shards)
     assert set(read) == set(lost[0].written)  # what the lost worker could not tell
-    assert len(Bank(ledger.bank.path).samples) == 40
+    assert len(Bank(tracker.bank.path).samples) == 40
 
 
 def test_an_image_that_kills_its_workers_ends_as_failed(two_classes, tmp_path):
     def dies(handle, part):
         return b"cat/07.png" in part.source.paths
 
-    ledger = prepare(two_classes, tmp_path / "a.bank")
-    pending = ledger.pending()
-    dispatch = dispatch_to(Nobody(dies, machines=2), ledger)
-    dispatch.run(cut(ledger.source.paths, pending, 2, 8))
-    driver._note_failed(ledger, dispatch.backlog.failed)
-    ledger.read_back([position for position in pending if not ledger.done[position]])
-    ledger.finish()
+    tracker = prepare(two_classes, tmp_path / "a.bank")
+    pending = tracker.pending()
+    dispatch = dispatch_to(Nobody(dies, machines=2), tracker)
+    dispatch.run(make_shards(tracker.source.paths, pending, 2, 8))
+    driver._note_failed(tracker, dispatch.queue.failed)
+    tracker.read_back([position for position in pending if not tracker.done[position]])
+    tracker.finish()
     samples = Bank(tmp_path / "a.bank").samples
     failed = samples[samples["status"] == "failed"]
     assert failed["path"].tolist() == ["cat/07.png"]
@@ -379,25 +381,25 @@ def test_an_image_that_kills_its_workers_ends_as_failed(two_classes, tmp_path):
 
 
 def test_a_worker_that_is_told_to_stop_writes_what_it_has(two_classes, tmp_path):
-    ledger = prepare(two_classes, tmp_path / "a.bank")
-    worker = begin(ledger)
+    tracker = prepare(two_classes, tmp_path / "a.bank")
+    worker = begin(tracker)
     worker.stop()
-    source, known = ledger.part(np.arange(40))
-    worker.settle(Part(source, known, is_new=True))
+    source, known = tracker.part(np.arange(40))
+    worker.settle(ShardTask(source, known, is_new=True))
     assert rows(Bank(tmp_path / "a.bank")) == 8  # one batch
 
 
 def test_an_error_of_a_worker_is_the_error_of_the_job(two_classes, tmp_path):
-    ledger = prepare(two_classes, tmp_path / "a.bank")
-    shutil.rmtree(tmp_path / "a.bank" / "features" / ledger.specs[0].fingerprint)
+    tracker = prepare(two_classes, tmp_path / "a.bank")
+    shutil.rmtree(tmp_path / "a.bank" / "features" / tracker.specs[0].fingerprint)
     with pytest.raises(ClusterError, match="must lie under the same path on all machines"):
-        dispatch_to(Nobody(), ledger).run([Shard(np.arange(40))])
+        dispatch_to(Nobody(), tracker).run([Shard(np.arange(40))])
 
 
 def test_other_weights_on_another_machine_are_refused(two_classes, tmp_path):
-    ledger = prepare(two_classes, tmp_path / "a.bank")
+    tracker = prepare(two_classes, tmp_path / "a.bank")
     with pytest.raises(ClusterError, match="has another resnet18/layer3 than the bank"):
-        begin(ledger, weights="random:1")
+        begin(tracker, weights="random:1")
 
 
 def test_only_workers_load_the_network_and_the_first_says_what_it_leads_to(two_classes, plain_bank, tmp_path, distance):
@@ -430,17 +432,17 @@ def test_what_no_network_has_is_the_same_error_as_without_a_cluster(two_classes,
 
 def test_a_worker_that_is_lost_over_the_network_itself_is_one_line(two_classes, tmp_path):
     ray = Nobody()
-    staff = Staff(ray, asked(), COMPUTE)
-    staff._first = staff.hire()
-    ray.kill(staff._first)
+    pool = WorkerPool(ray, asked(), COMPUTE)
+    pool._first = pool.start_worker()
+    ray.kill(pool._first)
     with pytest.raises(ClusterError, match=r"lost while it loaded the network \(it was killed\); expected"):
-        staff.spec("layer3")
+        pool.spec("layer3")
 
 
 def test_what_the_machine_of_a_worker_lacks_is_refused_there(two_classes, tmp_path):
-    ledger = prepare(two_classes, tmp_path / "a.bank")
+    tracker = prepare(two_classes, tmp_path / "a.bank")
     with pytest.raises(DeviceError, match="nvjpeg"):
-        begin(ledger, decoder="nvjpeg")
+        begin(tracker, decoder="nvjpeg")
 
 
 def test_progress_never_goes_back_and_ends_at_the_whole(two_classes, tmp_path):
@@ -450,9 +452,9 @@ def test_progress_never_goes_back_and_ends_at_the_whole(two_classes, tmp_path):
         killed.append(part)
         return len(killed) == 2
 
-    ledger = prepare(two_classes, tmp_path / "a.bank")
-    pending = ledger.pending()
-    dispatch = dispatch_to(Nobody(dies), ledger, lambda *now: shown.append(now))
+    tracker = prepare(two_classes, tmp_path / "a.bank")
+    pending = tracker.pending()
+    dispatch = dispatch_to(Nobody(dies), tracker, lambda *now: shown.append(now))
     dispatch.run([Shard(part) for part in np.array_split(np.array(pending), 4)])
     assert {total for _, total in shown} == {40}
     assert [done for done, _ in shown] == sorted(done for done, _ in shown)

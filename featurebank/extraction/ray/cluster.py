@@ -105,7 +105,7 @@ def machines(ray: Any) -> list[Mapping[str, float]]:
 
 
 @dataclass(frozen=True)
-class Crew:
+class PoolSize:
     """The workers that a cluster has room for.
 
     Attributes
@@ -126,7 +126,7 @@ class Crew:
         return "cuda" if self.gpus else "cpu"
 
 
-def plan_crew(machines: Sequence[Mapping[str, float]], device: str) -> Crew:
+def plan_pool(machines: Sequence[Mapping[str, float]], device: str) -> PoolSize:
     """Return the workers for a device: one a GPU, or one for up to `CORES` cores of a CPU.
 
     Parameters
@@ -145,10 +145,10 @@ def plan_crew(machines: Sequence[Mapping[str, float]], device: str) -> Crew:
 
     Examples
     --------
-    >>> plan_crew([{"CPU": 16.0}, {"CPU": 4.0}], "auto")
-    Crew(workers=5, cpus=4, gpus=0)
-    >>> plan_crew([{"CPU": 16.0, "GPU": 2.0}, {"CPU": 64.0}], "auto")
-    Crew(workers=2, cpus=8, gpus=1)
+    >>> plan_pool([{"CPU": 16.0}, {"CPU": 4.0}], "auto")
+    PoolSize(workers=5, cpus=4, gpus=0)
+    >>> plan_pool([{"CPU": 16.0, "GPU": 2.0}, {"CPU": 64.0}], "auto")
+    PoolSize(workers=2, cpus=8, gpus=1)
     """
     if device not in ("auto", "cpu", "cuda"):
         raise DeviceError(f"device {device!r} with --backend ray; expected auto, cpu or cuda: Ray deals out the GPUs")
@@ -157,9 +157,9 @@ def plan_crew(machines: Sequence[Mapping[str, float]], device: str) -> Crew:
     if device == "cuda" and not with_gpu:
         raise DeviceError("device 'cuda' is on no machine of the Ray cluster; use --device cpu or auto")
     if device != "cpu" and with_gpu:
-        return Crew(sum(gpus for _, gpus in with_gpu), min(cpus // gpus for cpus, gpus in with_gpu), 1)
+        return PoolSize(sum(gpus for _, gpus in with_gpu), min(cpus // gpus for cpus, gpus in with_gpu), 1)
     cores = [cpus for cpus, _ in room if cpus]
     if not cores:
         raise ClusterError("the Ray cluster has no cores for a worker; start its machines with --num-cpus above 0")
     each = min(CORES, *cores)
-    return Crew(sum(cpus // each for cpus in cores), each, 0)
+    return PoolSize(sum(cpus // each for cpus in cores), each, 0)

@@ -15,12 +15,12 @@ import numpy as np
 from featurebank.backbones.request import Request
 from featurebank.bank.samples import NO_DIGEST
 from featurebank.errors import ImageError, SourceError, one_line
-from featurebank.extraction.ledger import Embed, ExtractReport, Ledger
 from featurebank.extraction.pipeline import AGREEMENT_SAMPLES, Compute
-from featurebank.extraction.ray.backlog import Backlog, Shard, cut
 from featurebank.extraction.ray.cluster import check_address, connected, import_ray, machines
-from featurebank.extraction.ray.staff import RemoteAsk, Staff, last_words
-from featurebank.extraction.ray.worker import Job, Outcome, Part
+from featurebank.extraction.ray.pool import RemoteRequest, WorkerPool, last_words
+from featurebank.extraction.ray.queue import Shard, ShardQueue, make_shards
+from featurebank.extraction.ray.worker import Job, ShardReport, ShardTask
+from featurebank.extraction.tracker import Embed, ExtractReport, Tracker
 from featurebank.images.reading import Progress
 from featurebank.images.sources import Source
 
@@ -54,13 +54,15 @@ def on_ray(request: Request, compute: Compute) -> Iterator[tuple[Request, Embed]
     This process loads no backbone that has a name: the first worker says what feature sets it leads to.
     """
     with ExitStack() as stack:
-        hired = cache(lambda: Staff(stack.enter_context(connected(compute.ray_address)), request, compute))
-        asked = RemoteAsk(request, hired) if isinstance(request.backbone, str) else request
-        yield asked, partial(_embed, hired)
+        pool = cache(lambda: WorkerPool(stack.enter_context(connected(compute.ray_address)), request, compute))
+        asked = RemoteRequest(request, pool) if isinstance(request.backbone, str) else request
+        yield asked, partial(_embed, pool)
 
 
-def _embed(hired: Callable[[], Staff], ledger: Ledger, progress: Progress | None, report: ExtractReport) -> None:
-    """Embed the pending samples of a ledger on the machines of a Ray cluster, and note in the report how.
+def _embed(
+    get_pool: Callable[[], WorkerPool], tracker: Tracker, progress: Progress | None, report: ExtractReport
+) -> None:
+    """Embed the pending samples of a tracker on the machines of a Ray cluster, and note in the report how.
 
     Workers read, embed and write; through the driver go lists of paths and counts. Plain actors, not Ray Data: its
     tasks say nothing before a block is out, and it repeats a task that costs its worker without end.
@@ -72,22 +74,22 @@ def _embed(hired: Callable[[], Staff], ledger: Ledger, progress: Progress | None
     FeatureBankError
         What a worker raised, for instance when a value does not fit float16; what was finished is kept.
     """
-    pending = ledger.pending()
+    pending = tracker.pending()
     if not pending:
         return
-    staff = hired()
-    dispatch = Dispatch(staff, ledger, progress)
-    dispatch.run(cut(ledger.source.paths, pending, staff.crew.workers, staff.batch_size))
-    _note_failed(ledger, dispatch.backlog.failed)
-    ledger.read_back([position for position in pending if not ledger.done[position]])
-    _fill(report, ledger, dispatch)
+    pool = get_pool()
+    dispatch = Dispatch(pool, tracker, progress)
+    dispatch.run(make_shards(tracker.source.paths, pending, pool.size.workers, pool.batch_size))
+    _note_failed(tracker, dispatch.queue.failed)
+    tracker.read_back([position for position in pending if not tracker.done[position]])
+    _fill(report, tracker, dispatch)
 
 
-def _job(ledger: Ledger) -> Job:
+def _job(tracker: Tracker) -> Job:
     """Return what workers are told when they begin."""
-    path = ledger.bank.path
+    path = tracker.bank.path
     bank = str(path.absolute() if isinstance(path, os.PathLike) else path)  # an address is the same everywhere
-    return Job(ledger.specs, bank, ledger.source.root, ledger.verify)
+    return Job(tracker.specs, bank, tracker.source.root, tracker.verify)
 
 
 class Dispatch:
@@ -95,28 +97,28 @@ class Dispatch:
 
     Parameters
     ----------
-    staff : Staff
+    pool : WorkerPool
         Hires the workers.
-    ledger : Ledger
+    tracker : Tracker
         Knows the samples that shards are made of.
     progress : callable or None
         Called with (images done, images in all).
 
     Attributes
     ----------
-    backlog : Backlog
+    queue : ShardQueue
     workers : int
         How many work at a time.
-    outcomes : list of Outcome
+    outcomes : list of ShardReport
         Of each finished shard.
     """
 
-    def __init__(self, staff: Staff, ledger: Ledger, progress: Progress | None):
-        self.ray, self.staff, self.ledger, self.progress = staff.ray, staff, ledger, progress
-        self.outcomes: list[Outcome] = []
-        self.backlog = Backlog(deque(), staff.crew.workers)
-        self._job = self.ray.put(_job(ledger))
-        self._samples = np.flatnonzero(ledger.done & (ledger.errors == ""))[:AGREEMENT_SAMPLES]
+    def __init__(self, pool: WorkerPool, tracker: Tracker, progress: Progress | None):
+        self.ray, self.pool, self.tracker, self.progress = pool.ray, pool, tracker, progress
+        self.outcomes: list[ShardReport] = []
+        self.queue = ShardQueue(deque(), pool.size.workers)
+        self._job = self.ray.put(_job(tracker))
+        self._samples = np.flatnonzero(tracker.done & (tracker.errors == ""))[:AGREEMENT_SAMPLES]
         self._busy: dict[Any, tuple[Any, Shard | None]] = {}
         self._idle: list[Any] = []
         self._shown = 0
@@ -125,14 +127,14 @@ class Dispatch:
 
     def run(self, shards: list[Shard]) -> None:
         """Have every shard done; whatever ends it, workers write what they have."""
-        self.backlog.waiting.extend(shards)
-        self.workers = min(self.staff.crew.workers, len(shards))
+        self.queue.waiting.extend(shards)
+        self.workers = min(self.pool.size.workers, len(shards))
         total = sum(map(len, shards))
         _LOG.info("workers to start: %d; each loads the network before its first image", self.workers)
         try:
             for _ in range(self.workers):
-                self._hire()
-            while self.backlog.waiting or any(shard is not None for _, shard in self._busy.values()):
+                self._start_worker()
+            while self.queue.waiting or any(shard is not None for _, shard in self._busy.values()):
                 ready, _ = self.ray.wait(list(self._busy), timeout=LOOKS)
                 for reference in ready:
                     self._take(reference)
@@ -141,8 +143,8 @@ class Dispatch:
         finally:
             self._dismiss()
 
-    def _hire(self) -> None:
-        worker = self.staff.hire()
+    def _start_worker(self) -> None:
+        worker = self.pool.start_worker()
         self._busy[worker.start.remote(self._job)] = worker, None
 
     def _take(self, reference: Any) -> None:
@@ -156,30 +158,30 @@ class Dispatch:
             self._lose(worker, shard, last_words(error))
             return
         if shard is not None:
-            self.backlog.finish(shard)
+            self.queue.finish(shard)
             self.outcomes.append(outcome)
-            self.ledger.leave_out(outcome.written)
+            self.tracker.leave_out(outcome.written)
         self._idle.append(worker)
         self._deal()
 
     def _lose(self, worker: Any, shard: Shard | None, reason: str) -> None:
         """Put another worker in the place of one that is lost, or that only cannot be reached."""
         self._kill(worker)
-        self.backlog.lose(shard, reason)
+        self.queue.lose(shard, reason)
         _LOG.warning("a worker was lost (%s); another starts in its place", reason)
-        self._hire()
+        self._start_worker()
         self._deal()
 
     def _deal(self) -> None:
-        while self._idle and self.backlog.waiting:
-            worker, shard = self._idle.pop(), self.backlog.waiting.popleft()
+        while self._idle and self.queue.waiting:
+            worker, shard = self._idle.pop(), self.queue.waiting.popleft()
             self._busy[worker.settle.remote(self._part(shard))] = worker, shard
 
     def _look_for_room(self) -> None:
         """Say that no machine has room for a worker any longer; Ray then waits for one, and says nothing."""
         if any(shard is not None for _, shard in self._busy.values()):
             return
-        needed = {"CPU": self.staff.crew.cpus, "GPU": self.staff.crew.gpus}
+        needed = {"CPU": self.pool.size.cpus, "GPU": self.pool.size.gpus}
         rooms = machines(self.ray)
         has_room = any(all(each.get(kind, 0) >= count for kind, count in needed.items()) for each in rooms)
         if self._has_room and not has_room:
@@ -189,10 +191,10 @@ class Dispatch:
             )
         self._has_room = has_room
 
-    def _part(self, shard: Shard) -> Part:
+    def _part(self, shard: Shard) -> ShardTask:
         """Return a shard as a worker needs it, with a few samples that the pipeline compares stored rows of."""
-        source, known = self.ledger.part(np.concatenate([self._samples, shard.positions]))
-        return Part(source, known, shard.is_new)
+        source, known = self.tracker.part(np.concatenate([self._samples, shard.positions]))
+        return ShardTask(source, known, shard.is_new)
 
     def _show(self, total: int) -> None:
         """Tell how many images are done: in finished shards, and in those that workers are at."""
@@ -200,7 +202,7 @@ class Dispatch:
             return
         at_work = {worker.done.remote(): len(shard) for worker, shard in self._busy.values() if shard is not None}
         answered = self.ray.wait(list(at_work), num_returns=len(at_work), timeout=LOOKS)[0] if at_work else []
-        done = self.backlog.finished
+        done = self.queue.finished
         for reference in answered:
             with suppress(self.ray.exceptions.RayError):
                 done += min(self.ray.get(reference) - len(self._samples), at_work[reference])
@@ -224,24 +226,24 @@ class Dispatch:
             self.ray.kill(worker)
 
 
-def _note_failed(ledger: Ledger, positions: list[int]) -> None:
+def _note_failed(tracker: Tracker, positions: list[int]) -> None:
     """Settle the samples that cost their worker every time as failed, so that only a change of the file tries again."""
     for position in positions:
         error = "every worker that took it was lost: it may need more memory than there is, or break a decoder"
         digest = NO_DIGEST
         try:
-            digest, _ = ledger.source.read(position)
+            digest, _ = tracker.source.read(position)
         except ImageError as unreadable:
             error = one_line(unreadable)
-        ledger.settle(position, digest, error)
+        tracker.settle(position, digest, error)
 
 
-def _fill(report: ExtractReport, ledger: Ledger, dispatch: Dispatch) -> None:
+def _fill(report: ExtractReport, tracker: Tracker, dispatch: Dispatch) -> None:
     """Note in the report what the workers said, each thing once."""
-    outcomes, lost = dispatch.outcomes, dispatch.backlog.lost
+    outcomes, lost = dispatch.outcomes, dispatch.queue.lost
     engines = dict.fromkeys(line for each in outcomes for line in each.engines)
     report.engines = [f"{line}, {dispatch.workers} worker{'s' * (dispatch.workers > 1)}" for line in engines]
     report.drift = next((each.drift for each in outcomes if each.drift), [])
-    ledger.warnings += dict.fromkeys(line for each in outcomes for line in each.warnings)
+    tracker.warnings += dict.fromkeys(line for each in outcomes for line in each.warnings)
     if lost:
-        ledger.warnings.append(f"{lost} workers were lost; what they were at was done again by others")
+        tracker.warnings.append(f"{lost} workers were lost; what they were at was done again by others")

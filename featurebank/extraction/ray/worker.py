@@ -12,8 +12,8 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.features import FeatureSet
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import ClusterError
-from featurebank.extraction.ledger import Known, Ledger
-from featurebank.extraction.pipeline import Compute, Pipeline, check_compute
+from featurebank.extraction.pipeline import Compute, Pipeline
+from featurebank.extraction.tracker import Known, Tracker
 from featurebank.images.sources import Source
 
 
@@ -40,7 +40,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Part:
+class ShardTask:
     """One shard as a worker needs it.
 
     Attributes
@@ -48,7 +48,7 @@ class Part:
     source : Source
         Its samples, and a few that the bank has already.
     known : tuple of (SampleTable, set of str)
-        See `featurebank.extraction.ledger.Known`.
+        See `featurebank.extraction.tracker.Known`.
     is_new : bool
         Whether no worker has had any of them.
     """
@@ -59,13 +59,13 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ShardReport:
     """What a worker says of a shard, beside what it wrote: nothing of the size of the shard.
 
     Attributes
     ----------
     engines, warnings, drift
-        See `featurebank.extraction.ledger.ExtractReport`.
+        See `featurebank.extraction.tracker.ExtractReport`.
     written : list of str
         Names of its segments of samples, which no other worker has to read.
     """
@@ -98,7 +98,7 @@ class Worker:
 
     def spec(self, layer: str) -> FeatureSpec:
         """Return the feature spec of one layer; the backbone stays loaded."""
-        check_compute(self.request, self.compute)
+        self.compute.check(self.request)
         return self.request.spec(layer)
 
     def start(self, job: Job) -> None:
@@ -107,11 +107,11 @@ class Worker:
         Raises
         ------
         DeviceError, EngineError, NotInstalledError
-            See `featurebank.extraction.pipeline.check_compute`.
+            See `featurebank.extraction.pipeline.Compute.check`.
         ClusterError
             When this machine sees another bank, not the images, or other weights than the bank's.
         """
-        check_compute(self.request, self.compute)
+        self.compute.check(self.request)
         self.job = job
         for folder in (job.root, job.bank):
             if os.path.isabs(folder) and not os.path.isdir(folder):  # an address needs no mount
@@ -129,20 +129,22 @@ class Worker:
                     "the same weights and the same featurebank on all machines: install them there"
                 )
 
-    def settle(self, part: Part) -> Outcome:
+    def settle(self, part: ShardTask) -> ShardReport:
         """Read, embed and write the samples of a shard that the bank does not have."""
         if not self._sets or not part.is_new:
             self._sets = [self.bank.feature_set_of(spec) for spec in self.job.specs]
-        ledger = Ledger(part.source, self.bank, self.job.specs, self.job.verify, known=part.known, sets=self._sets)
-        pending = ledger.pending()
+        tracker = Tracker(part.source, self.bank, self.job.specs, self.job.verify, known=part.known, sets=self._sets)
+        pending = tracker.pending()
         self._done = len(part.source.paths) - len(pending)
-        pipeline = self._turn_to(ledger)
+        pipeline = self._turn_to(tracker)
         try:
             pipeline.run(pending)
-            ledger.commit_samples()
+            tracker.commit_samples()
         except KeyboardInterrupt:  # the driver's: whatever ends a run, the pipeline writes what it has
             pass
-        return Outcome(pipeline.engines, pipeline.warnings, [each.to_dict() for each in pipeline.drift], ledger.written)
+        return ShardReport(
+            pipeline.engines, pipeline.warnings, [each.to_dict() for each in pipeline.drift], tracker.written
+        )
 
     def done(self) -> int:
         """Return how many samples of the present shard are settled."""
@@ -152,12 +154,12 @@ class Worker:
         """End the present shard after the batch that is in the network."""
         self._is_stopped = True
 
-    def _turn_to(self, ledger: Ledger) -> Pipeline:
+    def _turn_to(self, tracker: Tracker) -> Pipeline:
         """Return the one pipeline of this worker, whose network stays loaded from shard to shard."""
         if self._pipeline is None:
-            self._pipeline = Pipeline(self.request, ledger, self.compute, self._advance)
+            self._pipeline = Pipeline(self.request, tracker, self.compute, self._advance)
         else:
-            self._pipeline.turn_to(ledger)
+            self._pipeline.turn_to(tracker)
         return self._pipeline
 
     def _advance(self) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurebank.errors import ClusterError
-from featurebank.extraction.writer import SEGMENT_ROWS
+from featurebank.extraction.pipeline import SEGMENT_ROWS
 from featurebank.images.shards import SUFFIX
 
 SHARDS = 8
@@ -47,7 +47,7 @@ class Shard:
         return len(self.positions)
 
 
-def cut(paths: Sequence[bytes], pending: Sequence[int], workers: int, batch: int) -> list[Shard]:
+def make_shards(paths: Sequence[bytes], pending: Sequence[int], workers: int, batch: int) -> list[Shard]:
     """Deal samples out to shards of the same number of batches, ordered by a hash of the paths.
 
     The hash mixes folders, classes and file sizes, so that shards take equally long and an interrupted run has seen a
@@ -66,7 +66,7 @@ def cut(paths: Sequence[bytes], pending: Sequence[int], workers: int, batch: int
 
     Examples
     --------
-    >>> [len(shard) for shard in cut([b"%d" % i for i in range(1000)], range(1000), workers=2, batch=32)]
+    >>> [len(shard) for shard in make_shards([b"%d" % i for i in range(1000)], range(1000), workers=2, batch=32)]
     [512, 488]
     """
     positions = np.sort(np.asarray(pending, np.int64))
@@ -94,7 +94,7 @@ def count_shards(samples: int, workers: int, batch: int) -> int:
 
 
 @dataclass
-class Backlog:
+class ShardQueue:
     """The shards that wait for a worker, and what is to be done when one was lost with its worker.
 
     A lost shard comes back in halves, so that an image that kills its worker is soon alone; after `CHANCES` of its own

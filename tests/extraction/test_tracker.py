@@ -9,7 +9,7 @@ import pytest
 from featurebank import Bank
 from featurebank.bank import samples
 from featurebank.bank.spec import FeatureSpec
-from featurebank.extraction.ledger import Ledger
+from featurebank.extraction.tracker import Tracker
 from featurebank.images.sources import scan
 
 SPEC = FeatureSpec("net", "", "0" * 64, "fc", "vector", 0, "none", {"crop": [4, 4]}, 1, "none", "fp32", "float16")
@@ -33,13 +33,13 @@ def bank(tmp_path):
 
 
 def begin(tree, bank):
-    return Ledger(scan(tree), Bank(bank.path), [SPEC], False)
+    return Tracker(scan(tree), Bank(bank.path), [SPEC], False)
 
 
-def commit(ledger, *numbers):
+def commit(tracker, *numbers):
     for number in numbers:
-        ledger.settle(number, bytes([number]) * 32, "", embedded=True)
-    ledger.commit_samples()
+        tracker.settle(number, bytes([number]) * 32, "", embedded=True)
+    tracker.commit_samples()
 
 
 def touch(tree):
@@ -50,11 +50,11 @@ def touch(tree):
 
 def test_a_commit_reads_each_segment_of_another_once_and_none_of_its_own(tree, bank, monkeypatch):
     commit(begin(tree, bank), 0)
-    ledger, other, read = begin(tree, bank), begin(tree, bank), []
+    tracker, other, read = begin(tree, bank), begin(tree, bank), []
     decode = samples.decode_table
     monkeypatch.setattr(samples, "decode_table", lambda file: read.append(file.path.name) or decode(file))
     for number in range(1, 6):
-        commit(ledger, number)
+        commit(tracker, number)
         if number in (2, 3):
             other.bank.add_samples(other.table, newest=0)
     assert len(read) == len(set(read)) == 2
@@ -64,11 +64,11 @@ def test_a_commit_reads_each_segment_of_another_once_and_none_of_its_own(tree, b
 def test_a_label_that_is_attached_meanwhile_stays(tree, bank):
     commit(begin(tree, bank), *range(6))
     touch(tree)
-    ledger = begin(tree, bank)
-    commit(ledger, 0, 1)
+    tracker = begin(tree, bank)
+    commit(tracker, 0, 1)
     bank.label(pd.DataFrame({"path": ["3.png", "0.png"], "site": ["north", "south"]}))
-    commit(ledger, 2, 3)
-    commit(ledger, 4, 5)
+    commit(tracker, 2, 3)
+    commit(tracker, 4, 5)
     found = Bank(bank.path).samples.set_index("path")
     assert found["mtime_ns"].tolist() == [1] * 6
     assert found["site"].dropna().to_dict() == {"3.png": "north", "0.png": "south"}
@@ -77,12 +77,12 @@ def test_a_label_that_is_attached_meanwhile_stays(tree, bank):
 def test_a_label_survives_a_compaction_between_commits(tree, bank):
     commit(begin(tree, bank), *range(6))
     touch(tree)
-    ledger = begin(tree, bank)
-    commit(ledger, 0)
+    tracker = begin(tree, bank)
+    commit(tracker, 0)
     bank.label(pd.DataFrame({"path": ["5.png"], "site": ["north"]}))
     bank.label(pd.DataFrame({"path": ["5.png"], "site": ["south"]}))
     assert bank.compact(grace=0)["merged"] == 4
-    commit(ledger, 1, 2, 3, 4, 5)
+    commit(tracker, 1, 2, 3, 4, 5)
     found = Bank(bank.path).samples.set_index("path")
     assert found["mtime_ns"].tolist() == [1] * 6
     assert found["site"].dropna().to_dict() == {"5.png": "south"}
@@ -99,10 +99,10 @@ def test_rows_that_another_run_has_written_are_not_written_again(tree, bank):
 
 
 def test_the_stamp_is_above_that_of_a_writer_whose_clock_is_ahead(tree, bank):
-    ledger = begin(tree, bank)
+    tracker = begin(tree, bank)
     ahead = begin(tree, bank)
     ahead.settle(0, bytes(32 * [9]), "", embedded=True)
     table, _ = ahead.updates()
     bank.add_samples(table, newest=2**62)
-    commit(ledger, 0)
+    commit(tracker, 0)
     assert Bank(bank.path).table.rows["digest"].tolist() == [bytes([0]) * 32]

@@ -24,7 +24,7 @@ from featurebank.bank.spec import FeatureSpec, digest_of
 from featurebank.errors import EngineError, one_line
 from featurebank.storage import files
 
-Runner = Callable[[Tensor], Sequence[Tensor]]
+Runtime = Callable[[Tensor], Sequence[Tensor]]
 """Takes pixels, a tensor (n, …) on the device, and gives one float32 tensor (n, …) for each layer."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -85,8 +85,8 @@ class CapturedModel(nn.Module):
         return (pixels.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
 
 
-def run_eagerly(model: CapturedModel) -> Runner:
-    """Return a runner that calls the module, operation by operation."""
+def run_eagerly(model: CapturedModel) -> Runtime:
+    """Return a runtime that calls the module, operation by operation."""
 
     def run(pixels: Tensor) -> Sequence[Tensor]:
         with torch.inference_mode():
@@ -148,8 +148,8 @@ def export_compiled(model: CapturedModel, example: Tensor, path: Path) -> None:
         files.commit(path, package.read_bytes())
 
 
-def open_compiled(path: Path, device: torch.device) -> Runner:
-    """Return a runner of compiled code on the device that it was made for.
+def open_compiled(path: Path, device: torch.device) -> Runtime:
+    """Return a runtime of compiled code on the device that it was made for.
 
     Raises
     ------
@@ -211,8 +211,8 @@ def trace_onnx(
         return torch.onnx.export(traced, dynamo=True, verbose=False, input_names=inputs, output_names=outputs)
 
 
-def open_onnx(path: Path) -> Runner:
-    """Return a runner that has ONNX Runtime compute an exported network on the CPU.
+def open_onnx(path: Path) -> Runtime:
+    """Return a runtime that has ONNX Runtime compute an exported network on the CPU.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The workers of a job as they are hired, and what the first of them says of the network, so that only they load it."""
+"""The workers of a job, and what the first of them says of the network, so that only workers load it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from featurebank.backbones.request import Request
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import ClusterError, one_line
 from featurebank.extraction.pipeline import Compute
-from featurebank.extraction.ray.cluster import machines, plan_crew
+from featurebank.extraction.ray.cluster import machines, plan_pool
 from featurebank.extraction.ray.worker import Worker
 
 _LOG = logging.getLogger(__name__)
@@ -21,8 +21,8 @@ REASON = 200
 """Characters of what Ray says of a lost worker that are shown."""
 
 
-class Staff:
-    """Hires the workers of an extraction.
+class WorkerPool:
+    """Starts the workers of an extraction.
 
     Parameters
     ----------
@@ -31,11 +31,11 @@ class Staff:
     request : Request
         What workers load; a backbone that has a name is loaded where it is used.
     compute : Compute
-        How they compute; its device is the user's word, each worker's is that of the crew.
+        How they compute; its device is what the user asked for; each worker computes on that of the pool.
 
     Attributes
     ----------
-    crew : Crew
+    size : PoolSize
         How many workers the cluster has room for.
     batch_size : int
         Images that a shard is a multiple of.
@@ -43,24 +43,24 @@ class Staff:
     Raises
     ------
     DeviceError, ClusterError
-        See `featurebank.extraction.ray.cluster.plan_crew`.
+        See `featurebank.extraction.ray.cluster.plan_pool`.
     """
 
     def __init__(self, ray: Any, request: Request, compute: Compute):
         self.ray = ray
-        self.crew = plan_crew(machines(ray), compute.device)
-        self.batch_size = compute.batch_size or BATCH[self.crew.device]
+        self.size = plan_pool(machines(ray), compute.device)
+        self.batch_size = compute.batch_size or BATCH[self.size.device]
         asked = replace(request, loaded=None) if isinstance(request.backbone, str) else request
-        threads = compute.workers or max(1, self.crew.cpus)
-        own = replace(compute, device=self.crew.device, workers=threads, backend="local")
+        threads = compute.workers or max(1, self.size.cpus)
+        own = replace(compute, device=self.size.device, workers=threads, backend="local")
         self._given = ray.put(asked), own
         self._actor = ray.remote(Worker).options(
-            num_cpus=self.crew.cpus, num_gpus=self.crew.gpus, max_concurrency=2, scheduling_strategy="SPREAD"
+            num_cpus=self.size.cpus, num_gpus=self.size.gpus, max_concurrency=2, scheduling_strategy="SPREAD"
         )
         self._first: Any = None
 
-    def hire(self) -> Any:
-        """Return a worker: the one that was asked for specs, as long as nobody has hired it, or a new one."""
+    def start_worker(self) -> Any:
+        """Return a worker: the one that was asked for specs, as long as it is not at work, or a new one."""
         worker, self._first = self._first, None
         return worker or self._actor.remote(*self._given)
 
@@ -76,7 +76,7 @@ class Staff:
         """
         if self._first is None:
             _LOG.info("a first worker starts, and loads the network")
-            self._first = self.hire()
+            self._first = self.start_worker()
         try:
             spec: FeatureSpec = self.ray.get(self._first.spec.remote(layer))
         except self.ray.exceptions.RayTaskError as error:  # raised by our own code, there
@@ -89,24 +89,24 @@ class Staff:
         return spec
 
 
-class RemoteAsk(Request):
+class RemoteRequest(Request):
     """A request whose backbone only workers load.
 
     Parameters
     ----------
     request : Request
         Names its backbone.
-    hired : callable
-        Returns the staff; called when the bank does not know a layer from an earlier request.
+    pool : callable
+        Returns the pool; called when the bank does not know a layer from an earlier request.
     """
 
-    def __init__(self, request: Request, hired: Callable[[], Staff]):
+    def __init__(self, request: Request, pool: Callable[[], WorkerPool]):
         super().__init__(**vars(request))
-        self._hired = hired
+        self._pool = pool
 
     def spec(self, layer: str) -> FeatureSpec:
         """Return the feature spec of one layer, from a worker."""
-        return self._hired().spec(layer)
+        return self._pool().spec(layer)
 
 
 def last_words(error: Exception) -> str:
