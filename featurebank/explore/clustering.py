@@ -22,6 +22,7 @@ from featurebank.bank.defaults import candidate_features
 from featurebank.bank.display import as_html
 from featurebank.bank.samples import SampleTable, column_of, values_of
 from featurebank.errors import BankError, ColumnError, TopModelError, near_names, renamed
+from featurebank.explore.embedding import distinct_contents
 from featurebank.images.reading import Progress
 
 METHODS = ("kmeans", "hdbscan", "agglomerative")
@@ -137,14 +138,13 @@ def cluster(
     candidates = candidate_features(bank, features)
     target = target or ("label" if "label" in bank.table.columns else None)
     true = None if target is None else _classes(table, target)
-    digests = table.rows["digest"].to_numpy()
-    if len(set(digests)) < 3:
-        raise BankError(f"{len(set(digests))} different images; expected at least 3 to find clusters among")
-    _, first, copies = np.unique(digests, return_index=True, return_inverse=True)
+    first, contents = distinct_contents(table)
+    if len(first) < 3:
+        raise BankError(f"{len(first)} different images; expected at least 3 to find clusters among")
     found = []
     for number, names in enumerate(candidates):
         Z = reduced(bank.features(names, table.take(first)), random_state)
-        found.append(_clustered("+".join(names), Z, copies, method, clusters, random_state))
+        found.append(_clustered("+".join(names), Z, contents, method, clusters, random_state))
         if progress is not None:
             progress(number + 1, len(candidates))
     sets = [each.facts(true) for each in found]
@@ -159,8 +159,8 @@ def cluster(
         "clusters": _described(found[best], table, true),
         "note": _note(sets[best]),
     }
-    names = pd.Series(found[best].labels, dtype="Int64").where(found[best].labels != NONE)
-    return Clusters(report, table.names().assign(cluster=names, distance=found[best].distances))
+    labels = pd.Series(found[best].labels, dtype="Int64")
+    return Clusters(report, table.names().assign(cluster=labels.where(labels != NONE), distance=found[best].distances))
 
 
 def _check(method: str, clusters: int | None) -> None:
@@ -216,9 +216,9 @@ class _Found:
 
 
 def _clustered(
-    features: str, Z: NDArray[np.float64], copies: NDArray[np.int64], method: str, clusters: int | None, seed: int
+    features: str, Z: NDArray[np.float64], contents: NDArray[np.int64], method: str, clusters: int | None, seed: int
 ) -> _Found:
-    """Cluster the rows of distinct content; `copies` is the content of every sample."""
+    """Cluster the rows of distinct content; `contents` are those of every sample."""
     distinct = len(np.unique(Z.round(6), axis=0))
     if distinct < max(3, (clusters or 0) + 1):
         raise TopModelError(f"{distinct} different embeddings of {features}; expected more than clusters, from 3 up")
@@ -229,7 +229,7 @@ def _clustered(
         labels = partition(clusters or choose_number(Z, partition, seed))
     labels = _by_size(labels)
     agreement = stability(Z, labels, method, int(labels.max()) + 1, seed)
-    return _Found(features, labels[copies], _distances(Z, labels)[copies], silhouette(Z, labels, seed), agreement)
+    return _Found(features, labels[contents], _distances(Z, labels)[contents], silhouette(Z, labels, seed), agreement)
 
 
 def _by_size(labels: NDArray[np.int64]) -> NDArray[np.int64]:

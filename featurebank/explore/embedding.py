@@ -1,4 +1,4 @@
-"""Which feature sets to look at, and images embedded just as theirs were."""
+"""Which feature sets and rows of a bank to look at, and images embedded just as theirs were."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from featurebank.bank.bank import ROWS_AT_ONCE, Bank
 from featurebank.bank.defaults import candidate_features
+from featurebank.bank.features import as_keys
+from featurebank.bank.samples import SampleTable
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError
 from featurebank.images.reading import ImageLike
@@ -25,6 +27,12 @@ def chosen_sets(bank: Bank, features: str | Sequence[str] | None) -> list[str]:
         return sorted(pooled, key=lambda name: "/penultimate" not in name)[:1]
     given = [features] if isinstance(features, str) else features
     return [name for names in candidate_features(bank, given) for name in names]
+
+
+def distinct_contents(table: SampleTable) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the first row of each content, shape (m,), and the number of the content of every row, shape (n,)."""
+    _, first, contents = np.unique(as_keys(table.rows["digest"]), return_index=True, return_inverse=True)
+    return first, contents
 
 
 def blocks_of(bank: Bank, names: Sequence[str]) -> Iterator[NDArray[np.float32]]:

@@ -67,14 +67,7 @@ def next_to_label(
     >>> next_to_label("photos.bank", Predictor.load("photos.featurebank"), count=20)  # doctest: +SKIP
     """
     bank = bank if isinstance(bank, Bank) else Bank(bank)
-    if strategy not in STRATEGIES:
-        raise TopModelError(f"no strategy {strategy!r}; {near_names(strategy, STRATEGIES)}")
-    if count < 1:
-        raise TopModelError(f"{count} samples are asked for; expected at least 1")
-    if not isinstance(predictor, Predictor):
-        raise TopModelError("a predictor of several tasks; fit the one that labels are wanted for alone")
-    if strategy != "coverage" and predictor.task == "regression":
-        raise TopModelError(f"numbers have no probabilities, so no {strategy}; use coverage")
+    _check(predictor, strategy, count)
     columns = predictor.target_columns
     if SCORE in columns:
         raise ColumnError("the target is called 'score', as is a column of the answer; rename it")
@@ -91,6 +84,17 @@ def next_to_label(
         scores = worth[order]
     chosen = table.take(pool[order])
     return chosen.names().assign(**{SCORE: scores}, **{name: chosen.columns.get(name) for name in columns})
+
+
+def _check(predictor: Predictor, strategy: str, count: int) -> None:
+    if strategy not in STRATEGIES:
+        raise TopModelError(f"no strategy {strategy!r}; {near_names(strategy, STRATEGIES)}")
+    if count < 1:
+        raise TopModelError(f"{count} samples are asked for; expected at least 1")
+    if not isinstance(predictor, Predictor):
+        raise TopModelError("a predictor of several tasks; fit the one that labels are wanted for alone")
+    if strategy != "coverage" and predictor.task == "regression":
+        raise TopModelError(f"numbers have no probabilities, so no {strategy}; use coverage")
 
 
 def _split(table: SampleTable, columns: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from featurebank.bank.bank import Bank
-from featurebank.bank.features import as_keys
 from featurebank.bank.images import all_images
 from featurebank.bank.neighbours import close_pairs, groups_of, near_duplicate_pairs, unit_rows
 from featurebank.bank.samples import SampleTable
+from featurebank.explore.embedding import distinct_contents
 from featurebank.images.reading import Progress
 
 SIDE = 24
@@ -77,13 +77,12 @@ def duplicates(
     """
     bank = bank if isinstance(bank, Bank) else Bank(bank)
     table = bank.select()
-    contents, of_row = np.unique(as_keys(table.rows["digest"]), return_inverse=True)
-    first = np.unique(of_row, return_index=True)[1]
+    first, contents = distinct_contents(table)
     distinct = table.take(first)
     ties = {"near": near_pairs(thumbnails_of(distinct, progress))}
     if features is not None:
         ties["alike"] = _alike(bank, features, distinct)
-    return _listed(table, of_row, len(contents), ties)
+    return _listed(table, contents, len(first), ties)
 
 
 def thumbnails_of(table: SampleTable, progress: Progress | None = None) -> Thumbnails:
@@ -178,7 +177,7 @@ def _alike(bank: Bank, features: str, table: SampleTable) -> tuple[Pairs, NDArra
 
 
 def _listed(
-    table: SampleTable, of_row: NDArray[np.int64], count: int, ties: dict[str, tuple[Pairs, NDArray[np.float32]]]
+    table: SampleTable, contents: NDArray[np.int64], count: int, ties: dict[str, tuple[Pairs, NDArray[np.float32]]]
 ) -> pd.DataFrame:
     """Return the samples that have a duplicate; ties are between contents, from the closest kind on."""
     kind, similarity = np.full(count, "", object), np.zeros(count)
@@ -187,14 +186,14 @@ def _listed(
         np.maximum.at(best, pairs.ravel(), np.repeat(values, 2))
         new = (kind == "") & (best > 0)
         kind[new], similarity[new] = name, best[new]
-    shared = np.bincount(of_row, minlength=count) > 1
+    shared = np.bincount(contents, minlength=count) > 1
     kind[shared], similarity[shared] = "exact", 1.0
     groups = groups_of(np.concatenate([pairs for pairs, _ in ties.values()]), count)
-    rows = np.flatnonzero(kind[of_row] != "")
+    rows = np.flatnonzero(kind[contents] != "")
     facts = {
-        "group": pd.factorize(groups[of_row[rows]])[0],
-        "kind": kind[of_row[rows]],
-        "similarity": similarity[of_row[rows]],
+        "group": pd.factorize(groups[contents[rows]])[0],
+        "kind": kind[contents[rows]],
+        "similarity": similarity[contents[rows]],
     }
     frame = table.take(rows).names().assign(**facts)[COLUMNS]
     return frame.sort_values("group", kind="stable", ignore_index=True)

@@ -14,7 +14,7 @@ from sklearn.preprocessing import normalize
 from featurebank.bank.bank import Bank
 from featurebank.bank.samples import column_of
 from featurebank.errors import BankError, ColumnError, TopModelError, near_names, renamed
-from featurebank.explore.embedding import chosen_sets
+from featurebank.explore.embedding import chosen_sets, distinct_contents
 from featurebank.topmodels.novelty import LEAST_ROWS, Mahalanobis, out_of_fold
 
 METHODS = ("mahalanobis", "knn")
@@ -73,15 +73,14 @@ def outliers(
     if target is not None and method == "knn":
         raise TopModelError("knn knows no classes; leave the target out, or take mahalanobis")
     table = bank.select()
-    digests = table.rows["digest"].to_numpy()
-    _, first, copies = np.unique(digests, return_index=True, return_inverse=True)
+    first, contents = distinct_contents(table)
     if len(first) < LEAST_ROWS:
         raise BankError(f"{len(first)} different images; expected at least {LEAST_ROWS} to say what is usual")
     X = bank.features(chosen_sets(bank, features), table.take(first))
     classes = None if target is None else column_of(table.take(first), target)
     distances = nearest_distances(X, n_jobs) if method == "knn" else _mahalanobis(X, classes, random_state)
     ranks = np.searchsorted(np.sort(distances), distances) / max(len(distances) - 1, 1)
-    found = table.names().assign(distance=distances[copies], unlike=ranks[copies])
+    found = table.names().assign(distance=distances[contents], unlike=ranks[contents])
     return found.sort_values("distance", ascending=False, kind="stable", ignore_index=True)
 
 
