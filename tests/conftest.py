@@ -173,7 +173,7 @@ def planted_bank(tmp_path):
             Image.new("RGB", (32, 32), (number * 30, 0, 0)).save(folder / f"{number:05}.png")
         digests = [number.to_bytes(32, "big") for number in range(1, count + 1)]
         same = {"source": str(folder), "root": str(folder), "size": 1, "mtime_ns": 1}
-        same |= {"status": samples.OK, "error": "", "origin": 0, "stamp": 0}
+        same |= {"status": samples.OK, "error": "", "row_hash": 0, "stamp": 0}
         fields = {key: [value] * count for key, value in same.items()} | {"digest": digests}
         fields["path"] = [f"{number:05}.png".encode() for number in range(count)]
         bank = Bank.create(tmp_path / name)

@@ -20,7 +20,7 @@ def make_bank(path, X, contents=None, **columns):
     bank.add_spec(SPEC, {"backbone": "net", "weights": "random:0", "size": None, "file": None})
     bank.add_features(SPEC, list(first), X[list(first.values())][:, None].astype(np.float32))
     plain = {"source": "/s", "root": "/s", "size": 1, "mtime_ns": 1, "status": samples.OK}
-    plain |= {"error": "", "origin": 0, "stamp": 0}
+    plain |= {"error": "", "row_hash": 0, "stamp": 0}
     fields = {name: [value] * n for name, value in plain.items()}
     fields |= {"path": [b"%03d.png" % i for i in range(n)], "digest": digests}
     bank.add_samples(samples.make_table(fields, tidy(pd.DataFrame(columns))), newest=0)

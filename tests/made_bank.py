@@ -28,7 +28,7 @@ def make_bank(path, layers, contents=None, **columns):
         bank.add_spec(spec)
         bank.add_features(spec, list(first), np.asarray(X)[list(first.values())][:, None].astype(np.float32))
     plain = {"source": "/s", "root": "/s", "size": 1, "mtime_ns": 1, "status": samples.OK, "error": ""}
-    fields = {name: [value] * n for name, value in {**plain, "origin": 0, "stamp": 0}.items()}
+    fields = {name: [value] * n for name, value in {**plain, "row_hash": 0, "stamp": 0}.items()}
     fields |= {"path": [b"%03d.png" % i for i in range(n)], "digest": digests}
     frame = tidy(pd.DataFrame(columns, index=range(n)))
     bank.add_samples(samples.make_table(fields, frame), newest=0)

@@ -72,7 +72,7 @@ def add_rows(bank, numbers, source="/photos", column="label"):
     """Add samples ``1.png``, … whose contents are the numbers, with their rows."""
     count = len(numbers)
     same = {"source": source, "root": source, "size": 1, "mtime_ns": 1, "status": samples.OK, "error": ""}
-    fields = {name: [value] * count for name, value in (same | {"origin": 0, "stamp": 0}).items()}
+    fields = {name: [value] * count for name, value in (same | {"row_hash": 0, "stamp": 0}).items()}
     fields |= {"path": [b"%d.png" % number for number in numbers], "digest": [digest(number) for number in numbers]}
     bank.add_spec(SPEC)
     bank.add_features(SPEC, fields["digest"], np.array(numbers, np.float32)[:, None, None])

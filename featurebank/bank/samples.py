@@ -25,8 +25,10 @@ PATHS_COMPARED = 20_000
 OK, FAILED, GONE = range(3)
 STATUSES = ("ok", "failed", "gone")
 NO_DIGEST = bytes(32)
-FIELDS = ("source", "root", "path", "digest", "size", "mtime_ns", "status", "error", "origin", "stamp")
-_NUMBERS = {"size": "<i8", "mtime_ns": "<i8", "status": "|u1", "origin": "<u8", "stamp": "<u8"}
+FIELDS = ("source", "root", "path", "digest", "size", "mtime_ns", "status", "error", "row_hash", "stamp")
+_NUMBERS = {"size": "<i8", "mtime_ns": "<i8", "status": "|u1", "row_hash": "<u8", "stamp": "<u8"}
+_STORED = {"row_hash": "origin"}
+"""Columns that are called otherwise in a segment."""
 _BYTES = {"path": pa.large_binary(), "digest": pa.binary(32)}
 _RANDOM_BITS = 12
 _SLASH = ord("/")
@@ -41,7 +43,7 @@ class SampleTable:
     rows : DataFrame
         One row a sample with the columns `FIELDS`; ``path`` and ``digest`` are bytes in Arrow arrays, which a
         million Python objects would be slow to make and large to hold (a digest of zeros where the file was never
-        read), ``status`` an index into `STATUSES`, ``origin`` a hash of the columns that the source gave,
+        read), ``status`` an index into `STATUSES`, ``row_hash`` a hash of the columns that the source gave,
         ``stamp`` the order of writing.
     columns : DataFrame
         The user's columns: ``Int64``, ``Float64``, ``boolean`` or object of str, missing values allowed.
@@ -290,7 +292,7 @@ def encode_table(table: SampleTable, supersedes: Sequence[str] = ()) -> memoryvi
     arrays: dict[str, NDArray[Any]] = {
         "source": codes,
         "digest": np.frombuffer(b"".join(rows["digest"].to_numpy()), "u1").reshape(-1, 32),
-        **{name: rows[name].to_numpy(dtype) for name, dtype in _NUMBERS.items()},
+        **{_STORED.get(name, name): rows[name].to_numpy(dtype) for name, dtype in _NUMBERS.items()},
         **_strings("path", rows["path"].to_numpy(object)),
         **_strings("error", _encode_texts(rows["error"])),
     }
@@ -360,7 +362,9 @@ def _decode(file: Segment) -> SampleTable:
     sources, roots = (_objects([str(pair[side]) for pair in file.meta["sources"]]) for side in (0, 1))
     codes = _read(file, "source", "<u4", count)
     digests = _read(file, "digest", "|u1", count, 32)
-    fields: dict[str, Any] = {name: _read(file, name, dtype, count) for name, dtype in _NUMBERS.items()}
+    fields: dict[str, Any] = {
+        name: _read(file, _STORED.get(name, name), dtype, count) for name, dtype in _NUMBERS.items()
+    }
     if np.any(fields["status"] >= len(STATUSES)):
         raise ValueError("unknown status")
     fields |= {

@@ -194,15 +194,15 @@ def _cast(column: pd.Series, kind: str) -> pd.Series:
     return pd.Series([None if pd.isna(value) else str(value) for value in column], dtype=object)
 
 
-def origins(columns: pd.DataFrame) -> NDArray[np.uint64]:
+def row_hashes(columns: pd.DataFrame) -> NDArray[np.uint64]:
     """Return a hash of each row of columns, shape (n,), to tell a changed manifest from a corrected label."""
     names = list(columns.columns)
     rows = list(zip(*(columns[name] for name in names), strict=True)) if names else [()] * len(columns)
-    hashes = {row: _origin(names, row) for row in set(rows)}  # labels repeat
+    hashes = {row: _row_hash(names, row) for row in set(rows)}  # labels repeat
     return np.fromiter(map(hashes.__getitem__, rows), np.uint64, len(columns))
 
 
-def _origin(names: list[str], row: Iterable[Any]) -> int:
+def _row_hash(names: list[str], row: Iterable[Any]) -> int:
     cells = {name: str(value) for name, value in zip(names, row, strict=True) if not pd.isna(value)}
     return int.from_bytes(hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).digest()[:8], "little")
 

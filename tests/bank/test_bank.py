@@ -29,7 +29,7 @@ def rows(paths, digests, status=samples.OK, source="/photos", columns=None):
         "mtime_ns": [1] * n,
         "status": [status] * n,
         "error": ["broken" if status == samples.FAILED else ""] * n,
-        "origin": [0] * n,
+        "row_hash": [0] * n,
         "stamp": [0] * n,
     }
     return samples.make_table(fields, tidy(pd.DataFrame(columns or {}, index=range(n))))
@@ -316,7 +316,7 @@ def many(tmp_path):
     columns = pd.DataFrame({"label": [f"c{n % 3}" for n in range(1000)], "weight": np.arange(1000.0)})
     fields = {
         **{field: ["/s"] * 1000 for field in ("source", "root")},
-        **{field: [0] * 1000 for field in ("size", "mtime_ns", "origin", "stamp", "status")},
+        **{field: [0] * 1000 for field in ("size", "mtime_ns", "row_hash", "stamp", "status")},
         "path": [b"%04d.jpg" % n for n in range(1000)],
         "digest": [name(n) for n in range(1000)],
         "error": [""] * 1000,

@@ -44,7 +44,7 @@ def bank(tmp_path):
     bank.add_spec(spec("first", "none", "float32"))
     bank.add_features(spec("last", "hflip", "float16"), digests[:4], random.normal(size=(4, 2, 3)).astype(np.float16))
     bank.add_features(spec("first", "none", "float32"), digests[:4], random.normal(size=(4, 1, 5)).astype(np.float32))
-    same = {"size": 1, "mtime_ns": 1, "status": samples.OK, "error": "", "origin": 0, "stamp": 0}
+    same = {"size": 1, "mtime_ns": 1, "status": samples.OK, "error": "", "row_hash": 0, "stamp": 0}
     fields = {key: [value] * 5 for key, value in same.items()} | {"digest": digests, "path": PATHS}
     fields["source"] = fields["root"] = ["/photos"] * 4 + ["/zoo"]
     bank.add_samples(samples.make_table(fields, tidy(pd.DataFrame(COLUMNS))), newest=0)

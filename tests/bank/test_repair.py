@@ -17,7 +17,7 @@ ASKED = "--backbone net --weights random:1 --size 64 --store float32 --layer map
 
 def add(bank, source, count, root=None):
     """Add samples of a source without rows in any feature set."""
-    plain = {"root": root or source, "size": 1, "mtime_ns": 1, "status": samples.OK, "error": "", "origin": 0}
+    plain = {"root": root or source, "size": 1, "mtime_ns": 1, "status": samples.OK, "error": "", "row_hash": 0}
     fields = {name: [value] * count for name, value in {"source": source, "stamp": 0, **plain}.items()}
     fields["path"] = [b"%d.png" % number for number in range(count)]
     fields["digest"] = [source.encode().ljust(31)[-31:] + bytes([number]) for number in range(count)]

@@ -27,7 +27,7 @@ def table(paths, stamps=None, source="s", columns=None, status=OK):
         "mtime_ns": [2**62] * n,
         "status": [status] * n,
         "error": ["broken"] * n,
-        "origin": [2**64 - 1] * n,
+        "row_hash": [2**64 - 1] * n,
         "stamp": stamps if stamps is not None else [1] * n,
     }
     return samples.make_table(fields, tidy(pd.DataFrame(columns or {}, index=range(n))))
@@ -150,7 +150,7 @@ def tables(draw):
         "mtime_ns": signed,
         "status": st.sampled_from([OK, FAILED, GONE]),
         "error": ANY_TEXT,
-        "origin": unsigned,
+        "row_hash": unsigned,
         "stamp": unsigned,
     }
     fields = {name: draw(st.lists(kind, min_size=n, max_size=n)) for name, kind in kinds.items()}

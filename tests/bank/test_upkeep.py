@@ -18,7 +18,7 @@ def digest(number):
 def add(bank, source, numbers):
     """Add the samples ``1.png``, … of a source, whose contents are the numbers, with their rows."""
     n = len(numbers)
-    plain = {"root": source, "size": 1, "mtime_ns": 1, "status": samples.OK, "error": "", "origin": 0, "stamp": 0}
+    plain = {"root": source, "size": 1, "mtime_ns": 1, "status": samples.OK, "error": "", "row_hash": 0, "stamp": 0}
     fields = {name: [value] * n for name, value in {"source": source, **plain}.items()}
     fields |= {"path": [b"%d.png" % number for number in numbers], "digest": [digest(number) for number in numbers]}
     bank.add_features(SPEC, fields["digest"], np.array(numbers, np.float32)[:, None, None])

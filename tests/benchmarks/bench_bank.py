@@ -107,7 +107,7 @@ def loading(folder: Path, count: int) -> None:
     add_rows(bank, Request("efficientnet_lite0", "penultimate"), values)
     fields = {
         **{name: ["/photos"] * count for name in ("source", "root")},
-        **{name: [0] * count for name in ("size", "mtime_ns", "origin", "stamp")},
+        **{name: [0] * count for name in ("size", "mtime_ns", "row_hash", "stamp")},
         "path": [b"%07d.jpg" % number for number in range(count)],
         "digest": [digest(number) for number in range(count)],
         "status": [OK] * count,

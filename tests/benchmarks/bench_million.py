@@ -59,7 +59,7 @@ def add(bank: Bank, random: np.random.Generator, at: int, label: np.ndarray, val
     data = encode_stored(SPEC.fingerprint, digests, values[:, None], [])
     (bank.feature_folder(SPEC) / new_name()).write_bytes(data)
     same = {"source": "/photos", "root": "/photos", "size": 1, "mtime_ns": 1, "status": samples.OK, "error": ""}
-    fields: dict[str, Any] = {name: [value] * n for name, value in {**same, "origin": 0, "stamp": 0}.items()}
+    fields: dict[str, Any] = {name: [value] * n for name, value in {**same, "row_hash": 0, "stamp": 0}.items()}
     fields["path"] = [b"%09d.jpg" % number for number in range(at, at + n)]
     fields["digest"] = [each.tobytes() for each in digests]
     columns = pd.DataFrame({"label": pd.Series([f"class{code}" for code in label], dtype=object)})

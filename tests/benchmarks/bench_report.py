@@ -66,7 +66,7 @@ def made_up(folder: Path) -> Bank:
         "mtime_ns": [0] * ROWS,
         "status": [0] * ROWS,
         "error": [""] * ROWS,
-        "origin": [0] * ROWS,
+        "row_hash": [0] * ROWS,
         "stamp": [0] * ROWS,
     }
     columns = {

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featurebank.errors import ColumnError
-from featurebank.images.columns import origins, overlay, parse_text, tidy
+from featurebank.images.columns import overlay, parse_text, row_hashes, tidy
 
 
 def plain(frame):
@@ -138,11 +138,11 @@ def test_overlaid_values_win_and_gaps_do_not():
 
 def test_origins_tell_changed_cells_apart_and_ignore_the_order_of_columns():
     columns = {"a": pd.Series(["x", "x", None, "\udcff"], dtype=object), "b": [1, 2, 1, 1]}
-    first = origins(tidy(pd.DataFrame(columns)))
-    again = origins(tidy(pd.DataFrame({"b": columns["b"], "a": columns["a"]})))
+    first = row_hashes(tidy(pd.DataFrame(columns)))
+    again = row_hashes(tidy(pd.DataFrame({"b": columns["b"], "a": columns["a"]})))
     assert first.tolist() == again.tolist()
     assert len(set(first.tolist())) == 4
-    assert len(origins(pd.DataFrame(index=range(3)))) == 3
+    assert len(row_hashes(pd.DataFrame(index=range(3)))) == 3
 
 
 def test_a_column_name_that_is_no_unicode_text_is_refused():

@@ -33,7 +33,7 @@ def table(numbers, label="old"):
         "mtime_ns": [1] * n,
         "status": [samples.OK] * n,
         "error": [""] * n,
-        "origin": [0] * n,
+        "row_hash": [0] * n,
         "stamp": [0] * n,
     }
     return samples.make_table(fields, tidy(pd.DataFrame({"label": [label] * n})))

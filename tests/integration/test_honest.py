@@ -29,7 +29,7 @@ def make_bank(path, X, columns, digests=None):
         "root": ["/photos"] * n,
         "path": [b"%05d.png" % number for number in range(n)],
         "digest": digests,
-        **{name: [0] * n for name in ("size", "mtime_ns", "status", "origin", "stamp")},
+        **{name: [0] * n for name in ("size", "mtime_ns", "status", "row_hash", "stamp")},
         "error": [""] * n,
     }
     bank.add_samples(samples.make_table(fields, tidy(pd.DataFrame(columns))), newest=0)

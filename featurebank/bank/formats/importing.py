@@ -23,7 +23,7 @@ from featurebank.bank.formats.collection import KEY, Collection, Stream, countin
 from featurebank.bank.samples import GONE, NO_DIGEST, OK, SampleTable, near_path
 from featurebank.bank.spec import FeatureSpec, digest_of, imported_spec, parse_name
 from featurebank.errors import BankError, CorruptError, FeatureSetError, SourceError, near_names
-from featurebank.images.columns import origins, overlay
+from featurebank.images.columns import overlay, row_hashes
 from featurebank.images.reading import Progress
 
 LAYOUTS = {1: "vector", 2: "tokens", 3: "NCHW"}
@@ -363,7 +363,7 @@ def _new_rows(given: Collection, sources: Sequence[str], digests: list[bytes], w
     fields: dict[str, Sequence[Any]] = {name: [value] * len(which) for name, value in same.items()}
     fields["source"], fields["path"] = [sources[int(row)] for row in which], [given.paths[int(row)] for row in which]
     fields["digest"] = [digests[int(row)] for row in which]
-    fields["origin"] = origins(columns).tolist()
+    fields["row_hash"] = row_hashes(columns).tolist()
     return sample_tables.make_table(fields, columns)
 
 
@@ -372,5 +372,5 @@ def _changed(old: SampleTable, fresh: pd.DataFrame) -> SampleTable:
     columns = overlay(old.columns, fresh.reset_index(drop=True))
     is_back = ((old.rows["status"] == GONE) & (old.rows["root"] == "")).to_numpy()
     rows = old.rows.assign(status=old.rows["status"].where(~is_back, OK).astype(np.uint8))
-    changed = is_back | (origins(columns) != origins(old.columns))
+    changed = is_back | (row_hashes(columns) != row_hashes(old.columns))
     return SampleTable(rows, columns).take(changed)
