@@ -18,7 +18,7 @@ from featurebank.bank.features import FeatureSet, as_keys
 from featurebank.bank.samples import FAILED, GONE, NO_DIGEST, OK, SampleTable
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError
-from featurebank.images.columns import origins, overlay
+from featurebank.images.columns import overlay, row_hashes
 from featurebank.images.reading import Progress
 from featurebank.images.sources import Source
 
@@ -125,7 +125,7 @@ class Tracker:
         self.embedded = np.zeros(count, bool)
         self.committed = np.zeros(count, bool)
         self._others = OtherWriters(bank, source, self.table, seen, self.before, self.committed)
-        self.origins = origins(source.columns)
+        self.row_hashes = row_hashes(source.columns)
         self.warnings: list[str] = []
         self.written: list[str] = []  # names of segments of samples
         self.specs = list(specs)
@@ -155,7 +155,7 @@ class Tracker:
         """Say which rows of unchanged files need no new one: nothing that the source says of them has changed."""
         status = np.where(old["error"].to_numpy() == "", OK, FAILED)
         stands: NDArray[np.bool_] = old["status"].to_numpy() == status
-        stands &= old["origin"].to_numpy() == self.origins[here]
+        stands &= old["row_hash"].to_numpy() == self.row_hashes[here]
         stands &= old["root"].to_numpy() == self.source.root
         return stands
 
@@ -217,8 +217,8 @@ class Tracker:
         columns = self.source.columns.iloc[which].reset_index(drop=True)
         changed = np.ones(len(which), bool)
         if old is not None:
-            same_origin = is_known & (old.rows["origin"].to_numpy() == self.origins[which])
-            columns = _merge_columns(old.columns, columns, is_known, same_origin)
+            same_columns = is_known & (old.rows["row_hash"].to_numpy() == self.row_hashes[which])
+            columns = _merge_columns(old.columns, columns, is_known, same_columns)
             changed = ~is_known | _row_differs(old.rows, fresh)
         return SampleTable(fresh, columns).take(changed), self._others.newest
 
@@ -234,7 +234,7 @@ class Tracker:
                 "mtime_ns": self.source.mtimes[which].tolist(),
                 "status": [FAILED if error else OK for error in errors],
                 "error": errors,
-                "origin": self.origins[which].tolist(),
+                "row_hash": self.row_hashes[which].tolist(),
                 "stamp": [0] * len(which),
             },
             pd.DataFrame(index=range(len(which))),
@@ -302,7 +302,7 @@ class Tracker:
 
 
 def _merge_columns(
-    old: pd.DataFrame, new: pd.DataFrame, known: NDArray[np.bool_], same_origin: NDArray[np.bool_]
+    old: pd.DataFrame, new: pd.DataFrame, known: NDArray[np.bool_], same_columns: NDArray[np.bool_]
 ) -> pd.DataFrame:
     """Lay the source's columns over the bank's, except where the source said the same before (a label corrected
     since then stays corrected)."""
@@ -310,7 +310,7 @@ def _merge_columns(
     given = new.copy()
     for name in given.columns:
         if name in kept:
-            given[name] = given[name].mask(same_origin & kept[name].notna().to_numpy())
+            given[name] = given[name].mask(same_columns & kept[name].notna().to_numpy())
     return overlay(kept, given)
 
 
