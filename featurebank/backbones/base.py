@@ -394,6 +394,48 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def make_network(
+    weights: str, make: Callable[[], Any], around: Callable[[Mapping[str, Tensor]], Any], official: Callable[[], Any]
+) -> Any:
+    """Make a network: with random weights, around the tensors of a file, or with weights that have a name.
+
+    Parameters
+    ----------
+    weights : str
+        See `featurebank.backbones.registry.load_backbone`.
+    make, around, official : callable
+        Make it untrained, around tensors, and with the weights of the name.
+    """
+    seed, path = parse_seed(weights), checkpoint_path(weights)
+    if seed is not None:
+        with seeded(seed):
+            return make()
+    return official() if path is None else around(read_checkpoint(path))
+
+
+def make_around(
+    make: Callable[..., Any],
+    state: Mapping[str, Tensor] | Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]],
+    where: str,
+) -> Any:
+    """Make a network around tensors; its head takes their number of classes, which `make` gets as ``num_classes``.
+
+    The tensors may also be a function of those that the network has untrained.
+
+    Raises
+    ------
+    WeightsError
+        When the tensors do not fit.
+    """
+    model = make()
+    state = state(model.state_dict()) if callable(state) else state
+    classes = classes_in(state, model)
+    if classes is not None:
+        model = make(num_classes=classes)
+    load_state(model, state, where)
+    return model
+
+
 def classes_in(state: Mapping[str, Tensor], model: nn.Module) -> int | None:
     """Return the number of classes of a checkpoint whose head differs from the model's; None if it does not.
 

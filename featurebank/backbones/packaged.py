@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from featurebank.backbones import timm_models
-from featurebank.backbones.base import (
-    Backbone,
-    checkpoint_path,
-    classes_in,
-    load_state,
-    parse_seed,
-    read_checkpoint,
-    seeded,
-)
+from featurebank.backbones.base import Backbone, make_around, make_network, read_checkpoint
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.errors import NotInstalledError, WeightsError
 
@@ -43,20 +36,11 @@ def weights_file(name: str) -> Path | None:
 
 def load(name: str, weights: str, size: int | None, allow_download: bool = True) -> Backbone:
     """Build an EfficientNet-Lite with its weights; see `featurebank.backbones.registry.load_backbone`."""
-    seed = parse_seed(weights)
-    if seed is not None:
-        with seeded(seed):
-            model = timm_models.timm_model(f"tf_{name}")
-    else:
-        path = checkpoint_path(weights) or _packaged_file(name, weights)
-        model = build(name, read_checkpoint(path), size)
-    preprocessing = preprocessing_of(name)
-    return Backbone(
-        name,
-        model,
-        preprocessing.with_size(size) if size else preprocessing,
-        classifier=timm_models.classifier_of(model),
-    )
+    around = partial(build, name, size=size)
+    untrained = partial(timm_models.timm_model, f"tf_{name}")
+    model = make_network(weights, untrained, around, lambda: around(read_checkpoint(_packaged_file(name, weights))))
+    classifier = timm_models.classifier_of(model)
+    return Backbone(name, model, preprocessing_of(name).with_size(size), classifier=classifier)
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -85,16 +69,12 @@ def build(name: str, state: Mapping[str, Any], size: int | None) -> Any:
     WeightsError
         When the tensors do not fit, one by one.
     """
-    model = timm_models.timm_model(f"tf_{name}")
-    own = model.state_dict()
-    if not set(state) <= set(own):
-        state = _rename(name, state, own)
-    classes = classes_in(state, model)
-    if classes is not None:
-        model = timm_models.timm_model(f"tf_{name}", num_classes=classes)
-    counters = {key: tensor for key, tensor in own.items() if key.endswith("num_batches_tracked")}
-    load_state(model, {**counters, **state}, name)
-    return model
+
+    def whole(own: Mapping[str, Any]) -> Mapping[str, Any]:
+        counters = {key: tensor for key, tensor in own.items() if key.endswith("num_batches_tracked")}
+        return {**counters, **(state if set(state) <= set(own) else _rename(name, state, own))}
+
+    return make_around(partial(timm_models.timm_model, f"tf_{name}"), whole, name)
 
 
 def _rename(name: str, state: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

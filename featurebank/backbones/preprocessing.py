@@ -93,8 +93,10 @@ class Preprocessing:
         fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
         return cls(**fields)
 
-    def with_size(self, size: int) -> Preprocessing:
-        """Return the same for another input size, the share that the crop keeps unchanged."""
+    def with_size(self, size: int | None) -> Preprocessing:
+        """Return the same for another input size, if one is named, the share that the crop keeps unchanged."""
+        if size is None:
+            return self
         resize = max(size, round(self.resize * size / min(self.crop)))
         return replace(self, resize=resize, crop=(size, size))
 

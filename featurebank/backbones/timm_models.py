@@ -5,17 +5,10 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from featurebank.backbones.base import (
-    Backbone,
-    checkpoint_path,
-    classes_in,
-    load_state,
-    parse_seed,
-    read_checkpoint,
-    seeded,
-)
+from featurebank.backbones.base import Backbone, make_around, make_network
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.errors import BackboneError, WeightsError, one_line
 
@@ -41,23 +34,17 @@ def load(name: str, weights: str, size: int | None, allow_download: bool = True)
         hint = f"did you mean {', '.join(near)}?" if near else "`featurebank backbones 'timm:*'` lists them"
         raise BackboneError(f"timm has no model {base!r}; {hint}")
     _check_tag(base, tag)
-    model = _pretrained(architecture, weights, _size_options(architecture, size), allow_download)
-    preprocessing = preprocessing_of(model)
-    return Backbone(
-        name, model, preprocessing.with_size(size) if size else preprocessing, classifier=classifier_of(model)
-    )
+    options = _size_options(architecture, size)
+    official = partial(_official, architecture, weights, options, allow_download)
+    untrained = partial(timm_model, architecture, **options)
+    model = make_network(weights, untrained, lambda state: build(name, state, size), official)
+    return Backbone(name, model, preprocessing_of(model).with_size(size), classifier=classifier_of(model))
 
 
 def build(name: str, state: Mapping[str, Any], size: int | None) -> Any:
     """Build the network of a name around these tensors; the head takes their number of classes."""
     architecture = name.removeprefix(PREFIX)
-    options = _size_options(architecture, size)
-    model = timm_model(architecture, **options)
-    classes = classes_in(state, model)
-    if classes is not None:
-        model = timm_model(architecture, num_classes=classes, **options)
-    load_state(model, state, name)
-    return model
+    return make_around(partial(timm_model, architecture, **_size_options(architecture, size)), state, name)
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -132,15 +119,9 @@ def _size_options(architecture: str, size: int | None) -> dict[str, Any]:
     return {"img_size": size} if size and fixed else {}
 
 
-def _pretrained(architecture: str, weights: str, options: dict[str, Any], allow_download: bool) -> Any:
+def _official(architecture: str, weights: str, options: dict[str, Any], allow_download: bool) -> Any:
     import timm
 
-    seed, path = parse_seed(weights), checkpoint_path(weights)
-    if seed is not None:
-        with seeded(seed):
-            return timm_model(architecture, **options)
-    if path is not None:
-        return build(PREFIX + architecture, read_checkpoint(path), options.get("img_size"))
     if weights != "DEFAULT":
         _check_tag(architecture.split(".")[0], weights)
     tagged = architecture if weights == "DEFAULT" else f"{architecture.split('.')[0]}.{weights}"

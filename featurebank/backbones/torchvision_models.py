@@ -9,18 +9,11 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from featurebank.backbones.base import (
-    Backbone,
-    checkpoint_path,
-    classes_in,
-    load_state,
-    parse_seed,
-    read_checkpoint,
-    seeded,
-)
+from featurebank.backbones.base import Backbone, checkpoint_path, make_around, make_network, parse_seed
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.errors import BackboneError, WeightsError, one_line
 
@@ -46,16 +39,20 @@ def suggest(name: str) -> str:
 
 def load(name: str, weights: str, size: int | None, allow_download: bool = True) -> Backbone:
     """Build a torchvision model with its weights; see `featurebank.backbones.registry.load_backbone`."""
+    import torchvision
+
     if name not in names():
         raise BackboneError(f"no backbone {name!r}; {suggest(name)}")
     choice = _choose(name, weights)
-    model = _pretrained(name, weights, choice, allow_download)
+    untrained = partial(torchvision.models.get_model, name, weights=None)
+    official = partial(_official, name, choice, allow_download)
+    model = make_network(weights, untrained, lambda state: build(name, state, None), official)
     preprocessing = preprocessing_of(choice)
     if _is_official(weights, choice) and name in _OWN_NORMALISATION:
         model.transform_input = False  # its second normalisation and the first one are together this one
         preprocessing = replace(preprocessing, mean=_HALF, std=_HALF)
     size = size or getattr(model, "image_size", None)  # a vision transformer takes one size, whatever its weights
-    return Backbone(name, model, preprocessing.with_size(size) if size else preprocessing)
+    return Backbone(name, model, preprocessing.with_size(size))
 
 
 def build(name: str, state: Mapping[str, Any], size: int | None) -> Any:
@@ -63,15 +60,11 @@ def build(name: str, state: Mapping[str, Any], size: int | None) -> Any:
     import torchvision
 
     state = {_DENSENET_KEY.sub(r"\1\2", key): tensor for key, tensor in state.items()}
-    options = _options(name, state)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = torchvision.models.get_model(name, weights=None, **options)
-        classes = classes_in(state, model)
-        if classes is not None:
-            model = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
-    load_state(model, state, name)
-    return model
+        return make_around(
+            partial(torchvision.models.get_model, name, weights=None, **_options(name, state)), state, name
+        )
 
 
 def _options(name: str, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,15 +125,9 @@ def _is_official(weights: str, choice: Any) -> bool:
     return parse_seed(weights) is None and (path is None or path.name == os.path.basename(choice.url))
 
 
-def _pretrained(name: str, weights: str, choice: Any, allow_download: bool) -> Any:
+def _official(name: str, choice: Any, allow_download: bool) -> Any:
     import torchvision
 
-    seed, path = parse_seed(weights), checkpoint_path(weights)
-    if seed is not None:
-        with seeded(seed):
-            return torchvision.models.get_model(name, weights=None)
-    if path is not None:
-        return build(name, read_checkpoint(path), None)
     if not allow_download and not _hub_file(choice).is_file():
         raise WeightsError(
             f"weights {choice.name} of {name} are not on this machine ({_hub_file(choice)}): allow the download "
