@@ -58,10 +58,10 @@ def evaluate(
         featurebank evaluate photos.featurebank test_photos/
     """
     from featurebank.images.sources import scan
-    from featurebank.predictor.tasks import load_predictor
+    from featurebank.predictor.predictor import Predictor
 
     found = scan(source, root=root, path_column=path_column)
-    report = load_predictor(predictor, weights_file=weights_file, allow_download=allow_download).evaluate(
+    report = Predictor.load(predictor, weights_file=weights_file, allow_download=allow_download).evaluate(
         found, target=target, sample_weight=sample_weight, progress=state.progress("evaluate")
     )
     for failure in report["failures"]:

@@ -96,16 +96,10 @@ def _bank(source: AnyPath, output: Path, as_json: bool, options: dict[str, Any],
 
 def _predictor(source: Path, onnx: Path, as_json: bool, weights_file: Path | None, allow_download: bool) -> None:
     from featurebank.predictor.onnx import export_predictor
-    from featurebank.predictor.tasks import MultiTaskPredictor, load_predictor
+    from featurebank.predictor.predictor import Predictor
 
     check_folder(onnx)
-    loaded = load_predictor(source, weights_file=weights_file, allow_download=allow_download)
-    if isinstance(loaded, MultiTaskPredictor):
-        from featurebank.errors import PredictorError
-
-        raise PredictorError(
-            f"{str(source)!r} predicts several tasks, which one ONNX file cannot express: fit each --target apart"
-        )
+    loaded = Predictor.load(source, weights_file=weights_file, allow_download=allow_download)
     facts = export_predictor(loaded, onnx)
     if as_json:
         print_json(facts)

@@ -60,12 +60,12 @@ def predict(
     Example:
         featurebank predict photos.featurebank new.jpg more/ -o predictions.csv
     """
-    from featurebank.predictor.tasks import load_predictor
+    from featurebank.predictor.predictor import Predictor
 
     state: State = context.obj
     if bool(images) == (bank is not None):
         raise click.UsageError("give either images or --bank")
-    loaded = load_predictor(predictor, weights_file=weights_file, allow_download=allow_download)
+    loaded = Predictor.load(predictor, weights_file=weights_file, allow_download=allow_download)
     table = _from_bank(loaded, bank) if bank is not None else _from_images(loaded, images, state)
     shown = table if proba else table[[name for name in table.columns if not name.startswith("proba_")]]
     if as_json:

@@ -21,7 +21,8 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.samples import values_of, weights_of
 from featurebank.errors import NotInstalledError
 from featurebank.extraction.extract import run_extraction
-from featurebank.fitting.fit import FitResult, fit
+from featurebank.fitting.fit import fit
+from featurebank.fitting.result import FitResult
 from featurebank.images.sources import scan
 from featurebank.storage import files
 from featurebank.topmodels.search import TopModelSearchCV

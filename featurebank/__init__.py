@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from featurebank.images.sources import scan
     from featurebank.predictor.onnx import export_predictor
     from featurebank.predictor.predictor import Predictor
-    from featurebank.predictor.tasks import MultiTaskPredictor
     from featurebank.report import make_report
     from featurebank.topmodels.search import TopModelSearchCV
 
@@ -71,7 +70,6 @@ __all__ = [
     "rank_features",
     # use
     "Predictor",
-    "MultiTaskPredictor",
     "export_predictor",
     # look
     "make_report",
@@ -114,7 +112,6 @@ _HOMES = {
     "load_backbone": "backbones.registry",
     "make_report": "report",
     "map_page": "explore.page",
-    "MultiTaskPredictor": "predictor.tasks",
     "next_to_label": "explore.labelling",
     "outliers": "explore.outlier_detection",
     "Predictor": "predictor.predictor",
@@ -129,6 +126,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "MultiTaskPredictor":
+        from featurebank.errors import notice
+
+        notice("featurebank.MultiTaskPredictor", "featurebank.Predictor")
+        name = "Predictor"
     if name in _HOMES:
         return getattr(import_module(f"featurebank.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'featurebank' has no attribute {name!r}")

@@ -20,7 +20,7 @@ from featurebank.explore.occlusion import occlusion_map, window_of
 from featurebank.explore.plots import new_axes
 from featurebank.images.reading import ImageLike, Progress, open_image
 from featurebank.images.views import undo_view, view_size
-from featurebank.predictor.embedding import made_views
+from featurebank.predictor.features import made_views
 from featurebank.topmodels.transforms import SelectDimensions, SelectRelevant
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from featurebank.backbones.base import Backbone
     from featurebank.backbones.layers import Layer
-    from featurebank.predictor.file import PredictorFeature
+    from featurebank.predictor.features import PredictorFeature
     from featurebank.predictor.predictor import Predictor
 
 METHODS = ("auto", "cam", "occlusion")
@@ -192,7 +192,7 @@ def _column(predictor: Predictor, X: NDArray[np.float32], label: object) -> tupl
         return 0, None
     if label is None:
         label = known[int(decisions(predictor.model, X)[0].argmax())]
-        label = label if predictor.labels is not None else predictor.model.predict(X)[0]
+        label = label if predictor.single.labels is not None else predictor.model.predict(X)[0]
     texts = [str(name) for name in known]
     if str(label) not in texts:
         raise PredictorError(f"no class {label!r}; {near_names(str(label), texts)}")

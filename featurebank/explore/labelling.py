@@ -14,10 +14,12 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.preprocessing import normalize
 
 from featurebank.bank.bank import Bank
+from featurebank.bank.features import as_keys
 from featurebank.bank.samples import SampleTable, column_of, other_contents
 from featurebank.errors import BankError, ColumnError, TopModelError, near_names
 from featurebank.images.reading import Progress
 from featurebank.predictor.predictor import Predictor
+from featurebank.predictor.task import Task
 
 STRATEGIES = ("uncertainty", "margin", "coverage")
 SCORE = "score"
@@ -43,7 +45,8 @@ def next_to_label(
     ----------
     bank : path-like or Bank
     predictor : Predictor
-        Its target says what is a label, its features and model what is known.
+        Its targets say what is a label, its features and models what is known. Of several tasks, those whose label a
+        sample lacks count: the mean of their uncertainties, or the closest call.
     strategy : str, default "uncertainty"
         Or ``"margin"``, or ``"coverage"``, which also serves numbers.
     count : int, default 100
@@ -67,8 +70,8 @@ def next_to_label(
     >>> next_to_label("photos.bank", Predictor.load("photos.featurebank"), count=20)  # doctest: +SKIP
     """
     bank = bank if isinstance(bank, Bank) else Bank(bank)
-    _check(predictor, strategy, count)
-    columns = predictor.target_columns
+    tasks = _tasks(predictor, strategy, count)
+    columns = [name for each in tasks for name in each.columns]
     if SCORE in columns:
         raise ColumnError("the target is called 'score', as is a column of the answer; rename it")
     table = bank.select()
@@ -76,25 +79,28 @@ def next_to_label(
     if not len(pool):
         raise BankError(f"every readable sample has {' and '.join(columns)}, or a labelled copy; nothing to label")
     if strategy == "coverage":
-        rows = normalize(predictor.load_rows(bank, table.take(np.concatenate([labelled, pool]))))
+        both = table.take(np.concatenate([labelled, pool]))
+        rows = normalize(np.concatenate(predictor.read(bank, as_keys(both.rows["digest"])), axis=1))
         order, scores = k_center(rows[: len(labelled)], rows[len(labelled) :], count, progress)
     else:
-        worth = _doubt(predictor, predictor.probabilities(predictor.load_rows(bank, table.take(pool))), strategy)
+        worth = _worth(predictor, tasks, bank, table.take(pool), strategy)
         order = np.argsort(-worth, kind="stable")[:count]
         scores = worth[order]
     chosen = table.take(pool[order])
-    return chosen.names().assign(**{SCORE: scores}, **{name: chosen.columns.get(name) for name in columns})
+    every = [name for each in predictor.tasks.values() for name in each.columns]
+    return chosen.names().assign(**{SCORE: scores}, **{name: chosen.columns.get(name) for name in every})
 
 
-def _check(predictor: Predictor, strategy: str, count: int) -> None:
+def _tasks(predictor: Predictor, strategy: str, count: int) -> list[Task]:
+    """Return the tasks whose labels are wanted, once what is asked for can be done."""
     if strategy not in STRATEGIES:
         raise TopModelError(f"no strategy {strategy!r}; {near_names(strategy, STRATEGIES)}")
     if count < 1:
         raise TopModelError(f"{count} samples are asked for; expected at least 1")
-    if not isinstance(predictor, Predictor):
-        raise TopModelError("a predictor of several tasks; fit the one that labels are wanted for alone")
-    if strategy != "coverage" and predictor.task == "regression":
+    tasks = [each for each in predictor.tasks.values() if strategy == "coverage" or each.kind != "regression"]
+    if not tasks:
         raise TopModelError(f"numbers have no probabilities, so no {strategy}; use coverage")
+    return tasks
 
 
 def _split(table: SampleTable, columns: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -105,9 +111,23 @@ def _split(table: SampleTable, columns: list[str]) -> tuple[NDArray[np.int64], N
     return np.flatnonzero(has_all), other_contents(table, has_all)
 
 
-def _doubt(predictor: Predictor, proba: NDArray[np.float64], strategy: str) -> NDArray[np.float64]:
+def _worth(
+    predictor: Predictor, tasks: list[Task], bank: Bank, pool: SampleTable, strategy: str
+) -> NDArray[np.float64]:
+    """Return how little is known of each row, from 0 to 1: of the tasks it has no label of the mean, or the largest."""
+    doubts, missing = np.zeros((len(tasks), len(pool))), np.ones((len(tasks), len(pool)), bool)
+    for number, task in enumerate(tasks):
+        doubts[number] = _doubt(task, task.probabilities(predictor.load_rows(bank, pool, task)), strategy)
+        has_all = [column_of(pool, name).notna().to_numpy() for name in task.columns if name in pool.columns]
+        if len(has_all) == len(task.columns):
+            missing[number] = ~np.logical_and.reduce(has_all)
+    summed = (doubts * missing).sum(axis=0) / missing.sum(axis=0)
+    return summed if strategy == "uncertainty" else (doubts * missing).max(axis=0)
+
+
+def _doubt(task: Task, proba: NDArray[np.float64], strategy: str) -> NDArray[np.float64]:
     """Return how little is known of each row, from 0 to 1; of several labels the mean, or the closest call."""
-    if predictor.task == "multilabel":
+    if task.kind == "multilabel":
         each = [_doubts(np.column_stack([1 - column, column]), strategy) for column in proba.T]
         return np.mean(each, axis=0) if strategy == "uncertainty" else np.max(each, axis=0)
     return _doubts(proba, strategy)

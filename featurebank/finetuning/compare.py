@@ -81,8 +81,8 @@ def frozen_of(given: Predictor | None, experiment: Experiment, activations: Acti
 def shared_folds(given: Predictor | None, experiment: Experiment, table: SampleTable, count: int) -> list[Fold]:
     """Return the folds of the search that made a predictor where it had as many over these rows, else new ones."""
     data, random_state = experiment.data, experiment.recipe.random_state
-    if given is not None and given.fit.get("folds") == count:
-        known = {(source, path): fold for source, path, fold in given.fit.get("samples", [])}
+    if given is not None and given.report.get("folds") == count:
+        known = {(source, path): fold for source, path, fold in given.report.get("samples", [])}
         keys = zip(table.rows["source"], table.paths, strict=True)
         numbers = np.array([known.get(key, -1) for key in keys])
         if set(numbers.tolist()) == set(range(count)):

@@ -28,7 +28,7 @@ from featurebank.finetuning.recipe import Recipe
 from featurebank.finetuning.training import Epoch
 from featurebank.finetuning.tuning import Tuned, finish, train_network
 from featurebank.images.reading import Progress
-from featurebank.predictor.file import EMBEDDED
+from featurebank.predictor.features import EMBEDDED
 from featurebank.predictor.predictor import Predictor, contents_of
 from featurebank.storage import files
 
@@ -149,7 +149,7 @@ def finetune(
     bank = bank if isinstance(bank, Bank) else Bank(bank)
     given = None if predictor is None else Predictor.load(predictor)
     request = _request(bank, backbone, weights, size, given, predictor)
-    target = target or (given.target if given else default_target(bank))
+    target = target or (given.single.target if given else default_target(bank))
     table = bank.select(target, *([sample_weight] if sample_weight else []))
     data = _training_set(table, target, groups, sample_weight)
     experiment = Experiment(bank, request, source_of(table), data, recipe, device, workers)
@@ -221,7 +221,7 @@ def _top_model(given: Predictor | None, backbone: Backbone) -> tuple[Pipeline | 
     """Return the predictor's model where the head can take its parameters over; say so where it cannot."""
     if given is None:
         return None, []
-    if given.task != "classification":
+    if given.single.kind != "classification":
         raise FineTuneError(f"the predictor is for {given.task}; fine-tuning learns one class an image")
     spec = given.features[0].spec
     fits = len(given.features) == 1 and (spec.layer, spec.weights) == (PENULTIMATE, backbone.weights)

@@ -28,8 +28,9 @@ from featurebank.finetuning.recipe import Recipe
 from featurebank.finetuning.training import Epoch, Trainer, TrainerState
 from featurebank.images.reading import Progress
 from featurebank.images.views import count_views
-from featurebank.predictor.file import EMBEDDED, PredictorFeature
+from featurebank.predictor.features import EMBEDDED, PredictorFeature
 from featurebank.predictor.predictor import Predictor
+from featurebank.predictor.task import Task
 from featurebank.storage import files
 
 
@@ -213,23 +214,25 @@ class Tuned:
             "interrupted": state.interrupted,
         }
 
-    def predictor(self, target: str = "label", fit: Mapping[str, Any] | None = None) -> Predictor:
+    def predictor(self, target: str = "label", report: Mapping[str, Any] | None = None) -> Predictor:
         """Return the predictor: the penultimate embeddings of this backbone, and the head behind them.
 
         Parameters
         ----------
         target : str, default "label"
             Name of what it predicts.
-        fit : mapping, optional
+        report : mapping, optional
             The report of the run that made it.
         """
         spec = self.backbone.spec(PENULTIMATE, store=self.recipe.store, views=self.recipe.views)
+        facts = dict(report or {})
         if not self.backbone.is_named:
             feature = PredictorFeature(spec, "", None)
-            return Predictor([feature], self.model, target, fit=fit, backbone=self.backbone)
+            return Predictor(Task([feature], self.model, target, report=facts), backbone=self.backbone)
         feature = PredictorFeature(spec, EMBEDDED, self.backbone.input_size[0])
         tensors = {spec.weights: dump_tensors(self.backbone)}
-        return Predictor([feature], self.model, target, fit=fit, tensors=tensors, backbone=self.backbone)
+        task = Task([feature], self.model, target, report=facts)
+        return Predictor(task, tensors=tensors, backbone=self.backbone)
 
 
 def finish(experiment: Experiment, trained: Trained) -> Tuned:

@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,21 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
-from featurebank.backbones.sources import file_source
 from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import candidate_features, default_target
 from featurebank.bank.features import DigestIndex, as_keys, check_views
 from featurebank.bank.matrix import BankMatrix
-from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, TopModelError
 from featurebank.fitting import assessment
+from featurebank.fitting.result import FitResult
 from featurebank.fitting.rows import Rows, Target, bytes_of, load_rows, predefined, straddling
 from featurebank.fitting.task_rows import Labels, TaskRows, is_multitask, load_tasks
-from featurebank.fitting.tasks import MultiTaskResult, fit_tasks
+from featurebank.fitting.tasks import fit_tasks
 from featurebank.images.reading import Progress
-from featurebank.predictor.file import EMBEDDED, PredictorFeature, check_savable
+from featurebank.predictor.features import predictor_features
+from featurebank.predictor.file import check_savable
 from featurebank.predictor.predictor import Predictor, contents_of
+from featurebank.predictor.task import Task
 from featurebank.storage import files
 from featurebank.storage.memory import available_memory, release, releasing
 from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
@@ -45,36 +46,6 @@ from featurebank.topmodels.streaming.trainer import check_streamed
 PREDEFINED = "predefined:"
 BEFORE_THE_MODEL = ("columns", "views")
 """Steps that a predictor does without: it computes just the features and views that its model sees."""
-
-
-@dataclass
-class FitResult:
-    """What `fit` found.
-
-    Attributes
-    ----------
-    search : TopModelSearchCV
-        The fitted search, over the blocks of `report`'s features.
-    report : dict
-        What ``featurebank fit --json`` prints.
-    predictor : Predictor
-        The best candidate, refitted on all rows.
-    oof : DataFrame
-        Out-of-fold predictions of the best candidate: ``source, path, fold, true, predicted`` and ``proba_CLASS``.
-    """
-
-    search: TopModelSearchCV = field(repr=False)
-    report: dict[str, Any] = field(repr=False)
-    predictor: Predictor = field(repr=False)
-    oof: pd.DataFrame = field(repr=False)
-
-    def __repr__(self) -> str:
-        best = self.search.best_candidate_
-        return f"<FitResult: {best.model} on {'+'.join(best.features)}, {best.mean:.3f} of {len(self.oof)} rows>"
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the predictor file; see `Predictor.save`."""
-        self.predictor.save(path)
 
 
 def fit(
@@ -105,7 +76,7 @@ def fit(
     jobs: int = -1,
     memory: float | None = None,
     progress: Progress | None = None,
-) -> Any:
+) -> FitResult:
     """Cross-validate top models over a bank's feature sets, on the same folds, and refit the best.
 
     Parameters
@@ -167,10 +138,11 @@ def fit(
 
     Returns
     -------
-    FitResult, or `featurebank.fitting.tasks.MultiTaskResult` for several tasks
-        Tasks share their folds, and each has the top model that is best for it. With ``mlp`` among the models, one
-        network whose hidden layer they all share (``shared-mlp``) is tried beside a network for each (``mlp``), and the
-        report says for which of them sharing paid. Class weights, calibration and a threshold are for those of classes.
+    FitResult
+        Of several tasks with the result of each in ``tasks``. They share their folds, and each has the top model that
+        is best for it. With ``mlp`` among the models, one network whose hidden layer they all share (``shared-mlp``)
+        is tried beside a network for each (``mlp``), and the report says for which of them sharing paid. Class
+        weights, calibration and a threshold are for those of classes.
 
     Raises
     ------
@@ -263,7 +235,7 @@ class _Plan:
     learning_curve: bool
 
 
-def _fit_tasks(plan: _Plan, tasks: TaskRows, progress: Progress | None) -> MultiTaskResult:
+def _fit_tasks(plan: _Plan, tasks: TaskRows, progress: Progress | None) -> FitResult:
     """Fit several tasks on the same folds; what fits one task again, and knows no other, goes without sharing."""
     splitter, is_held_out = _splitter(plan, tasks.every)
     count, scoring = len(tasks.tasks), plan.options["scoring"]
@@ -350,7 +322,7 @@ def _fit_rows(
     if plan.learning_curve and not search.interrupted_:
         report["learning_curve"] = _learning_curve(search, rows)
     report["seconds"] = time.perf_counter() - started
-    return FitResult(search, report, _predictor(plan, search, model, rows, target, report), oof)
+    return FitResult(report, _predictor(plan, search, model, rows, target, report, oof), search=search)
 
 
 def _facts(search: TopModelSearchCV, rows: Rows, target: Target) -> dict[str, Any]:
@@ -464,33 +436,30 @@ def _fold_of_each(rows: Rows, search: TopModelSearchCV) -> list[list[Any]]:
 
 @releasing
 def _frame(rows: Rows, search: TopModelSearchCV) -> pd.DataFrame:
-    """Return the out-of-fold predictions with the samples they are about."""
+    """Return the out-of-fold predictions, and which rows they are about."""
     frame = search.oof_.to_frame(rows.labels)
-    row = frame.pop("row").to_numpy()
-    frame.insert(0, "path", pd.Series([rows.paths[each] for each in row], dtype=object))
-    frame.insert(0, "source", rows.table.rows["source"].to_numpy()[row])
+    frame["row"] = frame["row"].astype(np.int32)
     return frame
 
 
 @releasing
 def _predictor(
-    plan: _Plan, search: TopModelSearchCV, fitted: Pipeline, rows: Rows, target: Target, report: dict[str, Any]
+    plan: _Plan,
+    search: TopModelSearchCV,
+    fitted: Pipeline,
+    rows: Rows,
+    target: Target,
+    report: dict[str, Any],
+    oof: pd.DataFrame,
 ) -> Predictor:
     """Make the predictor of a search's best candidate."""
     model = Pipeline([step for step in fitted.steps if step[0] not in BEFORE_THE_MODEL])
     features, tensors = predictor_features(plan.bank, search.best_features_, search.best_candidate_.views)
     calibrator = _calibrator(search, model, plan.calibrate)
-    return Predictor(
-        features,
-        model,
-        target.name,
-        task=rows.task,
-        labels=rows.labels,
-        calibrator=calibrator,
-        unlike=_unlike(fitted, rows),
-        fit={**report, "contents": contents_of(rows.table.rows["digest"]), "samples": _fold_of_each(rows, search)},
-        tensors=tensors,
-    )
+    kept = {**report, "contents": contents_of(rows.table.rows["digest"]), "samples": _fold_of_each(rows, search)}
+    unlike = _unlike(fitted, rows)
+    task = Task(features, model, target.name, rows.task, rows.labels, calibrator, kept, unlike, oof)
+    return Predictor(task, tensors=tensors)
 
 
 @releasing
@@ -516,50 +485,6 @@ def _calibrator(search: TopModelSearchCV, model: Pipeline, method: str | None) -
         found = search.oof_
         return LabelsCalibrator(method or "sigmoid").fit(found.scores, found.true, found.weight)
     return search.calibrate(method or "sigmoid")
-
-
-def predictor_features(
-    bank: Bank, names: Sequence[str], views: str = "mean"
-) -> tuple[list[PredictorFeature], dict[str, bytes]]:
-    """Return what a predictor needs to know of the feature sets that its model takes, and tensors to put into its file.
-
-    Raises
-    ------
-    FeatureSetError
-        When a name is not in the bank.
-    BankError
-        When a checkpoint has changed since its features were extracted.
-    """
-    features = [replace(_predictor_feature(bank, bank.feature_set(name).spec), views=views) for name in names]
-    return features, _tensors(bank, features)
-
-
-def _predictor_feature(bank: Bank, spec: FeatureSpec) -> PredictorFeature:
-    requests = bank.requests_of(spec)
-    if not requests:
-        return PredictorFeature(spec, "", None)
-    last = requests[-1]
-    if file_source(last["backbone"]):
-        return PredictorFeature(spec, EMBEDDED, spec.preprocessing["crop"][0])
-    from_file = last["file"] is not None and last["weights"] != "DEFAULT"
-    return PredictorFeature(spec, EMBEDDED if from_file else last["weights"], last["size"])
-
-
-def _tensors(bank: Bank, features: Sequence[PredictorFeature]) -> dict[str, bytes]:
-    """Return the tensors of backbones whose weights came from a file, which no name would find elsewhere."""
-    tensors: dict[str, bytes] = {}
-    for each in features:
-        if each.weights == EMBEDDED and each.spec.weights not in tensors:
-            from featurebank.backbones.registry import dump_tensors, load_backbone
-
-            request = bank.requests_of(each.spec)[-1]
-            backbone = load_backbone(request["backbone"], request["weights"], request["size"])
-            if backbone.weights != each.spec.weights:
-                raise BankError(
-                    f"{request['weights']!r} has changed since its features were extracted: bring the old file"
-                )
-            tensors[each.spec.weights] = dump_tensors(backbone)
-    return tensors
 
 
 def default_output(bank: Bank) -> Path:

@@ -2,59 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.errors import ColumnError, FeatureBankError, TopModelError
+from featurebank.fitting.result import FitResult
 from featurebank.fitting.rows import Rows
 from featurebank.fitting.sharing import ALONE, SharedNetwork, compared, networks
 from featurebank.fitting.task_rows import Labels, TaskRows, folds_of
-from featurebank.predictor.tasks import MultiTaskPredictor, column_names, task_column
+from featurebank.predictor.predictor import Predictor
+from featurebank.predictor.task import column_names
 from featurebank.topmodels.folds import Fold
 from featurebank.topmodels.models import DEFAULT_MODELS, TASKS, TopModel, parse_models
 
-if TYPE_CHECKING:
-    from featurebank.fitting.fit import FitResult
-
-FitOne = Callable[[Labels, Rows, list[Fold], NDArray[np.bool_], list[TopModel]], "FitResult"]
-_KEYS = ["source", "path", "fold"]
-
-
-@dataclass
-class MultiTaskResult:
-    """What `featurebank.fit` found for several tasks.
-
-    Attributes
-    ----------
-    results : dict of str to FitResult
-        By task.
-    report : dict
-        What ``featurebank fit --json`` prints: ``tasks`` holds the usual report of each.
-    predictor : MultiTaskPredictor
-    oof : DataFrame
-        Out-of-fold predictions: ``source, path, fold``, then for each task ``true_TASK, predicted_TASK`` and
-        ``proba_TASK_CLASS``, missing where an image has no label of it.
-    """
-
-    results: dict[str, FitResult] = field(repr=False)
-    report: dict[str, Any] = field(repr=False)
-    predictor: MultiTaskPredictor = field(repr=False)
-    oof: pd.DataFrame = field(repr=False)
-
-    def __repr__(self) -> str:
-        found = ", ".join(f"{name}: {each.search.best_candidate_.mean:.3f}" for name, each in self.results.items())
-        return f"<MultiTaskResult: {found}>"
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the predictor file; see `featurebank.MultiTaskPredictor.save`."""
-        self.predictor.save(path)
+FitOne = Callable[[Labels, Rows, list[Fold], NDArray[np.bool_], list[TopModel]], FitResult]
 
 
 def fit_tasks(
@@ -69,7 +33,7 @@ def fit_tasks(
     has_limit: bool,
     seed: int,
     n_jobs: int,
-) -> MultiTaskResult:
+) -> FitResult:
     """Fit every task on shared folds.
 
     Parameters
@@ -182,9 +146,7 @@ def _check_names(tasks: Sequence[Labels]) -> None:
         raise ColumnError(f"two columns of predictions would be called {twice[0]!r}; rename a column or a class")
 
 
-def _gathered(
-    results: dict[str, FitResult], rows: TaskRows, notes: list[str], folds: int, seed: int
-) -> MultiTaskResult:
+def _gathered(results: dict[str, FitResult], rows: TaskRows, notes: list[str], folds: int, seed: int) -> FitResult:
     """Make one report, one predictor and one table of the results of all tasks."""
     sharing = {name: compared(each.search, name) for name, each in results.items()}
     report = {
@@ -202,8 +164,9 @@ def _gathered(
         "seconds": sum(each.report["seconds"] for each in results.values()),
     }
     facts = {name: value for name, value in report.items() if name != "tasks"}
-    predictor = MultiTaskPredictor({name: each.predictor for name, each in results.items()}, fit=facts)
-    return MultiTaskResult(results, report, predictor, _table(results))
+    tensors = {digest: data for each in results.values() for digest, data in each.predictor.tensors.items()}
+    predictor = Predictor([each.predictor.single for each in results.values()], report=facts, tensors=tensors)
+    return FitResult(report, predictor, tasks=results)
 
 
 def _warnings(results: Mapping[str, FitResult]) -> list[str]:
@@ -213,12 +176,3 @@ def _warnings(results: Mapping[str, FitResult]) -> list[str]:
         for note in each.report["warnings"]:
             about.setdefault(note, []).append(name)
     return [f"{', '.join(names)}: {note}" for note, names in about.items()]
-
-
-def _table(results: Mapping[str, FitResult]) -> pd.DataFrame:
-    """Return the out-of-fold predictions of all tasks side by side."""
-    frames = []
-    for name, each in results.items():
-        columns = {column: task_column(column, name) for column in each.oof if column not in _KEYS}
-        frames.append(each.oof.rename(columns=columns))
-    return reduce(lambda one, two: one.merge(two, on=_KEYS, how="outer"), frames)

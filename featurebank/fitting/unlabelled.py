@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,14 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import default_target
 from featurebank.bank.samples import column_of
 from featurebank.errors import TopModelError, near_names
-from featurebank.fitting.fit import FitResult, class_report, fit
+from featurebank.fitting.fit import class_report, fit
 from featurebank.fitting.known_labels import Given, load_given
+from featurebank.fitting.result import FitResult
 from featurebank.fitting.rows import Target, read_target
 from featurebank.fitting.semi_supervised import METHODS, Part, Recipe, supervised
 from featurebank.images.reading import Progress
 from featurebank.predictor.predictor import Predictor
+from featurebank.predictor.task import Task
 from featurebank.topmodels.calibration import Calibrator
 from featurebank.topmodels.evaluation import SearchData, scorer_of
 from featurebank.topmodels.folds import Fold, sizes_of
@@ -30,7 +32,7 @@ from featurebank.topmodels.formatting import gain_text
 from featurebank.topmodels.models import TASKS, TopModel, parse_models
 from featurebank.topmodels.outoffold import OutOfFold, gather
 from featurebank.topmodels.refitting import over_folds, score_fitted
-from featurebank.topmodels.scores import classification_scores, corrected_interval, paired_interval
+from featurebank.topmodels.scores import corrected_interval, paired_interval
 from featurebank.topmodels.search import TopModelSearchCV
 from featurebank.topmodels.solvers.problem import Prediction, prediction_of
 
@@ -90,7 +92,7 @@ def fit_semi_supervised(
     result.report["warnings"] = [note for note in result.report["warnings"] if note != left_out]
     if result.report["interrupted"]:
         return _uncompared(result)
-    rows, is_grouped = result.predictor.fit["samples"], bool(result.report["grouped"])
+    rows, is_grouped = result.predictor.report["samples"], bool(result.report["grouped"])
     given = load_given(bank, result.search.best_features_, target, options.get("groups"), rows, is_grouped)
     recipes = {name: _recipe(result.search, name == "self-training") for name in (SUPERVISED, *methods)}
     try:
@@ -238,23 +240,22 @@ def _shipped(
         "shipped": name,
         "sentence": _sentence(rows, name, report["scoring"]),
     }
-    old = result.predictor
-    old.fit["unlabelled"] = report["unlabelled"]
+    old = result.predictor.single
+    old.report["unlabelled"] = report["unlabelled"]
     if name == SUPERVISED:
         return result
     model = _fit(name, recipes[name], given.part(given.labelled, given.held_out))
     found = sides[name].found
-    oof = result.oof.assign(predicted=found.predicted)
+    assert old.outoffold is not None
+    oof = old.outoffold.assign(predicted=found.predicted)
     about, oof = class_report(found, recipes[name].model, calibrate, oof)
     report |= about
     calibrator = _calibrator(model, found, recipes[name].model, calibrate)
     if len(given.held_out):
         report["held_out"] = _held_out(given, model, calibrator)
-    known = {**old.fit, **report}
-    predictor = Predictor(
-        old.features, model, old.target, calibrator=calibrator, fit=known, tensors=old.tensors, unlike=old.unlike
-    )
-    return FitResult(search, report, predictor, oof)
+    known = {**old.report, **report}
+    task = replace(old, model=model, calibrator=calibrator, report=known, outoffold=oof)
+    return FitResult(report, Predictor(task, tensors=result.predictor.tensors), search=search)
 
 
 def _calibrator(model: Pipeline, found: OutOfFold, name: str, method: str | None) -> Calibrator | None:
@@ -266,5 +267,4 @@ def _calibrator(model: Pipeline, found: OutOfFold, name: str, method: str | None
 
 def _held_out(given: Given, model: Pipeline, calibrator: Calibrator | None) -> dict[str, Any]:
     X, y = given.X[given.held_out], given.y[given.held_out]
-    predictor = Predictor([], model, "", calibrator=calibrator)
-    return classification_scores(y, model.predict(X), predictor.probabilities(X), model.classes_)
+    return Task([], model, "", calibrator=calibrator).score(X, y, None)

@@ -20,7 +20,7 @@ from featurebank.errors import BankError, ImageError, PredictorError, one_line
 from featurebank.images.listing import read_image
 from featurebank.images.reading import Progress, read_ahead
 from featurebank.images.views import count_views
-from featurebank.predictor.file import EMBEDDED, PredictorFeature
+from featurebank.predictor.features import EMBEDDED, PredictorFeature, made_views
 
 if TYPE_CHECKING:
     from featurebank.backbones.base import Backbone
@@ -229,11 +229,6 @@ def _groups(numbers: Iterable[int], features: Sequence[PredictorFeature], fields
         key = json.dumps([getattr(features[number].spec, field) for field in fields], sort_keys=True)
         groups.setdefault(key, []).append(number)
     return list(groups.values())
-
-
-def made_views(feature: PredictorFeature) -> str:
-    """Return the views that have to be made of a new image."""
-    return "none" if feature.views == "first" else feature.spec.views
 
 
 def _check_spec(backbone: Backbone, spec: FeatureSpec) -> None:

@@ -9,9 +9,8 @@ import os
 import re
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -23,135 +22,90 @@ from featurebank.backbones.base import checkpoint_path
 from featurebank.bank.features import VIEWS
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import CorruptError, FeatureBankError, PredictorError, one_line
-from featurebank.predictor.allowed import ALLOWED_TYPES, MOVED_MODULES
+from featurebank.predictor.features import EMBEDDED, PredictorFeature
+from featurebank.predictor.outoffold import decode_table, encode_table
+from featurebank.predictor.task import Task
 from featurebank.storage.memory import releasing
 from featurebank.topmodels.novelty import Unlike
 
 FORMAT = "featurebank-predictor"
-VERSION = 2
-_READABLE = (1, 2)
-EMBEDDED = "embedded"
+VERSION = 3
+_READABLE = (1, 2, 3)
 _FACTS, _MODEL, _CALIBRATOR, _FIT = "predictor.json", "model.skops", "calibrator.skops", "fit.json"
-_UNLIKE = "unlike.skops"
+_UNLIKE, _OUTOFFOLD = "unlike.skops", "outoffold.safetensors"
 _SCHEMA = "schema.json"  # of skops: the types, by module and name
 _LIMITS = {_FACTS: 1 << 20, _MODEL: 4 << 30, _CALIBRATOR: 16 << 20, _UNLIKE: 256 << 20, _FIT: 1 << 30}
+_LIMITS[_OUTOFFOLD] = 4 << 30
 _WEIGHTS = re.compile(r"weights/[0-9a-f]{64}\.safetensors")
 _WEIGHTS_LIMIT = 16 << 30
 _TASK = re.compile(r"tasks/[0-9]+\.featurebank")
 _TASK_LIMIT = 5 << 30
 _SAFE_WEIGHTS = re.compile(r"[A-Za-z0-9_.]+|random:[0-9]+")
 
+ALLOWED_TYPES = (  # beyond skops's own; nothing else is ever loaded or saved
+    "featurebank.topmodels.calibration.Calibrator",
+    "featurebank.topmodels.calibration.LabelsCalibrator",
+    "featurebank.fitting.shared_network.NetworkClassifier",
+    "featurebank.fitting.shared_network.NetworkRegressor",
+    "featurebank.topmodels.multiview.ClassifierOverViews",
+    "featurebank.topmodels.multiview.RegressorOverViews",
+    "featurebank.topmodels.novelty.Mahalanobis",
+    "featurebank.topmodels.novelty.Unlike",
+    "featurebank.topmodels.transforms.SelectDimensions",
+    "featurebank.topmodels.transforms.SelectRelevant",
+    "featurebank.topmodels.transforms.SignedSquareRoot",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+)
 
-@dataclass(frozen=True)
-class PredictorFeature:
-    """One feature set that a predictor's model sees, and how to get its backbone.
-
-    Attributes
-    ----------
-    spec : FeatureSpec
-        What decides the numbers.
-    weights : str
-        What `load_backbone` is asked for; ``"embedded"`` when the tensors are in the predictor file, empty for a
-        custom module, which the user brings.
-    size : int or None
-        Input size that was asked for.
-    views : str
-        What the model sees of an image's views: their ``"mean"``, the ``"first"``, or ``"all"`` side by side. Files of
-        version 1 have the mean.
-    """
-
-    spec: FeatureSpec
-    weights: str
-    size: int | None
-    views: str = "mean"
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a predictor file holds.
-
-    Attributes
-    ----------
-    features : list of PredictorFeature
-        The feature sets whose concatenation the model takes.
-    model : Pipeline
-        Fitted on that concatenation.
-    target : str
-        Name of the column it predicts.
-    task : str
-        ``"classification"``, ``"multilabel"`` or ``"regression"``.
-    labels : list of str or None
-        Names of the labels where a row has several.
-    calibrator : Calibrator or None
-        Turns scores into probabilities; version 1 had a `LogisticRegression`.
-    fit : dict
-        The report of the fit that made it.
-    tensors : dict of str to bytes
-        Safetensors of backbones whose weights came from a file, by weights digest.
-    unlike : Unlike or None
-        Says how unlike the training rows a row is; version 1 had none.
-    """
-
-    features: list[PredictorFeature]
-    model: Any
-    target: str
-    task: str
-    labels: list[str] | None
-    calibrator: Any
-    fit: dict[str, Any]
-    tensors: dict[str, bytes]
-    unlike: Unlike | None = None
+MOVED_MODULES = {  # where the types of files written before 0.2 live now
+    "featurebank.calibration": "featurebank.topmodels.calibration",
+    "featurebank.multitask.network": "featurebank.fitting.shared_network",
+    "featurebank.multiview": "featurebank.topmodels.multiview",
+    "featurebank.novelty": "featurebank.topmodels.novelty",
+    "featurebank.transforms": "featurebank.topmodels.transforms",
+}
 
 
-@dataclass(frozen=True)
-class TaskContents:
-    """What a predictor file of several tasks holds: a predictor file of each, their weights kept once.
-
-    Attributes
-    ----------
-    tasks : dict of str to Contents
-    fit : dict
-        What the fit says of all of them.
-    """
-
-    tasks: dict[str, Contents]
-    fit: dict[str, Any]
-
-
-def encode_tasks(contents: TaskContents) -> memoryview:
-    """Return the bytes of a predictor file of several tasks; see `encode`."""
-    members: dict[str, Any] = {_FIT: _json(contents.fit)}
-    for number, each in enumerate(contents.tasks.values()):
-        members |= {f"weights/{digest}.safetensors": data for digest, data in each.tensors.items()}
-        members[f"tasks/{number}.featurebank"] = bytes(encode(replace(each, tensors={})))
-    return _archive({"target": "+".join(contents.tasks), "tasks": list(contents.tasks)}, members)
-
-
-@releasing
-def encode(contents: Contents) -> memoryview:
-    """Return the bytes of a predictor file.
+def encode(tasks: Sequence[Task], report: Mapping[str, Any], tensors: Mapping[str, bytes]) -> memoryview:
+    """Return the bytes of a predictor file: of one task, or a predictor file of each, with the weights beside them.
 
     Raises
     ------
     PredictorError
-        When the model holds a type outside the fixed allow-list.
+        When a model holds a type outside the fixed allow-list.
     """
-    members = {_FIT: _json(contents.fit), _MODEL: _dump(contents.model)}
-    if contents.calibrator is not None:
-        members[_CALIBRATOR] = _dump(contents.calibrator)
-    if contents.unlike is not None:
-        members[_UNLIKE] = _dump(contents.unlike)
-    members |= {f"weights/{digest}.safetensors": data for digest, data in contents.tensors.items()}
+    if len(tasks) == 1:
+        return _encode(tasks[0], tensors)
+    members: dict[str, Any] = {_FIT: _json(report), **_weights(tensors)}
+    members |= {f"tasks/{number}.featurebank": bytes(_encode(each, {})) for number, each in enumerate(tasks)}
+    names = [each.target for each in tasks]
+    return _archive({"target": "+".join(names), "tasks": names}, members)
+
+
+def _weights(tensors: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {f"weights/{digest}.safetensors": data for digest, data in tensors.items()}
+
+
+@releasing
+def _encode(task: Task, tensors: Mapping[str, bytes]) -> memoryview:
+    """Return the bytes of the predictor file of one task."""
+    members = {_FIT: _json(task.report), _MODEL: _dump(task.model)}
+    if task.calibrator is not None:
+        members[_CALIBRATOR] = _dump(task.calibrator)
+    if task.unlike is not None:
+        members[_UNLIKE] = _dump(task.unlike)
+    if task.outoffold is not None:
+        members[_OUTOFFOLD] = encode_table(task.outoffold)
     facts = {
-        "target": contents.target,
-        "task": contents.task,
-        "labels": contents.labels,
+        "target": task.target,
+        "task": task.kind,
+        "labels": task.labels,
         "features": [
             {"spec": each.spec.to_dict(), "weights": each.weights, "size": each.size, "views": each.views}
-            for each in contents.features
+            for each in task.features
         ],
     }
-    return _archive(facts, members)
+    return _archive(facts, {**members, **_weights(tensors)})
 
 
 def _archive(facts: Mapping[str, Any], members: Mapping[str, Any]) -> memoryview:
@@ -164,28 +118,32 @@ def _archive(facts: Mapping[str, Any], members: Mapping[str, Any]) -> memoryview
     return buffer.getbuffer()
 
 
-def read(path: str | os.PathLike[str]) -> Contents:
-    """Read a predictor file of one task; no code in it is run.
+def read(path: str | os.PathLike[str]) -> tuple[list[Task], dict[str, Any], dict[str, bytes]]:
+    """Read a predictor file; no code in it is run.
+
+    Returns
+    -------
+    tasks : list of Task
+    report : dict
+        What the fit says of all of them.
+    tensors : dict of str to bytes
+        Safetensors of backbones whose weights came from a file, by weights digest.
 
     Raises
     ------
     PredictorError
         When the file is missing, damaged, or holds anything but what `encode` writes.
     """
-    found = read_any(path)
-    if isinstance(found, TaskContents):
-        names = ", ".join(found.tasks)
-        raise PredictorError(
-            f"{str(path)!r} predicts several tasks, {names}; expected one: load it with featurebank.MultiTaskPredictor"
-        )
-    return found
-
-
-def read_any(path: str | os.PathLike[str]) -> Contents | TaskContents:
-    """Read a predictor file of one task or of several; see `read`."""
     with _readable(path):
         facts, members = _read_checked(path)
-        return _read_tasks(facts, members, path) if "tasks" in facts else _read(facts, members, members)
+        if "tasks" in facts:
+            tasks, report = _read_tasks(facts, members, path), json.loads(members[_FIT])
+        else:
+            tasks = [_read(facts, members, members)]
+            report = tasks[0].report
+        used = {each.spec.weights for task in tasks for each in task.features if each.weights == EMBEDDED}
+        weights = {digest: f"weights/{digest}.safetensors" for digest in used}
+        return tasks, report, {digest: members[name] for digest, name in weights.items()}
 
 
 @contextmanager
@@ -240,37 +198,28 @@ def target_of(path: str | os.PathLike[str]) -> str | None:
         return None
 
 
-def _read_tasks(facts: Any, members: dict[str, bytes], path: Any) -> TaskContents:
+def _read_tasks(facts: Any, members: dict[str, bytes], path: Any) -> list[Task]:
     """Read the predictor file of each task, whose weights lie beside it."""
     names = [f"tasks/{number}.featurebank" for number in range(len(facts["tasks"]))]
     if len({str(task) for task in facts["tasks"]}) != len(names) or set(names) != set(filter(_TASK.fullmatch, members)):
         raise CorruptError(f"its tasks are {str(facts['tasks'])[:60]}, which does not fit its members")
-    tasks = {}
-    for task, name in zip(facts["tasks"], names, strict=True):
-        own, inner = _read_checked(io.BytesIO(members[name]), path)
-        tasks[str(task)] = _read(own, inner, members)
-    return TaskContents(tasks, json.loads(members[_FIT]))
+    tasks = [_read(*_read_checked(io.BytesIO(members[name]), path), members) for name in names]
+    if [each.target for each in tasks] != facts["tasks"]:
+        raise CorruptError(f"its tasks are {str(facts['tasks'])[:60]}, which does not fit their files")
+    return tasks
 
 
-def _read(facts: Any, members: dict[str, bytes], weights: Mapping[str, bytes]) -> Contents:
+def _read(facts: Any, members: dict[str, bytes], weights: Mapping[str, bytes]) -> Task:
     """Return what the members of one task hold, `weights` those of its backbones among others."""
     features = _features(facts, weights)
     model = _undump(members[_MODEL])
     calibrator = _undump(members[_CALIBRATOR]) if _CALIBRATOR in members else None
-    task, labels = str(facts.get("task", "classification")), _labels(facts)
-    _check_model(model, calibrator, task)
-    used = {each.spec.weights for each in features if each.weights == EMBEDDED}
-    return Contents(
-        features,
-        model,
-        str(facts["target"]),
-        task,
-        labels,
-        calibrator,
-        json.loads(members[_FIT]),
-        {name[8:72]: data for name, data in weights.items() if _WEIGHTS.fullmatch(name) and name[8:72] in used},
-        _read_unlike(members, model),
-    )
+    kind, labels, report = str(facts.get("task", "classification")), _labels(facts), json.loads(members[_FIT])
+    _check_model(model, calibrator, kind)
+    unlike, outoffold = _read_unlike(members, model), None
+    if _OUTOFFOLD in members:
+        outoffold = decode_table(members[_OUTOFFOLD], {"row": len(report["samples"])})
+    return Task(features, model, str(facts["target"]), kind, labels, calibrator, report, unlike, outoffold)
 
 
 def _read_checked(file: Any, path: Any = None) -> tuple[Any, dict[str, bytes]]:
@@ -327,11 +276,11 @@ def _labels(facts: dict[str, Any]) -> list[str] | None:
     return None if labels is None else [str(label) for label in labels]
 
 
-def _check_model(model: Any, calibrator: Any, task: str) -> None:
-    if task == "regression" and hasattr(model, "predict"):
+def _check_model(model: Any, calibrator: Any, kind: str) -> None:
+    if kind == "regression" and hasattr(model, "predict"):
         return
     has_proba = any(hasattr(each, "predict_proba") for each in (model, calibrator))
-    if task not in ("classification", "multilabel") or not hasattr(model, "classes_") or not has_proba:
+    if kind not in ("classification", "multilabel") or not hasattr(model, "classes_") or not has_proba:
         raise CorruptError("its model is no classifier with probabilities")
 
 

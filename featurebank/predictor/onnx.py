@@ -22,7 +22,7 @@ from featurebank.backbones.runtimes import CapturedModel
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import EngineError, NotInstalledError, PredictorError, one_line
 from featurebank.images.decoding import PIXEL_POLICY, from_array
-from featurebank.predictor.embedding import made_views
+from featurebank.predictor.features import made_views
 from featurebank.predictor.graphs import graph_of
 from featurebank.predictor.predictor import Predictor
 from featurebank.storage import files
@@ -108,6 +108,8 @@ def export_predictor(predictor: Predictor, path: str | os.PathLike[str]) -> dict
     """
     if not all(importlib.util.find_spec(name) for name in _LIBRARIES):
         raise NotInstalledError("an ONNX file needs onnx, onnxscript and onnxruntime: pip install 'featurebank[onnx]'")
+    if len(predictor.tasks) > 1:
+        raise PredictorError("several tasks, which one ONNX file cannot express: fit each --target apart")
     _check(predictor)
     head = graph_of(predictor.model, predictor.calibrator, predictor.task)
     whole, backbone = _whole(predictor, head)

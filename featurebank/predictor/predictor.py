@@ -1,9 +1,10 @@
-"""Predictor: one file that goes from image files to labels, saved without pickle."""
+"""Predictor: one file that goes from image files to labels, of one task or of several, saved without pickle."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,52 +13,48 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.bank.features import as_keys
-from featurebank.bank.samples import SampleTable, values_of, weights_of
-from featurebank.errors import ImageError, PredictorError
+from featurebank.bank.samples import SampleTable, weights_of
+from featurebank.errors import ImageError, PredictorError, notice
 from featurebank.images.reading import Progress
 from featurebank.predictor import file
-from featurebank.predictor.embedding import Embedder, Item
-from featurebank.predictor.file import Contents, PredictorFeature
+from featurebank.predictor.embedding import Embedder, Item, Parts
+from featurebank.predictor.features import PredictorFeature
+from featurebank.predictor.task import Task, task_column, unlike_columns
 from featurebank.storage import files
 from featurebank.storage.memory import releasing
-from featurebank.topmodels import scores
-from featurebank.topmodels.novelty import FLAG, Unlike
 
 if TYPE_CHECKING:
     from featurebank.backbones.base import Backbone
     from featurebank.bank.bank import Bank
     from featurebank.images.sources import Source
 
+_KEYS = ["source", "path", "fold"]
+
 
 class Predictor(Embedder):
-    """From images to labels: feature specs, a top model, class names.
+    """From images to labels or numbers, of one task or of several, each backbone run once.
 
     Parameters
     ----------
-    features : sequence of PredictorFeature
-        The feature sets whose concatenation the model takes.
-    model : Pipeline
-        Fitted on that concatenation.
-    target : str
-        Name of the column it predicts.
-    task : str, default "classification"
-        ``"classification"``, ``"multilabel"`` or ``"regression"``.
-    labels : list of str, optional
-        Names of the labels where an image has several.
-    calibrator : Calibrator, optional
-        Turns the model's scores into probabilities.
-    fit : dict, optional
-        The report of the fit that made it.
+    tasks : Task, or sequence of Task
+        What predicts each target; they may see different feature sets.
+    report : dict, optional
+        The report of the fit that made several tasks; of one task it is the task's own.
     tensors : mapping of str to bytes, optional
         Safetensors of backbones whose weights came from a file, by weights digest.
-    unlike : Unlike, optional
-        Says how unlike the training images an image is (`featurebank.topmodels.novelty`).
     backbone : Backbone, optional
         The backbone to use in place of the named one (needed for a custom module).
     weights_file : path-like, optional
         A checkpoint to take the backbone's weights from; their digest must be the one the model was trained on.
     allow_download : bool, default True
         Whether a hub may be asked for weights that are not on this machine.
+
+    Attributes
+    ----------
+    tasks : dict of str to Task
+        By target.
+    report : dict
+        What the fit that made it reported.
 
     Examples
     --------
@@ -68,41 +65,97 @@ class Predictor(Embedder):
 
     def __init__(
         self,
-        features: Sequence[PredictorFeature],
-        model: Any,
-        target: str,
+        tasks: Task | Sequence[Task],
         *,
-        task: str = "classification",
-        labels: Sequence[str] | None = None,
-        calibrator: Any = None,
-        fit: Mapping[str, Any] | None = None,
+        report: dict[str, Any] | None = None,
         tensors: Mapping[str, bytes] | None = None,
-        unlike: Unlike | None = None,
         backbone: Backbone | None = None,
         weights_file: str | os.PathLike[str] | None = None,
         allow_download: bool = True,
     ):
-        options: dict[str, Any] = {"backbone": backbone, "weights_file": weights_file, "allow_download": allow_download}
-        super().__init__(features, tensors=tensors, **options)
-        self.model = model
-        self.target = target
-        self.task = task
-        self.labels = None if labels is None else list(labels)
-        self.calibrator = calibrator
-        self.fit = dict(fit or {})
-        self.unlike = unlike
+        every = [tasks] if isinstance(tasks, Task) else list(tasks)
+        features: list[PredictorFeature] = []
+        for each in every:
+            features += [feature for feature in each.features if feature not in features]
+        super().__init__(
+            features, tensors=tensors, backbone=backbone, weights_file=weights_file, allow_download=allow_download
+        )
+        self.tasks = {each.target: each for each in every}
+        self.report: dict[str, Any] = every[0].report if len(every) == 1 else dict(report or {})
+
+    # --- what it is ----------------------------------------------------------------------------------------
 
     @property
-    def classes(self) -> NDArray[Any]:
-        """The classes, sorted, shape (k,); the names of the labels where an image has several; none for numbers."""
-        if self.task == "regression":
-            return np.empty(0)
-        return self.model.classes_ if self.labels is None else np.array(self.labels)
+    def single(self) -> Task:
+        """The only task.
+
+        Raises
+        ------
+        PredictorError
+            When there are several.
+        """
+        if len(self.tasks) != 1:
+            raise PredictorError(f"this predictor predicts several tasks, {', '.join(self.tasks)}; expected one")
+        return next(iter(self.tasks.values()))
+
+    @property
+    def target(self) -> str:
+        """The names of the tasks as one text."""
+        return "+".join(self.tasks)
+
+    @property
+    def task(self) -> str:
+        """The kind of the only task, see `Task`; ``"multitask"`` for several."""
+        return self.single.kind if len(self.tasks) == 1 else "multitask"
+
+    @property
+    def classes(self) -> Any:
+        """The classes of the only task, sorted, shape (k,), see `Task.classes`; of several, a dict by task."""
+        return self._each(lambda task: task.classes)
+
+    @property
+    def model(self) -> Any:
+        """The fitted pipeline of the only task."""
+        return self.single.model
+
+    @property
+    def calibrator(self) -> Any:
+        """What turns scores into probabilities in the only task; None where its model has them."""
+        return self.single.calibrator
+
+    @property
+    def oof(self) -> pd.DataFrame | None:
+        """Out-of-fold predictions: what the models said of each sample of the fit when they had not seen it.
+
+        ``source, path, fold, true, predicted`` and ``proba_CLASS``; of several tasks ``true_TASK, predicted_TASK`` and
+        ``proba_TASK_CLASS``, missing where an image has no label of it. None in files of earlier versions.
+        """
+        found = {name: each.oof for name, each in self.tasks.items()}
+        frames = {name: frame for name, frame in found.items() if frame is not None}
+        if len(frames) < len(self.tasks):
+            return None
+        if len(frames) == 1:
+            return frames[self.target]
+        named = [
+            frame.rename(columns={column: task_column(column, name) for column in frame if column not in _KEYS})
+            for name, frame in frames.items()
+        ]
+        return reduce(lambda one, two: one.merge(two, on=_KEYS, how="outer"), named)
+
+    @property
+    def fit(self) -> dict[str, Any]:
+        """`report`, under its old name."""
+        notice("Predictor.fit", "Predictor.report")
+        return self.report
+
+    def _each(self, ask: Callable[[Task], Any]) -> Any:
+        """Return what the only task answers, or a dict of the answers of several."""
+        return ask(self.single) if len(self.tasks) == 1 else {name: ask(each) for name, each in self.tasks.items()}
 
     # --- predictions ---------------------------------------------------------------------------------------
 
-    def predict(self, images: Sequence[Any]) -> NDArray[Any]:
-        """Label images.
+    def predict(self, images: Sequence[Any]) -> NDArray[Any] | pd.DataFrame:
+        """Predict images.
 
         Parameters
         ----------
@@ -111,6 +164,7 @@ class Predictor(Embedder):
         Returns
         -------
         ndarray, shape (n,), or of 0 and 1 with shape (n, labels)
+            Of several tasks a DataFrame: one row an image, one column a task.
 
         Raises
         ------
@@ -119,14 +173,23 @@ class Predictor(Embedder):
         PredictorError
             When the backbone's weights are not the ones the model was trained on.
         """
-        return self.model.predict(self.embed(images))
+        parts = self.embed_all(images)
+        found = self._each(lambda task: task.model.predict(self._seen_by(task, parts)))
+        return pd.DataFrame(found) if isinstance(found, dict) else found
 
-    def predict_proba(self, images: Sequence[Any]) -> NDArray[np.float64]:
-        """Return class probabilities, shape (n, k), in the order of `classes`; see `predict`."""
-        return self.probabilities(self.embed(images))
+    def predict_proba(self, images: Sequence[Any]) -> Any:
+        """Return class probabilities, shape (n, k), in the order of `classes`; of several tasks, a dict by task.
+
+        Tasks of numbers, which have none, are left out of the dict; see `predict`.
+        """
+        parts = self.embed_all(images)
+        if len(self.tasks) == 1:
+            return self.single.probabilities(self._seen_by(self.single, parts))
+        asked = {name: each for name, each in self.tasks.items() if each.kind != "regression"}
+        return {name: each.probabilities(self._seen_by(each, parts)) for name, each in asked.items()}
 
     def predict_table(self, paths: Sequence[str | os.PathLike[str]], progress: Progress | None = None) -> pd.DataFrame:
-        """Label image files; an unreadable one keeps its row, with the reason.
+        """Predict image files; an unreadable one keeps its row, with the reason.
 
         Returns
         -------
@@ -134,13 +197,13 @@ class Predictor(Embedder):
             ``path, label, probability`` (of the label), ``unlike`` (the share of the training images that are less
             unusual, from 0 to 1) and ``is_unlike`` (whether that is above 0.99), ``error``, and ``proba_CLASS`` for
             each class. A predictor of an earlier version, or of fewer than 20 images, cannot tell what is unlike.
+            Of several tasks ``label_TASK, probability_TASK, proba_TASK_CLASS``, and the highest ``unlike`` of them.
         """
         parts, errors = self.embed_some(list(paths), progress)
-        readable = np.array([not error for error in errors], bool)
-        return self.table([str(path) for path in paths], np.concatenate(parts, axis=1), readable, errors)
+        return self._table([str(path) for path in paths], parts, errors)
 
     def predict_bank(self, bank: Bank) -> pd.DataFrame:
-        """Label every readable sample of a bank from the embeddings it already has.
+        """Predict every readable sample of a bank from the embeddings it already has.
 
         Returns
         -------
@@ -153,81 +216,38 @@ class Predictor(Embedder):
             When the bank lacks one of the feature sets, or rows of it.
         """
         table = bank.select()
-        X = self.load_rows(bank, table)
-        frame = self.table(table.paths, X, np.ones(len(table), bool), [""] * len(table))
+        frame = self._table(table.paths, self.read(bank, as_keys(table.rows["digest"])), [""] * len(table))
         frame.insert(0, "source", table.rows["source"])
         return frame
 
-    def load_rows(self, bank: Bank, table: SampleTable) -> NDArray[np.float32]:
-        """Return what the model sees of samples of a bank, shape (n, d); see `predict_bank`."""
-        return np.concatenate(self.read(bank, as_keys(table.rows["digest"])), axis=1)
-
     def probabilities(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return class probabilities of embeddings.
+        """Return class probabilities of embeddings, of the only task; see `Task.probabilities`."""
+        return self.single.probabilities(X)
 
-        Parameters
-        ----------
-        X : ndarray of float32, shape (n, d)
-            The concatenated feature sets.
+    def load_rows(self, bank: Bank, table: SampleTable, task: Task | None = None) -> NDArray[np.float32]:
+        """Return what the model of a task, by default the only one, sees of samples of a bank, shape (n, d)."""
+        return self._seen_by(task or self.single, self.read(bank, as_keys(table.rows["digest"])))
 
-        Returns
-        -------
-        ndarray of float64, shape (n, k)
-        """
-        if self.task == "regression":
-            raise PredictorError(f"this predictor gives numbers of {self.target!r}, which have no probabilities")
-        if self.calibrator is None:
-            return self.model.predict_proba(X)
-        if not hasattr(self.model, "predict_proba"):
-            return self.calibrator.predict_proba(self.model.decision_function(X).reshape(len(X), -1))
-        with np.errstate(divide="ignore"):
-            return self.calibrator.predict_proba(np.log(self.model.predict_proba(X)))
+    def _seen_by(self, task: Task, parts: Parts) -> NDArray[np.float32]:
+        """Return what a task's model sees, shape (n, d)."""
+        return np.concatenate([parts[self.features.index(each)] for each in task.features], axis=1)
 
-    def table(self, paths: list[str], X: NDArray[np.float32], ok: NDArray[np.bool_], errors: list[str]) -> pd.DataFrame:
-        """Return what the model says of embeddings as `predict_table` does.
+    def _table(self, paths: list[str], parts: Parts, errors: list[str]) -> pd.DataFrame:
+        """Return what all tasks say of the embeddings of the images without an error."""
+        ok = np.array([not error for error in errors], bool)
+        front: dict[str, Any] = {"path": pd.Series(paths, dtype=object)}
+        back: dict[str, Any] = {}
+        shares: list[NDArray[np.float64]] = []
+        for name, each in self.tasks.items():
+            own = each.table(self._seen_by(each, parts), ok)
+            shares += [own["unlike"].to_numpy()] if "unlike" in own else []
+            for column in own.columns.drop(["unlike", "is_unlike"], errors="ignore"):
+                place = back if column.startswith("proba_") else front
+                place[column if len(self.tasks) == 1 else task_column(column, name)] = own[column]
+        highest = np.max(shares, axis=0) if shares else None
+        return pd.DataFrame({**front, **unlike_columns(highest), "error": errors, **back})
 
-        Parameters
-        ----------
-        paths : list of n str
-        X : ndarray of float32, shape (m, d)
-            Of the images that could be read.
-        ok : ndarray of bool, shape (n,)
-            Whether each could.
-        errors : list of n str
-            Why not.
-        """
-        labels, best = np.full(len(paths), None, object), np.full(len(paths), np.nan)
-        table = np.full((len(paths), len(self.classes)), np.nan)
-        if ok.any():
-            labels[ok] = self._names(self.model.predict(X))
-        if ok.any() and self.task != "regression":
-            table[ok] = self.probabilities(X)
-        if ok.any() and self.task == "classification":
-            where = np.searchsorted(self.classes, labels[ok].astype(self.classes.dtype))
-            best[ok] = table[ok][np.arange(int(ok.sum())), where]
-        columns = {"path": pd.Series(paths, dtype=object), "label": labels, "probability": best}
-        columns |= {**unlike_columns(self._unlike_shares(X, ok)), "error": errors}
-        if self.task != "classification":
-            del columns["probability"]
-        chances = {f"proba_{name}": table[:, i] for i, name in enumerate(self.classes)}
-        return pd.DataFrame({**columns, **chances})
-
-    def _unlike_shares(self, X: NDArray[np.float32], ok: NDArray[np.bool_]) -> NDArray[np.float64] | None:
-        """Return the share of the training images that are less unusual than each; None where that is not known."""
-        if self.unlike is None:
-            return None
-        share = np.full(len(ok), np.nan)
-        if ok.any():
-            share[ok] = self.unlike.share(X)
-        return share
-
-    def _names(self, predicted: NDArray[Any]) -> list[Any]:
-        """Return predictions as a table shows them: several labels of an image divided by semicolons."""
-        if self.labels is None:
-            return predicted.tolist()
-        return [
-            ";".join(name for name, is_there in zip(self.labels, row, strict=True) if is_there) for row in predicted
-        ]
+    # --- scores --------------------------------------------------------------------------------------------
 
     def evaluate(
         self,
@@ -237,14 +257,15 @@ class Predictor(Embedder):
         sample_weight: str | None = None,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
-        """Score the predictor on labelled images that it was not trained on.
+        """Score the predictor on labelled images that it was not trained on, each task on those that have its label.
 
         Parameters
         ----------
         source : Source
             From `featurebank.scan`.
         target : str, optional
-            Column of labels; by default the one the predictor was trained on.
+            Column of labels, by default the one the predictor was trained on; of several tasks, the one to score, by
+            default all.
         sample_weight : str, optional
             Column of weights.
         progress : callable, optional
@@ -253,7 +274,9 @@ class Predictor(Embedder):
         Returns
         -------
         dict
-            See `featurebank.topmodels.scores.classification_scores`; ``failures`` lists the unreadable images.
+            See `featurebank.topmodels.scores.classification_scores`; of several tasks ``n_samples`` (readable images
+            with a label of any) and ``tasks``, the scores of each. ``failures`` lists the unreadable images,
+            ``unlabelled`` and ``seen_in_training`` count images.
 
         Raises
         ------
@@ -262,85 +285,55 @@ class Predictor(Embedder):
         ColumnError
             When the column of weights holds something else.
         """
-        names = [target] if target else self.target_columns
-        wanted = names + ([sample_weight] if sample_weight else [])
-        absent = [column for column in wanted if column not in source.columns]
-        if absent:
-            have = ", ".join(map(repr, source.columns)) or "none"
-            raise PredictorError(
-                f"the source has no column {absent[0]!r}; it has {have}: name one of them with --target"
-            )
-        labelled = [i for i in range(len(source.paths)) if not source.columns[wanted].iloc[i].isna().any()]
-        given = SampleTable(pd.DataFrame(), source.columns.iloc[labelled])
-        y = self.true_values(given, names)
-        weight = weights_of(given, sample_weight) if sample_weight else None
-        items = [Item(source, i) for i in labelled]
+        columns = self._scored_columns(target)
+        _check_columns(source, [name for names in columns.values() for name in names], sample_weight, len(columns) > 1)
+        known = pd.DataFrame({task: source.columns[names].notna().all(axis=1) for task, names in columns.items()})
+        if sample_weight:
+            known[source.columns[sample_weight].isna()] = False
+        rows = np.flatnonzero(known.any(axis=1))
+        if not len(rows):
+            raise PredictorError(f"no image of the source has a value of {', '.join(columns)}; expected some to score")
+        labelled = {
+            task: _labels(self.tasks[task], source, rows, known, names, sample_weight)
+            for task, names in columns.items()
+        }
+        items = [Item(source, int(row)) for row in rows]
         parts, errors = self.embed_some(items, progress)
         ok = np.array([not error for error in errors], bool)
         if not ok.any():
             raise PredictorError("no labelled image of the source could be read; expected at least one")
-        failures = [
-            {"path": os.fsdecode(source.paths[i]), "error": error}
-            for i, error in zip(labelled, errors, strict=True)
-            if error
-        ]
+        found = {task: self._score(self.tasks[task], parts, ok, *labels) for task, labels in labelled.items()}
+        paths = [os.fsdecode(source.paths[row]) for row in rows]
         return {
-            **self.score_rows(np.concatenate(parts, axis=1), y[ok], None if weight is None else weight[ok]),
-            "failures": failures,
-            "unlabelled": len(source.paths) - len(labelled),
-            "seen_in_training": count_seen([self.fit], items),
+            **(found[self.target] if len(self.tasks) == 1 else {"n_samples": int(ok.sum()), "tasks": found}),
+            "failures": [{"path": p, "error": error} for p, error in zip(paths, errors, strict=True) if error],
+            "unlabelled": len(source.paths) - len(rows),
+            "seen_in_training": count_seen([task.report for task in self.tasks.values()], items),
         }
 
-    @property
-    def target_columns(self) -> list[str]:
-        """The columns it predicts: several where each holds 0 and 1."""
-        return self.labels if self.labels is not None and "+" in self.target else [self.target]
+    def _scored_columns(self, target: str | None) -> dict[str, list[str]]:
+        """Return the columns of true values of each task to score."""
+        if len(self.tasks) == 1:
+            return {self.target: [target] if target else self.single.columns}
+        if target is not None and target not in self.tasks:
+            raise PredictorError(f"no task {target!r}; this predictor knows {', '.join(self.tasks)}: name one of them")
+        return {name: self.tasks[name].columns for name in ([target] if target else self.tasks)}
 
-    def true_values(self, given: SampleTable, names: list[str]) -> NDArray[Any]:
-        """Return the true values as the model knows them, from columns without missing values.
-
-        Raises
-        ------
-        PredictorError
-            When a label is not one that the model knows.
-        """
-        if self.task == "classification":
-            return self._known_classes(given.columns[names[0]], names[0])
-        if self.task == "regression":
-            return self._numbers(given, names[0])
-        assert self.labels is not None
-        if len(names) > 1:
-            return np.column_stack([self._numbers(given, name) for name in names]).astype(np.int64)
-        cells = [set(str(cell).split(self.fit.get("separator") or ";")) for cell in values_of(given, names[0])]
-        return np.array([[label in cell for label in self.labels] for cell in cells], np.int64)
-
-    def score_rows(self, X: NDArray[np.float32], y: NDArray[Any], weight: NDArray[np.float64] | None) -> dict[str, Any]:
-        """Score the model on embeddings with true values; see `evaluate`."""
-        predicted = self.model.predict(X)
-        if self.task == "regression":
-            return scores.regression_scores(y, predicted, weight)
-        if self.task == "multilabel":
-            return scores.label_scores(y, predicted, self.labels or [])
-        return scores.classification_scores(y, predicted, self.probabilities(X), self.classes, weight)
-
-    def _numbers(self, given: SampleTable, name: str) -> NDArray[np.float64]:
-        values = values_of(given, name)
-        if values.dtype.kind not in "fiub":
-            raise PredictorError(
-                f"column {name!r} holds text; this predictor gives numbers of {self.target!r}: name a column of numbers"
-            )
-        return values.astype(np.float64)
-
-    def _known_classes(self, labels: Iterable[Any], name: str) -> NDArray[Any]:
-        """Map labels to the predictor's classes by their text, so that a folder named 1 is the class 1."""
-        known = {str(value): value for value in self.classes.tolist()}
-        texts = [str(value) for value in labels]
-        unknown = sorted(set(texts) - set(known))
-        if unknown or not texts:
-            raise PredictorError(
-                f"column {name!r} holds {unknown[:3] or 'no label'}; this predictor knows {', '.join(known)}"
-            )
-        return np.array([known[text] for text in texts], self.classes.dtype)
+    def _score(
+        self,
+        task: Task,
+        parts: Parts,
+        ok: NDArray[np.bool_],
+        is_known: NDArray[np.bool_],
+        y: NDArray[Any],
+        weight: NDArray[np.float64] | None,
+    ) -> dict[str, Any]:
+        """Score a task on the readable images that have its label; `y` and `weight` are of the labelled ones."""
+        read = ok[is_known]
+        if not read.any():
+            raise PredictorError(f"no image labelled with {task.target!r} could be read; expected at least one")
+        X = self._seen_by(task, parts)[is_known[ok]]
+        return task.score(X, y[read], None if weight is None else weight[read])
 
     # --- files ---------------------------------------------------------------------------------------------
 
@@ -354,21 +347,7 @@ class Predictor(Embedder):
         StorageError
             When the file system refuses.
         """
-        files.commit(Path(path), file.encode(self.contents()))
-
-    def contents(self) -> Contents:
-        """Return what a predictor file holds of it."""
-        return Contents(
-            self.features,
-            self.model,
-            self.target,
-            self.task,
-            self.labels,
-            self.calibrator,
-            self.fit,
-            self.tensors,
-            self.unlike,
-        )
+        files.commit(Path(path), file.encode(list(self.tasks.values()), self.report, self.tensors))
 
     @classmethod
     def load(
@@ -396,42 +375,43 @@ class Predictor(Embedder):
         PredictorError
             When the file is missing, damaged, or holds anything but what `save` writes.
         """
-        found = file.read(path)
-        return cls.of(found, backbone=backbone, weights_file=weights_file, allow_download=allow_download)
-
-    @classmethod
-    def of(cls, found: Contents, **options: Any) -> Predictor:
-        """Return the predictor that a file holds; `options` are those of `load`."""
+        tasks, report, tensors = file.read(path)
         return cls(
-            found.features,
-            found.model,
-            found.target,
-            task=found.task,
-            labels=found.labels,
-            calibrator=found.calibrator,
-            fit=found.fit,
-            tensors=found.tensors,
-            unlike=found.unlike,
-            **options,
+            tasks,
+            report=report,
+            tensors=tensors,
+            backbone=backbone,
+            weights_file=weights_file,
+            allow_download=allow_download,
         )
 
 
-def unlike_columns(share: NDArray[np.float64] | None) -> dict[str, Any]:
-    """Return the columns ``unlike`` and ``is_unlike`` of a table, none where nothing is known.
+def _check_columns(source: Source, names: list[str], sample_weight: str | None, is_several: bool) -> None:
+    """Refuse to score on a source that lacks a column."""
+    absent = [name for name in [*names, *([sample_weight] if sample_weight else [])] if name not in source.columns]
+    if absent:
+        have = ", ".join(map(repr, source.columns)) or "none"
+        several = "give a manifest with columns named as the tasks, or score one of them with --target"
+        raise PredictorError(
+            f"the source has no column {absent[0]!r}; it has {have}: "
+            + (several if is_several else "name one of them with --target")
+        )
 
-    Parameters
-    ----------
-    share : ndarray of float64, shape (n,), or None
-        Of the training images that are less unusual than each image, NaN for an image that could not be read.
 
-    Examples
-    --------
-    >>> unlike_columns(np.array([0.5, 1.0, np.nan]))["is_unlike"]
-    [False, True, None]
-    """
-    if share is None:
-        return {}
-    return {"unlike": share, "is_unlike": [None if np.isnan(each) else bool(each > FLAG) for each in share]}
+def _labels(
+    task: Task,
+    source: Source,
+    rows: NDArray[np.int64],
+    known: pd.DataFrame,
+    columns: list[str],
+    sample_weight: str | None,
+) -> tuple[NDArray[np.bool_], NDArray[Any], NDArray[np.float64] | None]:
+    """Return which rows have a label of a task, its true values there, and their weights."""
+    is_known = known[task.target].to_numpy()[rows]
+    if not is_known.any():
+        raise PredictorError(f"no image of the source has a value of {task.target!r}; name another task with --target")
+    table = SampleTable(pd.DataFrame(), source.columns.iloc[rows[is_known]])
+    return is_known, task.true_values(table, columns), weights_of(table, sample_weight) if sample_weight else None
 
 
 @releasing
@@ -449,14 +429,10 @@ def contents_of(digests: Any) -> str:
     return np.unique(heads).astype(">u8").tobytes().hex()
 
 
-def _as_text(contents: str | list[str]) -> str:
-    """Return contents as one text; earlier files have a list of them."""
-    return contents if isinstance(contents, str) else "".join(contents)
-
-
-def count_seen(fits: Iterable[Mapping[str, Any]], items: Sequence[Item]) -> int:
-    """Return how many readable images of a source are among those that predictors learned from, given their fits."""
-    contents = "".join(_as_text(fit.get("contents", "")) for fit in fits)
+def count_seen(reports: Iterable[Mapping[str, Any]], items: Sequence[Item]) -> int:
+    """Return how many readable images of a source are among those that fits learned from, given their reports."""
+    found = [report.get("contents", "") for report in reports]
+    contents = "".join(each if isinstance(each, str) else "".join(each) for each in found)  # a list in earlier files
     known, seen = {contents[start : start + 16] for start in range(0, len(contents), 16)}, 0
     for item in items if known else []:
         try:

@@ -67,7 +67,7 @@ class Inputs:
     @property
     def fit(self) -> dict[str, Any]:
         """The report of the fit, empty where there is none with scores."""
-        found = {} if self.predictor is None else self.predictor.fit
+        found = {} if self.predictor is None else self.predictor.report
         return found if "scoring" in found else {}
 
     @property
@@ -109,6 +109,8 @@ def read_inputs(
         column_of(table, target)
     loaded = None if file is None else Predictor.load(file)
     oof = None
+    if loaded is not None:
+        _ = loaded.single  # a page shows one task
     if loaded is not None and file is not None and loaded.task != "multilabel":
         oof = read_predictions(file.with_suffix(".oof.csv"), table, loaded.classes.tolist(), loaded.task)
     names = _features(bank, loaded, features)

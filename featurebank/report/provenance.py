@@ -119,8 +119,8 @@ def _targets(inputs: Inputs) -> list[str]:
     predictor = inputs.predictor
     if predictor is None:
         return [] if inputs.target is None else [inputs.target]
-    is_several = predictor.labels is not None and not inputs.fit.get("separator")
-    return list(predictor.labels or []) if is_several else [predictor.target]
+    is_several = predictor.single.labels is not None and not inputs.fit.get("separator")
+    return list(predictor.single.labels or []) if is_several else [predictor.target]
 
 
 def _domain_words(domain: Mapping[str, Any]) -> list[str]:

@@ -14,7 +14,8 @@ from featurebank import Backbone, Predictor, Preprocessing, extract, fit, load_b
 from featurebank.errors import ImageError, PredictorError
 from featurebank.explore import explain
 from featurebank.explore.activation_maps import decisions, linear_of
-from featurebank.predictor.file import PredictorFeature
+from featurebank.predictor.features import PredictorFeature
+from featurebank.predictor.task import Task
 from featurebank.topmodels.transforms import SelectDimensions, SelectRelevant
 
 
@@ -35,7 +36,7 @@ def brightness_predictor(backbone, layer="0", views="none", last=None):
     model = make_pipeline(StandardScaler(), last or LogisticRegression()).fit(
         X, np.where(X[:, 0] > 0.5, "bright", "dark")
     )
-    return Predictor([PredictorFeature(spec, "", None)], model, "label", backbone=backbone)
+    return Predictor(Task([PredictorFeature(spec, "", None)], model, "label"), backbone=backbone)
 
 
 def spot(width, height, left, top, side=16):
@@ -158,7 +159,7 @@ def test_a_model_may_see_the_first_view_or_all_side_by_side(photographs, seen, v
     feature = PredictorFeature(backbone.spec("layer2", views="flips"), "random:0", 64, seen)
     X = np.random.default_rng(0).normal(size=(30, 128 * (4 if seen == "all" else 1)))
     model = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, np.arange(30) % 3)
-    found = explain(Predictor([feature], model, "label"), photographs / "a" / "0.png", 2)
+    found = explain(Predictor(Task([feature], model, "label")), photographs / "a" / "0.png", 2)
     assert_exact(found)
     assert found.cells[0].shape == (views, 8, 8)
 
@@ -175,7 +176,7 @@ def test_channels_last_and_tokens_are_maps_too(photographs, name, layer, size, c
     spec = backbone.spec(layer, store="float32")
     X = np.random.default_rng(0).normal(size=(30, backbone.layers[spec.layer].shape[-1]))
     model = make_pipeline(StandardScaler(), RidgeClassifier()).fit(X, np.arange(30) % 3)
-    predictor = Predictor([PredictorFeature(spec, "random:0", size)], model, "label")
+    predictor = Predictor(Task([PredictorFeature(spec, "random:0", size)], model, "label"))
     found = explain(predictor, photographs / "a" / "0.png", 1)
     assert_exact(found)
     assert found.cells[0].shape == cells
@@ -185,13 +186,8 @@ def test_a_predicted_number_has_a_map(photographs):
     backbone = brightness_backbone()
     predictor = brightness_predictor(backbone, last=None)
     X = np.linspace(0, 1, 20)[:, None]
-    numbers = Predictor(
-        predictor.features,
-        make_pipeline(StandardScaler(), LinearRegression()).fit(X, 3 * X[:, 0] + 1),
-        "light",
-        task="regression",
-        backbone=backbone,
-    )
+    model = make_pipeline(StandardScaler(), LinearRegression()).fit(X, 3 * X[:, 0] + 1)
+    numbers = Predictor(Task(predictor.features, model, "light", kind="regression"), backbone=backbone)
     found = explain(numbers, spot(64, 64, 10, 40))
     assert_exact(found)
     assert found.label is None

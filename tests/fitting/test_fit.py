@@ -67,7 +67,9 @@ def test_the_fold_of_every_sample_is_kept(two_class_bank):
     for number, (_, test) in enumerate(StratifiedKFold(3, shuffle=True, random_state=2).split(X, y)):
         numbers[test] = number
     source = str(two_class_bank.parent / "photos")
-    assert result.predictor.fit["samples"] == [[source, path, fold] for path, fold in zip(paths, numbers, strict=True)]
+    assert result.predictor.report["samples"] == [
+        [source, path, fold] for path, fold in zip(paths, numbers, strict=True)
+    ]
 
 
 # --- rows that belong together, rows that are left out -----------------------------------------------------
@@ -85,7 +87,7 @@ def test_identical_content_never_straddles_folds(tmp_path, random):
     contents = np.arange(60) // 2
     y = np.where(contents % 2, "a", "b")
     result = fit(make_bank(tmp_path / "a.bank", random.normal(size=(60, 16)), contents, label=y), models=SVM)
-    assert all(len(folds) == 1 for folds in folds_by(result.predictor.fit["samples"], contents).values())
+    assert all(len(folds) == 1 for folds in folds_by(result.predictor.report["samples"], contents).values())
     assert result.report["grouped"]
     assert result.report["warnings"] == ["30 samples repeat the content of another; folds keep them together"]
     expected = StratifiedGroupKFold(5, shuffle=True, random_state=0).split(y, y, contents)
@@ -96,7 +98,7 @@ def test_neither_content_nor_groups_straddle_folds_when_both_are_given(tmp_path,
     contents, site = np.arange(80), np.arange(80) // 4
     contents[79] = contents[0]  # ties the first and the last site
     bank = make_bank(tmp_path / "a.bank", random.normal(size=(80, 16)), contents, label=np.arange(80) % 2, site=site)
-    folds = fit(bank, models=SVM, groups="site").predictor.fit["samples"]
+    folds = fit(bank, models=SVM, groups="site").predictor.report["samples"]
     by_site = folds_by(folds, site)
     assert all(len(each) == 1 for each in by_site.values())
     assert by_site[0] == by_site[19]
@@ -121,7 +123,7 @@ def test_images_that_look_alike_are_reported_and_tied_on_request(tmp_path, rando
     assert "--groups @near-duplicates keeps them together" in warning
     tied = fit(bank, models=SVM, groups="@near-duplicates")
     assert tied.report["warnings"] == []
-    assert all(len(folds) == 1 for folds in folds_by(tied.predictor.fit["samples"], looks).values())
+    assert all(len(folds) == 1 for folds in folds_by(tied.predictor.report["samples"], looks).values())
 
 
 def test_nested_scores_include_the_selection(tmp_path, random):
@@ -415,7 +417,7 @@ def test_folds_by_name_hold_groups_together(tmp_path, random, cv, count):
     )
     result = fit(bank, models=SVM, target="label", groups="site", cv=cv, folds=4)
     assert result.report["folds"] == count
-    assert all(len(each) == 1 for each in folds_by(result.predictor.fit["samples"], site).values())
+    assert all(len(each) == 1 for each in folds_by(result.predictor.report["samples"], site).values())
     assert result.report["best"]["interval"] == "cluster-bootstrap"
 
 
@@ -495,7 +497,7 @@ def test_out_of_fold_predictions_name_their_samples(two_class_bank):
     expected = cross_val_predict(pipeline, X, y, cv=result.search.folds_, method="predict_proba")
     np.testing.assert_allclose(oof[["proba_cat", "proba_dog"]], expected, atol=1e-3)
     assert (oof["true"] == y).all()
-    assert (oof["fold"].to_numpy() == [row[2] for row in result.predictor.fit["samples"]]).all()
+    assert (oof["fold"].to_numpy() == [row[2] for row in result.predictor.report["samples"]]).all()
 
 
 def test_an_imbalance_is_reported_with_the_recall_of_each_class(tmp_path, random):

@@ -7,13 +7,14 @@ from made_bank import make_bank, make_views_bank
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 
-from featurebank import Bank, MultiTaskPredictor, fit
+from featurebank import Bank, Predictor, fit
 from featurebank.errors import ColumnError, TopModelError
+from featurebank.fitting.result import FitResult
 from featurebank.fitting.rows import Target
 from featurebank.fitting.shared_network import NetworkClassifier, NetworkRegressor, train
 from featurebank.fitting.sharing import SHARED
 from featurebank.fitting.task_rows import Labels, folds_of, is_multitask
-from featurebank.fitting.tasks import MultiTaskResult, models_of
+from featurebank.fitting.tasks import models_of
 from featurebank.topmodels.search import TopModelSearchCV
 
 PLAIN = {"logreg": {"C": [0.1]}, "ridge": {"alpha": [10.0]}}
@@ -51,7 +52,7 @@ def test_classes_and_numbers_with_missing_labels_are_fitted_together(tmp_path, r
     bank, _, columns = tasks_bank(tmp_path / "a.bank", random)
     result = fit(bank, target=["kind", "grade", "age"], models=PLAIN)
     report = result.report
-    assert isinstance(result, MultiTaskResult)
+    assert isinstance(result, FitResult)
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert (report["target"], report["task"], report["n_samples"], report["folds"]) == (
         "kind+grade+age",
@@ -79,8 +80,8 @@ def test_all_tasks_share_their_folds_and_images_of_one_content_stay_together(tmp
     bank = make_bank(tmp_path / "a.bank", X[contents], contents, **columns)
     result = fit(bank, target=list(columns), models=PLAIN)
     folds = {}
-    for each in result.results.values():
-        for source, path, fold in each.predictor.fit["samples"]:
+    for each in result.tasks.values():
+        for source, path, fold in each.predictor.report["samples"]:
             assert folds.setdefault((source, path), fold) == fold
     by_content = {}
     for (_, path), fold in folds.items():
@@ -94,7 +95,7 @@ def test_a_separate_model_is_that_of_the_labelled_rows_alone(tmp_path, random):
     models = {"logreg": {"C": [0.1]}, "mlp": {"alpha": [3.0]}, "svr": {"C": [1.0]}}
     result = fit(bank, target=list(columns), models=models, folds=3)
     networks = {"classification": NetworkClassifier(), "regression": NetworkRegressor()}
-    for name, each in result.results.items():
+    for name, each in result.tasks.items():
         rows, task = labelled(columns[name]), each.report["task"]
         own = {key: grid for key, grid in models.items() if key != ("logreg" if task == "regression" else "svr")}
         given = {**own, "mlp": (networks[task], models["mlp"])}
@@ -116,9 +117,7 @@ def test_rows_without_a_label_change_nothing_of_a_separate_model(tmp_path, rando
     for name, rows in (("a", X), ("b", changed)):
         make_bank(tmp_path / f"{name}.bank", rows, np.arange(90), **columns)
     one, two = (fit(tmp_path / f"{name}.bank", target=["kind", "grade"], models=models) for name in ("a", "b"))
-    for first, second in zip(
-        one.results["grade"].search.candidates_, two.results["grade"].search.candidates_, strict=True
-    ):
+    for first, second in zip(one.tasks["grade"].search.candidates_, two.tasks["grade"].search.candidates_, strict=True):
         if first.model != SHARED:
             assert first.fold_scores == second.fold_scores
 
@@ -143,7 +142,7 @@ def test_rows_that_a_column_holds_out_are_held_out_of_every_task(tmp_path, rando
     part = np.array(["train", "train", "val", "train", "test"])[np.arange(90) % 5]
     bank = make_bank(tmp_path / "a.bank", X, np.arange(90), part=part, **columns)
     result = fit(bank, target=list(columns), models={**PLAIN, **MLP}, cv="predefined:part")
-    for name, each in result.results.items():
+    for name, each in result.tasks.items():
         rows = labelled(columns[name])
         assert each.report["n_samples"] == (part[rows] != "test").sum()
         assert each.report["held_out"]["n_samples"] == (part[rows] == "test").sum()
@@ -156,7 +155,7 @@ def test_rows_that_a_column_holds_out_are_held_out_of_every_task(tmp_path, rando
 def test_the_shared_networks_scores_are_those_of_a_plain_loop(tmp_path, random):
     bank, X, columns = tasks_bank(tmp_path / "a.bank", random)
     result = fit(bank, target=list(columns), models=MLP, folds=3)
-    fold_of = {path: fold for each in result.results.values() for _, path, fold in each.predictor.fit["samples"]}
+    fold_of = {path: fold for each in result.tasks.values() for _, path, fold in each.predictor.report["samples"]}
     fold = np.array([fold_of[f"{row:03}.png"] for row in range(90)])
     for number in range(3):
         learned, held = fold != number, fold == number
@@ -175,7 +174,7 @@ def test_the_shared_networks_scores_are_those_of_a_plain_loop(tmp_path, random):
             test = held & pd.notna(column)
             y = column[test].astype(float) if name == "age" else column[test].astype(str)
             score = head.take(first, output, 8).score(scaler.transform(X[test].astype(np.float32)), y)
-            shared = [each for each in result.results[name].search.candidates_ if each.model == SHARED]
+            shared = [each for each in result.tasks[name].search.candidates_ if each.model == SHARED]
             assert shared[0].fold_scores[number] == pytest.approx(score, abs=1e-5)
 
 
@@ -224,8 +223,8 @@ def test_random_labels_score_chance_in_a_shared_network_too(tmp_path, random):
 def test_a_shared_network_that_is_best_is_shipped_whole(tmp_path, random):
     bank, _, columns = tasks_bank(tmp_path / "a.bank", random)
     result = fit(bank, target=list(columns), models=MLP)
-    shipped = {name: each.predictor.model[-1] for name, each in result.results.items()}
-    shared = [name for name, each in result.results.items() if each.search.best_model_ == SHARED]
+    shipped = {name: each.predictor.model[-1] for name, each in result.tasks.items()}
+    shared = [name for name, each in result.tasks.items() if each.search.best_model_ == SHARED]
     assert shared  # the rows are such that it is for one task at least
     for name in shared:
         np.testing.assert_array_equal(shipped[name].coefs_[0], shipped[shared[0]].coefs_[0])
@@ -266,7 +265,7 @@ def test_the_shared_network_takes_the_mean_of_views_and_no_selection(tmp_path, r
     assert views == {("mlp", "mean"), ("mlp", "all"), ("shared-mlp", "mean")}
     assert any("neither selected dimensions nor all views" in each for each in report["warnings"])
     result = fit(bank, **options, select=0.5)
-    assert {each.model for each in result.results["label"].search.candidates_} == {"mlp"}
+    assert {each.model for each in result.tasks["label"].search.candidates_} == {"mlp"}
 
 
 def test_an_interruption_ends_one_task_and_keeps_what_is_finished(tmp_path, random):
@@ -281,8 +280,8 @@ def test_an_interruption_ends_one_task_and_keeps_what_is_finished(tmp_path, rand
     models = {"ridge": {"alpha": [10.0]}, "knn": {"n_neighbors": [1, 3, 5]}}
     result = fit(bank, target=["kind", "age"], models=models, folds=3, progress=interrupt_once)
     assert result.report["interrupted"]
-    assert [each.report["interrupted"] for each in result.results.values()] == [True, False]
-    assert len(result.results["age"].search.candidates_) == 4
+    assert [each.report["interrupted"] for each in result.tasks.values()] == [True, False]
+    assert len(result.tasks["age"].search.candidates_) == 4
     assert seen == sorted(seen)
     assert seen[-1] == (24, 24)
 
@@ -369,8 +368,8 @@ def test_an_estimator_of_your_own_stays_what_it_is(tmp_path, random):
     own = {"mlp": (MLPClassifier((4,), max_iter=20), {"alpha": [1.0]}), "ridge": {"alpha": [1.0]}}
     result = fit(bank, target=["kind", "age"], models=own, folds=2)
     assert result.report["sharing"] == {}
-    assert [each.model for each in result.results["kind"].search.candidates_] == ["mlp", "ridge"]
-    assert [each.model for each in result.results["age"].search.candidates_] == ["ridge"]
+    assert [each.model for each in result.tasks["kind"].search.candidates_] == ["mlp", "ridge"]
+    assert [each.model for each in result.tasks["age"].search.candidates_] == ["ridge"]
 
 
 def test_shared_folds_are_cut_to_the_rows_of_a_task():
@@ -389,7 +388,7 @@ def test_one_file_predicts_all_tasks(tmp_path, random):
     bank, _, columns = tasks_bank(tmp_path / "a.bank", random)
     result = fit(bank, target=list(columns), models={**PLAIN, **MLP}, folds=3)
     result.save(tmp_path / "a.featurebank")
-    loaded = MultiTaskPredictor.load(tmp_path / "a.featurebank")
+    loaded = Predictor.load(tmp_path / "a.featurebank")
     expected = result.predictor.predict_bank(Bank(tmp_path / "a.bank"))
     pd.testing.assert_frame_equal(loaded.predict_bank(bank), expected, check_exact=True)
     assert list(expected) == [
@@ -400,7 +399,7 @@ def test_one_file_predicts_all_tasks(tmp_path, random):
     assert list(loaded.tasks) == list(columns)
     assert loaded.target == "kind+grade+age"
     assert loaded.classes["grade"].tolist() == ["high", "low", "mid"]
-    for name, each in result.results.items():
+    for name, each in result.tasks.items():
         alone = each.predictor.predict_bank(bank)
         assert alone["label"].tolist() == expected[f"label_{name}"].tolist()
 

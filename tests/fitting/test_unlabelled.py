@@ -44,7 +44,7 @@ def test_the_report_compares_every_method_with_the_supervised_fit_on_its_folds(t
         assert each["ci95"][0] <= each["mean"] <= each["ci95"][1]
     assert found["shipped"] == max(found["methods"], key=lambda each: each["mean"])["method"]
     assert not [note for note in report["warnings"] if "left out" in note]
-    assert result.predictor.fit["unlabelled"] == found
+    assert result.predictor.report["unlabelled"] == found
 
 
 def test_a_repeat_gives_the_same(tmp_path, random):

@@ -6,8 +6,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from featurebank.predictor.file import PredictorFeature
+from featurebank.predictor.features import PredictorFeature
 from featurebank.predictor.predictor import Predictor
+from featurebank.predictor.task import Task
 from featurebank.topmodels.calibration import Calibrator
 
 
@@ -23,7 +24,8 @@ def make_predictor(weights="DEFAULT", spec=SPEC, model=None, unlike=None):
     calibrator = None
     if not hasattr(model, "predict_proba"):
         calibrator = Calibrator().fit(model.decision_function(X), y)
-    return Predictor([PredictorFeature(spec, weights, None)], model, "label", calibrator=calibrator, unlike=unlike)
+    task = Task([PredictorFeature(spec, weights, None)], model, "label", calibrator=calibrator, unlike=unlike)
+    return Predictor(task)
 
 
 def probabilities(predictor):

@@ -22,7 +22,8 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from featurebank import Predictor
 from featurebank.errors import BackboneError, FeatureBankError, PredictorError, WeightsError
-from featurebank.predictor.file import PredictorFeature
+from featurebank.predictor.features import PredictorFeature
+from featurebank.predictor.task import Task
 from featurebank.topmodels.calibration import CALIBRATIONS, Calibrator, LabelsCalibrator
 from featurebank.topmodels.models import CLASSIFIERS, REGRESSORS
 from featurebank.topmodels.novelty import Mahalanobis, Unlike
@@ -168,7 +169,7 @@ def test_saving_refuses_what_loading_would(tmp_path):
     X, y = rows()
     model = Pipeline([("own", FunctionTransformer(np.load)), ("model", LogisticRegression())])
     model[-1].fit(X, y)
-    predictor = Predictor([PredictorFeature(SPEC, "DEFAULT", None)], model, "label")
+    predictor = Predictor(Task([PredictorFeature(SPEC, "DEFAULT", None)], model, "label"))
     with pytest.raises(PredictorError, match="which a predictor may not"):
         predictor.save(tmp_path / "a.featurebank")
     assert not list(tmp_path.iterdir())
@@ -188,7 +189,7 @@ def test_the_allow_list_covers_every_regressor(tmp_path, model):
     X, _ = rows()
     pipeline = Pipeline([("scale", StandardScaler()), ("model", clone(REGRESSORS[model].estimator))]).fit(X, X[:, 0])
     path = tmp_path / "a.featurebank"
-    Predictor([PredictorFeature(SPEC, "DEFAULT", None)], pipeline, "age", task="regression").save(path)
+    Predictor(Task([PredictorFeature(SPEC, "DEFAULT", None)], pipeline, "age", kind="regression")).save(path)
     np.testing.assert_array_equal(Predictor.load(path).model.predict(X), pipeline.predict(X))
 
 
@@ -200,7 +201,7 @@ def test_the_allow_list_covers_every_normalisation_calibration_and_threshold(tmp
     model = Pipeline([*normalization(normalize, 0.5), ("model", fixed)]).fit(X, y)
     calibrator = Calibrator(method).fit(model.decision_function(X), y)
     path = tmp_path / "a.featurebank"
-    Predictor([PredictorFeature(SPEC, "DEFAULT", None)], model, "label", calibrator=calibrator).save(path)
+    Predictor(Task([PredictorFeature(SPEC, "DEFAULT", None)], model, "label", calibrator=calibrator)).save(path)
     loaded = Predictor.load(path)
     assert (loaded.model.predict(X) == model.predict(X)).all()
     np.testing.assert_array_equal(loaded.calibrator.predict_proba(X[:, 0]), calibrator.predict_proba(X[:, 0]))
@@ -212,14 +213,14 @@ def test_the_allow_list_covers_several_labels(tmp_path):
     model = Pipeline([("model", OneVsRestClassifier(clone(CLASSIFIERS["svm"].estimator)))]).fit(X, labels)
     calibrator = LabelsCalibrator().fit(model.decision_function(X), labels)
     path = tmp_path / "a.featurebank"
-    names = {"task": "multilabel", "labels": ["a", "b", "c"], "calibrator": calibrator}
-    Predictor([PredictorFeature(SPEC, "DEFAULT", None)], model, "tags", **names).save(path)
+    names = {"kind": "multilabel", "labels": ["a", "b", "c"], "calibrator": calibrator}
+    Predictor(Task([PredictorFeature(SPEC, "DEFAULT", None)], model, "tags", **names)).save(path)
     assert (Predictor.load(path).model.predict(X) == model.predict(X)).all()
 
 
 def test_what_is_usual_comes_back_as_it_was(file):
     X, y = rows()
-    np.testing.assert_array_equal(Predictor.load(file).unlike.share(X - 5), Unlike().fit(X, y).share(X - 5))
+    np.testing.assert_array_equal(Predictor.load(file).single.unlike.share(X - 5), Unlike().fit(X, y).share(X - 5))
 
 
 @pytest.mark.parametrize(

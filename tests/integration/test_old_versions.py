@@ -2,9 +2,11 @@
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from featurebank import Bank, Predictor
@@ -37,3 +39,23 @@ def test_a_version_1_predictor_gives_its_probabilities(v1):
     assert table["label"].tolist() == expected["label"]
     assert "unlike" not in table
     np.testing.assert_allclose(table["proba_dark"], expected["proba_dark"], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["kind", "labels", "views", "tasks"])
+def test_a_version_2_predictor_gives_its_probabilities(v1, tmp_path, name):
+    """Version 2 named the modules of its models as they were before the packages had their present names."""
+    expected = pd.DataFrame(**json.loads((DATA / "v2" / "expected.json").read_text())[name])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = Predictor.load(DATA / "v2" / f"{name}.featurebank")
+    loaded.save(tmp_path / "again.featurebank")
+    for predictor in (loaded, Predictor.load(tmp_path / "again.featurebank")):
+        table = predictor.predict_bank(Bank(v1 / "photos.bank")).drop(columns=["source", "error"])
+        pd.testing.assert_frame_equal(table, expected, check_dtype=False, rtol=0, atol=1e-6)
+    assert loaded.oof is None
+    assert (loaded.task, len(loaded.tasks)) == {
+        "kind": ("classification", 1),
+        "labels": ("multilabel", 1),
+        "views": ("classification", 1),
+        "tasks": ("multitask", 3),
+    }[name]

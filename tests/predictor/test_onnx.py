@@ -17,7 +17,8 @@ from sklearn.svm import SVC, SVR
 
 from featurebank import Backbone, Predictor, Preprocessing, extract, fit
 from featurebank.errors import NotInstalledError, PredictorError
-from featurebank.predictor.file import PredictorFeature
+from featurebank.predictor.features import PredictorFeature
+from featurebank.predictor.task import Task
 from featurebank.topmodels.calibration import Calibrator
 from featurebank.topmodels.transforms import SelectDimensions, SelectRelevant, SignedSquareRoot
 
@@ -36,7 +37,7 @@ def rows(classes, n=120, d=12):
 
 
 def difference(model, calibrator, X, task="classification"):
-    predictor = Predictor([], model, "label", task=task, calibrator=calibrator)
+    predictor = Predictor(Task([], model, "label", kind=task, calibrator=calibrator))
     expected = model.predict(X) if task == "regression" else predictor.probabilities(X)
     with torch.inference_mode():
         found = graph_of(model, calibrator, task)(torch.from_numpy(X)).numpy()
@@ -231,7 +232,7 @@ def own_predictor(views="none", how="mean", precision="fp32", module=None, trans
     X, y = rows(2, d=4)
     feature = PredictorFeature(spec, "", None, how)
     model = Pipeline([("model", LogisticRegression())]).fit(X, y)
-    return Predictor([feature], model, "label", backbone=own)
+    return Predictor(Task([feature], model, "label"), backbone=own)
 
 
 def test_a_module_of_ones_own(tmp_path):

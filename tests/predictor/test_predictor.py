@@ -9,45 +9,22 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from predictor_files import members_of, with_facts, write_members
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import make_pipeline
 
 from featurebank import Backbone, Bank, Predictor, extract, fit, load_backbone, scan
 from featurebank.errors import ColumnError, ImageError, PredictorError
+from featurebank.predictor.task import Task
 
 SVM = {"svm": {"C": [1.0]}}
 MODELS = {"logreg": {"C": [0.01]}, "svm": {"C": [1.0]}, "mlp": {"alpha": [1.0]}}
+PARTS = {"predictor.json", "fit.json", "model.skops", "calibrator.skops", "unlike.skops"}
 PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def new_images(two_classes):
     return sorted((two_classes.parent / "new").rglob("*.png"))
-
-
-def members_of(path):
-    with zipfile.ZipFile(path) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def write_members(path, members, compression=zipfile.ZIP_STORED):
-    """Write a predictor file by hand, the digests of its members mended."""
-    if members.get("predictor.json", b"").startswith(b"{\n"):
-        facts = json.loads(members["predictor.json"])
-        given = {name: data for name, data in members.items() if name != "predictor.json"}
-        facts["members"] = {name: hashlib.sha256(data).hexdigest() for name, data in given.items()}
-        members = {**members, "predictor.json": json.dumps(facts).encode()}
-    with zipfile.ZipFile(path, "w", compression) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return path
-
-
-def with_facts(source, path, change):
-    """Write a copy of a predictor file whose predictor.json was changed in place by `change`."""
-    members = members_of(source)
-    facts = json.loads(members["predictor.json"])
-    change(facts)
-    return write_members(path, {**members, "predictor.json": json.dumps(facts, indent=1).encode()})
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +46,8 @@ def test_training_images_are_known_again_from_this_and_from_earlier_files(two_cl
     known = sorted(two_classes.rglob("*.png"))
     heads = sorted(hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in known)
     now, earlier = Predictor.load(two_class_predictor), Predictor.load(two_class_predictor)
-    assert now.fit["contents"] == "".join(heads)
-    earlier.fit["contents"] = heads
+    assert now.report["contents"] == "".join(heads)
+    earlier.report["contents"] = heads
     images = [*known[:3], *new_images(two_classes)]
     source = scan(images, columns={"label": [file.parent.name for file in images]})
     assert now.evaluate(source)["seen_in_training"] == earlier.evaluate(source)["seen_in_training"] == 3
@@ -152,11 +129,11 @@ def test_many_images_are_embedded_in_batches_and_counted(predictor, two_classes)
 
 def test_the_file_holds_json_and_skops_and_no_pickle(two_class_predictor):
     members = members_of(two_class_predictor)
-    assert set(members) == {"predictor.json", "fit.json", "model.skops", "calibrator.skops", "unlike.skops"}
+    assert set(members) == {*PARTS, "outoffold.safetensors"}
     for name, data in members.items():
         if name.endswith(".json"):
             json.loads(data)
-        else:  # skops is a zip of a JSON schema and of arrays
+        elif name.endswith(".skops"):  # skops is a zip of a JSON schema and of arrays
             inner = members_of(io.BytesIO(data))
             assert {Path(each).suffix for each in inner} <= {".json", ".npy"}
             assert not any(b"|O" in array[:128] for array in inner.values())
@@ -171,7 +148,7 @@ def test_what_is_saved_and_loaded_predicts_the_same(two_class_bank, tmp_path, na
     loaded = Predictor.load(tmp_path / "a.featurebank")
     bank = Bank(two_class_bank)
     pd.testing.assert_frame_equal(loaded.predict_bank(bank), result.predictor.predict_bank(bank), check_exact=True)
-    assert loaded.fit == result.predictor.fit
+    assert loaded.report == result.predictor.report
     assert (loaded.target, loaded.classes.tolist()) == ("label", ["cat", "dog"])
 
 
@@ -185,7 +162,7 @@ def test_a_loaded_predictor_saves_again(predictor, tmp_path, two_classes):
 def test_a_model_outside_the_allow_list_is_refused_at_saving(predictor, tmp_path):
     forest = make_pipeline(RandomForestClassifier(2)).fit(np.eye(4), [0, 1, 0, 1])
     with pytest.raises(PredictorError, match="which a predictor may not: use models of plain arrays"):
-        Predictor(predictor.features, forest, "label").save(tmp_path / "a.featurebank")
+        Predictor(Task(predictor.features, forest, "label")).save(tmp_path / "a.featurebank")
     assert not (tmp_path / "a.featurebank").exists()
 
 
@@ -460,7 +437,7 @@ def test_a_member_that_is_there_twice_is_refused(two_class_predictor, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda facts: facts.update(version=9), "is a predictor of version 9, this reads up to 2: upgrade"),
+        (lambda facts: facts.update(version=9), "is a predictor of version 9, this reads up to 3: upgrade"),
         (lambda facts: facts.update(format="other"), "is no predictor; expected format 'featurebank-predictor'"),
         (lambda facts: facts.update(features=[]), "it names no feature set"),
         (lambda facts: facts["features"][0]["spec"].pop("pool"), "a feature spec with other fields"),

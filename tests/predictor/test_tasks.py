@@ -5,12 +5,12 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
-from test_predictor import members_of, write_members
+from predictor_files import members_of, write_members
 
-from featurebank import Bank, MultiTaskPredictor, Predictor, extract, fit, load_backbone, scan
+import featurebank
+from featurebank import Bank, Predictor, extract, fit, load_backbone, scan
 from featurebank.errors import BankError, ImageError, PredictorError
 from featurebank.predictor import embedding
-from featurebank.predictor.tasks import load_predictor
 
 TASKS = ["label", "side", "bright"]
 
@@ -57,7 +57,7 @@ def new_images(two_classes):
 
 
 def test_every_task_of_new_images_is_predicted_by_one_pass_of_the_network(file, resnet, two_classes, monkeypatch):
-    loaded = MultiTaskPredictor.load(file, backbone=resnet)
+    loaded = Predictor.load(file, backbone=resnet)
     images, opened, real = new_images(two_classes), [], embedding._try_open
     monkeypatch.setattr(embedding, "_try_open", lambda item, opening: opened.append(item) or real(item, opening))
     frame = loaded.predict(images)
@@ -72,7 +72,7 @@ def test_every_task_of_new_images_is_predicted_by_one_pass_of_the_network(file, 
 
 
 def test_files_get_what_the_rows_of_the_bank_get(file, resnet, two_classes, tasks_bank):
-    loaded = MultiTaskPredictor.load(file, backbone=resnet)
+    loaded = Predictor.load(file, backbone=resnet)
     table = loaded.predict_bank(tasks_bank)
     again = loaded.predict_table([two_classes / path for path in table["path"]])
     assert list(table)[1:] == list(again)
@@ -84,7 +84,7 @@ def test_files_get_what_the_rows_of_the_bank_get(file, resnet, two_classes, task
 def test_an_unreadable_image_keeps_its_row(file, resnet, two_classes, tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no image")
-    loaded = MultiTaskPredictor.load(file, backbone=resnet)
+    loaded = Predictor.load(file, backbone=resnet)
     table = loaded.predict_table([bad, new_images(two_classes)[0]])
     assert table["label_label"].isna().tolist() == [True, False]
     assert table["label_bright"].isna().tolist() == [True, False]
@@ -95,7 +95,7 @@ def test_an_unreadable_image_keeps_its_row(file, resnet, two_classes, tmp_path):
 
 
 def test_each_task_is_scored_on_the_images_that_have_its_label(file, resnet, two_classes, new_csv):
-    loaded = MultiTaskPredictor.load(file, backbone=resnet)
+    loaded = Predictor.load(file, backbone=resnet)
     report = loaded.evaluate(scan(new_csv, root=two_classes.parent / "new"))
     assert (report["n_samples"], report["unlabelled"], report["seen_in_training"]) == (10, 0, 0)
     label, side, bright = report["tasks"].values()
@@ -117,7 +117,7 @@ def test_each_task_is_scored_on_the_images_that_have_its_label(file, resnet, two
 
 
 def test_what_evaluation_does_not_know_is_an_error(file, resnet, two_classes, tmp_path):
-    loaded = MultiTaskPredictor.load(file, backbone=resnet)
+    loaded = Predictor.load(file, backbone=resnet)
     with pytest.raises(PredictorError, match="the source has no column 'side'; it has 'label': give a manifest"):
         loaded.evaluate(scan(two_classes))
     with pytest.raises(PredictorError, match="no task 'colour'; this predictor knows label, side, bright"):
@@ -135,15 +135,22 @@ def test_what_evaluation_does_not_know_is_an_error(file, resnet, two_classes, tm
 # --- the file ----------------------------------------------------------------------------------------------
 
 
-def test_each_kind_of_file_says_how_it_is_loaded(file, two_class_predictor):
+def test_every_file_is_loaded_alike_and_says_what_it_predicts(file, two_class_predictor):
+    several, one = Predictor.load(file), Predictor.load(two_class_predictor)
+    assert (several.target, several.task, list(several.tasks)) == ("label+side+bright", "multitask", TASKS)
+    assert (one.target, one.task, one.single.target) == ("label", "classification", "label")
+    assert several.classes["side"].tolist() == ["left", "right"]
     with pytest.raises(PredictorError, match="predicts several tasks, label, side, bright; expected one"):
-        Predictor.load(file)
-    with pytest.raises(PredictorError, match=r"predicts 'label' alone; load it with featurebank\.Predictor"):
-        MultiTaskPredictor.load(two_class_predictor)
-    assert isinstance(load_predictor(file), MultiTaskPredictor)
-    assert isinstance(load_predictor(two_class_predictor), Predictor)
+        _ = several.model
     with pytest.raises(PredictorError, match="no predictor at"):
-        load_predictor("nowhere.featurebank")
+        Predictor.load("nowhere.featurebank")
+
+
+def test_old_names_work_with_a_notice(file):
+    with pytest.warns(FutureWarning, match=r"^featurebank\.MultiTaskPredictor is now featurebank\.Predictor; the old"):
+        loaded = featurebank.MultiTaskPredictor.load(file)
+    with pytest.warns(FutureWarning, match=r"^Predictor\.fit is now Predictor\.report; the old spelling goes"):
+        assert loaded.fit == loaded.report
 
 
 def test_weights_of_a_backbone_lie_in_the_file_once(two_classes, tmp_path):
@@ -159,7 +166,7 @@ def test_weights_of_a_backbone_lie_in_the_file_once(two_classes, tmp_path):
     names = list(members_of(tmp_path / "a.featurebank"))
     assert [name.split("/")[0] for name in names] == ["predictor.json", "fit.json", "weights", "tasks", "tasks"]
     (tmp_path / "w.safetensors").unlink()
-    loaded = MultiTaskPredictor.load(tmp_path / "a.featurebank")
+    loaded = Predictor.load(tmp_path / "a.featurebank")
     carried = load_backbone(str(tmp_path / "a.featurebank"))
     assert (carried.name, carried.weights) == ("shufflenet_v2_x0_5", loaded.features[0].spec.weights)
     image = two_classes / "cat" / "00.png"
@@ -167,12 +174,12 @@ def test_weights_of_a_backbone_lie_in_the_file_once(two_classes, tmp_path):
     assert loaded.predict([image])["label"][0] == table.loc["cat/00.png", "label_label"]
     without = {name: data for name, data in members_of(tmp_path / "a.featurebank").items() if "weights" not in name}
     with pytest.raises(PredictorError, match="the weights of shufflenet_v2_x0_5/penultimate are not in it"):
-        load_predictor(write_members(tmp_path / "b.featurebank", without))
+        Predictor.load(write_members(tmp_path / "b.featurebank", without))
 
 
 def test_a_loaded_predictor_saves_again(file, tasks_bank, tmp_path):
-    MultiTaskPredictor.load(file).save(tmp_path / "b.featurebank")
-    one, two = (MultiTaskPredictor.load(path).predict_bank(tasks_bank) for path in (file, tmp_path / "b.featurebank"))
+    Predictor.load(file).save(tmp_path / "b.featurebank")
+    one, two = (Predictor.load(path).predict_bank(tasks_bank) for path in (file, tmp_path / "b.featurebank"))
     pd.testing.assert_frame_equal(one, two, check_exact=True)
 
 
@@ -195,7 +202,7 @@ def test_members_that_save_never_writes_are_refused(file, tmp_path, change, mess
     members = members_of(file)
     change(members)
     with pytest.raises(PredictorError, match=message):
-        load_predictor(write_members(tmp_path / "b.featurebank", members))
+        Predictor.load(write_members(tmp_path / "b.featurebank", members))
 
 
 def test_the_file_of_a_task_is_checked_like_any_other(file, tmp_path):
@@ -204,7 +211,7 @@ def test_the_file_of_a_task_is_checked_like_any_other(file, tmp_path):
     own["model.skops"] = own["model.skops"][:-20]
     members["tasks/0.featurebank"] = write_members(tmp_path / "task", {**own, "predictor.json": b"{}"}).read_bytes()
     with pytest.raises(PredictorError):
-        load_predictor(write_members(tmp_path / "b.featurebank", members))
+        Predictor.load(write_members(tmp_path / "b.featurebank", members))
     facts = json.loads(inner(members_of(file))["predictor.json"])
     assert facts["target"] == "label"
 
@@ -213,7 +220,7 @@ def test_the_file_of_a_task_is_checked_like_any_other(file, tmp_path):
 def test_a_truncated_file_is_refused(file, tmp_path, kept):
     (tmp_path / "b.featurebank").write_bytes(file.read_bytes()[:kept])
     with pytest.raises(PredictorError):
-        load_predictor(tmp_path / "b.featurebank")
+        Predictor.load(tmp_path / "b.featurebank")
 
 
 # --- commands ----------------------------------------------------------------------------------------------
@@ -262,4 +269,4 @@ def test_a_file_of_several_tasks_is_no_backbone_and_no_head(run_cli, file, own_b
 def test_the_bank_must_have_every_feature_set(file, two_classes, tmp_path):
     bank = extract(two_classes, tmp_path / "b.bank", backbone="resnet18", weights="random:0", size=32)
     with pytest.raises(BankError, match="samples have no row in"):
-        MultiTaskPredictor.load(file).predict_bank(Bank(bank.path))
+        Predictor.load(file).predict_bank(Bank(bank.path))

@@ -213,7 +213,7 @@ def test_a_predictor_with_a_strange_report_is_refused_on_one_line(labelled, tmp_
         {"seconds": "long"},
     ):
         loaded = Predictor.load(predictor)
-        loaded.fit.update(strange)
+        loaded.report.update(strange)
         loaded.save(tmp_path / "a.featurebank")
         with pytest.raises(PredictorError, match="fit again"):
             make_report(bank, tmp_path / "a.featurebank", maps=["pca"])

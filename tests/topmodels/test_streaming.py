@@ -313,7 +313,7 @@ def test_a_fit_without_room_has_the_report_and_the_predictor_of_any_fit(bank, tm
     there.save(tmp_path / "a.featurebank")
     loaded = Predictor.load(tmp_path / "a.featurebank")
     assert (loaded.predict_bank(bank)["label"] == here.predictor.predict_bank(bank)["label"]).all()
-    assert loaded.unlike.usual_ == pytest.approx(here.predictor.unlike.usual_)
+    assert loaded.single.unlike.usual_ == pytest.approx(here.predictor.single.unlike.usual_)
 
 
 def test_features_of_several_sets_a_held_out_part_and_groups(bank, rows):

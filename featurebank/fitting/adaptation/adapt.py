@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.bank.bank import Bank
@@ -18,11 +19,13 @@ from featurebank.errors import notice
 from featurebank.fitting.adaptation.adapters import Adaptation, AdaptedModel, candidates, choose_adaptations
 from featurebank.fitting.adaptation.domains import DomainPair, Domains, check_sizes, domain_shift, load_domains
 from featurebank.fitting.adaptation.trials import Comparison, Trial, TrialSettings, check_scorer, run_trial
-from featurebank.fitting.fit import FitResult, predictor_features
+from featurebank.fitting.result import FitResult
 from featurebank.fitting.rows import straddling
 from featurebank.images.reading import Progress
+from featurebank.predictor.features import predictor_features
 from featurebank.predictor.file import check_savable
 from featurebank.predictor.predictor import Predictor, contents_of
+from featurebank.predictor.task import Task
 from featurebank.topmodels.folds import Fold, Folds, default_kind, fold_numbers
 from featurebank.topmodels.models import DEFAULT_MODELS, TopModel, is_ours, parse_models
 from featurebank.topmodels.refitting import over_folds
@@ -178,8 +181,9 @@ class _Fit:
             "samples": oof[["source", "path", "fold"]].values.tolist(),
             "contents": contents_of(self.rows.table.rows["digest"]),
         }
-        predictor = self._predictor(search, fitted, found.calibrator(fitted.model_), kept)
-        return FitResult(search, report, predictor, oof)
+        table = oof.drop(columns=["source", "path"]).assign(row=np.arange(len(oof), dtype=np.int32))
+        predictor = self._predictor(search, fitted, found.calibrator(fitted.model_), kept, table)
+        return FitResult(report, predictor, search=search)
 
     def _known(self) -> dict[str, TopModel]:
         """Return the top models by name; one that cannot be saved, or scored as asked, is an error before any work."""
@@ -267,12 +271,16 @@ class _Fit:
         }
 
     def _predictor(
-        self, search: TopModelSearchCV, fitted: AdaptedModel, calibrator: Any, report: dict[str, Any]
+        self,
+        search: TopModelSearchCV,
+        fitted: AdaptedModel,
+        calibrator: Any,
+        report: dict[str, Any],
+        oof: pd.DataFrame,
     ) -> Predictor:
         features, tensors = predictor_features(self.bank, search.best_features_)
-        return Predictor(
-            features, fitted.pipeline_, self.pair.target, calibrator=calibrator, fit=report, tensors=tensors
-        )
+        task = Task(features, fitted.pipeline_, self.pair.target, calibrator=calibrator, report=report, outoffold=oof)
+        return Predictor(task, tensors=tensors)
 
 
 def _fit_source(search: TopModelSearchCV, both: Domains, X: NDArray[Any], weight: NDArray[Any] | None = None) -> None:

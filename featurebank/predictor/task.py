@@ -1,0 +1,218 @@
+"""What a predictor says of one target: the feature sets its model takes, the model, and what goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from featurebank.bank.samples import SampleTable, values_of
+from featurebank.errors import PredictorError
+from featurebank.predictor.features import PredictorFeature
+from featurebank.topmodels import scores
+from featurebank.topmodels.novelty import FLAG, Unlike
+
+
+@dataclass(eq=False)
+class Task:
+    """One target that a predictor predicts, from embeddings.
+
+    Attributes
+    ----------
+    features : list of PredictorFeature
+        The feature sets whose concatenation the model takes.
+    model : Pipeline
+        Fitted on that concatenation.
+    target : str
+        Name of the column it predicts.
+    kind : str, default "classification"
+        ``"classification"``, ``"multilabel"`` or ``"regression"``.
+    labels : list of str, optional
+        Names of the labels where an image has several.
+    calibrator : Calibrator, optional
+        Turns the model's scores into probabilities.
+    report : dict
+        The report of the fit that made it.
+    unlike : Unlike, optional
+        Says how unlike the training images an image is (`featurebank.topmodels.novelty`).
+    outoffold : DataFrame, optional
+        What the fit said of each sample when it had not seen it: ``row`` (a number in the report's ``samples``),
+        ``fold, true, predicted`` and ``proba_CLASS``.
+    """
+
+    features: Sequence[PredictorFeature]
+    model: Any
+    target: str
+    kind: str = "classification"
+    labels: list[str] | None = None
+    calibrator: Any = None
+    report: dict[str, Any] = field(default_factory=dict)
+    unlike: Unlike | None = None
+    outoffold: pd.DataFrame | None = None
+
+    @property
+    def classes(self) -> NDArray[Any]:
+        """The classes, sorted, shape (k,); the names of the labels where an image has several; none for numbers."""
+        if self.kind == "regression":
+            return np.empty(0)
+        return self.model.classes_ if self.labels is None else np.array(self.labels)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns it predicts: several where each holds 0 and 1."""
+        return self.labels if self.labels is not None and "+" in self.target else [self.target]
+
+    @property
+    def oof(self) -> pd.DataFrame | None:
+        """`outoffold` with the samples it is about: their ``source`` and ``path`` in place of ``row``."""
+        if self.outoffold is None:
+            return None
+        samples = self.report["samples"]
+        rows = self.outoffold["row"].tolist()
+        names = {name: pd.Series([samples[row][i] for row in rows], dtype=object) for i, name in enumerate(_NAMES)}
+        return pd.concat([pd.DataFrame(names), self.outoffold.drop(columns="row")], axis=1)
+
+    def probabilities(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return class probabilities of embeddings.
+
+        Parameters
+        ----------
+        X : ndarray of float32, shape (n, d)
+            The concatenated feature sets.
+
+        Returns
+        -------
+        ndarray of float64, shape (n, k)
+        """
+        if self.kind == "regression":
+            raise PredictorError(f"this predictor gives numbers of {self.target!r}, which have no probabilities")
+        if self.calibrator is None:
+            return self.model.predict_proba(X)
+        if not hasattr(self.model, "predict_proba"):
+            return self.calibrator.predict_proba(self.model.decision_function(X).reshape(len(X), -1))
+        with np.errstate(divide="ignore"):
+            return self.calibrator.predict_proba(np.log(self.model.predict_proba(X)))
+
+    def table(self, X: NDArray[np.float32], ok: NDArray[np.bool_]) -> pd.DataFrame:
+        """Return what the model says of embeddings (m, d) of the readable ones (m of n True in `ok`) of n images."""
+        labels, best = np.full(len(ok), None, object), np.full(len(ok), np.nan)
+        proba = np.full((len(ok), len(self.classes)), np.nan)
+        share = None if self.unlike is None else np.full(len(ok), np.nan)
+        if ok.any():
+            labels[ok] = self._as_shown(self.model.predict(X))
+            if self.kind != "regression":
+                proba[ok] = self.probabilities(X)
+            if self.kind == "classification":
+                where = np.searchsorted(self.classes, labels[ok].astype(self.classes.dtype))
+                best[ok] = proba[ok][np.arange(int(ok.sum())), where]
+            if self.unlike is not None and share is not None:
+                share[ok] = self.unlike.share(X)
+        columns: dict[str, Any] = {"label": labels}
+        if self.kind == "classification":
+            columns["probability"] = best
+        columns |= unlike_columns(share)
+        return pd.DataFrame({**columns, **{f"proba_{name}": proba[:, i] for i, name in enumerate(self.classes)}})
+
+    def _as_shown(self, predicted: NDArray[Any]) -> list[Any]:
+        """Return predictions as a table shows them: several labels of an image divided by semicolons."""
+        if self.labels is None:
+            return predicted.tolist()
+        return [
+            ";".join(name for name, is_there in zip(self.labels, row, strict=True) if is_there) for row in predicted
+        ]
+
+    # --- scores --------------------------------------------------------------------------------------------
+
+    def true_values(self, table: SampleTable, names: list[str]) -> NDArray[Any]:
+        """Return the true values as the model knows them, from columns without missing values.
+
+        Raises
+        ------
+        PredictorError
+            When a label is not one that the model knows.
+        """
+        if self.kind == "classification":
+            return self._known_classes(table.columns[names[0]], names[0])
+        if self.kind == "regression":
+            return self._numbers(table, names[0])
+        assert self.labels is not None
+        if len(names) > 1:
+            return np.column_stack([self._numbers(table, name) for name in names]).astype(np.int64)
+        cells = [set(str(cell).split(self.report.get("separator") or ";")) for cell in values_of(table, names[0])]
+        return np.array([[label in cell for label in self.labels] for cell in cells], np.int64)
+
+    def score(self, X: NDArray[np.float32], y: NDArray[Any], weight: NDArray[np.float64] | None) -> dict[str, Any]:
+        """Score the model on embeddings with true values; see `featurebank.Predictor.evaluate`."""
+        predicted = self.model.predict(X)
+        if self.kind == "regression":
+            return scores.regression_scores(y, predicted, weight)
+        if self.kind == "multilabel":
+            return scores.label_scores(y, predicted, self.labels or [])
+        return scores.classification_scores(y, predicted, self.probabilities(X), self.classes, weight)
+
+    def _numbers(self, table: SampleTable, name: str) -> NDArray[np.float64]:
+        values = values_of(table, name)
+        if values.dtype.kind not in "fiub":
+            raise PredictorError(
+                f"column {name!r} holds text; this predictor gives numbers of {self.target!r}: name a column of numbers"
+            )
+        return values.astype(np.float64)
+
+    def _known_classes(self, labels: Iterable[Any], name: str) -> NDArray[Any]:
+        """Map labels to the predictor's classes by their text, so that a folder named 1 is the class 1."""
+        known = {str(value): value for value in self.classes.tolist()}
+        texts = [str(value) for value in labels]
+        unknown = sorted(set(texts) - set(known))
+        if unknown:
+            raise PredictorError(f"column {name!r} holds {unknown[:3]}; this predictor knows {', '.join(known)}")
+        return np.array([known[text] for text in texts], self.classes.dtype)
+
+
+_NAMES = ("source", "path")
+
+
+def unlike_columns(share: NDArray[np.float64] | None) -> dict[str, Any]:
+    """Return the columns ``unlike`` and ``is_unlike`` of a table, none where nothing is known.
+
+    Parameters
+    ----------
+    share : ndarray of float64, shape (n,), or None
+        Of the training images that are less unusual than each image, NaN for an image that could not be read.
+
+    Examples
+    --------
+    >>> unlike_columns(np.array([0.5, 1.0, np.nan]))["is_unlike"]
+    [False, True, None]
+    """
+    if share is None:
+        return {}
+    return {"unlike": share, "is_unlike": [None if np.isnan(each) else bool(each > FLAG) for each in share]}
+
+
+def task_column(column: str, task: str) -> str:
+    """Return the name that a column of one task's table has among those of others.
+
+    Examples
+    --------
+    >>> task_column("label", "type"), task_column("proba_mono", "type")
+    ('label_type', 'proba_type_mono')
+    """
+    if column.startswith("proba_"):
+        return f"proba_{task}_{column.removeprefix('proba_')}"
+    return f"{column}_{task}"
+
+
+def column_names(name: str, classes: NDArray[Any], kind: str) -> list[str]:
+    """Return the columns that a task has in a table of predictions.
+
+    Examples
+    --------
+    >>> column_names("type", np.array(["mono", "poly"]), "classification")
+    ['label_type', 'probability_type', 'proba_type_mono', 'proba_type_poly']
+    """
+    own = [] if kind == "regression" else ["probability", *(f"proba_{each}" for each in classes)]
+    return [task_column(column, name) for column in ["label", *own]]
