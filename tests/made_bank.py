@@ -35,23 +35,6 @@ def make_bank(path, layers, contents=None, **columns):
     return bank
 
 
-def make_views_bank(path, random, n=60, count=4):
-    """Make a bank of `count` views of each of n images, of two classes."""
-    y = np.arange(n) % 2
-    X = random.normal(size=(n, count, 8)) + y[:, None, None]
-    bank = make_bank(path, X[:, 0], label=np.where(y, "b", "a"))
-    spec = replace(bank.feature_sets[0].spec, views="augment:4")
-    bank.add_spec(spec)
-    bank.add_features(spec, [int(i).to_bytes(32, "big") for i in range(n)], X.astype(np.float32))
-    return bank, next(each.name for each in bank.feature_sets if each.spec == spec), X, y
-
-
-def planted(random, groups=4, size=30, width=20, away=8.0):
-    """Rows around axes of their own, and the number of each row's axis."""
-    names = random.permutation(np.repeat(np.arange(groups), size))
-    return random.normal(size=(len(names), width)) + away * np.eye(width)[names], names
-
-
 def planted(random, groups=4, size=30, width=20, away=8.0):
     """Rows around axes of their own, and the number of each row's axis."""
     names = random.permutation(np.repeat(np.arange(groups), size))
