@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -13,10 +14,40 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.svm import SVC, SVR
 
 from featurebank.topmodels.solvers import knn, lda, logistic, plain, ridge, svm
-from featurebank.topmodels.solvers.problem import Prediction, Problem, SolverOptions, collect
+from featurebank.topmodels.solvers.problem import Note, Prediction, Problem, SolverOptions
 
 ONE = SolverOptions(n_jobs=1)
 EXACT = LogisticRegression(solver="newton-cholesky")  # lbfgs stops on its loss before it meets a small tol
+
+
+@dataclass
+class Solution:
+    """All predictions by (cell, fold), the notes, and whether Ctrl-C ended the work early."""
+
+    predictions: dict = field(default_factory=dict)
+    notes: list = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def skipped(self):
+        """Numbers of the cells that were deliberately not evaluated."""
+        return [cell for note in self.notes if note.skipped for cell in note.cells]
+
+
+def collect(events, progress=None):
+    """Gather a solver's events; Ctrl-C returns what is finished."""
+    solution = Solution()
+    try:
+        for event in events:
+            if isinstance(event, Note):
+                solution.notes.append(event)
+                continue
+            solution.predictions[event.cell, event.fold] = event
+            if progress is not None:
+                progress(event)
+    except KeyboardInterrupt:
+        solution.interrupted = True
+    return solution
 
 
 def grid(**axes):
@@ -42,14 +73,14 @@ def problem(n=120, d=8, k=3, dtype=np.float64, strings=False, weighted=False, re
 
 def pairs(found, given, cells, estimator, settings=ONE):
     """Prediction of the solver and of plain scikit-learn, for each cell and fold."""
-    plainly = collect(plain.solve(given, cells, settings, estimator), settings)
+    plainly = collect(plain.solve(given, cells, settings, estimator))
     assert set(found.predictions) == set(plainly.predictions)
     return [(found.predictions[key], plainly.predictions[key]) for key in plainly.predictions]
 
 
 def check(solve, given, cells, estimator, rtol=1e-5, atol=1e-5, passed=True):
     """Labels equal, decisions and probabilities close; no cell solved plainly."""
-    found = collect(solve(given, cells, ONE, estimator) if passed else solve(given, cells, ONE), ONE)
+    found = collect(solve(given, cells, ONE, estimator) if passed else solve(given, cells, ONE))
     assert not found.notes
     for mine, reference in pairs(found, given, cells, estimator):
         if reference.classes is None:
@@ -166,19 +197,19 @@ def test_one_class_is_an_error(solve):
     X, y = data()
     given = Problem(X, y, [(np.flatnonzero(y == 0), np.flatnonzero(y == 1))])
     with pytest.raises(ValueError, match="fold 0 trains on one class"):
-        collect(solve(given, {0: {"solver": "svd"} if solve is lda.solve else {"C": 1.0}}, ONE), ONE)
+        collect(solve(given, {0: {"solver": "svd"} if solve is lda.solve else {"C": 1.0}}, ONE))
 
 
 def test_a_large_kernel_goes_to_plain_scikit_learn_and_says_so():
     given, cells = problem(), grid(C=[1.0], gamma=[0.1])
-    found = collect(svm.solve(given, cells, SolverOptions(memory=1000)), ONE)
+    found = collect(svm.solve(given, cells, SolverOptions(memory=1000)))
     assert "the budget is 1,000" in found.notes[0].text
     for mine, reference in pairs(found, given, cells, SVC()):
         np.testing.assert_array_equal(mine.labels, reference.labels)
 
 
 def test_other_parameters_go_to_plain_scikit_learn():
-    found = collect(logistic.solve(problem(), {7: {"C": 1.0, "fit_intercept": False}}, ONE), ONE)
+    found = collect(logistic.solve(problem(), {7: {"C": 1.0, "fit_intercept": False}}, ONE))
     assert found.notes[0].cells == (7,)
     assert {cell for cell, _ in found.predictions} == {7}
 
@@ -194,7 +225,7 @@ def test_the_path_stops_after_its_peak():
     y = np.where(rng.random(600) < 0.15, 1 - y, y)
     given = Problem(X, y, list(StratifiedKFold(5, shuffle=True, random_state=0).split(X, y)))
     cells = {0: {"C": 100.0}, 1: {"C": 1e-4}, 2: {"C": 1e-3}, 3: {"C": 10.0}, 4: {"C": 1.0}}
-    found = collect(logistic.solve(given, cells, SolverOptions(score=accuracy(given))), ONE)
+    found = collect(logistic.solve(given, cells, SolverOptions(score=accuracy(given))))
     assert found.skipped
     assert {cell for cell, _ in found.predictions} == set(cells) - set(found.skipped)
     assert {1, 2}.isdisjoint(found.skipped)
@@ -202,7 +233,7 @@ def test_the_path_stops_after_its_peak():
 
 def test_threads_give_the_same_numbers():
     given, cells = problem(), grid(C=[0.1, 1.0, 10.0], gamma=[0.01, 0.1])
-    runs = [collect(svm.solve(given, cells, SolverOptions(n_jobs=jobs)), ONE).predictions for jobs in (1, 2)]
+    runs = [collect(svm.solve(given, cells, SolverOptions(n_jobs=jobs))).predictions for jobs in (1, 2)]
     for key, mine in runs[0].items():
         np.testing.assert_array_equal(mine.decision, runs[1][key].decision)
 
@@ -215,7 +246,6 @@ def test_progress_and_interrupt():
         if len(seen) == 2:
             raise KeyboardInterrupt
 
-    settings = SolverOptions(progress=progress)
-    found = collect(svm.solve(problem(), grid(C=[0.1, 1.0, 10.0]), settings), settings)
+    found = collect(svm.solve(problem(), grid(C=[0.1, 1.0, 10.0]), SolverOptions()), progress)
     assert found.interrupted
     assert len(found.predictions) == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,7 +73,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class SolverOptions:
-    """How much of the machine a solver may use, and what it reports to.
+    """How much of the machine a solver may use, and what it is asked for.
 
     Parameters
     ----------
@@ -85,8 +85,6 @@ class SolverOptions:
         `random_state` of estimators that have one.
     score : callable from Prediction to float, or None
         Lets the logistic path stop once the mean score has clearly passed its peak.
-    progress : callable from Prediction, or None
-        Called after every finished (cell, fold).
     decisions : bool
         Whether decision values are wanted of a model that has probabilities, which a solver may leave out else.
     """
@@ -95,7 +93,6 @@ class SolverOptions:
     memory: int = 2 * 2**30
     random_state: int = 0
     score: Callable[[Prediction], float] | None = None
-    progress: Callable[[Prediction], None] | None = None
     decisions: bool = True
 
     @property
@@ -130,36 +127,6 @@ class Note(NamedTuple):
 
 
 Events = Iterator[Prediction | Note]
-
-
-@dataclass
-class Solution:
-    """All predictions by (cell, fold), the notes, and whether Ctrl-C ended the work early."""
-
-    predictions: dict[tuple[int, int], Prediction] = field(default_factory=dict)
-    notes: list[Note] = field(default_factory=list)
-    interrupted: bool = False
-
-    @property
-    def skipped(self) -> list[int]:
-        """Numbers of the cells that were deliberately not evaluated."""
-        return [cell for note in self.notes if note.skipped for cell in note.cells]
-
-
-def collect(events: Events, settings: SolverOptions) -> Solution:
-    """Gather a solver's events; Ctrl-C returns what is finished."""
-    solution = Solution()
-    try:
-        for event in events:
-            if isinstance(event, Note):
-                solution.notes.append(event)
-                continue
-            solution.predictions[event.cell, event.fold] = event
-            if settings.progress is not None:
-                settings.progress(event)
-    except KeyboardInterrupt:
-        solution.interrupted = True
-    return solution
 
 
 def configured(estimator: BaseEstimator, params: Mapping[str, Any], **common: Any) -> BaseEstimator:
