@@ -117,6 +117,17 @@ def test_a_plot_shows_the_image_with_the_map_over_it():
     assert ax.get_title().startswith("dark: ")
 
 
+def test_a_map_shows_itself():
+    found = explain(brightness_predictor(brightness_backbone()), spot(64, 48, 10, 20), "bright")
+    row, column = found.peak
+    assert repr(found) == f"<ActivationMap: 'bright', {found.score:.3g} by cam, peak at row {row}, column {column}>"
+    assert found.to_dict() == {
+        "label": "bright", "score": found.score, "method": "cam", "row": row, "column": column
+    }  # fmt: skip
+    assert found._repr_html_().startswith('<img src="data:image/webp;base64,')
+    assert found.overlay(32).size == (32, 24)
+
+
 # --- exactness ---------------------------------------------------------------------------------------------
 
 

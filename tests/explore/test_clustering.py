@@ -160,6 +160,18 @@ def test_three_images_are_enough(tmp_path, method):
         assert found.table["cluster"].tolist() == [0, 0, 1]
 
 
+def test_clusters_show_themselves_and_the_old_name_of_the_seed_is_taken(tmp_path, random):
+    X, names = planted(random)
+    bank = make_bank(tmp_path / "a.bank", X, label=names.astype(str))
+    found = cluster(bank)
+    assert repr(found) == "<Clusters: 4 of 120 images by net/penultimate; Stable, well separated clusters>"
+    assert found.to_dict() is found.report
+    assert found.to_frame() is found.table
+    assert found._repr_html_().startswith("<p>&lt;Clusters: 4 of 120 images")
+    with pytest.warns(FutureWarning, match="random_state"):
+        assert cluster(bank, seed=3).report["seed"] == 3
+
+
 # --- partitions of rows ------------------------------------------------------------------------------------
 
 
