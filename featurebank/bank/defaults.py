@@ -38,8 +38,8 @@ def candidate_features(bank: BankFolder, features: str | Sequence[str] | None) -
         When a name is not in the bank.
     """
     if features is not None and features != "all":
-        given = [features] if isinstance(features, str) else list(features)
-        return [[bank.feature_set(name).name for name in each.split("+")] for each in given]
+        named = [features] if isinstance(features, str) else features
+        return [[bank.feature_set(name).name for name in each.split("+")] for each in named]
     pooled = [each.name for each in bank.feature_sets if each.spec.pool != "none" or each.spec.layout == "vector"]
     if not pooled:
         raise BankError(f"{str(bank.path)!r} has no pooled feature set; run `featurebank extract` first")

@@ -1,12 +1,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from made_bank import make_bank
 
 from featurebank import Bank
-from featurebank.bank import samples
+from featurebank.bank import samples, upkeep
 from featurebank.bank.spec import FeatureSpec
 from featurebank.bank.upkeep import prune, set_damaged_features_aside, set_damaged_tables_aside
-from featurebank.errors import BankError
+from featurebank.errors import BankError, CorruptError
 
 SPEC = FeatureSpec("net", "", "0" * 64, "fc", "vector", 0, "none", {"crop": [4, 4]}, 1, "none", "fp32", "float16")
 
@@ -88,3 +89,116 @@ def test_a_spec_that_was_set_aside_costs_nothing(bank):
     (line,) = set_damaged_tables_aside(bank)
     assert "holds the spec of another feature set; set aside as 'spec.json.damaged': it is written again" in line
     assert line.endswith("nothing is lost")
+
+
+# --- merging -----------------------------------------------------------------------------------------------
+
+
+def files_of(bank):
+    return sorted(str(file.relative_to(bank.path)) for file in bank.path.rglob("*.h5"))
+
+
+@pytest.fixture
+def banks(tmp_path):
+    """Contents 0, 1, 2 labelled a, and contents 2, 3, 4, 5 labelled b; 000.png to 002.png are in both."""
+    rows = np.arange(12.0).reshape(6, 2)
+    first = make_bank(tmp_path / "one.bank", rows[:3], label=["a"] * 3)
+    second = make_bank(
+        tmp_path / "two.bank", {"penultimate": rows[2:], "other": -rows[2:]}, range(2, 6), label=["b"] * 4
+    )
+    return first, second, rows
+
+
+def test_a_merge_has_the_rows_of_all_and_the_row_that_was_written_last(banks, tmp_path):
+    first, second, rows = banks
+    bank = Bank.create(tmp_path / "all.bank")
+    found = bank.merge(first, second)
+    assert found["copied"] == 5
+    assert found["there"] == 0
+    assert found["bytes"] == sum((bank.path / file).stat().st_size for file in files_of(bank))
+    assert [each.name for each in bank.feature_sets] == ["net/other", "net/penultimate"]
+    assert bank.feature_set("net/penultimate").rows == 6
+    assert bank.samples["label"].tolist() == ["b"] * 4  # 000.png to 002.png were written again, with other contents
+    assert bank.load("net/penultimate").tolist() == rows[2:].tolist()
+    assert bank.load("net/other").tolist() == (-rows[2:]).tolist()
+
+
+def test_the_second_merge_copies_nothing(banks, tmp_path):
+    first, second, _ = banks
+    bank = Bank.create(tmp_path / "all.bank")
+    bank.merge(first)
+    before = files_of(bank)
+    assert bank.merge(first) == {"copied": 0, "bytes": 0, "there": 2}
+    assert files_of(bank) == before
+    assert bank.merge(second, first)["copied"] == 3
+
+
+def test_progress_counts_the_files_and_one_that_two_banks_have_is_copied_once(banks, tmp_path):
+    first, second, _ = banks
+    second.merge(first)
+    seen = []
+    found = upkeep.merge(Bank.create(tmp_path / "all.bank"), [first, second], progress=lambda *step: seen.append(step))
+    assert (found["copied"], found["there"]) == (5, 2)
+    assert seen == [(number, 5) for number in range(1, 6)]
+
+
+def test_samples_are_listed_first_and_copied_last(banks, tmp_path):
+    """What another process adds meanwhile is taken by the next merge, whole: no sample comes without its rows."""
+    first, second, _ = banks
+    copied = []
+
+    def show(done, total):
+        copied.append(files_of(Bank(tmp_path / "all.bank")))
+        if done == 1:
+            first.merge(second)
+
+    bank = Bank.create(tmp_path / "all.bank")
+    upkeep.merge(bank, [first], progress=show)
+    assert [[name.split("/")[0] for name in names] for names in copied] == [["features"], ["features", "samples"]]
+    assert bank.load("net/penultimate").shape == (3, 2)
+    assert bank.merge(first)["copied"] == 3
+
+
+def test_a_merge_can_be_compacted_and_merged_again(banks, tmp_path):
+    first, second, rows = banks
+    bank = Bank.create(tmp_path / "all.bank")
+    bank.merge(first, second)
+    assert bank.compact(grace=0)["merged"] == 4
+    bank.merge(first, second)
+    assert bank.feature_set("net/penultimate").rows == 6
+    assert bank.load("net/penultimate").tolist() == rows[2:].tolist()
+
+
+def test_a_bank_takes_in_another_and_keeps_its_own(banks):
+    first, second, _ = banks
+    first.label(pd.DataFrame({"path": ["000.png"], "site": ["north"]}))
+    second.merge(first)
+    assert second.samples.set_index("path").loc["000.png", ["label", "site"]].tolist() == ["a", "north"]
+    assert len(first.samples) == 3
+
+
+def test_a_damaged_file_is_named_and_nothing_of_it_is_copied(banks, tmp_path):
+    first, _, _ = banks
+    (file,) = first.path.glob("features/*/*.h5")
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    bank = Bank.create(tmp_path / "all.bank")
+    with pytest.raises(CorruptError, match=file.name):
+        bank.merge(first)
+    assert files_of(bank) == []
+
+
+@pytest.mark.parametrize(("others", "message"), [([], "no bank to merge"), (["one.bank"], "merged into itself")])
+def test_a_merge_of_nothing_or_of_itself_is_refused(banks, others, message):
+    first, _, _ = banks
+    with pytest.raises(BankError, match=message):
+        first.merge(*(first.path.parent / other for other in others))
+
+
+def test_a_file_that_a_compaction_replaced_meanwhile_is_named(banks, tmp_path):
+    first, _, _ = banks
+    (file,) = first.feature_set("net/penultimate").segments
+    file.path.unlink()
+    with pytest.raises(BankError, match="was replaced while it was read: try again"):
+        upkeep._copy((file, tmp_path / "copy.h5"))

@@ -189,15 +189,17 @@ def described(collection: Collection, where: Sequence[str]) -> tuple[pd.DataFram
     return frame, json.dumps({**head, "feature_sets": feature_sets, **table})
 
 
-def _plain_frame(given: Collection) -> tuple[pd.DataFrame, dict[str, Any]]:
+def _plain_frame(collection: Collection) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return the columns, and facts: each one's name here, user's name and kind, and the ``odd`` cells as they are."""
-    own: dict[str, list[Any]] = {"path": [os.fsdecode(path) for path in given.paths]}
-    if given.sources is not None and given.digests is not None:
-        own = {"source": given.sources, **own, "digest": [digest.hex() for digest in given.digests]}
-    names = _safe_names(list(given.columns))
+    own: dict[str, list[Any]] = {"path": [os.fsdecode(path) for path in collection.paths]}
+    if collection.sources is not None and collection.digests is not None:
+        own = {"source": collection.sources, **own, "digest": [digest.hex() for digest in collection.digests]}
+    names = _safe_names(list(collection.columns))
     texts = {name: pd.Series(cells, dtype=object) for name, cells in own.items()}
-    columns = {names[name]: given.columns[name].reset_index(drop=True) for name in given.columns}
-    facts: dict[str, Any] = {"columns": [[names[name], name, kind_of(given.columns[name])] for name in given.columns]}
+    columns = {names[name]: collection.columns[name].reset_index(drop=True) for name in collection.columns}
+    facts: dict[str, Any] = {
+        "columns": [[names[name], name, kind_of(collection.columns[name])] for name in collection.columns]
+    }
     facts["odd"] = {}
     whole = {**texts, **columns}
     for name, column in whole.items():
@@ -207,7 +209,7 @@ def _plain_frame(given: Collection) -> tuple[pd.DataFrame, dict[str, Any]]:
             shown = [_escaped(cell) if cell is not None and _is_odd(cell) else cell for cell in cells] if odd else cells
             whole[name] = pd.Series(shown, dtype=object)
             facts["odd"] |= {name: odd} if odd else {}
-    return pd.DataFrame(whole, index=range(len(given.paths))), facts
+    return pd.DataFrame(whole, index=range(len(collection.paths))), facts
 
 
 def restored(
@@ -254,9 +256,9 @@ def restored(
 
 
 def _column(cells: pd.Series, kind: str) -> pd.Series:
-    given = [None if pd.isna(cell) else cell for cell in cells]
+    plain = [None if pd.isna(cell) else cell for cell in cells]
     dtypes = {"int": "Int64", "float": "Float64", "bool": "boolean"}
-    return pd.Series(given, dtype=dtypes.get(kind, object))
+    return pd.Series(plain, dtype=dtypes.get(kind, object))
 
 
 def _digest(text: Any) -> bytes:

@@ -101,10 +101,15 @@ def import_features(
     """
     file = Path(path)
     kind = kind or kind_of_file(file)
-    given = {"samples": samples and Path(samples), "path_column": path_column, "features": features, "columns": columns}
-    collection = read(file, kind, {name: value for name, value in given.items() if value is not None})
+    options = {
+        "samples": samples and Path(samples),
+        "path_column": path_column,
+        "features": features,
+        "columns": columns,
+    }
+    collection = read(file, kind, {name: value for name, value in options.items() if value is not None})
     if collection.sources is not None:
-        _refuse_options({**given, "backbone": backbone, "source": source}, file)
+        _refuse_options({**options, "backbone": backbone, "source": source}, file)
     opened = bank if isinstance(bank, Bank) else Bank.create(bank)
     specs = [each.spec or _own_spec(opened, each, collection, file, kind, backbone) for each in collection.streams]
     sources = collection.sources or [_source(opened, source, file)] * len(collection)
@@ -112,7 +117,7 @@ def import_features(
     digests = _digests(opened.table, collection, sources)
     advance = counting(progress, len(collection) * len(specs))
     written = [
-        _write_rows(opened, spec, stream, digests, collection.paths, collection.at_once, kind, advance)
+        _write_rows(opened, spec, stream, digests, collection, kind, advance)
         for spec, stream in zip(specs, collection.streams, strict=True)
     ]
     new = _write_samples(opened, collection, sources, digests)
@@ -227,20 +232,20 @@ def _source(bank: Bank, source: Any, path: Path) -> str:
     return os.path.abspath(name) if name not in known and os.path.abspath(name) in known else name
 
 
-def _relative(bank: Bank, given: Collection, sources: Sequence[str]) -> Collection:
+def _relative(bank: Bank, collection: Collection, sources: Sequence[str]) -> Collection:
     """Return the samples with names relative to the folder of their source, and refuse what is named twice."""
     rows = bank.table.rows
     roots = {source: os.fsencode(root) for source, root in zip(rows["source"], rows["root"], strict=True) if root}
-    paths = [_below(path, roots.get(source)) for path, source in zip(given.paths, sources, strict=True)]
+    paths = [_below(path, roots.get(source)) for path, source in zip(collection.paths, sources, strict=True)]
     seen: set[tuple[str, bytes]] = set()
     for key in zip(sources, paths, strict=True):
         if key in seen or not key[1]:
             found = f"names {os.fsdecode(key[1])!r} more than once" if key[1] else "has a row without a name"
             raise BankError(f"the file {found}; expected one row an image, and a name for each")
         seen.add(key)
-    if given.digests is None and sources[0] in roots:
+    if collection.digests is None and sources[0] in roots:
         _refuse_unknown(bank.table, sources[0], paths)
-    return replace(given, paths=paths)
+    return replace(collection, paths=paths)
 
 
 def _below(path: bytes, root: bytes | None) -> bytes:
@@ -260,21 +265,21 @@ def _refuse_unknown(table: SampleTable, source: str, paths: Sequence[bytes]) -> 
         )
 
 
-def _digests(table: SampleTable, given: Collection, sources: Sequence[str]) -> list[bytes]:
+def _digests(table: SampleTable, collection: Collection, sources: Sequence[str]) -> list[bytes]:
     """Return the key of each row: the content that is known for the sample, or else a digest of its name."""
-    found = _find(table, sources, given.paths)
+    found = _find(table, sources, collection.paths)
     known = table.rows["digest"].to_numpy()
-    if given.digests is None:
+    if collection.digests is None:
         there = [known[at] if at >= 0 else NO_DIGEST for at in found]
-        names = zip(sources, given.paths, there, strict=True)
+        names = zip(sources, collection.paths, there, strict=True)
         return [digest if digest != NO_DIGEST else name_digest(source, path) for source, path, digest in names]
-    for path, digest, at in zip(given.paths, given.digests, found, strict=True):
+    for path, digest, at in zip(collection.paths, collection.digests, found, strict=True):
         if at >= 0 and known[at] not in (digest, NO_DIGEST):
             raise BankError(
                 f"{os.fsdecode(path)!r} has other content in the bank than in the file; expected the same image: "
                 "import into a new bank"
             )
-    return given.digests
+    return collection.digests
 
 
 def name_digest(source: str, path: bytes) -> bytes:
@@ -299,8 +304,7 @@ def _write_rows(
     spec: FeatureSpec,
     stream: Stream,
     digests: list[bytes],
-    paths: Sequence[bytes],
-    size: int,
+    collection: Collection,
     kind: str,
     advance: Callable[[int], None],
 ) -> int:
@@ -314,11 +318,11 @@ def _write_rows(
     wanted[np.unique(keys, return_index=True)[1]] = True
     wanted &= bank.feature_set_of(spec).find(keys) < 0
     start = 0
-    for batch in stream.batches(size):
+    for batch in stream.batches(collection.at_once):
         rows = start + np.flatnonzero(wanted[start : start + len(batch)])
         if len(rows):
             values = batch[rows - start]
-            _check_finite(values, rows, paths)
+            _check_finite(values, rows, collection.paths)
             made_by = {"featurebank": __version__, "imported": kind}
             bank.add_features(spec, [digests[row] for row in rows], values, made_by)
         start += len(batch)
@@ -344,24 +348,29 @@ def _check_finite(values: NDArray[Any], rows: NDArray[np.int64], paths: Sequence
         raise BankError(f"the row of {name!r} holds values that are not finite; expected numbers: leave it out")
 
 
-def _write_samples(bank: Bank, given: Collection, sources: Sequence[str], digests: list[bytes]) -> int:
+def _write_samples(bank: Bank, collection: Collection, sources: Sequence[str], digests: list[bytes]) -> int:
     """Write the samples that the bank lacks, and the columns that differ of those it has; return how many are new."""
     with bank.locked():
         table = bank.table
-        found, newest = _find(table, sources, given.paths), table.newest_stamp
+        found, newest = _find(table, sources, collection.paths), table.newest_stamp
         new = np.flatnonzero(found < 0)
-        bank.add_samples(_new_rows(given, sources, digests, new), newest=newest)
+        bank.add_samples(_new_rows(collection, sources, digests, new), newest=newest)
         known = np.flatnonzero(found >= 0)
         if len(known):
-            bank.add_samples(_changed(table.take(found[known]), given.columns.iloc[known]), newest=newest)
+            bank.add_samples(_changed(table.take(found[known]), collection.columns.iloc[known]), newest=newest)
     return len(new)
 
 
-def _new_rows(given: Collection, sources: Sequence[str], digests: list[bytes], which: NDArray[np.int64]) -> SampleTable:
-    columns = given.columns.iloc[which]
+def _new_rows(
+    collection: Collection, sources: Sequence[str], digests: list[bytes], which: NDArray[np.int64]
+) -> SampleTable:
+    columns = collection.columns.iloc[which]
     same = {"root": "", "size": 0, "mtime_ns": 0, "status": OK, "error": "", "stamp": 0}
     fields: dict[str, Sequence[Any]] = {name: [value] * len(which) for name, value in same.items()}
-    fields["source"], fields["path"] = [sources[int(row)] for row in which], [given.paths[int(row)] for row in which]
+    fields["source"], fields["path"] = (
+        [sources[int(row)] for row in which],
+        [collection.paths[int(row)] for row in which],
+    )
     fields["digest"] = [digests[int(row)] for row in which]
     fields["row_hash"] = row_hashes(columns).tolist()
     return sample_tables.make_table(fields, columns)
