@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @jobs_option
 @json_option
 @click.pass_obj
-def advise(state: State, bank: AnyPath, as_json: bool, **options: Any) -> None:
+def advise(state: State, bank: AnyPath, seed: int, jobs: int, as_json: bool, **options: Any) -> None:
     """Say which transfer fits the images of BANK: a top model, on which layers, or fine-tuning, of how much.
 
     A quick probe of every cached layer and a learning curve place the data in the table of size and similarity; what to
@@ -52,7 +52,7 @@ def advise(state: State, bank: AnyPath, as_json: bool, **options: Any) -> None:
     """
     from featurebank.explore.advice.advice import advise as run_advise
 
-    advice = run_advise(bank, progress=state.progress("advise", "step"), **options)
+    advice = run_advise(bank, random_state=seed, n_jobs=jobs, progress=state.progress("advise", "step"), **options)
     for note in advice.report["warnings"]:
         state.warn(note)
     if as_json:

@@ -23,7 +23,7 @@ from featurebank_cli.options import (
     seed_option,
     task_option,
 )
-from featurebank_cli.output import print_json, print_table, records
+from featurebank_cli.output import print_json, print_table
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
@@ -45,7 +45,9 @@ if TYPE_CHECKING:
 @jobs_option
 @json_option
 @click.pass_obj
-def compare(state: State, bank: AnyPath, features: tuple[str, ...], as_json: bool, **options: Any) -> None:
+def compare(
+    state: State, bank: AnyPath, features: tuple[str, ...], seed: int, jobs: int, as_json: bool, **options: Any
+) -> None:
     """Compare everything cached in BANK, backbones and layers, by a top model on the same folds.
 
     Beside the scores stand measures that need no training, LogME and the H-score, and the score of a quick ridge; below
@@ -57,18 +59,18 @@ def compare(state: State, bank: AnyPath, features: tuple[str, ...], as_json: boo
     """
     from featurebank.explore.advice.ranking import rank_features
 
-    ranking = rank_features(bank, features=list(features) or None, progress=state.progress("compare", "fit"), **options)
+    options |= {"features": list(features) or None, "random_state": seed, "n_jobs": jobs}
+    ranking = rank_features(bank, progress=state.progress("compare", "fit"), **options)
     for note in ranking.report["warnings"]:
         state.warn(note)
     if as_json:
-        tables = {"features": records(ranking.table), "correlations": records(ranking.correlations)}
-        print_json({**ranking.report, **tables})
+        print_json(ranking.to_dict())
     else:
-        _print(ranking)
+        _print(ranking.to_dict())
 
 
-def _print(ranking: Any) -> None:
-    report, sets = ranking.report, records(ranking.table)
+def _print(report: dict[str, Any]) -> None:
+    sets = report["features"]
     common = common_backbone(each["features"] for each in sets)
     kind = f", {len(report['classes'])} classes" if report["classes"] else ""
     title = f"{report['model']}: {report['scoring']}, {report['folds']}-fold, {report['n_samples']} samples{kind}"
@@ -80,7 +82,7 @@ def _print(ranking: Any) -> None:
     print_table(title + (f", {common.rstrip('/')}" if common else ""), columns, rows, right=range(1, len(columns)))
     agree = [
         [each["measure"].replace("_", "-"), _number(each["spearman"], "+.2f"), _number(each["kendall"], "+.2f")]
-        for each in records(ranking.correlations)
+        for each in report["correlations"]
     ]
     scored = sum(each["score"] is not None for each in sets)
     if any(each["told_apart"] for each in sets):

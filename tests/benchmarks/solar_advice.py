@@ -69,9 +69,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bank = with_controls(options.bank, folder, options.seed)
         for target in options.targets:
-            tell(target, advise(bank, target=target, seed=options.seed))
+            tell(target, advise(bank, target=target, random_state=options.seed))
         if "shuffled" in options.targets:
-            ranking = rank_features(bank, target="shuffled", seed=options.seed)
+            ranking = rank_features(bank, target="shuffled", random_state=options.seed)
             majority = bank.samples["shuffled"].value_counts(normalize=True).max()
             print(f"\nshuffled labels, {ranking.report['model']} on each set; the majority is {100 * majority:.1f} %")
             print(ranking.table[["features", "score", "ci_low", "ci_high"]].to_string(index=False))

@@ -51,8 +51,8 @@ def test_what_is_printed_runs(run_cli, two_classes, tmp_path, monkeypatch, layer
 def test_the_fine_tuning_that_is_printed_runs(run_cli, two_classes, tmp_path, monkeypatch):
     """The commands of every fine-tuning, on pictures: they run as they are printed, one epoch in place of ten."""
     from featurebank import Bank, extract
+    from featurebank.explore.advice.commands import Planner
     from featurebank.explore.advice.evidence import Question, measure
-    from featurebank.explore.advice.steps import Planner
 
     monkeypatch.chdir(tmp_path)
     layers = ["layer2", "layer3", "penultimate"]
@@ -60,7 +60,7 @@ def test_the_fine_tuning_that_is_printed_runs(run_cli, two_classes, tmp_path, mo
     bank, question = Bank("photos.bank"), Question("label", folds=3)
     planner = Planner(bank, question, measure(bank, question))
     for action in ("top-blocks", "all", "retrain"):
-        step = planner.step(action)
+        step = planner.recommend(action)
         assert step.is_estimate
         assert step.seconds > 0
         (command,) = step.commands

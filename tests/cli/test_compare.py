@@ -8,7 +8,7 @@ def test_json_has_the_table_and_the_correlations_of_the_library(run_json, own_ba
     assert (report["n_samples"], report["classes"], report["model"], report["folds"]) == (
         *(40, ["cat", "dog"], "logreg", 4),
     )
-    library = rank_features(own_bank, folds=4, seed=1)
+    library = rank_features(own_bank, folds=4, random_state=1)
     assert [each["features"] for each in report["features"]] == library.table["features"].tolist()
     for name in ("score", "difference_low", "logme", "h_score", "ridge"):
         assert [each[name] for each in report["features"]] == library.table[name].tolist()

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
+from html import escape
 from typing import Any
+
+import pandas as pd
 
 from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import default_target
-from featurebank.explore.advice.evidence import Found, Question, measure
+from featurebank.errors import renamed
+from featurebank.explore.advice.commands import Planner, Recommendation
+from featurebank.explore.advice.evidence import Measurements, Question, measure
 from featurebank.explore.advice.probe import Interval
-from featurebank.explore.advice.steps import Planner, Step
-from featurebank.explore.advice.verdict import LARGE, LARGE_CLASS, OVERFITS, SENTENCES, TUNING, Action, Verdict, decide
+from featurebank.explore.advice.rules import LARGE, LARGE_CLASS, OVERFITS, SENTENCES, TUNING, Action, Verdict, decide
 from featurebank.images.reading import Progress
 from featurebank.topmodels.formatting import gain_text, percent, score_text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Advice:
     """What a bank's data ask for.
 
@@ -27,7 +31,7 @@ class Advice:
         The cell of the size × similarity table, and what to do.
     lines : list of (str, str)
         The evidence: what was looked at, and what it says.
-    steps : list of Step
+    steps : list of Recommendation
         The recommended one first, then the alternative, where the courses know one, then the frozen features that a
         fine-tuning is to be compared with.
     report : dict
@@ -35,14 +39,32 @@ class Advice:
     """
 
     verdict: Verdict
-    lines: list[tuple[str, str]] = field(repr=False)
-    steps: list[Step] = field(repr=False)
-    report: dict[str, Any] = field(repr=False)
+    lines: list[tuple[str, str]]
+    steps: list[Recommendation]
+    report: dict[str, Any]
 
     def __str__(self) -> str:
         return f"{self.verdict.cell}: {SENTENCES[self.verdict.action]}"
 
+    def __repr__(self) -> str:
+        return f"<Advice: {self}>"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report."""
+        return self.report
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the layer curve: ``features, mean, low, high`` of the best probe, a row a candidate."""
+        curve = [("+".join(each["features"]), each["mean"], *each["ci95"]) for each in self.report["layers"]]
+        return pd.DataFrame(curve, columns=["features", "mean", "low", "high"])
+
+    def _repr_html_(self) -> str:
+        evidence = pd.DataFrame(self.lines, columns=["about", "says"]).to_html(index=False, escape=True)
+        commands = "\n".join(command for each in self.steps for command in each.commands)
+        return f"<p>{escape(str(self))}</p>{evidence}<pre>{escape(commands)}</pre>"
+
+
+@renamed(seed="random_state", jobs="n_jobs")
 def advise(
     bank: str | os.PathLike[str] | Bank,
     *,
@@ -52,15 +74,15 @@ def advise(
     scoring: str | None = None,
     folds: int = 5,
     repeats: int = 1,
-    seed: int = 0,
-    jobs: int = -1,
+    random_state: int = 0,
+    n_jobs: int = -1,
     progress: Progress | None = None,
 ) -> Advice:
     """Say which transfer fits a bank's data: a top model, on which layers, or fine-tuning, of how much.
 
     A ridge probe of every cached layer and a quick learning curve, on the same folds, place the data in the table of
     size and similarity that the courses teach;
-    `featurebank.explore.advice.verdict` holds the rules and their thresholds.
+    `featurebank.explore.advice.rules` holds the rules and their thresholds.
 
     Parameters
     ----------
@@ -78,9 +100,9 @@ def advise(
     folds : int, default 5
     repeats : int, default 1
         How often the folds are drawn anew: more tell closer layers apart.
-    seed : int, default 0
+    random_state : int, default 0
         Of the folds and of what is drawn.
-    jobs : int, default -1
+    n_jobs : int, default -1
         Threads; -1 for one a core.
     progress : callable, optional
         Called with (per cent done, 200).
@@ -102,10 +124,11 @@ def advise(
     """
     started = time.perf_counter()
     bank = bank if isinstance(bank, Bank) else Bank(bank)
-    question = Question(target or default_target(bank), groups, sample_weight, scoring, folds, repeats, seed, jobs)
+    asked = (groups, sample_weight, scoring, folds, repeats, random_state, n_jobs)
+    question = Question(target or default_target(bank), *asked)
     found = measure(bank, question, progress)
     verdict = decide(found.evidence)
-    steps = [Planner(bank, question, found).step(action) for action in wanted_actions(verdict)]
+    steps = [Planner(bank, question, found).recommend(action) for action in wanted_actions(verdict)]
     lines = evidence_lines(found, verdict)
     report = _report(bank, question, found, verdict, lines, steps)
     return Advice(verdict, lines, steps, {**report, "seconds": time.perf_counter() - started})
@@ -125,7 +148,12 @@ def wanted_actions(verdict: Verdict) -> list[Action]:
 
 
 def _report(
-    bank: Bank, question: Question, found: Found, verdict: Verdict, lines: list[tuple[str, str]], steps: list[Step]
+    bank: Bank,
+    question: Question,
+    found: Measurements,
+    verdict: Verdict,
+    lines: list[tuple[str, str]],
+    steps: list[Recommendation],
 ) -> dict[str, Any]:
     return {
         "bank": str(bank.path),
@@ -134,7 +162,7 @@ def _report(
         "scoring": found.scoring,
         "folds": question.folds,
         "repeats": question.repeats,
-        "seed": question.seed,
+        "seed": question.random_state,
         "backbone": found.network.top.spec.backbone,
         "layers": layer_curve(found),
         "chance": found.chance,
@@ -150,7 +178,7 @@ def _report(
     }
 
 
-def layer_curve(found: Found) -> list[dict[str, Any]]:
+def layer_curve(found: Measurements) -> list[dict[str, Any]]:
     """Return the best probe of each layer by depth, and of several together: ``features, mean, ci95, params``."""
     return [
         {"features": list(names), "mean": each.mean, "ci95": list(each.ci95), "params": each.params}
@@ -161,7 +189,7 @@ def layer_curve(found: Found) -> list[dict[str, Any]]:
 # --- lines -------------------------------------------------------------------------------------------------
 
 
-def evidence_lines(found: Found, verdict: Verdict) -> list[tuple[str, str]]:
+def evidence_lines(found: Measurements, verdict: Verdict) -> list[tuple[str, str]]:
     """Say what was measured, a line for each thing that was looked at."""
     return [
         ("size", _about_size(found, verdict)),
@@ -173,7 +201,7 @@ def evidence_lines(found: Found, verdict: Verdict) -> list[tuple[str, str]]:
     ]
 
 
-def _about_size(found: Found, verdict: Verdict) -> str:
+def _about_size(found: Measurements, verdict: Verdict) -> str:
     facts = found.evidence
     count = f"{facts.n_samples:,} images"
     if facts.n_classes:
@@ -183,13 +211,13 @@ def _about_size(found: Found, verdict: Verdict) -> str:
     return f"{verdict.size}: {count}; large is {LARGE:,} or more, {LARGE_CLASS} or more a class"
 
 
-def _about_copies(found: Found) -> str:
+def _about_copies(found: Measurements) -> str:
     if found.alike is None:
         return f"{found.copies} repeat another's content; too many images to look for near-duplicates"
     return f"{found.copies} images repeat another's content, {found.alike} look like another"
 
 
-def _about_chance(found: Found) -> str:
+def _about_chance(found: Measurements) -> str:
     facts = found.evidence
     verb = "cannot be told from" if facts.is_noise else "is above"
     said = f"the probe {verb} a guess ({_score(found, found.chance)}): {_difference(found, facts.above_chance)}"
@@ -197,7 +225,7 @@ def _about_chance(found: Found) -> str:
     return said + more
 
 
-def _about_similarity(found: Found, verdict: Verdict) -> str:
+def _about_similarity(found: Measurements, verdict: Verdict) -> str:
     lead = found.evidence.lead
     if lead is None:
         return f"{verdict.similarity}: takes the penultimate layer and one or more before it, of one network"
@@ -207,22 +235,22 @@ def _about_similarity(found: Found, verdict: Verdict) -> str:
     return f"{verdict.similarity}: {where}; the penultimate layer leads the lower half by {_difference(found, lead)}"
 
 
-def _about_labels(found: Found) -> str:
+def _about_labels(found: Measurements) -> str:
     """Say what the learning curve promises; whether labels are noise is settled elsewhere, with more power."""
     learning = found.learning if found.evidence.is_noise else replace(found.learning, chance=None)
     return learning.verdict
 
 
-def _about_gap(found: Found) -> str:
+def _about_gap(found: Measurements) -> str:
     facts = found.evidence
     verb = "it overfits" if facts.gap > OVERFITS else "it does not overfit much"
     training = _score(found, facts.score + facts.gap)
     return f"the probe scores {training} on the images it learns from, {_score(found, facts.score)} on others: {verb}"
 
 
-def _score(found: Found, value: float) -> str:
+def _score(found: Measurements, value: float) -> str:
     return score_text(value, found.scoring)
 
 
-def _difference(found: Found, value: Interval) -> str:
+def _difference(found: Measurements, value: Interval) -> str:
     return gain_text({"difference": value.value, "ci95": (value.low, value.high)}, found.scoring)

@@ -17,6 +17,7 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import candidate_features
 from featurebank.bank.features import FeatureSet
 from featurebank.bank.neighbours import near_duplicate_pairs
+from featurebank.explore.advice.networks import Network, complete_sets, find_networks
 from featurebank.explore.advice.probe import (
     PROBE,
     Interval,
@@ -24,18 +25,17 @@ from featurebank.explore.advice.probe import (
     chance,
     compared,
     crossed,
+    permutation_test,
     read_curve,
     search_rows,
 )
-from featurebank.explore.advice.sets import Network, complete_sets, find_networks
-from featurebank.explore.advice.shuffled import shuffled_share
-from featurebank.explore.advice.verdict import HALF, Evidence
+from featurebank.explore.advice.rules import HALF, Evidence
 from featurebank.fitting.assessment import is_imbalanced
 from featurebank.fitting.rows import NEAR_DUPLICATE_ROWS, Rows, Target, load_rows, straddling
 from featurebank.images.reading import Progress
 from featurebank.topmodels.candidates import Candidate
 from featurebank.topmodels.evaluation import scorer_of
-from featurebank.topmodels.folds import Fold, fold_numbers, sizes_of
+from featurebank.topmodels.folds import Fold, Folds, default_kind, fold_numbers, sizes_of
 from featurebank.topmodels.learning_curve import LearningCurve, learning_curve
 from featurebank.topmodels.models import TASKS
 from featurebank.topmodels.refitting import fit_and_score, over_folds
@@ -48,13 +48,7 @@ DRAWS = 2
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked about a bank.
-
-    Attributes
-    ----------
-    target, groups, sample_weight, scoring, folds, repeats, seed, jobs
-        See `featurebank.explore.advice.advice.advise`.
-    """
+    """What is asked about a bank; see `featurebank.explore.advice.advice.advise`."""
 
     target: str
     groups: str | None = None
@@ -62,36 +56,28 @@ class Question:
     scoring: str | None = None
     folds: int = 5
     repeats: int = 1
-    seed: int = 0
-    jobs: int = -1
+    random_state: int = 0
+    n_jobs: int = -1
 
 
 @dataclass(frozen=True)
-class Found:
+class Measurements:
     """What was measured, and what it was measured on.
 
     Attributes
     ----------
-    rows : Rows
-        Of every complete feature set.
     network : Network
         The network that is advised on: of those with a layer curve, or else of all, that with the best probe.
-    evidence : Evidence
-    scoring : str
     class_weight : str or None
         ``"balanced"`` for classes of very different size.
     best : dict of tuple of str to Candidate
-        Best probe of each layer of the network by depth, then of the lower ones together, and of all together.
-    copies : int
-        Samples that repeat the content of another.
-    alike : int or None
-        Samples that look like another; None where there are too many to look.
-    learning : LearningCurve
+        Best probe of each of the network's candidates.
+    copies, alike : int
+        Samples that repeat the content of another, or look like another (None: too many to look).
     chance : float
         What a guess scores.
     plateau : FeatureSet
         Where the plateau begins; the top layer where there is no layer curve.
-    notes : list of str
     """
 
     rows: Rows
@@ -119,23 +105,11 @@ class Found:
         return max(others or self.best.values(), key=lambda each: each.mean)
 
 
-def measure(bank: Bank, question: Question, progress: Progress | None = None) -> Found:
+def measure(bank: Bank, question: Question, progress: Progress | None = None) -> Measurements:
     """Measure what the advice stands on.
 
     Classes of very different size (`fitting.assessment.IMBALANCE`) are weighted alike, and scored by the balanced
     accuracy: the plain one would hardly notice the small ones.
-
-    Parameters
-    ----------
-    bank : Bank
-    question : Question
-    progress : callable, optional
-        Called with (per cent done, 200).
-
-    Raises
-    ------
-    FeatureBankError
-        When a column or the rows do not fit.
     """
     rows, networks, notes = _load(bank, question)
     is_uneven = rows.task == "classification" and is_imbalanced(rows.y)
@@ -145,16 +119,18 @@ def measure(bank: Bank, question: Question, progress: Progress | None = None) ->
     folds = search.folds_
     every = best_by_features(search.candidates_, PROBE)
     network = max(networks, key=lambda each: (each.has_curve, max(every[(name,)].mean for name in each.names)))
-    best = {names: every[names] for names in _features(network)}
+    best = {names: every[names] for names in network.candidates}
     guess = chance(rows, folds, scoring)
     winner = max(best.values(), key=lambda each: each.mean)
-    model = TASKS[rows.task][PROBE].pipeline(winner.params, question.seed, normalization("standardize"), weights)
+    model = TASKS[rows.task][PROBE].pipeline(
+        winner.params, question.random_state, normalization("standardize"), weights
+    )
     X = rows.features(winner.features)
     learning = _learning_curve(model, X, rows, folds, scoring, question, _phase(progress, 1))
     at, evidence = _evidence(rows, network, search, guess)
     doubling = learning.doubling
     digests = rows.table.rows["digest"]
-    return Found(
+    return Measurements(
         rows=rows,
         network=network,
         evidence=replace(
@@ -187,30 +163,16 @@ def _load(bank: Bank, question: Question) -> tuple[Rows, list[Network], list[str
     return rows, networks, notes + rows.notes
 
 
-def _features(network: Network) -> list[tuple[str, ...]]:
-    """Return each layer up to the top one by depth, then the lower ones together, and all together."""
-    lower = tuple(each.name for each in network.lower)
-    curve = (*lower, network.top.name)
-    return list(dict.fromkeys([*((name,) for name in curve), lower or curve, curve]))
-
-
 def _probe(
     rows: Rows, networks: Sequence[Network], question: Question, scoring: str, weights: Any, progress: Progress | None
 ) -> TopModelSearchCV:
     """Score the probe on every layer, and on those of each network side by side."""
     singles = [(name,) for each in networks for name in each.names]
-    wanted = list(dict.fromkeys([*singles, *(names for each in networks for names in _features(each))]))
+    wanted = list(dict.fromkeys([*singles, *(names for each in networks for names in each.candidates)]))
+    kind = default_kind(rows.task, rows.groups is not None)
+    cv = Folds(kind, question.folds, question.repeats, question.random_state)
     return search_rows(
-        rows,
-        wanted,
-        [PROBE],
-        folds=question.folds,
-        repeats=question.repeats,
-        scoring=scoring,
-        class_weight=weights,
-        seed=question.seed,
-        jobs=question.jobs,
-        progress=progress,
+        rows, wanted, [PROBE], cv, scoring=scoring, class_weight=weights, n_jobs=question.n_jobs, progress=progress
     )
 
 
@@ -218,9 +180,9 @@ def _evidence(
     rows: Rows, network: Network, search: TopModelSearchCV, guess: Sequence[float]
 ) -> tuple[FeatureSet, Evidence]:
     """Return where the plateau begins, and what the probe says."""
-    sizes, wanted = sizes_of(search.folds_), _features(network)
+    sizes, wanted = sizes_of(search.folds_), network.candidates
     mine = [each for each in search.candidates_ if each.features in wanted]
-    layers = [*network.lower, network.top]
+    layers = network.curve
     curve = read_curve(mine, [each.name for each in layers], sizes, HALF) if network.has_curve else None
     counts = np.unique(rows.y, return_counts=True)[1] if rows.task == "classification" else np.array([])
     return network.top if curve is None else layers[curve.plateau], Evidence(
@@ -242,8 +204,9 @@ def _shuffled(rows: Rows, network: Network, evidence: Evidence, question: Questi
     """Return how often shuffled labels are predicted as well, where the interval does not settle it."""
     if evidence.above_chance.low > 0:
         return None
-    jobs = int(effective_n_jobs(question.jobs))
-    return shuffled_share(rows, _features(network), folds=question.folds, seed=question.seed, jobs=jobs)
+    jobs = int(effective_n_jobs(question.n_jobs))
+    seed = question.random_state
+    return permutation_test(rows, network.candidates, folds=question.folds, random_state=seed, n_jobs=jobs)
 
 
 def _learning_curve(
@@ -268,8 +231,8 @@ def _learning_curve(
             scoring=scoring,
             shots=(),
             seeds=DRAWS,
-            random_state=question.seed,
-            n_jobs=question.jobs,
+            random_state=question.random_state,
+            n_jobs=question.n_jobs,
             progress=progress,
         )
 

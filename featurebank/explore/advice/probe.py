@@ -1,23 +1,33 @@
-"""The quick ridge probe: every feature set on the same folds, the layer curve, and what it can be trusted to say."""
+"""The quick ridge probe: every feature set on the same folds, the layer curve, and what it can be trusted to say.
+
+The permutation test asks the same of shuffled labels: can the labels be told from noise?
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.linear_model import Ridge
 
 from featurebank.fitting.rows import Rows
 from featurebank.images.reading import Progress
 from featurebank.topmodels.candidates import Candidate, best_of_each, mean_of
-from featurebank.topmodels.folds import Fold, Folds, Sizes, default_kind
+from featurebank.topmodels.folds import Fold, Folds, Sizes, make_folds
 from featurebank.topmodels.learning_curve import NEGLIGIBLE
+from featurebank.topmodels.models import ALPHAS
 from featurebank.topmodels.scores import paired_interval
 from featurebank.topmodels.search import TopModelSearchCV
+from featurebank.topmodels.solvers import ridge
+from featurebank.topmodels.solvers.problem import Prediction, Problem, SolverOptions
 
 PROBE = "ridge"
+SHUFFLES = 199
+CLASSES = 8
+"""Classes whose columns are learned, the largest first: any statistic makes a valid test, and this bounds its work."""
 
 
 class Interval(NamedTuple):
@@ -44,43 +54,27 @@ class Curve(NamedTuple):
 def search_rows(
     rows: Rows,
     features: Sequence[Sequence[str]],
-    models: Sequence[str] | Mapping[str, Any],
+    models: Sequence[str],
+    cv: Folds,
     *,
-    folds: int = 5,
-    repeats: int = 1,
     scoring: str | None = None,
     class_weight: Any = None,
-    seed: int = 0,
-    jobs: int = -1,
+    n_jobs: int = -1,
     progress: Progress | None = None,
 ) -> TopModelSearchCV:
-    """Cross-validate models on every candidate's features with the same grid; nothing is refined or refitted.
-
-    Parameters
-    ----------
-    rows : Rows
-    features : sequence of sequences of str
-        Feature sets of each candidate.
-    models, scoring, class_weight, progress
-        See `TopModelSearchCV`.
-    folds : int, default 5
-    repeats : int, default 1
-        How often the folds are drawn anew.
-    seed : int, default 0
-    jobs : int, default -1
-    """
+    """Cross-validate models on every candidate's features with the same grid; nothing is refined or refitted."""
     return TopModelSearchCV(
         models,
         task=rows.task,
-        cv=Folds(default_kind(rows.task, rows.groups is not None), folds, repeats, seed),
+        cv=cv,
         scoring=scoring,
         blocks=rows.blocks,
         features=features,
         class_weight=class_weight,
         refine=0,
         refit=False,
-        random_state=seed,
-        n_jobs=jobs,
+        random_state=cv.random_state,
+        n_jobs=n_jobs,
         progress=progress,
     ).fit(rows.X, rows.y, groups=rows.groups, sample_weight=rows.weight)
 
@@ -96,11 +90,6 @@ def crossed(candidates: Sequence[Candidate]) -> list[float]:
     The best of many candidates looks better than it is. Here a fold's score never has a say in which candidate it is
     taken from, so that the mean is no longer flattered by the choice (after Tibshirani and Tibshirani 2009, A bias
     correction for the minimum error rate in cross-validation).
-
-    Parameters
-    ----------
-    candidates : sequence of Candidate
-        Scored on the same folds, two or more.
 
     Examples
     --------
@@ -132,15 +121,8 @@ def chance(rows: Rows, folds: Sequence[Fold], scoring: str | None) -> list[float
 def read_curve(candidates: Sequence[Candidate], layers: Sequence[str], sizes: Sizes, half: float) -> Curve:
     """Return what a layer curve says, the choice among the lower layers and among strengths crossed.
 
-    Parameters
-    ----------
-    candidates : sequence of Candidate
-        Of the probe, on the same folds.
-    layers : sequence of str
-        Two feature sets or more, the earliest layer first.
-    sizes : Sizes
-    half : float
-        Place up to which layers are the lower half.
+    The candidates are the probe's, the layers two feature sets or more, the earliest first; those up to the place
+    `half` are the lower half.
     """
     places = [number / (len(layers) - 1) for number in range(len(layers))]
     lower = {(layer,) for layer, place in zip(layers, places, strict=True) if place <= half}
@@ -158,13 +140,7 @@ def plateau(curve: Sequence[Sequence[float]], sizes: Sizes) -> int:
     What comes after it adds nothing that could be seen on these folds. The rule is that of Breiman et al. 1984
     (Classification and regression trees), the error that of the difference to the best layer, corrected as in
     `topmodels.scores.corrected_interval`; the point (`topmodels.learning_curve.NEGLIGIBLE`) keeps few images, whose
-    errors are large, from making everything a plateau.
-
-    Parameters
-    ----------
-    curve : sequence of sequences of float
-        Scores of each layer on the same folds, the earliest layer first.
-    sizes : Sizes
+    errors are large, from making everything a plateau. The curve has each layer's scores, the earliest layer first.
 
     Examples
     --------
@@ -180,3 +156,72 @@ def plateau(curve: Sequence[Sequence[float]], sizes: Sizes) -> int:
 def standard_error(differences: Any, sizes: Sizes) -> float:
     """Return the standard error of a mean over folds, corrected as in `topmodels.scores.corrected_interval`."""
     return float(np.sqrt(np.var(differences, ddof=1) * (1 / len(differences) + sizes.n_test / sizes.n_train)))
+
+
+def permutation_test(
+    rows: Rows, features: Sequence[Sequence[str]], *, folds: int = 5, random_state: int = 0, n_jobs: int = 1
+) -> float | None:
+    """Return the p-value of the labels: how often shuffled ones are predicted as well.
+
+    The permutation test of Ojala and Garriga 2010 (Permutation tests for studying classifier performance), exact for
+    any number of rows. The statistic is the share of the targets' squares that a ridge explains out of fold, its
+    features and strength `crossed` in each shuffle alike. A ridge of
+    numbers is linear in its targets, so that all shuffles are columns of one problem.
+
+    The folds are drawn without a look at the labels, as exactness asks. Where rows belong together, so that shuffling
+    them one by one is no chance, there is no answer; else it is at least 1 / (`SHUFFLES` + 1).
+    """
+    if rows.groups is not None:
+        return None
+    targets = _shuffled(_columns(rows), random_state)  # (n, 1 + shuffles, c)
+    n = len(rows.y)
+    parts = make_folds(
+        Folds("plain", folds, random_state=random_state),
+        np.zeros((n, 1)),
+        np.arange(n),
+        None,
+        random_state,
+        "regression",
+    )
+    scores = np.concatenate([_scores(rows, names, targets, parts, n_jobs) for names in features])  # (cells, folds, s)
+    best_elsewhere = (scores.sum(axis=1, keepdims=True) - scores).argmax(axis=0)  # (folds, s)
+    found = np.take_along_axis(scores, best_elsewhere[None], axis=0)[0].mean(axis=0)  # (s,)
+    return float((found >= found[0] - 1e-12).mean())  # the labels as they are count as one of the shuffles
+
+
+def _columns(rows: Rows) -> NDArray[np.float64]:
+    """Return the numbers to predict, shape (n, c): the target, or a column of 0 and 1 for the largest classes."""
+    if rows.task != "classification":
+        return rows.y.reshape(len(rows.y), -1).astype(np.float64)
+    classes, counts = np.unique(rows.y, return_counts=True)
+    wanted = classes[np.argsort(-counts, kind="stable")][: CLASSES if len(classes) > 2 else 1]
+    return (rows.y[:, None] == wanted).astype(np.float64)
+
+
+def _shuffled(columns: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """Return the columns as they are, then in other orders of the rows, shape (n, 1 + shuffles, c)."""
+    random = np.random.default_rng(seed)
+    orders = [np.arange(len(columns)), *(random.permutation(len(columns)) for _ in range(SHUFFLES))]
+    return np.stack([columns[order] for order in orders], axis=1)
+
+
+def _scores(
+    rows: Rows,
+    names: Sequence[str],
+    targets: NDArray[np.float64],
+    folds: Sequence[Fold],
+    n_jobs: int,
+) -> NDArray[np.float64]:
+    """Return the share of the squares explained on each fold, shape (strengths, folds, shuffles)."""
+    X = rows.features(names)
+    problem = Problem(X, targets.reshape(len(X), -1), list(folds), sample_weight=rows.weight)
+    cells = {number: {"alpha": alpha} for number, alpha in enumerate(ALPHAS)}
+    scores = np.zeros((len(cells), len(folds), targets.shape[1]))
+    for event in ridge.solve(problem, cells, SolverOptions(n_jobs=n_jobs), Ridge()):
+        if isinstance(event, Prediction):
+            train, test = folds[event.fold]
+            true = targets[test]
+            centre = np.average(targets[train], axis=0, weights=problem.weights(train))
+            wrong = ((true - event.labels.reshape(true.shape)) ** 2).sum(axis=(0, 2))
+            scores[event.cell, event.fold] = 1 - wrong / ((true - centre) ** 2).sum(axis=(0, 2))
+    return scores

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from scipy import stats
 
 from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import candidate_features, default_target
+from featurebank.errors import renamed
 from featurebank.explore.advice.measures import h_score, logme
+from featurebank.explore.advice.networks import complete_sets
 from featurebank.explore.advice.probe import PROBE, best_by_features, compared, search_rows
-from featurebank.explore.advice.sets import complete_sets
 from featurebank.fitting.rows import Rows, Target, load_rows, straddling
 from featurebank.images.reading import Progress
-from featurebank.topmodels.folds import fold_numbers, sizes_of
+from featurebank.topmodels.folds import Folds, default_kind, fold_numbers, sizes_of
+from featurebank.topmodels.formatting import score_text
 from featurebank.topmodels.search import TopModelSearchCV
 
 MODELS = {"classification": "logreg", "regression": "svr"}
@@ -33,7 +36,7 @@ COLUMNS = [
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ranking:
     """Feature sets, the best first, and how far each measure ranks them as a real top model does.
 
@@ -51,11 +54,33 @@ class Ranking:
         What ``featurebank compare --json`` prints beside these two.
     """
 
-    table: pd.DataFrame = field(repr=False)
-    correlations: pd.DataFrame = field(repr=False)
-    report: dict[str, Any] = field(repr=False)
+    table: pd.DataFrame
+    correlations: pd.DataFrame
+    report: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``featurebank compare --json`` prints, missing values as None."""
+        tables = {"features": self.table, "correlations": self.correlations}
+        return {**self.report, **{name: _records(each) for name, each in tables.items()}}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the table."""
+        return self.table
+
+    def __repr__(self) -> str:
+        best, report = self.table.iloc[0], self.report
+        score = score_text(best["score"], report["scoring"])
+        return f"<Ranking: {best['features']} first of {len(self.table)}, {report['model']} {score}>"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(repr(self))}</p>{self.table.to_html(index=False, escape=True)}"
 
 
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return list(frame.astype(object).where(frame.notna(), None).to_dict("records"))
+
+
+@renamed(seed="random_state", jobs="n_jobs")
 def rank_features(
     bank: str | os.PathLike[str] | Bank,
     *,
@@ -68,8 +93,8 @@ def rank_features(
     folds: int = 5,
     repeats: int = 1,
     scoring: str | None = None,
-    seed: int = 0,
-    jobs: int = -1,
+    random_state: int = 0,
+    n_jobs: int = -1,
     progress: Progress | None = None,
 ) -> Ranking:
     """Rank a bank's feature sets by a real top model, and by measures that need no training.
@@ -88,9 +113,9 @@ def rank_features(
     folds : int, default 5
     repeats : int, default 1
         How often the folds are drawn anew.
-    seed : int, default 0
+    random_state : int, default 0
         Of the folds and the models.
-    jobs : int, default -1
+    n_jobs : int, default -1
         Threads; -1 for one a core.
     progress : callable, optional
         Called with (fits done, fits in all).
@@ -121,8 +146,8 @@ def rank_features(
     rows = load_rows(bank, names, wanted, groups, sample_weight)
     model = model or MODELS[rows.task]
     models = list(dict.fromkeys([model, PROBE]))
-    options: dict[str, Any] = {"folds": folds, "repeats": repeats, "scoring": scoring, "seed": seed, "jobs": jobs}
-    search = search_rows(rows, candidates, models, **options, progress=progress)
+    cv = Folds(default_kind(rows.task, rows.groups is not None), folds, repeats, random_state)
+    search = search_rows(rows, candidates, models, cv, scoring=scoring, n_jobs=n_jobs, progress=progress)
     ranked = pd.concat([_scored(rows, search, model), _unscored(len(rows.y), lacking)], ignore_index=True)[COLUMNS]
     ranked = ranked.astype({"dimensions": "Int64", "rows": int, "missing": int, "told_apart": "boolean"})
     report = {
@@ -133,7 +158,7 @@ def rank_features(
         "model": model,
         "scoring": scoring or ("r2" if rows.task == "regression" else "accuracy"),
         "folds": len(search.folds_),
-        "seed": seed,
+        "seed": random_state,
         "warnings": notes + rows.notes + straddling(rows, fold_numbers(search.folds_, len(rows.y)), groups),
         "seconds": time.perf_counter() - started,
     }
@@ -179,11 +204,6 @@ def correlations(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rank correlation of each measure with the scores of a real top model.
 
     Spearman's (1904) and Kendall's (1938, tau-b) over the feature sets that have scores.
-
-    Parameters
-    ----------
-    table : DataFrame
-        With the columns ``score`` and `MEASURES`; see `Ranking`.
 
     Examples
     --------

@@ -14,7 +14,7 @@ RISING = dict(zip(CURVE, (0.2, 0.5, 0.8, 1.1, 1.8), strict=True))
 FALLING = dict(zip(CURVE, (0.6, 1.8, 1.2, 0.8, 0.4), strict=True))
 EARLY = dict(zip(CURVE, (1.8, 1.2, 1.0, 0.8, 0.6), strict=True))
 EASY = dict(zip(CURVE, (1.0, 3.0, 5.0, 8.0, 12.0), strict=True))
-QUICK = {"folds": 4, "jobs": 1}
+QUICK = {"folds": 4, "n_jobs": 1}
 
 
 @pytest.fixture
@@ -175,6 +175,10 @@ def test_every_thing_that_was_looked_at_has_its_line_and_its_figures(advised):
     assert means == sorted(means)
     assert 0 < report["evidence"]["gap"] < 0.2
     assert report["learning_curve"]["verdict"] == dict(advice.lines)["more labels"]
+    assert advice.to_dict() is report
+    assert advice.to_frame()["mean"].tolist()[:5] == means
+    assert repr(advice) == "<Advice: small and similar: Train a top model on the penultimate layer.>"
+    assert "featurebank fit" in advice._repr_html_()
 
 
 def test_few_images_with_a_wide_interval_are_no_noise_where_no_shuffle_comes_near(advised):

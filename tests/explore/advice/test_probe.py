@@ -5,6 +5,7 @@ from featurebank import Bank
 from featurebank.bank.defaults import candidate_features
 from featurebank.bank.spec import layer_order
 from featurebank.errors import BankError
+from featurebank.explore.advice.networks import complete_sets, find_networks
 from featurebank.explore.advice.probe import (
     Sizes,
     best_by_features,
@@ -16,10 +17,9 @@ from featurebank.explore.advice.probe import (
     search_rows,
     standard_error,
 )
-from featurebank.explore.advice.sets import complete_sets, find_networks
 from featurebank.fitting.rows import Target, load_rows
 from featurebank.topmodels.candidates import Candidate
-from featurebank.topmodels.folds import sizes_of
+from featurebank.topmodels.folds import Folds, sizes_of
 from featurebank.topmodels.scores import corrected_interval
 
 EVEN = Sizes(80, 20)
@@ -87,7 +87,7 @@ def rows(planted_bank, planted_layers):
 def test_the_search_has_every_cell_on_the_same_folds_and_the_best_of_each(rows):
     _, loaded = rows
     names = list(loaded.blocks)
-    search = search_rows(loaded, [[name] for name in names], ["ridge"], folds=3, jobs=1)
+    search = search_rows(loaded, [[name] for name in names], ["ridge"], Folds("stratified", 3), n_jobs=1)
     best = best_by_features(search.candidates_, "ridge")
     assert list(best) == [(name,) for name in names]
     for features, each in best.items():
@@ -98,7 +98,7 @@ def test_the_search_has_every_cell_on_the_same_folds_and_the_best_of_each(rows):
 
 def test_chance_is_the_most_frequent_class_or_the_mean(rows):
     bank, loaded = rows
-    folds = search_rows(loaded, [list(loaded.blocks)], ["ridge"], folds=3, jobs=1).folds_
+    folds = search_rows(loaded, [list(loaded.blocks)], ["ridge"], Folds("stratified", 3), n_jobs=1).folds_
     assert chance(loaded, folds, "accuracy") == pytest.approx([1 / 3] * 3)
     numbers = load_rows(bank, ["layer1"], Target(["size"]), None, None)
     assert max(chance(numbers, folds, None)) <= 0

@@ -11,7 +11,7 @@ from featurebank.topmodels.scores import paired_interval
 
 SIGNALS = {"layer1": 0.5, "layer2": 1.0, "layer3": 1.5, "layer4": 2.5, "penultimate": 4.0}
 ORDER = ["penultimate", "layer4", "layer3", "layer2", "layer1"]
-QUICK = {"folds": 3, "jobs": 1}
+QUICK = {"folds": 3, "n_jobs": 1}
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_numbers_are_ranked_without_an_h_score(graded):
 def test_models_features_groups_and_scoring_can_be_named(graded):
     named = ["layer2+layer3", "layer1"]
     ranking = rank_features(
-        graded, **QUICK, target="label", model="lda", features=named, scoring="balanced_accuracy", seed=3
+        graded, **QUICK, target="label", model="lda", features=named, scoring="balanced_accuracy", random_state=3
     )
     assert ranking.table["features"].tolist() == ["resnet18/layer2+resnet18/layer3", "resnet18/layer1"]
     assert ranking.table["dimensions"].tolist() == [24, 12]
@@ -85,7 +85,7 @@ def test_models_features_groups_and_scoring_can_be_named(graded):
     )
     assert ranking.correlations["spearman"].isna().all()  # two sets have no ranks to speak of
     again = rank_features(
-        graded, **QUICK, target="label", model="lda", features=named, scoring="balanced_accuracy", seed=3
+        graded, **QUICK, target="label", model="lda", features=named, scoring="balanced_accuracy", random_state=3
     )
     drop = ["seconds"]
     pd.testing.assert_frame_equal(ranking.table.drop(columns=drop), again.table.drop(columns=drop))
@@ -135,3 +135,13 @@ def test_correlations_are_scipys_and_constants_have_none():
 def test_what_cannot_be_had_is_an_error(graded, options, error, message):
     with pytest.raises(error, match=message):
         rank_features(graded, target="label", **options)
+
+
+def test_a_ranking_shows_itself(graded):
+    ranking = rank_features(graded, **QUICK, target="label")
+    assert repr(ranking).startswith("<Ranking: resnet18/penultimate first of 5, logreg ")
+    assert ranking.to_frame() is ranking.table
+    assert "<table" in ranking._repr_html_()
+    found = ranking.to_dict()
+    assert [each["features"] for each in found["features"]] == ranking.table["features"].tolist()
+    assert [each["measure"] for each in found["correlations"]] == ["logme", "h_score", "ridge"]

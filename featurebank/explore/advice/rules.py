@@ -80,7 +80,7 @@ class Evidence:
     gap : float
         Training score less validation score of the best probe.
     shuffled : float or None
-        How often shuffled labels are predicted as well (`featurebank.explore.advice.shuffled`); None where the
+        How often shuffled labels are predicted as well (a permutation test); None where the
         interval of `above_chance` is clear already, or shuffling makes no sense.
     no_tuning : str
         Why the network cannot be fine-tuned here; empty where it can.

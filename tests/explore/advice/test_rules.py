@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 
 from featurebank.explore.advice.probe import Interval
-from featurebank.explore.advice.verdict import (
+from featurebank.explore.advice.rules import (
     CEILING,
     HALF,
     LARGE,

@@ -21,19 +21,8 @@ def complete_sets(
 ) -> tuple[list[list[str]], dict[str, int], list[str]]:
     """Divide single feature sets into those that have a row of every sample, and those that lack some.
 
-    Returns
-    -------
-    whole : list of list of str
-        The candidates that have all rows.
-    lacking : dict of str to int
-        How many samples each of the others has no row for.
-    notes : list of str
-        What to do about those.
-
-    Raises
-    ------
-    BankError
-        When every set lacks rows.
+    Returns the former, how many samples each of the others has no row for, and what to do about it. It is an error
+    when every set lacks rows.
     """
     whole, lacking, notes = [], {}, []
     keys = as_keys(table.rows["digest"])
@@ -54,14 +43,8 @@ def complete_sets(
 class Network:
     """The pooled feature sets of one network that differ in their layer and pooling alone, by depth.
 
-    Attributes
-    ----------
-    sets : tuple of FeatureSet
-        The earliest layer first.
-    request : Request or None
-        What was last asked for to make the deepest of them; None for a module that no command can name.
-    is_ordered : bool
-        Whether the order is surely that of the network, rather than that of the layers' names.
+    The request is the one that last made the deepest of them; a module that no command can name has none. Where the
+    order is not surely that of the network, it is that of the layers' names.
     """
 
     sets: tuple[FeatureSet, ...]
@@ -72,6 +55,17 @@ class Network:
     def names(self) -> list[str]:
         """Names of the sets."""
         return [each.name for each in self.sets]
+
+    @property
+    def curve(self) -> list[FeatureSet]:
+        """The sets of the layers up to the top one."""
+        return [*self.lower, self.top]
+
+    @property
+    def candidates(self) -> list[tuple[str, ...]]:
+        """Each layer up to the top one by depth, then the lower ones together, and all together."""
+        names = tuple(each.name for each in self.curve)
+        return list(dict.fromkeys([*((name,) for name in names), names[:-1] or names, names]))
 
     @property
     def top(self) -> FeatureSet:

@@ -12,9 +12,9 @@ from featurebank.bank.repair import extract_command, is_named, roots
 from featurebank.bank.request import StoredRequest, shell_word
 from featurebank.bank.samples import values_of, weights_of
 from featurebank.errors import FeatureBankError, one_line
-from featurebank.explore.advice.evidence import Found, Question
-from featurebank.explore.advice.sets import PENULTIMATE
-from featurebank.explore.advice.verdict import SENTENCES, TUNING, Action
+from featurebank.explore.advice.evidence import Measurements, Question
+from featurebank.explore.advice.networks import PENULTIMATE
+from featurebank.explore.advice.rules import SENTENCES, TUNING, Action
 from featurebank.fitting.rows import NEAR_DUPLICATES
 
 if TYPE_CHECKING:
@@ -31,13 +31,13 @@ USUAL = ("accuracy", "r2")
 
 
 @dataclass(frozen=True)
-class Step:
+class Recommendation:
     """Something to do next.
 
     Attributes
     ----------
     action : str
-        See `featurebank.explore.advice.verdict.SENTENCES`.
+        See `featurebank.explore.advice.rules.SENTENCES`.
     sentence : str
     commands : tuple of str
         Ready for a shell, in their order; empty where no command can do it here.
@@ -65,34 +65,29 @@ class Step:
 
 @dataclass(frozen=True)
 class Planner:
-    """Turns actions into commands for a bank.
-
-    Attributes
-    ----------
-    bank : Bank
-    question : Question
-    found : Found
-    """
+    """Turns actions into commands for a bank."""
 
     bank: Bank
     question: Question
-    found: Found
+    found: Measurements
 
-    def step(self, action: Action) -> Step:
+    def recommend(self, action: Action) -> Recommendation:
         """Return the commands of an action, and what they cost here; torch is loaded where a network is timed."""
         if action == "labels":
             command = f"featurebank info {shell_word(self.bank.path)} --samples"
-            return Step(action, SENTENCES[action], (command,), "it lists every image with its columns", 0.0, 0)
+            return Recommendation(
+                action, SENTENCES[action], (command,), "it lists every image with its columns", 0.0, 0
+            )
         if action in ("penultimate", "lower"):
             return self._search(action)
         try:
             return self._tuning(action) if action in TUNING else self._extraction()
         except FeatureBankError as error:
-            return Step(action, SENTENCES[action], (), f"not possible as things are: {one_line(error)}")
+            return Recommendation(action, SENTENCES[action], (), f"not possible as things are: {one_line(error)}")
 
     # --- top models ----------------------------------------------------------------------------------------
 
-    def _search(self, action: Action) -> Step:
+    def _search(self, action: Action) -> Recommendation:
         """Search for a top model; lower layers are compared with the penultimate one on the same folds."""
         top, lower = self.found.network.top, "+".join(self.found.lower.features)
         names = [top.name] if action == "penultimate" else list(dict.fromkeys([lower, top.name]))
@@ -103,7 +98,7 @@ class Planner:
         command = self._command("fit", [*options, ("--groups", self.question.groups), ("--time-limit", SECONDS)])
         cost = f"{SECONDS} s at most for the search (its limit), then one fit on all images; no disk to speak of"
         sentence = SENTENCES[action] if is_usual else f"Train a top model on {top.name}."
-        return Step(action, sentence, (command,), cost, float(SECONDS), 0)
+        return Recommendation(action, sentence, (command,), cost, float(SECONDS), 0)
 
     def _command(self, name: str, options: Sequence[tuple[str, Any]]) -> str:
         """Return a command on this bank and target; options without a value are left out."""
@@ -114,15 +109,14 @@ class Planner:
 
     # --- more layers ---------------------------------------------------------------------------------------
 
-    def _extraction(self) -> Step:
+    def _extraction(self) -> Recommendation:
         """Embed the layers of a curve, then ask again."""
         action: Action = "layers"
         network, where = self.found.network, roots(self.found.rows.table)
         if network.request is None or not all(map(is_named, where)):
             cost = "from Python: the images, or the network, have no name that a command could give"
-            return Step(action, SENTENCES[action], (), cost)
-        from featurebank.explore.advice.costs import extraction_cost
-        from featurebank.explore.advice.stages import curve_layers
+            return Recommendation(action, SENTENCES[action], (), cost)
+        from featurebank.explore.advice.costs import curve_layers, extraction_cost
 
         backbone = network.request.load()
         layers = curve_layers(backbone.layers)
@@ -131,14 +125,13 @@ class Planner:
         commands = [extract_command(self.bank, network.top.spec, *each, layers) for each in moved.items()]
         again = f"featurebank advise {shell_word(self.bank.path)} --target {shell_word(self.question.target)}"
         cost = f"estimate: {seconds:.0f} s for the network alone in plain PyTorch here, {size / 1e6:.1f} MB"
-        return Step(action, SENTENCES[action], (*commands, again), cost, seconds, size, is_estimate=True)
+        return Recommendation(action, SENTENCES[action], (*commands, again), cost, seconds, size, is_estimate=True)
 
     # --- fine-tuning ---------------------------------------------------------------------------------------
 
-    def _tuning(self, action: Action) -> Step:
+    def _tuning(self, action: Action) -> Recommendation:
         """Fine-tune what comes after the plateau, or all; the cost is what the command would estimate itself."""
-        from featurebank.explore.advice.costs import tuning_cost
-        from featurebank.explore.advice.stages import cut_after
+        from featurebank.explore.advice.costs import cut_after, tuning_cost
         from featurebank.finetuning.recipe import Recipe
 
         request = self.found.network.request
@@ -148,7 +141,9 @@ class Planner:
         recipe = Recipe(cut, init=init, class_weight=self.found.class_weight)
         cost = tuning_cost(self.bank, request, self._labels(), self.found.rows.table, recipe)
         command = self._command("finetune", self._tuning_options(request, recipe))
-        return Step(action, SENTENCES[action], (command,), f"estimate: {cost}", cost.seconds, cost.disk_bytes, True)
+        return Recommendation(
+            action, SENTENCES[action], (command,), f"estimate: {cost}", cost.seconds, cost.disk_bytes, True
+        )
 
     def _tuning_options(self, request: StoredRequest, recipe: Recipe) -> list[tuple[str, Any]]:
         return [

@@ -10,7 +10,7 @@ from featurebank import load_backbone
 from featurebank.backbones.base import Backbone
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.errors import LayerError
-from featurebank.explore.advice.stages import curve_layers, cut_after, stages
+from featurebank.explore.advice.costs import curve_layers, cut_after, main_blocks
 from featurebank.finetuning.cut import Tail
 
 NETWORKS = {
@@ -45,7 +45,7 @@ def test_a_layer_curve_is_some_stages_and_the_penultimate_layer(load, name):
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18", "timm:vit_tiny_patch16_224"])
 def test_what_comes_after_a_layer_can_be_cut_there(load, name):
     backbone = load(name)
-    names = stages(backbone.layers)
+    names = main_blocks(backbone.layers)
     for before, after in pairwise(names):
         assert cut_after(backbone, before) == after
     assert cut_after(backbone, names[-1]) == cut_after(backbone, "penultimate") == names[-1]
@@ -81,6 +81,6 @@ class Crossed(nn.Module):
 def test_a_network_that_cannot_be_cut_says_so():
     half = Preprocessing(8, (8, 8), "bilinear", (0.5,) * 3, (0.5,) * 3)
     backbone = Backbone.from_module(Crossed(), transform=half)
-    assert stages(backbone.layers) == ["a", "b", "c"]
+    assert main_blocks(backbone.layers) == ["a", "b", "c"]
     with pytest.raises(LayerError, match="cannot be cut before any of its stages"):
         cut_after(backbone, "penultimate")
