@@ -32,47 +32,10 @@ _UNKNOWN = -1
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A top model whose parameters are searched anew on whatever rows it is given.
+class TrainingRows:
+    """The rows that one model learns from: those with a label, and a pool without (m, d).
 
-    Attributes
-    ----------
-    model : str
-        Name of the top model.
-    search : TopModelSearchCV
-        Unfitted, of that model and one normalisation.
-    """
-
-    model: str
-    search: TopModelSearchCV
-
-    def searched(self, X: NDArray[Any], y: NDArray[Any], groups: Any, **options: Any) -> TopModelSearchCV:
-        """Return the search, fitted on these rows and nothing else; `options` are parameters of its own.
-
-        Raises
-        ------
-        TopModelError
-            When a class has fewer than two rows, or groups.
-        """
-        search = clone(self.search).set_params(cv=_inner_folds(y, groups), **options)
-        return search.fit(X, y, groups=groups)
-
-    def fit(self, part: Part) -> Pipeline:
-        """Return the best pipeline of the labelled rows alone, fitted on them; see `searched`."""
-        return self.searched(part.X, part.y, part.groups).best_estimator_
-
-
-@dataclass(frozen=True)
-class Part:
-    """The rows that one model learns from.
-
-    Attributes
-    ----------
-    X : ndarray of float32, shape (n, d)
-    y : ndarray, shape (n,)
-    groups : ndarray of int64, shape (n,), or None
-    pool : ndarray of float32, shape (m, d)
-        Rows without a label.
+    `groups` are those of the labelled rows, None where each stands for itself.
     """
 
     X: NDArray[np.float32]
@@ -90,104 +53,108 @@ class Part:
         return classes, np.concatenate([codes, np.full(len(self.pool), _UNKNOWN)])
 
 
-def supervised(recipe: Recipe, part: Part) -> Pipeline:
-    """Fit the labelled rows alone.
+def tuned(search: TopModelSearchCV, X: NDArray[Any], y: NDArray[Any], groups: Any, **options: Any) -> TopModelSearchCV:
+    """Return a search, fitted on these rows and nothing else; `options` are parameters of its own.
 
-    Parameters
-    ----------
-    recipe : Recipe
-    part : Part
+    A class with fewer than two rows, or groups, is an error.
+    """
+    search = clone(search).set_params(cv=_inner_folds(y, groups), **options)
+    return search.fit(X, y, groups=groups)
 
-    Returns
-    -------
-    Pipeline
-        Fitted.
+
+def supervised(search: TopModelSearchCV, rows: TrainingRows) -> Pipeline:
+    """Return the best pipeline of the labelled rows alone, fitted on them.
+
+    The search is unfitted, of one top model and one normalisation.
 
     Examples
     --------
     >>> from sklearn.datasets import load_digits
     >>> X, y = load_digits(n_class=2, return_X_y=True)
-    >>> recipe = Recipe("ridge", TopModelSearchCV(["ridge"]))
-    >>> supervised(recipe, Part(X[:20], y[:20], None, X[20:])).score(X[20:], y[20:]) > 0.95
+    >>> model = supervised(TopModelSearchCV(["ridge"]), TrainingRows(X[:20], y[:20], None, X[20:]))
+    >>> model.score(X[20:], y[20:]) > 0.95
     True
     """
-    return recipe.fit(part)
+    return tuned(search, rows.X, rows.y, rows.groups).best_estimator_
 
 
-def self_training(recipe: Recipe, part: Part) -> Pipeline:
+def self_training(search: TopModelSearchCV, rows: TrainingRows) -> Pipeline:
     """Fit, take the surest predictions of rows without a label for their labels, and fit again (Yarowsky 1995).
 
-    At most ten rounds, until no label is surer than 0.9; then a plain top model is fitted on all labels. The recipe's
+    At most ten rounds, until no label is surer than 0.9; then a plain top model is fitted on all labels. The top
     model has probabilities; parameters and result are those of `supervised`.
     """
-    base = recipe.fit(part)
-    classes, codes = part.codes()
-    known = codes[: len(part.y)]
-    found = SelfTrainingClassifier(clone(base), threshold=SURE).fit(part.all_rows(), codes).transduction_
+    base = supervised(search, rows)
+    classes, codes = rows.codes()
+    known = codes[: len(rows.y)]
+    found = SelfTrainingClassifier(clone(base), threshold=SURE).fit(rows.all_rows(), codes).transduction_
     found[: len(known)] = known
-    return _fit_labelled(recipe, part, classes, found)
+    return _fit_labelled(search, rows, classes, found)
 
 
-def spreading(recipe: Recipe, part: Part) -> Pipeline:
+def spreading(search: TopModelSearchCV, rows: TrainingRows) -> Pipeline:
     """Spread labels over the graph of 10 nearest neighbours, and fit the rows they surely reach.
 
     Zhou et al. (2004), Learning with local and global consistency. Spreading says nothing of new rows, so that a plain
     top model is fitted on the spread labels that hold at least three quarters of their row's neighbourhood.
     Parameters and result are those of `supervised`.
     """
-    classes, codes = part.codes()
-    rows = part.all_rows()
-    for _, step in [*normalization(str(recipe.search.normalize)), ("unit", Normalizer())]:
-        rows = step.fit_transform(rows)
-    spread = LabelSpreading(kernel="knn", n_neighbors=min(NEIGHBOURS, len(rows) - 1), max_iter=200).fit(rows, codes)
+    classes, codes = rows.codes()
+    Z = rows.all_rows()
+    for _, step in [*normalization(str(search.normalize)), ("unit", Normalizer())]:
+        Z = step.fit_transform(Z)
+    spread = LabelSpreading(kernel="knn", n_neighbors=min(NEIGHBOURS, len(Z) - 1), max_iter=200).fit(Z, codes)
     shares = np.nan_to_num(spread.label_distributions_)
     found = np.where(shares.max(axis=1) >= SPREAD_SURE, shares.argmax(axis=1), _UNKNOWN)
     known = codes != _UNKNOWN
     found[known] = codes[known]
-    return _fit_labelled(recipe, part, classes, found)
+    return _fit_labelled(search, rows, classes, found)
 
 
-def whiten(recipe: Recipe, part: Part) -> Pipeline:
+def whiten(search: TopModelSearchCV, rows: TrainingRows) -> Pipeline:
     """Fit the labelled rows behind a PCA whitening that all rows, labelled or not, have taught (Raina et al. 2007).
 
     It keeps 16 or 64 directions, whichever the labelled rows do better with in cross-validation. Parameters and result
     are those of `supervised`.
     """
-    rows, Z = part.all_rows(), part.X
-    steps = normalization(str(recipe.search.normalize))
+    every, Z = rows.all_rows(), rows.X
+    steps = normalization(str(search.normalize))
     for _, step in steps:
-        rows = step.fit_transform(rows)
+        every = step.fit_transform(every)
         Z = step.transform(Z)
     tried = []
     for count in COMPONENTS:
-        pca = PCA(min(count, *rows.shape), whiten=True, random_state=recipe.search.random_state).fit(rows)
-        tried.append((pca, recipe.searched(pca.transform(Z), part.y, part.groups, normalize="none", select=None)))
-    pca, search = max(tried, key=lambda pair: pair[1].best_score_)
-    return Pipeline([*steps, ("whiten", pca), search.best_estimator_.steps[-1]])
+        pca = PCA(min(count, *every.shape), whiten=True, random_state=search.random_state).fit(every)
+        found = tuned(search, pca.transform(Z), rows.y, rows.groups, normalize="none", select=None)
+        tried.append((pca, found))
+    pca, found = max(tried, key=lambda pair: pair[1].best_score_)
+    return Pipeline([*steps, ("whiten", pca), found.best_estimator_.steps[-1]])
 
 
-METHODS: dict[str, Callable[[Recipe, Part], Pipeline]] = {
+METHODS: dict[str, Callable[[TopModelSearchCV, TrainingRows], Pipeline]] = {
     "self-training": self_training,
     "spreading": spreading,
     "whiten": whiten,
 }
 
 
-def _fit_labelled(recipe: Recipe, part: Part, classes: NDArray[Any], codes: NDArray[np.int64]) -> Pipeline:
-    """Fit the rows that have a label now, with parameters searched on 2,000 of them, the given ones first.
+def _fit_labelled(
+    search: TopModelSearchCV, rows: TrainingRows, classes: NDArray[Any], codes: NDArray[np.int64]
+) -> Pipeline:
+    """Fit the rows that have a label now, with parameters searched on 2,000 of them, the labelled ones first.
 
-    Those of the few given rows would not do: a penalty that suits ten rows can leave hundreds with nothing but the most
+    Those of the few rows would not do: a penalty that suits ten rows can leave hundreds with nothing but the most
     frequent class.
     """
-    given = len(part.y)
-    extra = given + np.flatnonzero(codes[given:] != _UNKNOWN)
-    extra = np.random.default_rng(recipe.search.random_state).permutation(extra)
-    chosen = np.concatenate([np.arange(given), extra])
-    X, y = part.all_rows()[chosen], classes[codes[chosen]]
-    groups = None if part.groups is None else np.concatenate([part.groups, part.groups.max() + 1 + extra])
-    tuned = max(given, SEARCHED)
-    search = recipe.searched(X[:tuned], y[:tuned], None if groups is None else groups[:tuned])
-    return search.best_estimator_ if len(X) <= tuned else clone(search.best_estimator_).fit(X, y)
+    labelled = len(rows.y)
+    extra = labelled + np.flatnonzero(codes[labelled:] != _UNKNOWN)
+    extra = np.random.default_rng(search.random_state).permutation(extra)
+    chosen = np.concatenate([np.arange(labelled), extra])
+    X, y = rows.all_rows()[chosen], classes[codes[chosen]]
+    groups = None if rows.groups is None else np.concatenate([rows.groups, rows.groups.max() + 1 + extra])
+    most = max(labelled, SEARCHED)
+    model = tuned(search, X[:most], y[:most], None if groups is None else groups[:most]).best_estimator_
+    return model if len(X) <= most else clone(model).fit(X, y)
 
 
 def _inner_folds(y: NDArray[Any], groups: Any) -> int:

@@ -15,13 +15,12 @@ from sklearn.pipeline import Pipeline
 
 from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import default_target
-from featurebank.bank.samples import column_of
+from featurebank.bank.samples import column_of, other_contents
 from featurebank.errors import TopModelError, near_names
 from featurebank.fitting.fit import class_report, fit
-from featurebank.fitting.known_labels import Given, load_given
 from featurebank.fitting.result import FitResult
-from featurebank.fitting.rows import Target, read_target
-from featurebank.fitting.semi_supervised import METHODS, Part, Recipe, supervised
+from featurebank.fitting.rows import Target, load_table, read_target
+from featurebank.fitting.semi_supervised import METHODS, TrainingRows, supervised
 from featurebank.images.reading import Progress
 from featurebank.predictor.predictor import Predictor
 from featurebank.predictor.task import Task
@@ -92,14 +91,14 @@ def fit_semi_supervised(
     result.report["warnings"] = [note for note in result.report["warnings"] if note != left_out]
     if result.report["interrupted"]:
         return _uncompared(result)
-    rows, is_grouped = result.predictor.report["samples"], bool(result.report["grouped"])
-    given = load_given(bank, result.search.best_features_, target, options.get("groups"), rows, is_grouped)
-    recipes = {name: _recipe(result.search, name == "self-training") for name in (SUPERVISED, *methods)}
+    searched, is_grouped = result.predictor.report["samples"], bool(result.report["grouped"])
+    rows = _load(bank, result.search.best_features_, target, options.get("groups"), searched, is_grouped)
+    searches = {name: _alone(result.search, name == "self-training") for name in (SUPERVISED, *methods)}
     try:
-        sides = _cross_validate(given, recipes, result.search.folds_, on_compared)
+        scores, found = _cross_validate(rows, searches, result.search.folds_, on_compared)
     except KeyboardInterrupt:
         return _uncompared(result)
-    return _shipped(result, given, recipes, sides, options.get("calibrate"))
+    return _shipped(result, rows, searches, scores, found, options.get("calibrate"))
 
 
 def _uncompared(result: FitResult) -> FitResult:
@@ -127,19 +126,70 @@ def _check(bank: Bank, methods: Sequence[str], target: Target, options: dict[str
         raise TopModelError(f"every readable sample has a value of {target.name!r}; expected some without one")
 
 
-# --- recipes ----------------------------------------------------------------------------------------------------------
+# --- rows and models --------------------------------------------------------------------------------------
 
 
-def _models(given: Any) -> dict[str, TopModel]:
-    return {model.name: model for model in parse_models("all" if given is None else given)}
+@dataclass(frozen=True)
+class PartlyLabelled:
+    """Labelled rows in the order of the search, rows held out of it, and rows without a label.
+
+    `y` is meaningless where there is no label. Rows of one of the `groups` are never on both sides, and no content of
+    the pool is in the others, or twice; `is_grouped` says whether labelled rows share groups.
+    """
+
+    X: NDArray[np.float32]
+    y: NDArray[Any]
+    groups: NDArray[np.int64]
+    labelled: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    pool: NDArray[np.int64]
+    is_grouped: bool
+
+    def training(self, train: NDArray[np.int64], test: NDArray[np.int64]) -> TrainingRows:
+        """Return what is learned from when rows `test` are to be scored."""
+        never = np.concatenate([self.groups[test], self.groups[self.held_out]])
+        pool = self.pool[~np.isin(self.groups[self.pool], never)]
+        groups = self.groups[train] if self.is_grouped else None
+        return TrainingRows(self.X[train], self.y[train], groups, self.X[pool])
+
+
+def _load(
+    bank: Bank,
+    names: Sequence[str],
+    target: Target,
+    groups: str | None,
+    searched: Sequence[Sequence[Any]],
+    is_grouped: bool,
+) -> PartlyLabelled:
+    """Load every readable row of a bank.
+
+    `searched` are the labelled rows, ``[source, path, …]`` in the order that the folds count in; others with a label
+    are held out. Without `groups`, identical content alone is a group.
+    """
+    table = bank.select()
+    has_label = column_of(table, target.name).notna().to_numpy()
+    known = read_target(table.take(has_label), target)[0]
+    y = np.empty(len(table), known.dtype)
+    y[has_label] = known
+    rows = load_table(bank, names, table, groups, None, ["mean"])
+    keys = zip(table.rows["source"], table.paths, strict=True)
+    position = {key: number for number, key in enumerate(keys)}
+    labelled = np.array([position[source, path] for source, path, *_ in searched])
+    held_out = np.setdiff1d(np.flatnonzero(has_label), labelled)
+    ties = np.arange(len(table)) if rows.groups is None else rows.groups
+    return PartlyLabelled(rows.X, y, ties, labelled, held_out, other_contents(table, has_label), is_grouped)
+
+
+def _models(models: Any) -> dict[str, TopModel]:
+    return {model.name: model for model in parse_models("all" if models is None else models)}
 
 
 def _has_proba(model: TopModel) -> bool:
     return hasattr(model.estimator, "predict_proba")
 
 
-def _recipe(search: TopModelSearchCV, needs_proba: bool) -> Recipe:
-    """Return the recipe of the best candidate, or of the best with probabilities on the same features."""
+def _alone(search: TopModelSearchCV, needs_proba: bool) -> TopModelSearchCV:
+    """Return the search of the best candidate's top model alone, or of the best with probabilities on its features."""
     models = _models(search.models)
     able = [
         candidate
@@ -155,65 +205,63 @@ def _recipe(search: TopModelSearchCV, needs_proba: bool) -> Recipe:
         grid = None if model.is_default_grid else model.grid
     single = {"models": {model.name: grid}, "normalize": best.normalize, "select": best.select}
     alone = {"blocks": None, "features": None, "time_limit": None, "progress": None}
-    return Recipe(model.name, clone(search).set_params(**single, **alone))
+    return clone(search).set_params(**single, **alone)
 
 
 # --- comparison --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Side:
-    """One way to fit, cross-validated: its scores and what it said of the test rows."""
-
-    scores: list[float]
-    found: OutOfFold
-
-
 def _cross_validate(
-    given: Given, recipes: dict[str, Recipe], folds: Sequence[Fold], progress: Progress | None
-) -> dict[str, Side]:
-    """Fit every method on the training part of every fold, and score it on the test part."""
-    labelled = given.labelled
-    data = SearchData(given.X[labelled], given.y[labelled], {}, list(folds))
-    scorer = scorer_of(recipes[SUPERVISED].search.scoring, "classification")
-    scores: dict[str, list[float]] = {name: [] for name in recipes}
-    said: dict[str, list[Prediction]] = {name: [] for name in recipes}
+    rows: PartlyLabelled, searches: dict[str, TopModelSearchCV], folds: Sequence[Fold], progress: Progress | None
+) -> tuple[dict[str, list[float]], dict[str, OutOfFold]]:
+    """Fit every method on the training part of every fold; return its scores and what it said of the test parts."""
+    labelled = rows.labelled
+    data = SearchData(rows.X[labelled], rows.y[labelled], {}, list(folds))
+    scorer = scorer_of(searches[SUPERVISED].scoring, "classification")
+    scores: dict[str, list[float]] = {name: [] for name in searches}
+    said: dict[str, list[Prediction]] = {name: [] for name in searches}
 
     def compare(train: NDArray[np.int64], test: NDArray[np.int64]) -> None:
-        part = given.part(labelled[train], labelled[test])
-        for name, recipe in recipes.items():
-            model = _fit(name, recipe, part)
+        training = rows.training(labelled[train], labelled[test])
+        for name, search in searches.items():
+            model = _fit(name, search, training)
             scores[name].append(score_fitted(scorer, model, data.X[test], data.y[test]))
             said[name].append(prediction_of(model, data.X[test], fold=len(said[name])))
             if progress is not None:
-                progress(sum(map(len, scores.values())), len(recipes) * len(folds))
+                progress(sum(map(len, scores.values())), len(searches) * len(folds))
 
     over_folds(compare, folds)
-    return {name: Side(scores[name], gather(data, said[name])) for name in recipes}
+    return scores, {name: gather(data, said[name]) for name in searches}
 
 
-def _fit(name: str, recipe: Recipe, part: Part) -> Pipeline:
+def _fit(name: str, search: TopModelSearchCV, rows: TrainingRows) -> Pipeline:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # rows that no label reaches, labels that none is sure of
-        return supervised(recipe, part) if name == SUPERVISED else METHODS[name](recipe, part)
+        return {SUPERVISED: supervised, **METHODS}[name](search, rows)
 
 
-def _compared(given: Given, recipes: dict[str, Recipe], sides: dict[str, Side], folds: Sequence[Fold]) -> list[Any]:
+def _model_name(search: TopModelSearchCV) -> str:
+    return str(next(iter(search.models)))
+
+
+def _compared(
+    searches: dict[str, TopModelSearchCV], scores: dict[str, list[float]], folds: Sequence[Fold]
+) -> list[dict[str, Any]]:
     """Return a row of facts for each method, the supervised one first."""
-    sizes, rows = sizes_of(folds), []
-    for name, side in sides.items():
-        row: dict[str, Any] = {
+    sizes, facts = sizes_of(folds), []
+    for name, mine in scores.items():
+        about: dict[str, Any] = {
             "method": name,
-            "model": recipes[name].model,
-            "mean": float(np.mean(side.scores)),
-            "ci95": list(corrected_interval(side.scores, *sizes)),
-            "fold_scores": side.scores,
+            "model": _model_name(searches[name]),
+            "mean": float(np.mean(mine)),
+            "ci95": list(corrected_interval(mine, *sizes)),
+            "fold_scores": mine,
         }
         if name != SUPERVISED:
-            found = paired_interval(side.scores, sides[SUPERVISED].scores, *sizes)
-            row |= {"difference_ci95": found.pop("ci95"), **found}
-        rows.append(row)
-    return rows
+            gain = paired_interval(mine, scores[SUPERVISED], *sizes)
+            about |= {"difference_ci95": gain.pop("ci95"), **gain}
+        facts.append(about)
+    return facts
 
 
 def _sentence(rows: Sequence[dict[str, Any]], shipped: str, scoring: str) -> str:
@@ -228,31 +276,35 @@ def _sentence(rows: Sequence[dict[str, Any]], shipped: str, scoring: str) -> str
 
 
 def _shipped(
-    result: FitResult, given: Given, recipes: dict[str, Recipe], sides: dict[str, Side], calibrate: str | None
+    result: FitResult,
+    rows: PartlyLabelled,
+    searches: dict[str, TopModelSearchCV],
+    scores: dict[str, list[float]],
+    found: dict[str, OutOfFold],
+    calibrate: str | None,
 ) -> FitResult:
     """Return the result of what has the best mean, refitted on all rows."""
     report, search = result.report, result.search
-    rows = _compared(given, recipes, sides, search.folds_)
-    name = max(rows, key=lambda row: row["mean"])["method"]  # the supervised one, the first, of equals
+    methods = _compared(searches, scores, search.folds_)
+    name = max(methods, key=lambda row: row["mean"])["method"]  # the supervised one, the first, of equals
     report["unlabelled"] = {
-        "rows": len(given.pool),
-        "methods": rows,
+        "rows": len(rows.pool),
+        "methods": methods,
         "shipped": name,
-        "sentence": _sentence(rows, name, report["scoring"]),
+        "sentence": _sentence(methods, name, report["scoring"]),
     }
     old = result.predictor.single
     old.report["unlabelled"] = report["unlabelled"]
     if name == SUPERVISED:
         return result
-    model = _fit(name, recipes[name], given.part(given.labelled, given.held_out))
-    found = sides[name].found
+    model = _fit(name, searches[name], rows.training(rows.labelled, rows.held_out))
+    mine, model_name = found[name], _model_name(searches[name])
     assert old.outoffold is not None
-    oof = old.outoffold.assign(predicted=found.predicted)
-    about, oof = class_report(found, recipes[name].model, calibrate, oof)
+    about, oof = class_report(mine, model_name, calibrate, old.outoffold.assign(predicted=mine.predicted))
     report |= about
-    calibrator = _calibrator(model, found, recipes[name].model, calibrate)
-    if len(given.held_out):
-        report["held_out"] = _held_out(given, model, calibrator)
+    calibrator = _calibrator(model, mine, model_name, calibrate)
+    if len(rows.held_out):
+        report["held_out"] = _held_out(rows, model, calibrator)
     known = {**old.report, **report}
     task = replace(old, model=model, calibrator=calibrator, report=known, outoffold=oof)
     return FitResult(report, Predictor(task, tensors=result.predictor.tensors), search=search)
@@ -265,6 +317,6 @@ def _calibrator(model: Pipeline, found: OutOfFold, name: str, method: str | None
     return Calibrator(method or "sigmoid").fit(whole.scores, whole.true)
 
 
-def _held_out(given: Given, model: Pipeline, calibrator: Calibrator | None) -> dict[str, Any]:
-    X, y = given.X[given.held_out], given.y[given.held_out]
+def _held_out(rows: PartlyLabelled, model: Pipeline, calibrator: Calibrator | None) -> dict[str, Any]:
+    X, y = rows.X[rows.held_out], rows.y[rows.held_out]
     return Task([], model, "", calibrator=calibrator).score(X, y, None)

@@ -7,6 +7,7 @@ from made_bank import make_bank
 from featurebank import Predictor
 from featurebank.errors import ColumnError, FeatureBankError, TopModelError
 from featurebank.fitting import unlabelled
+from featurebank.fitting.semi_supervised import supervised
 from featurebank.fitting.unlabelled import fit_semi_supervised
 
 LOGREG = {"logreg": {"C": [0.1, 1.0]}}
@@ -59,10 +60,10 @@ def test_what_wins_is_shipped_as_a_plain_predictor(tmp_path, random, monkeypatch
     few[np.flatnonzero(few == "a")[:6]] = "b"  # the given labels mislead, the truth is known to this method alone
     truth = {tuple(row): name for row, name in zip(X.astype(np.float32).tolist(), y, strict=True)}
 
-    def all_knowing(recipe, part):
-        names = np.array([truth[tuple(row)] for row in part.all_rows().tolist()])
-        model = recipe.fit(part)
-        return model.fit(part.all_rows(), names)
+    def all_knowing(search, rows):
+        names = np.array([truth[tuple(row)] for row in rows.all_rows().tolist()])
+        model = supervised(search, rows)
+        return model.fit(rows.all_rows(), names)
 
     bank = make_bank(tmp_path / "a.bank", X, label=few)
     monkeypatch.setitem(unlabelled.METHODS, "whiten", all_knowing)
@@ -88,8 +89,8 @@ def test_what_wins_is_shipped_as_a_plain_predictor(tmp_path, random, monkeypatch
 def test_the_supervised_predictor_is_kept_when_others_do_worse(tmp_path, random, monkeypatch):
     X, _, few = clusters(random)
 
-    def contrary(recipe, part):
-        return recipe.fit(part).fit(part.X, np.where(part.y == "a", "b", "a"))
+    def contrary(search, rows):
+        return supervised(search, rows).fit(rows.X, np.where(rows.y == "a", "b", "a"))
 
     monkeypatch.setitem(unlabelled.METHODS, "spreading", contrary)
     result = fit_semi_supervised(make_bank(tmp_path / "a.bank", X, label=few), ["spreading"], models=LOGREG)
@@ -104,9 +105,9 @@ def spied(monkeypatch, bank, **options):
     """Return the first column of the labelled rows and of the pool of every fit, in the order of the fits."""
     seen = []
 
-    def spy(recipe, part):
-        seen.append((part.X[:, 0].astype(int), part.pool[:, 0].astype(int), part.groups))
-        return recipe.fit(part)
+    def spy(search, rows):
+        seen.append((rows.X[:, 0].astype(int), rows.pool[:, 0].astype(int), rows.groups))
+        return supervised(search, rows)
 
     monkeypatch.setitem(unlabelled.METHODS, "whiten", spy)
     result = fit_semi_supervised(bank, ["whiten"], models=LOGREG, **options)
@@ -159,9 +160,9 @@ def test_rows_that_are_held_out_are_scored_with_what_is_shipped(tmp_path, random
     part = np.array(["train", "val", "test", "train"])[np.arange(200) % 4]
     truth = {tuple(row): name for row, name in zip(X.astype(np.float32).tolist(), y, strict=True)}
 
-    def all_knowing(recipe, part):
-        names = np.array([truth[tuple(row)] for row in part.all_rows().tolist()])
-        return recipe.fit(part).fit(part.all_rows(), names)
+    def all_knowing(search, rows):
+        names = np.array([truth[tuple(row)] for row in rows.all_rows().tolist()])
+        return supervised(search, rows).fit(rows.all_rows(), names)
 
     flipped = np.flatnonzero((few == "a") & (part == "train"))[:8]
     few[flipped] = "b"
@@ -177,7 +178,7 @@ def test_rows_that_are_held_out_are_scored_with_what_is_shipped(tmp_path, random
 
 
 def test_an_interruption_keeps_the_supervised_fit(tmp_path, random, monkeypatch):
-    def interrupted(recipe, part):
+    def interrupted(search, rows):
         raise KeyboardInterrupt
 
     X, _, few = clusters(random)

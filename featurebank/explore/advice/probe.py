@@ -174,15 +174,8 @@ def permutation_test(
     if rows.groups is not None:
         return None
     targets = _shuffled(_columns(rows), random_state)  # (n, 1 + shuffles, c)
-    n = len(rows.y)
-    parts = make_folds(
-        Folds("plain", folds, random_state=random_state),
-        np.zeros((n, 1)),
-        np.arange(n),
-        None,
-        random_state,
-        "regression",
-    )
+    cv, numbers = Folds("plain", folds, random_state=random_state), np.arange(len(rows.y))
+    parts = make_folds(cv, np.zeros((len(numbers), 1)), numbers, None, random_state, "regression")
     scores = np.concatenate([_scores(rows, names, targets, parts, n_jobs) for names in features])  # (cells, folds, s)
     best_elsewhere = (scores.sum(axis=1, keepdims=True) - scores).argmax(axis=0)  # (folds, s)
     found = np.take_along_axis(scores, best_elsewhere[None], axis=0)[0].mean(axis=0)  # (s,)

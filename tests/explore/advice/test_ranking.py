@@ -36,7 +36,7 @@ def test_layers_are_ranked_as_they_were_made_by_the_top_model_and_by_every_measu
 
 def test_the_figures_are_those_of_fit_on_the_same_folds_and_of_the_measures(graded):
     table = rank_features(graded, **QUICK, target="label").table
-    fitted = fit(graded, target="label", models=["logreg", "ridge"], **QUICK).report["candidates"]
+    fitted = fit(graded, target="label", models=["logreg", "ridge"], folds=3).report["candidates"]
     X, y = Bank(graded).load("layer2", target="label")
     (row,) = table[table["features"] == "resnet18/layer2"].to_dict("records")
 
