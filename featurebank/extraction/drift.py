@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from featurebank.bank.bank import Bank
 from featurebank.bank.spec import FeatureSpec
+from featurebank.topmodels.formatting import score_text, signed_text
 
 AGREEMENT = 5e-3
 """Largest relative difference between old and new rows of one image: ten times the rounding to float16."""
@@ -82,8 +83,10 @@ class Drift:
         )
         if self.score is None or self.score_fp32 is None:
             return text
-        change = 100 * (self.score - self.score_fp32)
-        return f"{text}; quick ridge score {100 * self.score_fp32:.1f} % -> {100 * self.score:.1f} % ({change:+.1f})"
+        before, after = (score_text(score, "accuracy") for score in (self.score_fp32, self.score))
+        return (
+            f"{text}; quick ridge score {before} -> {after} ({signed_text(self.score - self.score_fp32, 'accuracy')})"
+        )
 
 
 def measure_drift(

@@ -19,6 +19,7 @@ from featurebank.bank.samples import SampleTable, column_of, values_of
 from featurebank.errors import ColumnError, TopModelError, near_names
 from featurebank.fitting.rows import Rows, Target, load_table, read_target
 from featurebank.topmodels.folds import Fold, Folds, combinations, default_kind, make_folds, sizes_of
+from featurebank.topmodels.formatting import interval_text, score_text
 from featurebank.topmodels.refitting import over_folds
 from featurebank.topmodels.scores import corrected_interval
 
@@ -185,8 +186,8 @@ class Shift:
 
     def sentence(self, first: str, second: str) -> str:
         """Return the finding as a line for the reader."""
-        low, high = (f"{100 * end:.1f}" for end in self.ci95)
-        found = f"a classifier tells {first} from {second} with {100 * self.accuracy:.1f} % (95 % {low}..{high})"
+        score, ends = score_text(self.accuracy, "accuracy"), interval_text(self.ci95, "accuracy")
+        found = f"a classifier tells {first} from {second} with {score} (95 % {ends})"
         if self.is_shift:
             return f"shift: {found}, chance is 50; proxy A-distance {self.a_distance:.2f} of 2"
         return f"no shift: {found}, which chance explains"
