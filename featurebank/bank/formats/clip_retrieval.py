@@ -32,13 +32,6 @@ def read(path: Path, *, path_column: str = "image_path", columns: Sequence[str] 
         Column of the names: paths of files, or keys of a WebDataset.
     columns : sequence of str, optional
         Columns of the metadata to keep; by default all.
-
-    Raises
-    ------
-    SourceError
-        When a partition lacks its metadata, or the other way round.
-    BankError
-        When rows do not fit names.
     """
     tables = _partitions(path / "metadata", "metadata", ".parquet")
     frames = [parquet.read_frame(file) for file in tables.values()]

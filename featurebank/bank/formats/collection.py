@@ -140,13 +140,7 @@ def counting(progress: Progress | None, total: int) -> Callable[[int], None]:
 
 
 def stored_dtype(dtype: Any, where: str) -> str:
-    """Return the dtype that a bank keeps such numbers in: float32 for all but float16.
-
-    Raises
-    ------
-    BankError
-        When they are no floating-point numbers.
-    """
+    """Return the dtype that a bank keeps such numbers in: float32 for all but float16."""
     found = np.dtype(dtype)
     if found.kind != "f":
         raise BankError(f"{where} holds {found}; expected floating-point numbers")
@@ -232,11 +226,6 @@ def restored(
         Shape (n, …) of the array of each feature set, by what the file calls it.
     rows_of : callable
         Path, the facts of a feature set, number of rows in all and at a time -> iterator of rows.
-
-    Raises
-    ------
-    CorruptError
-        When the file does not hold what it lists.
     """
     whole = {str(name): frame[name].astype(object) for name in frame.columns}
     for name, cells in facts["odd"].items():
@@ -289,13 +278,7 @@ def _safe_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def read_facts(text: Any, path: Any) -> dict[str, Any]:
-    """Return the facts that a file carries.
-
-    Raises
-    ------
-    CorruptError
-        When they are not those of an export that this version reads.
-    """
+    """Return the facts that a file carries."""
     try:
         facts: dict[str, Any] = json.loads(text)
         is_known = facts["format"] == FORMAT and facts["version"] == VERSION
@@ -348,13 +331,7 @@ def from_arrays(arrays: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def tidy_columns(frame: pd.DataFrame, chosen: Sequence[str] | None, where: Any) -> pd.DataFrame:
-    """Return the columns of another tool's table that a bank is to keep.
-
-    Raises
-    ------
-    BankError
-        When a chosen column is not there, or a cell holds a list.
-    """
+    """Return the columns of another tool's table that a bank is to keep."""
     absent = [name for name in chosen or () if name not in frame.columns]
     if absent:
         have = ", ".join(map(repr, frame.columns)) or "none"

@@ -103,11 +103,6 @@ def export_bank(
 def format_of(file: Path, to: str | None) -> str:
     """Return the format of a file that is to be written.
 
-    Raises
-    ------
-    BankError
-        When it is none of `FORMATS`.
-
     Examples
     --------
     >>> format_of(Path("a.pq"), None), format_of(Path("a"), "npz")
@@ -123,13 +118,7 @@ def format_of(file: Path, to: str | None) -> str:
 
 
 def collect(bank: Bank, features: str | Sequence[str] | None, columns: Sequence[str] | None) -> Collection:
-    """Return the samples of a bank and the streams of its feature sets; no row is read yet.
-
-    Raises
-    ------
-    BankError, FeatureSetError, ColumnError
-        See `export_bank`.
-    """
+    """Return the samples of a bank and the streams of its feature sets; no row is read yet."""
     names = [name for candidate in candidate_features(bank, features) for name in candidate]
     table = bank.select()
     if not len(table):

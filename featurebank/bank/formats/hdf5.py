@@ -78,13 +78,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
 
 
 def dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
-    """Return a dataset whose bytes lie in its own file, reached by plain names.
-
-    Raises
-    ------
-    CorruptError
-        When there is none, or it is a link out of the file.
-    """
+    """Return a dataset whose bytes lie in its own file, reached by plain names; a link is refused."""
     group: Any = file
     for part in name.split("/"):
         link = group.get(part, getlink=True) if isinstance(group, h5py.Group) else None

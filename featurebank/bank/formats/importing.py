@@ -130,13 +130,7 @@ def import_features(
 
 
 def kind_of_file(path: Path) -> str:
-    """Return which of `READERS` fits a path.
-
-    Raises
-    ------
-    SourceError
-        When it does not exist, or none does.
-    """
+    """Return which of `READERS` fits a path."""
     if not path.exists():
         raise SourceError(f"{str(path)!r} does not exist; expected a file or folder of features")
     if path.is_dir():
@@ -157,15 +151,7 @@ def kind_of_file(path: Path) -> str:
 
 
 def read(path: Path, kind: str, options: Mapping[str, Any]) -> Collection:
-    """Return what a file or folder holds; no row is read yet.
-
-    Raises
-    ------
-    BankError
-        When the kind is unknown, does not take an option, or the names are none.
-    SourceError
-        When there is no sample.
-    """
+    """Return what a file or folder holds; no row is read yet."""
     if kind not in READERS:
         raise BankError(f"no format {kind!r}; {near_names(kind, READERS)}")
     module, takes = READERS[kind]

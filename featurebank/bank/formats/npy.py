@@ -30,11 +30,6 @@ def read(
         Its column of names.
     columns : sequence of str, optional
         Its other columns to keep; by default all.
-
-    Raises
-    ------
-    BankError
-        When there is no such table or column, or its rows are not as many.
     """
     table = samples or _beside(path)
     names, rest = named(read_table(table), path_column, table)
@@ -54,13 +49,7 @@ def _beside(path: Path) -> Path:
 
 
 def npy_stream(name: str, files: Sequence[Path], counts: Sequence[int]) -> Stream:
-    """Return the rows of ``.npy`` files, one after the other, as one feature set of one view.
-
-    Raises
-    ------
-    BankError
-        When a file has another number of rows than expected, or rows of another kind than the first.
-    """
+    """Return the rows of ``.npy`` files, one after the other, as one feature set of one view."""
     heads = [head_of(file) for file in files]
     for file, (shape, dtype), count in zip(files, heads, counts, strict=True):
         if shape[0] != count:
@@ -75,13 +64,7 @@ def npy_stream(name: str, files: Sequence[Path], counts: Sequence[int]) -> Strea
 
 
 def row_shape(shape: tuple[int, ...], where: Any) -> tuple[int, ...]:
-    """Return the shape of a row of one view in an array (n, …).
-
-    Raises
-    ------
-    BankError
-        When the array is no matrix, no stack of tokens and no stack of maps.
-    """
+    """Return the shape of a row of one view in an array (n, …)."""
     if len(shape) not in (2, 3, 4) or not all(shape[1:]):
         raise BankError(
             f"{str(where)!r} has the shape {shape}; expected (n, d), (n, tokens, d) or (n, channels, height, width)"
@@ -106,13 +89,7 @@ def _rows_of(files: Sequence[Path], dtype: str, size: int) -> Iterator[Values]:
 
 
 def read_rows(member: IO[bytes], size: int) -> Iterator[Values]:
-    """Yield the rows of an array in numpy's format from an open file, `size` at a time.
-
-    Raises
-    ------
-    CorruptError
-        When it is not such an array of plain numbers, row by row, or is cut short.
-    """
+    """Yield the rows of an array in numpy's format from an open file, `size` at a time."""
     shape, dtype = read_header(member)
     for start in range(0, shape[0], size):
         rows = (min(size, shape[0] - start), *shape[1:])
@@ -124,13 +101,7 @@ def read_rows(member: IO[bytes], size: int) -> Iterator[Values]:
 
 
 def read_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Return shape and dtype of an array in numpy's format, and leave the file at its first value.
-
-    Raises
-    ------
-    CorruptError
-        When it is not such an array of plain numbers, row by row.
-    """
+    """Return shape and dtype of an array in numpy's format, and leave the file at its first value."""
     try:
         version = np.lib.format.read_magic(member)
         reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]

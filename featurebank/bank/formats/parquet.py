@@ -77,13 +77,6 @@ def read(
         Another tool's column of lists of numbers; by default the only one.
     columns : sequence of str, optional
         Another tool's columns to keep; by default all.
-
-    Raises
-    ------
-    BankError
-        When there is no such column, or several may be meant.
-    CorruptError
-        When the file is damaged.
     """
     with opened(path) as file:
         metadata = file.schema_arrow.metadata or {}
@@ -117,13 +110,7 @@ def _read_foreign(
 
 
 def named(frame: pd.DataFrame, path_column: str, where: Any) -> tuple[list[bytes], pd.DataFrame]:
-    """Return the names in another tool's table, and its other columns.
-
-    Raises
-    ------
-    BankError
-        When there is no such column, or a name is missing.
-    """
+    """Return the names in another tool's table, and its other columns."""
     if path_column not in frame.columns:
         have = ", ".join(map(repr, frame.columns)) or "none"
         raise BankError(f"{str(where)!r} has no column {path_column!r}; it has {have}: name it with --path-column")

@@ -30,13 +30,7 @@ _DTYPES = {"float16": "F16", "float32": "F32"}
 
 
 def write(buffer: BinaryIO, collection: Collection, advance: Callable[[int], None]) -> None:
-    """Write a collection; see `featurebank.bank.formats.exporting.export_bank`.
-
-    Raises
-    ------
-    BankError
-        When there are so many samples that their names do not fit the header.
-    """
+    """Write a collection; see `featurebank.bank.formats.exporting.export_bank`."""
     buffer.write(_header(collection))
     for stream in collection.streams:
         for batch in stream.batches(collection.at_once):

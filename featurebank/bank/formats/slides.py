@@ -36,13 +36,6 @@ def read(path: Path) -> Collection:
     """Read the patches of slides, named ``SLIDE/000000`` and on, with the columns ``slide``, ``x`` and ``y``.
 
     A slide without patches has no row. Patches of a slide belong together: fit with ``--groups slide``.
-
-    Raises
-    ------
-    SourceError
-        When there is no file of a slide, or no patch in any.
-    BankError
-        When the rows of a file do not fit its coordinates, or those of the first.
     """
     files = slide_files(path)
     if not files:

@@ -24,15 +24,7 @@ def is_one(path: Path) -> bool:
 
 
 def read(path: Path) -> Collection:
-    """Read the features of a folder; the names are the lines of ``file_names.txt``.
-
-    Raises
-    ------
-    SourceError
-        When the names or the features are not there, or in another format.
-    BankError
-        When rows and names are not as many.
-    """
+    """Read the features of a folder; the names are the lines of ``file_names.txt``."""
     if not is_one(path):
         raise SourceError(f"no {NAMES} in {str(path)!r}; expected the names beside the features")
     names = [line.removesuffix(b"\r") for line in (path / NAMES).read_bytes().split(b"\n")]
