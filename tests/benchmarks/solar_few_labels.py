@@ -18,7 +18,7 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import StratifiedShuffleSplit
 
 from featurebank import Bank
-from featurebank.fitting.semi_supervised import METHODS, Part, Recipe, supervised
+from featurebank.fitting.semi_supervised import METHODS, TrainingRows, supervised
 from featurebank.topmodels.scores import corrected_interval, paired_interval
 from featurebank.topmodels.search import TopModelSearchCV
 
@@ -42,9 +42,9 @@ def scores(X: np.ndarray, y: np.ndarray, model: str, size: int, seed: int) -> di
     half, test = next(StratifiedShuffleSplit(1, test_size=0.5, random_state=seed).split(X, y))
     random = np.random.default_rng(seed)
     labelled = np.concatenate([random.choice(half[y[half] == name], size, replace=False) for name in np.unique(y)])
-    part = Part(X[labelled], y[labelled], None, X[np.setdiff1d(half, labelled)])
-    recipe = Recipe(model, TopModelSearchCV({model: None}, random_state=seed))
-    return {name: balanced_accuracy_score(y[test], side(recipe, part).predict(X[test])) for name, side in SIDES.items()}
+    part = TrainingRows(X[labelled], y[labelled], None, X[np.setdiff1d(half, labelled)])
+    search = TopModelSearchCV({model: None}, random_state=seed)
+    return {name: balanced_accuracy_score(y[test], side(search, part).predict(X[test])) for name, side in SIDES.items()}
 
 
 def main() -> None:
