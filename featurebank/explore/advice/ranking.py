@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from scipy import stats
 
 from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import candidate_features, default_target
+from featurebank.bank.display import as_html
 from featurebank.errors import renamed
 from featurebank.explore.advice.measures import h_score, logme
 from featurebank.explore.advice.networks import complete_sets
@@ -73,7 +73,7 @@ class Ranking:
         return f"<Ranking: {best['features']} first of {len(self.table)}, {report['model']} {score}>"
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(repr(self))}</p>{self.table.to_html(index=False, escape=True)}"
+        return as_html(self, self.table)
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
