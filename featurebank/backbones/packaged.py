@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from featurebank.backbones import timm_models
-from featurebank.backbones.base import Backbone, make_around, make_network, read_checkpoint
+from featurebank.backbones.base import Backbone
+from featurebank.backbones.checkpoints import make_around, make_network, read_checkpoint
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.errors import NotInstalledError, WeightsError
 

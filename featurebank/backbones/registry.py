@@ -11,7 +11,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from featurebank.backbones import packaged, timm_models, torchvision_models
-from featurebank.backbones.base import Backbone, checkpoint_path, parse_seed
+from featurebank.backbones.base import Backbone
+from featurebank.backbones.checkpoints import checkpoint_path, parse_seed
 from featurebank.backbones.preprocessing import MAX_SIDE, Preprocessing
 from featurebank.backbones.sources import file_source
 from featurebank.errors import BackboneError, WeightsError

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from featurebank.backbones.base import Backbone, make_around, make_network
+from featurebank.backbones.base import Backbone
+from featurebank.backbones.checkpoints import make_around, make_network
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.errors import BackboneError, WeightsError, one_line
 

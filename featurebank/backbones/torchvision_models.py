@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from featurebank.backbones.base import Backbone, checkpoint_path, make_around, make_network, parse_seed
+from featurebank.backbones.base import Backbone
+from featurebank.backbones.checkpoints import checkpoint_path, make_around, make_network, parse_seed
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.errors import BackboneError, WeightsError, one_line
 

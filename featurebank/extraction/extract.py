@@ -25,6 +25,9 @@ from featurebank.images.reading import Progress
 from featurebank.images.sources import scan
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from featurebank.backbones.base import Backbone
     from featurebank.images.sources import Source
 
 BACKENDS = ("local", "ray")
@@ -34,7 +37,7 @@ def extract(
     source: Any,
     bank: str | os.PathLike[str] | Bank,
     *,
-    backbone: Any = "efficientnet_lite0",
+    backbone: str | Backbone | nn.Module = "efficientnet_lite0",
     layers: str | Sequence[str] = "penultimate",
     weights: str = "DEFAULT",
     size: int | None = None,

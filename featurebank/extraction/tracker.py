@@ -26,7 +26,7 @@ Known = tuple[SampleTable, Set[str]]
 """What a bank knows of some samples, and the names of the segments of samples that say nothing else of them."""
 
 
-@dataclass
+@dataclass(repr=False)
 class ExtractReport:
     """What one run of `extract` did.
 
@@ -76,6 +76,10 @@ class ExtractReport:
     def images_per_second(self) -> float:
         """Embedded images a second of wall time."""
         return self.embedded / self.seconds if self.seconds else 0.0
+
+    def __repr__(self) -> str:
+        counts = f"{self.embedded} embedded, {self.reused} reused, {self.failed} failed"
+        return f"ExtractReport({self.samples} samples: {counts}, {self.seconds:.1f} s)"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that ``featurebank extract --json`` prints."""

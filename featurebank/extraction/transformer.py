@@ -22,6 +22,9 @@ from featurebank.images.reading import image_digest, open_image
 from featurebank.storage import files
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from featurebank.backbones.base import Backbone
     from featurebank.backbones.engine import Engine
 
 
@@ -68,7 +71,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
 
     def __init__(
         self,
-        backbone: Any = "efficientnet_lite0",
+        backbone: str | Backbone | nn.Module = "efficientnet_lite0",
         *,
         layer: str | Sequence[str] = "penultimate",
         bank: str | os.PathLike[str] | None = None,

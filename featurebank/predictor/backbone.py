@@ -36,9 +36,7 @@ def load(name: str, weights: str, size: int | None, allow_download: bool = True)
     if weights != "DEFAULT":
         raise WeightsError(f"weights {weights!r} of {name!r}, which has its own; expected no --weights beside it")
     feature, data = read_backbone(name)
-    preprocessing = Preprocessing.from_dict(feature.spec.preprocessing)
-    if size:
-        preprocessing = preprocessing.with_size(size)
+    preprocessing = Preprocessing.from_dict(feature.spec.preprocessing).with_size(size)
     backbone = load_tensors(feature.spec.backbone, data, preprocessing, size or feature.size)
     if backbone.weights != feature.spec.weights:
         raise WeightsError(f"the weights in {name!r} are not those that it names: make the file again")

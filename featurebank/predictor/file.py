@@ -18,7 +18,7 @@ import numpy as np
 from sklearn.base import clone
 
 from featurebank import __version__
-from featurebank.backbones.base import checkpoint_path
+from featurebank.backbones.checkpoints import checkpoint_path
 from featurebank.bank.features import VIEWS
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import CorruptError, FeatureBankError, PredictorError, one_line

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 from torchvision import transforms
 
-from featurebank.backbones.base import Backbone, classes_in, state_digest
+from featurebank.backbones.base import Backbone
+from featurebank.backbones.checkpoints import classes_in, state_digest
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.backbones.registry import as_backbone
 from featurebank.errors import BackboneError, LayerError

@@ -7,7 +7,7 @@ import timm
 import torch
 from timm.data import create_transform, resolve_data_config
 
-from featurebank.backbones.base import state_digest
+from featurebank.backbones.checkpoints import state_digest
 from featurebank.backbones.engine import Engine
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.backbones.registry import dump_tensors, list_backbones, load_backbone, load_tensors

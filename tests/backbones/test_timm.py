@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 from timm.data import create_transform, resolve_data_config
 
-from featurebank.backbones.base import state_digest
+from featurebank.backbones.checkpoints import state_digest
 from featurebank.backbones.engine import Engine
 from featurebank.backbones.registry import dump_tensors, list_backbones, load_backbone, load_tensors
 from featurebank.errors import BackboneError, LayerError, WeightsError

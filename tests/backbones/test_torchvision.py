@@ -13,7 +13,7 @@ from safetensors.torch import save, save_file
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from featurebank.backbones import torchvision_models
-from featurebank.backbones.base import state_digest
+from featurebank.backbones.checkpoints import state_digest
 from featurebank.backbones.engine import Engine
 from featurebank.backbones.registry import dump_tensors, list_backbones, load_backbone, load_tensors
 from featurebank.errors import BackboneError, WeightsError
