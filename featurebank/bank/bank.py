@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from featurebank.bank import samples, upkeep
 from featurebank.bank.display import as_html
-from featurebank.bank.features import FeatureSet, as_keys, check_views, describe_set
+from featurebank.bank.features import FeatureSet, as_keys, check_views
 from featurebank.bank.folder import BankFolder
 from featurebank.bank.matrix import BankMatrix, ColumnReader, matrix_of, side_by_side
 from featurebank.bank.repair import missing_rows
@@ -388,7 +388,7 @@ class Bank(BankFolder):
                 name: {"kind": kind_of(column), "missing": int((column.isna() & present).sum())}
                 for name, column in table.columns.items()
             },
-            "feature_sets": [describe_set(each) for each in sets],
+            "feature_sets": [each.to_dict() for each in sets],
             "incomplete": [line for each in sets if (line := missing_rows(self, each, readable))],
             "bytes": sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file()),
         }

@@ -148,6 +148,21 @@ class FeatureSet:
         """Number of values of one view."""
         return int(np.prod(self.shape[1:], dtype=int))
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the facts of a feature set that commands print."""
+        return {
+            "name": self.name,
+            "fingerprint": self.fingerprint,
+            "rows": self.rows,
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "views": self.spec.views,
+            "precision": self.spec.precision,
+            "decoder": self.spec.preprocessing.get("decoder", "pil"),
+            "origin": self.spec.origin,
+            "made_by": self.made_by,
+        }
+
     @cached_property
     def _index(self) -> DigestIndex:
         """The distinct digests, each at its first position in the stack of all segments."""
@@ -230,22 +245,6 @@ class FeatureSet:
             rows = file.read("values").view(np.ndarray)  # a memmap's own class makes every slice slower
             self._opened[number] = rows.reshape(len(rows), self.shape[0], self.width)
         return self._opened[number]
-
-
-def describe_set(each: FeatureSet) -> dict[str, Any]:
-    """Return the facts of a feature set that commands print."""
-    return {
-        "name": each.name,
-        "fingerprint": each.fingerprint,
-        "rows": each.rows,
-        "shape": list(each.shape),
-        "dtype": each.dtype,
-        "views": each.spec.views,
-        "precision": each.spec.precision,
-        "decoder": each.spec.preprocessing.get("decoder", "pil"),
-        "origin": each.spec.origin,
-        "made_by": each.made_by,
-    }
 
 
 class DigestIndex:

@@ -10,7 +10,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.bank.bank import Bank
-from featurebank.bank.features import describe_set
 from featurebank.bank.samples import FAILED, OK, STATUSES, SampleTable
 from featurebank.explore.page import is_number
 from featurebank.fitting.rows import TEST, TRAIN, VALIDATION
@@ -33,7 +32,7 @@ def describe(bank: Bank, target: str | None, folds: pd.Series | None) -> dict[st
     return {
         "counts": {word: int((status == code).sum()) for code, word in enumerate(STATUSES)},
         "sources": sorted(set(readable.rows["source"])),
-        "feature_sets": [describe_set(each) for each in bank.feature_sets],
+        "feature_sets": [each.to_dict() for each in bank.feature_sets],
         "columns": [_column(name, column) for name, column in readable.columns.items()],
         "classes": [] if classes is None else _counted(classes),
         "balance": [] if classes is None else [balance(name, classes, part) for name, part in parts.items()],

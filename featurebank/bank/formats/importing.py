@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from featurebank import __version__
 from featurebank.bank import samples as sample_tables
 from featurebank.bank.bank import Bank
-from featurebank.bank.features import as_keys, describe_set
+from featurebank.bank.features import as_keys
 from featurebank.bank.formats import FORMATS, READERS, clip_retrieval, hdf5, slides, thingsvision
 from featurebank.bank.formats.collection import KEY, Collection, Stream, counting
 from featurebank.bank.samples import GONE, NO_DIGEST, OK, SampleTable, near_path
@@ -122,7 +122,7 @@ def import_features(
     ]
     new = _write_samples(opened, collection, sources, digests)
     names = {each.fingerprint: each for each in opened.feature_sets}
-    sets = [{**describe_set(names[spec.fingerprint]), "written": n} for spec, n in zip(specs, written, strict=True)]
+    sets = [{**names[spec.fingerprint].to_dict(), "written": n} for spec, n in zip(specs, written, strict=True)]
     return {"path": str(file), "kind": kind, "samples": len(collection), "new": new, "feature_sets": sets}
 
 
