@@ -20,17 +20,20 @@ from featurebank_cli.options import (
     seed_option,
     target_option,
 )
-from featurebank_cli.output import print_json, print_rows, records, undefused, write_csv
+from featurebank_cli.output import print_json, print_rows, records, write_csv
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from featurebank.storage.files import AnyPath
 
 
 @command("label-issues")
 @bank_argument
 @target_option("Column of classes.  [default: label, or the only column]")
-@option("--oof", type=FILE, help="STEM.oof.csv of an earlier fit, to judge by.")
+@option("--predictor", type=FILE, help="Of an earlier fit, to judge by its out-of-fold predictions.")
+@option("--oof", type=FILE, hidden=True)
 @features_option("See `featurebank fit`.", multiple=True)
 @option("--model", "models", multiple=True, help="See `featurebank fit`.")
 @groups_option
@@ -43,6 +46,7 @@ def label_issues(
     state: State,
     bank: AnyPath,
     target: str | None,
+    predictor: Path | None,
     oof: Path | None,
     output: Path | None,
     as_json: bool,
@@ -58,21 +62,24 @@ def label_issues(
         featurebank label-issues photos.bank -o issues.csv
     """
     from featurebank.explore import label_issues as find_issues
-    from featurebank.images.columns import read_table
 
     fitted = {name: list(options.pop(name)) or None for name in ("features", "models")}
-    if oof is not None and any(fitted.values()):
-        raise click.UsageError("give either --oof, or --features and --model for a new fit")
+    if oof is not None:
+        predictor = oof.with_name(oof.name.removesuffix(".oof.csv") + ".featurebank")
+    if predictor is not None and any(fitted.values()):
+        raise click.UsageError("give either --predictor, or --features and --model for a new fit")
     check_folder(output)
     found = find_issues(
         bank,
         target=target,
-        oof=None if oof is None else undefused(read_table(oof)),
+        oof=None if predictor is None else _oof(predictor),
         progress=state.progress("fit", "fit"),
         random_state=options.pop("seed"),
         **fitted,
         **options,
     )
+    if oof is not None:
+        state.warn("--oof is now --predictor FILE.featurebank; the old spelling goes with the next release")
     column = str(found.columns[-1])
     if output is not None:
         write_csv(output, found)
@@ -80,3 +87,16 @@ def label_issues(
         print_json({"bank": str(bank), "target": column, "issues": records(found)})
         return
     print_rows(f"{len(found)} doubtful labels of {column}", found.iloc[:, :-1], right=(4,))
+
+
+def _oof(predictor: Path) -> pd.DataFrame:
+    """Return the out-of-fold predictions that a predictor file holds."""
+    from featurebank.errors import PredictorError
+    from featurebank.predictor.predictor import Predictor
+
+    found = Predictor.load(predictor).single.oof
+    if found is None:
+        raise PredictorError(
+            f"{str(predictor)!r} holds no out-of-fold predictions, as files of earlier versions: fit again"
+        )
+    return found

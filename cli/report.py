@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @command()
 @bank_argument
-@predictor_option("A predictor of `featurebank fit`, with STEM.oof.csv beside it; without one, data and map only.")
+@predictor_option("A predictor of `featurebank fit`; without one, data and map only.")
 @target_option("Column to count and colour by.  [default: the predictor's, label, or the only one]")
 @features_option("NAME or NAME+NAME, for the map.  [default: the predictor's, else penultimate]")
 @option(

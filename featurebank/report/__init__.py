@@ -72,7 +72,7 @@ def make_report(
     bank : path-like or Bank
         Its pictures are shown as far as their files are where they were, unchanged.
     predictor : path-like, optional
-        A file of `featurebank.fit`, with ``STEM.oof.csv`` beside it.
+        A file of `featurebank.fit`, which holds its out-of-fold predictions.
     target : str, optional
         Column that is counted and coloured; by default the predictor's, ``label``, or the only one.
     features : str, optional

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ from featurebank.bank.samples import SampleTable, column_of
 from featurebank.errors import BankError, ColumnError, PredictorError, one_line
 from featurebank.explore.embedding import chosen_sets
 from featurebank.predictor.predictor import Predictor
-
-_DEFUSED = re.compile(r"^'(?='*[=+\-@\t\r])")
+from featurebank.predictor.task import Task
 
 
 @dataclass(frozen=True)
@@ -108,11 +106,8 @@ def read_inputs(
     if target is not None:
         column_of(table, target)
     loaded = None if file is None else Predictor.load(file)
-    oof = None
-    if loaded is not None:
-        _ = loaded.single  # a page shows one task
-    if loaded is not None and file is not None and loaded.task != "multilabel":
-        oof = read_predictions(file.with_suffix(".oof.csv"), table, loaded.classes.tolist(), loaded.task)
+    task = None if loaded is None else loaded.single  # a page shows one task
+    oof = None if task is None or task.kind == "multilabel" else match_predictions(task, table)
     names = _features(bank, loaded, features)
     return Inputs(bank, table, names, target or _target(bank, loaded), loaded, file, oof)
 
@@ -136,50 +131,36 @@ def _features(bank: Bank, predictor: Predictor | None, features: str | None) -> 
 # --- out-of-fold predictions -------------------------------------------------------------------------------
 
 
-def read_predictions(path: Path, table: SampleTable, classes: list[Any], task: str) -> OofPredictions | None:
-    """Read the out-of-fold predictions of a fit, from ``STEM.oof.csv``; None when there is no such file.
+def match_predictions(task: Task, table: SampleTable) -> OofPredictions | None:
+    """Return the out-of-fold predictions of a task, matched with a bank's samples; None in files of earlier versions.
 
     Predictions about samples that the bank has no more are left out; the classes come in the order of the predictor.
     """
-    if not path.is_file():
+    frame = task.oof
+    if frame is None:
         return None
     try:
-        found = _aligned(_read(path), table, classes, task)
-    except (OSError, ValueError, LookupError) as error:
+        found = _aligned(frame, table, task.classes.tolist(), task.kind)
+    except (TypeError, ValueError, LookupError) as error:
         raise PredictorError(
-            f"{str(path)!r} is not what `featurebank fit` wrote with this predictor: {one_line(error)[:120]}; fit again"
+            f"the out-of-fold predictions in the file are not of its model: {one_line(error)[:120]}; fit again"
         ) from error
     if not len(found.row):
-        raise PredictorError(f"{str(path)!r} is about no sample of this bank; give the predictor that was fitted on it")
+        raise PredictorError("the predictor is about no sample of this bank; give the one that was fitted on it")
     return found
 
 
-def _aligned(frame: pd.DataFrame, table: SampleTable, classes: list[Any], task: str) -> OofPredictions:
-    known = {
-        (_spelt(source), _spelt(path)): number
-        for number, (source, path) in enumerate(zip(table.rows["source"], table.paths, strict=True))
-    }
+def _aligned(frame: pd.DataFrame, table: SampleTable, classes: list[Any], kind: str) -> OofPredictions:
+    known = {key: number for number, key in enumerate(zip(table.rows["source"], table.paths, strict=True))}
     row = np.array([known.get(key, -1) for key in zip(frame["source"], frame["path"], strict=True)], np.int64)
-    keep = (row >= 0) & ~pd.Series(row).duplicated().to_numpy()
+    keep = (row >= 0) & ~pd.Series(row).duplicated().to_numpy() & frame["true"].notna().to_numpy()
     frame, row = frame[keep], row[keep]
     fold = frame["fold"].astype(np.int64).to_numpy()
-    if task == "regression":
+    if kind == "regression":
         true, said = (frame[name].astype(float).to_numpy() for name in ("true", "predicted"))
         return OofPredictions(row, fold, true, said, None, [])
-    code = {_spelt(name): number for number, name in enumerate(classes)}
-    true, said = (np.array([code[cell] for cell in frame[name]], np.int64) for name in ("true", "predicted"))
-    columns = [f"proba_{_spelt(name)}" for name in classes]
-    has_proba = set(columns) <= set(frame.columns)
-    proba = frame[columns].replace("", "nan").astype(float).to_numpy() if has_proba else None
+    code = {str(name): number for number, name in enumerate(classes)}
+    true, said = (np.array([code[str(cell)] for cell in frame[name]], np.int64) for name in ("true", "predicted"))
+    columns = [f"proba_{name}" for name in classes]
+    proba = frame[columns].astype(float).to_numpy() if set(columns) <= set(frame.columns) else None
     return OofPredictions(row, fold, true, said, proba, [str(name) for name in classes])
-
-
-def _read(path: Path) -> pd.DataFrame:
-    """Return the cells of a CSV of featurebank's: formulas as they were before they were defused, spelt alike."""
-    frame = pd.read_csv(path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape")
-    return pd.DataFrame({_spelt(name): [_spelt(_DEFUSED.sub("", cell)) for cell in frame[name]] for name in frame})
-
-
-def _spelt(text: Any) -> str:
-    """Return text in the one spelling that names are compared in: what is not Unicode is escaped."""
-    return str(text).encode("utf-8", "backslashreplace").decode()

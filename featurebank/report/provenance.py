@@ -45,7 +45,7 @@ def commands(inputs: Inputs) -> dict[str, Any]:
     bank, fit = shell_word(inputs.bank.path), _fit_command(inputs)
     target = inputs.target if inputs.predictor is None else inputs.predictor.target
     given = "" if inputs.file is None else f" --predictor {shell_word(inputs.file)}"
-    oof = "" if inputs.file is None else f" --oof {shell_word(inputs.file.with_suffix('.oof.csv'))}"
+    oof = "" if inputs.file is None else f" --predictor {shell_word(inputs.file)}"
     report = f"featurebank report {bank}{given} -o report.html"
     return {
         "fit": fit,

@@ -88,7 +88,6 @@ def fitted(bank: Bank, folder: Path) -> Path:
     result = fit(bank, target="B", models=["logreg"], calibrate="sigmoid", learning_curve=True)
     file = folder / "solar.featurebank"
     result.save(file)
-    result.oof.to_csv(file.with_suffix(".oof.csv"), index=False)
     return file
 
 

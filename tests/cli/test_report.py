@@ -17,7 +17,7 @@ def test_json_counts_what_is_shown(run_json, two_class_bank, two_class_predictor
     assert (made["report"], made["bytes"], made["images"], made["pictures"]) == (str(file), file.stat().st_size, 40, 40)
     assert made["maps"] == ["PCA", "t-SNE"]
     assert made["groups"] == 0
-    assert made["mistakes"] is made["issues"] is None  # the predictor was saved without out-of-fold predictions
+    assert made["mistakes"] == 0
 
 
 def test_out_of_fold_predictions_are_found_beside_the_predictor(run_cli, run_json, own_bank):

@@ -5,7 +5,7 @@ import pytest
 from made_bank import make_bank
 from sklearn.metrics.pairwise import euclidean_distances
 
-from featurebank import fit
+from featurebank import Predictor, fit
 from featurebank.errors import BankError, ColumnError, FeatureBankError, TopModelError
 from featurebank.explore.labelling import next_to_label
 from featurebank.images.columns import read_table
@@ -205,3 +205,23 @@ def test_nothing_left_to_label_and_features_that_are_not_there_are_errors(tmp_pa
         next_to_label(make_bank(tmp_path / "b.bank", X, label=["a"] * 80), predictor)
     with pytest.raises(FeatureBankError):
         next_to_label(make_bank(tmp_path / "c.bank", {"other": X}), predictor)
+
+
+# --- several tasks -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["uncertainty", "margin", "coverage"])
+def test_a_file_of_several_tasks_asks_for_what_each_sample_lacks(tmp_path, random, strategy):
+    X, few = half_labelled(random)
+    side = np.where(np.arange(80) % 4 < 3, np.where(X[:, 1] > 0, "left", "right"), None)
+    bank = make_bank(tmp_path / "a.bank", X, label=few, side=side, size=X[:, 2].round(2))
+    fit(bank, target=["label", "side", "size"], models={"ridge": {"alpha": [1.0]}}).save(tmp_path / "a.featurebank")
+    predictor = Predictor.load(tmp_path / "a.featurebank")
+    found = next_to_label(bank, predictor, strategy=strategy, count=100)
+    assert list(found) == ["source", "path", "score", "label", "side", "size"]
+    assert sorted(numbers(found)) == list(range(1, 80, 2))  # each lacks its label, every other one its side as well
+    assert found["label"].isna().all()
+    assert found["side"].isna().tolist() == [number % 4 == 3 for number in numbers(found)]
+    if strategy != "coverage":
+        assert (np.diff(found["score"]) <= 0).all()
+        assert found["score"].between(0, 1).all()

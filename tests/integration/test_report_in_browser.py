@@ -56,9 +56,9 @@ def report(bank):
     """The page's file, made with a predictor that mistakes some images."""
     result = fit(bank, target="label", models=["centroid"], folds=3, learning_curve=True, calibrate="sigmoid")
     predictor = bank.path.with_suffix(".featurebank")
+    oof = result.predictor.single.outoffold
+    oof.loc[::5, "predicted"] = oof.loc[::5, "true"].map({"=cmd()": "<i>cat", "<i>cat": "=cmd()"})
     result.save(predictor)
-    result.oof.loc[::5, "predicted"] = result.oof.loc[::5, "true"].map({"=cmd()": "<i>cat", "<i>cat": "=cmd()"})
-    result.oof.to_csv(predictor.with_suffix(".oof.csv"), index=False, encoding="utf-8", errors="surrogateescape")
     page = bank.path.parent / "report.html"
     page.write_bytes(make_report(bank, predictor).encode())
     return page
@@ -147,7 +147,6 @@ def test_the_solar_cells_of_the_demo_make_a_page(browser, tmp_path):
     predictor = tmp_path / "solar.featurebank"
     result = fit(bank, target="B", models=["svm"], folds=5)
     result.save(predictor)
-    result.oof.to_csv(predictor.with_suffix(".oof.csv"), index=False)
     made = tmp_path / "report.html"
     made.write_bytes(make_report(bank, predictor).encode())
     with silent(browser, made) as page:

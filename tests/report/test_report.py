@@ -16,7 +16,7 @@ from featurebank.errors import FeatureBankError, PredictorError
 from featurebank.explore import ActivationMap, plot_abstention
 from featurebank.explore.page import encode_column, encode_coordinates, encode_points, is_number, to_json
 from featurebank.report import data_section, errors_section, make_report, results_section
-from featurebank.report.inputs import OofPredictions, read_inputs, read_predictions
+from featurebank.report.inputs import OofPredictions, match_predictions, read_inputs
 from featurebank.report.map_section import ACROSS, SIDE, encode_pictures, make_pictures
 from featurebank.report.provenance import commands
 
@@ -31,7 +31,6 @@ def labelled(two_class_bank, tmp_path_factory):
     bank.label(samples.assign(part=part, age=np.linspace(0.5, 3.5, len(samples))))
     result = fit(bank, target="label", models=["logreg", "centroid"], learning_curve=True, nested=True, folds=3)
     result.save(folder / "own.featurebank")
-    result.oof.to_csv(folder / "own.oof.csv", index=False)
     return bank, folder / "own.featurebank", make_report(bank, folder / "own.featurebank", maps=["pca"])
 
 
@@ -57,7 +56,7 @@ def test_every_section_is_there_and_tells_what_the_fit_said(labelled):
         "data", "map", "candidates", "confusion", "mistakes", "classes",
         "calibration", "learning", "suspects", "why", "provenance",
     ]  # fmt: skip
-    found = Predictor.load(predictor).fit
+    found = Predictor.load(predictor).report
     assert f"Best: {100 * found['best']['mean']:.1f} % accuracy" in page.html
     assert found["learning_curve"]["verdict"].replace("'", "&#39;") in page.html
     assert f"{100 * found['nested']['mean']:.1f} %" in page.html
@@ -97,7 +96,6 @@ def test_numbers_get_an_error_list_and_a_scatter(labelled, tmp_path):
     bank = labelled[0]
     result = fit(bank, target="age", models=["ridge"], folds=3)
     result.save(tmp_path / "age.featurebank")
-    result.oof.to_csv(tmp_path / "age.oof.csv", index=False)
     page = make_report(bank, tmp_path / "age.featurebank", maps=["pca"])
     assert "Largest errors" in page.html
     errors = [float(each["surety"].removeprefix("off by ")) for each in page.facts["mistakes"]]
@@ -190,16 +188,18 @@ def test_what_is_named_and_not_there_is_an_error(labelled, tmp_path):
 
 def test_out_of_fold_predictions_of_another_predictor_are_refused(labelled, tmp_path):
     bank, predictor, _ = labelled
-    shutil.copy(predictor, tmp_path / "a.featurebank")
-    for text in ("source,path\n", "source,path,fold,true,predicted\n", "\0", ""):
-        (tmp_path / "a.oof.csv").write_text(text)
-        said = "is about no sample" if text.count(",") == 4 else "is not what `featurebank fit` wrote"
+    own = Predictor.load(predictor).single.outoffold
+    other = Predictor.load(predictor)
+    for frame, said in (
+        (own[["row"]], "are not of its model"),
+        (own[:0], "is about no sample"),
+        (own.assign(true="bird"), "are not of its model"),
+        (own.assign(fold="a"), "are not of its model"),
+    ):
+        other.single.outoffold = frame
+        other.save(tmp_path / "a.featurebank")
         with pytest.raises(PredictorError, match=said):
             make_report(bank, tmp_path / "a.featurebank", maps=["pca"])
-    frame = pd.read_csv(predictor.with_suffix(".oof.csv")).assign(true="bird")
-    frame.to_csv(tmp_path / "a.oof.csv", index=False)
-    with pytest.raises(PredictorError, match="is not what `featurebank fit` wrote"):
-        make_report(bank, tmp_path / "a.featurebank", maps=["pca"])
 
 
 def test_a_predictor_with_a_strange_report_is_refused_on_one_line(labelled, tmp_path):
@@ -224,19 +224,21 @@ def test_a_predictor_with_a_strange_report_is_refused_on_one_line(labelled, tmp_
 
 def test_outcomes_are_read_back_as_the_fit_gave_them(labelled):
     bank, predictor, _ = labelled
-    found = read_predictions(predictor.with_suffix(".oof.csv"), bank.select(), ["cat", "dog"], "classification")
+    found = match_predictions(Predictor.load(predictor).single, bank.select())
     labels = bank.select().columns["label"].to_numpy()
     assert np.array_equal(np.array(found.classes)[found.true], labels[found.row])
     assert sorted(found.row) == list(range(40))
     np.testing.assert_allclose(found.proba.sum(axis=1), 1)
 
 
-def test_a_repeated_fold_counts_an_image_once_and_unknown_paths_not_at_all(labelled, tmp_path):
+def test_a_repeated_fold_counts_an_image_once_and_unknown_paths_not_at_all(labelled):
     bank, predictor, _ = labelled
-    frame = pd.read_csv(predictor.with_suffix(".oof.csv"))
-    strange = frame.head(1).assign(path="other/1.png")
-    pd.concat([frame, frame.assign(fold=7), strange]).to_csv(tmp_path / "a.csv", index=False)
-    found = read_predictions(tmp_path / "a.csv", bank.select(), ["cat", "dog"], "classification")
+    task = Predictor.load(predictor).single
+    source = task.report["samples"][0][0]
+    task.report["samples"].append([source, "other/1.png", 0])
+    frame = task.outoffold
+    task.outoffold = pd.concat([frame, frame.assign(fold=7), frame.head(1).assign(row=40)], ignore_index=True)
+    found = match_predictions(task, bank.select())
     assert len(found.row) == 40
     assert found.fold.max() < 7
 
@@ -245,15 +247,16 @@ def test_formulas_and_undecodable_names_match_the_bank_again(noise, tmp_path):
     names = [b"=1.png", b"'=2.png", b"\xff.png", "café.png".encode()]
     root = tmp_path / "a"
     root.mkdir()
-    for name in names:
+    for number, name in enumerate(names):
         with open(bytes(root) + b"/" + name, "wb") as file:
-            noise(40, 40).save(file, "PNG")
-    table = extract(root, tmp_path / "a.bank", backbone="resnet18", weights="random:0", size=64).select()
-    source = table.rows["source"][0]
-    lines = [f"{source},".encode() + cell + b",0,+a,+a" for cell in (b"'=1.png", b"''=2.png", b"\xff.png", names[3])]
-    (tmp_path / "a.oof.csv").write_bytes(b"\n".join([b"source,path,fold,true,predicted", *lines]))
-    found = read_predictions(tmp_path / "a.oof.csv", table, ["+a"], "classification")
-    assert [table.rows["path"][row] for row in found.row] == names
+            noise(40 + number, 40).save(file, "PNG")
+    bank = extract(root, tmp_path / "a.bank", backbone="resnet18", weights="random:0", size=64)
+    table = bank.select()
+    bank.label(table.names()[["source", "path"]].assign(label=["+a", "=b"] * 2))
+    fit(bank, models={"logreg": {"C": [1.0]}}, folds=2).save(tmp_path / "a.featurebank")
+    found = match_predictions(Predictor.load(tmp_path / "a.featurebank").single, table)
+    assert {table.rows["path"][row] for row in found.row} == set(names)
+    assert found.classes == ["+a", "=b"]
 
 
 # --- results -------------------------------------------------------------------------------------------------------
