@@ -213,6 +213,7 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     lists = {name: list(options.pop(name)) for name in several}
     words = {name: "all" for name in ("features", "models") if lists[name] == ["all"]}
     memory = options.pop("memory")
+    options |= {"random_state": options.pop("seed"), "n_jobs": options.pop("jobs")}
     limits = {} if memory is None else {"memory": memory * 1e9}
     return {**options, **{name: value for name, value in lists.items() if value}, **words, **limits}
 

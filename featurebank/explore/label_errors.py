@@ -93,8 +93,8 @@ def label_issues(
             models=models,
             groups=groups,
             folds=folds,
-            seed=random_state,
-            jobs=n_jobs,
+            random_state=random_state,
+            n_jobs=n_jobs,
             progress=progress,
         ).oof
     return _ranked(*_judged(bank, column, oof), column)

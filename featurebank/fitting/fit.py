@@ -20,7 +20,7 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import candidate_features, default_target
 from featurebank.bank.features import DigestIndex, as_keys, check_views
 from featurebank.bank.matrix import BankMatrix
-from featurebank.errors import BankError, TopModelError
+from featurebank.errors import BankError, TopModelError, renamed
 from featurebank.fitting import assessment
 from featurebank.fitting.result import FitResult
 from featurebank.fitting.rows import Rows, Target, bytes_of, load_rows, predefined, straddling
@@ -48,6 +48,7 @@ BEFORE_THE_MODEL = ("columns", "views")
 """Steps that a predictor does without: it computes just the features and views that its model sees."""
 
 
+@renamed(seed="random_state", jobs="n_jobs")
 def fit(
     bank: str | os.PathLike[str] | Bank,
     *,
@@ -72,8 +73,8 @@ def fit(
     threshold: str | None = None,
     learning_curve: bool = False,
     time_limit: float | None = None,
-    seed: int = 0,
-    jobs: int = -1,
+    random_state: int = 0,
+    n_jobs: int = -1,
     memory: float | None = None,
     progress: Progress | None = None,
 ) -> FitResult:
@@ -125,9 +126,9 @@ def fit(
         A scorer of labels, for instance ``"f1"``, that the decision threshold of two classes is tuned for.
     learning_curve : bool, default False
         Also tell what more labels would bring.
-    seed : int, default 0
+    random_state : int, default 0
         Of the folds and the estimators.
-    jobs : int, default -1
+    n_jobs : int, default -1
         Threads; -1 for one a core.
     memory : float, optional
         Bytes that the embeddings may take in memory; by default a third of what is free. Larger ones are read in
@@ -173,8 +174,8 @@ def fit(
             "select": select,
             "rule": rule,
             "time_limit": time_limit,
-            "random_state": seed,
-            "n_jobs": jobs,
+            "random_state": random_state,
+            "n_jobs": n_jobs,
         },
         class_weight,
         groups,

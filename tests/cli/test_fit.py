@@ -18,7 +18,7 @@ def test_json_has_the_promised_fields_and_equals_the_library(run_json, two_class
         assert {"features", "model", "params", "mean", "std", "ci95", "fold_scores", "seconds"} <= set(each)
         assert 0 <= each["mean"] <= 1
     assert report["best"] in report["candidates"]
-    library = fit(two_class_bank, models=["svm"], folds=4, seed=2).report["candidates"]
+    library = fit(two_class_bank, models=["svm"], folds=4, random_state=2).report["candidates"]
     assert [each["fold_scores"] for each in report["candidates"]] == [each["fold_scores"] for each in library]
 
 

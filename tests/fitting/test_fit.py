@@ -53,7 +53,7 @@ def test_the_report_says_what_was_tried_on_which_folds(two_class_bank):
 def test_scores_equal_those_of_the_search_over_loaded_rows(two_class_bank):
     names = ["resnet18/penultimate", "resnet18/layer3"]
     X, y = Bank(two_class_bank).load(names, "label")
-    result = fit(two_class_bank, features="+".join(names), models=SVM, seed=5)
+    result = fit(two_class_bank, features="+".join(names), models=SVM, random_state=5)
     search = TopModelSearchCV(SVM, random_state=5).fit(X, y)
     assert result.report["best"]["features"] == names
     assert result.report["best"]["fold_scores"] == search.best_candidate_.fold_scores
@@ -61,7 +61,8 @@ def test_scores_equal_those_of_the_search_over_loaded_rows(two_class_bank):
 
 
 def test_the_fold_of_every_sample_is_kept(two_class_bank):
-    result = fit(two_class_bank, models=SVM, folds=3, seed=2)
+    with pytest.warns(FutureWarning, match=r"^fit\(seed=\) is now random_state=; the old spelling goes"):
+        result = fit(two_class_bank, models=SVM, folds=3, seed=2)
     X, y, paths = Bank(two_class_bank).load("resnet18/layer3", "label", return_paths=True)
     numbers = np.empty(40, int)
     for number, (_, test) in enumerate(StratifiedKFold(3, shuffle=True, random_state=2).split(X, y)):

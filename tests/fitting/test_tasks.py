@@ -288,7 +288,7 @@ def test_an_interruption_ends_one_task_and_keeps_what_is_finished(tmp_path, rand
 
 def test_every_run_is_the_same(tmp_path, random):
     bank, _, columns = tasks_bank(tmp_path / "a.bank", random)
-    one, two = (fit(bank, target=list(columns), models={**PLAIN, **MLP}, folds=3, seed=4) for _ in range(2))
+    one, two = (fit(bank, target=list(columns), models={**PLAIN, **MLP}, folds=3, random_state=4) for _ in range(2))
     pd.testing.assert_frame_equal(one.oof, two.oof, check_exact=True)
     pd.testing.assert_frame_equal(one.predictor.predict_bank(bank), two.predictor.predict_bank(bank), check_exact=True)
 
