@@ -13,7 +13,7 @@ from featurebank import Bank, extract
 from featurebank.backbones.request import Request
 from featurebank.bank.features import as_keys
 from featurebank.errors import BankError, DeviceError, ImageError, SourceError
-from featurebank.extraction import writer
+from featurebank.extraction import pipeline
 from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.pipeline import Compute
 from featurebank.images.sources import scan
@@ -258,7 +258,7 @@ def test_an_interrupt_keeps_what_was_computed(photos, tmp_path):
 
 
 def test_a_segment_is_written_at_its_size_limit(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "SEGMENT_ROWS", 4)
+    monkeypatch.setattr(pipeline, "SEGMENT_ROWS", 4)
     run(photos, tmp_path / "a.bank", batch_size=2)
     bank = Bank(tmp_path / "a.bank")
     assert [file.shape("digest")[0] for file in bank.feature_set(NAME).segments] == [4, 4, 4]
@@ -266,8 +266,9 @@ def test_a_segment_is_written_at_its_size_limit(photos, tmp_path, monkeypatch):
 
 KILLED = """
 import os, signal, sys
-from featurebank import extract, writer
-writer.SEGMENT_ROWS = 4
+from featurebank import extract
+from featurebank.extraction import pipeline
+pipeline.SEGMENT_ROWS = 4
 def kill(done, total):
     if done == {at}:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -356,7 +357,7 @@ def test_the_record_says_which_libraries_and_device_made_the_rows(photos, tmp_pa
 
 
 def test_a_damaged_segment_is_repaired_by_embedding_only_its_rows(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "SEGMENT_ROWS", 4)
+    monkeypatch.setattr(pipeline, "SEGMENT_ROWS", 4)
     run(photos, tmp_path / "a.bank", batch_size=4)
     bank = Bank(tmp_path / "a.bank")
     before = bank.load(NAME)
