@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline
 
 from featurebank.bank.matrix import in_batches
 from featurebank.errors import TopModelError
-from featurebank.fitting.rows import Rows
+from featurebank.fitting.training_data import TrainingData
 from featurebank.topmodels.calibration import cross_calibrated, expected_calibration_error
 from featurebank.topmodels.evaluation import scorer_of
 from featurebank.topmodels.folds import sizes_of
@@ -99,7 +99,7 @@ def abstention(found: OutOfFold, proba: NDArray[Any]) -> list[dict[str, Any]]:
     return list(abstention_curve(found.true, found.predicted, proba, found.weight).to_dict("records"))
 
 
-def thresholded(search: TopModelSearchCV, rows: Rows, scoring: str) -> tuple[dict[str, Any], Pipeline]:
+def thresholded(search: TopModelSearchCV, rows: TrainingData, scoring: str) -> tuple[dict[str, Any], Pipeline]:
     """Tune the decision threshold of two classes on out-of-fold scores, and refit the pipeline with it.
 
     Each fold's threshold comes from the other folds, so that the score is honest.
@@ -155,7 +155,7 @@ def label_metric(scoring: str) -> Callable[..., float]:
     return metric
 
 
-def held_out(search: TopModelSearchCV, test: Rows) -> dict[str, Any]:
+def held_out(search: TopModelSearchCV, test: TrainingData) -> dict[str, Any]:
     """Score the refitted best pipeline on rows that the search never saw."""
     model = search.best_estimator_
     if search.task == "regression":
@@ -169,18 +169,18 @@ def held_out(search: TopModelSearchCV, test: Rows) -> dict[str, Any]:
     return classification_scores(test.y, _say(model.predict, test), values, search.classes_, test.weight)
 
 
-def _say(method: Callable[[Any], NDArray[Any]], test: Rows) -> NDArray[Any]:
+def _say(method: Callable[[Any], NDArray[Any]], test: TrainingData) -> NDArray[Any]:
     return np.concatenate([method(part) for part in in_batches(test.X)])
 
 
-def nested(search: TopModelSearchCV, rows: Rows, cv: Any, progress: Callable[[int], Any]) -> dict[str, Any]:
+def nested(search: TopModelSearchCV, rows: TrainingData, cv: Any, progress: Callable[[int], Any]) -> dict[str, Any]:
     """Score the whole procedure: the search runs again inside each fold's training part.
 
     Parameters
     ----------
     search : TopModelSearchCV
         Fitted.
-    rows : Rows
+    rows : TrainingData
     cv : splitter
         Of the inner searches.
     progress : callable

@@ -23,9 +23,9 @@ from featurebank.bank.matrix import BankMatrix
 from featurebank.errors import BankError, TopModelError, renamed
 from featurebank.fitting import assessment
 from featurebank.fitting.result import FitResult
-from featurebank.fitting.rows import Rows, Target, bytes_of, load_rows, predefined, straddling
-from featurebank.fitting.task_rows import Labels, TaskRows, is_multitask, load_tasks
+from featurebank.fitting.task_data import Labels, TaskData, is_multitask, load_tasks
 from featurebank.fitting.tasks import fit_tasks
+from featurebank.fitting.training_data import Target, TrainingData, bytes_of, load_rows, predefined, straddling
 from featurebank.images.reading import Progress
 from featurebank.predictor.features import predictor_features
 from featurebank.predictor.file import check_savable
@@ -103,7 +103,7 @@ def fit(
         Column of weights, used in fitting and in scoring.
     cv : str, optional
         ``"stratified"``, ``"group"``, ``"stratified-group"``, ``"logo"`` (one group out), ``"plain"``, or
-        ``"predefined:COLUMN"`` (`fitting.rows.predefined`). By default stratified, grouped where rows belong
+        ``"predefined:COLUMN"`` (`fitting.training_data.predefined`). By default stratified, grouped where rows belong
         together.
     folds : int, default 5
         Number of folds.
@@ -236,7 +236,7 @@ class _Plan:
     learning_curve: bool
 
 
-def _fit_tasks(plan: _Plan, tasks: TaskRows, progress: Progress | None) -> FitResult:
+def _fit_tasks(plan: _Plan, tasks: TaskData, progress: Progress | None) -> FitResult:
     """Fit several tasks on the same folds; what fits one task again, and knows no other, goes without sharing."""
     splitter, is_held_out = _splitter(plan, tasks.every)
     count, scoring = len(tasks.tasks), plan.options["scoring"]
@@ -247,7 +247,7 @@ def _fit_tasks(plan: _Plan, tasks: TaskRows, progress: Progress | None) -> FitRe
     parts = iter(_in_turn(progress, count))
 
     def fit_one(
-        labels: Labels, rows: Rows, folds: list[Fold], is_out: NDArray[np.bool_], models: list[TopModel]
+        labels: Labels, rows: TrainingData, folds: list[Fold], is_out: NDArray[np.bool_], models: list[TopModel]
     ) -> FitResult:
         return _fit_rows(
             _for_task(plan, labels, models, count), rows, Target([labels.name]), folds, is_out, next(parts)
@@ -280,7 +280,7 @@ def _for_task(plan: _Plan, labels: Labels, models: list[TopModel], count: int) -
 
 
 def _fit_rows(
-    plan: _Plan, every: Rows, target: Target, cv: Any, is_held_out: NDArray[np.bool_], progress: Progress | None
+    plan: _Plan, every: TrainingData, target: Target, cv: Any, is_held_out: NDArray[np.bool_], progress: Progress | None
 ) -> FitResult:
     """Search on the rows that are not held out, say what came of it, and make the predictor."""
     started = time.perf_counter()
@@ -326,7 +326,7 @@ def _fit_rows(
     return FitResult(report, _predictor(plan, search, model, rows, target, report, oof), search=search)
 
 
-def _facts(search: TopModelSearchCV, rows: Rows, target: Target) -> dict[str, Any]:
+def _facts(search: TopModelSearchCV, rows: TrainingData, target: Target) -> dict[str, Any]:
     """Return the part of the report that every fit has."""
     return {
         "n_samples": len(rows.y),
@@ -353,7 +353,7 @@ def _place(search: TopModelSearchCV, is_held_out: NDArray[np.bool_]) -> NDArray[
     return place
 
 
-def _splitter(plan: _Plan, rows: Rows) -> tuple[Any, NDArray[np.bool_]]:
+def _splitter(plan: _Plan, rows: TrainingData) -> tuple[Any, NDArray[np.bool_]]:
     """Return the folds as the search takes them, and the rows that are held out of it."""
     nobody, cv = np.zeros(len(rows.y), bool), plan.cv
     if cv is not None and cv.startswith(PREDEFINED):
@@ -367,7 +367,7 @@ def _splitter(plan: _Plan, rows: Rows) -> tuple[Any, NDArray[np.bool_]]:
     return Folds(kind, plan.folds, plan.repeats, plan.options["random_state"]), nobody
 
 
-def _class_weight(plan: _Plan, rows: Rows) -> ClassWeight:
+def _class_weight(plan: _Plan, rows: TrainingData) -> ClassWeight:
     """Return the weights of the classes themselves; numbers and several labels take them as they are given."""
     return resolve_class_weight(plan.class_weight, rows.y) if rows.task == "classification" else plan.class_weight
 
@@ -411,7 +411,7 @@ def _in_turn(progress: Progress | None, count: int) -> list[Progress | None]:
     return [None if progress is None else part(number) for number in range(count)]
 
 
-def _learning_curve(search: TopModelSearchCV, rows: Rows) -> dict[str, Any]:
+def _learning_curve(search: TopModelSearchCV, rows: TrainingData) -> dict[str, Any]:
     """Return the learning curve of the best pipeline on the folds of the search."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # small sets make scikit-learn warn at every turn
@@ -429,14 +429,14 @@ def _learning_curve(search: TopModelSearchCV, rows: Rows) -> dict[str, Any]:
     return curve.to_dict()
 
 
-def _fold_of_each(rows: Rows, search: TopModelSearchCV) -> list[list[Any]]:
+def _fold_of_each(rows: TrainingData, search: TopModelSearchCV) -> list[list[Any]]:
     """Return [source, path, fold] of each row, so that others can use the same folds."""
     numbers = map(int, fold_numbers(search.folds_, len(rows.y)))
     return [list(row) for row in zip(rows.table.rows["source"], rows.paths, numbers, strict=True)]
 
 
 @releasing
-def _frame(rows: Rows, search: TopModelSearchCV) -> pd.DataFrame:
+def _frame(rows: TrainingData, search: TopModelSearchCV) -> pd.DataFrame:
     """Return the out-of-fold predictions, and which rows they are about."""
     frame = search.oof_.to_frame(rows.labels)
     frame["row"] = frame["row"].astype(np.int32)
@@ -448,7 +448,7 @@ def _predictor(
     plan: _Plan,
     search: TopModelSearchCV,
     fitted: Pipeline,
-    rows: Rows,
+    rows: TrainingData,
     target: Target,
     report: dict[str, Any],
     oof: pd.DataFrame,
@@ -464,7 +464,7 @@ def _predictor(
 
 
 @releasing
-def _unlike(fitted: Pipeline, rows: Rows) -> Unlike | None:
+def _unlike(fitted: Pipeline, rows: TrainingData) -> Unlike | None:
     """Return what tells whether a new image is unlike the training images; None of too few."""
     keys = as_keys(rows.table.rows["digest"])
     first = DigestIndex(keys).first

@@ -15,7 +15,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from threadpoolctl import threadpool_limits
 
 from featurebank.fitting.shared_network import Goal, NetworkClassifier, NetworkRegressor, train
-from featurebank.fitting.task_rows import Labels
+from featurebank.fitting.task_data import Labels
 from featurebank.topmodels.candidates import Candidate, CandidateGroup, best_of_each, mean_of
 from featurebank.topmodels.evaluation import SearchData
 from featurebank.topmodels.folds import Fold, sizes_of

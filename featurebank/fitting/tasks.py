@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 
 from featurebank.errors import ColumnError, FeatureBankError, TopModelError
 from featurebank.fitting.result import FitResult
-from featurebank.fitting.rows import Rows
 from featurebank.fitting.sharing import ALONE, SharedNetwork, compared, networks
-from featurebank.fitting.task_rows import Labels, TaskRows, folds_of
+from featurebank.fitting.task_data import Labels, TaskData, folds_of
+from featurebank.fitting.training_data import TrainingData
 from featurebank.predictor.predictor import Predictor
 from featurebank.predictor.task import column_names
 from featurebank.topmodels.folds import Fold
 from featurebank.topmodels.models import DEFAULT_MODELS, TASKS, TopModel, parse_models
 
-FitOne = Callable[[Labels, Rows, list[Fold], NDArray[np.bool_], list[TopModel]], FitResult]
+FitOne = Callable[[Labels, TrainingData, list[Fold], NDArray[np.bool_], list[TopModel]], FitResult]
 
 
 def fit_tasks(
-    rows: TaskRows,
+    rows: TaskData,
     splitter: Any,
     is_held_out: NDArray[np.bool_],
     models: Any,
@@ -38,7 +38,7 @@ def fit_tasks(
 
     Parameters
     ----------
-    rows : TaskRows
+    rows : TaskData
     splitter : splitter or list of (train, test)
         Of the rows that are not held out.
     is_held_out : ndarray of bool, shape (n,)
@@ -146,7 +146,7 @@ def _check_names(tasks: Sequence[Labels]) -> None:
         raise ColumnError(f"two columns of predictions would be called {twice[0]!r}; rename a column or a class")
 
 
-def _gathered(results: dict[str, FitResult], rows: TaskRows, notes: list[str], folds: int, seed: int) -> FitResult:
+def _gathered(results: dict[str, FitResult], rows: TaskData, notes: list[str], folds: int, seed: int) -> FitResult:
     """Make one report, one predictor and one table of the results of all tasks."""
     sharing = {name: compared(each.search, name) for name, each in results.items()}
     report = {

@@ -19,8 +19,8 @@ from featurebank.bank.samples import column_of, other_contents
 from featurebank.errors import TopModelError, near_names
 from featurebank.fitting.fit import class_report, fit
 from featurebank.fitting.result import FitResult
-from featurebank.fitting.rows import Target, load_table, read_target
 from featurebank.fitting.semi_supervised import METHODS, TrainingRows, supervised
+from featurebank.fitting.training_data import Target, load_table, read_target
 from featurebank.images.reading import Progress
 from featurebank.predictor.predictor import Predictor
 from featurebank.predictor.task import Task

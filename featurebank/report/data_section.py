@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from featurebank.bank.bank import Bank
 from featurebank.bank.samples import FAILED, OK, STATUSES, SampleTable
 from featurebank.explore.page import is_number
-from featurebank.fitting.rows import TEST, TRAIN, VALIDATION
+from featurebank.fitting.training_data import TEST, TRAIN, VALIDATION
 from featurebank.images.columns import kind_of
 
 FEW = 20

@@ -16,7 +16,7 @@ from featurebank.bank import samples
 from featurebank.bank.defaults import candidate_features, default_target
 from featurebank.errors import BankError, ColumnError, FeatureSetError, PredictorError, TopModelError
 from featurebank.fitting.fit import default_output
-from featurebank.fitting.rows import Rows, Target, load_rows
+from featurebank.fitting.training_data import Target, TrainingData, load_rows
 from featurebank.topmodels.scores import wilson_interval
 from featurebank.topmodels.search import TopModelSearchCV
 
@@ -159,7 +159,7 @@ def test_random_labels_score_chance(tmp_path, random):
 )
 def test_near_duplicates_are_looked_for_in_the_deepest_layer_below_the_logits(names, expected):
     blocks = {name: slice(number, number + 1) for number, name in enumerate(names)}
-    rows = Rows(samples.empty_table(), np.zeros((0, len(names))), blocks, np.empty(0), "", None, None, None, [])
+    rows = TrainingData(samples.empty_table(), np.zeros((0, len(names))), blocks, np.empty(0), "", None, None, None, [])
     assert rows.alike_in == expected
 
 

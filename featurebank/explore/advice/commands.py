@@ -15,7 +15,7 @@ from featurebank.errors import FeatureBankError, one_line
 from featurebank.explore.advice.evidence import Measurements, Question
 from featurebank.explore.advice.networks import PENULTIMATE
 from featurebank.explore.advice.rules import SENTENCES, TUNING, Action
-from featurebank.fitting.rows import NEAR_DUPLICATES
+from featurebank.fitting.training_data import NEAR_DUPLICATES
 
 if TYPE_CHECKING:
     from featurebank.finetuning.experiment import TrainingSet

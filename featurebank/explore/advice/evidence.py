@@ -31,7 +31,7 @@ from featurebank.explore.advice.probe import (
 )
 from featurebank.explore.advice.rules import HALF, Evidence
 from featurebank.fitting.assessment import is_imbalanced
-from featurebank.fitting.rows import NEAR_DUPLICATE_ROWS, Rows, Target, load_rows, straddling
+from featurebank.fitting.training_data import NEAR_DUPLICATE_ROWS, Target, TrainingData, load_rows, straddling
 from featurebank.images.reading import Progress
 from featurebank.topmodels.candidates import Candidate
 from featurebank.topmodels.evaluation import scorer_of
@@ -80,7 +80,7 @@ class Measurements:
         Where the plateau begins; the top layer where there is no layer curve.
     """
 
-    rows: Rows
+    rows: TrainingData
     network: Network
     evidence: Evidence
     scoring: str
@@ -152,7 +152,7 @@ def measure(bank: Bank, question: Question, progress: Progress | None = None) ->
     )
 
 
-def _load(bank: Bank, question: Question) -> tuple[Rows, list[Network], list[str]]:
+def _load(bank: Bank, question: Question) -> tuple[TrainingData, list[Network], list[str]]:
     """Return the rows of every complete feature set, the networks these come from, and what was noticed."""
     columns = [question.target, *([question.sample_weight] if question.sample_weight else [])]
     candidates, _, notes = complete_sets(bank, candidate_features(bank, None), bank.select(*columns))
@@ -164,7 +164,12 @@ def _load(bank: Bank, question: Question) -> tuple[Rows, list[Network], list[str
 
 
 def _probe(
-    rows: Rows, networks: Sequence[Network], question: Question, scoring: str, weights: Any, progress: Progress | None
+    rows: TrainingData,
+    networks: Sequence[Network],
+    question: Question,
+    scoring: str,
+    weights: Any,
+    progress: Progress | None,
 ) -> TopModelSearchCV:
     """Score the probe on every layer, and on those of each network side by side."""
     singles = [(name,) for each in networks for name in each.names]
@@ -177,7 +182,7 @@ def _probe(
 
 
 def _evidence(
-    rows: Rows, network: Network, search: TopModelSearchCV, guess: Sequence[float]
+    rows: TrainingData, network: Network, search: TopModelSearchCV, guess: Sequence[float]
 ) -> tuple[FeatureSet, Evidence]:
     """Return where the plateau begins, and what the probe says."""
     sizes, wanted = sizes_of(search.folds_), network.candidates
@@ -200,7 +205,7 @@ def _evidence(
     )
 
 
-def _shuffled(rows: Rows, network: Network, evidence: Evidence, question: Question) -> float | None:
+def _shuffled(rows: TrainingData, network: Network, evidence: Evidence, question: Question) -> float | None:
     """Return how often shuffled labels are predicted as well, where the interval does not settle it."""
     if evidence.above_chance.low > 0:
         return None
@@ -212,7 +217,7 @@ def _shuffled(rows: Rows, network: Network, evidence: Evidence, question: Questi
 def _learning_curve(
     model: Pipeline,
     X: NDArray[np.float32],
-    rows: Rows,
+    rows: TrainingData,
     folds: Sequence[Fold],
     scoring: str,
     question: Question,
@@ -237,7 +242,9 @@ def _learning_curve(
         )
 
 
-def _training_score(model: Pipeline, X: NDArray[np.float32], rows: Rows, folds: Sequence[Fold], scoring: str) -> float:
+def _training_score(
+    model: Pipeline, X: NDArray[np.float32], rows: TrainingData, folds: Sequence[Fold], scoring: str
+) -> float:
     """Return the mean score on the rows that each fold trains on."""
     scorer = scorer_of(scoring, rows.task)
 
@@ -247,7 +254,7 @@ def _training_score(model: Pipeline, X: NDArray[np.float32], rows: Rows, folds: 
     return float(np.mean(over_folds(score, folds)))
 
 
-def _no_tuning(rows: Rows, network: Network) -> str:
+def _no_tuning(rows: TrainingData, network: Network) -> str:
     """Return why the network cannot be fine-tuned by a command; empty where it can."""
     if rows.task != "classification":
         return "fine-tuning learns classes, and the target holds numbers"

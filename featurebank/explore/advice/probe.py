@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.linear_model import Ridge
 
-from featurebank.fitting.rows import Rows
+from featurebank.fitting.training_data import TrainingData
 from featurebank.images.reading import Progress
 from featurebank.topmodels.candidates import Candidate, best_of_each, mean_of
 from featurebank.topmodels.folds import Fold, Folds, Sizes, make_folds
@@ -52,7 +52,7 @@ class Curve(NamedTuple):
 
 
 def search_rows(
-    rows: Rows,
+    rows: TrainingData,
     features: Sequence[Sequence[str]],
     models: Sequence[str],
     cv: Folds,
@@ -110,7 +110,7 @@ def compared(first: Sequence[float], second: Sequence[float], sizes: Sizes) -> I
     return Interval(found["difference"], *found["ci95"])
 
 
-def chance(rows: Rows, folds: Sequence[Fold], scoring: str | None) -> list[float]:
+def chance(rows: TrainingData, folds: Sequence[Fold], scoring: str | None) -> list[float]:
     """Return what a guess that never looks at an image scores on each fold: the most frequent class, or the mean."""
     guess = DummyRegressor() if rows.task == "regression" else DummyClassifier(strategy="prior")
     search = TopModelSearchCV({"chance": (guess, {})}, task=rows.task, cv=folds, scoring=scoring, refit=False)
@@ -159,7 +159,7 @@ def standard_error(differences: Any, sizes: Sizes) -> float:
 
 
 def permutation_test(
-    rows: Rows, features: Sequence[Sequence[str]], *, folds: int = 5, random_state: int = 0, n_jobs: int = 1
+    rows: TrainingData, features: Sequence[Sequence[str]], *, folds: int = 5, random_state: int = 0, n_jobs: int = 1
 ) -> float | None:
     """Return the p-value of the labels: how often shuffled ones are predicted as well.
 
@@ -182,7 +182,7 @@ def permutation_test(
     return float((found >= found[0] - 1e-12).mean())  # the labels as they are count as one of the shuffles
 
 
-def _columns(rows: Rows) -> NDArray[np.float64]:
+def _columns(rows: TrainingData) -> NDArray[np.float64]:
     """Return the numbers to predict, shape (n, c): the target, or a column of 0 and 1 for the largest classes."""
     if rows.task != "classification":
         return rows.y.reshape(len(rows.y), -1).astype(np.float64)
@@ -199,7 +199,7 @@ def _shuffled(columns: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
 
 
 def _scores(
-    rows: Rows,
+    rows: TrainingData,
     names: Sequence[str],
     targets: NDArray[np.float64],
     folds: Sequence[Fold],

@@ -19,7 +19,7 @@ from featurebank.errors import renamed
 from featurebank.explore.advice.measures import h_score, logme
 from featurebank.explore.advice.networks import complete_sets
 from featurebank.explore.advice.probe import PROBE, best_by_features, compared, search_rows
-from featurebank.fitting.rows import Rows, Target, load_rows, straddling
+from featurebank.fitting.training_data import Target, TrainingData, load_rows, straddling
 from featurebank.images.reading import Progress
 from featurebank.topmodels.folds import Folds, default_kind, fold_numbers, sizes_of
 from featurebank.topmodels.formatting import score_text
@@ -165,7 +165,7 @@ def rank_features(
     return Ranking(ranked, correlations(ranked), report)
 
 
-def _scored(rows: Rows, search: TopModelSearchCV, model: str) -> pd.DataFrame:
+def _scored(rows: TrainingData, search: TopModelSearchCV, model: str) -> pd.DataFrame:
     """Return the rows of the table that have scores, the best first."""
     real, probe = (best_by_features(search.candidates_, name) for name in (model, PROBE))
     best = max(real.values(), key=lambda each: each.mean)

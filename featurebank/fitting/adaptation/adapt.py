@@ -20,7 +20,7 @@ from featurebank.fitting.adaptation.adapters import Adaptation, AdaptedModel, ca
 from featurebank.fitting.adaptation.domains import DomainPair, Domains, check_sizes, domain_shift, load_domains
 from featurebank.fitting.adaptation.trials import Comparison, Trial, TrialSettings, check_scorer, run_trial
 from featurebank.fitting.result import FitResult
-from featurebank.fitting.rows import straddling
+from featurebank.fitting.training_data import straddling
 from featurebank.images.reading import Progress
 from featurebank.predictor.features import predictor_features
 from featurebank.predictor.file import check_savable

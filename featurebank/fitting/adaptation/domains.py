@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from featurebank.bank.bank import Bank
 from featurebank.bank.samples import SampleTable, column_of, values_of
 from featurebank.errors import ColumnError, TopModelError, near_names
-from featurebank.fitting.rows import Rows, Target, load_table, read_target
+from featurebank.fitting.training_data import Target, TrainingData, load_table, read_target
 from featurebank.topmodels.folds import Fold, Folds, combinations, default_kind, make_folds, sizes_of
 from featurebank.topmodels.formatting import interval_text, score_text
 from featurebank.topmodels.refitting import over_folds
@@ -95,7 +95,9 @@ class Domains:
         return parts
 
 
-def load_domains(bank: Bank, names: Sequence[str], pair: DomainPair, groups: str | None) -> tuple[Rows, Domains]:
+def load_domains(
+    bank: Bank, names: Sequence[str], pair: DomainPair, groups: str | None
+) -> tuple[TrainingData, Domains]:
     """Load some feature sets of two domains; rows of the source have labels, those of the target may lack them."""
     table, is_source, is_labelled, notes = _table(bank, pair)
     y, task, _ = read_target(table.take(is_labelled), Target([pair.target]))

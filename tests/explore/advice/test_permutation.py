@@ -7,7 +7,7 @@ from sklearn.preprocessing import StandardScaler
 
 from featurebank.explore.advice import probe
 from featurebank.explore.advice.probe import SHUFFLES, permutation_test
-from featurebank.fitting.rows import Rows
+from featurebank.fitting.training_data import TrainingData
 from featurebank.topmodels.folds import Folds, make_folds
 
 
@@ -18,7 +18,7 @@ def make_rows(n, k, signal, seed=0, task="classification", groups=None):
     X[:, 0] += signal * y
     numbers = y + 0.5 * random.normal(size=n)
     blocks = {"a": slice(0, 6), "b": slice(6, 12)}
-    return Rows(None, X, blocks, y if task == "classification" else numbers, task, None, None, groups, [])
+    return TrainingData(None, X, blocks, y if task == "classification" else numbers, task, None, None, groups, [])
 
 
 FEATURES = [("a",), ("b",), ("a", "b")]

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from featurebank.bank.bank import Bank
 from featurebank.bank.samples import SampleTable, column_of, values_of
 from featurebank.errors import ColumnError, TopModelError
-from featurebank.fitting.rows import Rows, Target, is_zero_or_one, load_table, read_target, torn_contents
+from featurebank.fitting.training_data import (
+    Target,
+    TrainingData,
+    is_zero_or_one,
+    load_table,
+    read_target,
+    torn_contents,
+)
 from featurebank.topmodels.folds import Fold, combinations, make_folds
 
 
@@ -47,20 +54,20 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class TaskRows:
+class TaskData:
     """Rows with a label of at least one task.
 
     Attributes
     ----------
-    every : Rows
+    every : TrainingData
         Their ``y`` has a column a task: the number of the class, 0 for a number, -1 where there is no label.
     tasks : list of Labels
     """
 
-    every: Rows
+    every: TrainingData
     tasks: list[Labels]
 
-    def of(self, labels: Labels) -> Rows:
+    def of(self, labels: Labels) -> TrainingData:
         """Return the rows that have a label of a task."""
         every, count = self.every, len(self.every.y)
         rows = every if len(labels.where) == count else every.take(labels.where)
@@ -108,13 +115,13 @@ def load_tasks(
     groups: str | None,
     sample_weight: str | None,
     views: Sequence[str] = ("mean",),
-) -> TaskRows:
+) -> TaskData:
     """Load the rows that have a label of at least one task.
 
     Parameters
     ----------
     bank, names, groups, sample_weight, views
-        See `featurebank.fitting.rows.load_rows`.
+        See `featurebank.fitting.training_data.load_rows`.
     target : Target
         One column a task.
 
@@ -131,7 +138,7 @@ def load_tasks(
     table = table.take(known.any(axis=1))
     tasks = [_read(table, name, target.task) for name in target.columns]
     every = load_table(bank, names, table, groups, sample_weight, views)
-    return TaskRows(replace(every, y=_codes(tasks, len(table)), task="multitask"), tasks)
+    return TaskData(replace(every, y=_codes(tasks, len(table)), task="multitask"), tasks)
 
 
 def _read(table: SampleTable, name: str, task: str | None) -> Labels:

@@ -1,4 +1,4 @@
-"""The rows of a fit: samples, embeddings, what is to be learned, weights, groups, and what was noticed about them."""
+"""The training data of a fit: samples, embeddings, what is to be learned, weights, groups, and what was noticed about them."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The rows of a fit.
+class TrainingData:
+    """The training data of a fit, a row a sample.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ class Rows:
         """The relative path of each row, as text."""
         return self.table.paths
 
-    def take(self, chosen: NDArray[Any]) -> Rows:
+    def take(self, chosen: NDArray[Any]) -> TrainingData:
         """Return some of the rows; these where a boolean mask holds everywhere."""
         if chosen.dtype == bool and chosen.all():
             return self
@@ -128,7 +128,7 @@ def load_rows(
     sample_weight: str | None,
     views: Sequence[str] = ("mean",),
     memory: float = np.inf,
-) -> Rows:
+) -> TrainingData:
     """Load what a fit needs from a bank.
 
     Parameters
@@ -166,7 +166,7 @@ def load_table(
     sample_weight: str | None,
     views: Sequence[str],
     memory: float = np.inf,
-) -> Rows:
+) -> TrainingData:
     """Load the rows of a table, with nothing to learn yet; see `load_rows`."""
     weight = weights_of(table, sample_weight) if sample_weight else None
     notes = _left_out(bank, [sample_weight] if sample_weight else [])
@@ -175,7 +175,7 @@ def load_table(
         notes.append(_about_batches(size, memory))
         return _in_batches(bank, names, table, groups, weight, views, notes)
     X, blocks, n_views = _embeddings(bank, names, table, views)
-    rows = Rows(table, X, blocks, np.empty(0), "", None, weight, None, notes, n_views)
+    rows = TrainingData(table, X, blocks, np.empty(0), "", None, weight, None, notes, n_views)
     return replace(rows, groups=groups_of(rows, groups))
 
 
@@ -205,7 +205,7 @@ def _in_batches(
     weight: NDArray[np.float64] | None,
     views: Sequence[str],
     notes: list[str],
-) -> Rows:
+) -> TrainingData:
     """Return rows whose X is not read; see `load_table`.
 
     Raises
@@ -218,7 +218,7 @@ def _in_batches(
         check_streamed({groups: True})
     blocks = bank.blocks(names)
     X: Any = bank.matrix(names, table, views=views[0])  # it stands in for an array
-    rows = Rows(table, X, blocks, np.empty(0), "", None, weight, None, notes)
+    rows = TrainingData(table, X, blocks, np.empty(0), "", None, weight, None, notes)
     return replace(rows, groups=groups_of(rows, groups))
 
 
@@ -311,12 +311,12 @@ def predefined(table: SampleTable, column: str) -> tuple[list[Fold], NDArray[np.
     return folds, held_out
 
 
-def groups_of(rows: Rows, column: str | None) -> NDArray[np.int64] | None:
+def groups_of(rows: TrainingData, column: str | None) -> NDArray[np.int64] | None:
     """Return groups that hold identical content together, and what the user named; None when nothing ties rows.
 
     Parameters
     ----------
-    rows : Rows
+    rows : TrainingData
     column : str or None
         Column of groups, or ``"@near-duplicates"``.
 
@@ -333,12 +333,12 @@ def groups_of(rows: Rows, column: str | None) -> NDArray[np.int64] | None:
     return tie(keys) if len(DigestIndex(keys)) < len(keys) else None
 
 
-def straddling(rows: Rows, part: NDArray[np.int64], groups: str | None) -> list[str]:
+def straddling(rows: TrainingData, part: NDArray[np.int64], groups: str | None) -> list[str]:
     """Say how many rows have a near-duplicate in another part, whose score is then too good.
 
     Parameters
     ----------
-    rows : Rows
+    rows : TrainingData
     part : ndarray of int64, shape (n,)
         Fold that tests each row, or another number for the rows of a given training or held-out part.
     groups : str or None
