@@ -50,12 +50,14 @@ class Frozen:
         return float(np.average(right, weights=data.take(test).weight))
 
 
-def frozen_of(given: Predictor | None, experiment: Experiment, activations: Activations, table: SampleTable) -> Frozen:
+def frozen_of(
+    predictor: Predictor | None, experiment: Experiment, activations: Activations, table: SampleTable
+) -> Frozen:
     """Return what the fine-tuned network is compared with.
 
     Parameters
     ----------
-    given : Predictor or None
+    predictor : Predictor or None
         Its features, which the bank has, and its model; without one, the network's own penultimate embeddings and a
         logistic regression that is cross-validated in each fold.
     experiment : Experiment
@@ -68,21 +70,21 @@ def frozen_of(given: Predictor | None, experiment: Experiment, activations: Acti
     BankError
         When the bank lacks rows of the predictor's features.
     """
-    if given is None:
+    if predictor is None:
         rows, recipe = np.arange(len(table)), experiment.recipe
         X = experiment.network().embeddings(activations, rows, count_views(recipe.views), recipe.batch_size)
         return Frozen(X, f"{experiment.backbone.name}/penultimate + logreg", None, experiment)
     keys = as_keys(table.rows["digest"])
-    X = np.concatenate(given.read(experiment.bank, keys), axis=1)
-    names = "+".join(each.spec.name for each in given.features)
-    return Frozen(X, f"{names} + {type(given.model[-1]).__name__}", given.model, experiment)
+    X = np.concatenate(predictor.read(experiment.bank, keys), axis=1)
+    names = "+".join(each.spec.name for each in predictor.features)
+    return Frozen(X, f"{names} + {type(predictor.model[-1]).__name__}", predictor.model, experiment)
 
 
-def shared_folds(given: Predictor | None, experiment: Experiment, table: SampleTable, count: int) -> list[Fold]:
+def shared_folds(predictor: Predictor | None, experiment: Experiment, table: SampleTable, count: int) -> list[Fold]:
     """Return the folds of the search that made a predictor where it had as many over these rows, else new ones."""
     data, random_state = experiment.data, experiment.recipe.random_state
-    if given is not None and given.report.get("folds") == count:
-        known = {(source, path): fold for source, path, fold in given.report.get("samples", [])}
+    if predictor is not None and predictor.report.get("folds") == count:
+        known = {(source, path): fold for source, path, fold in predictor.report.get("samples", [])}
         keys = zip(table.rows["source"], table.paths, strict=True)
         numbers = np.array([known.get(key, -1) for key in keys])
         if set(numbers.tolist()) == set(range(count)):

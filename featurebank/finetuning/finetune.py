@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from featurebank.backbones.base import Backbone
 from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import default_target
+from featurebank.bank.display import as_html
 from featurebank.bank.images import source_of
 from featurebank.bank.samples import SampleTable, values_of, weights_of
 from featurebank.bank.spec import PENULTIMATE
@@ -73,6 +75,17 @@ class FineTuneResult:
     def __repr__(self) -> str:
         best = self.tuned.best
         return f"<FineTuneResult: {self.tuned.backbone.name}, epoch {best.number}, score {best.score}>"
+
+    def _repr_html_(self) -> str:
+        return as_html(self, self.to_frame())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report."""
+        return dict(self.report)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the epochs: ``number, train_loss, loss, score`` and their times."""
+        return pd.DataFrame(self.report["history"])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the predictor file; see `Predictor.save`."""
@@ -147,13 +160,13 @@ def finetune(
     started = time.perf_counter()
     told = callbacks or Callbacks()
     bank = bank if isinstance(bank, Bank) else Bank(bank)
-    given = None if predictor is None else Predictor.load(predictor)
-    request = _request(bank, backbone, weights, size, given, predictor)
-    target = target or (given.single.target if given else default_target(bank))
+    loaded = None if predictor is None else Predictor.load(predictor)
+    request = _request(bank, backbone, weights, size, loaded, predictor)
+    target = target or (loaded.single.target if loaded else default_target(bank))
     table = bank.select(target, *([sample_weight] if sample_weight else []))
     data = _training_set(table, target, groups, sample_weight)
     experiment = Experiment(bank, request, source_of(table), data, recipe, device, workers)
-    top_model, notes = _top_model(given, experiment.backbone)
+    top_model, notes = _top_model(loaded, experiment.backbone)
     experiment.check()
     if resume:
         read(checkpoint)
@@ -164,10 +177,13 @@ def finetune(
     heard: dict[str, Any] = {"on_epoch": told.on_epoch, "on_step": told.on_step}
     trained = train_network(experiment, activations, top_model=top_model, checkpoint=checkpoint, resume=resume, **heard)
     tuned = finish(experiment, trained)
-    report = {"n_samples": len(data.y), "target": target, "cut": experiment.module or recipe.cut, **tuned.report()}
+    report = {"n_samples": len(data.y), "target": target, "cut": experiment.module or recipe.cut, **tuned.to_dict()}
     report |= {"warnings": notes + more, "cache_seconds": cached - started}
     if folds and not report["interrupted"]:
-        frozen, shared = frozen_of(given, experiment, activations, table), shared_folds(given, experiment, table, folds)
+        frozen, shared = (
+            frozen_of(loaded, experiment, activations, table),
+            shared_folds(loaded, experiment, table, folds),
+        )
         report["comparison"] = compare(
             experiment, activations, frozen, shared, top_model=top_model, progress=told.on_fold
         )
@@ -188,10 +204,10 @@ def _training_set(table: SampleTable, target: str, groups: str | None, sample_we
     )
 
 
-def _request(bank: Bank, backbone: Any, weights: str, size: int | None, given: Predictor | None, path: Any) -> Request:
+def _request(bank: Bank, backbone: Any, weights: str, size: int | None, loaded: Predictor | None, path: Any) -> Request:
     """Return the backbone that is meant: the named one as the bank has it, the predictor's, or the bank's only one."""
-    if backbone is None and given is not None:
-        return _request_of(given, path)
+    if backbone is None and loaded is not None:
+        return _request_of(loaded, path)
     last = [Request.last(bank, each.spec) for each in bank.feature_sets]
     found = {(each.backbone, each.weights, each.size, each.decoder): each for each in last if each}
     if backbone is not None:
@@ -204,10 +220,10 @@ def _request(bank: Bank, backbone: Any, weights: str, size: int | None, given: P
     return found.popitem()[1]
 
 
-def _request_of(given: Predictor, path: Any) -> Request:
+def _request_of(predictor: Predictor, path: Any) -> Request:
     """Return the backbone of a predictor, which carries the weights itself where no name would find them."""
-    first = given.features[0]
-    if any(each.spec.weights != first.spec.weights or each.size != first.size for each in given.features):
+    first = predictor.features[0]
+    if any(each.spec.weights != first.spec.weights or each.size != first.size for each in predictor.features):
         raise FineTuneError("the predictor uses several backbones; expected one: name the one to train with --backbone")
     if not first.weights:
         raise FineTuneError(f"{first.spec.backbone!r} is your own module: give it as backbone= to finetune")
@@ -217,16 +233,16 @@ def _request_of(given: Predictor, path: Any) -> Request:
     return Request(first.spec.backbone, weights=first.weights, size=first.size, decoder=decoder)
 
 
-def _top_model(given: Predictor | None, backbone: Backbone) -> tuple[Pipeline | None, list[str]]:
+def _top_model(predictor: Predictor | None, backbone: Backbone) -> tuple[Pipeline | None, list[str]]:
     """Return the predictor's model where the head can take its parameters over; say so where it cannot."""
-    if given is None:
+    if predictor is None:
         return None, []
-    if given.single.kind != "classification":
-        raise FineTuneError(f"the predictor is for {given.task}; fine-tuning learns one class an image")
-    spec = given.features[0].spec
-    fits = len(given.features) == 1 and (spec.layer, spec.weights) == (PENULTIMATE, backbone.weights)
-    if fits and is_logistic(given.model):
-        return given.model, []
+    if predictor.single.kind != "classification":
+        raise FineTuneError(f"the predictor is for {predictor.single.kind}; fine-tuning learns one class an image")
+    spec = predictor.features[0].spec
+    fits = len(predictor.features) == 1 and (spec.layer, spec.weights) == (PENULTIMATE, backbone.weights)
+    if fits and is_logistic(predictor.model):
+        return predictor.model, []
     return None, [
         "the predictor is no logistic regression on the penultimate layer alone: the head is cross-validated anew"
     ]

@@ -163,7 +163,7 @@ _AUXILIARY = "aux"
 """Heads that only the first training of a network had; nothing here trains them, and a new head cannot go with them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tuned:
     """A fine-tuned network.
 
@@ -186,12 +186,15 @@ class Tuned:
     recipe: Recipe
     trained: Trained
 
+    def __repr__(self) -> str:
+        return f"<Tuned: {self.backbone.name}, epoch {self.best.number}, score {self.best.score}>"
+
     @property
     def best(self) -> Epoch:
         """The epoch whose weights these are."""
         return self.trained.state.history[self.trained.state.best_epoch]
 
-    def report(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return what there is to say about the training, as JSON can hold it."""
         blocks, state = self.trained.blocks, self.trained.state
         by_block = zip(blocks, rates(blocks, state.rate, self.recipe.lr_decay), strict=True)
