@@ -50,19 +50,9 @@ class Activations(Protocol):
 
 
 class CachedActivations:
-    """The activations of images, and of their views, from a feature set of a bank.
+    """The activations of images, and of their views, from a feature set of a layer without pooling.
 
-    Parameters
-    ----------
-    stored : FeatureSet
-        Of a layer without pooling.
-    digests : sequence of n bytes of length 32
-        The contents, in the order in which their numbers are used.
-
-    Attributes
-    ----------
-    views : int
-        Number of views of each image.
+    The images have the numbers of their places in `digests`, 32 bytes each.
 
     Raises
     ------
@@ -76,7 +66,7 @@ class CachedActivations:
         if (found < 0).any():
             stored.read(keys)  # whose error says what is missing, and what to run
         self.views = stored.shape[0]
-        self._values = [_plain(file.read("values")) for file in stored.segments]  # each (rows, views, …)
+        self._values = [file.read("values").view(np.ndarray) for file in stored.segments]  # (rows, views, …)
         starts = np.cumsum([0, *map(len, self._values)])
         self._segment = np.searchsorted(starts, found, "right") - 1
         self._row = found - starts[self._segment]
@@ -91,13 +81,9 @@ class CachedActivations:
     def stream(self, plan: Plan) -> Iterator[Tensor]:
         """Yield the activations of each batch, float32 of shape (n, …)."""
         for rows, views in plan:
-            yield self.batch(rows, views)
-
-    def batch(self, rows: Rows, views: Rows) -> Tensor:
-        """Return one batch, float32 of shape (n, …)."""
-        parts = zip(self._segment[rows], self._row[rows], views, strict=True)
-        stored = np.stack([self._values[segment][row, view] for segment, row, view in parts])
-        return torch.from_numpy(stored).float()
+            parts = zip(self._segment[rows], self._row[rows], views, strict=True)
+            stored = np.stack([self._values[segment][row, view] for segment, row, view in parts])
+            yield torch.from_numpy(stored).float()
 
 
 def split(values: NDArray[Any], size: int) -> list[NDArray[Any]]:
@@ -134,58 +120,28 @@ def fill(
     compute: Compute,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Compute the rows that a bank lacks; it gets feature rows, never samples.
-
-    Parameters
-    ----------
-    bank : Bank
-    request : Request
-        The backbone and one layer of it.
-    source : Source
-        Where the images can be read.
-    digests : sequence of bytes
-        The content of each sample of the source, as it was known before.
-    compute : Compute
-    progress : callable, optional
-        Called with (images done, images in all).
-
-    Returns
-    -------
-    list of str
-        What the reader should know.
+    """Compute the rows of one layer that a bank lacks, and no samples; return what the reader should know.
 
     Raises
     ------
     ImageError
-        When an image cannot be read, or is no longer what it was.
+        When an image of the source cannot be read, or its content is no longer the one in `digests`.
     """
     (spec,) = request.specs(bank)
     if not bank.missing(spec, digests):
         return []
     request.register(bank)
     with files.locked(bank.feature_folder(spec) / ".lock"):  # of workers that want the same, the first computes it
-        return _fill(bank, request, source, digests, compute, progress)
-
-
-def _fill(
-    bank: Bank,
-    request: Request,
-    source: Source,
-    digests: Sequence[bytes],
-    compute: Compute,
-    progress: Progress | None,
-) -> list[str]:
-    specs = request.specs(bank)
-    first = {digest: position for position, digest in reversed(list(enumerate(digests)))}
-    positions = sorted(first[digest] for digest in bank.missing(specs[0], digests))
-    if not positions:
-        return []
-    tracker = _RowsOnly(source.take(positions), bank, specs, verify=True)
-    done = itertools.count(1)
-    pipeline = Pipeline(request, tracker, compute, lambda: progress and progress(next(done), len(positions)))
-    pipeline.run(range(len(positions)))
-    _check_read(tracker, [digests[position] for position in positions])
-    return pipeline.warnings
+        first = {digest: position for position, digest in reversed(list(enumerate(digests)))}
+        positions = sorted(first[digest] for digest in bank.missing(spec, digests))
+        if not positions:
+            return []
+        tracker = _RowsOnly(source.take(positions), bank, [spec], verify=True)
+        done = itertools.count(1)
+        pipeline = Pipeline(request, tracker, compute, lambda: progress and progress(next(done), len(positions)))
+        pipeline.run(range(len(positions)))
+        _check_read(tracker, [digests[position] for position in positions])
+        return pipeline.warnings
 
 
 class _RowsOnly(Tracker):
@@ -209,23 +165,6 @@ def _check_read(tracker: Tracker, expected: Sequence[bytes]) -> None:
         raise ImageError(f"{len(errors)} of {len(expected)} images cannot be used; {os.fsdecode(path)!r}: {error}")
 
 
-def bytes_needed(shape: Sequence[int], views: int, images: int, store: str) -> int:
-    """Return the bytes on disk that the activations of images take.
-
-    Examples
-    --------
-    >>> bytes_needed((112, 14, 14), 8, 1000, "float16")
-    351232000
-    """
-    size: Any = np.dtype(store).itemsize
-    return int(np.prod([*shape, views, images, size], dtype=np.int64))
-
-
-def _plain(mapped: NDArray[Any]) -> NDArray[Any]:
-    """Return a memory-mapped array without its class, which makes every slice slower."""
-    return mapped.view(np.ndarray)
-
-
 AHEAD = 3
 """Batches that may lie ready before the network."""
 _SEEDS = 1 << 48
@@ -235,25 +174,20 @@ class LiveActivations:
     """The input of the module at the cut for images that are read when they are needed.
 
     What is done to an image is a number: below `views` it is that fixed view, the same as in a bank; from
-    `featurebank.images.views.MAX_VIEWS` on it is the seed of a random change.
+    `featurebank.images.views.MAX_VIEWS` on it is the seed of a random change. The frozen part runs without gradients.
 
     Parameters
     ----------
     backbone : Backbone
-        Its network runs up to the cut, without gradients.
     module : str
         From `featurebank.finetuning.cut.find_cut`; empty for the images themselves.
     source : Source
-        The images, in the order in which their numbers are used.
     digests : sequence of bytes
-        Their contents; a file that holds another one now is an error.
-    augment : str, default "live"
+        The contents of the images, in the order of the source; a file that holds another one now is an error.
+    augment : str
         See `featurebank.finetuning.augmentation.parse`.
-    views : str, default "none"
+    views : str
         The fixed views.
-    device : torch.device
-    workers : int, optional
-        Threads that read and decode; by default one a core.
     """
 
     def __init__(
@@ -263,10 +197,10 @@ class LiveActivations:
         source: Source,
         digests: Sequence[bytes],
         *,
-        augment: str = "live",
-        views: str = "none",
+        augment: str,
+        views: str,
         device: torch.device,
-        workers: int | None = None,
+        workers: int | None,
     ):
         self.backbone, self.source, self.digests = backbone, source, list(digests)
         self.views = count_views(views)

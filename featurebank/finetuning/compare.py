@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,14 @@ from featurebank.topmodels.refitting import fit_pipeline, over_folds
 from featurebank.topmodels.scores import paired_interval
 
 
+@dataclass(frozen=True)
 class Frozen:
     """The frozen side: embeddings, and how a top model of them is fitted."""
 
-    def __init__(self, X: NDArray[np.float32], name: str, model: Pipeline | None, experiment: Experiment):
-        self.X, self.name, self.model, self.experiment = X, name, model, experiment
+    X: NDArray[np.float32]
+    name: str
+    model: Pipeline | None
+    experiment: Experiment
 
     def score(self, train: Rows, test: Rows) -> float:
         """Return the accuracy on the test rows of what is learned from the training rows."""
@@ -53,17 +57,10 @@ class Frozen:
 def frozen_of(
     predictor: Predictor | None, experiment: Experiment, activations: Activations, table: SampleTable
 ) -> Frozen:
-    """Return what the fine-tuned network is compared with.
+    """Return what the fine-tuned network is compared with: a predictor's features, which the bank has, and its model.
 
-    Parameters
-    ----------
-    predictor : Predictor or None
-        Its features, which the bank has, and its model; without one, the network's own penultimate embeddings and a
-        logistic regression that is cross-validated in each fold.
-    experiment : Experiment
-    activations : Activations
-    table : SampleTable
-        The samples that are learned from.
+    Without a predictor these are the network's own penultimate embeddings and a logistic regression that is
+    cross-validated in each fold. The table has the samples that are learned from.
 
     Raises
     ------
@@ -104,17 +101,6 @@ def compare(
     """Cross-validate the whole fine-tuning against the frozen features, on the same folds.
 
     In each fold the head, the validation rows, the learning rate and the epoch come from its training rows alone.
-
-    Parameters
-    ----------
-    experiment : Experiment
-    activations : Activations
-    frozen : Frozen
-    folds : sequence of (train, test)
-    top_model : Pipeline, optional
-        See `featurebank.finetuning.tuning.train_network`.
-    progress : callable, optional
-        Called with (folds done, folds in all).
 
     Returns
     -------

@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from featurebank.backbones.layers import Capture
 from featurebank.errors import ImageError, StorageError
-from featurebank.finetuning.activations import bytes_needed
 from featurebank.finetuning.cut import layer_at
 from featurebank.finetuning.experiment import Experiment
 from featurebank.finetuning.network import Network
@@ -69,7 +69,7 @@ def estimate(experiment: Experiment) -> Estimate:
     """
     recipe, network, missing = experiment.recipe, experiment.network(), experiment.missing
     views = count_views(recipe.cached_views) if recipe.is_cached else 1
-    needed = bytes_needed(network.shape, views, missing, recipe.store)
+    needed = math.prod([*network.shape, views, missing]) * np.dtype(recipe.store).itemsize
     _check_room(experiment, needed)
     live = 0.0
     if missing or not recipe.is_cached:

@@ -76,14 +76,7 @@ class TrainingSet:
 def hold_out(data: TrainingSet, rows: Rows, share: float, random_state: int) -> tuple[Rows, Rows]:
     """Divide rows into those that train and those that choose the epoch, stratified, rows of one group together.
 
-    Parameters
-    ----------
-    data : TrainingSet
-    rows : ndarray of int64
-        The rows to divide.
-    share : float
-        How many of them choose the epoch, about; 0 for none.
-    random_state : int
+    About `share` of them choose the epoch; 0 for none.
 
     Raises
     ------
@@ -210,11 +203,6 @@ class Experiment:
 
     def activations(self, progress: Progress | None = None) -> tuple[Activations, list[str]]:
         """Return the input of the module at the cut, cached in the bank or live, and what the reader should know.
-
-        Parameters
-        ----------
-        progress : callable, optional
-            Called with (images done, images in all) while the bank is filled.
 
         Raises
         ------

@@ -91,16 +91,8 @@ class ScaledLinear(nn.Linear):
     """A linear layer of standardised inputs, with a penalty of its weights; mean and scale do not learn.
 
     The top model's scaler stays outside of the weights while they train: behind a ReLU all inputs are positive, so
-    that steps of the same sign in all weights would shift every logit at once and undo what the top model knew.
-
-    Parameters
-    ----------
-    weight : ndarray of float, shape (k, d)
-    bias : ndarray of float, shape (k,)
-    scaler : StandardScaler or None
-        Fitted.
-    penalty : float, default 0.0
-        Half of it, times the squares of the weights, is what `penalty` adds to a mean loss.
+    that steps of the same sign in all weights would shift every logit at once and undo what the top model knew. Half
+    of the penalty, times the squares of the weights, is what `penalty` adds to a mean loss.
     """
 
     mean: Tensor
@@ -219,20 +211,7 @@ def random_layers(width: int, classes: int, head: str, random_state: int) -> nn.
 
 
 def to_model(layers: nn.Module, classes: NDArray[Any]) -> Pipeline:
-    """Turn layers back into a scikit-learn model of the same labels and probabilities.
-
-    Parameters
-    ----------
-    layers : nn.Module
-        As `fold` gives them, trained or not.
-    classes : ndarray, shape (k,)
-        Sorted.
-
-    Returns
-    -------
-    Pipeline
-        Of one step, a `LogisticRegression` or an `MLPClassifier`.
-    """
+    """Turn layers, as `fold` gives them, back into a scikit-learn model of the same classes and probabilities."""
     linear = [each for each in layers.modules() if isinstance(each, nn.Linear)]
     weights = [each.weight.detach().cpu().double().numpy() for each in linear]
     biases = [each.bias.detach().cpu().double().numpy() for each in linear]

@@ -40,24 +40,11 @@ class Block:
 
 
 def find_blocks(tail: Tail, head: str, example: Tensor) -> list[Block]:
-    """Divide what trains into blocks.
+    """Divide what trains into blocks, from the cut to the head, which is last.
 
     A block is a module that is called beside the one at the cut, or beside the head; a single layer, such as a
     normalisation, goes with the block before it, and a sequence of sequences is taken apart. The head is a block of its
-    own. Parameters that the output does not depend on are in no block.
-
-    Parameters
-    ----------
-    tail : Tail
-    head : str
-        Name of the classifier.
-    example : Tensor of float, shape (n, …)
-        Activations at the cut.
-
-    Returns
-    -------
-    list of Block
-        From the cut to the head, which is last.
+    own. Parameters that the output does not depend on are in no block. The example is a batch at the cut.
     """
     trained = _trained(tail, example)
     groups: list[list[str]] = []
@@ -243,19 +230,7 @@ class Network:
             yield
 
     def logits(self, activations: Activations, rows: Rows, views: int, batch_size: int) -> NDArray[np.float32]:
-        """Return the logits of images, of the embeddings that are averaged over their first views.
-
-        Parameters
-        ----------
-        activations : Activations
-        rows : ndarray of int64, shape (n,)
-        views : int
-        batch_size : int
-
-        Returns
-        -------
-        ndarray of float32, shape (n, k)
-        """
+        """Return the logits of images, shape (n, k), of the embeddings that are averaged over their first views."""
         X = torch.from_numpy(self.embeddings(activations, rows, views, batch_size)).to(self.device)
         with torch.no_grad():
             return self.layers(X).cpu().numpy()

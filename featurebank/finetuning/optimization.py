@@ -20,15 +20,7 @@ from featurebank.finetuning.recipe import Recipe
 def row_weights(
     y: NDArray[Any], sample_weight: NDArray[np.float64] | None, class_weight: Any = None
 ) -> NDArray[np.float32]:
-    """Return what each row counts in the loss, 1 on average.
-
-    Parameters
-    ----------
-    y : ndarray, shape (n,)
-        Classes.
-    sample_weight : ndarray of float64, shape (n,), or None
-    class_weight : "balanced", mapping of class to float, or None
-        See `featurebank.topmodels.class_weights`.
+    """Return what each row counts in the loss, 1 on average; see `full_weights`.
 
     Examples
     --------
@@ -42,22 +34,13 @@ def row_weights(
 def full_weights(
     y: NDArray[Any], sample_weight: NDArray[np.float64] | None, class_weight: Any = None
 ) -> NDArray[np.float64]:
-    """Return the product of each row's own weight and its class's; see `row_weights`."""
+    """Return the product of each row's own weight and its class's."""
     weight = compute_sample_weight(class_weight, y)
     return np.asarray(weight if sample_weight is None else weight * sample_weight, np.float64)
 
 
 def loss_of(logits: Tensor, y: Tensor, weight: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Return the weighted mean cross-entropy.
-
-    Parameters
-    ----------
-    logits : Tensor of float, shape (n, k)
-    y : Tensor of int64, shape (n,)
-    weight : Tensor of float32, shape (n,)
-    smoothing : float, default 0.0
-        Share of each label that is spread over all classes (Szegedy et al. 2016).
-    """
+    """Return the weighted mean cross-entropy, a share of each label spread over all classes (Szegedy et al. 2016)."""
     losses = functional.cross_entropy(logits.float(), y, reduction="none", label_smoothing=smoothing)  # (n,)
     return (losses * weight).sum() / weight.sum().clamp(min=1e-12)
 
@@ -69,15 +52,7 @@ def mixed_loss(logits: Tensor, y: Tensor, weight: Tensor, mix: Mix, smoothing: f
 
 
 class Mix:
-    """How the rows of one batch are mixed in pairs (mixup, Zhang et al. 2018).
-
-    Parameters
-    ----------
-    random : numpy.random.Generator
-    count : int
-        Rows of the batch.
-    alpha : float
-        Parameter of the beta distribution of the share; at 0 nothing is mixed.
+    """How the rows of one batch are mixed in pairs (mixup, Zhang et al. 2018); at alpha 0 they are not.
 
     Examples
     --------
@@ -99,14 +74,7 @@ class Mix:
 def judge(
     logits: NDArray[np.float32], codes: NDArray[np.int64], weight: NDArray[np.float64] | None
 ) -> tuple[float, float]:
-    """Return the weighted log loss and accuracy of rows.
-
-    Parameters
-    ----------
-    logits : ndarray of float32, shape (n, k)
-    codes : ndarray of int64, shape (n,)
-    weight : ndarray of float64, shape (n,), or None
-    """
+    """Return the weighted log loss and accuracy of rows, from their logits, shape (n, k), and class numbers."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(codes)), codes]
     right = logits.argmax(axis=1) == codes
@@ -126,12 +94,7 @@ SAFETY = 10.0
 
 
 def factor(step: int, steps: int) -> float:
-    """Return what the learning rates are multiplied by in a step: up along a line, then down along a cosine.
-
-    Parameters
-    ----------
-    step, steps : int
-        Number of the step, from 0, and of all.
+    """Return what the learning rates are multiplied by in a step, from 0: up along a line, then down along a cosine.
 
     Examples
     --------
@@ -170,16 +133,8 @@ def make_optimizer(blocks: Sequence[Block], recipe: Recipe, rate: float) -> torc
 def find_rate(step: Callable[[float], float]) -> float:
     """Find a learning rate: the rate grows from step to step until the loss does too; a tenth of the best is taken.
 
-    Smith 2017, Cyclical learning rates for training neural networks.
-
-    Parameters
-    ----------
-    step : callable
-        Takes a learning rate, does one step of training with it, and returns the loss before that step.
-
-    Returns
-    -------
-    float
+    Smith 2017, Cyclical learning rates for training neural networks. A step takes a rate, trains once with it, and
+    returns the loss before.
 
     Examples
     --------

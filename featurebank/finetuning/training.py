@@ -26,20 +26,7 @@ SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 class MovingAverage:
-    """The exponential moving average of weights, which looks back less far in the first steps.
-
-    Parameters
-    ----------
-    start : mapping of str to Tensor
-        The weights before training.
-    steps : int, default 0
-        How many were averaged before.
-
-    Attributes
-    ----------
-    values : dict of str to Tensor
-        The average.
-    """
+    """The exponential moving average of weights, which looks back less far in the first steps."""
 
     def __init__(self, start: State, steps: int = 0):
         self.values = {name: tensor.clone() for name, tensor in start.items()}
@@ -69,16 +56,8 @@ def between(first: State, second: State, share: float) -> dict[str, Tensor]:
 def interpolate(start: State, end: State, judge: Callable[[State], tuple[float, float]]) -> float:
     """Return how far from the start to the end the best weights lie (WiSE-FT, Wortsman et al. 2022).
 
-    Parameters
-    ----------
-    start, end : mapping of str to Tensor
-    judge : callable
-        Takes weights and returns what is better the larger it is, compared one after the other.
-
-    Returns
-    -------
-    float
-        0 for the start, 1 for the end, which wins among equals.
+    What `judge` makes of weights is the better the larger. The share is 0 at the start, and 1 at the end, which wins
+    among equals.
     """
     shares = (1.0, *reversed(SHARES), 0.0)
     return max(shares, key=lambda share: judge(between(start, end, share)))
@@ -151,22 +130,17 @@ _FINDING = 1 << 40
 
 
 class Trainer:
-    """Train a network.
+    """Train a network that has its head.
 
     Parameters
     ----------
     experiment : Experiment
     network : Network
-        With its head.
     activations : Activations
     train, validation : ndarray of int64
         Numbers of the rows that train, and of those that choose the epoch.
-    on_epoch : callable, optional
-        Called with each `Epoch`.
-    on_step : callable, optional
-        Called with (rows trained on, rows of all epochs).
-    on_checkpoint : callable, optional
-        Called with this trainer after each epoch.
+    on_epoch, on_step, on_checkpoint : callable, optional
+        Called with each `Epoch`, with (steps done, steps in all), and with this trainer after each epoch.
     """
 
     def __init__(
@@ -199,14 +173,7 @@ class Trainer:
     def run(self, last: int | None = None) -> TrainerState:
         """Train to the end, or until it is interrupted; the network has the best weights afterwards.
 
-        Parameters
-        ----------
-        last : int, optional
-            The epoch to end with; the learning rate goes as if all of them followed.
-
-        Returns
-        -------
-        TrainerState
+        With `last` it ends with that epoch, and the learning rate goes as if all of them followed.
         """
         state = self.state or self._begin()
         self.state = state

@@ -77,19 +77,12 @@ def train_network(
         The rows to learn from; by default all.
     top_model : Pipeline, optional
         A logistic regression whose parameters the head takes over; by default they are cross-validated.
-    on_epoch : callable, optional
-        Called with each `Epoch`.
-    on_step : callable, optional
-        Called with (steps done, steps in all).
+    on_epoch, on_step : callable, optional
+        Called with each `Epoch`, and with (steps done, steps in all).
     checkpoint : Path, optional
         A file that is written after each epoch.
     resume : bool, default False
         Go on where that file was written.
-
-    Raises
-    ------
-    FeatureBankError
-        A child of it says what was found, what was expected and what to do.
     """
     recipe = experiment.recipe
     rows = np.arange(len(experiment.data.y)) if rows is None else rows
