@@ -1,4 +1,4 @@
-"""The training data of a fit: samples, embeddings, what is to be learned, weights, groups, and what was noticed about them."""
+"""The training data of a fit: samples, embeddings, targets, weights, groups, and what was noticed about them."""
 
 from __future__ import annotations
 
