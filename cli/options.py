@@ -24,7 +24,7 @@ class PlaceType(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
         """Return a Path, or the address."""
         from featurebank.storage import files
-        from featurebank.storage.requests import FORGOTTEN
+        from featurebank.storage.retries import FORGOTTEN
 
         place = files.as_path(value)
         if getattr(place, "protocol", "") in FORGOTTEN:

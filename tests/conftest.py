@@ -136,7 +136,7 @@ def run_cli():
 @pytest.fixture
 def memory_commands(monkeypatch):
     """Let commands take memory://, which ends with the process: here many commands share one."""
-    monkeypatch.setattr("featurebank.storage.requests.FORGOTTEN", ())
+    monkeypatch.setattr("featurebank.storage.retries.FORGOTTEN", ())
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from featurebank.bank.display import as_html
 from featurebank.bank.features import FeatureSet, as_keys, check_views
 from featurebank.bank.folder import BankFolder
 from featurebank.bank.matrix import BankMatrix, ColumnReader, matrix_of, side_by_side
-from featurebank.bank.repair import missing_rows
+from featurebank.bank.repair_hints import missing_rows
 from featurebank.bank.samples import SampleTable, column_of, positions_of, values_of, weights_of
 from featurebank.bank.spec import unique_names
 from featurebank.bank.upkeep import GRACE

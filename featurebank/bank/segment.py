@@ -32,7 +32,7 @@ from featurebank.errors import BankError, CorruptError, StorageError
 from featurebank.storage import files
 from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import Fetched, ObjectPath
-from featurebank.storage.requests import at_once
+from featurebank.storage.retries import at_once
 
 FORMAT = "featurebank-segment"
 VERSION = 1

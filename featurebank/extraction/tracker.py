@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.bank import repair, samples
+from featurebank.bank import repair_hints, samples
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import FeatureSet, as_keys
 from featurebank.bank.samples import FAILED, GONE, NO_DIGEST, OK, SampleTable
@@ -299,10 +299,10 @@ class Tracker:
         return dict(sorted(Counter(self.source.columns["label"].fillna("")).items()))
 
     def about_missing_sources(self) -> list[str]:
-        """Say which other sources of the bank are no longer there; see `featurebank.bank.repair`."""
+        """Say which other sources of the bank are no longer there; see `featurebank.bank.repair_hints`."""
         contents = {digest for digest, error in zip(self.digests, self.errors, strict=True) if not error}
-        root = self.source.root if repair.is_named(self.source.name) else ""
-        return repair.about_missing_sources(self.bank, self.table, self.source.name, root, contents, self.specs)
+        root = self.source.root if repair_hints.is_named(self.source.name) else ""
+        return repair_hints.about_missing_sources(self.bank, self.table, self.source.name, root, contents, self.specs)
 
 
 def _merge_columns(

@@ -19,7 +19,7 @@ from featurebank.fitting.training_data import TrainingData
 from featurebank.topmodels.calibration import cross_calibrated, expected_calibration_error
 from featurebank.topmodels.evaluation import scorer_of
 from featurebank.topmodels.folds import sizes_of
-from featurebank.topmodels.outoffold import OutOfFold
+from featurebank.topmodels.out_of_fold import OutOfFold
 from featurebank.topmodels.refitting import fit_pipeline, over_folds, score_fitted
 from featurebank.topmodels.scores import classification_scores, corrected_interval, label_scores, regression_scores
 from featurebank.topmodels.search import TopModelSearchCV

@@ -39,7 +39,7 @@ from featurebank.topmodels.folds import Fold, Folds, default_kind, fold_numbers
 from featurebank.topmodels.learning_curve import learning_curve as make_learning_curve
 from featurebank.topmodels.models import TopModel, is_ours, parse_models
 from featurebank.topmodels.novelty import LEAST_ROWS, Unlike, draw
-from featurebank.topmodels.outoffold import OutOfFold
+from featurebank.topmodels.out_of_fold import OutOfFold
 from featurebank.topmodels.search import TopModelSearchCV
 from featurebank.topmodels.streaming.trainer import check_streamed
 

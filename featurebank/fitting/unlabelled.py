@@ -29,7 +29,7 @@ from featurebank.topmodels.evaluation import SearchData, scorer_of
 from featurebank.topmodels.folds import Fold, sizes_of
 from featurebank.topmodels.formatting import gain_text
 from featurebank.topmodels.models import TASKS, TopModel, parse_models
-from featurebank.topmodels.outoffold import OutOfFold, gather
+from featurebank.topmodels.out_of_fold import OutOfFold, gather
 from featurebank.topmodels.refitting import over_folds, score_fitted
 from featurebank.topmodels.scores import corrected_interval, paired_interval
 from featurebank.topmodels.search import TopModelSearchCV

@@ -27,7 +27,7 @@ from featurebank.images.columns import parse_text, tidy
 from featurebank.storage import files
 from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath
-from featurebank.storage.requests import at_once
+from featurebank.storage.retries import at_once
 
 SUFFIX = ".tar"
 MOST_SHARDS = 1_000_000

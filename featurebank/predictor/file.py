@@ -23,7 +23,7 @@ from featurebank.bank.features import VIEWS
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import CorruptError, FeatureBankError, PredictorError, one_line
 from featurebank.predictor.features import EMBEDDED, PredictorFeature
-from featurebank.predictor.outoffold import decode_table, encode_table
+from featurebank.predictor.out_of_fold_table import decode_table, encode_table
 from featurebank.predictor.task import Task
 from featurebank.storage.memory import releasing
 from featurebank.topmodels.novelty import Unlike

@@ -10,7 +10,7 @@ from typing import Any
 
 from featurebank import __version__
 from featurebank.bank.features import FeatureSet
-from featurebank.bank.repair import extract_command, roots
+from featurebank.bank.repair_hints import extract_command, roots
 from featurebank.bank.request import shell_word
 from featurebank.bank.spec import canonical_json
 from featurebank.report.inputs import Inputs

@@ -21,8 +21,8 @@ from functools import lru_cache
 from typing import Any
 
 from featurebank.errors import StorageError
-from featurebank.storage import requests
-from featurebank.storage.requests import FORGOTTEN, LIBRARIES, tried
+from featurebank.storage import retries
+from featurebank.storage.retries import FORGOTTEN, LIBRARIES, tried
 
 LAG = 60.0
 """Seconds in which a listing may not show yet what this process wrote or removed."""
@@ -311,7 +311,7 @@ class ObjectPath:
 
     @property
     def _files(self) -> Any:
-        return requests.filesystem(self.protocol, os.getpid())
+        return retries.filesystem(self.protocol, os.getpid())
 
 
 _CHANGES: dict[ObjectPath, tuple[Status | None, float]] = {}

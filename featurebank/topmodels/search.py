@@ -26,7 +26,7 @@ from featurebank.topmodels.evaluation import SearchData, refitted, scorer_of
 from featurebank.topmodels.folds import make_folds, sizes_of
 from featurebank.topmodels.formatting import score_name, told_apart_text
 from featurebank.topmodels.models import DEFAULT_MODELS, TASKS, TopModel
-from featurebank.topmodels.outoffold import OutOfFold, gather
+from featurebank.topmodels.out_of_fold import OutOfFold, gather
 from featurebank.topmodels.refitting import score_fitted
 from featurebank.topmodels.scores import paired_interval
 from featurebank.topmodels.search_plan import (

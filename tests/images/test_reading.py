@@ -11,7 +11,7 @@ from PIL import Image
 from featurebank.errors import ImageError, StorageError
 from featurebank.images.decoding import content_digest, pixel_digest
 from featurebank.images.reading import image_digest, open_image, read_ahead
-from featurebank.storage import files, requests
+from featurebank.storage import files, retries
 
 
 @pytest.fixture
@@ -102,10 +102,10 @@ def test_an_error_comes_where_its_item_would():
 
 def test_a_store_that_does_not_answer_is_no_damaged_image(monkeypatch):
     address = files.as_path(new_address("photos")) / "1.png"
-    monkeypatch.setattr(requests, "filesystem", lambda protocol, process: FaultyStore(every=1))
-    monkeypatch.setattr(requests, "FIRST_DELAY", 1e-5)
+    monkeypatch.setattr(retries, "filesystem", lambda protocol, process: FaultyStore(every=1))
+    monkeypatch.setattr(retries, "FIRST_DELAY", 1e-5)
     with pytest.raises(StorageError, match="cannot read"):
         open_image(str(address))
-    monkeypatch.setattr(requests, "filesystem", lambda protocol, process: FaultyStore())
+    monkeypatch.setattr(retries, "filesystem", lambda protocol, process: FaultyStore())
     with pytest.raises(ImageError, match="no such object"):
         open_image(str(address))

@@ -16,7 +16,7 @@ from featurebank.images import decoding, shards
 from featurebank.images.listing import read_file
 from featurebank.images.shards import expand
 from featurebank.images.sources import scan
-from featurebank.storage import files, requests
+from featurebank.storage import files, retries
 
 
 def png(number):
@@ -111,7 +111,7 @@ def test_blocks_are_shared_and_fetched_once(monkeypatch):
     fetched = []
     whole = store.cat_file
     monkeypatch.setattr(store, "cat_file", lambda path, **span: fetched.append(span["start"]) or whole(path, **span))
-    monkeypatch.setattr(requests, "filesystem", lambda protocol, process: store)
+    monkeypatch.setattr(retries, "filesystem", lambda protocol, process: store)
     assert [found.read(number)[0] for number in range(8)] == [decoding.content_digest(png(n)) for n in range(8)]
     assert len(fetched) == len(set(fetched)) > 8
     assert all(start % 4096 == 0 for start in fetched)
@@ -121,8 +121,8 @@ def test_failures_while_reading_shards_are_repeated(monkeypatch):
     address = files.as_path(new_address("a.tar"))
     files.commit(address, tar(photos(0, 8)))
     store = FaultyStore(every=2)
-    monkeypatch.setattr(requests, "filesystem", lambda protocol, process: store)
-    monkeypatch.setattr(requests, "FIRST_DELAY", 1e-4)
+    monkeypatch.setattr(retries, "filesystem", lambda protocol, process: store)
+    monkeypatch.setattr(retries, "FIRST_DELAY", 1e-4)
     found = scan(address)
     assert [found.read(number)[0] for number in range(8)] == [decoding.content_digest(png(n)) for n in range(8)]
     assert store.failed > 1

@@ -10,7 +10,7 @@ from object_maker import new_address
 from PIL import Image
 
 from featurebank import Bank
-from featurebank.bank import repair
+from featurebank.bank import repair_hints
 from featurebank.bank.images import source_of
 from featurebank.errors import ColumnError, ImageError, SourceError
 from featurebank.images import decoding
@@ -587,4 +587,4 @@ def test_extraction_from_and_into_object_storage(memory_commands, tmp_path, buck
     assert np.array_equal(far[0], near[0])
     assert far[1].tolist() == near[1].tolist()
     assert source_of(Bank(bank).select()).read(0)[0] == Bank(bank).table.rows["digest"][0]
-    assert f"--bank {bank}" in repair.extract_command(Bank(bank), Bank(bank).feature_sets[0].spec, str(address))
+    assert f"--bank {bank}" in repair_hints.extract_command(Bank(bank), Bank(bank).feature_sets[0].spec, str(address))

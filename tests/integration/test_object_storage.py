@@ -15,7 +15,7 @@ from object_maker import SPEC, contents, digest, fill
 
 from featurebank import Bank
 from featurebank.errors import StorageError
-from featurebank.storage import files, leases, requests
+from featurebank.storage import files, leases, retries
 
 pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parents[1]
@@ -55,13 +55,13 @@ def server():
         patch.setenv("NO_PROXY", "127.0.0.1")
         patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
         patch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"read_timeout": 4}})
-        patch.setattr(requests, "FIRST_DELAY", 0.01)
+        patch.setattr(retries, "FIRST_DELAY", 0.01)
         patch.setattr(leases, "PAUSE", 0.02)
-        requests.filesystem.cache_clear()
+        retries.filesystem.cache_clear()
         yield url
     process.kill()
     process.wait()
-    requests.filesystem.cache_clear()
+    retries.filesystem.cache_clear()
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def failing(server):
 @pytest.fixture
 def bucket(server):
     name = uuid.uuid4().hex
-    requests.filesystem("s3", os.getpid()).mkdir(name)
+    retries.filesystem("s3", os.getpid()).mkdir(name)
     return f"s3://{name}"
 
 
@@ -175,9 +175,9 @@ def test_a_missing_bucket_and_an_unknown_server_end_in_one_line(server, monkeypa
     with pytest.raises(StorageError, match="no such bucket; make it"):
         Bank.create("s3://no-such-bucket-here/x.bank")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(requests, "TRIES", 2)
-    requests.filesystem.cache_clear()
+    monkeypatch.setattr(retries, "TRIES", 2)
+    retries.filesystem.cache_clear()
     with pytest.raises(StorageError, match=r"cannot read 's3://bucket/x.bank/bank.json': .* \(2 tries\)") as caught:
         Bank("s3://bucket/x.bank")
     assert "\n" not in str(caught.value)
-    requests.filesystem.cache_clear()
+    retries.filesystem.cache_clear()

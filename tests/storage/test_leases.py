@@ -5,13 +5,13 @@ import pytest
 from object_maker import FaultyStore, new_address
 
 from featurebank.errors import StorageError
-from featurebank.storage import files, leases, requests
+from featurebank.storage import files, leases, retries
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(leases, "PAUSE", 2e-3)
-    monkeypatch.setattr(requests, "FIRST_DELAY", 1e-4)
+    monkeypatch.setattr(retries, "FIRST_DELAY", 1e-4)
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def names(lock):
 
 def test_only_one_at_a_time(lock, monkeypatch):
     store = FaultyStore(every=9)
-    monkeypatch.setattr(requests, "filesystem", lambda protocol, process: store)
+    monkeypatch.setattr(retries, "filesystem", lambda protocol, process: store)
     inside, most, count = [], [], []
 
     def work():
@@ -103,7 +103,7 @@ def test_a_store_without_conditional_puts_is_refused(lock, monkeypatch):
     store = FaultyStore()
     put = store.pipe_file
     monkeypatch.setattr(store, "pipe_file", lambda path, data, mode="": put(path, data))
-    monkeypatch.setattr(requests, "filesystem", lambda protocol, process: store)
+    monkeypatch.setattr(retries, "filesystem", lambda protocol, process: store)
     with pytest.raises(StorageError, match="a store without conditional puts") as caught, files.locked(lock):
         pass
     assert "\n" not in str(caught.value)

@@ -9,7 +9,7 @@ from object_maker import SPEC, FaultyStore, add_rows, contents, digest, fill, ne
 from featurebank import Bank
 from featurebank.bank.segment import _open, open_segment
 from featurebank.errors import BankError, CorruptError, StorageError
-from featurebank.storage import files, requests
+from featurebank.storage import files, retries
 from featurebank.storage.objects import ObjectPath
 
 
@@ -19,10 +19,10 @@ def faulty(monkeypatch):
 
     def make(**how):
         store = FaultyStore(**how)
-        monkeypatch.setattr(requests, "filesystem", lambda protocol, process: store)
+        monkeypatch.setattr(retries, "filesystem", lambda protocol, process: store)
         return store
 
-    monkeypatch.setattr(requests, "FIRST_DELAY", 1e-4)
+    monkeypatch.setattr(retries, "FIRST_DELAY", 1e-4)
     monkeypatch.setattr("featurebank.storage.leases.PAUSE", 1e-3)
     return make
 
@@ -56,7 +56,7 @@ def test_a_missing_library_names_the_extra(monkeypatch):
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr(fsspec, "filesystem", missing)
-    requests.filesystem.cache_clear()
+    retries.filesystem.cache_clear()
     with pytest.raises(StorageError, match=r"s3:// needs s3fs, .*pip install 'featurebank\[cloud\]'"):
         Bank("s3://bucket/x.bank")
 

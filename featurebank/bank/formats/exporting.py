@@ -18,7 +18,7 @@ from featurebank.bank.defaults import candidate_features
 from featurebank.bank.features import FeatureSet, as_keys
 from featurebank.bank.formats import FORMATS
 from featurebank.bank.formats.collection import Collection, Stream, Values, counting, spans
-from featurebank.bank.repair import missing_rows
+from featurebank.bank.repair_hints import missing_rows
 from featurebank.bank.samples import SampleTable, column_of
 from featurebank.errors import BankError, StorageError, near_names
 from featurebank.images.reading import Progress

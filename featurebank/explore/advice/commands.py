@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from featurebank.bank.bank import Bank
-from featurebank.bank.repair import extract_command, is_named, roots
+from featurebank.bank.repair_hints import extract_command, is_named, roots
 from featurebank.bank.request import StoredRequest, shell_word
 from featurebank.bank.samples import values_of, weights_of
 from featurebank.errors import FeatureBankError, one_line

@@ -10,7 +10,7 @@ from featurebank.backbones.registry import layers_of
 from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import FeatureSet, as_keys
-from featurebank.bank.repair import missing_rows
+from featurebank.bank.repair_hints import missing_rows
 from featurebank.bank.samples import SampleTable
 from featurebank.bank.spec import LOGITS, PENULTIMATE, FeatureSpec, canonical_json, layer_order
 from featurebank.errors import BankError

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from featurebank.topmodels.solvers.folds import rotated, scaling
+from featurebank.topmodels.solvers.fold_rows import rotated, scaling
 from featurebank.topmodels.solvers.lbfgs import Array
 from featurebank.topmodels.solvers.problem import Problem
 

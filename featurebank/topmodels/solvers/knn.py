@@ -13,7 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, Nearest
 from threadpoolctl import threadpool_limits
 
 from featurebank.topmodels.solvers import plain
-from featurebank.topmodels.solvers.folds import standardised
+from featurebank.topmodels.solvers.fold_rows import standardised
 from featurebank.topmodels.solvers.problem import Cells, Events, Prediction, Problem, SolverOptions, split
 
 SHARED = ("n_neighbors", "weights", "metric")

@@ -16,7 +16,7 @@ from sklearn.linear_model import Ridge, RidgeClassifier
 from threadpoolctl import threadpool_limits
 
 from featurebank.topmodels.solvers import plain
-from featurebank.topmodels.solvers.folds import rotated
+from featurebank.topmodels.solvers.fold_rows import rotated
 from featurebank.topmodels.solvers.moments import Array, Moments
 from featurebank.topmodels.solvers.problem import Cells, Events, Prediction, Problem, SolverOptions, label, split
 

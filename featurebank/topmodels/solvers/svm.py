@@ -14,7 +14,7 @@ from sklearn.svm import SVC, SVR
 from threadpoolctl import threadpool_limits
 
 from featurebank.topmodels.solvers import plain
-from featurebank.topmodels.solvers.folds import gram
+from featurebank.topmodels.solvers.fold_rows import gram
 from featurebank.topmodels.solvers.problem import Cells, Events, Prediction, Problem, SolverOptions, split
 
 SHARED = ("C", "gamma", "epsilon", "tol", "shrinking", "cache_size", "max_iter", "decision_function_shape")

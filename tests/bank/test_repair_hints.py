@@ -6,7 +6,7 @@ import pytest
 
 from featurebank import Bank
 from featurebank.bank import samples
-from featurebank.bank.repair import extract_command, is_missing, missing_rows, prune_command, roots
+from featurebank.bank.repair_hints import extract_command, is_missing, missing_rows, prune_command, roots
 from featurebank.bank.samples import near_path
 from featurebank.bank.spec import FeatureSpec
 
