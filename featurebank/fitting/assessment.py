@@ -79,10 +79,10 @@ def calibrated(found: OutOfFold, model: str, method: str | None) -> tuple[dict[s
     proba = own if used is None else cross_calibrated(whole.scores, whole.true, _parts(whole), used, whole.weight)
     assert proba is not None
 
-    def error(chances: NDArray[Any] | None) -> float | None:
-        if chances is None:
+    def error(probabilities: NDArray[Any] | None) -> float | None:
+        if probabilities is None:
             return None
-        return expected_calibration_error(whole.true, chances, whole.classes, sample_weight=whole.weight)
+        return expected_calibration_error(whole.true, probabilities, whole.classes, sample_weight=whole.weight)
 
     return {"method": used, "ece_before": error(own), "ece_after": error(proba)}, whole, proba
 

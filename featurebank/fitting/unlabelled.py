@@ -299,14 +299,14 @@ def _shipped(
         return result
     model = _fit(name, searches[name], rows.training(rows.labelled, rows.held_out))
     mine, model_name = found[name], _model_name(searches[name])
-    assert old.outoffold is not None
-    about, oof = class_report(mine, model_name, calibrate, old.outoffold.assign(predicted=mine.predicted))
+    assert old.out_of_fold is not None
+    about, oof = class_report(mine, model_name, calibrate, old.out_of_fold.assign(predicted=mine.predicted))
     report |= about
     calibrator = _calibrator(model, mine, model_name, calibrate)
     if len(rows.held_out):
         report["held_out"] = _held_out(rows, model, calibrator)
     known = {**old.report, **report}
-    task = replace(old, model=model, calibrator=calibrator, report=known, outoffold=oof)
+    task = replace(old, model=model, calibrator=calibrator, report=known, out_of_fold=oof)
     return FitResult(report, Predictor(task, tensors=result.predictor.tensors), search=search)
 
 

@@ -32,10 +32,10 @@ FORMAT = "featurebank-predictor"
 VERSION = 3
 _READABLE = (1, 2, 3)
 _FACTS, _MODEL, _CALIBRATOR, _FIT = "predictor.json", "model.skops", "calibrator.skops", "fit.json"
-_UNLIKE, _OUTOFFOLD = "unlike.skops", "outoffold.safetensors"
+_UNLIKE, _OUT_OF_FOLD = "unlike.skops", "outoffold.safetensors"
 _SCHEMA = "schema.json"  # of skops: the types, by module and name
 _LIMITS = {_FACTS: 1 << 20, _MODEL: 4 << 30, _CALIBRATOR: 16 << 20, _UNLIKE: 256 << 20, _FIT: 1 << 30}
-_LIMITS[_OUTOFFOLD] = 4 << 30
+_LIMITS[_OUT_OF_FOLD] = 4 << 30
 _WEIGHTS = re.compile(r"weights/[0-9a-f]{64}\.safetensors")
 _WEIGHTS_LIMIT = 16 << 30
 _TASK = re.compile(r"tasks/[0-9]+\.featurebank")
@@ -94,8 +94,8 @@ def _encode(task: Task, tensors: Mapping[str, bytes]) -> memoryview:
         members[_CALIBRATOR] = _dump(task.calibrator)
     if task.unlike is not None:
         members[_UNLIKE] = _dump(task.unlike)
-    if task.outoffold is not None:
-        members[_OUTOFFOLD] = encode_table(task.outoffold)
+    if task.out_of_fold is not None:
+        members[_OUT_OF_FOLD] = encode_table(task.out_of_fold)
     facts = {
         "target": task.target,
         "task": task.kind,
@@ -216,10 +216,10 @@ def _read(facts: Any, members: dict[str, bytes], weights: Mapping[str, bytes]) -
     calibrator = _undump(members[_CALIBRATOR]) if _CALIBRATOR in members else None
     kind, labels, report = str(facts.get("task", "classification")), _labels(facts), json.loads(members[_FIT])
     _check_model(model, calibrator, kind)
-    unlike, outoffold = _read_unlike(members, model), None
-    if _OUTOFFOLD in members:
-        outoffold = decode_table(members[_OUTOFFOLD], {"row": len(report["samples"])})
-    return Task(features, model, str(facts["target"]), kind, labels, calibrator, report, unlike, outoffold)
+    unlike, out_of_fold = _read_unlike(members, model), None
+    if _OUT_OF_FOLD in members:
+        out_of_fold = decode_table(members[_OUT_OF_FOLD], {"row": len(report["samples"])})
+    return Task(features, model, str(facts["target"]), kind, labels, calibrator, report, unlike, out_of_fold)
 
 
 def _read_checked(file: Any, path: Any = None) -> tuple[Any, dict[str, bytes]]:

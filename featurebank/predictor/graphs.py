@@ -339,9 +339,9 @@ _REGRESSORS: dict[str, Callable[[Any], nn.Module]] = {
 class Logarithm(nn.Module):
     """Logarithms of probabilities, of two classes the log odds; no chance at all counts as `LEAST_LOG`."""
 
-    def forward(self, chances: Tensor) -> Tensor:
+    def forward(self, probabilities: Tensor) -> Tensor:
         """Return (n, k), or (n, 1) for two classes."""
-        logs = torch.where(chances > 0, torch.log(chances), torch.full_like(chances, LEAST_LOG))
+        logs = torch.where(probabilities > 0, torch.log(probabilities), torch.full_like(probabilities, LEAST_LOG))
         return logs[:, 1:] - logs[:, :1] if logs.shape[1] == 2 else logs
 
 
@@ -356,9 +356,13 @@ class Interpolated(nn.Module):
     def forward(self, scores: Tensor) -> Tensor:
         """Return (n, k) from (n, 1) for two classes or (n, k)."""
         columns = [_interpolate(scores[:, i], x, y) for i, (x, y) in enumerate(zip(self.x, self.y, strict=True))]
-        chances = torch.stack([1 - columns[0], columns[0]] if len(columns) == 1 else columns, 1)
-        total = chances.sum(1, keepdim=True)
-        return torch.where(total > 0, chances / total.clamp(min=1e-30), torch.full_like(chances, 1 / chances.shape[1]))
+        probabilities = torch.stack([1 - columns[0], columns[0]] if len(columns) == 1 else columns, 1)
+        total = probabilities.sum(1, keepdim=True)
+        return torch.where(
+            total > 0,
+            probabilities / total.clamp(min=1e-30),
+            torch.full_like(probabilities, 1 / probabilities.shape[1]),
+        )
 
 
 def _interpolate(value: Tensor, x: Tensor, y: Tensor) -> Tensor:

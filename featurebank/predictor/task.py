@@ -39,7 +39,7 @@ class Task:
         The report of the fit that made it.
     unlike : Unlike, optional
         Says how unlike the training images an image is (`featurebank.topmodels.novelty`).
-    outoffold : DataFrame, optional
+    out_of_fold : DataFrame, optional
         What the fit said of each sample when it had not seen it: ``row`` (a number in the report's ``samples``),
         ``fold, true, predicted`` and ``proba_CLASS``.
     """
@@ -52,7 +52,7 @@ class Task:
     calibrator: Any = None
     report: dict[str, Any] = field(default_factory=dict)
     unlike: Unlike | None = None
-    outoffold: pd.DataFrame | None = None
+    out_of_fold: pd.DataFrame | None = None
 
     @property
     def classes(self) -> NDArray[Any]:
@@ -68,13 +68,13 @@ class Task:
 
     @property
     def oof(self) -> pd.DataFrame | None:
-        """`outoffold` with the samples it is about: their ``source`` and ``path`` in place of ``row``."""
-        if self.outoffold is None:
+        """`out_of_fold` with the samples it is about: their ``source`` and ``path`` in place of ``row``."""
+        if self.out_of_fold is None:
             return None
         samples = self.report["samples"]
-        rows = self.outoffold["row"].tolist()
+        rows = self.out_of_fold["row"].tolist()
         names = {name: pd.Series([samples[row][i] for row in rows], dtype=object) for i, name in enumerate(_NAMES)}
-        return pd.concat([pd.DataFrame(names), self.outoffold.drop(columns="row")], axis=1)
+        return pd.concat([pd.DataFrame(names), self.out_of_fold.drop(columns="row")], axis=1)
 
     def probabilities(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return class probabilities of embeddings.

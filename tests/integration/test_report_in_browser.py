@@ -56,7 +56,7 @@ def report(bank):
     """The page's file, made with a predictor that mistakes some images."""
     result = fit(bank, target="label", models=["centroid"], folds=3, learning_curve=True, calibrate="sigmoid")
     predictor = bank.path.with_suffix(".featurebank")
-    oof = result.predictor.single.outoffold
+    oof = result.predictor.single.out_of_fold
     oof.loc[::5, "predicted"] = oof.loc[::5, "true"].map({"=cmd()": "<i>cat", "<i>cat": "=cmd()"})
     result.save(predictor)
     page = bank.path.parent / "report.html"

@@ -188,7 +188,7 @@ def test_what_is_named_and_not_there_is_an_error(labelled, tmp_path):
 
 def test_out_of_fold_predictions_of_another_predictor_are_refused(labelled, tmp_path):
     bank, predictor, _ = labelled
-    own = Predictor.load(predictor).single.outoffold
+    own = Predictor.load(predictor).single.out_of_fold
     other = Predictor.load(predictor)
     for frame, said in (
         (own[["row"]], "are not of its model"),
@@ -196,7 +196,7 @@ def test_out_of_fold_predictions_of_another_predictor_are_refused(labelled, tmp_
         (own.assign(true="bird"), "are not of its model"),
         (own.assign(fold="a"), "are not of its model"),
     ):
-        other.single.outoffold = frame
+        other.single.out_of_fold = frame
         other.save(tmp_path / "a.featurebank")
         with pytest.raises(PredictorError, match=said):
             make_report(bank, tmp_path / "a.featurebank", maps=["pca"])
@@ -236,8 +236,8 @@ def test_a_repeated_fold_counts_an_image_once_and_unknown_paths_not_at_all(label
     task = Predictor.load(predictor).single
     source = task.report["samples"][0][0]
     task.report["samples"].append([source, "other/1.png", 0])
-    frame = task.outoffold
-    task.outoffold = pd.concat([frame, frame.assign(fold=7), frame.head(1).assign(row=40)], ignore_index=True)
+    frame = task.out_of_fold
+    task.out_of_fold = pd.concat([frame, frame.assign(fold=7), frame.head(1).assign(row=40)], ignore_index=True)
     found = match_predictions(task, bank.select())
     assert len(found.row) == 40
     assert found.fold.max() < 7

@@ -279,7 +279,7 @@ class _Fit:
         oof: pd.DataFrame,
     ) -> Predictor:
         features, tensors = predictor_features(self.bank, search.best_features_)
-        task = Task(features, fitted.pipeline_, self.pair.target, calibrator=calibrator, report=report, outoffold=oof)
+        task = Task(features, fitted.pipeline_, self.pair.target, calibrator=calibrator, report=report, out_of_fold=oof)
         return Predictor(task, tensors=tensors)
 
 
