@@ -38,7 +38,7 @@ def probabilities(layers, X):
 @pytest.mark.parametrize("classes", [2, 4])
 def test_the_layers_say_what_the_top_model_says_and_the_other_way_round(classes, head):
     X, y = rows(classes)
-    model = fit_head(X, y, head=head, seed=1)
+    model = fit_head(X, y, head=head, random_state=1)
     layers = to_layers(model)
     np.testing.assert_allclose(probabilities(layers, X), model.predict_proba(X), atol=1e-5)
     plain = fold(layers)
