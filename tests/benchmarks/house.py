@@ -89,6 +89,7 @@ def undocumented(tree: ast.Module) -> list[str]:
     bodies = [tree.body, *(node.body for node in tree.body if isinstance(node, ast.ClassDef))]
     kinds = (ast.ClassDef, ast.FunctionDef)
     found = [node for body in bodies for node in body if isinstance(node, kinds) and not node.name.startswith("_")]
+    found = [node for node in found if "overload" not in map(ast.unparse, node.decorator_list)]
     return [node.name for node in found if ast.get_docstring(node) is None]
 
 
