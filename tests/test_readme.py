@@ -53,7 +53,7 @@ def commands() -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_tour_runs_line_by_line(folder):
-    assert len(commands()) == 52
+    assert len(commands()) == 51
     for line in commands():
         done = subprocess.run([FEATUREBANK, *shlex.split(line)[1:]], cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, (line, done.stderr)

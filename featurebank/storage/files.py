@@ -95,10 +95,8 @@ def commit(path: AnyPath, data: bytes | memoryview) -> None:
     if isinstance(path, ObjectPath):
         path.put(data)
         return
-    with committing(path) as buffer:
-        view = memoryview(data).cast("B")
-        while view:
-            view = view[os.write(buffer.fileno(), view) :]
+    with _replacing(path) as temporary:
+        _write_synced(temporary, data)
 
 
 @contextmanager
@@ -110,19 +108,10 @@ def committing(path: Path) -> Iterator[BinaryIO]:
     StorageError
         When the file system refuses; no temporary file is left behind, whatever went wrong.
     """
-    temporary = path.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}")
-    with _storage_errors("write", path):
-        try:
-            with open(temporary, "x+b") as buffer:
-                yield buffer
-                buffer.flush()
-                os.fsync(buffer.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
-        _sync_folder(path.parent)
+    with _replacing(path) as temporary, open(temporary, "x+b") as buffer:
+        yield buffer
+        buffer.flush()
+        os.fsync(buffer.fileno())
 
 
 def make_folder(path: AnyPath) -> None:
@@ -220,6 +209,32 @@ def cached(path: ObjectPath, start: int, stop: int, *, afresh: bool = False) -> 
                 except FileNotFoundError as error:
                     raise StorageError(f"{str(path)!r} was replaced while it was read: try again") from error
     return file
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yield the name of a temporary file that takes the place of `path` when all went well."""
+    temporary = path.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}")
+    with _storage_errors("write", path):
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+        _sync_folder(path.parent)
+
+
+def _write_synced(path: Path, data: bytes | memoryview) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        view = memoryview(data).cast("B")
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sync_folder(path: Path) -> None:

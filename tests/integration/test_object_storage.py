@@ -24,8 +24,8 @@ import sys
 import pandas as pd
 from object_maker import add_rows
 from featurebank import Bank
-from featurebank.storage import leases, requests
-leases.PAUSE = requests.FIRST_DELAY = 0.02
+from featurebank.storage import leases, retries
+leases.PAUSE = retries.FIRST_DELAY = 0.02
 address, source, column = sys.argv[1:]
 bank = Bank.create(address)
 for start in range(0, 40, 8):
