@@ -50,7 +50,7 @@ class _Fit(cloup.Command):
             return super().make_context(info_name, args, parent, **extra)
         if parent is not None:
             parent.obj.warn(
-                "fit --domain --adapt is now adapt --domain --method; the old spelling goes with the next release"
+                "fit --domain is now adapt --domain (--adapt is --method); the old spelling goes with the next release"
             )
         words = ["--method" + word.removeprefix("--adapt") if word.startswith("--adapt") else word for word in args]
         return adapt.make_context("adapt", words, parent, **extra)

@@ -85,6 +85,9 @@ class Predictor(Embedder):
 
     # --- what it is ----------------------------------------------------------------------------------------
 
+    def __repr__(self) -> str:
+        return f"Predictor({', '.join(self.tasks)} from {'+'.join(each.spec.name for each in self.features)})"
+
     @property
     def single(self) -> Task:
         """The only task.

@@ -87,7 +87,7 @@ def test_the_old_spelling_hands_over_and_says_so(run_cli, bank, tmp_path):
     assert (old.exit_code, new.exit_code) == (0, 0)
     facts = [{**json.loads(each.stdout), "seconds": 0, "candidates": 0, "best": 0} for each in (old, new)]
     assert facts[0] == facts[1]
-    assert "fit --domain --adapt is now adapt --domain --method" in old.stderr
+    assert "fit --domain is now adapt --domain (--adapt is --method)" in old.stderr
     assert "is now" not in new.stderr
     assert run_cli("fit", bank, "--adapt", "coral").exit_code == 2  # without --domain it never meant anything
 

@@ -531,3 +531,7 @@ def test_predict_bank_needs_the_models_feature_set(predictor, two_classes, tmp_p
     bank = extract(two_classes, tmp_path / "a.bank", backbone="resnet18", weights="random:1", size=64)
     with pytest.raises(ValueError, match="40 of 40 samples have no row in 'resnet18/penultimate': run extract again"):
         predictor.predict_bank(bank)
+
+
+def test_a_predictor_says_in_one_line_what_it_predicts_from_what(two_class_predictor):
+    assert repr(Predictor.load(two_class_predictor)) == "Predictor(label from resnet18/penultimate)"
