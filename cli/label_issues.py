@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @bank_argument
 @target_option("Column of classes.  [default: label, or the only column]")
 @option("--predictor", type=FILE, help="Of an earlier fit, to judge by its out-of-fold predictions.")
-@option("--oof", type=FILE, hidden=True)
+@option("--oof", type=FILE, hidden=True, help="Old spelling of --predictor: STEM.oof.csv beside it.")
 @features_option("See `featurebank fit`.", multiple=True)
 @option("--model", "models", multiple=True, help="See `featurebank fit`.")
 @groups_option
