@@ -57,7 +57,7 @@ def evaluate(
     Example:
         featurebank evaluate photos.featurebank test_photos/
     """
-    from featurebank.images.sources import scan
+    from featurebank.images.scanning import scan
     from featurebank.predictor.predictor import Predictor
 
     found = scan(source, root=root, path_column=path_column)

@@ -113,7 +113,7 @@ def extract(
     from featurebank.extraction.drift import Drift
     from featurebank.extraction.extract import run_extraction
     from featurebank.extraction.pipeline import Compute
-    from featurebank.images.sources import scan
+    from featurebank.images.scanning import scan
 
     state: State = context.obj
     if explain and estimate:

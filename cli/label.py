@@ -31,7 +31,7 @@ def label(bank: AnyPath, labels: AnyPath, path_column: str, chosen: tuple[str, .
         featurebank label photos.bank labels.csv
     """
     from featurebank.bank.bank import Bank
-    from featurebank.images.columns import read_table
+    from featurebank.images.tables import read_table
 
     table = _take(undefused(read_table(labels)), path_column, chosen)
     changed = Bank(bank).label(table, path_column=path_column)

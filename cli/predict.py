@@ -93,7 +93,7 @@ def _from_bank(loaded: Any, bank: AnyPath) -> Any:
 def _from_images(loaded: Any, images: tuple[AnyPath, ...], state: State) -> Any:
     import os
 
-    from featurebank.images.sources import scan
+    from featurebank.images.scanning import scan
 
     paths: list[str] = []
     for each in images:

@@ -23,7 +23,7 @@ from featurebank.errors import NotInstalledError
 from featurebank.extraction.extract import run_extraction
 from featurebank.fitting.fit import fit
 from featurebank.fitting.result import FitResult
-from featurebank.images.sources import scan
+from featurebank.images.scanning import scan
 from featurebank.storage import files
 from featurebank.topmodels.search import TopModelSearchCV
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from featurebank.fitting.adaptation.adapt import adapt
     from featurebank.fitting.fit import fit
     from featurebank.fitting.unlabelled import fit_semi_supervised
-    from featurebank.images.sources import scan
+    from featurebank.images.scanning import scan
     from featurebank.predictor.onnx import export_predictor
     from featurebank.predictor.predictor import Predictor
     from featurebank.report import make_report
@@ -119,7 +119,7 @@ _HOMES = {
     "project": "explore.projection",
     "rank_features": "explore.advice.ranking",
     "Recipe": "finetuning.recipe",
-    "scan": "images.sources",
+    "scan": "images.scanning",
     "similar": "explore.similarity",
     "TopModelSearchCV": "topmodels.search",
 }

@@ -15,7 +15,7 @@ ROOT = Path(featurebank.__file__).parent
 FILES = sorted(file for file in ROOT.rglob("*.py") if file.name != "__main__.py")  # which is the command line's door
 ORDER = ["errors", "storage", "images", "bank", "backbones", "topmodels", "extraction", "predictor", "fitting"]
 ORDER += ["finetuning", "explore", "report"]
-WITHOUT_TORCH = {"bank.bank", "topmodels.search", "fitting.fit", "fitting.tasks", "images.sources", "images.views"}
+WITHOUT_TORCH = {"bank.bank", "topmodels.search", "fitting.fit", "fitting.tasks", "images.scanning", "images.views"}
 WITHOUT_TORCH |= {"backbones.request", "bank.request"}
 WITHOUT_TORCH |= {"bank.samples", "bank.features", "bank.segment", "bank.formats.exporting", "bank.formats.importing"}
 WITHOUT_TORCH |= {f"extraction.{name}" for name in ("tracker", "pipeline", "drift", "extract")}

@@ -24,7 +24,7 @@ from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.pipeline import Compute
 from featurebank.images import decoding
 from featurebank.images.decoding import find_jpeg
-from featurebank.images.sources import scan
+from featurebank.images.scanning import scan
 
 pytestmark = [
     pytest.mark.gpu,

@@ -15,7 +15,7 @@ from featurebank.bank.request import StoredRequest, shell_word
 from featurebank.bank.samples import SampleTable
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import CorruptError
-from featurebank.images.columns import MANIFESTS
+from featurebank.images.tables import MANIFESTS
 from featurebank.storage.objects import is_address
 
 SOURCES_SHOWN = 3

@@ -21,7 +21,7 @@ from featurebank.errors import BankError, ImageError, near_names
 from featurebank.extraction.pipeline import Compute, Pipeline
 from featurebank.extraction.tracker import Embed, ExtractReport, Tracker
 from featurebank.images.reading import Progress
-from featurebank.images.sources import scan
+from featurebank.images.scanning import scan
 
 if TYPE_CHECKING:
     from torch import nn

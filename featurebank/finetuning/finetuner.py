@@ -23,7 +23,8 @@ from featurebank.finetuning.activations import digests_of
 from featurebank.finetuning.experiment import Experiment, TrainingSet
 from featurebank.finetuning.recipe import Recipe, RecipeOptions
 from featurebank.finetuning.tuning import Tuned, finish, train_network
-from featurebank.images.sources import Source, scan
+from featurebank.images.scanning import scan
+from featurebank.images.sources import Source
 from featurebank.predictor.predictor import Predictor
 
 if TYPE_CHECKING:

@@ -23,7 +23,8 @@ import pandas as pd
 
 from featurebank.errors import ImageError, SourceError, StorageError, one_line
 from featurebank.images import decoding
-from featurebank.images.columns import parse_text, tidy
+from featurebank.images.columns import tidy
+from featurebank.images.tables import parse_text
 from featurebank.storage import files
 from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath

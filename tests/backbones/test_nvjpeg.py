@@ -24,7 +24,7 @@ from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.pipeline import Compute
 from featurebank.images import decoding
 from featurebank.images.decoding import EncodedImage, find_jpeg
-from featurebank.images.sources import scan
+from featurebank.images.scanning import scan
 from featurebank.images.views import make_views
 
 NET = {"backbone": "resnet18", "weights": "random:0", "size": 64}

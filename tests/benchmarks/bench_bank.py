@@ -28,7 +28,7 @@ from featurebank.bank.samples import OK, make_table
 from featurebank.bank.spec import FeatureSpec
 from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.tracker import Tracker
-from featurebank.images.sources import scan
+from featurebank.images.scanning import scan
 
 SPEC = FeatureSpec(
     "efficientnet_lite0", "", "0" * 64, "penultimate", "vector", 0, "none", {}, 1, "none", "fp32", "float16"

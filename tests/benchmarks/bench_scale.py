@@ -36,7 +36,8 @@ from featurebank.bank.spec import FeatureSpec
 from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.pipeline import Compute, Writer
 from featurebank.extraction.tracker import Tracker
-from featurebank.images.sources import Source, scan
+from featurebank.images.scanning import scan
+from featurebank.images.sources import Source
 
 TURNS, BATCH, REST = 2, 32, 0.4
 """Runs of each side; images in a batch and the seconds that the sleeping network takes for one."""

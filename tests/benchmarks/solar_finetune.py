@@ -41,7 +41,7 @@ from featurebank.finetuning.activations import Activations
 from featurebank.finetuning.estimate import estimate
 from featurebank.finetuning.experiment import Experiment, TrainingSet
 from featurebank.finetuning.tuning import train_network
-from featurebank.images.sources import scan
+from featurebank.images.scanning import scan
 from featurebank.images.views import count_views
 from featurebank.topmodels.folds import Fold, make_folds, sizes_of
 from featurebank.topmodels.models import get_top_model

@@ -81,7 +81,7 @@ def test_no_doubt_is_one_line(run_cli, two_class_bank):
 
 @pytest.mark.parametrize("rows_written", [3, 100])
 def test_names_that_a_spreadsheet_would_run_come_back_as_they_were(rows_written, tmp_path, monkeypatch):
-    from featurebank.images.columns import read_table
+    from featurebank.images.tables import read_table
 
     monkeypatch.setattr(output, "ROWS_WRITTEN", rows_written)
     names = ["=1+1", "-a", "'-b", "''=c", "'d", "e\nf", "caf\udce9", "g"]

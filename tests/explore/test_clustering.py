@@ -115,7 +115,7 @@ def test_a_repeat_gives_the_same(tmp_path, random):
 
 
 def test_the_clusters_can_be_read_back_as_labels(tmp_path, random):
-    from featurebank.images.columns import read_table
+    from featurebank.images.tables import read_table
     from featurebank_cli.output import csv_text
 
     X, _ = planted(random, groups=3, size=20)

@@ -8,7 +8,7 @@ from sklearn.metrics.pairwise import euclidean_distances
 from featurebank import Predictor, fit
 from featurebank.errors import BankError, ColumnError, FeatureBankError, TopModelError
 from featurebank.explore.labelling import next_to_label
-from featurebank.images.columns import read_table
+from featurebank.images.tables import read_table
 from featurebank_cli.output import csv_text
 
 LOGREG = {"logreg": {"C": [1.0]}}

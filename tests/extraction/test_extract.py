@@ -16,7 +16,7 @@ from featurebank.errors import BankError, DeviceError, ImageError, SourceError
 from featurebank.extraction import pipeline
 from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.pipeline import Compute
-from featurebank.images.sources import scan
+from featurebank.images.scanning import scan
 
 NET = {"backbone": "resnet18", "weights": "random:0"}
 NAME = "resnet18/penultimate"

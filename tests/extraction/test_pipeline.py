@@ -13,7 +13,7 @@ from featurebank.backbones.request import Request
 from featurebank.errors import BankError, DeviceError, EngineError
 from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.pipeline import Compute
-from featurebank.images.sources import scan
+from featurebank.images.scanning import scan
 
 SMALL = {"backbone": "resnet18", "weights": "random:0", "size": 64}
 
@@ -38,7 +38,7 @@ import sys
 from featurebank import Bank
 from featurebank.extraction.extract import run_extraction
 from featurebank.backbones.request import Request
-from featurebank.images.sources import scan
+from featurebank.images.scanning import scan
 request = Request("resnet18", "penultimate", weights="random:0", size=64)
 report = run_extraction(scan(sys.argv[1]), Bank(sys.argv[2]), request)
 print(report.reused, report.embedded, "torch" in sys.modules)

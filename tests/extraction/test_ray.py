@@ -25,7 +25,7 @@ from featurebank.extraction.ray.pool import WorkerPool
 from featurebank.extraction.ray.queue import CHANCES, IN_A_ROW, Shard, ShardQueue, make_shards
 from featurebank.extraction.ray.worker import ShardTask, Worker
 from featurebank.extraction.tracker import Tracker
-from featurebank.images.sources import scan
+from featurebank.images.scanning import scan
 
 PATHS = [b"folder/%d.png" % number for number in range(5000)]
 OTHERS = [b"another/%d.png" % number for number in range(len(PATHS))]

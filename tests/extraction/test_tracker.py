@@ -10,7 +10,7 @@ from featurebank import Bank
 from featurebank.bank import samples
 from featurebank.bank.spec import FeatureSpec
 from featurebank.extraction.tracker import Tracker
-from featurebank.images.sources import scan
+from featurebank.images.scanning import scan
 
 SPEC = FeatureSpec("net", "", "0" * 64, "fc", "vector", 0, "none", {"crop": [4, 4]}, 1, "none", "fp32", "float16")
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featurebank.errors import ColumnError
-from featurebank.images.columns import overlay, parse_text, row_hashes, tidy
+from featurebank.images.columns import overlay, row_hashes, tidy
+from featurebank.images.tables import parse_text
 
 
 def plain(frame):

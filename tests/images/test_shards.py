@@ -14,8 +14,8 @@ from featurebank.bank.images import source_of
 from featurebank.errors import ColumnError, ImageError, SourceError
 from featurebank.images import decoding, shards
 from featurebank.images.listing import read_file
+from featurebank.images.scanning import scan
 from featurebank.images.shards import expand
-from featurebank.images.sources import scan
 from featurebank.storage import files, retries
 
 

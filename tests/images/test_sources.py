@@ -14,8 +14,8 @@ from featurebank.bank import repair_hints
 from featurebank.bank.images import source_of
 from featurebank.errors import ColumnError, ImageError, SourceError
 from featurebank.images import decoding
-from featurebank.images.columns import read_table
-from featurebank.images.sources import scan
+from featurebank.images.scanning import scan
+from featurebank.images.tables import read_table
 from featurebank.storage import files
 
 GREY = Image.new("RGB", (5, 4), (9, 9, 9))

@@ -18,7 +18,7 @@ from featurebank.backbones.request import Request
 from featurebank.errors import BankError, DeviceError
 from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.pipeline import Compute
-from featurebank.images.sources import scan
+from featurebank.images.scanning import scan
 
 ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

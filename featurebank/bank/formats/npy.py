@@ -12,7 +12,7 @@ import numpy as np
 from featurebank.bank.formats.collection import Collection, Stream, Values, stored_dtype, tidy_columns
 from featurebank.bank.formats.parquet import named
 from featurebank.errors import BankError, CorruptError, SourceError
-from featurebank.images.columns import MANIFESTS, read_table
+from featurebank.images.tables import MANIFESTS, read_table
 
 
 def read(

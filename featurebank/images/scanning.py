@@ -1,0 +1,106 @@
+"""Scanning: any image source -> its samples; each kind of source has a module of its own."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from featurebank.errors import SourceError
+from featurebank.images import decoding
+from featurebank.images.folders import scan_folder
+from featurebank.images.manifests import scan_manifest
+from featurebank.images.memory import scan_list, scan_memory
+from featurebank.images.shards import columns_of, expand, is_shards, list_shards, root_of
+from featurebank.images.sources import Source, key_of, of_files, refuse_repeats
+from featurebank.images.tables import MANIFESTS
+from featurebank.storage import files
+from featurebank.storage.files import AnyPath
+from featurebank.storage.objects import ObjectPath
+
+
+def scan(
+    source: Any,
+    *,
+    root: str | AnyPath | None = None,
+    path_column: str | None = None,
+    ids: Sequence[str] | None = None,
+    columns: Mapping[str, Sequence[Any]] | pd.DataFrame | None = None,
+) -> Source:
+    """List the samples of an image source without reading an image.
+
+    Parameters
+    ----------
+    source : path, sequence or torch Dataset
+        A folder (of class folders, or flat), a manifest (CSV or Parquet), tar shards (``shard-{000..009}.tar``), a
+        list of image paths, of PIL images or of uint8 arrays, or a Dataset whose items are images or (image, label)
+        pairs. Folders, manifests and shards may lie on object storage (``s3://bucket/photos``).
+    root : path, optional
+        Folder that a manifest's paths are relative to (default: the manifest's), or where a folder's files are
+        now when they moved.
+    path_column : str, optional
+        The manifest's column of paths (default ``"path"``).
+    ids : sequence of str, optional
+        A name for each image in memory; required for PIL images and arrays.
+    columns : mapping or DataFrame, optional
+        Columns for a list or Dataset, aligned with it.
+
+    Raises
+    ------
+    SourceError
+        When the source is missing, empty, or not of these kinds.
+    StorageError
+        When a store does not answer, or the library for it is not installed.
+    """
+    if isinstance(source, (str, Path, ObjectPath)):
+        if ids is not None or columns is not None:
+            raise SourceError("ids and columns go with a list of images; a folder or manifest has its own")
+        return _scan_path(files.as_path(source), None if root is None else files.as_path(root), path_column)
+    if root is not None or path_column is not None:
+        raise SourceError("root and path_column go with a folder or manifest, not with a list of images")
+    if isinstance(source, (pd.Series, pd.Index)):  # positions, not its index, count below
+        source = source.tolist()
+    if not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
+        raise SourceError(f"a {type(source).__name__} is no image source; expected a folder, a manifest or a list")
+    if len(source) == 0:
+        raise SourceError("the list of images is empty; expected at least one")
+    if isinstance(source[0], (str, Path)):
+        return scan_list(source, ids, columns)
+    return scan_memory(source, ids, columns)
+
+
+def _scan_path(path: AnyPath, root: AnyPath | None, path_column: str | None) -> Source:
+    if path.suffix.lower() in MANIFESTS and not path.is_dir():
+        return scan_manifest(path, root or path.parent, path_column or "path")
+    if path_column is not None:
+        raise SourceError(f"{str(path)!r} is not a manifest, and only a manifest has a path column: leave it out")
+    if is_shards(str(path)) and not path.is_dir():
+        return _scan_shards(path, root)
+    return scan_folder(path, root or path)
+
+
+def _scan_shards(pattern: AnyPath, root: AnyPath | None) -> Source:
+    text = key_of(pattern)
+    folder = root_of(text)
+    names = [shard.removeprefix(f"{folder}/") for shard in expand(text)]
+    where = root or files.as_path(folder)
+    listed = list_shards([where / name for name in names])
+    if not any(index.members for index, _ in listed):
+        raise SourceError(f"no images in {text!r}; expected members ending in {', '.join(sorted(decoding.SUFFIXES))}")
+    columns, unread = columns_of([index for index, _ in listed])
+    members = (
+        (f"{name}/{member.name}", member, status.st_mtime_ns)
+        for name, (index, status) in zip(names, listed, strict=True)
+        for member in index.members
+    )
+    entries = [
+        (os.fsencode(name), member.size, mtime, member.problem or unread.get(number, ""))
+        for number, (name, member, mtime) in enumerate(members)
+    ]
+    refuse_repeats(pattern, [path for path, *_ in entries])
+    ignored = dict(sum((index.ignored for index, _ in listed), Counter()))
+    return of_files(text, key_of(where), entries, columns, whole=True, ignored=ignored)
