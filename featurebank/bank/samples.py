@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import secrets
 import time
@@ -20,8 +19,8 @@ from featurebank.bank import segment
 from featurebank.bank.segment import Segment
 from featurebank.errors import BankError, ColumnError
 from featurebank.images.columns import KINDS, concat_columns, kind_of
+from featurebank.images.matching import near_path
 
-PATHS_COMPARED = 20_000
 OK, FAILED, GONE = range(3)
 STATUSES = ("ok", "failed", "gone")
 NO_DIGEST = bytes(32)
@@ -177,28 +176,6 @@ def _unknown_path(table: SampleTable, path: str, source: str) -> str:
     near = near_path(path, table.rows["path"])
     hint = f"did you mean {near!r}? " if near else ""
     return f"path {path!r} is not in the bank; {hint}`featurebank info BANK --samples` lists its paths"
-
-
-def near_path(path: str, known: Iterable[bytes]) -> str:
-    """Return the known path that was probably meant: one that ends, looks or is spelt alike; empty for none.
-
-    Examples
-    --------
-    >>> near_path("photos/cat/1.jpg", [b"cat/1.jpg", b"dog/1.jpg"])
-    'cat/1.jpg'
-    >>> near_path("cat/O.JPG", [b"cat/0.jpg", b"cat/9.jpg"])
-    'cat/0.jpg'
-    """
-    names = list(dict.fromkeys(os.fsdecode(each) for each in known))
-    alike = [name for name in names if f"/{path}".endswith(f"/{name}") or f"/{name}".endswith(f"/{path}")]
-    alike = alike or [name for name in names if _looks(name) == _looks(path)]
-    alike = alike or difflib.get_close_matches(path, names[:PATHS_COMPARED], n=1)
-    return alike[0] if alike else ""
-
-
-def _looks(path: str) -> str:
-    """Return a path with letters that look like digits, and capitals, made equal."""
-    return path.casefold().translate(str.maketrans("ol", "01"))
 
 
 def make_table(fields: dict[str, Sequence[Any]], columns: pd.DataFrame) -> SampleTable:

@@ -7,7 +7,6 @@ import pytest
 from featurebank import Bank
 from featurebank.bank import samples
 from featurebank.bank.repair_hints import extract_command, is_missing, missing_rows, prune_command, roots
-from featurebank.bank.samples import near_path
 from featurebank.bank.spec import FeatureSpec
 
 SPEC = FeatureSpec("net", "", "0" * 64, "map", "NCHW", 0, "avgmax", {"crop": [4, 4]}, 1, "none", "fp32", "float32")
@@ -122,26 +121,3 @@ def test_the_newest_root_counts(bank):
     add(bank, "/a", 3, root="/first")
     add(bank, "/a", 1, root="/second")
     assert roots(bank.table) == {"/a": "/second"}
-
-
-@pytest.mark.parametrize(
-    ("path", "near"),
-    [
-        ("photos/cat/1.jpg", "cat/1.jpg"),
-        ("/home/me/photos/dog/2.jpg", "dog/2.jpg"),
-        ("2.jpg", "dog/2.jpg"),
-        ("dog/2.JPG", "dog/2.jpg"),
-        ("dog/O.jpg", "dog/0.jpg"),
-        ("cat/l.jpg", "cat/1.jpg"),
-        ("cats/1.jpeg", "cat/1.jpg"),
-        ("caf\udce9.jpg", "caf\udce8.jpg"),
-        ("something else", ""),
-    ],
-)
-def test_the_path_that_was_meant_is_found(path, near):
-    known = [b"cat/1.jpg", b"dog/0.jpg", b"dog/2.jpg", b"dog/9.jpg", b"caf\xe8.jpg"]
-    assert near_path(path, known) == near
-
-
-def test_no_path_is_near_in_an_empty_bank():
-    assert near_path("a.jpg", []) == ""

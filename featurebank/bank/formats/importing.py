@@ -20,10 +20,11 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.features import as_keys
 from featurebank.bank.formats import FORMATS, READERS, clip_retrieval, hdf5, slides, thingsvision
 from featurebank.bank.formats.collection import KEY, Collection, Stream, counting
-from featurebank.bank.samples import GONE, NO_DIGEST, OK, SampleTable, near_path
+from featurebank.bank.samples import GONE, NO_DIGEST, OK, SampleTable
 from featurebank.bank.spec import FeatureSpec, digest_of, imported_spec, parse_name
 from featurebank.errors import BankError, CorruptError, FeatureSetError, SourceError, near_names
 from featurebank.images.columns import overlay, row_hashes
+from featurebank.images.matching import near_path
 from featurebank.images.reading import Progress
 
 LAYOUTS = {1: "vector", 2: "tokens", 3: "NCHW"}
