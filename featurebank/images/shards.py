@@ -24,7 +24,7 @@ import pandas as pd
 from featurebank.errors import ImageError, SourceError, StorageError, one_line
 from featurebank.images import decoding
 from featurebank.images.columns import tidy
-from featurebank.images.tables import parse_text
+from featurebank.images.tables import flat_row, parse_text
 from featurebank.storage import files
 from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath
@@ -250,7 +250,7 @@ def _row(notes: dict[str, str]) -> dict[str, Any]:
         facts = json.loads(notes["json"])
         if not isinstance(facts, dict):
             raise ValueError(f"it holds a {type(facts).__name__}, expected an object")
-        row = {name: json.dumps(value) if isinstance(value, (list, dict)) else value for name, value in facts.items()}
+        row = flat_row(facts)
     return row | {_COLUMNS[note]: notes[note].strip() for note in ("cls", "txt") if note in notes}
 
 

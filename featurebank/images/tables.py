@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,12 +16,13 @@ from featurebank.errors import SourceError, StorageError, one_line
 from featurebank.images.columns import is_missing, tidy
 from featurebank.storage.files import AnyPath
 
-MANIFESTS = (".csv", ".parquet", ".pq")
+JSON_LINES = (".jsonl", ".ndjson")
+MANIFESTS = (".csv", ".parquet", ".pq", *JSON_LINES)
 """The ends of the names of files that hold a table."""
 
 
 def read_table(path: AnyPath) -> pd.DataFrame:
-    """Read a CSV or Parquet file as tidy columns (see `tidy`).
+    """Read a CSV, Parquet or JSON Lines file as tidy columns (see `tidy`).
 
     Only an empty CSV cell is missing; ``NA`` and ``None`` are words like any other.
 
@@ -34,6 +38,8 @@ def read_table(path: AnyPath) -> pd.DataFrame:
         content = path if isinstance(path, Path) else io.BytesIO(path.read_bytes())
         if path.suffix.lower() == ".csv":
             table = parse_text(_read_csv(content))
+        elif path.suffix.lower() in JSON_LINES:
+            table = tidy(_read_json_lines(content))
         else:
             table = tidy(pd.read_parquet(content, dtype_backend="numpy_nullable"))
     except StorageError:
@@ -52,6 +58,30 @@ def _read_csv(path: Path | io.BytesIO) -> pd.DataFrame:
         return pd.read_csv(
             path, dtype=object, keep_default_na=False, index_col=False, encoding_errors="surrogateescape"
         )
+
+
+def _read_json_lines(path: Path | io.BytesIO) -> pd.DataFrame:
+    """Return the objects of JSON Lines as rows, each cell as JSON has it; lists and objects are kept as JSON."""
+    data = path.read_bytes() if isinstance(path, Path) else path.getvalue()
+    lines = data.decode(json.detect_encoding(data), "surrogateescape").split("\n")
+    rows = [_read_json_line(line, number) for number, line in enumerate(lines, 1) if line.strip()]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype=object) for name in names})
+
+
+def _read_json_line(line: str, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {number} is no JSON ({error.msg}); expected an object a line") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"line {number} holds a {type(row).__name__}; expected an object a line, {{...}}")
+    return flat_row(row)
+
+
+def flat_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON object as cells: lists and objects in it are kept as JSON."""
+    return {name: json.dumps(value) if isinstance(value, (list, dict)) else value for name, value in row.items()}
 
 
 def parse_text(frame: pd.DataFrame) -> pd.DataFrame:

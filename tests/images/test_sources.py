@@ -330,6 +330,44 @@ def test_a_damaged_parquet_file_and_one_with_lists_are_refused(tmp_path):
         scan(tmp_path / "list.parquet")
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".NDJSON"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_json_lines_are_a_manifest_whose_cells_keep_their_kinds(tmp_path, suffix, encoding):
+    make(tmp_path, "a.png", "b.png", "c.png")
+    rows = ['{"path": "a.png", "label": "Kätzchen", "code": "007", "age": 3, "box": [1, {"x": 2}]}', ""]
+    rows += ['{"path": "b.png", "code": "1e5", "ok": true, "large": 36893488147419103232}\r']
+    rows += ['{"path": "c.png", "label": null, "code": "NA", "age": null, "share": 0.1}']
+    (tmp_path / f"list{suffix}").write_bytes("\n".join(rows).encode(encoding))
+    source = scan(tmp_path / f"list{suffix}")
+    assert source.paths == [b"a.png", b"b.png", b"c.png"]
+    assert table_of(source) == {
+        "label": ["Kätzchen", None, None],
+        "code": ["007", "1e5", "NA"],
+        "age": [3, None, None],
+        "box": ['[1, {"x": 2}]', None, None],
+        "ok": [None, True, None],
+        "large": [None, "36893488147419103232", None],
+        "share": [None, None, 0.1],
+    }
+    assert source.read(1)[1]().size == (5, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"path": "a.png"}\n{"path"', r"line 2 is no JSON \(.*\); expected an object a line"),
+        ('\n[{"path": "a.png"}]', r"line 2 holds a list; expected an object a line, {...}"),
+        ("\n", "has no rows"),
+    ],
+    ids=["cut short", "a list", "nothing"],
+)
+def test_json_lines_that_are_none_are_refused_in_one_line(tmp_path, text, message):
+    (tmp_path / "list.jsonl").write_text(text)
+    with pytest.raises(SourceError, match=message) as caught:
+        scan(tmp_path / "list.jsonl")
+    assert "\n" not in str(caught.value)
+
+
 # --- lists, arrays and datasets ----------------------------------------------------------------------------
 
 
@@ -472,7 +510,7 @@ def test_given_columns_must_be_single_values():
 
 
 def test_a_folder_or_another_kind_of_file_is_no_table(tmp_path):
-    ending = "expected a file that ends in .csv, .parquet, .pq"
+    ending = "expected a file that ends in .csv, .parquet, .pq, .jsonl, .ndjson"
     with pytest.raises(SourceError) as caught:
         read_table(tmp_path)
     assert str(caught.value) == f"{str(tmp_path)!r} is a folder; {ending}"
