@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from featurebank.storage.files import AnyPath
 
 
+TO_FILL_IN = (["source", "path", "score"], ["source", "path", "given", "suggested", "quality"])
+"""How the tables of `featurebank next` and `featurebank label-issues` begin; the columns after that are the user's."""
+
+
 @command()
 @bank_argument
 @click.argument("labels", type=PLACE)
@@ -43,11 +47,14 @@ def label(bank: AnyPath, labels: AnyPath, path_column: str, chosen: tuple[str, .
 
 
 def _take(table: Any, path_column: str, chosen: Sequence[str]) -> Any:
-    """Return the paths and the chosen columns of a table; all of it where none is chosen."""
+    """Return the paths and the chosen columns of a table; where none is chosen all that a user can have filled in."""
     from featurebank.errors import ColumnError
 
     absent = [name for name in chosen if name not in table]
     if absent:
         have = ", ".join(map(repr, table.columns))
         raise ColumnError(f"the labels have no column {absent[0]!r}; they have {have}: name one of them")
-    return table[[name for name in table if name in (path_column, "source", *chosen)]] if chosen else table
+    columns = list(table.columns)
+    about = [name for header in TO_FILL_IN if columns[: len(header)] == header for name in header[2:]]
+    kept = [name for name in columns if (name in (path_column, "source", *chosen) if chosen else name not in about)]
+    return table[kept]

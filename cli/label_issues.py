@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @command("label-issues")
 @bank_argument
-@target_option("Column of classes.  [default: label, or the only column]")
+@target_option("Column of classes.  [default: what --predictor learned, label, or the only column]")
 @option("--predictor", type=FILE, help="Of an earlier fit, to judge by its out-of-fold predictions.")
 @option("--oof", type=FILE, hidden=True, help="Old spelling of --predictor: STEM.oof.csv beside it.")
 @features_option("See `featurebank fit`.", multiple=True)
@@ -55,7 +55,7 @@ def label_issues(
     """List the samples of BANK whose label is probably wrong, the most doubtful first.
 
     Models are cross-validated, and each sample is judged by one that never saw it. Write the list with -o, fill in its
-    last column where a label has to change, and give it back: featurebank label BANK issues.csv --column TARGET.
+    last column where a label has to change, and give it back: featurebank label BANK issues.csv.
 
     \b
     Example:
@@ -69,10 +69,11 @@ def label_issues(
     if predictor is not None and any(fitted.values()):
         raise click.UsageError("give either --predictor, or --features and --model for a new fit")
     check_folder(output)
+    target, known = (target, None) if predictor is None else _earlier(predictor, target)
     found = find_issues(
         bank,
         target=target,
-        oof=None if predictor is None else _oof(predictor),
+        oof=known,
         progress=state.progress("fit", "fit"),
         random_state=options.pop("seed"),
         **fitted,
@@ -89,14 +90,14 @@ def label_issues(
     print_rows(f"{len(found)} doubtful labels of {column}", found.iloc[:, :-1], right=(4,))
 
 
-def _oof(predictor: Path) -> pd.DataFrame:
-    """Return the out-of-fold predictions that a predictor file holds."""
+def _earlier(predictor: Path, target: str | None) -> tuple[str, pd.DataFrame]:
+    """Return the target of a predictor, or the task that is named, and its out-of-fold predictions."""
     from featurebank.errors import PredictorError
     from featurebank.predictor.predictor import Predictor
 
-    found = Predictor.load(predictor).single.oof
-    if found is None:
+    task = Predictor.load(predictor).task_of(target)
+    if task.oof is None:
         raise PredictorError(
             f"{str(predictor)!r} holds no out-of-fold predictions, as files of earlier versions: fit again"
         )
-    return found
+    return task.target, task.oof

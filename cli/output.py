@@ -149,10 +149,10 @@ def how_made(each: dict[str, Any]) -> str:
 
     Examples
     --------
-    >>> how_made({"views": "hflip", "precision": "bf16", "decoder": "pil"})
-    'hflip, bf16'
+    >>> how_made({"origin": None, "options": {"size": 64, "views": "hflip", "store": "float32"}})
+    '64 px, hflip'
     """
     if each.get("origin"):
         return "imported"
-    usual = {"views": "none", "precision": "fp32", "decoder": "pil"}
-    return ", ".join(each[name] for name, value in usual.items() if each[name] != value)
+    shown = {name: value for name, value in each["options"].items() if name not in ("backbone", "store")}
+    return ", ".join(f"{value} px" if name == "size" else str(value) for name, value in shown.items())

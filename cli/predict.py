@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from cloup import command, option
 
-from featurebank.errors import printable
+from featurebank.errors import SourceError, printable
 from featurebank_cli.options import (
     FILE,
     PLACE,
@@ -60,13 +60,16 @@ def predict(
     Example:
         featurebank predict photos.featurebank new.jpg more/ -o predictions.csv
     """
-    from featurebank.predictor.predictor import Predictor
-
     state: State = context.obj
     if bool(images) == (bank is not None):
         raise click.UsageError("give either images or --bank")
+    paths = _listed(images)
+
+    from featurebank.bank.bank import Bank
+    from featurebank.predictor.predictor import Predictor
+
     loaded = Predictor.load(predictor, weights_file=weights_file, allow_download=allow_download)
-    table = _from_bank(loaded, bank) if bank is not None else _from_images(loaded, images, state)
+    table = loaded.predict_table(paths, state.progress("predict")) if bank is None else loaded.predict_bank(Bank(bank))
     shown = table if proba else table[[name for name in table.columns if not name.startswith("proba_")]]
     if as_json:
         print_json({"predictor": str(predictor), "target": loaded.target, "predictions": records(shown)})
@@ -84,21 +87,19 @@ def predict(
     context.exit(1 if len(failed) and (strict or len(failed) == len(table)) else 0)
 
 
-def _from_bank(loaded: Any, bank: AnyPath) -> Any:
-    from featurebank.bank.bank import Bank
-
-    return loaded.predict_bank(Bank(bank))
-
-
-def _from_images(loaded: Any, images: tuple[AnyPath, ...], state: State) -> Any:
+def _listed(images: tuple[AnyPath, ...]) -> list[str]:
+    """Return the files that are named, and those in the folders; a name of nothing is refused before a model loads."""
     import os
 
     from featurebank.images.scanning import scan
 
+    absent = [str(each) for each in images if not each.exists()]
+    if absent:
+        raise SourceError(f"no file or folder {absent[0]!r} ({len(absent)} of {len(images)}); check the path")
     paths: list[str] = []
     for each in images:
         if each.is_dir():
             paths += [os.path.join(str(each), os.fsdecode(path)) for path in scan(each).paths]
         else:
             paths.append(str(each))
-    return loaded.predict_table(paths, state.progress("predict"))
+    return paths

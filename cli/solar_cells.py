@@ -19,7 +19,7 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.samples import values_of, weights_of
-from featurebank.errors import NotInstalledError
+from featurebank.errors import NotInstalledError, install_hint
 from featurebank.extraction.extract import run_extraction
 from featurebank.fitting.fit import fit
 from featurebank.fitting.result import FitResult
@@ -107,9 +107,7 @@ def cells_folder() -> Path:
     """
     package = find_spec("elpv_dataset")
     if package is None or not package.submodule_search_locations:
-        raise NotInstalledError(
-            "the solar cells are not installed; expected the extra demo: pip install 'featurebank[demo]'"
-        )
+        raise NotInstalledError(f"the solar cells are not installed; expected the extra demo: {install_hint('demo')}")
     return Path(package.submodule_search_locations[0]) / "data"
 
 

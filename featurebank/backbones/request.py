@@ -74,6 +74,29 @@ class Request(StoredRequest):
         specs = [spec or self._computed(bank, layer) for spec, layer in zip(known, self.layers, strict=True)]
         return list(dict.fromkeys(specs))
 
+    def check_unasked(self, bank: Bank) -> None:
+        """Refuse to add to a bank what nobody asked for: a set with the defaults beside sets of other options.
+
+        Where only extractors wrote, nothing is refused: a search over options tries the defaults as well.
+
+        Raises
+        ------
+        BankError
+            When all sets of the backbone were made with options that this request leaves at their default.
+        """
+        asked = [self.to_dict(layer) for layer in self.layers]
+        if not bank.sample_segments() or all(kept is None or bank.find_spec(kept) for kept in asked):
+            return
+        made = [StoredRequest.last(bank, each.spec) for each in bank.feature_sets]
+        same = [each for each in made if each is not None and asked[0] and each.backbone == asked[0]["backbone"]]
+        others = [", ".join(f"{name}={value!r}" for name, value in self.unasked(each).items()) for each in same]
+        if others and all(others):
+            ways = " or ".join(dict.fromkeys(others))
+            raise BankError(
+                f"{str(bank.path)!r} has {self.backbone} with {ways} alone, which is not asked for: "
+                f"pass {'one of these' if ' or ' in ways else ways}, or name another bank"
+            )
+
     def register(self, bank: Bank) -> None:
         """Make the feature sets' folders in a bank and keep the request beside them."""
         for layer in self.layers:

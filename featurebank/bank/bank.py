@@ -17,6 +17,7 @@ from featurebank.bank.features import FeatureSet, as_keys, check_views
 from featurebank.bank.folder import BankFolder
 from featurebank.bank.matrix import BankMatrix, ColumnReader, matrix_of, side_by_side
 from featurebank.bank.repair_hints import missing_rows
+from featurebank.bank.request import describe_set
 from featurebank.bank.samples import SampleTable, column_of, positions_of, values_of, weights_of
 from featurebank.bank.spec import unique_names
 from featurebank.bank.upkeep import GRACE
@@ -388,7 +389,7 @@ class Bank(BankFolder):
                 name: {"kind": kind_of(column), "missing": int((column.isna() & present).sum())}
                 for name, column in table.columns.items()
             },
-            "feature_sets": [each.to_dict() for each in sets],
+            "feature_sets": [describe_set(self, each) for each in sets],
             "incomplete": [line for each in sets if (line := missing_rows(self, each, readable))],
             "bytes": sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file()),
         }

@@ -14,7 +14,6 @@ from featurebank.bank.folder import BankFolder
 from featurebank.bank.request import StoredRequest, shell_word
 from featurebank.bank.samples import SampleTable
 from featurebank.bank.spec import FeatureSpec
-from featurebank.errors import CorruptError
 from featurebank.images.tables import MANIFESTS
 from featurebank.storage.objects import is_address
 
@@ -136,7 +135,7 @@ def missing_rows(bank: BankFolder, each: FeatureSet, table: SampleTable) -> str:
 
 def _way(bank: BankFolder, spec: FeatureSpec, source: str, root: str, count: int) -> str:
     """Return how the rows that one source lacks are made, or what to do when its files are not there."""
-    if not is_named(source) or _request(bank, spec) is None:
+    if not is_named(source) or StoredRequest.readable(bank, spec) is None:
         views = f", views={spec.views!r}" if spec.views != "none" else ""
         return f"extract {source!r} again from Python with layers={spec.layer_name!r}{views} ({count} samples)"
     if not is_missing(source, root):
@@ -155,7 +154,7 @@ def extract_command(
     bank: BankFolder, spec: FeatureSpec, source: str, root: str = "", layers: Sequence[str] | None = None
 ) -> str:
     """Return the command that embeds a source for a feature set, as it was last asked for, or for other layers."""
-    request = _request(bank, spec) or StoredRequest.of_set({}, spec)
+    request = StoredRequest.readable(bank, spec) or StoredRequest.of_set({}, spec)
     return replace(request, layers=layers or request.layers).command(source, bank.path, root)
 
 
@@ -168,11 +167,3 @@ def _moved_command(bank: BankFolder, source: str, root: str) -> str:
     """Return the command that goes on with a source whose files lie elsewhere now."""
     where = shell_word(root) if root else "FOLDER"
     return f"featurebank extract {shell_word(source)} --bank {shell_word(bank.path)} --root {where}"
-
-
-def _request(bank: BankFolder, spec: FeatureSpec) -> StoredRequest | None:
-    """Return the request that led to a spec last; a damaged one is no reason to hide another error."""
-    try:
-        return StoredRequest.last(bank, spec)
-    except CorruptError:
-        return None

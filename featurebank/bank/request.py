@@ -14,6 +14,7 @@ from featurebank.bank.spec import PENULTIMATE, FeatureSpec
 from featurebank.errors import CorruptError
 
 if TYPE_CHECKING:
+    from featurebank.bank.features import FeatureSet
     from featurebank.bank.folder import BankFolder
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
@@ -79,6 +80,14 @@ class StoredRequest:
         how = spec.store, spec.views, spec.precision, decoder
         return cls(backbone, spec.layer_name, weights, asked.get("size"), *how)
 
+    @classmethod
+    def readable(cls, bank: BankFolder, spec: FeatureSpec) -> Self | None:
+        """Return `last`, and None where it is damaged: no reason to hide what else there is to say."""
+        try:
+            return cls.last(bank, spec)
+        except CorruptError:
+            return None
+
     def options(self) -> dict[str, Any]:
         """Return the options of ``featurebank extract`` that ask for this, None for those that are the default."""
         return {
@@ -91,6 +100,21 @@ class StoredRequest:
             "--decoder": self.decoder if self.decoder != "pil" else None,
         }
 
+    def unasked(self, other: StoredRequest) -> dict[str, Any]:
+        """Return the options in which another request differs from this one, where this one has the default.
+
+        Examples
+        --------
+        >>> StoredRequest("resnet18", views="hflip").unasked(StoredRequest("resnet18", size=64))
+        {'size': 64}
+        """
+        own = self.options()
+        return {
+            option.removeprefix("--").replace("-", "_"): value
+            for option, value in other.options().items()
+            if own[option] is None and value is not None
+        }
+
     def command(self, source: str, bank: object, root: str = "") -> str:
         """Return the command that embeds a source for this request."""
         options = {"--bank": bank, **self.options()}
@@ -98,6 +122,12 @@ class StoredRequest:
         words += [f"--layer {shell_word(layer)}" for layer in self.layers]
         words += [f"--root {shell_word(root)}"] if root else []
         return " ".join(["featurebank extract", shell_word(source), *words])
+
+
+def describe_set(bank: BankFolder, each: FeatureSet) -> dict[str, Any]:
+    """Return the facts of a feature set of a bank, with the ``options`` it was asked for that are not the default."""
+    request = StoredRequest.readable(bank, each.spec) or StoredRequest.of_set({}, each.spec)
+    return {**each.to_dict(), "options": StoredRequest(request.backbone).unasked(request)}
 
 
 def shell_word(value: object) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import default_target
 from featurebank.bank.samples import SampleTable, rows_of, values_of
-from featurebank.errors import ColumnError, NotInstalledError, renamed
+from featurebank.errors import ColumnError, NotInstalledError, install_hint, renamed
 from featurebank.fitting.fit import fit
 from featurebank.images.reading import Progress
 
@@ -58,7 +58,7 @@ def label_issues(
     DataFrame
         ``source, path, given, suggested`` (the most probable class), ``quality`` (probability of the given class,
         the lower the more doubtful), and an empty column named as the target, for the corrections: its CSV goes back
-        into the bank with ``featurebank label BANK issues.csv --column TARGET``.
+        into the bank with ``featurebank label BANK issues.csv``.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def label_issues(
     0  /photos cat/7.jpg   cat       dog     0.02  None
     """
     if find_spec("cleanlab") is None:
-        raise NotInstalledError("label issues need cleanlab: pip install 'featurebank[explore]'")
+        raise NotInstalledError(f"label issues need cleanlab: {install_hint('explore')}")
     bank = bank if isinstance(bank, Bank) else Bank(bank)
     column = target or default_target(bank)
     if column in COLUMNS:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.errors import ColumnError, NotInstalledError, printable
+from featurebank.errors import ColumnError, NotInstalledError, install_hint, printable
 from featurebank.topmodels.formatting import percent
 
 SCRIPTS = ("reading.js", "drawing.js", "finding.js", "choosing.js", "steering.js", "start.js")
@@ -72,7 +72,7 @@ def render(package: str, template: str, facts: Mapping[str, Any]) -> str:
     The text has no halves of surrogate pairs outside of JSON's escapes, so that it can be encoded as UTF-8.
     """
     if find_spec("jinja2") is None:
-        raise NotInstalledError("a page needs Jinja2: pip install 'featurebank[report]'")
+        raise NotInstalledError(f"a page needs Jinja2: {install_hint('report')}")
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 

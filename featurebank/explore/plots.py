@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.bank.spec import layer_order
-from featurebank.errors import ColumnError, NotInstalledError, PlotError
+from featurebank.errors import ColumnError, NotInstalledError, PlotError, install_hint
 from featurebank.topmodels.candidates import ranked
 
 if TYPE_CHECKING:
@@ -307,7 +307,7 @@ def check_format(suffix: str, formats: Sequence[str] = FORMATS) -> None:
 def require_matplotlib() -> None:
     """Refuse to draw where matplotlib is not installed."""
     if find_spec("matplotlib") is None:
-        raise NotInstalledError("a plot needs matplotlib: pip install 'featurebank[plot]'")
+        raise NotInstalledError(f"a plot needs matplotlib: {install_hint('plot')}")
 
 
 def new_axes(width: float = 8, height: float = 5) -> Axes:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featurebank.bank.bank import Bank
 from featurebank.bank.samples import column_of
-from featurebank.errors import BankError, ColumnError, NotInstalledError, near_names, renamed
+from featurebank.errors import BankError, ColumnError, NotInstalledError, install_hint, near_names, renamed
 from featurebank.explore.embedding import blocks_of, chosen_sets, moments
 
 METHODS = ("pca", "tsne", "umap")
@@ -76,7 +76,7 @@ def project(
     if method not in METHODS:
         raise BankError(f"no method {method!r}; {near_names(method, METHODS)}")
     if method == "umap" and find_spec("umap") is None:
-        raise NotInstalledError("the method umap needs umap-learn: pip install 'featurebank[explore]'")
+        raise NotInstalledError(f"the method umap needs umap-learn: {install_hint('explore')}")
     table = bank.select()
     frame = table.names()
     taken = [name for name in columns if name in (*frame.columns, "x", "y")]

@@ -19,7 +19,7 @@ from featurebank.bank.features import as_keys
 from featurebank.bank.neighbours import unit_rows
 from featurebank.bank.samples import SampleTable
 from featurebank.bank.spec import digest_of
-from featurebank.errors import BankError, NotInstalledError, near_names
+from featurebank.errors import BankError, NotInstalledError, install_hint, near_names
 from featurebank.explore.embedding import blocks_of, chosen_sets, embed_like, moments
 from featurebank.images.reading import ImageLike, image_digest
 from featurebank.storage import files
@@ -193,7 +193,7 @@ def approximate_search(
     The largest come first; `table` has all samples of the bank.
     """
     if find_spec("faiss") is None:
-        raise NotInstalledError("an approximate search needs faiss: pip install 'featurebank[faiss]'")
+        raise NotInstalledError(f"an approximate search needs faiss: {install_hint('faiss')}")
     import faiss
 
     path = _index_path(bank, names, table)

@@ -16,6 +16,7 @@ import pandas as pd
 
 from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
+from featurebank.bank.request import describe_set
 from featurebank.bank.upkeep import set_damaged_features_aside, set_damaged_tables_aside
 from featurebank.errors import BankError, ImageError, near_names
 from featurebank.extraction.pipeline import Compute, Pipeline
@@ -204,7 +205,7 @@ def run_extraction(
     tracker.finish()
     tracker.warnings += tracker.about_missing_sources()
     tracker.fill(report)
-    report.feature_sets = [bank.feature_set_of(spec).to_dict() for spec in specs]
+    report.feature_sets = [describe_set(bank, bank.feature_set_of(spec)) for spec in specs]
     report.seconds = time.perf_counter() - started
     return report
 

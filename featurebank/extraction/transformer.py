@@ -41,7 +41,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
     layer : str or sequence of str, default "penultimate"
         ``LAYER[:POOL]``; several are concatenated.
     bank : path-like, optional
-        Where embeddings are kept; made when it does not exist. Without it nothing is kept.
+        Where embeddings are kept; made when it does not exist. Without it nothing is kept. One that was extracted
+        with other options (`size`, `weights`, …) than the defaults wants them here too.
     weights : str, default "DEFAULT"
         ``DEFAULT``, a weight enum's name, a checkpoint file, or ``random:SEED``.
     size : int, optional
@@ -122,11 +123,13 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         ------
         ImageError
             When an image cannot be read; a transformer cannot leave out a row.
+        BankError
+            When the bank was extracted with options that are left at their default here.
         """
         items = list(X)
         request = self._request()
         if self.bank is not None:
-            return self._through_bank(Bank.create(self.bank), request, items)
+            return self._through_bank(self._open_bank(self.bank, request), request, items)
         specs = request.specs()
         outputs = self._compute(self._engine(request, specs, len(items)), items)
         return np.concatenate([as_loaded(out, spec) for out, spec in zip(outputs, specs, strict=True)], axis=1)
@@ -143,7 +146,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
     def _widths(self, request: Request) -> list[tuple[str, int]]:
         """Return name and number of columns of each feature set, from the bank where it has rows."""
         if self.bank is not None:
-            bank = Bank.create(self.bank)
+            bank = self._open_bank(self.bank, request)
             sets = [bank.feature_set_of(spec) for spec in request.specs(bank)]
             if all(each.segments for each in sets):
                 return [(each.spec.name, each.width) for each in sets]
@@ -162,6 +165,12 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             precision=self.precision,
             decoder=self.decoder,
         )
+
+    @staticmethod
+    def _open_bank(path: str | os.PathLike[str], request: Request) -> Bank:
+        bank = Bank.create(path)
+        request.check_unasked(bank)
+        return bank
 
     def _through_bank(self, bank: Bank, request: Request, items: list[Any]) -> NDArray[np.float32]:
         """Read what the bank has and compute the rest, once, whichever worker comes first."""

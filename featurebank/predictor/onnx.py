@@ -20,7 +20,7 @@ from featurebank.backbones.base import Backbone
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.backbones.runtimes import CapturedModel
 from featurebank.bank.spec import FeatureSpec
-from featurebank.errors import EngineError, NotInstalledError, PredictorError, one_line
+from featurebank.errors import EngineError, NotInstalledError, PredictorError, install_hint, one_line
 from featurebank.images.decoding import PIXEL_POLICY, from_array
 from featurebank.predictor.features import made_views
 from featurebank.predictor.graphs import graph_of
@@ -107,7 +107,7 @@ def export_predictor(predictor: Predictor, path: str | os.PathLike[str]) -> dict
     ['cat', 'dog']
     """
     if not all(importlib.util.find_spec(name) for name in _LIBRARIES):
-        raise NotInstalledError("an ONNX file needs onnx, onnxscript and onnxruntime: pip install 'featurebank[onnx]'")
+        raise NotInstalledError(f"an ONNX file needs onnx, onnxscript and onnxruntime: {install_hint('onnx')}")
     if len(predictor.tasks) > 1:
         raise PredictorError("several tasks, which one ONNX file cannot express: fit each --target apart")
     _check(predictor)

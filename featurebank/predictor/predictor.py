@@ -101,6 +101,22 @@ class Predictor(Embedder):
             raise PredictorError(f"this predictor predicts several tasks, {', '.join(self.tasks)}; expected one")
         return next(iter(self.tasks.values()))
 
+    def task_of(self, target: str | None = None) -> Task:
+        """Return the task of a target, by default the only one.
+
+        Raises
+        ------
+        PredictorError
+            When there is no such task, or none is named and there are several.
+        """
+        if target is None and len(self.tasks) > 1:
+            raise PredictorError(
+                f"this predictor predicts several tasks, {', '.join(self.tasks)}; expected one: name it with --target"
+            )
+        if target is not None and target not in self.tasks:
+            raise PredictorError(f"no task {target!r}; this predictor knows {', '.join(self.tasks)}: name one of them")
+        return self.tasks[target or self.target]
+
     @property
     def target(self) -> str:
         """The names of the tasks as one text."""
@@ -289,7 +305,8 @@ class Predictor(Embedder):
             When the column of weights holds something else.
         """
         columns = self._scored_columns(target)
-        _check_columns(source, [name for names in columns.values() for name in names], sample_weight, len(columns) > 1)
+        names = [name for names in columns.values() for name in names]
+        _check_columns(source, names, sample_weight, self._ways(target))
         known = pd.DataFrame({task: source.columns[names].notna().all(axis=1) for task, names in columns.items()})
         if sample_weight:
             known[source.columns[sample_weight].isna()] = False
@@ -318,9 +335,16 @@ class Predictor(Embedder):
         """Return the columns of true values of each task to score."""
         if len(self.tasks) == 1:
             return {self.target: [target] if target else self.single.columns}
-        if target is not None and target not in self.tasks:
-            raise PredictorError(f"no task {target!r}; this predictor knows {', '.join(self.tasks)}: name one of them")
-        return {name: self.tasks[name].columns for name in ([target] if target else self.tasks)}
+        return {name: self.task_of(name).columns for name in ([target] if target else self.tasks)}
+
+    def _ways(self, target: str | None) -> str:
+        """Say what to do about a source that has columns, but not those that are to be scored."""
+        if len(self.tasks) > 1:
+            manifest = "give a manifest with columns named as the tasks"
+            return manifest if target else f"{manifest}, or score one of them with --target"
+        if target is None:
+            return "name one of them with --target"
+        return f"give the one with the true values of {self.target!r} as --target"
 
     def _score(
         self,
@@ -389,16 +413,17 @@ class Predictor(Embedder):
         )
 
 
-def _check_columns(source: Source, names: list[str], sample_weight: str | None, is_several: bool) -> None:
-    """Refuse to score on a source that lacks a column."""
+def _check_columns(source: Source, names: list[str], sample_weight: str | None, ways: str) -> None:
+    """Refuse to score on a source that lacks a column; `ways` says how to bring one of labels."""
     absent = [name for name in [*names, *([sample_weight] if sample_weight else [])] if name not in source.columns]
-    if absent:
-        have = ", ".join(map(repr, source.columns)) or "none"
-        several = "give a manifest with columns named as the tasks, or score one of them with --target"
-        raise PredictorError(
-            f"the source has no column {absent[0]!r}; it has {have}: "
-            + (several if is_several else "name one of them with --target")
-        )
+    if not absent:
+        return
+    have = ", ".join(map(repr, source.columns))
+    if not have:
+        ways = f"give folders named by class, or a manifest with a column {absent[0]!r}"
+    elif absent[0] == sample_weight:
+        ways = "name one of them with --sample-weight"
+    raise PredictorError(f"the source has no column {absent[0]!r}; it has {have or 'none'}: {ways}")
 
 
 def _labels(

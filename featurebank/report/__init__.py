@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from featurebank.errors import NotInstalledError, PlotError, near_names, renamed
+from featurebank.errors import NotInstalledError, PlotError, install_hint, near_names, renamed
 
 if TYPE_CHECKING:
     from featurebank.bank.bank import Bank
@@ -103,7 +103,7 @@ def make_report(
     """
     for library, name in (("jinja2", "Jinja2"), ("matplotlib", "matplotlib")):
         if find_spec(library) is None:
-            raise NotInstalledError(f"a report needs {name}: pip install 'featurebank[report]'")
+            raise NotInstalledError(f"a report needs {name}: {install_hint('report')}")
     from featurebank.report.errors_section import checks, explanations
     from featurebank.report.inputs import read_inputs
     from featurebank.report.map_section import NAMES, coordinates, default_methods, map_note

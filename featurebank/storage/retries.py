@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from featurebank.errors import StorageError, one_line
+from featurebank.errors import StorageError, install_hint, one_line
 
 LIBRARIES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "memory": "fsspec"}
 """The kinds of storage whose puts are atomic and, if asked, conditional; and the library for each."""
@@ -46,7 +46,7 @@ def filesystem(protocol: str, process: int) -> Any:
         files = fsspec.filesystem(protocol, use_listings_cache=False, skip_instance_cache=True)
     except ImportError as error:
         library = LIBRARIES[protocol]
-        how = "pip install 'featurebank[cloud]'" if library in ("s3fs", "fsspec") else f"pip install {library}"
+        how = install_hint("cloud") if library in ("s3fs", "fsspec") else f"pip install {library}"
         raise StorageError(f"{protocol}:// needs {library}, which is not installed: {how}") from error
     if LIBRARIES[protocol] == "s3fs":  # it and botocore repeat requests too: a store that is down would take an hour
         files.retries = 1

@@ -13,7 +13,8 @@ def test_without_the_extra_it_says_what_to_install_and_leaves_nothing(run_cli, t
     result = run_cli("demo", "--json")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
-        "Error: the solar cells are not installed; expected the extra demo: pip install 'featurebank[demo]'\n"
+        "Error: the solar cells are not installed; expected the extra demo: pip install 'featurebank[demo]' "
+        "(in a checkout: pip install -e '.[demo]')\n"
     )
     assert list(tmp_path.iterdir()) == []
 

@@ -112,6 +112,13 @@ def test_the_remedy_names_precision_and_decoder(run_cli, run_json, bank):
     assert "bf16, tensor" in run_cli("info", bank).stdout
 
 
+def test_two_sets_that_differ_in_size_alone_are_told_apart(run_cli, run_json, bank):
+    run_json("extract", bank.parent / "list.csv", "--bank", bank, *NET[:-1], 32)
+    shown = run_cli("info", bank).stdout
+    assert "random:0, 64 px" in shown
+    assert "random:0, 32 px" in shown
+
+
 def test_missing_values_are_those_of_samples_that_are_there(bank, run_json):
     (source,) = run_json("info", bank)["sources"]
     run_json("prune", bank, "--source", source)

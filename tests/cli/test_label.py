@@ -83,3 +83,14 @@ def test_a_folder_in_place_of_a_table_is_an_error_of_one_line(run_cli, own_bank,
     result = run_cli("label", own_bank, two_classes)
     ending = "is a folder; expected a file that ends in .csv, .parquet, .pq"
     assert (result.exit_code, result.stderr) == (1, f"Error: {str(two_classes)!r} {ending}\n")
+
+
+@pytest.mark.parametrize("about", [["score"], ["given", "suggested", "quality"]])
+def test_of_our_own_lists_only_what_was_filled_in_is_taken(run_json, own_bank, tmp_path, about):
+    (source,) = {*Bank(own_bank).samples["source"]}
+    header, told = ["source", "path", *about, "kind", "site"], ["0.5"] * len(about)
+    lines = [[source, "cat/00.png", *told, "tabby", ""], [source, "dog/00.png", *told, "", ""]]
+    table = write(tmp_path / "list.csv", *(",".join(line) for line in [header, *lines]))
+    assert run_json("label", own_bank, table) == {"rows": 2, "changed": 1, "columns": ["kind", "site"]}
+    assert not {*about} & {*Bank(own_bank).samples.columns}
+    assert run_json("label", own_bank, table, "--column", about[0])["columns"] == [about[0]]

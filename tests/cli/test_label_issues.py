@@ -97,3 +97,19 @@ def test_a_column_that_is_not_there_is_an_error(run_cli, own_bank, tmp_path):
     result = run_cli("label", own_bank, tmp_path / "a.csv", "--column", "label")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "the labels have no column 'label'; they have 'path', 'site': name one of them" in result.stderr
+
+
+def test_of_a_predictor_of_several_tasks_one_is_named(run_cli, run_json, flipped, tmp_path):
+    labels = tmp_path / "kind.csv"
+    labels.write_text("path,kind\n" + "\n".join(f"{c}/{i:02}.png,{c}" for c in ("cat", "dog") for i in range(20)))
+    run_json("label", flipped, labels)
+    output = tmp_path / "both.featurebank"
+    run_json("fit", flipped, "--target", "label", "--target", "kind", *MODEL, "-o", output)
+    result = run_cli("label-issues", flipped, "--predictor", output)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "predicts several tasks, label, kind; expected one: name it with --target" in result.stderr
+    assert run_json("label-issues", flipped, "--predictor", output, "--target", "kind")["issues"] == []
+    found = run_json("label-issues", flipped, "--predictor", output, "--target", "label")["issues"]
+    assert [each["path"] for each in found][:1] == ["cat/03.png"]
+    wrong = run_cli("label-issues", flipped, "--predictor", output, "--target", "size")
+    assert "no task 'size'; this predictor knows label, kind" in wrong.stderr

@@ -43,6 +43,7 @@ def test_filled_in_it_is_read_back_and_json_says_the_same(run_cli, run_json, par
     run_json("label", bank, out)
     samples = Bank(bank).samples
     assert (samples["kind"] == samples["label"]).all()
+    assert "score" not in samples
     done = run_cli("next", bank, "--predictor", predictor)
     assert done.exit_code == 1
     assert "nothing to label" in done.stderr

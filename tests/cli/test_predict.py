@@ -93,9 +93,16 @@ def test_an_unreadable_image_keeps_its_row_and_strict_makes_it_an_error(run_cli,
 
 
 def test_nothing_but_unreadable_images_is_an_error(run_cli, two_class_predictor, tmp_path):
-    result = run_cli("predict", two_class_predictor, tmp_path / "none.png")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    result = run_cli("predict", two_class_predictor, tmp_path / "bad.png")
     assert result.exit_code == 1
-    assert rows_of(result.stdout)[0]["error"] == "cannot be read: No such file or directory"
+    assert rows_of(result.stdout)[0]["error"].startswith("not a readable image")
+
+
+def test_a_file_that_is_not_there_is_said_before_the_model_is_loaded(run_cli, new, tmp_path):
+    result = run_cli("predict", "nowhere.featurebank", new / "cat" / "00.png", tmp_path / "none.png")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"Error: no file or folder {str(tmp_path / 'none.png')!r} (1 of 2); check the path\n"
 
 
 def test_names_that_look_like_formulas_are_defused(run_cli, two_classes, tmp_path, monkeypatch):

@@ -14,7 +14,15 @@ import pytest
 from featurebank import Bank, extract
 from featurebank.backbones.request import Request
 from featurebank.bank import samples
-from featurebank.errors import BankError, ClusterError, DeviceError, FeatureBankError, NotInstalledError, SourceError
+from featurebank.errors import (
+    BankError,
+    ClusterError,
+    DeviceError,
+    FeatureBankError,
+    NotInstalledError,
+    SourceError,
+    install_hint,
+)
 from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.pipeline import Compute
 from featurebank.extraction.ray import cluster, driver
@@ -156,7 +164,7 @@ def test_ray_that_is_not_installed_names_the_extra(two_classes, tmp_path, monkey
     monkeypatch.setitem(sys.modules, "ray", None)
     result = run_cli("extract", two_classes, "--bank", tmp_path / "a.bank", "--backend", "ray")
     assert result.exit_code == 1
-    assert result.stderr == "Error: --backend ray needs Ray: pip install 'featurebank[ray]'\n"
+    assert result.stderr == f"Error: --backend ray needs Ray: {install_hint('ray')}\n"
     with pytest.raises(NotInstalledError):
         cluster.import_ray()
 

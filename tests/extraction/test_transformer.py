@@ -264,3 +264,32 @@ def test_a_file_that_changes_between_digest_and_decoding_is_not_stored_under_its
     with pytest.raises(ImageError, match="changed while it was read"):
         extractor.transform([path])
     assert not list((tmp_path / "a.bank").glob("features/*/*.h5"))
+
+
+# --- what nobody asked for ---------------------------------------------------------------------------------
+
+
+def test_a_bank_of_another_size_wants_that_size_here_too(two_class_bank, paths):
+    extractor = FeatureExtractor("resnet18", weights="random:0", bank=two_class_bank)
+    with pytest.raises(BankError, match=r"has resnet18 with size=64 alone, which is not asked for: pass size=64"):
+        extractor.transform(paths[:1])
+    with pytest.raises(BankError, match="weights='random:0', size=64 alone"):
+        FeatureExtractor("resnet18", bank=two_class_bank).get_feature_names_out()
+    assert {each.name for each in Bank(two_class_bank).feature_sets} == {"resnet18/layer3", "resnet18/penultimate"}
+
+
+def test_what_is_asked_for_is_added_beside_it(own_bank, paths):
+    FeatureExtractor("resnet18", bank=own_bank, weights="random:0", size=32).transform(paths[:1])
+    FeatureExtractor("resnet18", bank=own_bank, **NET, views="hflip", store="float32").transform(paths[:1])
+    made = [(each["name"].partition("@")[0], each["options"]) for each in Bank(own_bank).info()["feature_sets"]]
+    assert ("resnet18/penultimate", {"weights": "random:0", "size": 32}) in made
+    assert ("resnet18/penultimate", {**NET, "views": "hflip", "store": "float32"}) in made
+    with pytest.raises(BankError, match=r"with weights='random:0', size=64 or .* pass one of these"):
+        FeatureExtractor("resnet18", bank=own_bank).transform(paths[:1])
+
+
+def test_a_search_over_options_in_a_bank_of_its_own_tries_the_defaults_too(paths, labels, tmp_path):
+    pipeline = make_pipeline(FeatureExtractor("resnet18", bank=tmp_path / "a.bank", **NET), LogisticRegression())
+    grid = {"featureextractor__views": ["hflip", "none"]}
+    GridSearchCV(pipeline, grid, cv=2, error_score="raise").fit(paths[::4], labels[::4])
+    assert {each.spec.views for each in Bank(tmp_path / "a.bank").feature_sets} == {"none", "hflip"}

@@ -509,13 +509,17 @@ def test_labels_are_matched_by_their_text(two_classes, tmp_path):
 
 def test_what_evaluation_does_not_know_is_an_error(predictor, two_classes, tmp_path):
     source = scan(two_classes)
-    with pytest.raises(PredictorError, match="the source has no column 'species'; it has 'label'"):
+    with pytest.raises(PredictorError, match="'species'; it has 'label': give the one with the true values of 'label'"):
         predictor.evaluate(source, target="species")
-    with pytest.raises(PredictorError, match="the source has no column 'w'"):
+    with pytest.raises(
+        PredictorError, match="the source has no column 'w'; it has 'label': name one of them with --sample-weight"
+    ):
         predictor.evaluate(source, sample_weight="w")
     with pytest.raises(ColumnError, match="'label' is no column of numbers"):
         predictor.evaluate(source, sample_weight="label")
-    with pytest.raises(PredictorError, match="the source has no column 'label'; it has none"):
+    with pytest.raises(
+        PredictorError, match="no column 'label'; it has none: give folders named by class, or a manifest"
+    ):
         predictor.evaluate(scan(two_classes / "cat"))
     (tmp_path / "bird").symlink_to(two_classes / "cat")
     (tmp_path / "dog").symlink_to(two_classes / "dog")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from featurebank.errors import ClusterError, DeviceError, NotInstalledError, one_line
+from featurebank.errors import ClusterError, DeviceError, NotInstalledError, install_hint, one_line
 
 CORES = 8
 """Most cores of a worker without a GPU: one network gains little from more, and several workers gain all of it."""
@@ -73,7 +73,7 @@ def import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise NotInstalledError("--backend ray needs Ray: pip install 'featurebank[ray]'") from error
+        raise NotInstalledError(f"--backend ray needs Ray: {install_hint('ray')}") from error
     return ray
 
 

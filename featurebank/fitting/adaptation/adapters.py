@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.metaestimators import available_if
 
-from featurebank.errors import NotInstalledError, TopModelError, near_names, one_line
+from featurebank.errors import NotInstalledError, TopModelError, install_hint, near_names, one_line
 from featurebank.fitting.adaptation.domains import UNKNOWN
 from featurebank.topmodels.models import TopModel
 from featurebank.topmodels.transforms import Step
@@ -71,7 +71,7 @@ def import_skada() -> Any:
     except ImportError as error:
         raise NotInstalledError(
             f"domain adaptation needs skada and POT ({one_line(error)}); expected the extra adapt: "
-            "pip install 'featurebank[adapt]'"
+            + install_hint("adapt")
         ) from error
     return skada
 
