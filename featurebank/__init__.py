@@ -3,11 +3,12 @@
 Importing this package loads neither torch nor scikit-learn; a public name loads its module when it is first used.
 """
 
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import featurebank.predictor.backbone  # noqa: F401  adds predictor files to the sources of backbones; loads no torch
-from featurebank.errors import FeatureBankError
+from featurebank.errors import FeatureBankError, notice
 
 __version__ = "0.1.0"
 
@@ -125,15 +126,22 @@ _HOMES = {
 }
 
 
+def lazy(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return the ``__getattr__`` of a package whose names load their modules, `homes`, when they are first used."""
+
+    def get(name: str) -> Any:
+        if name in homes:
+            return getattr(import_module(f"{package}.{homes[name]}"), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return get
+
+
 def __getattr__(name: str) -> Any:
     if name == "MultiTaskPredictor":
-        from featurebank.errors import notice
-
         notice("featurebank.MultiTaskPredictor", "featurebank.Predictor")
         name = "Predictor"
-    if name in _HOMES:
-        return getattr(import_module(f"featurebank.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'featurebank' has no attribute {name!r}")
+    return lazy("featurebank", _HOMES)(name)
 
 
 def __dir__() -> list[str]:

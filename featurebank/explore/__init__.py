@@ -4,8 +4,9 @@ Importing this package loads none of its modules; a name loads its module when i
 like a function here: once loaded, it would stand in the function's place.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from featurebank import lazy
 
 if TYPE_CHECKING:
     from featurebank.explore.activation_maps import ActivationMap, explain
@@ -67,10 +68,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        return getattr(import_module(f"featurebank.explore.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'featurebank.explore' has no attribute {name!r}")
+__getattr__ = lazy("featurebank.explore", _HOMES)
 
 
 def __dir__() -> list[str]:

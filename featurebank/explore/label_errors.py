@@ -17,6 +17,7 @@ from featurebank.bank.samples import SampleTable, rows_of, values_of
 from featurebank.errors import ColumnError, NotInstalledError, install_hint, renamed
 from featurebank.fitting.fit import fit
 from featurebank.images.reading import Progress
+from featurebank.topmodels.models import Models
 
 COLUMNS = ("source", "path", "given", "suggested", "quality")
 _PROBA = "proba_"
@@ -29,7 +30,7 @@ def label_issues(
     target: str | None = None,
     oof: pd.DataFrame | None = None,
     features: str | Sequence[str] | None = None,
-    models: Any = None,
+    models: Models | None = None,
     groups: str | None = None,
     folds: int = 5,
     random_state: int = 0,

@@ -37,7 +37,7 @@ from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
 from featurebank.topmodels.class_weights import ClassWeight, resolve_class_weight
 from featurebank.topmodels.folds import Fold, Folds, default_kind, fold_numbers
 from featurebank.topmodels.learning_curve import learning_curve as make_learning_curve
-from featurebank.topmodels.models import TopModel, is_ours, parse_models
+from featurebank.topmodels.models import Models, TopModel, is_ours, parse_models
 from featurebank.topmodels.novelty import LEAST_ROWS, Unlike, draw
 from featurebank.topmodels.out_of_fold import OutOfFold
 from featurebank.topmodels.search import TopModelSearchCV
@@ -53,7 +53,7 @@ def fit(
     bank: str | os.PathLike[str] | Bank,
     *,
     features: str | Sequence[str] | None = None,
-    models: Any = None,
+    models: Models | None = None,
     target: str | Sequence[str] | None = None,
     separator: str | None = None,
     task: str | None = None,
@@ -66,8 +66,8 @@ def fit(
     scoring: str | None = None,
     views: str | Sequence[str] = "mean",
     normalize: str | Sequence[str] = "standardize",
-    select: Any = None,
-    class_weight: Any = None,
+    select: float | Sequence[float | None] | None = None,
+    class_weight: ClassWeight = None,
     rule: str = "best",
     calibrate: str | None = None,
     threshold: str | None = None,
@@ -223,9 +223,9 @@ class _Plan:
     """How rows are fitted, whatever is to be learned of them: `fit`'s options."""
 
     bank: Bank
-    models: Any
+    models: Models | None
     options: dict[str, Any]
-    class_weight: Any
+    class_weight: ClassWeight
     groups: str | None
     cv: str | None
     folds: int

@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.pipeline import Pipeline
 
 from featurebank.bank.features import as_keys
 from featurebank.bank.samples import SampleTable, weights_of
@@ -22,6 +23,7 @@ from featurebank.predictor.features import PredictorFeature
 from featurebank.predictor.task import Task, task_column, unlike_columns
 from featurebank.storage import files
 from featurebank.storage.memory import releasing
+from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
 
 if TYPE_CHECKING:
     from featurebank.backbones.base import Backbone
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from featurebank.images.sources import Source
 
 _KEYS = ["source", "path", "fold"]
+R = TypeVar("R")
 
 
 class Predictor(Embedder):
@@ -128,17 +131,17 @@ class Predictor(Embedder):
         return self.single.kind if len(self.tasks) == 1 else "multitask"
 
     @property
-    def classes(self) -> Any:
+    def classes(self) -> NDArray[Any] | dict[str, NDArray[Any]]:
         """The classes of the only task, sorted, shape (k,), see `Task.classes`; of several, a dict by task."""
         return self._each(lambda task: task.classes)
 
     @property
-    def model(self) -> Any:
+    def model(self) -> Pipeline:
         """The fitted pipeline of the only task."""
         return self.single.model
 
     @property
-    def calibrator(self) -> Any:
+    def calibrator(self) -> Calibrator | LabelsCalibrator | None:
         """What turns scores into probabilities in the only task; None where its model has them."""
         return self.single.calibrator
 
@@ -167,7 +170,7 @@ class Predictor(Embedder):
         notice("Predictor.fit", "Predictor.report")
         return self.report
 
-    def _each(self, ask: Callable[[Task], Any]) -> Any:
+    def _each(self, ask: Callable[[Task], R]) -> R | dict[str, R]:
         """Return what the only task answers, or a dict of the answers of several."""
         return ask(self.single) if len(self.tasks) == 1 else {name: ask(each) for name, each in self.tasks.items()}
 
@@ -196,7 +199,7 @@ class Predictor(Embedder):
         found = self._each(lambda task: task.model.predict(self._seen_by(task, parts)))
         return pd.DataFrame(found) if isinstance(found, dict) else found
 
-    def predict_proba(self, images: Sequence[Any]) -> Any:
+    def predict_proba(self, images: Sequence[Any]) -> NDArray[np.float64] | dict[str, NDArray[np.float64]]:
         """Return class probabilities, shape (n, k), in the order of `classes`; of several tasks, a dict by task.
 
         Tasks of numbers, which have none, are left out of the dict; see `predict`.

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.pipeline import Pipeline
 
 from featurebank.bank.samples import SampleTable, values_of
 from featurebank.errors import PredictorError
 from featurebank.predictor.features import PredictorFeature
 from featurebank.topmodels import scores
+from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
 from featurebank.topmodels.novelty import FLAG, Unlike
 
 
@@ -45,11 +47,11 @@ class Task:
     """
 
     features: Sequence[PredictorFeature]
-    model: Any
+    model: Pipeline
     target: str
     kind: str = "classification"
     labels: list[str] | None = None
-    calibrator: Any = None
+    calibrator: Calibrator | LabelsCalibrator | None = None
     report: dict[str, Any] = field(default_factory=dict)
     unlike: Unlike | None = None
     out_of_fold: pd.DataFrame | None = None

@@ -91,6 +91,8 @@ class TopModel:
         return takes_weights or (argument == "class_weight" and argument in self.estimator.get_params())
 
 
+Models = str | BaseEstimator | Sequence[str | BaseEstimator | TopModel] | Mapping[str, Any]
+"""Top models as they are asked for, see `parse_models`."""
 ALPHAS = [10.0**power for power in range(7)]
 NEIGHBOURS = [1, 3, 5, 9, 15, 25]
 # Neighbours are searched by brute force: right for wide rows, and a predictor file holds no tree.
@@ -222,7 +224,7 @@ def own_model(name: str, estimator: Any, task: str, grid: Grid | None = None) ->
     return TopModel(name, estimator, grid or {}, is_default_grid=not grid)
 
 
-def parse_models(models: Any, task: str = "classification") -> list[TopModel]:
+def parse_models(models: Models, task: str = "classification") -> list[TopModel]:
     """Return the top models that are meant, each with the grid to try.
 
     Parameters
@@ -253,7 +255,7 @@ def parse_models(models: Any, task: str = "classification") -> list[TopModel]:
     return [_one(each, task) for each in wanted]
 
 
-def _one(model: Any, task: str) -> TopModel:
+def _one(model: str | BaseEstimator | TopModel, task: str) -> TopModel:
     if isinstance(model, TopModel):
         return model
     return get_top_model(model, task) if isinstance(model, str) else own_model(type(model).__name__, model, task)

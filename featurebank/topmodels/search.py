@@ -22,10 +22,11 @@ from featurebank.images.reading import Progress
 from featurebank.storage.memory import physical_memory
 from featurebank.topmodels.calibration import Calibrator
 from featurebank.topmodels.candidates import CandidateGroup, best_of, called, ranked, to_results
+from featurebank.topmodels.class_weights import ClassWeight
 from featurebank.topmodels.evaluation import SearchData, refitted, scorer_of
 from featurebank.topmodels.folds import make_folds, sizes_of
 from featurebank.topmodels.formatting import score_name, told_apart_text
-from featurebank.topmodels.models import DEFAULT_MODELS, TASKS, TopModel
+from featurebank.topmodels.models import DEFAULT_MODELS, TASKS, Models, TopModel
 from featurebank.topmodels.out_of_fold import OutOfFold, gather
 from featurebank.topmodels.refitting import score_fitted
 from featurebank.topmodels.scores import paired_interval
@@ -139,7 +140,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
 
     def __init__(
         self,
-        models: Any = None,
+        models: Models | None = None,
         *,
         task: str = "classification",
         cv: Any = 5,
@@ -149,8 +150,8 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         views: str | Sequence[str] = "mean",
         n_views: int | Mapping[str, int] = 1,
         normalize: str | Sequence[str] = "standardize",
-        select: Any = None,
-        class_weight: Any = None,
+        select: float | Sequence[float | None] | None = None,
+        class_weight: ClassWeight = None,
         rule: str = "best",
         refine: int = 1,
         refit: bool = True,

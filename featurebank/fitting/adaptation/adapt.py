@@ -41,7 +41,7 @@ def adapt(
     target_domain: str,
     methods: str | Sequence[str] | None = None,
     features: str | Sequence[str] | None = None,
-    models: Any = None,
+    models: Models | None = None,
     target: str | None = None,
     groups: str | None = None,
     normalize: str | Sequence[str] = "standardize",
