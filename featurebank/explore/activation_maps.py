@@ -185,7 +185,7 @@ def explain(
 
 def _column(predictor: Predictor, X: NDArray[np.float32], label: object) -> tuple[int, object]:
     """Return the column of `decisions` that a class has, and the class as the predictor knows it."""
-    known = predictor.classes.tolist()
+    known = predictor.single.classes.tolist()
     if not known:
         if label is not None:
             raise PredictorError(f"a map of the class {label!r}; this predictor gives numbers of {predictor.target!r}")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurebank.bank.bank import ROWS_AT_ONCE, Bank
+from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import candidate_features
 from featurebank.bank.features import as_keys
+from featurebank.bank.loading import ROWS_AT_ONCE
 from featurebank.bank.samples import SampleTable
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError

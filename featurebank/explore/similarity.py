@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.bank.bank import ROWS_AT_ONCE, Bank
+from featurebank.bank.bank import Bank
 from featurebank.bank.features import as_keys
+from featurebank.bank.loading import ROWS_AT_ONCE
 from featurebank.bank.neighbours import unit_rows
 from featurebank.bank.samples import SampleTable
 from featurebank.bank.spec import digest_of

@@ -124,7 +124,7 @@ class FineTuner(ClassifierMixin, BaseEstimator, RecipeOptions):
     def predict_proba(self, X: Iterable[Any]) -> NDArray[np.float64]:
         """Return class probabilities, shape (n, k), in the order of `classes_`."""
         check_is_fitted(self)
-        return self.predictor_.predict_proba(list(X))
+        return self.predictor_.probabilities(self.predictor_.embed(list(X)))
 
     @contextmanager
     def _open_bank(self) -> Iterator[Bank]:

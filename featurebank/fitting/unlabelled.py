@@ -241,6 +241,7 @@ def _fit(name: str, search: TopModelSearchCV, rows: TrainingRows) -> Pipeline:
 
 
 def _model_name(search: TopModelSearchCV) -> str:
+    assert search.models is not None
     return str(next(iter(search.models)))
 
 

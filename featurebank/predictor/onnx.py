@@ -169,7 +169,7 @@ def _facts(predictor: Predictor, backbone: Backbone) -> dict[str, Any]:
         "written_by": f"featurebank {__version__}",
         "task": predictor.task,
         "target": predictor.target,
-        "classes": predictor.classes.tolist(),
+        "classes": predictor.single.classes.tolist(),
         "input": INPUT,
         "output": VALUES if is_number else CHANCES,
         "preprocessing": {**backbone.describe_preprocessing(), "channels": "RGB", "layout": "NHWC", "dtype": "uint8"},
@@ -209,7 +209,11 @@ def _example_images(size: tuple[int, int]) -> list[NDArray[np.uint8]]:
 
 
 def _expected(predictor: Predictor, images: Sequence[Any]) -> NDArray[Any]:
-    return predictor.predict(images) if predictor.task == "regression" else predictor.predict_proba(images)
+    return (
+        predictor.predict(images)
+        if predictor.task == "regression"
+        else predictor.probabilities(predictor.embed(images))
+    )
 
 
 def _difference(data: bytes, pixels: NDArray[np.uint8], expected: NDArray[Any]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeAlias
 
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -91,7 +91,7 @@ class TopModel:
         return takes_weights or (argument == "class_weight" and argument in self.estimator.get_params())
 
 
-Models = str | BaseEstimator | Sequence[str | BaseEstimator | TopModel] | Mapping[str, Any]
+Models: TypeAlias = str | BaseEstimator | Sequence[str | BaseEstimator | TopModel] | Mapping[str, Any]
 """Top models as they are asked for, see `parse_models`."""
 ALPHAS = [10.0**power for power in range(7)]
 NEIGHBOURS = [1, 3, 5, 9, 15, 25]

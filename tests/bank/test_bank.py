@@ -335,7 +335,7 @@ def test_batches_joined_are_what_load_gives(many):
 
 
 def test_shuffled_batches_take_each_row_once_and_keep_its_label(many, monkeypatch):
-    monkeypatch.setattr("featurebank.bank.bank.ROWS_AT_ONCE", 100)
+    monkeypatch.setattr("featurebank.bank.loading.ROWS_AT_ONCE", 100)
     first, again, other = (
         list(many.iter_batches(SPEC.name, "label", batch_size=30, shuffle=True, seed=seed)) for seed in (0, 0, 1)
     )

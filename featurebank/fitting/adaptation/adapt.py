@@ -27,7 +27,7 @@ from featurebank.predictor.file import check_savable
 from featurebank.predictor.predictor import Predictor, contents_of
 from featurebank.predictor.task import Task
 from featurebank.topmodels.folds import Fold, Folds, default_kind, fold_numbers
-from featurebank.topmodels.models import DEFAULT_MODELS, TopModel, is_ours, parse_models
+from featurebank.topmodels.models import DEFAULT_MODELS, Models, TopModel, is_ours, parse_models
 from featurebank.topmodels.refitting import over_folds
 from featurebank.topmodels.search import TopModelSearchCV
 from featurebank.topmodels.transforms import normalization
