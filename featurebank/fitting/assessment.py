@@ -1,12 +1,14 @@
-"""What a report says beside the score: per class, calibration, when to abstain, a threshold, held-out rows."""
+"""What a report says: facts, per class, calibration, when to abstain, a threshold, held-out rows, a learning curve."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from itertools import count
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.metrics import f1_score, recall_score, roc_auc_score
@@ -15,10 +17,12 @@ from sklearn.pipeline import Pipeline
 
 from featurebank.bank.matrix import in_batches
 from featurebank.errors import TopModelError
-from featurebank.fitting.training_data import TrainingData
+from featurebank.fitting.training_data import Target, TrainingData
+from featurebank.storage.memory import releasing
 from featurebank.topmodels.calibration import cross_calibrated, expected_calibration_error
 from featurebank.topmodels.evaluation import scorer_of
 from featurebank.topmodels.folds import sizes_of
+from featurebank.topmodels.learning_curve import learning_curve as make_learning_curve
 from featurebank.topmodels.out_of_fold import OutOfFold
 from featurebank.topmodels.refitting import fit_pipeline, over_folds, score_fitted
 from featurebank.topmodels.scores import classification_scores, corrected_interval, label_scores, regression_scores
@@ -27,6 +31,43 @@ from featurebank.topmodels.thresholds import abstention_curve, best_threshold, c
 
 IMBALANCE = 3.0
 """Largest class over smallest from which the table shows the balanced accuracy."""
+
+
+def facts(search: TopModelSearchCV, rows: TrainingData, target: Target) -> dict[str, Any]:
+    """Return the part of the report that every fit has."""
+    return {
+        "n_samples": len(rows.y),
+        "classes": rows.labels or getattr(search, "classes_", np.empty(0)).tolist(),
+        "target": target.name,
+        "separator": target.separator,
+        "task": rows.task,
+        "scoring": search.scoring or ("r2" if rows.task == "regression" else "accuracy"),
+        "folds": len(search.folds_),
+        "grouped": rows.groups is not None,
+        "seed": search.random_state,
+        "candidates": [candidate.to_dict() for candidate in search.candidates_],
+        "best": search.best_candidate_.to_dict(),
+        "comparison": search.comparison_,
+        "interrupted": search.interrupted_,
+        "timed_out": search.timed_out_,
+    }
+
+
+@releasing
+def class_report(
+    found: OutOfFold, model: str, calibrate: str | None, oof: pd.DataFrame
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return what is said about classes, and `oof` with the honest probabilities in it."""
+    assert found.classes is not None
+    report: dict[str, Any] = {
+        "imbalanced": is_imbalanced(found.true),
+        "per_class": per_class(found),
+    }
+    report["calibration"], whole, proba = calibrated(found, model, calibrate)
+    report["abstention"] = abstention(whole, proba)
+    names = [f"proba_{name}" for name in found.classes.tolist()]
+    beside = pd.DataFrame(proba, oof.index[np.isin(found.fold, whole.fold)], names, copy=False)
+    return report, pd.concat([oof.drop(columns=names, errors="ignore"), beside.reindex(oof.index)], axis=1)
 
 
 def per_class(found: OutOfFold) -> list[dict[str, Any]]:
@@ -200,3 +241,21 @@ def nested(search: TopModelSearchCV, rows: TrainingData, cv: Any, progress: Call
         "ci95": list(corrected_interval(scores, *sizes_of(search.folds_))),
         "fold_scores": scores,
     }
+
+
+def learning_curve(search: TopModelSearchCV, rows: TrainingData) -> dict[str, Any]:
+    """Return the learning curve of the best pipeline on the folds of the search."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # small sets make scikit-learn warn at every turn
+        curve = make_learning_curve(
+            clone(search.best_estimator_),
+            rows.X,
+            rows.y,
+            search.folds_,
+            groups=rows.groups,
+            sample_weight=rows.weight,
+            scoring=search.scoring,
+            random_state=search.random_state,
+            n_jobs=-1 if search.n_jobs is None else search.n_jobs,
+        )
+    return curve.to_dict()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,39 +12,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.base import clone
-from sklearn.pipeline import Pipeline
 
 from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import candidate_features, default_target
-from featurebank.bank.features import DigestIndex, as_keys, check_views
+from featurebank.bank.features import check_views
 from featurebank.bank.matrix import BankMatrix
 from featurebank.errors import BankError, TopModelError, renamed
 from featurebank.fitting import assessment
+from featurebank.fitting.predictor import make_predictor
 from featurebank.fitting.result import FitResult
 from featurebank.fitting.task_data import Labels, TaskData, is_multitask, load_tasks
 from featurebank.fitting.tasks import fit_tasks
 from featurebank.fitting.training_data import Target, TrainingData, bytes_of, load_rows, predefined, straddling
 from featurebank.images.reading import Progress
-from featurebank.predictor.features import predictor_features
 from featurebank.predictor.file import check_savable
-from featurebank.predictor.predictor import Predictor, contents_of
-from featurebank.predictor.task import Task
 from featurebank.storage import files
 from featurebank.storage.memory import available_memory, release, releasing
-from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
 from featurebank.topmodels.class_weights import ClassWeight, resolve_class_weight
 from featurebank.topmodels.folds import Fold, Folds, default_kind, fold_numbers
-from featurebank.topmodels.learning_curve import learning_curve as make_learning_curve
 from featurebank.topmodels.models import Models, TopModel, is_ours, parse_models
-from featurebank.topmodels.novelty import LEAST_ROWS, Unlike, draw
-from featurebank.topmodels.out_of_fold import OutOfFold
 from featurebank.topmodels.search import TopModelSearchCV
 from featurebank.topmodels.streaming.trainer import check_streamed
 
 PREDEFINED = "predefined:"
-BEFORE_THE_MODEL = ("columns", "views")
-"""Steps that a predictor does without: it computes just the features and views that its model sees."""
 
 
 @renamed(seed="random_state", jobs="n_jobs")
@@ -302,11 +291,11 @@ def _fit_rows(
         **plan.options,
     ).fit(rows.X, rows.y, groups=rows.groups, sample_weight=rows.weight)
     release()
-    report = _facts(search, rows, target)
+    report = assessment.facts(search, rows, target)
     report["warnings"] = rows.notes + straddling(every, _place(search, is_held_out), plan.groups) + search.warnings_
     oof = _frame(rows, search)
     if rows.task == "classification":
-        about, oof = class_report(search.oof_, search.best_model_, plan.calibrate, oof)
+        about, oof = assessment.class_report(search.oof_, search.best_model_, plan.calibrate, oof)
         report |= about
     if rows.labels is not None:
         report["per_label"] = assessment.per_label(search.oof_, rows.labels)
@@ -321,29 +310,10 @@ def _fit_rows(
         inner = cv if isinstance(cv, Folds) else _splitter(plan, rows)[0]
         report["nested"] = assessment.nested(search, rows, inner, lambda number: _part(progress, number + 1, parts))
     if plan.learning_curve and not search.interrupted_:
-        report["learning_curve"] = _learning_curve(search, rows)
+        report["learning_curve"] = assessment.learning_curve(search, rows)
     report["seconds"] = time.perf_counter() - started
-    return FitResult(report, _predictor(plan, search, model, rows, target, report, oof), search=search)
-
-
-def _facts(search: TopModelSearchCV, rows: TrainingData, target: Target) -> dict[str, Any]:
-    """Return the part of the report that every fit has."""
-    return {
-        "n_samples": len(rows.y),
-        "classes": rows.labels or getattr(search, "classes_", np.empty(0)).tolist(),
-        "target": target.name,
-        "separator": target.separator,
-        "task": rows.task,
-        "scoring": search.scoring or ("r2" if rows.task == "regression" else "accuracy"),
-        "folds": len(search.folds_),
-        "grouped": rows.groups is not None,
-        "seed": search.random_state,
-        "candidates": [candidate.to_dict() for candidate in search.candidates_],
-        "best": search.best_candidate_.to_dict(),
-        "comparison": search.comparison_,
-        "interrupted": search.interrupted_,
-        "timed_out": search.timed_out_,
-    }
+    predictor = make_predictor(plan.bank, search, model, rows, target, report, oof, plan.calibrate)
+    return FitResult(report, predictor, search=search)
 
 
 def _place(search: TopModelSearchCV, is_held_out: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -379,23 +349,6 @@ def _part(progress: Progress | None, part: int, parts: int) -> Progress | None:
     return lambda done, total: progress(part * total + done, parts * total)
 
 
-@releasing
-def class_report(
-    found: OutOfFold, model: str, calibrate: str | None, oof: pd.DataFrame
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Return what is said about classes, and `oof` with the honest probabilities in it."""
-    assert found.classes is not None
-    report: dict[str, Any] = {
-        "imbalanced": assessment.is_imbalanced(found.true),
-        "per_class": assessment.per_class(found),
-    }
-    report["calibration"], whole, proba = assessment.calibrated(found, model, calibrate)
-    report["abstention"] = assessment.abstention(whole, proba)
-    names = [f"proba_{name}" for name in found.classes.tolist()]
-    beside = pd.DataFrame(proba, oof.index[np.isin(found.fold, whole.fold)], names, copy=False)
-    return report, pd.concat([oof.drop(columns=names, errors="ignore"), beside.reindex(oof.index)], axis=1)
-
-
 def _in_turn(progress: Progress | None, count: int) -> list[Progress | None]:
     """Return progress callbacks of searches that follow each other, each of a size of its own."""
     sizes = [0] * count
@@ -411,81 +364,12 @@ def _in_turn(progress: Progress | None, count: int) -> list[Progress | None]:
     return [None if progress is None else part(number) for number in range(count)]
 
 
-def _learning_curve(search: TopModelSearchCV, rows: TrainingData) -> dict[str, Any]:
-    """Return the learning curve of the best pipeline on the folds of the search."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # small sets make scikit-learn warn at every turn
-        curve = make_learning_curve(
-            clone(search.best_estimator_),
-            rows.X,
-            rows.y,
-            search.folds_,
-            groups=rows.groups,
-            sample_weight=rows.weight,
-            scoring=search.scoring,
-            random_state=search.random_state,
-            n_jobs=-1 if search.n_jobs is None else search.n_jobs,
-        )
-    return curve.to_dict()
-
-
-def _fold_of_each(rows: TrainingData, search: TopModelSearchCV) -> list[list[Any]]:
-    """Return [source, path, fold] of each row, so that others can use the same folds."""
-    numbers = map(int, fold_numbers(search.folds_, len(rows.y)))
-    return [list(row) for row in zip(rows.table.rows["source"], rows.paths, numbers, strict=True)]
-
-
 @releasing
 def _frame(rows: TrainingData, search: TopModelSearchCV) -> pd.DataFrame:
     """Return the out-of-fold predictions, and which rows they are about."""
     frame = search.oof_.to_frame(rows.labels)
     frame["row"] = frame["row"].astype(np.int32)
     return frame
-
-
-@releasing
-def _predictor(
-    plan: _Plan,
-    search: TopModelSearchCV,
-    fitted: Pipeline,
-    rows: TrainingData,
-    target: Target,
-    report: dict[str, Any],
-    oof: pd.DataFrame,
-) -> Predictor:
-    """Make the predictor of a search's best candidate."""
-    model = Pipeline([step for step in fitted.steps if step[0] not in BEFORE_THE_MODEL])
-    features, tensors = predictor_features(plan.bank, search.best_features_, search.best_candidate_.views)
-    calibrator = _calibrator(search, model, plan.calibrate)
-    kept = {**report, "contents": contents_of(rows.table.rows["digest"]), "samples": _fold_of_each(rows, search)}
-    unlike = _unlike(fitted, rows)
-    task = Task(features, model, target.name, rows.task, rows.labels, calibrator, kept, unlike, oof)
-    return Predictor(task, tensors=tensors)
-
-
-@releasing
-def _unlike(fitted: Pipeline, rows: TrainingData) -> Unlike | None:
-    """Return what tells whether a new image is unlike the training images; None of too few."""
-    keys = as_keys(rows.table.rows["digest"])
-    first = DigestIndex(keys).first
-    if len(first) < LEAST_ROWS:
-        return None
-    drawn = first[np.argsort(keys[first])[draw(len(first))]]  # the same rows in whatever order they come
-    X: NDArray[Any] = np.asarray(rows.X[drawn])
-    for step in [step for name, step in fitted.steps if name in BEFORE_THE_MODEL]:
-        X = step.transform(X)
-    return Unlike().fit(X, rows.y[drawn] if rows.task == "classification" else None)
-
-
-@releasing
-def _calibrator(search: TopModelSearchCV, model: Pipeline, method: str | None) -> Calibrator | LabelsCalibrator | None:
-    """Return what turns scores into probabilities; None for numbers, and for a model that has its own."""
-    if search.task == "regression" or (method is None and hasattr(model, "predict_proba")):
-        return None
-    if search.task == "multilabel":
-        found = search.oof_
-        return LabelsCalibrator(method or "sigmoid").fit(found.scores, found.true, found.weight)
-    return search.calibrate(method or "sigmoid")
 
 
 def default_output(bank: Bank) -> Path:

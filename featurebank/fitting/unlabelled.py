@@ -17,7 +17,8 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import default_target
 from featurebank.bank.samples import column_of, other_contents
 from featurebank.errors import TopModelError, near_names
-from featurebank.fitting.fit import class_report, fit
+from featurebank.fitting.assessment import class_report
+from featurebank.fitting.fit import fit
 from featurebank.fitting.result import FitResult
 from featurebank.fitting.semi_supervised import METHODS, TrainingRows, supervised
 from featurebank.fitting.training_data import Target, load_table, read_target

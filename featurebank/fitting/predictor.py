@@ -1,0 +1,77 @@
+"""The predictor of a fit: the best candidate's features and model, its calibrator, and what tells the unlike apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.pipeline import Pipeline
+
+from featurebank.bank.bank import Bank
+from featurebank.bank.features import DigestIndex, as_keys
+from featurebank.fitting.training_data import Target, TrainingData
+from featurebank.predictor.features import predictor_features
+from featurebank.predictor.predictor import Predictor, contents_of
+from featurebank.predictor.task import Task
+from featurebank.storage.memory import releasing
+from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
+from featurebank.topmodels.folds import fold_numbers
+from featurebank.topmodels.novelty import LEAST_ROWS, Unlike, draw
+from featurebank.topmodels.search import TopModelSearchCV
+
+BEFORE_THE_MODEL = ("columns", "views")
+"""Steps that a predictor does without: it computes just the features and views that its model sees."""
+
+
+@releasing
+def make_predictor(
+    bank: Bank,
+    search: TopModelSearchCV,
+    fitted: Pipeline,
+    rows: TrainingData,
+    target: Target,
+    report: dict[str, Any],
+    oof: pd.DataFrame,
+    calibrate: str | None,
+) -> Predictor:
+    """Make the predictor of a search's best candidate."""
+    model = Pipeline([step for step in fitted.steps if step[0] not in BEFORE_THE_MODEL])
+    features, tensors = predictor_features(bank, search.best_features_, search.best_candidate_.views)
+    calibrator = _calibrator(search, model, calibrate)
+    kept = {**report, "contents": contents_of(rows.table.rows["digest"]), "samples": _fold_of_each(rows, search)}
+    unlike = _unlike(fitted, rows)
+    task = Task(features, model, target.name, rows.task, rows.labels, calibrator, kept, unlike, oof)
+    return Predictor(task, tensors=tensors)
+
+
+@releasing
+def _unlike(fitted: Pipeline, rows: TrainingData) -> Unlike | None:
+    """Return what tells whether a new image is unlike the training images; None of too few."""
+    keys = as_keys(rows.table.rows["digest"])
+    first = DigestIndex(keys).first
+    if len(first) < LEAST_ROWS:
+        return None
+    drawn = first[np.argsort(keys[first])[draw(len(first))]]  # the same rows in whatever order they come
+    X: NDArray[Any] = np.asarray(rows.X[drawn])
+    for step in [step for name, step in fitted.steps if name in BEFORE_THE_MODEL]:
+        X = step.transform(X)
+    return Unlike().fit(X, rows.y[drawn] if rows.task == "classification" else None)
+
+
+@releasing
+def _calibrator(search: TopModelSearchCV, model: Pipeline, method: str | None) -> Calibrator | LabelsCalibrator | None:
+    """Return what turns scores into probabilities; None for numbers, and for a model that has its own."""
+    if search.task == "regression" or (method is None and hasattr(model, "predict_proba")):
+        return None
+    if search.task == "multilabel":
+        found = search.oof_
+        return LabelsCalibrator(method or "sigmoid").fit(found.scores, found.true, found.weight)
+    return search.calibrate(method or "sigmoid")
+
+
+def _fold_of_each(rows: TrainingData, search: TopModelSearchCV) -> list[list[Any]]:
+    """Return [source, path, fold] of each row, so that others can use the same folds."""
+    numbers = map(int, fold_numbers(search.folds_, len(rows.y)))
+    return [list(row) for row in zip(rows.table.rows["source"], rows.paths, numbers, strict=True)]
