@@ -40,8 +40,8 @@ def is_missing(source: str, root: str) -> bool:
     """
     if not os.path.isabs(source) or is_address(root):
         return False
-    is_manifest = source != root and Path(source).suffix.lower() in MANIFESTS
-    return not os.path.isdir(root) or (is_manifest and not os.path.exists(source))
+    is_one_file = source != root and Path(source).suffix.lower() in MANIFESTS and "{" not in source
+    return not os.path.isdir(root) or (is_one_file and not os.path.exists(source))
 
 
 def is_named(source: str) -> bool:

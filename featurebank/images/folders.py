@@ -13,6 +13,7 @@ import pandas as pd
 
 from featurebank.errors import SourceError
 from featurebank.images import decoding, listing
+from featurebank.images.packed import scan_parquet_folder
 from featurebank.images.sources import Source, key_of, of_files
 from featurebank.images.tables import MANIFESTS
 from featurebank.storage.files import AnyPath
@@ -26,6 +27,8 @@ def scan_folder(name: AnyPath, root: AnyPath) -> Source:
         raise SourceError(f"{str(root)!r} {found}; expected a folder of images, or a {', '.join(MANIFESTS)} manifest")
     ignored: Counter[str] = Counter()
     entries = sorted(listing.walk(root, ignored), key=itemgetter(0))
+    if not entries and (images := scan_parquet_folder(name, root)) is not None:
+        return images
     if not entries and not ignored and isinstance(root, ObjectPath):
         raise SourceError(f"nothing lies at {str(root)!r}; expected a folder of images: check the bucket and the name")
     if not entries:

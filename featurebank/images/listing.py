@@ -1,8 +1,9 @@
-"""The files of a source, in a folder, on a store or in tar shards: listing them, and reading one."""
+"""The files of a source, in a folder, on a store, in tar shards or Parquet: listing them, and reading one."""
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from featurebank.errors import ImageError, SourceError, StorageError, one_line
-from featurebank.images import decoding
-from featurebank.images.shards import SUFFIX, read_member
+from featurebank.images import decoding, parquet, shards
 from featurebank.storage import files
 from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath, is_address
 
 Entry = tuple[bytes, int, int, str]
 """Path, size, modification time (ns) and problem of an image."""
+_PACKED = {shards.SUFFIX: shards.read_member, **dict.fromkeys(parquet.SUFFIXES, parquet.read_row)}
+"""What reads one image of a file that holds many, by the end of that file's name."""
+_INSIDE = re.compile(f"({'|'.join(map(re.escape, _PACKED))})/")
 _SUFFIXES = frozenset(suffix[1:].encode() for suffix in decoding.SUFFIXES)
 
 
@@ -105,7 +108,9 @@ def stat_below(root: AnyPath) -> Callable[[bytes], tuple[int, int, str]]:
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
-    """Return the bytes of a regular file, an object on a store, or a member of a tar shard (``shard.tar/member``).
+    """Return the bytes of a regular file, an object on a store, or an image in a file that holds many.
+
+    That is a member of a tar shard (``shard.tar/member``), or a row of a Parquet file (``images.parquet/0017``).
 
     Raises
     ------
@@ -117,7 +122,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     name = os.fsdecode(path)
     try:
         if is_address(name):
-            return _read_member(name) if f"{SUFFIX}/" in name else ObjectPath.parse(name).read_bytes()
+            return _read_packed(name) if _INSIDE.search(name) else ObjectPath.parse(name).read_bytes()
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ImageError("not a regular file")
         with open(path, "rb") as file:
@@ -125,17 +130,18 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     except StorageError:
         raise
     except OSError as error:
-        if isinstance(error, NotADirectoryError) and f"{SUFFIX}/" in name:
-            return _read_member(name)
+        if isinstance(error, NotADirectoryError) and _INSIDE.search(name):
+            return _read_packed(name)
         why = "no such object" if is_address(name) else error.strerror or one_line(error)
         raise ImageError(f"cannot be read: {why}") from error
 
 
-def _read_member(name: str) -> bytes:
-    """Read a member of a shard, by the shard's path and its name in there."""
-    shard, _, member = name.partition(f"{SUFFIX}/")
+def _read_packed(name: str) -> bytes:
+    """Read an image by the path of the file that holds it, and its name in there."""
+    ends = list(_INSIDE.finditer(name))
+    match = next((each for each in ends if os.path.isfile(name[: each.end() - 1])), ends[0])
     try:
-        return read_member(files.as_path(shard + SUFFIX), member)
+        return _PACKED[match[1]](files.as_path(name[: match.end() - 1]), name[match.end() :])
     except (StorageError, ImageError):
         raise
     except (OSError, ValueError) as error:

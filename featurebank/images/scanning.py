@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +9,13 @@ from typing import Any
 import pandas as pd
 
 from featurebank.errors import SourceError
-from featurebank.images import decoding
+from featurebank.images import parquet
 from featurebank.images.folders import scan_folder
 from featurebank.images.manifests import scan_manifest
 from featurebank.images.memory import scan_list, scan_memory
-from featurebank.images.shards import columns_of, expand, is_shards, list_shards, root_of
-from featurebank.images.sources import Source, key_of, of_files, refuse_repeats
+from featurebank.images.packed import scan_parquet, scan_shards
+from featurebank.images.shards import is_shards
+from featurebank.images.sources import Source
 from featurebank.images.tables import MANIFESTS
 from featurebank.storage import files
 from featurebank.storage.files import AnyPath
@@ -74,33 +73,14 @@ def scan(
 
 
 def _scan_path(path: AnyPath, root: AnyPath | None, path_column: str | None) -> Source:
+    if path.suffix.lower() in parquet.SUFFIXES and not path.is_dir():
+        images = scan_parquet(path, root, path_column)
+        if images is not None:
+            return images
     if path.suffix.lower() in MANIFESTS and not path.is_dir():
         return scan_manifest(path, root or path.parent, path_column or "path")
     if path_column is not None:
         raise SourceError(f"{str(path)!r} is not a manifest, and only a manifest has a path column: leave it out")
     if is_shards(str(path)) and not path.is_dir():
-        return _scan_shards(path, root)
+        return scan_shards(path, root)
     return scan_folder(path, root or path)
-
-
-def _scan_shards(pattern: AnyPath, root: AnyPath | None) -> Source:
-    text = key_of(pattern)
-    folder = root_of(text)
-    names = [shard.removeprefix(f"{folder}/") for shard in expand(text)]
-    where = root or files.as_path(folder)
-    listed = list_shards([where / name for name in names])
-    if not any(index.members for index, _ in listed):
-        raise SourceError(f"no images in {text!r}; expected members ending in {', '.join(sorted(decoding.SUFFIXES))}")
-    columns, unread = columns_of([index for index, _ in listed])
-    members = (
-        (f"{name}/{member.name}", member, status.st_mtime_ns)
-        for name, (index, status) in zip(names, listed, strict=True)
-        for member in index.members
-    )
-    entries = [
-        (os.fsencode(name), member.size, mtime, member.problem or unread.get(number, ""))
-        for number, (name, member, mtime) in enumerate(members)
-    ]
-    refuse_repeats(pattern, [path for path, *_ in entries])
-    ignored = dict(sum((index.ignored for index, _ in listed), Counter()))
-    return of_files(text, key_of(where), entries, columns, whole=True, ignored=ignored)
