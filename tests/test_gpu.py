@@ -14,8 +14,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from featurebank import Bank, extract
-from featurebank.backbones import engine
-from featurebank.backbones.engine import Engine, choose_device
+from featurebank.backbones import devices
+from featurebank.backbones.devices import choose_device
+from featurebank.backbones.engine import Engine
 from featurebank.backbones.nvjpeg import JpegDecoder
 from featurebank.backbones.registry import load_backbone
 from featurebank.backbones.request import Request
@@ -189,9 +190,9 @@ def test_one_image_that_does_not_fit_is_an_error(little_memory):
 
 def test_the_batch_size_follows_the_free_memory(backbone, monkeypatch):
     device = choose_device("cuda")
-    assert engine.choose_batch_size(backbone, device) == engine.LARGEST_GPU_BATCH
+    assert devices.choose_batch_size(backbone, device) == devices.LARGEST_GPU_BATCH
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 25, 1 << 34))
-    assert engine.choose_batch_size(backbone, device) < engine.LARGEST_GPU_BATCH
+    assert devices.choose_batch_size(backbone, device) < devices.LARGEST_GPU_BATCH
 
 
 # --- decoders ----------------------------------------------------------------------------------------------

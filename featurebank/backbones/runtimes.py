@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from featurebank.backbones.base import Backbone
-from featurebank.backbones.layers import Capture, get_layer
+from featurebank.backbones.capture import Capture
+from featurebank.backbones.layers import get_layer
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.bank.spec import FeatureSpec, digest_of
 from featurebank.errors import EngineError, one_line
@@ -45,7 +46,7 @@ class CapturedModel(nn.Module):
     specs : sequence of FeatureSpec
         The layers wanted, of one precision, in the order of the results.
     stop : bool, default True
-        See `featurebank.backbones.layers.Capture`.
+        See `featurebank.backbones.capture.Capture`.
     """
 
     mean: Tensor

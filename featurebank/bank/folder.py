@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurebank import __version__
-from featurebank.bank import features, samples, segment
+from featurebank.bank import features, sample_segments, samples, segment
 from featurebank.bank.features import FeatureSet, as_keys
 from featurebank.bank.samples import SampleTable
 from featurebank.bank.segment import Segment
@@ -88,7 +88,7 @@ class BankFolder:
 
     def table_of(self, segments: tuple[Segment, ...]) -> SampleTable:
         """Return the sample table that is read from some files; see `table`."""
-        return self._kept("samples", segments, lambda: samples.merge(map(samples.decode_table, segments)))
+        return self._kept("samples", segments, lambda: samples.merge(map(sample_segments.decode_table, segments)))
 
     def _kept(self, key: str, segments: tuple[Segment, ...], make: Callable[[], Any]) -> Any:
         """Return what was made of segment files the last time, as long as they are the same; else make it."""
@@ -106,7 +106,7 @@ class BankFolder:
         if not len(table):
             return []
         rows, name = table.rows.assign(stamp=np.uint64(samples.next_stamp(newest))), segment.new_name()
-        files.commit(self.path / "samples" / name, samples.encode_table(SampleTable(rows, table.columns)))
+        files.commit(self.path / "samples" / name, sample_segments.encode_table(SampleTable(rows, table.columns)))
         return [name]
 
     def locked(self) -> Any:

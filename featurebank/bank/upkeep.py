@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurebank.bank import features, samples, segment
+from featurebank.bank import features, sample_segments, samples, segment
 from featurebank.bank.features import DigestIndex, as_keys
 from featurebank.bank.folder import BankFolder
 from featurebank.bank.samples import SampleTable
@@ -113,7 +113,7 @@ def _damaged_features(folders: Iterable[AnyPath]) -> Iterator[Damage]:
 def _check_samples(file: AnyPath) -> None:
     opened = segment.open_segment(file, "samples")
     opened.verify()
-    samples.decode_table(opened)
+    sample_segments.decode_table(opened)
 
 
 def _check_features(file: AnyPath) -> None:
@@ -224,8 +224,8 @@ def _compact_samples(bank: BankFolder) -> int:
     segments = segment.list_segments(folder, "samples")
     if len(segments) < 2:
         return 0
-    table = samples.merge(samples.decode_table(file) for file in segments)
-    files.commit(folder / segment.new_name(), samples.encode_table(table, _replaced(folder, segments)))
+    table = samples.merge(sample_segments.decode_table(file) for file in segments)
+    files.commit(folder / segment.new_name(), sample_segments.encode_table(table, _replaced(folder, segments)))
     return len(segments)
 
 

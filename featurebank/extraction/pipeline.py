@@ -72,7 +72,7 @@ class Compute:
         """
         is_on_gpu = request.decoder == "nvjpeg"
         if is_on_gpu or self.device not in ("auto", "cpu") or self.engine not in ("auto", "eager"):
-            from featurebank.backbones.engine import choose_device, choose_engine
+            from featurebank.backbones.devices import choose_device, choose_engine
             from featurebank.backbones.nvjpeg import check_device
 
             device = choose_device(self.device)
@@ -248,7 +248,7 @@ class Pipeline:
     @cached_property
     def images_at_once(self) -> int:
         """Images whose views go into one batch."""
-        from featurebank.backbones.engine import choose_batch_size, choose_device
+        from featurebank.backbones.devices import choose_batch_size, choose_device
 
         size = self.compute.batch_size or choose_batch_size(self.backbone, choose_device(self.compute.device))
         return share_batches(count_views(self.tracker.specs[0].views), size)[0]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featurebank.backbones.base import Backbone
-from featurebank.backbones.layers import Capture
+from featurebank.backbones.capture import Capture
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from featurebank.backbones.layers import Capture
+from featurebank.backbones.capture import Capture
 from featurebank.errors import ImageError, StorageError
 from featurebank.finetuning.cut import layer_at
 from featurebank.finetuning.experiment import Experiment

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from featurebank.backbones.base import Backbone
-from featurebank.backbones.engine import choose_device
+from featurebank.backbones.devices import choose_device
 from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.spec import PENULTIMATE

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from featurebank.backbones import engine
+from featurebank.backbones import devices
 from featurebank.backbones.base import Backbone
-from featurebank.backbones.engine import Engine, choose_batch_size, choose_device
+from featurebank.backbones.devices import choose_batch_size, choose_device
+from featurebank.backbones.engine import Engine
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.backbones.registry import load_backbone
 from featurebank.errors import DeviceError, LayerError
@@ -154,7 +155,7 @@ def test_when_memory_runs_out_batches_are_halved_and_no_row_is_lost():
 @pytest.mark.parametrize(("size", "gib", "batch"), [(224, 24, 32), (64, 1, 32), (224, 1, 8), (224, 0.01, 1)])
 def test_the_batch_size_is_what_a_quarter_of_the_memory_holds(monkeypatch, size, gib, batch):
     # the largest layer of resnet18 at 224 pixels, 64 x 112 x 112 floats, six times: 18.4 MiB
-    monkeypatch.setattr(engine, "_memory", lambda device: int(gib * 2**30))
+    monkeypatch.setattr(devices, "_memory", lambda device: int(gib * 2**30))
     assert choose_batch_size(load_backbone("resnet18", "random:0", size), torch.device("cpu")) == batch
 
 

@@ -4,7 +4,8 @@ import torch
 import torchvision
 from torch import nn
 
-from featurebank.backbones.layers import Capture, find_layers, get_layer, pool_tensor, probe
+from featurebank.backbones.capture import Capture, pool_tensor
+from featurebank.backbones.layers import find_layers, get_layer, probe
 from featurebank.bank.spec import split_pool
 from featurebank.errors import LayerError
 

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from featurebank.backbones.base import Backbone
-from featurebank.backbones.engine import MANY, Engine, choose_engine
+from featurebank.backbones.devices import MANY, choose_engine
+from featurebank.backbones.engine import Engine
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.backbones.registry import load_backbone
 from featurebank.errors import EngineError

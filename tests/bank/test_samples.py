@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurebank.bank import samples, segment
-from featurebank.bank.samples import FAILED, GONE, OK, decode_table, encode_table, merge, next_stamp
+from featurebank.bank.sample_segments import decode_table, encode_table
+from featurebank.bank.samples import FAILED, GONE, OK, merge, next_stamp
 from featurebank.errors import CorruptError
 from featurebank.images.columns import tidy
 

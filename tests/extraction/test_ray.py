@@ -13,7 +13,7 @@ import pytest
 
 from featurebank import Bank, extract
 from featurebank.backbones.request import Request
-from featurebank.bank import samples
+from featurebank.bank import sample_segments
 from featurebank.errors import (
     BankError,
     ClusterError,
@@ -354,8 +354,8 @@ def test_a_worker_reads_no_samples_that_another_of_its_run_wrote(two_classes, tm
     """A run of many shards would else read each of their segments again for every shard."""
     tracker = prepare(two_classes, tmp_path / "a.bank")
     shards = [Shard(part) for part in np.array_split(tracker.pending(), 4)]
-    read, decode = [], samples.decode_table
-    monkeypatch.setattr(samples, "decode_table", lambda file: read.append(file.path.name) or decode(file))
+    read, decode = [], sample_segments.decode_table
+    monkeypatch.setattr(sample_segments, "decode_table", lambda file: read.append(file.path.name) or decode(file))
     lost = []
 
     def dies(handle, part):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from featurebank import Bank
-from featurebank.bank import samples
+from featurebank.bank import sample_segments
 from featurebank.bank.spec import FeatureSpec
 from featurebank.extraction.tracker import Tracker
 from featurebank.images.scanning import scan
@@ -51,8 +51,8 @@ def touch(tree):
 def test_a_commit_reads_each_segment_of_another_once_and_none_of_its_own(tree, bank, monkeypatch):
     commit(begin(tree, bank), 0)
     tracker, other, read = begin(tree, bank), begin(tree, bank), []
-    decode = samples.decode_table
-    monkeypatch.setattr(samples, "decode_table", lambda file: read.append(file.path.name) or decode(file))
+    decode = sample_segments.decode_table
+    monkeypatch.setattr(sample_segments, "decode_table", lambda file: read.append(file.path.name) or decode(file))
     for number in range(1, 6):
         commit(tracker, number)
         if number in (2, 3):

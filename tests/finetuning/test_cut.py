@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from featurebank import Backbone, Preprocessing, load_backbone
-from featurebank.backbones.layers import Capture
+from featurebank.backbones.capture import Capture
 from featurebank.errors import LayerError
 from featurebank.finetuning.cut import Tail, classifier_of, find_cut, layer_at
 

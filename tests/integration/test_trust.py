@@ -16,7 +16,7 @@ import pytest
 from bank_maker import NAME, SPEC, add, contents, digest, expected, make, table, values
 
 from featurebank import Bank
-from featurebank.bank import samples, segment
+from featurebank.bank import sample_segments, samples, segment
 from featurebank.bank.upkeep import set_damaged_features_aside, set_damaged_tables_aside
 from featurebank.errors import BankError, FeatureBankError, StorageError
 from featurebank.storage import files
@@ -312,7 +312,7 @@ def test_symbolic_links_out_of_the_bank_are_refused(bank, tmp_path):
 def test_a_sample_table_with_paths_that_leave_the_root_is_refused(bank, path):
     hostile = table([7])
     hostile.rows["path"] = [path]
-    files.commit(bank.path / "samples" / "evil.h5", samples.encode_table(hostile))
+    files.commit(bank.path / "samples" / "evil.h5", sample_segments.encode_table(hostile))
     with pytest.raises(BankError, match="its arrays do not make a sample table"):
         contents(bank)
 
@@ -320,7 +320,7 @@ def test_a_sample_table_with_paths_that_leave_the_root_is_refused(bank, path):
 def test_superseded_names_cannot_point_elsewhere(bank, tmp_path):
     victim = tmp_path / "victim.h5"
     victim.touch()
-    data = samples.encode_table(table([7]), ["../../victim.h5", str(victim)])
+    data = sample_segments.encode_table(table([7]), ["../../victim.h5", str(victim)])
     files.commit(bank.path / "samples" / "evil.h5", data)
     bank.compact(grace=0)
     bank.compact(grace=0)

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank import __version__
+from featurebank.bank import sample_segments
 from featurebank.bank import samples as sample_tables
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import as_keys
@@ -271,7 +272,7 @@ def _digests(table: SampleTable, collection: Collection, sources: Sequence[str])
 
 def name_digest(source: str, path: bytes) -> bytes:
     """Return what stands for the content of an image that is known by its name alone, 32 bytes long."""
-    return hashlib.sha256(b"featurebank name\0" + sample_tables.encode_text(source) + b"\0" + path).digest()
+    return hashlib.sha256(b"featurebank name\0" + sample_segments.encode_text(source) + b"\0" + path).digest()
 
 
 def _find(table: SampleTable, sources: Sequence[str], paths: Sequence[bytes]) -> NDArray[np.int64]:

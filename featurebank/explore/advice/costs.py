@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from featurebank.backbones.base import Backbone
-from featurebank.backbones.engine import choose_device
-from featurebank.backbones.layers import INPUT, Capture, Layers, get_layer
+from featurebank.backbones.capture import Capture
+from featurebank.backbones.devices import choose_device
+from featurebank.backbones.layers import INPUT, Layers, get_layer
 from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.images import source_of

@@ -1,0 +1,118 @@
+"""What a network runs on: the device, the engine and the batch size that fit this machine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from featurebank.backbones import runtimes
+from featurebank.backbones.base import Backbone
+from featurebank.errors import DeviceError, EngineError, NotInstalledError, install_hint, near_names
+from featurebank.storage.memory import physical_memory
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+ENGINES = ("auto", "eager", "compile", "onnx")
+BEST = {("cpu", "fp32"): "onnx", ("cpu", "bf16"): "compile"}
+"""The fastest engine by device and precision, as measured; eager for all others."""
+MANY = {"onnx": 256, "compile": 4096}
+"""Images from which `auto` exports a network: it takes seconds once, or half a minute, which fewer do not win back."""
+LARGEST_BATCH, LARGEST_GPU_BATCH = 32, 256
+LIVE_LAYERS = 6
+"""Tensors of the largest layer's size that one image keeps alive at once, rounded up from what was measured."""
+MEMORY_SHARE = 0.25
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the device that is asked for; ``"auto"`` takes a GPU when there is one.
+
+    Raises
+    ------
+    DeviceError
+        When it is not there.
+    """
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if present[name]))
+    name = device.split(":")[0]
+    if name not in present:
+        raise DeviceError(f"device {device!r}; expected one of {', '.join(DEVICES)}")
+    if not present[name]:
+        raise DeviceError(f"device {device!r} is not on this machine; use --device cpu or auto")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise DeviceError(f"device {device!r} cannot be understood; expected e.g. cuda or cuda:0") from error
+
+
+def choose_engine(engine: str, device: str, precision: str, *, is_worth: Callable[[str], bool] = lambda _: True) -> str:
+    """Return the engine to use; ``"auto"`` takes the fastest that is there (`BEST`) where it is worth its export.
+
+    Parameters
+    ----------
+    engine : str
+        One of `ENGINES`.
+    device : str
+        Type of the device.
+    precision : str
+        ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+    is_worth : callable, optional
+        Whether there is an export for an engine already, or enough images to make one for.
+
+    Raises
+    ------
+    EngineError
+        When the engine is unknown, or does not run on this device or at this precision.
+    NotInstalledError
+        When it needs a library that is not installed.
+
+    Examples
+    --------
+    >>> choose_engine("auto", "cuda", "fp32"), choose_engine("compile", "cpu", "bf16")
+    ('eager', 'compile')
+    """
+    if engine not in ENGINES:
+        raise EngineError(f"no engine {engine!r}; {near_names(engine, ENGINES)}")
+    fits = device == "cpu" and precision == "fp32"
+    if engine == "onnx" and not fits:
+        raise EngineError(f"engine 'onnx' runs fp32 on the cpu, not {precision} on {device}; use eager or compile")
+    if engine == "onnx" and not runtimes.is_available("onnx"):
+        raise NotInstalledError(f"engine 'onnx' needs ONNX Runtime: {install_hint('onnx')}")
+    if engine == "auto":
+        best = BEST.get((device, precision), "eager")
+        return best if is_worth(best) and runtimes.is_available(best) else "eager"
+    return engine
+
+
+def choose_batch_size(backbone: Backbone, device: torch.device) -> int:
+    """Return how many images a forward pass may take: a power of two, by the memory that there is.
+
+    The largest layer is counted `LIVE_LAYERS` times in float32, and a quarter of the memory may go there.
+    """
+    largest = max(math.prod(layer.shape) for layer in backbone.layers.values()) * 4 * LIVE_LAYERS
+    fitting = max(1, int(MEMORY_SHARE * _memory(device) / largest))
+    return min(LARGEST_BATCH if device.type == "cpu" else LARGEST_GPU_BATCH, 1 << (fitting.bit_length() - 1))
+
+
+def _memory(device: torch.device) -> int:
+    """Return the bytes of memory: free ones of a GPU, all of this machine's otherwise."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return physical_memory()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Say whether an error of torch or ONNX Runtime means that memory ran out.
+
+    Examples
+    --------
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(ValueError("no"))
+    (True, False)
+    >>> is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    True
+    """
+    text = str(error).lower()
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    is_said = "alloc_failed" in text or ("memory" in text and ("allocate" in text or "out of" in text))
+    return isinstance(error, kinds) or is_said
