@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,30 +11,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from featurebank.errors import ImageError, one_line
+from featurebank.images.formats import open_format
+from featurebank.images.orientation import SWAPS_SIDES, turn_of, turned
 
 PIXEL_POLICY = 1
 """Version of the rules below; it is part of every feature spec."""
 
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
-SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"))
 MAX_PIXELS = 1 << 27
 """The most pixels that an image may declare: 134 million, so that a 108-megapixel camera's photos are in."""
 _OPENING = threading.Lock()
-_Turn = Image.Transpose
-_ORIENTATION = 0x0112
-_EXIF_TURNS = {
-    2: _Turn.FLIP_LEFT_RIGHT,
-    3: _Turn.ROTATE_180,
-    4: _Turn.FLIP_TOP_BOTTOM,
-    5: _Turn.TRANSPOSE,
-    6: _Turn.ROTATE_270,
-    7: _Turn.TRANSVERSE,
-    8: _Turn.ROTATE_90,
-}
-_SWAPS_SIDES = (_Turn.TRANSPOSE, _Turn.TRANSVERSE, _Turn.ROTATE_90, _Turn.ROTATE_270)
 _END_OF_IMAGE, _START_OF_SCAN = b"\xff\xd9", b"\xff\xda"
 
 
@@ -79,7 +66,7 @@ class EncodedImage:
 
     def transpose(self, method: Image.Transpose) -> EncodedImage:
         """Return a view of it, as `PIL.Image.Image.transpose` does."""
-        size = self.size[::-1] if method in _SWAPS_SIDES else self.size
+        size = self.size[::-1] if method in SWAPS_SIDES else self.size
         return replace(self, size=size, turns=(*self.turns, method))
 
 
@@ -92,7 +79,7 @@ def decode(data: bytes, least: int = 0) -> Image.Image:
     Parameters
     ----------
     data : bytes
-        A whole JPEG, PNG, BMP, TIFF, WebP or GIF file.
+        A whole file of one of the formats of `featurebank.images.formats`.
     least : int, default 0
         When above 0, a JPEG is decoded at a half, a quarter or an eighth of its size, as long as no side falls below
         this many pixels: much faster, and not the same as resizing it from its full size.
@@ -111,7 +98,7 @@ def decode(data: bytes, least: int = 0) -> Image.Image:
         raise ImageError("the file is empty")
     try:
         with _open(data) as image:
-            if least:
+            if least and image.format in ("JPEG", "MPO"):  # others would give a thumbnail
                 image.draft("RGB", (least, least))
             image.load()
             return to_rgb(image)
@@ -119,8 +106,6 @@ def decode(data: bytes, least: int = 0) -> Image.Image:
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"declares more than {MAX_PIXELS} pixels; expected at most that: make it smaller") from error
-    except Image.UnidentifiedImageError as error:
-        raise ImageError(f"not a readable image; expected {', '.join(FORMATS)}") from error
     except Exception as error:  # decoders raise many kinds on damaged bytes; each means the same to the user
         raise ImageError(f"cannot be decoded: {one_line(error)}") from error
 
@@ -133,6 +118,7 @@ def find_jpeg(data: bytes) -> EncodedImage | None:
 
     Examples
     --------
+    >>> import io
     >>> file = io.BytesIO()
     >>> Image.new("RGB", (6, 4)).save(file, "JPEG")
     >>> find_jpeg(file.getvalue()).size, find_jpeg(file.getvalue()[:-2])
@@ -142,7 +128,7 @@ def find_jpeg(data: bytes) -> EncodedImage | None:
         with _open(data) as image:
             if not _suits_nvjpeg(image, data):
                 return None
-            turn = _EXIF_TURNS.get(image.getexif().get(_ORIENTATION, 1))
+            turn = turn_of(image)
             found = EncodedImage(data, image.size)
     except Exception:  # whatever is wrong with it, `decode` says so
         return None
@@ -167,7 +153,9 @@ def _suits_nvjpeg(image: Image.Image, data: bytes) -> bool:
 def _open(data: bytes) -> Image.Image:
     """Open an image under our limit, and load it where Pillow's own limit would warn again while loading."""
     with _own_limit() as pillows:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = open_format(data)
+        if image.width * image.height > MAX_PIXELS:  # a plug-in's, which Pillow does not look at
+            raise Image.DecompressionBombError
         if pillows is not None and image.width * image.height > pillows:
             image.load()
     return image
@@ -200,7 +188,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     ImageError
         When its mode is floating point, or 32-bit values do not fit 16 bits.
     """
-    image = ImageOps.exif_transpose(image)
+    image = turned(image)
     if image.mode == "F":
         raise ImageError("floating-point pixels have no fixed range: save it as 8 or 16 bits")
     if image.mode.startswith("I"):

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from featurebank.errors import SourceError
-from featurebank.images import decoding, listing
+from featurebank.images import formats, listing
 from featurebank.images.packed import scan_parquet_folder
 from featurebank.images.sources import Source, key_of, of_files
 from featurebank.images.tables import MANIFESTS
@@ -33,7 +33,7 @@ def scan_folder(name: AnyPath, root: AnyPath) -> Source:
         raise SourceError(f"nothing lies at {str(root)!r}; expected a folder of images: check the bucket and the name")
     if not entries:
         raise SourceError(
-            f"no images in {str(root)!r}; expected files ending in {', '.join(sorted(decoding.SUFFIXES))}"
+            f"no images in {str(root)!r}; expected files ending in {', '.join(sorted(formats.SUFFIXES))}"
         )
     columns = _class_folders([path for path, *_ in entries])
     facts: dict[str, Any] = {"ignored": dict(ignored), "class_folders": "label" in columns}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from featurebank.errors import ImageError, SourceError, StorageError, one_line
-from featurebank.images import decoding, parquet, shards
+from featurebank.images import decoding, formats, parquet, shards
 from featurebank.storage import files
 from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath, is_address
@@ -23,7 +23,7 @@ Entry = tuple[bytes, int, int, str]
 _PACKED = {shards.SUFFIX: shards.read_member, **dict.fromkeys(parquet.SUFFIXES, parquet.read_row)}
 """What reads one image of a file that holds many, by the end of that file's name."""
 _INSIDE = re.compile(f"({'|'.join(map(re.escape, _PACKED))})/")
-_SUFFIXES = frozenset(suffix[1:].encode() for suffix in decoding.SUFFIXES)
+_SUFFIXES = frozenset(suffix[1:].encode() for suffix in formats.SUFFIXES)
 
 
 def walk(root: AnyPath, ignored: Counter[str]) -> Iterator[Entry]:
@@ -70,7 +70,7 @@ def _walk_objects(folder: ObjectPath, ignored: Counter[str]) -> Iterator[Entry]:
         parts, suffix = inside.split("/"), path.suffix.lower()
         if any(part.startswith(".") and part != ".." for part in parts[:-1]):
             continue  # a hidden folder
-        if path.name.startswith(".") or suffix not in decoding.SUFFIXES:
+        if path.name.startswith(".") or suffix not in formats.SUFFIXES:
             ignored[suffix] += 1
             continue
         odd = ".." in parts or inside.startswith("/")

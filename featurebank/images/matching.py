@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 
-from featurebank.images import decoding
+from featurebank.images import formats
 
 PATHS_COMPARED = 20_000
 _GUESSES = 20
@@ -111,7 +111,7 @@ def _folded(name: str) -> str:
 def _bare(name: str) -> str:
     """Return a folded path without the suffix of an image."""
     stem, suffix = posixpath.splitext(_folded(name))
-    return stem if suffix in decoding.SUFFIXES else stem + suffix
+    return stem if suffix in formats.SUFFIXES else stem + suffix
 
 
 def _listed(names: list[bytes]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from featurebank.errors import SourceError, StorageError, one_line
-from featurebank.images import decoding, parquet
+from featurebank.images import formats, parquet
 from featurebank.images.columns import concat_columns
 from featurebank.images.listing import Entry
 from featurebank.images.parquet import ImageColumn
@@ -27,7 +27,7 @@ def scan_shards(pattern: AnyPath, root: AnyPath | None) -> Source:
     where = root or files.as_path(folder)
     listed = list_shards([where / name for name in names])
     if not any(index.members for index, _ in listed):
-        raise SourceError(f"no images in {text!r}; expected members ending in {', '.join(sorted(decoding.SUFFIXES))}")
+        raise SourceError(f"no images in {text!r}; expected members ending in {', '.join(sorted(formats.SUFFIXES))}")
     columns, unread = columns_of([index for index, _ in listed])
     members = (
         (f"{name}/{member.name}", member, status.st_mtime_ns)

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from featurebank.errors import ImageError, SourceError, StorageError, one_line
-from featurebank.images import decoding
+from featurebank.images import formats
 from featurebank.images.columns import tidy
 from featurebank.images.tables import flat_row, parse_text
 from featurebank.storage import files
@@ -201,7 +201,7 @@ def _take(found: Index, tar: tarfile.TarFile, info: tarfile.TarInfo) -> None:
     base = name.rpartition("/")[2]
     suffix = os.path.splitext(base)[1].lower()
     key, note = split_name(name)
-    if not base.startswith(".") and suffix in decoding.SUFFIXES:
+    if not base.startswith(".") and suffix in formats.SUFFIXES:
         found.members.append(Member(name, info.offset_data, info.size, _problem(name, info)))
     elif not base.startswith(".") and note in NOTES and info.size <= LARGEST_NOTE:
         file = tar.extractfile(info)

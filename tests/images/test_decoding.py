@@ -179,7 +179,7 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpa
         (b"", "empty"),
         (b"just a text, whatever its file is called", "not a readable image"),
         (EPS, "not a readable image"),
-        (encode(photo(), "PPM"), "not a readable image"),
+        (encode(photo(), "PCX"), "not a readable image"),
         (encode(photo(), "JPEG")[:-500], "cannot be decoded: .*truncated"),
         (encode(photo(), "PNG")[:-500], "cannot be decoded: .*truncated"),
         (encode(photo(), "TIFF")[:-500], "cannot be decoded: .*truncated"),
@@ -189,7 +189,7 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpa
         (png_header(2**14, 2**14), "declares more than 134217728 pixels"),
         (png_header(2**31 - 1, 2**31 - 1), "declares more than 134217728 pixels"),
     ],
-    ids=["no bytes", "text", "eps", "ppm", "jpeg", "png", "tiff", "gif", "webp", "at the limit", "bomb", "huge bomb"],
+    ids=["no bytes", "text", "eps", "pcx", "jpeg", "png", "tiff", "gif", "webp", "at the limit", "bomb", "huge bomb"],
 )
 def test_damaged_and_foreign_bytes_are_refused_in_one_line(data, message):
     with pytest.raises(ImageError, match=message) as caught:
