@@ -11,9 +11,10 @@ from PIL import Image
 
 from featurebank.backbones.checkpoints import state_digest
 from featurebank.backbones.preprocessing import Preprocessing
-from featurebank.bank.spec import FeatureSpec, split_pool
+from featurebank.bank.spec import PIXELS, FeatureSpec, split_pool
 from featurebank.errors import BackboneError
 from featurebank.images import decoding
+from featurebank.images.pixels import PLAIN, PixelRules
 from featurebank.images.views import check_encoded, make_views
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Backbone:
         Version of a custom module; empty for named ones.
     classifier : str or None
         Name of the module that is the last classifier, where its source knows it.
+    pixels : PixelRules
+        What of an image's values, pages and channels is seen; it belongs to the images, not to the weights.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Backbone:
     preprocessing: Preprocessing | Callable[[Image.Image], Any]
     version: str = ""
     classifier: str | None = None
+    pixels: PixelRules = PLAIN
 
     def __post_init__(self) -> None:
         self.model.eval().requires_grad_(False)
@@ -138,7 +142,12 @@ class Backbone:
     def opening(self) -> dict[str, Any]:
         """What `featurebank.images.decoding.decode_or_leave` is to be told of this backbone's decoder."""
         least = self.preprocessing.least_side if isinstance(self.preprocessing, Preprocessing) else 0
-        return {"least": least, "on_gpu": self.decoder == "nvjpeg"}
+        return {"least": least, "on_gpu": self.decoder == "nvjpeg", "pixels": self.pixels}
+
+    @property
+    def opening_on_cpu(self) -> dict[str, Any]:
+        """What `featurebank.images.decoding.decode` is to be told; refused like `least_side`."""
+        return {"least": self.least_side, "pixels": self.pixels}
 
     def with_decoder(self, decoder: str) -> Backbone:
         """Return the same backbone with another way to decode and resize images (`Preprocessing`).
@@ -153,6 +162,10 @@ class Backbone:
         if not isinstance(self.preprocessing, Preprocessing):
             raise BackboneError(f"decoder {decoder!r} does not go with a transform of your own; use decoder pil")
         return replace(self, preprocessing=replace(self.preprocessing, decoder=decoder))
+
+    def with_pixels(self, pixels: PixelRules) -> Backbone:
+        """Return the same backbone for images that are seen by these rules; the default ones change nothing."""
+        return replace(self, pixels=pixels) if pixels and pixels != self.pixels else self
 
     @cached_property
     def layers(self) -> Layers:
@@ -199,7 +212,10 @@ class Backbone:
         return prepared
 
     def describe_preprocessing(self) -> dict[str, Any]:
-        """Return the preprocessing as it stands in a feature spec."""
+        """Return the preprocessing as it stands in a feature spec, the pixel rules among it where they say anything."""
+        return {**self._preprocessing_dict(), **({PIXELS: self.pixels.to_dict()} if self.pixels else {})}
+
+    def _preprocessing_dict(self) -> dict[str, Any]:
         if isinstance(self.preprocessing, Preprocessing):
             return self.preprocessing.to_dict()
         text = repr(self.preprocessing)

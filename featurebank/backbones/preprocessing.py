@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from featurebank.bank.spec import PIXELS
 from featurebank.errors import BackboneError, ImageError
 from featurebank.images.decoding import MAX_PIXELS
 
@@ -89,8 +90,9 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
-        """Build one from `to_dict`'s dictionary."""
-        fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        """Build one from `to_dict`'s dictionary, or a feature spec's, whose pixel rules are left to the backbone."""
+        own = {key: value for key, value in values.items() if key != PIXELS}
+        fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in own.items()}
         return cls(**fields)
 
     def with_size(self, size: int | None) -> Preprocessing:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from featurebank.backbones.preprocessing import DECODERS
 from featurebank.backbones.registry import as_backbone, backbone_request
 from featurebank.bank.request import StoredRequest
-from featurebank.bank.spec import PRECISIONS, FeatureSpec
+from featurebank.bank.spec import PIXELS, PRECISIONS, FeatureSpec
 from featurebank.errors import BackboneError, BankError
 from featurebank.images.views import check_encoded, count_views
 
@@ -29,7 +29,7 @@ class Request(StoredRequest):
         See `featurebank.load_backbone` and `featurebank.Backbone.from_module`.
     layers : str or sequence of str, default "penultimate"
         ``LAYER[:POOL]``.
-    weights, size, store, views, precision, decoder
+    weights, size, store, views, precision, decoder, pixels
         See `featurebank.extract`.
 
     Raises
@@ -61,7 +61,7 @@ class Request(StoredRequest):
         """Return the backbone, loading it the first time."""
         if self.loaded is None:
             backbone = as_backbone(self.backbone, self.weights, self.size, allow_download=allow_download)
-            self.loaded = backbone.with_decoder(self.decoder)
+            self.loaded = backbone.with_decoder(self.decoder).with_pixels(self.pixels)
         return self.loaded
 
     def spec(self, layer: str) -> FeatureSpec:
@@ -109,7 +109,8 @@ class Request(StoredRequest):
             return None
         kept = backbone_request(self.backbone, self.weights, self.size)
         kept |= {"layer": layer, "store": self.store, "views": self.views, "precision": self.precision}
-        return kept if self.decoder == "pil" else {**kept, "decoder": self.decoder}
+        kept |= {} if self.decoder == "pil" else {"decoder": self.decoder}
+        return {**kept, PIXELS: self.pixels.to_dict()} if self.pixels else kept
 
     def _known(self, bank: Bank, layer: str) -> FeatureSpec | None:
         kept = self.to_dict(layer)

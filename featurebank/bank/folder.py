@@ -20,6 +20,7 @@ from featurebank.bank.samples import SampleTable
 from featurebank.bank.segment import Segment
 from featurebank.bank.spec import FeatureSpec, canonical_json, digest_of, resolve_name, unique_names
 from featurebank.errors import BankError, CorruptError, StorageError
+from featurebank.images.pixels import PLAIN, PixelRules
 from featurebank.storage import files
 from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath
@@ -146,6 +147,11 @@ class BankFolder:
     def feature_folder(self, spec: FeatureSpec) -> AnyPath:
         """Return the folder of a spec's segments."""
         return self.path / "features" / spec.fingerprint
+
+    @property
+    def pixels(self) -> PixelRules:
+        """The pixel rules that pictures of samples are shown by: the first of a set that are not the default."""
+        return next((spec.pixels for spec in self._specs() if spec.pixels), PLAIN)
 
     def missing(self, spec: FeatureSpec, digests: Iterable[bytes]) -> set[bytes]:
         """Return those of `digests` that the feature set of a spec has no row for."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from featurebank.bank.spec import PENULTIMATE, FeatureSpec
 from featurebank.errors import CorruptError
+from featurebank.images.pixels import PLAIN, PixelRules
 
 if TYPE_CHECKING:
     from featurebank.bank.features import FeatureSet
@@ -34,6 +35,8 @@ class StoredRequest:
         Input size in pixels.
     store, views, precision, decoder : str
         See `featurebank.extract`.
+    pixels : PixelRules
+        What of an image's values, pages and channels is seen.
     """
 
     backbone: Any
@@ -44,6 +47,7 @@ class StoredRequest:
     views: str = "none"
     precision: str = "fp32"
     decoder: str = "pil"
+    pixels: PixelRules = PLAIN
 
     def __post_init__(self) -> None:
         self.layers = [self.layers] if isinstance(self.layers, str) else list(self.layers)
@@ -78,7 +82,7 @@ class StoredRequest:
         backbone, weights = asked.get("backbone", spec.backbone), asked.get("weights", "DEFAULT")
         decoder = spec.preprocessing.get("decoder", "pil")
         how = spec.store, spec.views, spec.precision, decoder
-        return cls(backbone, spec.layer_name, weights, asked.get("size"), *how)
+        return cls(backbone, spec.layer_name, weights, asked.get("size"), *how, spec.pixels)
 
     @classmethod
     def readable(cls, bank: BankFolder, spec: FeatureSpec) -> Self | None:
@@ -98,6 +102,7 @@ class StoredRequest:
             "--store": self.store if self.store != "float16" else None,
             "--precision": self.precision if self.precision != "fp32" else None,
             "--decoder": self.decoder if self.decoder != "pil" else None,
+            **self.pixels.options(),
         }
 
     def unasked(self, other: StoredRequest) -> dict[str, Any]:

@@ -9,12 +9,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from featurebank.errors import CorruptError, FeatureSetError
+from featurebank.errors import CorruptError, FeatureSetError, ImageError, one_line
+from featurebank.images.pixels import PixelRules
 
 PENULTIMATE, LOGITS = "penultimate", "logits"
 """The layers that are not named after a module: the input of the last linear classifier, and its output."""
 POOLS = ("avg", "max", "avgmax", "gem", "cls", "none")
 PRECISIONS = ("fp32", "bf16", "fp16")
+PIXELS = "pixels"
+"""The key of the pixel rules in a spec's preprocessing; left out where they are the default."""
 LAYOUTS = ("vector", "NCHW", "NHWC", "tokens", "cls-tokens")
 _DEFAULT_POOLS = {"vector": "none", "NCHW": "avg", "NHWC": "avg", "tokens": "avg", "cls-tokens": "cls"}
 
@@ -117,6 +120,11 @@ class FeatureSpec:
         return self.preprocessing.get("origin")
 
     @property
+    def pixels(self) -> PixelRules:
+        """What of an image's values, pages and channels is seen (`featurebank.images.pixels`)."""
+        return PixelRules.from_dict(self.preprocessing.get(PIXELS, {}))
+
+    @property
     def about_origin(self) -> str:
         """Why no network can add to an imported feature set, for the reader; empty for a computed one."""
         if self.origin is None:
@@ -148,6 +156,10 @@ class FeatureSpec:
             raise CorruptError(f"a feature spec with an unknown {wrong[0]}: the file is damaged")
         if not isinstance(values["preprocessing"].get("origin", {}), dict):
             raise CorruptError("a feature spec with an origin that is none: the file is damaged")
+        try:
+            PixelRules.from_dict(values["preprocessing"].get(PIXELS, {}))
+        except ImageError as error:
+            raise CorruptError(f"a feature spec with {one_line(error)}") from error
         return cls(**values)
 
 

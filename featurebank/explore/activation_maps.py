@@ -167,7 +167,7 @@ def explain(
     """
     if method not in METHODS:
         raise PredictorError(f"no method {method!r}; {near_names(method, METHODS)}")
-    opened, _ = open_image(image)
+    opened, _ = open_image(image, pixels=predictor.features[0].spec.pixels)
     X = predictor.embed([opened])
     column, name = _column(predictor, X, label)
     score = float(decisions(predictor.model, X)[0, column])

@@ -73,7 +73,7 @@ def embed_like(
 
     parts = []
     for spec in (bank.feature_set(name).spec for name in names):
-        own = backbone or _backbone_of(bank, spec)
+        own = (backbone or _backbone_of(bank, spec)).with_pixels(spec.pixels)
         options: dict[str, Any] = {"store": spec.store, "views": spec.views, "precision": spec.precision}
         if own.spec(spec.layer_name, **options) != spec:
             raise BankError(

@@ -17,6 +17,7 @@ from featurebank.bank.images import all_images
 from featurebank.bank.neighbours import close_pairs, groups_of, near_duplicate_pairs, unit_rows
 from featurebank.bank.samples import SampleTable
 from featurebank.explore.embedding import distinct_contents
+from featurebank.images.pixels import PLAIN, PixelRules
 from featurebank.images.reading import Progress
 
 SIDE = 24
@@ -79,16 +80,16 @@ def duplicates(
     table = bank.select()
     first, contents = distinct_contents(table)
     distinct = table.take(first)
-    ties = {"near": near_pairs(thumbnails_of(distinct, progress))}
+    ties = {"near": near_pairs(thumbnails_of(distinct, progress, bank.pixels))}
     if features is not None:
         ties["alike"] = _alike(bank, features, distinct)
     return _listed(table, contents, len(first), ties)
 
 
-def thumbnails_of(table: SampleTable, progress: Progress | None = None) -> Thumbnails:
-    """Return a small picture of every sample, uint8 of shape (n, SIDE, SIDE, 3)."""
+def thumbnails_of(table: SampleTable, progress: Progress | None = None, pixels: PixelRules = PLAIN) -> Thumbnails:
+    """Return a small picture of every sample by some pixel rules, uint8 of shape (n, SIDE, SIDE, 3)."""
     made = np.zeros((len(table), SIDE, SIDE, 3), np.uint8)
-    for number, each in enumerate(all_images(table, _thumbnail, least=4 * SIDE, progress=progress)):
+    for number, each in enumerate(all_images(table, _thumbnail, least=4 * SIDE, pixels=pixels, progress=progress)):
         made[number] = each
     return made
 

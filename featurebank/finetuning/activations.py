@@ -231,7 +231,7 @@ class LiveActivations:
             digest, decode = self.source.read(row)
             if digest != self.digests[row]:
                 raise ImageError("changed since it was extracted: run `featurebank extract` again")
-            image = decode(self.backbone.least_side)
+            image = decode(**self.backbone.opening_on_cpu)
         if draw >= MAX_VIEWS:
             return self.backbone.prepare(self._augment(image.copy(), Random(digest + draw.to_bytes(8, "big"))))
         return self.backbone.prepare(next(islice(make_views(image, self._names, digest), draw, None)))

@@ -129,7 +129,7 @@ def _reading_seconds(experiment: Experiment) -> float:
     for position in range(min(_IMAGES, len(experiment.source.paths))):
         with suppress(ImageError):  # said when it is needed
             digest, decode = experiment.source.read(position)
-            image = decode(experiment.backbone.least_side)
+            image = decode(**experiment.backbone.opening_on_cpu)
             done += len([experiment.backbone.prepare(view) for view in make_views(image, views, digest)])
     threads = 1 if experiment.device.type == "cpu" else worker_count(experiment.workers)
     return (time.perf_counter() - started) / max(1, done) / threads

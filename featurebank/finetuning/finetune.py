@@ -209,11 +209,15 @@ def _request(bank: Bank, backbone: Any, weights: str, size: int | None, loaded: 
     if backbone is None and loaded is not None:
         return _request_of(loaded, path)
     last = [Request.last(bank, each.spec) for each in bank.feature_sets]
-    found = {(each.backbone, each.weights, each.size, each.decoder): each for each in last if each}
+    found = {(each.backbone, each.weights, each.size, each.decoder, each.pixels): each for each in last if each}
     if backbone is not None:
         named = [each for each in found.values() if each.backbone == backbone]
         is_left_open = weights == "DEFAULT" and size is None
-        return named[0] if is_left_open and len(named) == 1 else Request(backbone, weights=weights, size=size)
+        return (
+            named[0]
+            if is_left_open and len(named) == 1
+            else Request(backbone, weights=weights, size=size, pixels=bank.pixels)
+        )
     if len(found) != 1:
         names = ", ".join(sorted(map(str, found.values()))) or "none by name"
         raise FineTuneError(f"the bank has features of these backbones: {names}; name one with --backbone")
@@ -228,9 +232,9 @@ def _request_of(predictor: Predictor, path: Any) -> Request:
     if not first.weights:
         raise FineTuneError(f"{first.spec.backbone!r} is your own module: give it as backbone= to finetune")
     if first.weights == EMBEDDED:
-        return Request(os.fspath(path))
-    decoder = first.spec.preprocessing.get("decoder", "pil")
-    return Request(first.spec.backbone, weights=first.weights, size=first.size, decoder=decoder)
+        return Request(os.fspath(path), pixels=first.spec.pixels)
+    how: dict[str, Any] = {"decoder": first.spec.preprocessing.get("decoder", "pil"), "pixels": first.spec.pixels}
+    return Request(first.spec.backbone, weights=first.weights, size=first.size, **how)
 
 
 def _top_model(predictor: Predictor | None, backbone: Backbone) -> tuple[Pipeline | None, list[str]]:

@@ -249,7 +249,8 @@ def _with_weights(backbone: Backbone, network: Network) -> Backbone:
     if backbone.is_named:
         assert isinstance(backbone.preprocessing, Preprocessing)
         state = {name: tensor for name, tensor in whole.items() if not name.lower().startswith(_AUXILIARY)}
-        return build_backbone(backbone.name, state, backbone.preprocessing, backbone.input_size[0])
+        built = build_backbone(backbone.name, state, backbone.preprocessing, backbone.input_size[0])
+        return built.with_pixels(backbone.pixels)
     model = copy.deepcopy(backbone.model).cpu()
     if is_linear:
         parent, _, name = network.head.rpartition(".")

@@ -16,6 +16,8 @@ from PIL import Image
 from featurebank.errors import ImageError, one_line
 from featurebank.images.formats import open_format
 from featurebank.images.orientation import SWAPS_SIDES, turn_of, turned
+from featurebank.images.pixels import PLAIN, PixelRules
+from featurebank.images.values import as_rgb, deep_values, read_deep_png
 
 PIXEL_POLICY = 1
 """Version of the rules below; it is part of every feature spec."""
@@ -70,11 +72,11 @@ class EncodedImage:
         return replace(self, size=size, turns=(*self.turns, method))
 
 
-def decode(data: bytes, least: int = 0) -> Image.Image:
+def decode(data: bytes, least: int = 0, pixels: PixelRules = PLAIN) -> Image.Image:
     """Decode an image file's bytes to RGB under the pixel policy.
 
-    EXIF rotation is applied, 16-bit grey is scaled to 8 bits, floating point is refused, transparency is
-    composited on white, CMYK and the rest are converted, and an animation gives its first frame.
+    EXIF rotation is applied, 16 bits are scaled to 8, floating point needs a range, transparency is composited on
+    white, CMYK and the rest are converted, and an animation gives its first frame.
 
     Parameters
     ----------
@@ -83,6 +85,8 @@ def decode(data: bytes, least: int = 0) -> Image.Image:
     least : int, default 0
         When above 0, a JPEG is decoded at a half, a quarter or an eighth of its size, as long as no side falls below
         this many pixels: much faster, and not the same as resizing it from its full size.
+    pixels : PixelRules, optional
+        What is black and white in more than 8 bits, and which pages and channels are seen.
 
     Returns
     -------
@@ -100,8 +104,10 @@ def decode(data: bytes, least: int = 0) -> Image.Image:
         with _open(data) as image:
             if least and image.format in ("JPEG", "MPO"):  # others would give a thumbnail
                 image.draft("RGB", (least, least))
+            if pixels.limits is not None and (deep := read_deep_png(data, image)) is not None:
+                return as_rgb(deep, pixels, has_alpha=deep.shape[2] == 4)
             image.load()
-            return to_rgb(image)
+            return to_rgb(image, pixels)
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -135,10 +141,12 @@ def find_jpeg(data: bytes) -> EncodedImage | None:
     return found if turn is None else replace(found.transpose(turn), orientation=(turn,), turns=())
 
 
-def decode_or_leave(data: bytes, least: int = 0, on_gpu: bool = False) -> Image.Image | EncodedImage:
+def decode_or_leave(
+    data: bytes, least: int = 0, on_gpu: bool = False, pixels: PixelRules = PLAIN
+) -> Image.Image | EncodedImage:
     """Return an image file as a GPU takes it where that is asked for and can be, decoded otherwise (`decode`)."""
-    found = find_jpeg(data) if on_gpu else None
-    return decode(data, least) if found is None else found
+    found = find_jpeg(data) if on_gpu and pixels.channels is None else None
+    return decode(data, least, pixels) if found is None else found
 
 
 def _suits_nvjpeg(image: Image.Image, data: bytes) -> bool:
@@ -180,29 +188,23 @@ def _own_limit() -> Iterator[int | None]:
             Image.MAX_IMAGE_PIXELS = pillows
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, pixels: PixelRules = PLAIN) -> Image.Image:
     """Bring a loaded image to RGB under the pixel policy (see `decode`).
 
     Raises
     ------
     ImageError
-        When its mode is floating point, or 32-bit values do not fit 16 bits.
+        When its values have no fixed range and the rules give none, or it lacks a channel that they name.
     """
     image = turned(image)
-    if image.mode == "F":
-        raise ImageError("floating-point pixels have no fixed range: save it as 8 or 16 bits")
-    if image.mode.startswith("I"):
-        return _scale_16_bit(np.asarray(image))
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        return _on_white(image)
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _scale_16_bit(values: NDArray[Any]) -> Image.Image:
-    if values.size and (values.min() < 0 or values.max() > 65535):
-        raise ImageError("32-bit pixels outside 0..65535 have no fixed range: save it as 8 or 16 bits")
-    grey = (values.astype(np.uint32) + 128) // 257  # 65535 = 255 * 257, rounded to the nearest
-    return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    deep = deep_values(image)
+    if deep is not None:
+        return as_rgb(deep, pixels)
+    is_clear = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+    rgb = _on_white(image) if is_clear else image if image.mode == "RGB" else image.convert("RGB")
+    if pixels.channels is None:
+        return rgb
+    return as_rgb(np.asarray(image if image.mode == "L" else rgb), pixels)
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -211,18 +213,20 @@ def _on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, rgba).convert("RGB")
 
 
-def from_array(array: NDArray[Any]) -> Image.Image:
-    """Turn a uint8 array into an RGB image.
+def from_array(array: NDArray[Any], pixels: PixelRules = PLAIN) -> Image.Image:
+    """Turn an array into an RGB image.
 
     Parameters
     ----------
-    array : ndarray of uint8, shape (height, width), (height, width, 3) or (height, width, 4)
-        Grey, RGB or RGBA pixels.
+    array : ndarray, shape (height, width), (height, width, 3) or (height, width, 4)
+        Grey, RGB or RGBA pixels: uint8, or 16 or 32 bits, or floating point. Other channels have to be named.
+    pixels : PixelRules, optional
+        What is black and white in more than 8 bits, and which channels are seen.
 
     Raises
     ------
     ImageError
-        When the dtype or the shape is another.
+        When the dtype or the shape is another, or the values need a range that the rules do not give.
 
     Examples
     --------
@@ -230,30 +234,44 @@ def from_array(array: NDArray[Any]) -> Image.Image:
     (6, 4)
     """
     array = np.asarray(array)
-    grey = array.ndim == 2
-    if array.dtype != np.uint8 or not (grey or (array.ndim == 3 and array.shape[2] in (3, 4))) or not array.size:
+    channels = 1 if array.ndim == 2 else array.shape[2] if array.ndim == 3 else 0
+    is_known = array.dtype == np.uint8 or deep_values(array) is not None
+    if not is_known or not array.size or not (channels in (1, 3, 4) or (channels and pixels.channels)):
         raise ImageError(
-            f"an array of {array.dtype} with shape {array.shape}; expected uint8 (height, width[, 3 or 4])"
+            f"an array of {array.dtype} with shape {array.shape}; expected uint8, uint16 or float "
+            "(height, width[, 3 or 4])"
         )
-    return to_rgb(Image.fromarray(array))
+    return as_rgb(array, pixels, has_alpha=channels == 4)
 
 
-def as_image(item: Any) -> Image.Image:
-    """Turn a PIL image, a uint8 array or tensor, or an (image, label) pair into an RGB image.
+def as_image(item: Any, pixels: PixelRules = PLAIN) -> Image.Image:
+    """Turn a PIL image, an array or tensor, or an (image, label) pair into an RGB image.
 
     Raises
     ------
     ImageError
         When it is none of these.
     """
+    item = unwrap(item)
+    return to_rgb(item, pixels) if isinstance(item, Image.Image) else from_array(item, pixels)
+
+
+def unwrap(item: Any) -> Image.Image | NDArray[Any]:
+    """Return the PIL image, or the array (height, width[, channels]), that an item in memory is or holds.
+
+    Raises
+    ------
+    ImageError
+        When it is none of a PIL image, an array, a tensor, or a pair of one of these and a label.
+    """
     if isinstance(item, (tuple, list)) and item:
-        return as_image(item[0])
+        return unwrap(item[0])
     if isinstance(item, Image.Image):
-        return to_rgb(item)
+        return item
     if hasattr(item, "detach"):  # a torch tensor: CxHxW to HxWxC
         item = item.detach().cpu().numpy()
         if item.ndim == 3:
             item = item[0] if len(item) == 1 else item.transpose(1, 2, 0)
     if isinstance(item, np.ndarray):
-        return from_array(item)
+        return item
     raise ImageError(f"a {type(item).__name__} is no image; expected a PIL image or a uint8 array")

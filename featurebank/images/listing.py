@@ -14,6 +14,8 @@ from typing import Any
 
 from featurebank.errors import ImageError, SourceError, StorageError, one_line
 from featurebank.images import decoding, formats, parquet, shards
+from featurebank.images.pixels import PLAIN, PixelRules
+from featurebank.images.values import deep_values, values_digest
 from featurebank.storage import files
 from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath, is_address
@@ -153,7 +155,7 @@ def read_image(item: Any) -> tuple[bytes, Callable[..., Any]]:
 
     Parameters
     ----------
-    item : path-like, bytes, PIL image, uint8 array or tensor
+    item : path-like, bytes, PIL image, array or tensor
         A file by its path, the bytes of one, or an image in memory.
 
     Raises
@@ -165,5 +167,17 @@ def read_image(item: Any) -> tuple[bytes, Callable[..., Any]]:
         item = read_file(item)
     if isinstance(item, bytes):
         return decoding.content_digest(item), partial(decoding.decode_or_leave, item)
+    return _read_memory(decoding.unwrap(item))
+
+
+def _read_memory(item: Any) -> tuple[bytes, Callable[..., Any]]:
+    """Return the digest of an image in memory; what is seen of more than 8 bits is decided when it is decoded."""
+    deep = deep_values(item)
+    if deep is not None:
+        return values_digest(deep), lambda least=0, on_gpu=False, pixels=PLAIN: decoding.as_image(item, pixels)
     image = decoding.as_image(item)
-    return decoding.pixel_digest(image), lambda least=0, on_gpu=False: image
+
+    def pick(least: int = 0, on_gpu: bool = False, pixels: PixelRules = PLAIN) -> Any:
+        return image if pixels.channels is None else decoding.as_image(item, pixels)
+
+    return decoding.pixel_digest(image), pick

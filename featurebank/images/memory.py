@@ -47,9 +47,12 @@ def scan_memory(items: Any, ids: Sequence[str] | None, columns: Any) -> Source:
     return of_files(name, "", entries, table, get_image=lambda position: _item_image(items, position))
 
 
-def _item_image(items: Any, position: int) -> Image.Image:
+def _item_image(items: Any, position: int) -> Any:
     try:
-        return decoding.as_image(items[position])
+        image = decoding.unwrap(items[position])
+        if isinstance(image, Image.Image):
+            image.load()
+        return image
     except ImageError:
         raise
     except Exception as error:  # a lazily opened file, or the Dataset's own code: any kind

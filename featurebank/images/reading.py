@@ -17,6 +17,7 @@ from featurebank.errors import ImageError
 from featurebank.images import decoding
 from featurebank.images.decoding import EncodedImage
 from featurebank.images.listing import read_image
+from featurebank.images.pixels import PLAIN, PixelRules
 from featurebank.images.sources import Source
 
 Progress = Callable[[int, int], None]
@@ -29,17 +30,19 @@ _Made = TypeVar("_Made")
 
 
 @overload
-def open_image(item: Any, *, least: int = 0, digest: bytes | None = None) -> tuple[Image.Image, bytes]: ...
+def open_image(
+    item: Any, *, least: int = 0, pixels: PixelRules = PLAIN, digest: bytes | None = None
+) -> tuple[Image.Image, bytes]: ...
 
 
 @overload
 def open_image(
-    item: Any, *, least: int = 0, on_gpu: bool, digest: bytes | None = None
+    item: Any, *, least: int = 0, on_gpu: bool, pixels: PixelRules = PLAIN, digest: bytes | None = None
 ) -> tuple[Image.Image | EncodedImage, bytes]: ...
 
 
 def open_image(
-    item: Any, *, least: int = 0, on_gpu: bool = False, digest: bytes | None = None
+    item: Any, *, least: int = 0, on_gpu: bool = False, pixels: PixelRules = PLAIN, digest: bytes | None = None
 ) -> tuple[Image.Image | EncodedImage, bytes]:
     """Open an image of any kind: return it in RGB, and its content digest.
 
@@ -51,6 +54,8 @@ def open_image(
         See `featurebank.images.decoding.decode`.
     on_gpu : bool, default False
         See `featurebank.images.decoding.decode_or_leave`.
+    pixels : PixelRules, optional
+        What is black and white in more than 8 bits, and which pages and channels are seen.
     digest : bytes, optional
         The digest as it was computed before; a file must still have it.
 
@@ -60,12 +65,12 @@ def open_image(
         When the image cannot be read, or its file has another digest now.
     """
     if digest is not None and not isinstance(item, (str, os.PathLike, bytes)):
-        return decoding.as_image(item), digest
+        return decoding.as_image(item, pixels), digest
     with naming(item):
         found, decode = read_image(item)
         if digest not in (None, found):
             raise ImageError("changed while it was read: try again")
-        return decode(least=least, on_gpu=on_gpu), found
+        return decode(least=least, on_gpu=on_gpu, pixels=pixels), found
 
 
 def image_digest(item: Any) -> bytes:
@@ -142,6 +147,7 @@ def read_images(
     *,
     digests: Sequence[bytes] | None = None,
     least: int = 0,
+    pixels: PixelRules = PLAIN,
     progress: Progress | None = None,
 ) -> Iterator[_Made | ImageError]:
     """Yield what a function makes of each image, in the order of the source; an error in place of one it cannot have.
@@ -156,6 +162,8 @@ def read_images(
         The contents that the images must have.
     least : int, default 0
         See `featurebank.images.decoding.decode`.
+    pixels : PixelRules, optional
+        The pixel rules of the features that the images go with.
     progress : callable, optional
         Called with (images done, images in all).
     """
@@ -166,7 +174,7 @@ def read_images(
             digest, decode = source.read(position)
             if digests is not None and digest != digests[position]:
                 raise ImageError("changed since it was extracted")
-            return make(decode(least))
+            return make(decode(least=least, pixels=pixels))
         except ImageError as error:
             name = os.fsdecode(source.paths[position])
             hint = "" if digests is None else "; extract its source again, with --root FOLDER if it moved"

@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 
 from featurebank.errors import ImageError, SourceError
-from featurebank.images import decoding
 from featurebank.images.listing import Entry, read_image
 from featurebank.storage.files import AnyPath
 
@@ -46,7 +44,7 @@ class Source:
     class_folders : bool
         Whether the column ``label`` is the name of the folder that an image lies in.
     get_image : callable, optional
-        Position to RGB image, for images in memory.
+        Position to PIL image or array, for images in memory.
     """
 
     name: str
@@ -59,7 +57,7 @@ class Source:
     whole: bool = False
     ignored: dict[str, int] = field(default_factory=dict)
     class_folders: bool = False
-    get_image: Callable[[int], Image.Image] | None = None
+    get_image: Callable[[int], Any] | None = None
 
     def read(self, position: int) -> tuple[bytes, Callable[..., Any]]:
         """Read one sample once: its content digest, and a function that decodes what was read (`images.decode`).
@@ -74,8 +72,7 @@ class Source:
         if position in self.problems:
             raise ImageError(self.problems[position])
         if self.get_image is not None:
-            image = self.get_image(position)
-            return decoding.pixel_digest(image), lambda least=0, on_gpu=False: image
+            return read_image(self.get_image(position))
         return read_image(os.fsdecode(os.path.join(os.fsencode(self.root), self.paths[position])))
 
     def take(self, positions: Sequence[int] | NDArray[np.int64]) -> Source:

@@ -140,8 +140,8 @@ class Embedder:
         first, *others = [backbone.opening for backbone, _, _ in self._open_engines(count)]
         if any(other != first for other in others):
             raise PredictorError(
-                "the features of this predictor were extracted with decoders that open images differently: fit it "
-                "on feature sets of one --decoder and one --size"
+                "the features of this predictor were extracted with decoders or pixel rules that open images "
+                "differently: fit it on feature sets of one --decoder, one --size and one --range"
             )
         return first
 
@@ -187,7 +187,7 @@ class Embedder:
                 f"the weights of {spec.backbone} here have digest {backbone.weights[:12]}, the predictor was trained "
                 f"on {spec.weights[:12]}: bring the weights it was trained on"
             )
-        return backbone
+        return backbone.with_pixels(spec.pixels)
 
     def _named_backbone(self, feature: PredictorFeature) -> Backbone:
         """Load a backbone by name, with the preprocessing that the predictor was trained with."""

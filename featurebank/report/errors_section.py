@@ -235,7 +235,7 @@ def explanations(inputs: Inputs, progress: Progress | None = None) -> dict[str, 
 def _explained(inputs: Inputs, method: str, each: int, progress: Progress | None) -> dict[str, Any]:
     rows, said = examples(inputs, each), _said(inputs)
     wanted = inputs.table.take(rows)
-    images = images_of(wanted, lambda image: image)
+    images = images_of(wanted, lambda image: image, pixels=inputs.bank.pixels)
     found = []
     for done, (row, image) in enumerate(zip(rows, images, strict=True), 1):
         if not isinstance(image, ImageError):

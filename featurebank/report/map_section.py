@@ -19,6 +19,7 @@ from featurebank.bank.samples import SampleTable, column_of
 from featurebank.explore import project
 from featurebank.explore.page import encode_points, to_base64
 from featurebank.explore.projection import LEAST
+from featurebank.images.pixels import PLAIN, PixelRules
 from featurebank.images.reading import Progress
 from featurebank.report.inputs import Inputs
 
@@ -139,6 +140,7 @@ def make_pictures(
     order: Sequence[int],
     *,
     budget: int = BUDGET,
+    pixels: PixelRules = PLAIN,
     progress: Progress | None = None,
 ) -> Pictures:
     """Make tiles of samples, the first of the order first, until the sheets have as many bytes as the budget.
@@ -147,7 +149,7 @@ def make_pictures(
     one that its numbers are about, and a bank cannot have other files of this machine shown.
     """
     wanted = table.take(list(order))
-    found = images_of(wanted, _shrunk, least=SIDE, progress=progress)
+    found = images_of(wanted, _shrunk, least=SIDE, pixels=pixels, progress=progress)
     pairs = zip(order, found, strict=True)
     sheets: list[bytes] = []
     tile, sizes, unread = np.full(len(table), -1, np.int32), [], 0

@@ -46,7 +46,8 @@ def collect(
     """
     found, predictor = _checked_results(inputs), inputs.predictor
     first = [each["row"] for each in found["mistakes"]] + list(checks["rows"])
-    pictures = make_pictures(inputs.table, _order(first, inputs.oof, len(inputs.table)), progress=progress)
+    order = _order(first, inputs.oof, len(inputs.table))
+    pictures = make_pictures(inputs.table, order, pixels=inputs.bank.pixels, progress=progress)
     return {
         "title": inputs.bank.path.name,
         "target": inputs.target,

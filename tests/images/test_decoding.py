@@ -266,13 +266,12 @@ def test_uint8_arrays_become_rgb(array, expected):
 @pytest.mark.parametrize(
     "array",
     [
-        np.zeros((4, 4)),
-        np.zeros((4, 4), np.uint16),
+        np.zeros((4, 4), np.int64),
         np.zeros((4, 4, 2), np.uint8),
         np.zeros((0, 4), np.uint8),
         np.zeros(4, np.uint8),
     ],
-    ids=["float", "uint16", "two channels", "no rows", "one dimension"],
+    ids=["int64", "two channels", "no rows", "one dimension"],
 )
 def test_other_arrays_are_refused(array):
     with pytest.raises(ImageError, match="expected uint8"):

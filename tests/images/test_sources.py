@@ -416,7 +416,7 @@ def test_arrays_with_ids_are_images_of_their_pixels():
 def test_one_unreadable_item_in_memory_is_refused_alone(tmp_path):
     (tmp_path / "cut.png").write_bytes(png()[:50])
     lazy = Image.open(tmp_path / "cut.png")
-    source = scan([GREY, np.zeros((4, 4)), lazy], ids=["good", "float", "cut"])
+    source = scan([GREY, np.zeros((4, 4), np.int64), lazy], ids=["good", "int64", "cut"])
     assert source.read(0)[1]().size == (5, 4)
     assert "expected uint8" in refusal(source, 1)
     assert "cannot be read" in refusal(source, 2)
