@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from cloup import command, option, option_group
 
-from featurebank.errors import printable
+from featurebank.errors import ImageError, printable
 from featurebank_cli.options import (
     PLACE,
     POSITIVE,
@@ -114,6 +114,7 @@ def extract(
     from featurebank.extraction.extract import run_extraction
     from featurebank.extraction.pipeline import Compute
     from featurebank.images.scanning import scan
+    from featurebank.images.sources import about_ignored
 
     state: State = context.obj
     if explain and estimate:
@@ -138,12 +139,15 @@ def extract(
         state.warn(printable(note))
     for each in report.drift:
         state.say(str(Drift(**each)))
-    if report.ignored:
-        state.say(f"ignored {sum(report.ignored.values())} files that are not images by their suffix")
+    for line in [*report.notes, about_ignored(report.ignored)]:
+        if line:
+            state.say(printable(line))
     if as_json:
         print_json(report.to_dict())
     else:
         _summary(report, bank)
+    if report.failed == report.samples:
+        raise ImageError(f"{report.about_failures()}; `featurebank info {bank} --failures` lists them")
     context.exit(1 if strict and report.failed else 0)
 
 
@@ -219,7 +223,8 @@ def _summary(report: Any, bank: AnyPath) -> None:
     lacking = len(opened.info()["incomplete"])
     if lacking:
         click.echo(f"  {lacking} feature sets lack rows of these samples; `featurebank info {bank}` says what to run")
-    click.echo(f"bank: {bank}   next: {_next_command(opened)}")
+    following = f"   next: {_next_command(opened)}" if report.failed < report.samples else ""
+    click.echo(f"bank: {bank}{following}")
 
 
 def _labels(counts: dict[str, int]) -> str:

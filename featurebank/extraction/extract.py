@@ -118,7 +118,7 @@ def extract(
     verify : bool, default False
         Read and hash files again even when size and modification time are unchanged.
     strict : bool, default False
-        Raise at the end when an image could not be read.
+        Raise at the end when an image could not be read, and not only when none could.
     progress : callable, optional
         Called with (images done, images in all).
 
@@ -167,11 +167,10 @@ def extract(
     )
     for line in [*report.repaired, *report.warnings]:
         warnings.warn(line, stacklevel=2)
+    if report.failed and (strict or report.failed == report.samples):
+        raise ImageError(report.about_failures())
     if report.failed:
-        message = f"{report.failed} of {report.samples} images could not be read; first: {report.failures[0]}"
-        if strict:
-            raise ImageError(message)
-        warnings.warn(message, stacklevel=2)
+        warnings.warn(report.about_failures(), stacklevel=2)
     return bank if isinstance(bank, Bank) else Bank(bank)
 
 

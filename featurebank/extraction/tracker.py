@@ -17,7 +17,7 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.features import FeatureSet, as_keys
 from featurebank.bank.samples import FAILED, GONE, NO_DIGEST, OK, SampleTable
 from featurebank.bank.spec import FeatureSpec
-from featurebank.errors import BankError
+from featurebank.errors import BankError, printable
 from featurebank.extraction.other_writers import OtherWriters
 from featurebank.images.columns import overlay, row_hashes
 from featurebank.images.reading import Progress
@@ -41,7 +41,10 @@ class ExtractReport:
     failures : list of dict
         ``path`` and ``error`` of each unreadable image.
     ignored : dict of str to int
-        Files left out because their suffix is not that of an image, by suffix.
+        Files left out because their suffix is not that of an image, by suffix, and folders that systems make, by name
+        and a slash.
+    notes : list of str
+        What was understood of the source that its user may not expect.
     feature_sets : list of dict
         Name, fingerprint, rows, shape and dtype of each feature set asked for.
     labels : dict of str to int
@@ -65,6 +68,7 @@ class ExtractReport:
     gone: int = 0
     failures: list[dict[str, str]] = field(default_factory=list)
     ignored: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     feature_sets: list[dict[str, Any]] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
     repaired: list[str] = field(default_factory=list)
@@ -77,6 +81,13 @@ class ExtractReport:
     def images_per_second(self) -> float:
         """Embedded images a second of wall time."""
         return self.embedded / self.seconds if self.seconds else 0.0
+
+    def about_failures(self) -> str:
+        """Say how many images could not be read, and why the first of them."""
+        count = f"{self.failed} of {self.samples}" if self.failed < self.samples else f"none of the {self.samples}"
+        verb = "could not be read" if self.failed < self.samples else "could be read"
+        first = self.failures[0]
+        return f"{count} images {verb}; first: {printable(first['path'])}: {printable(first['error'])}"
 
     def __repr__(self) -> str:
         counts = f"{self.embedded} embedded, {self.reused} reused, {self.failed} failed"
@@ -291,7 +302,7 @@ class Tracker:
         report.failed = len(report.failures)
         report.reused = report.samples - report.embedded - report.failed
         report.gone, report.ignored = int(self.gone.sum()), self.source.ignored
-        report.labels, report.warnings = self.labels(), self.warnings
+        report.labels, report.notes, report.warnings = self.labels(), self.source.notes, self.warnings
 
     def labels(self) -> dict[str, int]:
         """Count the samples of each class folder, in the order of their names; empty for any other source."""

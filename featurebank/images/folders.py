@@ -1,20 +1,17 @@
-"""Folders of images -> a source: flat folders and class folders."""
+"""Folders of images -> a source: flat folders, class folders, and parts of a split."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from featurebank.errors import SourceError
-from featurebank.images import formats, listing
+from featurebank.images import listing
+from featurebank.images.layout import read_layout
 from featurebank.images.packed import scan_parquet_folder
-from featurebank.images.sources import Source, key_of, of_files
+from featurebank.images.sources import Source, key_of, no_images, of_files
 from featurebank.images.tables import MANIFESTS
 from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath
@@ -32,19 +29,7 @@ def scan_folder(name: AnyPath, root: AnyPath) -> Source:
     if not entries and not ignored and isinstance(root, ObjectPath):
         raise SourceError(f"nothing lies at {str(root)!r}; expected a folder of images: check the bucket and the name")
     if not entries:
-        raise SourceError(
-            f"no images in {str(root)!r}; expected files ending in {', '.join(sorted(formats.SUFFIXES))}"
-        )
-    columns = _class_folders([path for path, *_ in entries])
-    facts: dict[str, Any] = {"ignored": dict(ignored), "class_folders": "label" in columns}
+        raise no_images(str(root), ignored, "files")
+    columns, notes = read_layout([path for path, *_ in entries])
+    facts: dict[str, Any] = {"ignored": dict(ignored), "class_folders": "label" in columns, "notes": notes}
     return of_files(key_of(name), key_of(root), entries, columns, whole=True, **facts)
-
-
-def _class_folders(paths: Sequence[bytes]) -> pd.DataFrame:
-    """Return the column ``label``, the top folder of each path; no column for a flat folder."""
-    tops = [top if slash else None for top, slash, _ in (path.partition(b"/") for path in paths)]
-    if not any(tops):
-        return pd.DataFrame(index=range(len(paths)))
-    names = {top: None if top is None else os.fsdecode(top) for top in set(tops)}
-    labels = [names[top] for top in tops]
-    return pd.DataFrame({"label": pd.Series(labels, dtype=object)})

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from featurebank.errors import ImageError, SourceError, StorageError, one_line
-from featurebank.images import decoding, formats, parquet, shards
+from featurebank.images import clutter, decoding, formats, parquet, shards
 from featurebank.images.pixels import PLAIN, PixelRules
 from featurebank.images.values import deep_values, values_digest
 from featurebank.storage import files
@@ -25,11 +25,13 @@ Entry = tuple[bytes, int, int, str]
 _PACKED = {shards.SUFFIX: shards.read_member, **dict.fromkeys(parquet.SUFFIXES, parquet.read_row)}
 """What reads one image of a file that holds many, by the end of that file's name."""
 _INSIDE = re.compile(f"({'|'.join(map(re.escape, _PACKED))})/")
-_SUFFIXES = frozenset(suffix[1:].encode() for suffix in formats.SUFFIXES)
 
 
 def walk(root: AnyPath, ignored: Counter[str]) -> Iterator[Entry]:
-    """Yield the images below a folder, by their paths from there; other files are counted by suffix in `ignored`.
+    """Yield the images below a folder, by their paths from there; see `featurebank.images.sources.Source.ignored`.
+
+    Hidden folders and those that systems make (`featurebank.images.clutter`) are left out. A link to a folder is one
+    more way to what lies in it, except to a folder that it lies in itself.
 
     Raises
     ------
@@ -40,29 +42,32 @@ def walk(root: AnyPath, ignored: Counter[str]) -> Iterator[Entry]:
     """
     if isinstance(root, ObjectPath):
         return _walk_objects(root, ignored)
-    return _walk(os.fsencode(root), b"", ignored, set())
+    return _walk(os.fsencode(root), b"", ignored, frozenset())
 
 
-def _walk(folder: bytes, prefix: bytes, ignored: Counter[str], seen: set[tuple[int, int]]) -> Iterator[Entry]:
-    """Yield (path, size, mtime_ns, problem) of the images below a folder; a folder is entered once."""
+def _walk(folder: bytes, prefix: bytes, ignored: Counter[str], above: frozenset[tuple[int, int]]) -> Iterator[Entry]:
+    """Yield (path, size, mtime_ns, problem) of the images below a folder, which is not one of those above it."""
     try:
         status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
+        if (status.st_dev, status.st_ino) in above:
             return
-        seen.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as listing:
-            entries = sorted(listing, key=attrgetter("name"))  # of two links to a folder, always the same wins
+            entries = sorted(listing, key=attrgetter("name"))
     except OSError as error:
         raise SourceError(f"{os.fsdecode(folder)!r} cannot be listed: {error.strerror}; make it readable") from error
+    above |= {(status.st_dev, status.st_ino)}
     for entry in entries:
-        stem, dot, suffix = entry.name.rpartition(b".")
-        hidden = entry.name.startswith(b".")
-        if not hidden and _is_folder(entry):
-            yield from _walk(entry.path, prefix + entry.name + b"/", ignored, seen)
-        elif not hidden and suffix.lower() in _SUFFIXES:
+        name = os.fsdecode(entry.name)
+        stem, dot, suffix = name.rpartition(".")
+        is_folder = not clutter.is_hidden(name) and _is_folder(entry)
+        if is_folder and clutter.is_system(name):
+            ignored[f"{name}/"] += 1
+        elif is_folder:
+            yield from _walk(entry.path, prefix + entry.name + b"/", ignored, above)
+        elif not clutter.is_hidden(name) and dot + suffix.lower() in formats.SUFFIXES:
             yield prefix + entry.name, *stat_file(entry)
         else:
-            ignored[os.fsdecode(dot + suffix).lower() if stem else ""] += 1
+            ignored[dot + suffix.lower() if stem else ""] += 1
 
 
 def _walk_objects(folder: ObjectPath, ignored: Counter[str]) -> Iterator[Entry]:
@@ -70,8 +75,11 @@ def _walk_objects(folder: ObjectPath, ignored: Counter[str]) -> Iterator[Entry]:
     for path in folder.rglob("*"):
         inside = path.key.removeprefix(folder.key + "/")
         parts, suffix = inside.split("/"), path.suffix.lower()
-        if any(part.startswith(".") and part != ".." for part in parts[:-1]):
-            continue  # a hidden folder
+        if any(map(clutter.is_hidden, parts[:-1])):
+            continue
+        if system := clutter.system_folder(parts[:-1]):
+            ignored[f"{system}/"] += 1
+            continue
         if path.name.startswith(".") or suffix not in formats.SUFFIXES:
             ignored[suffix] += 1
             continue

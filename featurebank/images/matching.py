@@ -12,7 +12,7 @@ from functools import cached_property
 from featurebank.images import formats
 
 PATHS_COMPARED = 20_000
-_GUESSES = 20
+_GUESSES = 5
 _SHOWN = 3
 
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from featurebank.errors import SourceError, StorageError, one_line
-from featurebank.images import formats, parquet
+from featurebank.images import parquet
 from featurebank.images.columns import concat_columns
 from featurebank.images.listing import Entry
 from featurebank.images.parquet import ImageColumn
 from featurebank.images.shards import columns_of, expand, list_shards, root_of
-from featurebank.images.sources import Source, key_of, of_files, refuse_repeats
+from featurebank.images.sources import Source, key_of, no_images, of_files, refuse_repeats
 from featurebank.storage import files
 from featurebank.storage.files import AnyPath
 
@@ -26,8 +26,9 @@ def scan_shards(pattern: AnyPath, root: AnyPath | None) -> Source:
     names = [shard.removeprefix(f"{folder}/") for shard in expand(text)]
     where = root or files.as_path(folder)
     listed = list_shards([where / name for name in names])
+    ignored = dict(sum((index.ignored for index, _ in listed), Counter()))
     if not any(index.members for index, _ in listed):
-        raise SourceError(f"no images in {text!r}; expected members ending in {', '.join(sorted(formats.SUFFIXES))}")
+        raise no_images(text, ignored, "members")
     columns, unread = columns_of([index for index, _ in listed])
     members = (
         (f"{name}/{member.name}", member, status.st_mtime_ns)
@@ -39,7 +40,6 @@ def scan_shards(pattern: AnyPath, root: AnyPath | None) -> Source:
         for number, (name, member, mtime) in enumerate(members)
     ]
     refuse_repeats(pattern, [path for path, *_ in entries])
-    ignored = dict(sum((index.ignored for index, _ in listed), Counter()))
     return of_files(text, key_of(where), entries, columns, whole=True, ignored=ignored)
 
 

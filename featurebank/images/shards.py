@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import posixpath
 import re
 import stat
 import tarfile
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from featurebank.errors import ImageError, SourceError, StorageError, one_line
-from featurebank.images import formats
+from featurebank.images import clutter, formats
 from featurebank.images.columns import tidy
 from featurebank.images.tables import flat_row, parse_text
 from featurebank.storage import files
@@ -40,6 +41,8 @@ KEPT_BLOCKS = 16
 KEPT_SHARDS = 64
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _COLUMNS = {"cls": "label", "txt": "text"}
+_RULES = f"2 {sorted(formats.SUFFIXES)}"
+"""What decides which members are images; a list that was kept under other rules is not used."""
 _SEEN: dict[ObjectPath, Any] = {}
 """What a store said of a shard when it was listed last; it is not asked for every image."""
 _LOCKS = [threading.Lock() for _ in range(KEPT_BLOCKS)]
@@ -165,7 +168,7 @@ def _list_shard(shard: AnyPath) -> tuple[Index, Any]:
 def _index_of(shard: AnyPath, size: int, mtime_ns: int) -> Index:
     """Return what a shard holds, from the cache where it was listed before."""
     name = str(shard) if isinstance(shard, ObjectPath) else os.path.abspath(shard)
-    key = f"{name}\0{size}\0{mtime_ns}".encode("utf-8", "surrogateescape")
+    key = f"{name}\0{size}\0{mtime_ns}\0{_RULES}".encode("utf-8", "surrogateescape")
     file = files.cache_folder() / "shards" / f"{hashlib.sha256(key).hexdigest()}.json"
     try:
         facts = json.loads(file.read_bytes())
@@ -183,9 +186,11 @@ def _read_index(shard: AnyPath, size: int) -> Index:
         shard.open("rb", buffering=BLOCK if isinstance(shard, ObjectPath) else -1) as raw,
         tarfile.open(fileobj=raw, mode="r:", encoding="utf-8", errors="surrogateescape") as tar,
     ):
+        files_by_name = {posixpath.normpath(info.name): info for info in tar if info.isreg()}
         for info in tar:
-            if info.isreg():
-                _take(found, tar, info)
+            file = _file_of(info, files_by_name)
+            if file is not None:
+                _take(found, tar, info.name, file)
         raw.seek(tar.offset)
         if raw.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
             raise SourceError(
@@ -195,15 +200,26 @@ def _read_index(shard: AnyPath, size: int) -> Index:
     return found
 
 
-def _take(found: Index, tar: tarfile.TarFile, info: tarfile.TarInfo) -> None:
-    """Put a member where it belongs."""
-    name = info.name.removeprefix("./")
-    base = name.rpartition("/")[2]
+def _file_of(info: tarfile.TarInfo, regular: dict[str, tarfile.TarInfo]) -> tarfile.TarInfo | None:
+    """Return the file that a member is, or is a link to; None for folders and other members."""
+    if info.isreg():
+        return info
+    folder = posixpath.dirname(info.name) if info.issym() else ""
+    return regular.get(posixpath.normpath(posixpath.join(folder, info.linkname))) if info.linkname else None
+
+
+def _take(found: Index, tar: tarfile.TarFile, name: str, info: tarfile.TarInfo) -> None:
+    """Put a member where it belongs; a link by its own name, with the file that it leads to."""
+    name = name.removeprefix("./")
+    *folders, base = name.split("/")
     suffix = os.path.splitext(base)[1].lower()
     key, note = split_name(name)
-    if not base.startswith(".") and suffix in formats.SUFFIXES:
+    is_hidden = any(map(clutter.is_hidden, (*folders, base)))
+    if system := clutter.system_folder(folders):
+        found.ignored[f"{system}/"] += 1
+    elif not is_hidden and suffix in formats.SUFFIXES:
         found.members.append(Member(name, info.offset_data, info.size, _problem(name, info)))
-    elif not base.startswith(".") and note in NOTES and info.size <= LARGEST_NOTE:
+    elif not is_hidden and note in NOTES and info.size <= LARGEST_NOTE:
         file = tar.extractfile(info)
         found.notes.setdefault(key, {})[note] = file.read().decode("utf-8", "replace") if file else ""
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.errors import ImageError, SourceError
+from featurebank.images import formats
 from featurebank.images.listing import Entry, read_image
 from featurebank.storage.files import AnyPath
 
@@ -40,9 +41,12 @@ class Source:
     whole : bool
         Whether `paths` is all of the source, so that a sample that is not in it is gone.
     ignored : dict of str to int
-        Files left out because their suffix is not that of an image, counted by suffix.
+        Files left out because their suffix is not that of an image, counted by suffix; folders left out because a
+        system made them, by their name and a slash.
+    notes : list of str
+        What was understood of the source that its user may not expect, a sentence each.
     class_folders : bool
-        Whether the column ``label`` is the name of the folder that an image lies in.
+        Whether the column ``label`` is the name of a folder that an image lies in.
     get_image : callable, optional
         Position to PIL image or array, for images in memory.
     """
@@ -56,6 +60,7 @@ class Source:
     problems: dict[int, str] = field(default_factory=dict)
     whole: bool = False
     ignored: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     class_folders: bool = False
     get_image: Callable[[int], Any] | None = None
 
@@ -89,6 +94,32 @@ class Source:
             ignored={},
             get_image=None if get_image is None else lambda position: get_image(where[position]),
         )
+
+
+def about_ignored(ignored: Mapping[str, int]) -> str:
+    """Say which files and folders of a source were left out, the most frequent first; see `Source`.
+
+    Examples
+    --------
+    >>> about_ignored({".txt": 3, "": 1, ".psd": 1, ".png": 1, "@eaDir/": 2})
+    'left out by their suffix: 3 .txt, 1 without, 1 .psd; hidden: 1 .png; made by systems: @eaDir'
+    """
+    kinds: dict[str, list[str]] = {"left out by their suffix": [], "hidden": [], "made by systems": []}
+    for name, count in sorted(ignored.items(), key=lambda item: -item[1]):
+        if name.endswith("/"):
+            kinds["made by systems"].append(name[:-1])
+        else:
+            kind = "hidden" if name in formats.SUFFIXES else "left out by their suffix"
+            kinds[kind].append(f"{count} {name or 'without'}")
+    return "; ".join(f"{kind}: {', '.join(found)}" for kind, found in kinds.items() if found)
+
+
+def no_images(place: str, ignored: Mapping[str, int], kind: str) -> SourceError:
+    """Return the error of a place that holds no images, with what it holds."""
+    left_out = f" ({about_ignored(ignored)})" if ignored else ""
+    return SourceError(
+        f"no images in {place!r}{left_out}; expected {kind} ending in {', '.join(sorted(formats.SUFFIXES))}"
+    )
 
 
 def key_of(path: AnyPath) -> str:

@@ -5,7 +5,8 @@ import re
 import pytest
 from PIL import Image
 
-from featurebank import Bank
+from featurebank import Bank, extract
+from featurebank.errors import ImageError
 
 NET = ["--backbone", "resnet18", "--weights", "random:0", "--size", "64"]
 
@@ -82,7 +83,8 @@ def test_a_flat_folder_is_labelled_before_it_can_be_fitted(run_cli, photos, tmp_
 
 def test_unreadable_images_are_reported_and_strict_makes_them_an_error(run_cli, photos, tmp_path):
     (photos / "cat" / "bad\x1b.png").write_bytes(b"no image")
-    (photos / "cat" / "notes.txt").write_text("")
+    for name in ("cat/notes.txt", "dog/more.TXT", "draft.psd"):
+        (photos / name).write_text("")
     arguments = ["extract", photos, "--bank", tmp_path / "a.bank", *NET, "--json"]
     result = run_cli(*arguments)
     report = json.loads(result.stdout)
@@ -90,9 +92,40 @@ def test_unreadable_images_are_reported_and_strict_makes_them_an_error(run_cli, 
     assert report["failures"][0]["path"] == "cat/bad\x1b.png"
     assert result.stderr.splitlines() == [
         "Warning: cat/bad\\x1b.png: not a readable image; expected JPEG, PNG, BMP, TIFF, WEBP, GIF",
-        "ignored 1 files that are not images by their suffix",
+        "left out by their suffix: 2 .txt, 1 .psd",
     ]
     assert run_cli(*arguments, "--strict").exit_code == 1
+
+
+def test_when_no_image_can_be_read_nothing_is_next(run_cli, tmp_path):
+    for name in ("a/0.jpg", "b/1.jpg"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True)
+        (tmp_path / "photos" / name).write_text("<html>404</html>")
+    result = run_cli("extract", tmp_path / "photos", "--bank", tmp_path / "a.bank", *NET)
+    assert result.exit_code == 1
+    assert "next:" not in result.stdout
+    assert result.stderr.splitlines()[-1].startswith("Error: none of the 2 images could be read; first: a/0.jpg: not a")
+    result = run_cli("extract", tmp_path / "photos", "--bank", tmp_path / "a.bank", *NET, "--json")
+    assert (result.exit_code, json.loads(result.stdout)["failed"]) == (1, 2)
+    with pytest.raises(ImageError, match="none of the 2 images could be read"):
+        extract(tmp_path / "photos", tmp_path / "a.bank", backbone="resnet18", weights="random:0", size=64)
+
+
+def test_what_is_understood_of_the_folders_is_said(run_cli, run_json, photos, tmp_path):
+    (tmp_path / "download" / "data").mkdir(parents=True)
+    for part in ("Training", "Validation"):
+        (tmp_path / "download" / "data" / part).symlink_to(photos)
+    arguments = ["extract", tmp_path / "download", "--bank", tmp_path / "a.bank", *NET]
+    result = run_cli(*arguments)
+    notes = [
+        "seen through 'data', the one folder that all others lie in",
+        "'Training', 'Validation' are the parts of a split (column split: train 4, val 4), the folders in them are the "
+        "classes",
+    ]
+    assert result.stderr.splitlines() == notes
+    assert "  labels: cat 4, dog 4" in result.stdout.splitlines()
+    assert run_json(*arguments)["notes"] == notes
+    assert Bank(tmp_path / "a.bank").select().columns["split"].tolist() == ["train"] * 4 + ["val"] * 4
 
 
 def test_many_unreadable_images_are_not_all_listed(run_cli, photos, tmp_path):

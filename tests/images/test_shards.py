@@ -155,6 +155,25 @@ def test_what_is_no_image_is_counted(tmp_path):
     assert found.ignored == {".npy": 1, ".png": 1, "": 1}
 
 
+def test_what_systems_leave_in_a_shard_is_no_image(tmp_path):
+    clutter = ["@eaDir/t.png", "d/@eaDir/t.png", "__MACOSX/d/._a.png", "$RECYCLE.BIN/x.png", ".ipynb_checkpoints/a.png"]
+    found = scan(write(tmp_path, tar([(name, png(1)) for name in [*clutter, "d/a.png", "lost+found.png"]])))
+    assert found.paths == [b"a.tar/d/a.png", b"a.tar/lost+found.png"]
+    assert found.ignored == {"@eaDir/": 2, "__MACOSX/": 1, "$RECYCLE.BIN/": 1, ".png": 1}
+
+
+def test_links_in_a_shard_are_samples_by_their_own_names(tmp_path):
+    hard, soft, early, lost = map(tarfile.TarInfo, ("dog/hard.png", "dog/soft.png", "cat/early.png", "dog/lost.png"))
+    hard.type, hard.linkname = tarfile.LNKTYPE, "cat/a.png"
+    soft.type, soft.linkname = tarfile.SYMTYPE, "../cat/a.png"
+    early.type, early.linkname = tarfile.SYMTYPE, "a.png"
+    lost.type, lost.linkname = tarfile.SYMTYPE, "nowhere.png"
+    members = [(early, b""), ("cat/a.png", png(1)), (hard, b""), (soft, b""), (lost, b"")]
+    found = scan(write(tmp_path, tar(members)))
+    assert found.paths == [b"a.tar/cat/early.png", b"a.tar/cat/a.png", b"a.tar/dog/hard.png", b"a.tar/dog/soft.png"]
+    assert {found.read(position)[0] for position in range(4)} == {decoding.content_digest(png(1))}
+
+
 def test_several_images_under_one_name_share_its_notes(tmp_path):
     found = scan(write(tmp_path, tar([("./d/a.left.png", png(1)), ("./d/a.right.png", png(2)), ("./d/a.cls", b"7")])))
     assert found.paths == [b"a.tar/d/a.left.png", b"a.tar/d/a.right.png"]

@@ -1,5 +1,6 @@
 import io
 import os
+import re
 
 import numpy as np
 import pandas as pd
@@ -138,11 +139,60 @@ def test_a_file_that_vanishes_after_the_scan_cannot_be_read(tmp_path):
     assert refusal(source, 0) == "cannot be read: No such file or directory"
 
 
-def test_a_folder_reached_by_several_links_is_listed_once_so_that_loops_end(tmp_path):
+def test_a_link_to_a_folder_is_one_more_way_to_its_images_and_loops_end(tmp_path):
     make(tmp_path, "cat/a.png")
     (tmp_path / "cat" / "loop").symlink_to(tmp_path)
     (tmp_path / "zebra").symlink_to(tmp_path / "cat")
-    assert scan(tmp_path).paths == [b"cat/a.png"]
+    source = scan(tmp_path)
+    assert source.paths == [b"cat/a.png", b"zebra/a.png"]
+    assert table_of(source) == {"label": ["cat", "zebra"]}
+
+
+def test_two_links_to_one_folder_and_a_link_in_two_classes_are_samples_each(tmp_path):
+    make(tmp_path / "elsewhere", "a.png", "deep/b.png")
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "same").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "photos" / name / "c.png").symlink_to(tmp_path / "elsewhere" / "a.png")
+    inside = [b"c.png", b"same/a.png", b"same/deep/b.png"]
+    assert scan(tmp_path / "photos").paths == [each + path for each in (b"cat/", b"dog/") for path in inside]
+
+
+def test_folders_that_link_to_each_other_end(tmp_path):
+    make(tmp_path, "a/1.png", "b/2.png")
+    (tmp_path / "a" / "to-b").symlink_to(tmp_path / "b")
+    (tmp_path / "b" / "to-a").symlink_to(tmp_path / "a")
+    assert scan(tmp_path).paths == [b"a/1.png", b"a/to-b/2.png", b"b/2.png", b"b/to-a/1.png"]
+
+
+SYSTEM = ["@eaDir", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "lost+found", "#recycle", "FOUND.000"]
+CLUTTER = [f"{folder}{name}/t.jpg" for name in SYSTEM for folder in ("", "cat/", "cat/deep/")] + [
+    *(
+        ".ipynb_checkpoints/a-checkpoint.png",
+        "cat/.thumbnails/b.png",
+        "cat/._a.png",
+        "cat/Thumbs.db",
+        "__MACOSX/cat/._a.png",
+    ),
+    "cat/@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg",
+]
+
+
+def test_what_systems_leave_is_neither_a_class_nor_a_sample(tmp_path):
+    source = scan(make(tmp_path, *CLUTTER, "cat/a.png", "dog/b.png", "trash/c.png"))
+    assert source.paths == [b"cat/a.png", b"dog/b.png", b"trash/c.png"]
+    assert {name for name in source.ignored if name.endswith("/")} == {f"{name}/" for name in SYSTEM}
+    assert source.ignored["@eaDir/"] == 3
+    assert source.ignored[".db"] == 1
+
+
+def test_a_folder_with_no_image_says_what_it_has(tmp_path):
+    make(tmp_path, "a.txt", "b.txt", "deep/c.psd", "README", "@eaDir/a.jpg", "._d.png")
+    expected = (
+        "(left out by their suffix: 2 .txt, 1 without, 1 .psd; hidden: 1 .png; made by systems: @eaDir); expected"
+    )
+    with pytest.raises(SourceError, match=re.escape(expected)):
+        scan(tmp_path)
 
 
 def test_a_link_to_a_folder_elsewhere_is_followed(tmp_path):
@@ -554,6 +604,17 @@ def test_a_folder_of_objects_is_like_a_folder_of_files(tmp_path, bucket):
     assert far.sizes.tolist() == near.sizes.tolist()
     assert far.read(2)[0] == decoding.content_digest(png())
     assert far.read(2)[1]().size == (5, 4)
+
+
+def test_what_systems_leave_on_a_store_is_no_sample_either(bucket):
+    source = scan(bucket(*CLUTTER, "cat/a.png", "dog/b.png"))
+    assert source.paths == [b"cat/a.png", b"dog/b.png"]
+    assert {name for name in source.ignored if name.endswith("/")} == {f"{name}/" for name in SYSTEM}
+
+
+def test_parts_of_a_split_on_a_store(bucket):
+    source = scan(bucket("photos/Train/cat/1.png", "photos/Train/dog/1.png", "photos/Valid/cat/1.png"))
+    assert table_of(source) == {"label": ["cat", "dog", "cat"], "split": ["train", "train", "val"]}
 
 
 def test_an_object_that_changes_has_another_time(bucket):
