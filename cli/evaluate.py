@@ -80,7 +80,8 @@ def evaluate(
 
 def _print(report: dict[str, Any], title: str) -> None:
     names = [name for name in report["intervals"] if name in report]
-    rows = [[name.replace("_", " "), f"{report[name]:.3f}", _interval(*report["intervals"][name])] for name in names]
+    ends = {name: "..".join(f"{end:.3f}" for end in report["intervals"][name]) for name in names}
+    rows = [[name.replace("_", " "), f"{report[name]:.3f}", ends[name]] for name in names]
     print_table(f"{title}{report['n_samples']} images", ["score", "value", "95 %"], rows, right=(1, 2))
     if "confusion" in report:
         _print_confusion(report)
@@ -89,11 +90,6 @@ def _print(report: dict[str, Any], title: str) -> None:
         print_table("labels", ["label", "images", "F1"], labels, right=(1, 2))
     if "accuracy" in report:
         click.echo(f"accuracy {percent(report['accuracy'])} %")
-
-
-def _interval(low: float, high: float) -> str:
-    """Return an interval, or nothing where no sample was wrong and drawing samples again says nothing."""
-    return "" if low == high else f"{low:.3f}..{high:.3f}"
 
 
 def _print_confusion(report: dict[str, Any]) -> None:

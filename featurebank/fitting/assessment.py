@@ -22,10 +22,12 @@ from featurebank.storage.memory import releasing
 from featurebank.topmodels.calibration import cross_calibrated, expected_calibration_error
 from featurebank.topmodels.evaluation import scorer_of
 from featurebank.topmodels.folds import sizes_of
+from featurebank.topmodels.formatting import score_name
+from featurebank.topmodels.held_out import classification_scores, label_scores, regression_scores
 from featurebank.topmodels.learning_curve import learning_curve as make_learning_curve
 from featurebank.topmodels.out_of_fold import OutOfFold
 from featurebank.topmodels.refitting import fit_pipeline, over_folds, score_fitted
-from featurebank.topmodels.scores import classification_scores, corrected_interval, label_scores, regression_scores
+from featurebank.topmodels.scores import fold_interval
 from featurebank.topmodels.search import TopModelSearchCV
 from featurebank.topmodels.thresholds import abstention_curve, best_threshold, cross_thresholds
 
@@ -200,14 +202,14 @@ def held_out(search: TopModelSearchCV, test: TrainingData) -> dict[str, Any]:
     """Score the refitted best pipeline on rows that the search never saw."""
     model = search.best_estimator_
     if search.task == "regression":
-        return regression_scores(test.y, _say(model.predict, test), test.weight)
+        return regression_scores(test.y, _say(model.predict, test), test.weight, test.groups)
     if search.task == "multilabel":
-        return label_scores(test.y, _say(model.predict, test), test.labels or [])
+        return label_scores(test.y, _say(model.predict, test), test.labels or [], test.groups)
     if hasattr(model, "predict_proba"):
         values = _say(model.predict_proba, test)
     else:
         values = search.calibrate().predict_proba(_say(model.decision_function, test))
-    return classification_scores(test.y, _say(model.predict, test), values, search.classes_, test.weight)
+    return classification_scores(test.y, _say(model.predict, test), values, search.classes_, test.weight, test.groups)
 
 
 def _say(method: Callable[[Any], NDArray[Any]], test: TrainingData) -> NDArray[Any]:
@@ -235,10 +237,10 @@ def nested(search: TopModelSearchCV, rows: TrainingData, cv: Any, progress: Call
         inner.fit(part.X, part.y, groups=part.groups, sample_weight=part.weight)
         return score_fitted(scorer, inner.best_estimator_, rest.X, rest.y, rest.weight)
 
-    scores = over_folds(score, search.folds_)
+    scores, scoring = over_folds(score, search.folds_), score_name(search.scoring, search.task)
     return {
         "mean": float(np.mean(scores)),
-        "ci95": list(corrected_interval(scores, *sizes_of(search.folds_))),
+        "ci95": list(fold_interval(scores, *sizes_of(search.folds_), scoring, rows=len(rows.y)).ends),
         "fold_scores": scores,
     }
 

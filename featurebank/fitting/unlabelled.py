@@ -32,7 +32,7 @@ from featurebank.topmodels.formatting import gain_text
 from featurebank.topmodels.models import TASKS, TopModel, parse_models
 from featurebank.topmodels.out_of_fold import OutOfFold, gather
 from featurebank.topmodels.refitting import over_folds, score_fitted
-from featurebank.topmodels.scores import corrected_interval, paired_interval
+from featurebank.topmodels.scores import fold_interval, paired_interval
 from featurebank.topmodels.search import TopModelSearchCV
 from featurebank.topmodels.solvers.problem import Prediction, prediction_of
 
@@ -251,12 +251,13 @@ def _compared(
 ) -> list[dict[str, Any]]:
     """Return a row of facts for each method, the supervised one first."""
     sizes, facts = sizes_of(folds), []
+    scoring, tested = searches[SUPERVISED].scoring, len(np.unique(np.concatenate([test for _, test in folds])))
     for name, mine in scores.items():
         about: dict[str, Any] = {
             "method": name,
             "model": _model_name(searches[name]),
             "mean": float(np.mean(mine)),
-            "ci95": list(corrected_interval(mine, *sizes)),
+            "ci95": list(fold_interval(mine, *sizes, scoring, rows=tested).ends),
             "fold_scores": mine,
         }
         if name != SUPERVISED:

@@ -296,7 +296,7 @@ class Predictor(Embedder):
         Returns
         -------
         dict
-            See `featurebank.topmodels.scores.classification_scores`; of several tasks ``n_samples`` (readable images
+            See `featurebank.topmodels.held_out.classification_scores`; of several tasks ``n_samples`` (readable images
             with a label of any) and ``tasks``, the scores of each. ``failures`` lists the unreadable images,
             ``unlabelled`` and ``seen_in_training`` count images.
 

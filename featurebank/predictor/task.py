@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline
 from featurebank.bank.samples import SampleTable, values_of
 from featurebank.errors import PredictorError
 from featurebank.predictor.features import PredictorFeature
-from featurebank.topmodels import scores
+from featurebank.topmodels import held_out
 from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
 from featurebank.topmodels.novelty import FLAG, Unlike
 
@@ -151,10 +151,10 @@ class Task:
         """Score the model on embeddings with true values; see `featurebank.Predictor.evaluate`."""
         predicted = self.model.predict(X)
         if self.kind == "regression":
-            return scores.regression_scores(y, predicted, weight)
+            return held_out.regression_scores(y, predicted, weight)
         if self.kind == "multilabel":
-            return scores.label_scores(y, predicted, self.labels or [])
-        return scores.classification_scores(y, predicted, self.probabilities(X), self.classes, weight)
+            return held_out.label_scores(y, predicted, self.labels or [])
+        return held_out.classification_scores(y, predicted, self.probabilities(X), self.classes, weight)
 
     def _numbers(self, table: SampleTable, name: str) -> NDArray[np.float64]:
         values = values_of(table, name)

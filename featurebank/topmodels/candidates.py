@@ -40,7 +40,7 @@ class Candidate:
     ci95 : tuple of float
         95 % interval of the mean.
     interval : str
-        Its method: ``"nadeau-bengio"``, ``"wilson"`` or ``"cluster-bootstrap"``.
+        Its method: ``"korn-graubard"``, ``"wilson"``, ``"jackknife"`` or ``"nadeau-bengio"``; empty before.
     extra : dict
         Scores beside the one that is searched: ``balanced_accuracy`` for classes.
     seconds : float
@@ -55,7 +55,7 @@ class Candidate:
     views: str = "mean"
     fold_scores: list[float] = field(default_factory=list)
     ci95: tuple[float, float] = (0.0, 0.0)
-    interval: str = "nadeau-bengio"
+    interval: str = ""
     extra: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
 

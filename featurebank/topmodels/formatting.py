@@ -6,6 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+_SHARES = ("accuracy", "balanced_accuracy", "top_k", "f1", "macro_f1", "precision", "recall", "jaccard", "roc_auc")
+_SHARES += ("average_precision",)
+_RANGES = {
+    "matthews_corrcoef": (-1.0, 1.0),
+    "r2": (-math.inf, 1.0),
+    "d2_": (-math.inf, 1.0),
+    "explained_variance": (-math.inf, 1.0),
+    "neg_": (-math.inf, 0.0),
+    "positive_likelihood_ratio": (0.0, math.inf),
+}
+"""The least and the greatest value of scores that are no shares, by what their names begin with."""
+
 
 def score_name(scoring: Any, task: str) -> Any:
     """Return a scorer's name, the default's where none is given: accuracy, or R² for numbers.
@@ -21,25 +33,35 @@ def score_name(scoring: Any, task: str) -> Any:
 
 
 def is_share(scoring: Any) -> bool:
-    """Say whether a scorer gives a share, from 0 to 1, the higher the better.
+    """Say whether a scorer gives a share, from 0 to 1, the higher the better; of a function it is not known.
 
     Examples
     --------
-    >>> is_share("balanced_accuracy"), is_share("neg_log_loss"), is_share("r2")
-    (True, False, False)
+    >>> is_share("balanced_accuracy"), is_share("macro_f1"), is_share("neg_log_loss"), is_share("matthews_corrcoef")
+    (True, True, False, False)
     """
-    return not str(scoring).startswith(("neg_", "r2", "max_error", "d2_", "explained"))
+    return scoring is None or _name_of(scoring).startswith(_SHARES)
+
+
+def _name_of(scoring: Any) -> str:
+    """Return a scorer's name; that of its metric where it is made by `sklearn.metrics.make_scorer`."""
+    if not hasattr(scoring, "_score_func"):
+        return str(scoring)
+    name = scoring._score_func.__name__
+    return name if scoring._sign > 0 else f"neg_{name}"
 
 
 def bounded(scoring: Any, interval: Sequence[float]) -> list[float]:
-    """Return an interval as it is shown: no share is below 0 or above 1, no r2 above 1.
+    """Return an interval as it is shown, within what the score can be: 0 to 1 for a share, at most 1 for r2 …
 
     Examples
     --------
-    >>> bounded("accuracy", [-0.1, 1.02]), bounded("r2", [-0.1, 1.02])
-    ([0.0, 1.0], [-0.1, 1.0])
+    >>> bounded("accuracy", [-0.1, 1.02]), bounded("r2", [-0.1, 1.02]), bounded("neg_log_loss", [-0.3, 0.1])
+    ([0.0, 1.0], [-0.1, 1.0], [-0.3, 0.0])
     """
-    low, high = 0.0 if is_share(scoring) else -math.inf, 1.0 if is_share(scoring) or scoring == "r2" else math.inf
+    name = _name_of(scoring)
+    ranges = (ends for start, ends in _RANGES.items() if name.startswith(start))
+    low, high = (0.0, 1.0) if is_share(scoring) else next(ranges, (-math.inf, math.inf))
     return [min(max(end, low), high) for end in interval]
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,19 @@ from featurebank.topmodels.evaluation import (
     scorer_of,
 )
 from featurebank.topmodels.folds import sizes_of
+from featurebank.topmodels.formatting import score_name
 from featurebank.topmodels.models import TopModel
-from featurebank.topmodels.scores import cluster_interval, corrected_interval, wilson_interval
+from featurebank.topmodels.scores import (
+    Interval,
+    Part,
+    averages_classes,
+    block_influence,
+    effective_rows,
+    fold_interval,
+    mean_influence,
+    score_interval,
+    wilson_interval,
+)
 from featurebank.topmodels.solvers.problem import Note, Prediction, SolverOptions
 
 Found = list[tuple[CandidateGroup, Candidate]]
@@ -189,6 +201,8 @@ class SearchRun:
             candidate = group.candidates[number]
             if number in group.predictions and not candidate.fold_scores:
                 candidate.fold_scores = [group.scores[number][fold] for fold in self.folds]
+                if self._is_accuracy():
+                    self._set_accuracy_interval(candidate, group.predictions[number])
                 if self.data.task == "classification":
                     candidate.extra["balanced_accuracy"] = balanced_accuracy(self.data, group.predictions[number])
         rivals = [
@@ -243,35 +257,68 @@ class SearchRun:
         return sorted(found, key=lambda prediction: prediction.fold)
 
     def set_intervals(self, found: Found) -> None:
-        """Set the 95 % interval of every candidate, by the method that fits the folds."""
-        is_one = len(self.folds) == 1
+        """Set the 95 % interval of every candidate that has none yet (`featurebank.topmodels.scores`)."""
+        scoring = score_name(self.scoring, self.data.task)
         for group, candidate in found:
-            candidate.ci95 = corrected_interval(candidate.fold_scores, self.n_train, self.n_test)
             kept = group.predictions.get(group.candidates.index(candidate))
-            if is_one and self._is_plain_accuracy():
-                count = len(self.data.folds[0][1])
-                candidate.ci95, candidate.interval = wilson_interval(candidate.mean * count, count), "wilson"
-            elif kept is not None and (is_one or self.clusters is not None):
-                candidate.ci95 = cluster_interval(self._resampled(kept), self._clusters(kept))
-                candidate.interval = "bootstrap" if self.clusters is None else "cluster-bootstrap"
+            if candidate.interval:
+                continue
+            if kept is None:
+                interval = fold_interval(candidate.fold_scores, self.n_train, self.n_test, scoring, rows=self._rows)
+            else:
+                influence = block_influence(self._score_of(kept), self._parts(kept))
+                interval = self._interval(candidate, influence)
+            candidate.ci95, candidate.interval = interval.ends, interval.method
 
-    def _is_plain_accuracy(self) -> bool:
-        return self.data.task == "classification" and self.data.weight is None and self.scoring in (None, "accuracy")
+    def _set_accuracy_interval(self, candidate: Candidate, found: Sequence[Prediction]) -> None:
+        """Set a candidate's interval where the score is the share of right rows, which tells each row's influence."""
+        if len(self.folds) == 1 and self.data.weight is None and self.clusters is None:
+            count = len(self.data.folds[0][1])
+            candidate.ci95, candidate.interval = wilson_interval(candidate.mean * count, count), "wilson"
+            return
+        right = [self.data.y[self.data.folds[each.fold][1]] == each.labels for each in found]
+        interval = self._interval(candidate, mean_influence(self._parts(found), right))
+        candidate.ci95, candidate.interval = interval.ends, interval.method
 
-    def _clusters(self, found: Sequence[Prediction]) -> list[NDArray[Any]]:
-        clusters = np.arange(len(self.data.y)) if self.clusters is None else self.clusters
-        return [clusters[self.data.folds[each.fold][1]] for each in found]
+    def _interval(self, candidate: Candidate, influence: NDArray[np.float64]) -> Interval:
+        scoring = score_name(self.scoring, self.data.task)
+        return score_interval(candidate.mean, influence, scoring, rows=self._rows, folds=len(self.folds))
 
-    def _resampled(self, found: Sequence[Prediction]) -> Callable[[int, NDArray[np.intp]], float]:
-        """Return the function that scores a drawn part of a prediction's rows."""
+    def _is_accuracy(self) -> bool:
+        return self.data.task == "classification" and self.scoring in (None, "accuracy")
+
+    @cached_property
+    def _rows(self) -> float:
+        """Rows of equal weight that the score is worth."""
+        tested = np.unique(np.concatenate([test for _, test in self.data.folds]))
+        weight = np.ones(len(tested)) if self.data.weight is None else self.data.weight[tested]
+        counts = None
+        if self.data.task == "classification" and averages_classes(self.scoring):
+            counts = np.bincount(np.searchsorted(self.data.classes, self.data.y[tested]), weight)
+        return effective_rows(weight, counts)
+
+    @cached_property
+    def _units(self) -> NDArray[np.intp]:
+        """The number of each row's group, or the row's own."""
+        numbers = np.arange(len(self.data.y))
+        return numbers if self.clusters is None else np.unique(self.clusters, return_inverse=True)[1]
+
+    def _parts(self, found: Sequence[Prediction]) -> list[Part]:
+        weight = np.ones(len(self.data.y)) if self.data.weight is None else self.data.weight
+        tests = [self.data.folds[each.fold][1] for each in found]
+        return [Part(self._units[test], weight[test]) for test in tests]
+
+    def _score_of(self, found: Sequence[Prediction]) -> Callable[[int, NDArray[np.intp]], float]:
+        """Return the function that scores some rows of a prediction; NaN where they cannot be scored."""
         scorer = scorer_of(self.scoring, self.data.task)
-        if self.data.task == "classification" and self.scoring in (None, "accuracy"):
-            tests = [self.data.folds[each.fold][1] for each in found]
-            right = [self.data.y[test] == each.labels for test, each in zip(tests, found, strict=True)]
-            weight = np.ones(len(self.data.y)) if self.data.weight is None else self.data.weight
-            weights = [weight[test] for test in tests]
-            return lambda part, rows: float(np.average(right[part][rows], weights=weights[part][rows]))
-        return lambda part, rows: score_rows(scorer, self.data, found[part], rows)
+
+        def score(part: int, rows: NDArray[np.intp]) -> float:
+            try:
+                return score_rows(scorer, self.data, found[part], rows)
+            except ValueError:  # rows of one class
+                return float("nan")
+
+        return score
 
     def _gamma(self, group: CandidateGroup) -> float:
         """Return what ``gamma="scale"`` stands for on all rows, as the model sees them."""

@@ -2,11 +2,11 @@
 
     python tests/benchmarks/bench_extract.py IMAGES [--make 2000] [--device cpu] [--only NAME]... [--count 2000]
 
-IMAGES is a folder of JPEG files, in class folders or not; without class folders torchvision's ImageFolder sees one
-class. `--make N` first fills it with N files of 500x375 pixels, if it is not there. Every side runs in a process of
-its own on the same files and the same (packaged or seeded) weights, ours before and after the plain loop. Each is
-timed from its first image to its last with the network already built; ours includes hashing, opening the engine,
-comparing it with eager and writing the bank. Memory is the largest resident set of the process.
+IMAGES is a folder of class folders with JPEG files, as torchvision's ImageFolder takes it. `--make N` first fills one
+class folder with N files of 500x375 pixels, if IMAGES is not there. Every side runs in a process of its own on the same
+files and the same (packaged or seeded) weights, ours before and after the plain loop. Each is timed from its first
+image to its last with the network already built; ours includes hashing, opening the engine, comparing it with eager and
+writing the bank. Memory is the largest resident set of the process.
 
 (a) ImageFolder, DataLoader (2 workers), `create_feature_extractor`, eager float32.
 (b) `img2vec-pytorch`, lists of 32 images (where it has the network).
@@ -407,7 +407,7 @@ def main() -> None:
     args = parser.parse_args()
     args.images, args.layers = args.images.resolve(), ["penultimate"]
     if args.make and not args.images.exists():
-        make_images(args.images, args.make)
+        make_images(args.images / "images", args.make)
     print(machine(args.device), flush=True)
     for name in args.only or [*CASES, *MORE]:
         if name in CASES:

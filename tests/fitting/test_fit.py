@@ -43,7 +43,7 @@ def test_the_report_says_what_was_tried_on_which_folds(two_class_bank):
     ]
     for each in report["candidates"]:
         assert set(each) >= {"features", "model", "params", "mean", "std", "ci95", "fold_scores", "seconds"}
-        assert (each["select"], each["normalize"], each["interval"]) == (None, "standardize", "nadeau-bengio")
+        assert (each["select"], each["normalize"], each["interval"]) == (None, "standardize", "korn-graubard")
         assert len(each["fold_scores"]) == 4
         assert each["ci95"][0] <= each["mean"] <= each["ci95"][1]
     assert report["best"] == max(report["candidates"], key=lambda each: each["mean"])
@@ -419,7 +419,7 @@ def test_folds_by_name_hold_groups_together(tmp_path, random, cv, count):
     result = fit(bank, models=SVM, target="label", groups="site", cv=cv, folds=4)
     assert result.report["folds"] == count
     assert all(len(each) == 1 for each in folds_by(result.predictor.report["samples"], site).values())
-    assert result.report["best"]["interval"] == "cluster-bootstrap"
+    assert result.report["best"]["interval"] == "korn-graubard"
 
 
 def test_repeated_folds_are_drawn_anew(tmp_path, random):

@@ -146,7 +146,7 @@ def test_groups_stay_at_chance_through_the_whole_search(tmp_path):
     report = fit(bank, "--model", "svm", "--model", "knn", "--model", "lda", *options)
     assert chance(report["nested"], 0.2)
     assert "Label more" not in report["learning_curve"]["verdict"]
-    assert report["best"]["interval"] == "cluster-bootstrap"
+    assert report["best"]["interval"] == "korn-graubard"
 
 
 @pytest.mark.parametrize("model", ["logreg", "svm", "mlp", "linear-svm", "ridge", "lda", "knn", "centroid"])

@@ -2,9 +2,17 @@ import math
 
 import numpy as np
 import pytest
-from sklearn import metrics
 
-from featurebank.topmodels.scores import classification_scores, corrected_interval, wilson_interval
+from featurebank.topmodels.scores import (
+    Part,
+    block_influence,
+    corrected_interval,
+    exact_interval,
+    fold_interval,
+    mean_influence,
+    score_interval,
+    wilson_interval,
+)
 
 
 def test_the_corrected_interval_of_two_folds_by_hand():
@@ -39,78 +47,42 @@ def test_wilson_intervals_are_the_published_ones(correct, count, low, high):
     assert wilson_interval(correct, count) == pytest.approx((low, high), abs=1e-3)
 
 
-CLASSES = np.array(["a", "b", "c"])
+@pytest.mark.parametrize(
+    ("share", "trials", "low", "high"),
+    [(1.0, 20, 0.8316, 1.0), (0.0, 10, 0.0, 0.3085), (0.5, 10, 0.1871, 0.8129)],
+)
+def test_exact_intervals_are_the_published_ones(share, trials, low, high):
+    assert exact_interval(share, trials) == pytest.approx((low, high), abs=1e-4)
 
 
-@pytest.fixture
-def predictions():
-    """150 rows of three classes, most predicted right: y, predicted, probabilities, weights."""
+def test_the_influence_on_a_mean_by_hand():
+    # two folds of means 0.75 and 0.5: 0.625 in all; row 0 adds (1 - 0.625) / 4 / 2
+    parts = [Part(np.arange(4), np.ones(4)), Part(np.array([4, 5]), np.ones(2))]
+    found = mean_influence(parts, [np.array([1, 1, 1, 0]), np.array([1, 0])])
+    expected = [0.375 / 8] * 3 + [-0.625 / 8, 0.375 / 4, -0.625 / 4]
+    np.testing.assert_allclose(found, expected)
+
+
+def test_leaving_out_blocks_gives_the_influence_on_a_mean():
     random = np.random.default_rng(0)
-    y = random.integers(0, 3, 150)
-    probabilities = random.dirichlet([1, 1, 1], 150) + 0.4 * np.eye(3)[y]
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
-    return CLASSES[y], CLASSES[probabilities.argmax(axis=1)], probabilities, random.random(150)
+    parts = [Part(random.integers(0, 9, size=30), random.random(30)) for _ in range(3)]
+    values = [random.random(30) for _ in parts]
+    found = block_influence(lambda fold, rows: np.average(values[fold][rows], weights=parts[fold].weight[rows]), parts)
+    np.testing.assert_allclose(np.sort(found), np.sort(mean_influence(parts, values)), atol=1e-12)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_scores_equal_those_of_scikit_learn(predictions, weighted):
-    y, predicted, probabilities, weight = predictions
-    weight = weight if weighted else None
-    found = classification_scores(y, predicted, probabilities, CLASSES, weight)
-    expected = {
-        "accuracy": metrics.accuracy_score(y, predicted, sample_weight=weight),
-        "balanced_accuracy": metrics.balanced_accuracy_score(y, predicted, sample_weight=weight),
-        "macro_f1": metrics.f1_score(y, predicted, average="macro", sample_weight=weight),
-        "log_loss": metrics.log_loss(y, probabilities, sample_weight=weight),
-    }
-    assert {name: found[name] for name in expected} == pytest.approx(expected)
-    np.testing.assert_allclose(found["confusion"], metrics.confusion_matrix(y, predicted, sample_weight=weight))
-    assert (found["n_samples"], found["classes"]) == (150, ["a", "b", "c"])
+def test_folds_of_equal_scores_have_the_interval_of_their_rows():
+    low, high, method = fold_interval([0.9] * 5, 80, 20, "accuracy", rows=100)
+    assert (low, high, method) == (*exact_interval(0.9, 100), "nadeau-bengio")
+    assert fold_interval([0.9] * 5, 80, 20, "r2", rows=100)[:2] == (0.9, 0.9)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_intervals_cover_the_point(predictions, weighted):
-    y, predicted, probabilities, weight = predictions
-    found = classification_scores(y, predicted, probabilities, CLASSES, weight if weighted else None)
-    for name, (low, high) in found["intervals"].items():
-        assert low < found[name] < high
-        assert high - low < 0.5
-    assert found["ci95"] == found["intervals"]["accuracy"]
+def test_a_score_that_is_no_share_has_students_interval():
+    influence = np.array([0.1, -0.1, 0.2, -0.2])  # variance 0.1 x 4 / 3; t of three degrees of freedom is 3.18245
+    low, high, method = score_interval(-1.5, influence, "neg_log_loss", rows=4)
+    assert (low + high, high - low) == pytest.approx((-3, 2 * 3.18245 * math.sqrt(0.4 / 3)), abs=1e-4)
+    assert method == "jackknife"
 
 
-def test_without_weights_the_accuracy_has_wilsons_interval(predictions):
-    y, predicted, probabilities, _ = predictions
-    right = int((y == predicted).sum())
-    assert classification_scores(y, predicted, probabilities, CLASSES)["ci95"] == list(wilson_interval(right, 150))
-    weighted = classification_scores(y, predicted, probabilities, CLASSES, np.ones(150))
-    assert weighted["ci95"] == pytest.approx(wilson_interval(right, 150), abs=0.02)
-
-
-def test_intervals_repeat_with_their_seed(predictions):
-    y, predicted, probabilities, _ = predictions
-    first, again, other = (
-        classification_scores(y, predicted, probabilities, CLASSES, random_state=seed) for seed in (0, 0, 1)
-    )
-    assert first == again
-    assert first["intervals"]["macro_f1"] != other["intervals"]["macro_f1"]
-
-
-def test_a_class_that_does_not_occur_does_not_count_in_the_means():
-    y, predicted = np.array(["a", "a", "b", "b"]), np.array(["a", "c", "b", "b"])
-    found = classification_scores(y, predicted, np.full((4, 3), 1 / 3), CLASSES)
-    assert found["balanced_accuracy"] == pytest.approx(0.75)
-    assert found["macro_f1"] == pytest.approx(metrics.f1_score(y, predicted, labels=["a", "b"], average="macro"))
-    assert found["confusion"] == [[1, 0, 1], [0, 2, 0], [0, 0, 0]]
-
-
-def test_a_class_given_no_chance_costs_much_but_not_infinitely():
-    found = classification_scores(np.array(["a"] * 4), np.array(["b"] * 4), np.tile([0.0, 1.0, 0.0], (4, 1)), CLASSES)
-    assert found["accuracy"] == 0
-    assert found["log_loss"] == pytest.approx(-math.log(np.finfo(float).eps))
-
-
-def test_without_probabilities_there_is_no_log_loss(predictions):
-    y, predicted, probabilities, *_ = predictions
-    found, bare = (classification_scores(y, predicted, each, CLASSES) for each in (probabilities, None))
-    del found["log_loss"], found["intervals"]["log_loss"]
-    assert bare == found
+def test_one_unit_says_nothing():
+    assert score_interval(0.8, np.zeros(1), "accuracy", rows=10).method == "none"

@@ -587,9 +587,38 @@ def test_groups_widen_the_interval():
         X, np.repeat(y, 10)
     )
     naive = wilson_interval(grouped.mean * 400, 400)
-    assert grouped.interval == "cluster-bootstrap"
-    assert single.best_candidate_.interval == "nadeau-bengio"
-    assert grouped.ci95[1] - grouped.ci95[0] > 1.5 * (naive[1] - naive[0])
+    widths = [each.ci95[1] - each.ci95[0] for each in (grouped, single.best_candidate_)]
+    assert grouped.interval == single.best_candidate_.interval == "korn-graubard"
+    assert widths[0] > 1.5 * (naive[1] - naive[0])
+    assert widths[0] > 1.4 * widths[1]
+
+
+@pytest.mark.parametrize("scoring", ["accuracy", "f1_macro", "balanced_accuracy", "roc_auc"])
+def test_a_perfect_score_of_few_rows_has_a_wide_interval(scoring):
+    y = np.arange(20) % 2
+    X = np.random.default_rng(0).normal(size=(20, 8))
+    X[:, 0] += 12 * y
+    best = TopModelSearchCV({"ridge": {"alpha": [1.0]}}, scoring=scoring).fit(X, y).best_candidate_
+    assert best.mean == 1
+    assert best.ci95 == pytest.approx((0.8316, 1.0), abs=1e-4)  # Clopper and Pearson, 20 of 20
+
+
+def test_as_many_folds_as_groups_have_an_interval():
+    random = np.random.default_rng(0)
+    y, groups = np.arange(60) % 2, np.arange(60) % 5
+    X = random.normal(size=(60, 8)) + 0.6 * y[:, None] + 0.7 * random.normal(size=(5, 8))[groups]
+    low, high = TopModelSearchCV({"ridge": {"alpha": [1.0]}}).fit(X, y, groups=groups).best_candidate_.ci95
+    assert high - low > 0.2
+
+
+def test_a_held_out_part_of_groups_counts_groups():
+    random = np.random.default_rng(0)
+    y, groups = np.arange(120) % 2, np.repeat(np.arange(12), 10)
+    X = random.normal(size=(120, 8)) + 0.5 * y[:, None] + random.normal(size=(12, 8))[groups]
+    part = [(np.arange(60), np.arange(60, 120))]
+    one, whole = (TopModelSearchCV(SVM, cv=part).fit(X, y, **each).best_candidate_ for each in ({"groups": groups}, {}))
+    assert (one.interval, whole.interval) == ("korn-graubard", "wilson")
+    assert np.ptp(one.ci95) > 1.2 * np.ptp(whole.ci95)
 
 
 # --- budgets and interruptions -----------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from featurebank.fitting.training_data import Target, TrainingData, load_table, 
 from featurebank.topmodels.folds import Fold, Folds, combinations, default_kind, make_folds, sizes_of
 from featurebank.topmodels.formatting import interval_text, score_text
 from featurebank.topmodels.refitting import over_folds
-from featurebank.topmodels.scores import corrected_interval
+from featurebank.topmodels.scores import fold_interval
 
 UNKNOWN = -1
 """The class of a row whose label is unknown, or that is not to be learned from."""
@@ -242,8 +242,9 @@ def domain_shift(
     if any(len(np.unique(is_source[rows])) < 2 for part in parts for rows in part):
         raise TopModelError("a fold would hold rows of one domain only; ask for fewer folds, or other groups")
     found = np.array(over_folds(partial(_told_apart, X, is_source), parts))
-    (low, high), (auc_low, auc_high) = (
-        np.clip(corrected_interval(list(scores), *sizes_of(parts)), 0, 1).tolist() for scores in found.T
+    (low, high, _), (auc_low, auc_high, _) = (
+        fold_interval(list(scores), *sizes_of(parts), name, rows=len(X))
+        for name, scores in zip(("accuracy", "roc_auc"), found.T, strict=True)
     )
     accuracy, auc = found.mean(axis=0).tolist()
     return Shift(accuracy, [low, high], auc, [auc_low, auc_high])

@@ -21,9 +21,10 @@ from featurebank.fitting.adaptation.domains import UNKNOWN, DomainPair, Domains
 from featurebank.topmodels.calibration import Calibrator
 from featurebank.topmodels.candidates import best_of_each
 from featurebank.topmodels.folds import Fold, fold_numbers, sizes_of
+from featurebank.topmodels.held_out import classification_scores
 from featurebank.topmodels.out_of_fold import score_values
 from featurebank.topmodels.refitting import in_place
-from featurebank.topmodels.scores import classification_scores, paired_interval
+from featurebank.topmodels.scores import paired_interval
 from featurebank.topmodels.transforms import Step
 
 SCORERS = ("outputs", "circular", "entropy", "density")
