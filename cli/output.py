@@ -24,8 +24,10 @@ def print_json(value: Any) -> None:
 
 
 def records(frame: Any) -> list[dict[str, Any]]:
-    """Return a DataFrame's rows as JSON can hold them, missing values as None."""
-    return list(frame.astype(object).where(frame.notna(), None).to_dict("records"))
+    """Return a DataFrame's rows as JSON can hold them; see `featurebank.bank.display.records`."""
+    from featurebank.bank import display
+
+    return display.records(frame)
 
 
 FOLDED = 12

@@ -49,6 +49,11 @@ class Bank(BankReader):
     (0, [])
     """
 
+    @classmethod
+    def of(cls, bank: BankLike) -> Bank:
+        """Return a bank that is one already, or open the one at a path."""
+        return bank if isinstance(bank, Bank) else cls(bank)
+
     def __repr__(self) -> str:
         return f"Bank({str(self.path)!r}{self._outline()})"
 
@@ -184,6 +189,10 @@ class Bank(BankReader):
     def prune(self, *, grace: float = GRACE, source: str | os.PathLike[str] | None = None) -> dict[str, int]:
         """Drop embeddings that no sample points at, a whole source first; see `featurebank.bank.upkeep.prune`."""
         return upkeep.prune(self, grace=grace, source=source)
+
+
+BankLike = str | os.PathLike[str] | Bank
+"""A bank, or the path or address of one."""
 
 
 def _differs(old: pd.DataFrame, new: pd.DataFrame) -> NDArray[np.bool_]:

@@ -1,8 +1,9 @@
-"""How results show themselves in a notebook: their one line, and a table below it. Any room above may use it."""
+"""How results show themselves: in a notebook as one line with a table below it, in JSON as rows."""
 
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
 import pandas as pd
 
@@ -18,3 +19,14 @@ def as_html(shown: object, frame: pd.DataFrame) -> str:
     '<p>&#x27;&lt;b&gt;&#x27;</p><table border="1" class="dataframe">'
     """
     return f"<p>{escape(repr(shown))}</p>{frame.to_html(index=False, escape=True, max_rows=ROWS_SHOWN)}"
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a table's rows as JSON can hold them, missing values as None.
+
+    Examples
+    --------
+    >>> records(pd.DataFrame({"a": [1.5, float("nan")]}))
+    [{'a': 1.5}, {'a': None}]
+    """
+    return list(frame.astype(object).where(frame.notna(), None).to_dict("records"))

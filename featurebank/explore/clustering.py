@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, s
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.preprocessing import normalize
 
-from featurebank.bank.bank import Bank
+from featurebank.bank.bank import Bank, BankLike
 from featurebank.bank.defaults import candidate_features
 from featurebank.bank.display import as_html
 from featurebank.bank.samples import SampleTable, column_of, values_of
@@ -83,7 +82,7 @@ class Clusters:
 
 @renamed(seed="random_state")
 def cluster(
-    bank: str | os.PathLike[str] | Bank,
+    bank: BankLike,
     *,
     features: str | Sequence[str] | None = None,
     method: str = "kmeans",
@@ -132,7 +131,7 @@ def cluster(
     --------
     >>> cluster("photos.bank", method="kmeans").table  # doctest: +SKIP
     """
-    bank = bank if isinstance(bank, Bank) else Bank(bank)
+    bank = Bank.of(bank)
     _check(method, clusters)
     table = bank.select()
     candidates = candidate_features(bank, features)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.bank.bank import Bank
+from featurebank.bank.bank import Bank, BankLike
 from featurebank.bank.defaults import default_target
 from featurebank.bank.samples import SampleTable, rows_of, values_of
 from featurebank.errors import ColumnError, NotInstalledError, install_hint, renamed
@@ -25,7 +24,7 @@ _PROBA = "proba_"
 
 @renamed(seed="random_state")
 def label_issues(
-    bank: str | os.PathLike[str] | Bank,
+    bank: BankLike,
     *,
     target: str | None = None,
     oof: pd.DataFrame | None = None,
@@ -79,7 +78,7 @@ def label_issues(
     """
     if find_spec("cleanlab") is None:
         raise NotInstalledError(f"label issues need cleanlab: {install_hint('explore')}")
-    bank = bank if isinstance(bank, Bank) else Bank(bank)
+    bank = Bank.of(bank)
     column = target or default_target(bank)
     if column in COLUMNS:
         raise ColumnError(

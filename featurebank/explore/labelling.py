@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from sklearn.metrics import pairwise_distances_argmin_min
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.preprocessing import normalize
 
-from featurebank.bank.bank import Bank
+from featurebank.bank.bank import Bank, BankLike
 from featurebank.bank.features import as_keys
 from featurebank.bank.samples import SampleTable, column_of, other_contents
 from featurebank.errors import BankError, ColumnError, TopModelError, near_names
@@ -26,7 +25,7 @@ SCORE = "score"
 
 
 def next_to_label(
-    bank: str | os.PathLike[str] | Bank,
+    bank: BankLike,
     predictor: Predictor,
     *,
     strategy: str = "uncertainty",
@@ -69,7 +68,7 @@ def next_to_label(
     --------
     >>> next_to_label("photos.bank", Predictor.load("photos.featurebank"), count=20)  # doctest: +SKIP
     """
-    bank = bank if isinstance(bank, Bank) else Bank(bank)
+    bank = Bank.of(bank)
     tasks = _tasks(predictor, strategy, count)
     columns = [name for each in tasks for name in each.columns]
     if SCORE in columns:

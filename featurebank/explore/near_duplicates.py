@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from featurebank.bank.bank import Bank
+from featurebank.bank.bank import Bank, BankLike
 from featurebank.bank.images import all_images
 from featurebank.bank.neighbours import close_pairs, groups_of, near_duplicate_pairs, unit_rows
 from featurebank.bank.samples import SampleTable
@@ -36,9 +35,7 @@ Pairs = NDArray[np.int64]
 Thumbnails = NDArray[Any]
 
 
-def duplicates(
-    bank: str | os.PathLike[str] | Bank, *, features: str | None = None, progress: Progress | None = None
-) -> pd.DataFrame:
+def duplicates(bank: BankLike, *, features: str | None = None, progress: Progress | None = None) -> pd.DataFrame:
     """Find samples that show the same picture.
 
     Two files of one content are exact duplicates. Two images are near-duplicates where small thumbnails of them, the
@@ -76,7 +73,7 @@ def duplicates(
     0      0  near  /photos      cat/1.jpg       0.999
     1      0  near  /photos  cat/1_big.jpg       0.999
     """
-    bank = bank if isinstance(bank, Bank) else Bank(bank)
+    bank = Bank.of(bank)
     table = bank.select()
     first, contents = distinct_contents(table)
     distinct = table.take(first)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
-from featurebank.bank.bank import Bank
+from featurebank.bank.bank import Bank, BankLike
 from featurebank.bank.samples import column_of
 from featurebank.errors import BankError, ColumnError, TopModelError, near_names, renamed
 from featurebank.explore.embedding import chosen_sets, distinct_contents
@@ -24,7 +23,7 @@ NEIGHBOURS = 10
 
 @renamed(seed="random_state")
 def outliers(
-    bank: str | os.PathLike[str] | Bank,
+    bank: BankLike,
     *,
     features: str | None = None,
     method: str = "mahalanobis",
@@ -67,7 +66,7 @@ def outliers(
     --------
     >>> outliers("photos.bank").head()  # doctest: +SKIP
     """
-    bank = bank if isinstance(bank, Bank) else Bank(bank)
+    bank = Bank.of(bank)
     if method not in METHODS:
         raise TopModelError(f"no outlier score {method!r}; {near_names(method, METHODS)}")
     if target is not None and method == "knn":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.bank.bank import Bank
+from featurebank.bank.bank import Bank, BankLike
 from featurebank.bank.samples import column_of
 from featurebank.errors import BankError, ColumnError, NotInstalledError, install_hint, near_names, renamed
 from featurebank.explore.embedding import blocks_of, chosen_sets, moments
@@ -24,7 +23,7 @@ LEAST = 3
 
 @renamed(seed="random_state")
 def project(
-    bank: str | os.PathLike[str] | Bank,
+    bank: BankLike,
     features: str | Sequence[str] | None = None,
     method: str = "pca",
     *,
@@ -72,7 +71,7 @@ def project(
         source       path     x     y label
     0  /photos  cat/0.jpg  -3.1  12.0   cat
     """
-    bank = bank if isinstance(bank, Bank) else Bank(bank)
+    bank = Bank.of(bank)
     if method not in METHODS:
         raise BankError(f"no method {method!r}; {near_names(method, METHODS)}")
     if method == "umap" and find_spec("umap") is None:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.bank.bank import Bank
+from featurebank.bank.bank import Bank, BankLike
 from featurebank.bank.features import as_keys
 from featurebank.bank.loading import ROWS_AT_ONCE
 from featurebank.bank.neighbours import unit_rows
@@ -38,7 +38,7 @@ CANDIDATES = 10
 
 
 def similar(
-    bank: str | os.PathLike[str] | Bank,
+    bank: BankLike,
     image: ImageLike,
     *,
     k: int = 12,
@@ -90,7 +90,7 @@ def similar(
     0  /photos  cat/9.jpg        0.93
     1  /photos  cat/4.jpg        0.91
     """
-    bank = bank if isinstance(bank, Bank) else Bank(bank)
+    bank = Bank.of(bank)
     if k < 1:
         raise BankError(f"the {k} most similar; expected a number from 1 up")
     if metric not in METRICS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from featurebank.backbones.request import Request
-from featurebank.bank.bank import Bank
+from featurebank.bank.bank import Bank, BankLike
 from featurebank.bank.request import describe_set
 from featurebank.bank.upkeep import set_damaged_features_aside, set_damaged_tables_aside
 from featurebank.errors import BankError, ImageError, near_names
@@ -35,7 +34,7 @@ BACKENDS = ("local", "ray")
 
 def extract(
     source: Any,
-    bank: str | os.PathLike[str] | Bank,
+    bank: BankLike,
     *,
     backbone: str | Backbone | nn.Module = "efficientnet_lite0",
     layers: str | Sequence[str] = "penultimate",
@@ -171,7 +170,7 @@ def extract(
         raise ImageError(report.about_failures())
     if report.failed:
         warnings.warn(report.about_failures(), stacklevel=2)
-    return bank if isinstance(bank, Bank) else Bank(bank)
+    return Bank.of(bank)
 
 
 def run_extraction(

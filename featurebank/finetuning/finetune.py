@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline
 
 from featurebank.backbones.base import Backbone
 from featurebank.backbones.request import Request
-from featurebank.bank.bank import Bank
+from featurebank.bank.bank import Bank, BankLike
 from featurebank.bank.defaults import default_target
 from featurebank.bank.display import as_html
 from featurebank.bank.images import source_of
@@ -93,7 +93,7 @@ class FineTuneResult:
 
 
 def finetune(
-    bank: str | os.PathLike[str] | Bank,
+    bank: BankLike,
     recipe: Recipe,
     *,
     predictor: str | os.PathLike[str] | None = None,
@@ -159,7 +159,7 @@ def finetune(
     """
     started = time.perf_counter()
     told = callbacks or Callbacks()
-    bank = bank if isinstance(bank, Bank) else Bank(bank)
+    bank = Bank.of(bank)
     loaded = None if predictor is None else Predictor.load(predictor)
     request = _request(bank, backbone, weights, size, loaded, predictor)
     target = target or (loaded.single.target if loaded else default_target(bank))

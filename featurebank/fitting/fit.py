@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.bank.bank import Bank
+from featurebank.bank.bank import Bank, BankLike
 from featurebank.bank.defaults import candidate_features, default_target
 from featurebank.bank.features import check_views
 from featurebank.bank.matrix import BankMatrix
@@ -39,7 +38,7 @@ PREDEFINED = "predefined:"
 
 @renamed(seed="random_state", jobs="n_jobs")
 def fit(
-    bank: str | os.PathLike[str] | Bank,
+    bank: BankLike,
     *,
     features: str | Sequence[str] | None = None,
     models: Models | None = None,
@@ -145,7 +144,7 @@ def fit(
     >>> result.report["best"]["mean"]  # doctest: +SKIP
     0.91
     """
-    bank = bank if isinstance(bank, Bank) else Bank(bank)
+    bank = Bank.of(bank)
     wanted = Target([target] if isinstance(target, str) else list(target or [default_target(bank)]), separator, task)
     candidates = candidate_features(bank, features)
     names = list(dict.fromkeys(name for candidate in candidates for name in candidate))

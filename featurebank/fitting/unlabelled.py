@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
-from featurebank.bank.bank import Bank
+from featurebank.bank.bank import Bank, BankLike
 from featurebank.bank.defaults import default_target
 from featurebank.bank.samples import column_of, other_contents
 from featurebank.errors import TopModelError, near_names
@@ -42,7 +41,7 @@ _REFUSED = ("sample_weight", "threshold", "separator", "memory")
 
 
 def fit_semi_supervised(
-    bank: str | os.PathLike[str] | Bank,
+    bank: BankLike,
     methods: Sequence[str] = tuple(METHODS),
     *,
     on_compared: Progress | None = None,
@@ -81,7 +80,7 @@ def fit_semi_supervised(
     >>> fit_semi_supervised("photos.bank", ["self-training"])  # doctest: +SKIP
     <FitResult: logreg on resnet18/penultimate, 0.910 of 120 rows>
     """
-    bank = bank if isinstance(bank, Bank) else Bank(bank)
+    bank = Bank.of(bank)
     named = options.get("target") or default_target(bank)
     target = Target([named] if isinstance(named, str) else list(named), task=options.get("task"))
     _check(bank, methods, target, options)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from featurebank.errors import NotInstalledError, PlotError, install_hint, near_names, renamed
 
 if TYPE_CHECKING:
-    from featurebank.bank.bank import Bank
+    from featurebank.bank.bank import BankLike
 
 Bars = Callable[[str], Callable[[int, int], None] | None]
 
@@ -56,7 +56,7 @@ class Report:
 
 @renamed(seed="random_state")
 def make_report(
-    bank: str | os.PathLike[str] | Bank,
+    bank: BankLike,
     predictor: str | os.PathLike[str] | None = None,
     *,
     target: str | None = None,

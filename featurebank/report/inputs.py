@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.bank.bank import Bank
+from featurebank.bank.bank import Bank, BankLike
 from featurebank.bank.defaults import default_target
-from featurebank.bank.samples import SampleTable, column_of
+from featurebank.bank.samples import SampleTable, column_of, rows_of
 from featurebank.errors import BankError, ColumnError, PredictorError, one_line
 from featurebank.explore.embedding import chosen_sets
 from featurebank.predictor.predictor import Predictor
@@ -91,14 +91,14 @@ class Inputs:
 
 
 def read_inputs(
-    bank: str | os.PathLike[str] | Bank,
+    bank: BankLike,
     predictor: str | os.PathLike[str] | None = None,
     *,
     target: str | None = None,
     features: str | None = None,
 ) -> Inputs:
     """Read what a report is about; see `featurebank.report.make_report`."""
-    bank = bank if isinstance(bank, Bank) else Bank(bank)
+    bank = Bank.of(bank)
     file = None if predictor is None else Path(predictor)
     table = bank.select()
     if not len(table):
@@ -151,8 +151,7 @@ def match_predictions(task: Task, table: SampleTable) -> OofPredictions | None:
 
 
 def _aligned(frame: pd.DataFrame, table: SampleTable, classes: list[Any], kind: str) -> OofPredictions:
-    known = {key: number for number, key in enumerate(zip(table.rows["source"], table.paths, strict=True))}
-    row = np.array([known.get(key, -1) for key in zip(frame["source"], frame["path"], strict=True)], np.int64)
+    row = rows_of(table, frame)
     keep = (row >= 0) & ~pd.Series(row).duplicated().to_numpy() & frame["true"].notna().to_numpy()
     frame, row = frame[keep], row[keep]
     fold = frame["fold"].astype(np.int64).to_numpy()

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.bank.bank import Bank
+from featurebank.bank.bank import Bank, BankLike
 from featurebank.bank.defaults import candidate_features
 from featurebank.bank.features import FeatureSet, as_keys
 from featurebank.bank.formats import FORMATS
@@ -26,7 +26,7 @@ from featurebank.storage import files
 
 
 def export_bank(
-    bank: str | os.PathLike[str] | Bank,
+    bank: BankLike,
     path: str | os.PathLike[str],
     *,
     to: str | None = None,
@@ -80,7 +80,7 @@ def export_bank(
     >>> np.load(folder + "/a.npz")["efficientnet_lite0/penultimate"].shape
     (3, 1, 1280)
     """
-    bank, file = bank if isinstance(bank, Bank) else Bank(bank), Path(path)
+    bank, file = Bank.of(bank), Path(path)
     form = format_of(file, to)
     collection = collect(bank, features, columns)
     advance = counting(progress, len(collection) * len(collection.streams))

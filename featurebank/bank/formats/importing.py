@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from featurebank import __version__
 from featurebank.bank import sample_segments
 from featurebank.bank import samples as sample_tables
-from featurebank.bank.bank import Bank
+from featurebank.bank.bank import Bank, BankLike
 from featurebank.bank.features import as_keys
 from featurebank.bank.formats import FORMATS, READERS, clip_retrieval, hdf5, slides, thingsvision
 from featurebank.bank.formats.collection import KEY, Collection, Stream, counting
@@ -34,7 +34,7 @@ LAYOUTS = {1: "vector", 2: "tokens", 3: "NCHW"}
 
 def import_features(
     path: str | os.PathLike[str],
-    bank: str | os.PathLike[str] | Bank,
+    bank: BankLike,
     *,
     kind: str | None = None,
     backbone: str | None = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import asdict, dataclass, replace
 from html import escape
@@ -10,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from featurebank.bank.bank import Bank
+from featurebank.bank.bank import Bank, BankLike
 from featurebank.bank.defaults import default_target
 from featurebank.errors import renamed
 from featurebank.explore.advice.commands import Planner, Recommendation
@@ -66,7 +65,7 @@ class Advice:
 
 @renamed(seed="random_state", jobs="n_jobs")
 def advise(
-    bank: str | os.PathLike[str] | Bank,
+    bank: BankLike,
     *,
     target: str | None = None,
     groups: str | None = None,
@@ -88,22 +87,11 @@ def advise(
     ----------
     bank : path-like or Bank
         With the penultimate layer and one or more before it; with fewer the advice is to extract more.
-    target : str, optional
-        Column of classes or numbers; by default ``label``, or the bank's only column.
-    groups : str, optional
-        Column of groups that never straddle folds, or ``"@near-duplicates"``.
-    sample_weight : str, optional
-        Column of weights.
+    target, groups, sample_weight, folds, repeats, random_state, n_jobs
+        See `featurebank.fit`; more repeats tell closer layers apart.
     scoring : str, optional
         Any scikit-learn scorer whose best is 1; by default the accuracy, the balanced accuracy where a class has three
         times the images of another, R² for numbers.
-    folds : int, default 5
-    repeats : int, default 1
-        How often the folds are drawn anew: more tell closer layers apart.
-    random_state : int, default 0
-        Of the folds and of what is drawn.
-    n_jobs : int, default -1
-        Threads; -1 for one a core.
     progress : callable, optional
         Called with (per cent done, 200).
 
@@ -123,7 +111,7 @@ def advise(
     ('penultimate', ('featurebank fit photos.bank --target label …',))
     """
     started = time.perf_counter()
-    bank = bank if isinstance(bank, Bank) else Bank(bank)
+    bank = Bank.of(bank)
     asked = (groups, sample_weight, scoring, folds, repeats, random_state, n_jobs)
     question = Question(target or default_target(bank), *asked)
     found = measure(bank, question, progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from featurebank.bank.bank import Bank
+from featurebank.bank.bank import Bank, BankLike
 from featurebank.bank.defaults import candidate_features, default_target
-from featurebank.bank.display import as_html
+from featurebank.bank.display import as_html, records
 from featurebank.errors import renamed
 from featurebank.explore.advice.measures import h_score, logme
 from featurebank.explore.advice.networks import complete_sets
@@ -61,7 +60,7 @@ class Ranking:
     def to_dict(self) -> dict[str, Any]:
         """Return what ``featurebank compare --json`` prints, missing values as None."""
         tables = {"features": self.table, "correlations": self.correlations}
-        return {**self.report, **{name: _records(each) for name, each in tables.items()}}
+        return {**self.report, **{name: records(each) for name, each in tables.items()}}
 
     def to_frame(self) -> pd.DataFrame:
         """Return the table."""
@@ -76,13 +75,9 @@ class Ranking:
         return as_html(self, self.table)
 
 
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return list(frame.astype(object).where(frame.notna(), None).to_dict("records"))
-
-
 @renamed(seed="random_state", jobs="n_jobs")
 def rank_features(
-    bank: str | os.PathLike[str] | Bank,
+    bank: BankLike,
     *,
     features: str | Sequence[str] | None = None,
     model: str | None = None,
@@ -108,17 +103,8 @@ def rank_features(
     model : str, optional
         The real top model (`featurebank.topmodels.models`), the best cell of its grid for each candidate; by default
         ``logreg``, or ``svr`` for numbers.
-    target, task, groups, sample_weight, scoring
+    target, task, groups, sample_weight, folds, repeats, scoring, random_state, n_jobs, progress
         See `featurebank.fit`. LogME and the H-score know no weights.
-    folds : int, default 5
-    repeats : int, default 1
-        How often the folds are drawn anew.
-    random_state : int, default 0
-        Of the folds and the models.
-    n_jobs : int, default -1
-        Threads; -1 for one a core.
-    progress : callable, optional
-        Called with (fits done, fits in all).
 
     Returns
     -------
@@ -134,7 +120,7 @@ def rank_features(
     >>> rank_features("photos.bank").table[["features", "score", "logme"]]  # doctest: +SKIP
     """
     started = time.perf_counter()
-    bank = bank if isinstance(bank, Bank) else Bank(bank)
+    bank = Bank.of(bank)
     wanted = Target([target or default_target(bank)], task=task)
     candidates = candidate_features(bank, features)
     lacking: dict[str, int] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.bank.bank import Bank
+from featurebank.bank.bank import Bank, BankLike
 from featurebank.bank.defaults import candidate_features, default_target
 from featurebank.errors import notice
 from featurebank.fitting.adaptation.adapters import Adaptation, AdaptedModel, candidates, choose_adaptations
@@ -34,7 +33,7 @@ from featurebank.topmodels.transforms import normalization
 
 
 def adapt(
-    bank: str | os.PathLike[str] | Bank,
+    bank: BankLike,
     *,
     domain: str,
     source: str,
@@ -76,12 +75,10 @@ def adapt(
         The adaptations to choose from, of ``"none"``, ``"coral"``, ``"subspace"``, ``"reweight"`` and ``"ot"`` (see
         `featurebank.fitting.adaptation.adapters.Adaptation`); by default all of them. The unadapted model is scored
         in any case.
-    features, models, normalize : optional
-        What the search on the source tries; see `featurebank.fit`.
+    features, models, normalize, groups, folds, random_state, n_jobs
+        Of the search on the source; see `featurebank.fit`.
     target : str, optional
         Column of classes; by default ``label``, or the bank's only column. Rows of the target may lack it.
-    groups : str, optional
-        Column of groups that never straddle folds, or ``"@near-duplicates"``. Identical content never does.
     scorer : str, default "outputs"
         What chooses without labels of the target. ``"outputs"``: accuracy on held-out rows of the source less the
         distance of the model's outputs on held-out rows of both
@@ -91,10 +88,6 @@ def adapt(
         Morerio et al. 2018), ``"density"`` (soft neighbourhood density, Saito et al. 2021).
     target_labels : int, default 0
         Labelled rows of each class of the target, drawn with `random_state`, that join the training rows.
-    folds : int, default 5
-    random_state : int, default 0
-    n_jobs : int, default -1
-        Threads of the search.
     on_shift : callable, optional
         Called first, with each candidate's feature sets and a line about the shift.
     progress, on_compared : callable, optional
@@ -122,13 +115,13 @@ def adapt(
     >>> result.report["chosen"]["target"]["accuracy"]  # doctest: +SKIP
     0.76
     """
-    opened = bank if isinstance(bank, Bank) else Bank(bank)
+    opened = Bank.of(bank)
     pair = DomainPair(domain, source, target_domain, target or default_target(opened))
     asked = (methods, features, models, groups, normalize, scorer, target_labels, folds, random_state, n_jobs)
     return _Fit(opened, pair, *asked, on_shift, progress, on_compared).run()
 
 
-def fit_domain(bank: str | os.PathLike[str] | Bank, **options: Any) -> FitResult:
+def fit_domain(bank: BankLike, **options: Any) -> FitResult:
     """Do what `adapt` does, under its old name and with a notice."""
     notice("fit_domain(adapt=)", "adapt(methods=)")
     new = {"adapt": "methods", "seed": "random_state", "jobs": "n_jobs"}
