@@ -16,9 +16,9 @@ from featurebank_cli.options import (
     allow_download_option,
     brought_weights_option,
     json_option,
-    path_column_option,
     root_option,
     sample_weight_option,
+    table_options,
     target_option,
 )
 from featurebank_cli.output import print_json, print_table
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.argument("source", type=PLACE)
 @target_option("Column of labels, or the one task to score.  [default: what the predictor learned]")
 @sample_weight_option
-@path_column_option
+@table_options
 @root_option
 @brought_weights_option
 @allow_download_option
@@ -45,11 +45,11 @@ def evaluate(
     source: AnyPath,
     target: str | None,
     sample_weight: str | None,
-    path_column: str | None,
     root: Path | None,
     weights_file: Path | None,
     allow_download: bool,
     as_json: bool,
+    **table: Any,
 ) -> None:
     """Score PREDICTOR on the labelled images of SOURCE, which it must not have been trained on.
 
@@ -60,7 +60,7 @@ def evaluate(
     from featurebank.images.scanning import scan
     from featurebank.predictor.predictor import Predictor
 
-    found = scan(source, root=root, path_column=path_column)
+    found = scan(source, root=root, **table)
     report = Predictor.load(predictor, weights_file=weights_file, allow_download=allow_download).evaluate(
         found, target=target, sample_weight=sample_weight, progress=state.progress("evaluate")
     )

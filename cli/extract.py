@@ -15,12 +15,12 @@ from featurebank_cli.options import (
     device_option,
     json_option,
     new_bank_option,
-    path_column_option,
     precision_option,
     root_option,
     size_option,
     store_option,
     strict_option,
+    table_options,
     weights_option,
     workers_option,
 )
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 SHOWN = 10
 CLASSES_SHOWN = 6
+TABLE = ("path_column", "separator", "encoding", "labels_as")
 COMPUTE = ("device", "engine", "batch_size", "workers", "backend", "ray_address")
 
 
@@ -55,9 +56,9 @@ COMPUTE = ("device", "engine", "batch_size", "workers", "backend", "ray_address"
         help="What is embedded beside each image itself: hflip, flips, dihedral (8 flips and quarter turns), or "
         "augment:K (K - 1 random changes, the same in every run).",
     ),
-    path_column_option,
     root_option,
 )
+@option_group("How a manifest is read", table_options)
 @option_group(
     "How it is computed",
     device_option,
@@ -101,7 +102,7 @@ def extract(
 ) -> None:
     """Embed the images of SOURCE that the bank does not have yet.
 
-    SOURCE is a folder of images or of class folders, a manifest (CSV or Parquet), or tar shards
+    SOURCE is a folder of images or of class folders, a manifest (CSV, Parquet or JSON Lines), or tar shards
     ('shard-{000..009}.tar'); folders and shards, and the bank, may lie on object storage (s3://bucket/photos).
 
     \b
@@ -121,7 +122,7 @@ def extract(
         raise click.UsageError("give --explain or --estimate, not both")
     asked = {name: options.pop(name) for name in ("weights", "size", "views", "store", "precision", "decoder")}
     request = Request(options.pop("backbone"), options.pop("layers"), **asked)
-    found = scan(source, root=options.pop("root"), path_column=options.pop("path_column"))
+    found = scan(source, root=options.pop("root"), **{name: options.pop(name) for name in TABLE})
     if explain:
         _explain(found, bank, request, as_json)
         return

@@ -10,7 +10,7 @@ from cloup import command, option
 
 from featurebank.bank.formats import READERS
 from featurebank.errors import printable
-from featurebank_cli.options import FILE, features_option, json_option, new_bank_option, path_column_option
+from featurebank_cli.options import FILE, features_option, json_option, new_bank_option, table_options
 from featurebank_cli.output import print_json
 from featurebank_cli.state import State
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     "[default: the URL of PATH]",
 )
 @option("--samples", type=FILE, help="The table that names the rows of a .npy file.")
-@path_column_option
+@table_options
 @features_option("Column of the features in another tool's Parquet file.  [default: the only one]")
 @option("--column", "columns", multiple=True, help="Keep this column alone; may be repeated.  [default: all]")
 @json_option

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from cloup import command, option
 
-from featurebank_cli.options import PLACE, bank_argument, json_option
+from featurebank_cli.options import PLACE, bank_argument, json_option, table_options
 from featurebank_cli.output import print_json, undefused
 
 if TYPE_CHECKING:
@@ -22,11 +22,13 @@ TO_FILL_IN = (["source", "path", "score"], ["source", "path", "given", "suggeste
 @command()
 @bank_argument
 @click.argument("labels", type=PLACE)
-@option("--path-column", default="path", help="The column of paths.")
+@table_options
 @option("--column", "chosen", multiple=True, help="Take this column alone; may be repeated.  [default: all]")
 @json_option
-def label(bank: AnyPath, labels: AnyPath, path_column: str, chosen: tuple[str, ...], as_json: bool) -> None:
-    """Attach the columns of LABELS (CSV or Parquet) to the samples of BANK, or correct them.
+def label(
+    bank: AnyPath, labels: AnyPath, path_column: str | None, chosen: tuple[str, ...], as_json: bool, **options: Any
+) -> None:
+    """Attach the columns of LABELS (a CSV file, Parquet or JSON Lines) to the samples of BANK, or correct them.
 
     Paths are relative, as `featurebank info BANK --samples` lists them; an empty cell changes nothing.
 
@@ -35,11 +37,17 @@ def label(bank: AnyPath, labels: AnyPath, path_column: str, chosen: tuple[str, .
         featurebank label photos.bank labels.csv
     """
     from featurebank.bank.bank import Bank
-    from featurebank.images.tables import read_table
+    from featurebank.bank.label_paths import is_sample
+    from featurebank.images.path_columns import find_path_column
+    from featurebank.images.tables import TableOptions, read_table
 
-    table = _take(undefused(read_table(labels)), path_column, chosen)
-    changed = Bank(bank).label(table, path_column=path_column)
-    columns = [name for name in table.columns if name not in (path_column, "source")]
+    opened = Bank(bank)
+    is_name = is_sample(opened.table)
+    table = undefused(read_table(labels, TableOptions(**options), path_column=path_column, is_name=is_name))
+    paths = find_path_column(table, path_column) or path_column or "path"
+    table = _take(table, paths, chosen)
+    changed = opened.label(table, path_column=paths)
+    columns = [name for name in table.columns if name not in (paths, "source")]
     if as_json:
         print_json({"rows": len(table), "changed": changed, "columns": columns})
     else:

@@ -43,7 +43,29 @@ new_bank_option = option("--bank", required=True, type=PLACE, help="The bank; ma
 root_option = option(
     "--root", type=PLACE, help="Folder that a manifest's paths start from, or where a source's files are now."
 )
-path_column_option = option("--path-column", help="The manifest's column of paths.  [default: path]")
+path_column_option = option(
+    "--path-column", help="A table's column of paths.  [default: path, else file_name, image, id or the like]"
+)
+_table_options = (
+    path_column_option,
+    option("--separator", help="Between a table's cells: comma, semicolon, tab, pipe or space.  [default: found]"),
+    option("--encoding", help="Of a table, such as utf-8 or cp1252.  [default: found]"),
+    option(
+        "--labels-as",
+        type=click.Choice(["auto", "text", "numbers"]),
+        default="auto",
+        help="What a table's columns become; auto: numbers where every value is one and nothing is lost.",
+    ),
+)
+
+
+def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how a table is to be read."""
+    for each in reversed(_table_options):
+        command = each(command)
+    return command
+
+
 strict_option = option("--strict", is_flag=True, help="Exit with 1 when an image could not be read.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from featurebank.bank import samples, upkeep
 from featurebank.bank.display import as_html
+from featurebank.bank.label_paths import meant_paths
 from featurebank.bank.loading import BankReader
 from featurebank.bank.repair_hints import missing_rows
 from featurebank.bank.request import describe_set
@@ -19,8 +21,12 @@ from featurebank.bank.samples import SampleTable, positions_of
 from featurebank.bank.spec import unique_names
 from featurebank.bank.upkeep import GRACE
 from featurebank.errors import BankError, ColumnError, FeatureBankError
+from featurebank.images.cells import describe
 from featurebank.images.columns import kind_of, overlay, tidy
+from featurebank.images.locating import rows_with_path
+from featurebank.images.path_columns import path_column_hint
 
+_LOG = logging.getLogger(__name__)
 SETS_SHOWN = 3
 COUNTED = 50_000
 """Rows of samples up to which `repr` reads them to tell how many there are."""
@@ -109,8 +115,9 @@ class Bank(BankReader):
         Parameters
         ----------
         frame : DataFrame
-            A column of relative paths, the columns to set (a missing value leaves what is there), and a column
-            ``source`` where a path is in several sources.
+            A column of paths, the columns to set (a missing value leaves what is there), and a column ``source`` where
+            a path is in several sources. Paths are relative; of one that was written elsewhere (``C:\\cat\\1.png``), or
+            without a suffix, the one sample that it fits is meant. Rows without a path are left out.
         path_column : str, default "path"
             Its column of paths.
 
@@ -128,19 +135,23 @@ class Bank(BankReader):
         """
         if path_column not in frame.columns or not set(frame.columns) - {path_column, "source"}:
             have = ", ".join(map(str, frame.columns))
-            raise ColumnError(f"labels have the columns {have}; expected {path_column!r} and at least one more")
+            hint = "" if path_column in frame.columns else f"; {path_column_hint(frame)}"
+            raise ColumnError(f"labels have the columns {have}; expected {path_column!r} and at least one more{hint}")
+        frame = frame.iloc[rows_with_path(list(frame[path_column]))]
         named = ["source"] if "source" in frame.columns else []
         fresh = tidy(frame.drop(columns=[path_column, *named]))
         sources = [str(source) for source in frame["source"]] if named else None
         with self.locked():
             table = self.table
-            where = positions_of(table, [str(path) for path in frame[path_column]], sources)
+            paths = meant_paths(table, [str(path) for path in frame[path_column]], sources)
+            where = positions_of(table, paths, sources)
             if len(set(where)) != len(where):
                 raise BankError("labels name a path more than once; expected one row a sample")
             old = table.take(where)
             columns = overlay(old.columns, fresh)
             changed = _differs(old.columns, columns)
             self.add_samples(SampleTable(old.rows, columns).take(changed), newest=table.newest_stamp)
+        _LOG.info("columns: %s", describe(fresh))
         return int(changed.sum())
 
     # --- the whole -----------------------------------------------------------------------------------------

@@ -46,6 +46,9 @@ def extract(
     decoder: str = "pil",
     root: str | Path | None = None,
     path_column: str | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
+    labels_as: str = "auto",
     ids: Sequence[str] | None = None,
     columns: Mapping[str, Sequence[Any]] | pd.DataFrame | None = None,
     device: str = "auto",
@@ -95,6 +98,11 @@ def extract(
         Folder that a manifest's paths start from, or where a source's files are now.
     path_column : str, optional
         The manifest's column of paths (default ``"path"``).
+    separator, encoding : str, optional
+        Of a manifest of text; by default found.
+    labels_as : str, default "auto"
+        What a manifest's columns of text become: ``"auto"`` makes numbers where that loses nothing, ``"text"`` never,
+        ``"numbers"`` also where it does.
     ids : sequence of str, optional
         Names of images in memory.
     columns : mapping or DataFrame, optional
@@ -146,7 +154,8 @@ def extract(
     >>> bank.load("efficientnet_lite0/penultimate").shape
     (3, 1280)
     """
-    found = scan(source, root=root, path_column=path_column, ids=ids, columns=columns)
+    table = {"separator": separator, "encoding": encoding, "labels_as": labels_as}
+    found = scan(source, root=root, path_column=path_column, ids=ids, columns=columns, **table)
     report = run_extraction(
         found,
         Bank.create(bank) if not isinstance(bank, Bank) else bank,

@@ -2,43 +2,43 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
 
 from featurebank.errors import SourceError
-from featurebank.images import listing
+from featurebank.images.cells import describe
+from featurebank.images.locating import locate, rows_with_path
+from featurebank.images.path_columns import PATH_COLUMNS as PATH_COLUMNS
+from featurebank.images.path_columns import find_path_column, path_column_hint
 from featurebank.images.sources import Source, key_of, of_files, refuse_repeats
-from featurebank.images.tables import read_table
+from featurebank.images.tables import TableOptions, read_table
 from featurebank.storage.files import AnyPath
-from featurebank.storage.objects import is_address
+
+_LOG = logging.getLogger(__name__)
 
 
-def scan_manifest(manifest: AnyPath, root: AnyPath, path_column: str) -> Source:
+def scan_manifest(
+    manifest: AnyPath, root: AnyPath, path_column: str | None = None, options: TableOptions | None = None
+) -> Source:
     """List the images that a manifest names; see `featurebank.scan`."""
-    table = read_table(manifest)
-    if path_column not in table.columns:
-        raise SourceError(
-            f"{str(manifest)!r} has no column {path_column!r}; it has {', '.join(map(repr, table.columns))}: "
-            "name the one with the paths (--path-column)"
-        )
+    table = read_table(manifest, options, path_column=path_column, is_name=lambda name: _is_below(root, name))
+    column = find_path_column(table, path_column)
+    if column is None:
+        have, wanted = ", ".join(map(repr, table.columns)), path_column or "path"
+        raise SourceError(f"{str(manifest)!r} has no column {wanted!r}; it has {have}: {path_column_hint(table)}")
     if isinstance(root, Path) and not root.is_dir():
         raise SourceError(f"{str(root)!r} is not a folder; expected the one that the manifest's paths start from")
-    paths = [_manifest_path(cell, key_of(root)) for cell in table[path_column]]
-    refuse_repeats(manifest, [path for path, _ in paths])
-    look = listing.stat_below(root)
-    entries = [(path, 0, 0, problem) if problem else (path, *look(path)) for path, problem in paths]
-    return of_files(key_of(manifest), key_of(root), entries, table.drop(columns=path_column), whole=True)
+    rows = rows_with_path(table[column])
+    if not rows:
+        raise SourceError(f"{str(manifest)!r} has no path in its column {column!r}; expected one a row")
+    table = table.iloc[rows].reset_index(drop=True)
+    entries = locate([str(cell) for cell in table[column]], manifest, root)
+    refuse_repeats(manifest, [path for path, *_ in entries])
+    columns = table.drop(columns=column)
+    _LOG.info("columns of %s: %s", manifest.name, describe(columns))
+    return of_files(key_of(manifest), key_of(root), entries, columns, whole=True)
 
 
-def _manifest_path(cell: Any, root: str) -> tuple[bytes, str]:
-    """Return a cell's path relative to the root, and the problem if it is empty or leaves it."""
-    if pd.isna(cell) or not str(cell).strip():
-        return b"", "the manifest's path is empty"
-    text = str(cell).removeprefix(f"{root}/") if is_address(root) else str(cell)
-    inside = os.path.normpath(os.path.relpath(text, root) if os.path.isabs(text) else text)
-    if is_address(text) or inside.split(os.sep, 1)[0] == os.pardir or "\0" in inside:
-        return os.fsencode(text.replace("\0", "?")), "the manifest's path leaves the root"
-    return os.fsencode(inside), ""
+def _is_below(root: AnyPath, name: str) -> bool:
+    return isinstance(root, Path) and os.path.lexists(os.path.join(root, name))

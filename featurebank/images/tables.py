@@ -1,68 +1,132 @@
-"""The users' tables: files read as columns of the four kinds that a bank stores."""
+"""The users' tables: files read as columns of the four kinds that a bank stores, each format by its reader."""
 
 from __future__ import annotations
 
 import io
 import json
-import warnings
+import logging
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from featurebank.errors import SourceError, StorageError, one_line
+from featurebank.errors import SourceError, StorageError, near_names, one_line
+from featurebank.images.cells import LABELS_AS, notes_on_numbers, parse_text
 from featurebank.images.columns import is_missing, tidy
+from featurebank.images.path_columns import find_path_column
+from featurebank.images.text_tables import IsName, read_text
 from featurebank.storage.files import AnyPath
 
+TEXTS = (".csv", ".tsv", ".txt")
 JSON_LINES = (".jsonl", ".ndjson")
-MANIFESTS = (".csv", ".parquet", ".pq", *JSON_LINES)
+MANIFESTS = (*TEXTS, ".parquet", ".pq", *JSON_LINES)
 """The ends of the names of files that hold a table."""
+_LOG = logging.getLogger(__name__)
 
 
-def read_table(path: AnyPath) -> pd.DataFrame:
-    """Read a CSV, Parquet or JSON Lines file as tidy columns (see `tidy`).
+@dataclass(frozen=True)
+class TableOptions:
+    """What a user says of a table; by default all of it is found.
 
-    Only an empty CSV cell is missing; ``NA`` and ``None`` are words like any other.
+    Attributes
+    ----------
+    separator : str, optional
+        Of a table of text: ``comma``, ``semicolon``, ``tab``, ``pipe``, ``space``, or a character.
+    encoding : str, optional
+        Of a table of text, as Python calls it (``cp1252``).
+    labels_as : str, default "auto"
+        ``"auto"`` makes numbers of a column of text where that loses nothing; ``"text"`` makes text of all columns;
+        ``"numbers"`` also makes numbers of what loses its spelling (``007``).
+    """
+
+    separator: str | None = None
+    encoding: str | None = None
+    labels_as: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.labels_as not in LABELS_AS:
+            raise SourceError(f"no labels_as {self.labels_as!r}; {near_names(self.labels_as, LABELS_AS)}")
+
+
+def read_table(
+    path: AnyPath,
+    options: TableOptions | None = None,
+    *,
+    path_column: str | None = None,
+    is_name: IsName | None = None,
+) -> pd.DataFrame:
+    """Read a table of text (CSV), Parquet or JSON Lines as tidy columns (see `tidy`).
+
+    Separator and encoding of a table of text are found where they are unambiguous; what is not as everywhere goes to
+    the log. Cells become numbers as `parse_text` says; those of the column of paths never do.
+
+    Parameters
+    ----------
+    path : path
+    options : TableOptions, optional
+    path_column : str, optional
+        Column of paths, by default one of `PATH_COLUMNS` where there is one.
+    is_name : callable, optional
+        Says whether there is a file, or a sample, of a name, so that names that are not UTF-8 keep their bytes.
 
     Raises
     ------
     SourceError
-        When the file is missing, empty or not such a table.
+        When the file is missing, empty or not such a table, or could be read in several ways.
     """
     if path.is_dir() or path.suffix.lower() not in MANIFESTS:
         found = "is a folder" if path.is_dir() else "is no table by its suffix"
         raise SourceError(f"{str(path)!r} {found}; expected a file that ends in {', '.join(MANIFESTS)}")
+    options = options or TableOptions()
     try:
-        content = path if isinstance(path, Path) else io.BytesIO(path.read_bytes())
-        if path.suffix.lower() == ".csv":
-            table = parse_text(_read_csv(content))
-        elif path.suffix.lower() in JSON_LINES:
-            table = tidy(_read_json_lines(content))
-        else:
-            table = tidy(pd.read_parquet(content, dtype_backend="numpy_nullable"))
-    except StorageError:
+        table, notes = _read(path, options, path_column, is_name)
+    except (StorageError, SourceError):
         raise
     except (OSError, ValueError, ImportError, LookupError, pd.errors.ParserWarning) as error:
         raise SourceError(f"{str(path)!r} cannot be read as a table: {one_line(error)}") from error
     if table.empty:
         raise SourceError(f"{str(path)!r} has no rows; expected one a sample")
+    if notes:
+        _LOG.info("%s: %s", path.name, "; ".join(notes))
     return table
 
 
-def _read_csv(path: Path | io.BytesIO) -> pd.DataFrame:
-    """Return a CSV's cells as text; a row with more cells than the header has names is an error."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        return pd.read_csv(
-            path, dtype=object, keep_default_na=False, index_col=False, encoding_errors="surrogateescape"
-        )
+def _read(
+    path: AnyPath, options: TableOptions, path_column: str | None, is_name: IsName | None
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return the columns of a file, and notes on how it was read."""
+    suffix, data = path.suffix.lower(), path.read_bytes()
+    if suffix in TEXTS:
+        separator = options.separator or ("tab" if suffix == ".tsv" and b"\t" in data else None)
+        told = {"separator": separator, "encoding": options.encoding}
+        text = read_text(data, path, **told, path_column=path_column, is_name=is_name)
+        return _parse(text.cells, path_column, text.decimal, options.labels_as, text.notes)
+    if options.separator or options.encoding:
+        raise SourceError(f"{str(path)!r} is no table of text ({', '.join(TEXTS)}); leave out separator and encoding")
+    content = io.BytesIO(data)
+    is_json = suffix in JSON_LINES
+    table = tidy(_read_json_lines(content) if is_json else pd.read_parquet(content, dtype_backend="numpy_nullable"))
+    if options.labels_as == "auto":
+        return table, []
+    cells = table.astype(object).map(lambda value: None if is_missing(value) else str(value))
+    return _parse(cells, path_column, ".", options.labels_as, [])
 
 
-def _read_json_lines(path: Path | io.BytesIO) -> pd.DataFrame:
+def _parse(
+    cells: pd.DataFrame, path_column: str | None, decimal: str, labels_as: str, notes: list[str]
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return columns of text as what they hold, the column of paths as it is, and notes on what was not plain."""
+    names = find_path_column(cells, path_column)
+    parsed = parse_text(cells, decimal=decimal, labels_as=labels_as)
+    if names is not None:
+        parsed[names] = parse_text(cells[[names]], labels_as="text")[names]
+    return parsed, notes + notes_on_numbers(cells, parsed)
+
+
+def _read_json_lines(content: io.BytesIO) -> pd.DataFrame:
     """Return the objects of JSON Lines as rows, each cell as JSON has it; lists and objects are kept as JSON."""
-    data = path.read_bytes() if isinstance(path, Path) else path.getvalue()
+    data = content.getvalue()
     lines = data.decode(json.detect_encoding(data), "surrogateescape").split("\n")
     rows = [_read_json_line(line, number) for number, line in enumerate(lines, 1) if line.strip()]
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -82,44 +146,3 @@ def _read_json_line(line: str, number: int) -> dict[str, Any]:
 def flat_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a JSON object as cells: lists and objects in it are kept as JSON."""
     return {name: json.dumps(value) if isinstance(value, (list, dict)) else value for name, value in row.items()}
-
-
-def parse_text(frame: pd.DataFrame) -> pd.DataFrame:
-    """Turn columns of text (a CSV's cells) into numbers where every cell reads as one and loses nothing.
-
-    An empty cell is a missing value. ``01`` stays text, since a number would lose its zero.
-
-    Examples
-    --------
-    >>> parsed = parse_text(pd.DataFrame({"a": ["1", ""], "b": ["01", "2"], "c": ["0.5", "1e3"]}))
-    >>> parsed.dtypes.astype(str).to_dict()
-    {'a': 'Int64', 'b': 'object', 'c': 'Float64'}
-    """
-    return tidy(pd.DataFrame({name: _parse_column(frame[name]) for name in frame.columns}, index=frame.index))
-
-
-def _parse_column(column: pd.Series) -> pd.Series:
-    cells = [None if is_missing(value) or value == "" else str(value) for value in column]
-    given = [cell for cell in cells if cell is not None]
-    for convert, keeps, dtype in ((int, _keeps_int, "Int64"), (float, _keeps_float, "Float64")):
-        if given and all(keeps(cell) for cell in given):
-            values = [None if cell is None else convert(cell) for cell in cells]
-            return pd.Series(values, dtype=dtype, index=column.index)
-    return pd.Series(cells, dtype=object, index=column.index)
-
-
-def _keeps_int(cell: str) -> bool:
-    digits = cell.removeprefix("-")
-    return digits.isascii() and digits.isdigit() and len(digits) < 19 and str(int(cell)) == cell
-
-
-def _keeps_float(cell: str) -> bool:
-    digits = cell.strip().lstrip("+-")
-    if not cell.isascii() or "_" in cell or (digits[:1] == "0" and digits[1:2].isdigit()):
-        return False
-    try:
-        value = float(cell)
-    except ValueError:
-        return False
-    loses = digits.isdigit() and np.isfinite(value) and int(value) != int(cell)  # an id of 20 digits, its last ones
-    return bool(np.isfinite(value)) and not loses

@@ -81,7 +81,7 @@ def test_a_value_edited_in_the_manifest_wins_over_a_correction(run_json, two_cla
 
 def test_a_folder_in_place_of_a_table_is_an_error_of_one_line(run_cli, own_bank, two_classes):
     result = run_cli("label", own_bank, two_classes)
-    ending = "is a folder; expected a file that ends in .csv, .parquet, .pq"
+    ending = "is a folder; expected a file that ends in .csv, .tsv, .txt, .parquet, .pq, .jsonl, .ndjson"
     assert (result.exit_code, result.stderr) == (1, f"Error: {str(two_classes)!r} {ending}\n")
 
 

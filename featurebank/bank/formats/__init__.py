@@ -12,7 +12,7 @@ FORMATS = {
 READERS: dict[str, tuple[str, frozenset[str]]] = {
     **{name: (name, frozenset()) for name in FORMATS},
     "parquet": ("parquet", frozenset({"path_column", "features", "columns"})),
-    "numpy": ("npy", frozenset({"samples", "path_column", "columns"})),
+    "numpy": ("npy", frozenset({"samples", "path_column", "columns", "separator", "encoding", "labels_as"})),
     "clip-retrieval": ("clip_retrieval", frozenset({"path_column", "columns"})),
     "slides": ("slides", frozenset()),
     "thingsvision": ("thingsvision", frozenset()),

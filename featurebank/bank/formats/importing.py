@@ -41,6 +41,9 @@ def import_features(
     source: str | os.PathLike[str] | None = None,
     samples: str | os.PathLike[str] | None = None,
     path_column: str | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
+    labels_as: str = "auto",
     features: str | None = None,
     columns: Sequence[str] | None = None,
     progress: Progress | None = None,
@@ -72,6 +75,11 @@ def import_features(
         The table that names the rows of a ``.npy`` file.
     path_column : str, optional
         Column of the names, ``"path"`` or clip-retrieval's ``"image_path"`` by default.
+    separator, encoding : str, optional
+        Of the table of a ``.npy`` file, where it is one of text; by default found.
+    labels_as : str, default "auto"
+        What the columns of that table become: ``"auto"`` makes numbers of text where that loses nothing, ``"text"``
+        never, ``"numbers"`` also where it does.
     features : str, optional
         Column of the features in another tool's Parquet file.
     columns : sequence of str, optional
@@ -106,6 +114,9 @@ def import_features(
     options = {
         "samples": samples and Path(samples),
         "path_column": path_column,
+        "separator": separator,
+        "encoding": encoding,
+        "labels_as": None if labels_as == "auto" else labels_as,
         "features": features,
         "columns": columns,
     }

@@ -12,11 +12,17 @@ import numpy as np
 from featurebank.bank.formats.collection import Collection, Stream, Values, stored_dtype, tidy_columns
 from featurebank.bank.formats.parquet import named
 from featurebank.errors import BankError, CorruptError, SourceError
-from featurebank.images.tables import MANIFESTS, read_table
+from featurebank.images.path_columns import find_path_column
+from featurebank.images.tables import MANIFESTS, TableOptions, read_table
 
 
 def read(
-    path: Path, *, samples: Path | None = None, path_column: str = "path", columns: Sequence[str] | None = None
+    path: Path,
+    *,
+    samples: Path | None = None,
+    path_column: str | None = None,
+    columns: Sequence[str] | None = None,
+    **options: Any,
 ) -> Collection:
     """Read a matrix of features and the table that names its rows, in the same order.
 
@@ -25,14 +31,17 @@ def read(
     path : Path
         A ``.npy`` file, shape (n, d), (n, tokens, d) or (n, channels, height, width).
     samples : Path, optional
-        CSV or Parquet table; by default the one of the same stem beside it.
-    path_column : str, default "path"
-        Its column of names.
+        CSV, Parquet or JSON Lines table; by default the one of the same stem beside it.
+    path_column : str, optional
+        Its column of names; by default ``"path"`` or the like.
     columns : sequence of str, optional
         Its other columns to keep; by default all.
+    **options
+        Of `featurebank.images.tables.TableOptions`.
     """
     table = samples or _beside(path)
-    names, rest = named(read_table(table), path_column, table)
+    frame = read_table(table, TableOptions(**options), path_column=path_column)
+    names, rest = named(frame, find_path_column(frame, path_column) or path_column or "path", table)
     stream = npy_stream("features", [path], [len(names)])
     return Collection(names, tidy_columns(rest, columns, table), [stream], [path, table])
 

@@ -1,0 +1,132 @@
+"""The cells of a table of text: which columns are numbers, and what each column was taken for."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+import pandas as pd
+
+from featurebank.errors import printable
+from featurebank.images.columns import is_missing, kind_of, tidy
+
+LABELS_AS = ("auto", "text", "numbers")
+MISSING_WORDS = frozenset({"na", "n/a", "#n/a", "nan", "null", "none", "-", "?"})
+"""Words for a missing number, in small letters."""
+_SHOWN = 6
+_EXACT_INT = 2**53
+
+
+def parse_text(frame: pd.DataFrame, *, decimal: str = ".", labels_as: str = "auto") -> pd.DataFrame:
+    """Turn columns of text (a CSV's cells) into numbers where every cell reads as one and loses nothing.
+
+    An empty cell is a missing value, and so is a word such as ``NA`` between numbers. ``01`` stays text, since a
+    number would lose its zero; so does ``1e5`` where no other cell has a decimal point, and ``1.10`` beside ``1.9``.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Cells of text, missing ones None or empty.
+    decimal : str, default "."
+        ``","`` where decimal commas are read as well.
+    labels_as : str, default "auto"
+        ``"text"`` leaves every cell as it is; ``"numbers"`` makes numbers also of what loses its spelling.
+
+    Examples
+    --------
+    >>> parsed = parse_text(pd.DataFrame({"a": ["1", ""], "b": ["01", "2"], "c": ["0.5", "1e3"]}))
+    >>> parsed.dtypes.astype(str).to_dict()
+    {'a': 'Int64', 'b': 'object', 'c': 'Float64'}
+    """
+    columns = {name: _parse_column(frame[name], decimal, labels_as) for name in frame.columns}
+    return tidy(pd.DataFrame(columns, index=frame.index))
+
+
+def _parse_column(column: pd.Series, decimal: str, labels_as: str) -> pd.Series:
+    cells = [None if is_missing(value) or value == "" else str(value) for value in column]
+    distinct = dict.fromkeys(cell for cell in cells if cell is not None)
+    numbers = [cell for cell in distinct if cell.strip().lower() not in MISSING_WORDS]
+    is_one = len(numbers) == 1 < len(distinct) and cells.count(numbers[0]) == 1  # one number makes no column of them
+    if labels_as == "text" or is_one or not numbers:
+        return pd.Series(cells, dtype=object, index=column.index)
+    found = _as_ints(numbers) or _as_floats(numbers, decimal, loosely=labels_as == "numbers")
+    if found is None:
+        return pd.Series(cells, dtype=object, index=column.index)
+    dtype = "Int64" if isinstance(found[numbers[0]], int) else "Float64"
+    return pd.Series([None if cell is None else found.get(cell) for cell in cells], dtype=dtype, index=column.index)
+
+
+def _as_ints(cells: Sequence[str]) -> dict[str, int] | None:
+    """Return the whole number that each cell writes, None where one of them would not be written so."""
+    keeps = all(re.fullmatch("-?[0-9]{1,18}", cell) and str(int(cell)) == cell for cell in cells)
+    return {cell: int(cell) for cell in cells} if keeps else None
+
+
+def _as_floats(cells: Sequence[str], decimal: str, *, loosely: bool) -> dict[str, float] | None:
+    """Return the number that each cell writes, None where one is no number or something of it would be lost."""
+    plain = {cell: cell.strip() for cell in cells}
+    if decimal == "," and any("," in cell for cell in cells) and not any("." in cell for cell in cells):
+        plain = {cell: text.replace(",", ".") for cell, text in plain.items()}
+    values = {cell: _number(text) for cell, text in plain.items()}
+    found = {cell: value for cell, value in values.items() if value is not None}
+    if len(found) < len(values) or not (loosely or _keep_spelling(list(plain.values()))):
+        return None
+    return found
+
+
+def _number(text: str) -> float | None:
+    """Return a finite number that is written in ASCII digits."""
+    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text):
+        return None
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+def _keep_spelling(texts: Sequence[str]) -> bool:
+    """Say whether numbers are written so that reading them loses nothing that may have a meaning."""
+    is_measured = any("." in text or re.search("[eE][+-]", text) for text in texts)
+    padded = any(re.match("[+-]?0[0-9]", text) for text in texts)  # an id such as 007
+    decimals = {text.partition(".")[2] for text in texts if "." in text and not re.search("[eE]", text)}
+    cut = any(len(each) > 1 and each.endswith("0") for each in decimals) and len(set(map(len, decimals))) > 1
+    # an id of 20 digits: its last ones would go
+    large = any(re.fullmatch("[+-]?[0-9]+", text) and int(float(text)) != int(text) for text in texts)
+    return is_measured and not (padded or cut or large)
+
+
+def describe(columns: pd.DataFrame) -> str:
+    """Return what columns were taken for, as far as it fits a line.
+
+    Examples
+    --------
+    >>> describe(pd.DataFrame({"label": ["cat", "dog", "cat"], "age": pd.array([3, 4, None], dtype="Int64")}))
+    'label: text, 2 classes; age: whole numbers, 3 to 4, 1 missing'
+    """
+    parts = [f"{printable(name)}: {_describe_column(columns[name])}" for name in list(columns)[:_SHOWN]]
+    more = [f"… ({len(columns.columns)} columns)"] if len(columns.columns) > _SHOWN else []
+    return "; ".join(parts + more) or "none beside the paths"
+
+
+def _describe_column(column: pd.Series) -> str:
+    given, missing = column.dropna(), int(column.isna().sum())
+    kind, gaps = kind_of(column), f", {missing} missing" if missing else ""
+    if given.empty:
+        return "empty"
+    if kind == "str":
+        count = given.nunique()
+        return f"text, {count} {'classes' if count <= max(2, len(given) / 2) else 'different values'}{gaps}"
+    if kind == "bool":
+        return f"true or false{gaps}"
+    return f"{'whole numbers' if kind == 'int' else 'numbers'}, {given.min():g} to {given.max():g}{gaps}"
+
+
+def notes_on_numbers(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
+    """Return a note for each column of numbers with decimal commas, or with words for missing ones."""
+    notes = []
+    for name in [name for name in after if kind_of(after[name]) in ("int", "float")]:
+        gone = [cell for cell, is_gone in zip(before[name], after[name].isna(), strict=True) if is_gone and cell]
+        words = [repr(cell) for cell in dict.fromkeys(gone) if not is_missing(cell)]
+        notes += [f"{printable(name)}: {' and '.join(words)} taken as missing"] if words else []
+        has_commas = kind_of(after[name]) == "float" and any("," in str(cell) for cell in before[name])
+        notes += [f"{printable(name)}: decimal commas"] if has_commas else []
+    return notes

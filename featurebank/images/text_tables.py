@@ -1,0 +1,165 @@
+"""Tables of text (.csv, .tsv, .txt): bytes of any encoding and separator -> cells of text, and how they were read."""
+
+from __future__ import annotations
+
+import csv
+import io
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from featurebank.errors import SourceError, printable
+from featurebank.images import encodings
+from featurebank.images.path_columns import find_path_column
+from featurebank.images.separators import Dialect, find_dialect
+
+IsName = Callable[[str], bool]
+
+
+@dataclass(frozen=True)
+class Text:
+    """The cells of a table of text.
+
+    Attributes
+    ----------
+    cells : DataFrame
+        Objects of str, without spaces around them except in the column of paths.
+    decimal : str
+        ``","`` where decimal commas can be told from separators.
+    notes : list of str
+        What was found and is not as everywhere.
+    """
+
+    cells: pd.DataFrame
+    decimal: str
+    notes: list[str]
+
+
+def read_text(
+    data: bytes,
+    where: object,
+    *,
+    separator: str | None = None,
+    encoding: str | None = None,
+    path_column: str | None = None,
+    is_name: IsName | None = None,
+) -> Text:
+    """Read the cells of a table of text.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+    where : object
+        The file, for messages.
+    separator, encoding : str, optional
+        By default found.
+    path_column : str, optional
+        Column of paths, whose bytes may be of no encoding.
+    is_name : callable, optional
+        Says whether there is a file, or a sample, of this name.
+
+    Raises
+    ------
+    SourceError
+        When separator or encoding could be several.
+    ValueError
+        When the text is no table.
+    """
+    known = encoding or encodings.mark_of(data)
+    text = encodings.decode(data, known, where) if known else data.decode("utf-8", "surrogateescape")
+    dialect = find_dialect(text, separator, where)
+    notes = [] if dialect.separator == "," else [f"separated by {dialect.name}s"]
+    if not known and not _is_text(text):
+        known = _code_page(text, dialect, path_column, is_name, where)
+        text = data.decode(known) if known else text
+    if known not in ("", "utf-8-sig"):
+        notes += [f"encoding {known}{_example(text)}"]
+    frame = _parse(text, dialect)
+    frame.columns = [str(name).strip() for name in frame.columns]
+    names = find_path_column(frame, path_column)
+    cells = {name: frame[name] if name == names else _trimmed(frame[name]) for name in frame}
+    trimmed = [name for name in frame if name != names and _differ(cells[name], frame[name])]
+    notes += [f"spaces around the values of {', '.join(map(repr, trimmed))} left out"] if trimmed else []
+    return Text(pd.DataFrame(cells), "." if dialect.separator == "," else ",", notes)
+
+
+def _parse(text: str, dialect: Dialect) -> pd.DataFrame:
+    """Return cells as text; a row with more cells than the header has names is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        return pd.read_csv(
+            io.BytesIO(text.encode("utf-8", "surrogateescape")),
+            sep=r"\s+" if dialect.separator == " " else dialect.separator,
+            skiprows=dialect.start,
+            skipinitialspace=dialect.has_spaces,
+            dtype=object,
+            keep_default_na=False,
+            index_col=False,
+            encoding_errors="surrogateescape",
+        )
+
+
+def _trimmed(column: pd.Series) -> pd.Series:
+    """Return text without spaces around it; pandas' own text could not hold bytes that are not UTF-8."""
+    return pd.Series([cell.strip(" \t\xa0") if isinstance(cell, str) else None for cell in column], dtype=object)
+
+
+def _differ(trimmed: pd.Series, column: pd.Series) -> bool:
+    return any(cell is not None and cell != before for cell, before in zip(trimmed, column, strict=True))
+
+
+# --- encoding ----------------------------------------------------------------------------------------------
+
+
+def _is_text(text: str) -> bool:
+    """Say whether all bytes of a file were UTF-8."""
+    return text.isascii() or not any("\udc80" <= character <= "\udcff" for character in text)
+
+
+def _code_page(text: str, dialect: Dialect, path_column: str | None, is_name: IsName | None, where: object) -> str:
+    """Return the code page of a file that is not UTF-8; empty when its odd bytes are those of files' names.
+
+    Paths are bytes: a table that featurebank wrote has them as they are, and with them labels that were folders'
+    names.
+    """
+    rows = _rows(text, dialect)
+    header = next(rows, [])
+    names = find_path_column(pd.DataFrame(columns=[name.strip() for name in header]), path_column)
+    at = [name.strip() for name in header].index(names) if names else -1
+    paths: set[str] = set()
+    others = {cell for cell in header if not _is_text(cell)}
+    has_utf8 = False
+    for row in rows:
+        for number, cell in enumerate(row):
+            if cell.isascii():
+                continue
+            if _is_text(cell):
+                has_utf8 = True
+            else:
+                (paths if number == at else others).add(cell)
+    if paths and (any(map(is_name, sorted(paths))) if is_name else not others):
+        return ""
+    if has_utf8:
+        odd = min(others | paths)
+        raise SourceError(
+            f"{str(where)!r} is partly UTF-8, and {printable(odd)!r} in it is not: save the table as UTF-8, or name "
+            "its encoding with --encoding (such as cp1252)"
+        )
+    return encodings.code_page((cell.encode("utf-8", "surrogateescape") for cell in others | paths), where)[0]
+
+
+def _rows(text: str, dialect: Dialect) -> Iterator[Sequence[str]]:
+    lines = io.StringIO(text, newline="")
+    for _ in range(dialect.start):
+        next(lines)
+    return csv.reader(
+        lines, delimiter=dialect.separator, skipinitialspace=dialect.has_spaces or dialect.separator == " "
+    )
+
+
+def _example(text: str) -> str:
+    """Return a word that shows how a text was read."""
+    return next((f" ({printable(word)!r})" for word in text.replace(",", " ").split() if not word.isascii()), "")
