@@ -154,7 +154,7 @@ def extract(
     >>> bank.load("efficientnet_lite0/penultimate").shape
     (3, 1280)
     """
-    table = {"separator": separator, "encoding": encoding, "labels_as": labels_as}
+    table: dict[str, Any] = {"separator": separator, "encoding": encoding, "labels_as": labels_as}
     found = scan(source, root=root, path_column=path_column, ids=ids, columns=columns, **table)
     report = run_extraction(
         found,

@@ -68,8 +68,8 @@ def locate(texts: Sequence[str], manifest: AnyPath, root: AnyPath) -> list[Entry
     if texts and all(problem for *_, problem in entries):
         locator.refuse(texts)
     if locator.outside:
-        root = locator.wider(entries)
-        hint = f": --root {root} has it" if root else ""
+        wider = locator.wider(entries)
+        hint = f": --root {wider} has it" if wider else ""
         entries = [(*entry[:3], entry[3] + hint if entry[3] == OUTSIDE else entry[3]) for entry in entries]
     names = [name for name, *_ in entries]
     say_ignored(texts, names, [locator.ignored.get(text, "") for text in texts])
