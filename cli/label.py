@@ -31,6 +31,7 @@ def label(
     """Attach the columns of LABELS (a CSV file, Parquet or JSON Lines) to the samples of BANK, or correct them.
 
     Paths are relative, as `featurebank info BANK --samples` lists them; an empty cell changes nothing.
+    Of the tables of `featurebank next` and `featurebank label-issues` just what you filled in is taken.
 
     \b
     Example:

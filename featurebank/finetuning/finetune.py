@@ -30,8 +30,9 @@ from featurebank.finetuning.recipe import Recipe
 from featurebank.finetuning.training import Epoch
 from featurebank.finetuning.tuning import Tuned, finish, train_network
 from featurebank.images.reading import Progress
+from featurebank.predictor.evaluation import contents_of
 from featurebank.predictor.features import EMBEDDED
-from featurebank.predictor.predictor import Predictor, contents_of
+from featurebank.predictor.predictor import Predictor
 from featurebank.storage import files
 
 

@@ -12,8 +12,9 @@ from sklearn.pipeline import Pipeline
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import DigestIndex, as_keys
 from featurebank.fitting.training_data import Target, TrainingData
+from featurebank.predictor.evaluation import contents_of
 from featurebank.predictor.features import predictor_features
-from featurebank.predictor.predictor import Predictor, contents_of
+from featurebank.predictor.predictor import Predictor
 from featurebank.predictor.task import Task
 from featurebank.storage.memory import releasing
 from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator

@@ -94,6 +94,10 @@ class Embedder:
                 raise ImageError(f"{str(name)!r}: {error}")
         return parts
 
+    def seen_by(self, features: Sequence[PredictorFeature], parts: Parts) -> NDArray[np.float32]:
+        """Return what the model of some of `features` sees, shape (n, d)."""
+        return np.concatenate([parts[self.features.index(each)] for each in features], axis=1)
+
     def read(self, bank: Bank, digests: NDArray[np.bytes_]) -> Parts:
         """Return each feature set of contents that a bank has embedded.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from featurebank.bank.features import as_keys
-from featurebank.bank.samples import SampleTable, weights_of
-from featurebank.errors import ImageError, PredictorError, notice
+from featurebank.bank.samples import SampleTable
+from featurebank.errors import PredictorError, notice
 from featurebank.images.reading import Progress
 from featurebank.predictor import file
-from featurebank.predictor.embedding import Embedder, Item, Parts
+from featurebank.predictor.embedding import Embedder, Parts
+from featurebank.predictor.evaluation import evaluate, task_named
 from featurebank.predictor.features import PredictorFeature
 from featurebank.predictor.task import Task, task_column, unlike_columns
 from featurebank.storage import files
-from featurebank.storage.memory import releasing
 from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
 
 if TYPE_CHECKING:
@@ -112,13 +112,7 @@ class Predictor(Embedder):
         PredictorError
             When there is no such task, or none is named and there are several.
         """
-        if target is None and len(self.tasks) > 1:
-            raise PredictorError(
-                f"this predictor predicts several tasks, {', '.join(self.tasks)}; expected one: name it with --target"
-            )
-        if target is not None and target not in self.tasks:
-            raise PredictorError(f"no task {target!r}; this predictor knows {', '.join(self.tasks)}: name one of them")
-        return self.tasks[target or self.target]
+        return task_named(self.tasks, target)
 
     @property
     def target(self) -> str:
@@ -196,7 +190,7 @@ class Predictor(Embedder):
             When the backbone's weights are not the ones the model was trained on.
         """
         parts = self.embed_all(images)
-        found = self._each(lambda task: task.model.predict(self._seen_by(task, parts)))
+        found = self._each(lambda task: task.model.predict(self.seen_by(task.features, parts)))
         return pd.DataFrame(found) if isinstance(found, dict) else found
 
     def predict_proba(self, images: Sequence[Any]) -> NDArray[np.float64] | dict[str, NDArray[np.float64]]:
@@ -206,9 +200,9 @@ class Predictor(Embedder):
         """
         parts = self.embed_all(images)
         if len(self.tasks) == 1:
-            return self.single.probabilities(self._seen_by(self.single, parts))
+            return self.single.probabilities(self.seen_by(self.single.features, parts))
         asked = {name: each for name, each in self.tasks.items() if each.kind != "regression"}
-        return {name: each.probabilities(self._seen_by(each, parts)) for name, each in asked.items()}
+        return {name: each.probabilities(self.seen_by(each.features, parts)) for name, each in asked.items()}
 
     def predict_table(self, paths: Sequence[str | os.PathLike[str]], progress: Progress | None = None) -> pd.DataFrame:
         """Predict image files; an unreadable one keeps its row, with the reason.
@@ -248,11 +242,7 @@ class Predictor(Embedder):
 
     def load_rows(self, bank: Bank, table: SampleTable, task: Task | None = None) -> NDArray[np.float32]:
         """Return what the model of a task, by default the only one, sees of samples of a bank, shape (n, d)."""
-        return self._seen_by(task or self.single, self.read(bank, as_keys(table.rows["digest"])))
-
-    def _seen_by(self, task: Task, parts: Parts) -> NDArray[np.float32]:
-        """Return what a task's model sees, shape (n, d)."""
-        return np.concatenate([parts[self.features.index(each)] for each in task.features], axis=1)
+        return self.seen_by((task or self.single).features, self.read(bank, as_keys(table.rows["digest"])))
 
     def _table(self, paths: list[str], parts: Parts, errors: list[str]) -> pd.DataFrame:
         """Return what all tasks say of the embeddings of the images without an error."""
@@ -261,7 +251,7 @@ class Predictor(Embedder):
         back: dict[str, Any] = {}
         shares: list[NDArray[np.float64]] = []
         for name, each in self.tasks.items():
-            own = each.table(self._seen_by(each, parts), ok)
+            own = each.table(self.seen_by(each.features, parts), ok)
             shares += [own["unlike"].to_numpy()] if "unlike" in own else []
             for column in own.columns.drop(["unlike", "is_unlike"], errors="ignore"):
                 place = back if column.startswith("proba_") else front
@@ -307,63 +297,7 @@ class Predictor(Embedder):
         ColumnError
             When the column of weights holds something else.
         """
-        columns = self._scored_columns(target)
-        names = [name for names in columns.values() for name in names]
-        _check_columns(source, names, sample_weight, self._ways(target))
-        known = pd.DataFrame({task: source.columns[names].notna().all(axis=1) for task, names in columns.items()})
-        if sample_weight:
-            known[source.columns[sample_weight].isna()] = False
-        rows = np.flatnonzero(known.any(axis=1))
-        if not len(rows):
-            raise PredictorError(f"no image of the source has a value of {', '.join(columns)}; expected some to score")
-        labelled = {
-            task: _labels(self.tasks[task], source, rows, known, names, sample_weight)
-            for task, names in columns.items()
-        }
-        items = [Item(source, int(row)) for row in rows]
-        parts, errors = self.embed_some(items, progress)
-        ok = np.array([not error for error in errors], bool)
-        if not ok.any():
-            raise PredictorError("no labelled image of the source could be read; expected at least one")
-        found = {task: self._score(self.tasks[task], parts, ok, *labels) for task, labels in labelled.items()}
-        paths = [os.fsdecode(source.paths[row]) for row in rows]
-        return {
-            **(found[self.target] if len(self.tasks) == 1 else {"n_samples": int(ok.sum()), "tasks": found}),
-            "failures": [{"path": p, "error": error} for p, error in zip(paths, errors, strict=True) if error],
-            "unlabelled": len(source.paths) - len(rows),
-            "seen_in_training": count_seen([task.report for task in self.tasks.values()], items),
-        }
-
-    def _scored_columns(self, target: str | None) -> dict[str, list[str]]:
-        """Return the columns of true values of each task to score."""
-        if len(self.tasks) == 1:
-            return {self.target: [target] if target else self.single.columns}
-        return {name: self.task_of(name).columns for name in ([target] if target else self.tasks)}
-
-    def _ways(self, target: str | None) -> str:
-        """Say what to do about a source that has columns, but not those that are to be scored."""
-        if len(self.tasks) > 1:
-            manifest = "give a manifest with columns named as the tasks"
-            return manifest if target else f"{manifest}, or score one of them with --target"
-        if target is None:
-            return "name one of them with --target"
-        return f"give the one with the true values of {self.target!r} as --target"
-
-    def _score(
-        self,
-        task: Task,
-        parts: Parts,
-        ok: NDArray[np.bool_],
-        is_known: NDArray[np.bool_],
-        y: NDArray[Any],
-        weight: NDArray[np.float64] | None,
-    ) -> dict[str, Any]:
-        """Score a task on the readable images that have its label; `y` and `weight` are of the labelled ones."""
-        read = ok[is_known]
-        if not read.any():
-            raise PredictorError(f"no image labelled with {task.target!r} could be read; expected at least one")
-        X = self._seen_by(task, parts)[is_known[ok]]
-        return task.score(X, y[read], None if weight is None else weight[read])
+        return evaluate(self, self.tasks, source, target, sample_weight, progress)
 
     # --- files ---------------------------------------------------------------------------------------------
 
@@ -414,60 +348,3 @@ class Predictor(Embedder):
             weights_file=weights_file,
             allow_download=allow_download,
         )
-
-
-def _check_columns(source: Source, names: list[str], sample_weight: str | None, ways: str) -> None:
-    """Refuse to score on a source that lacks a column; `ways` says how to bring one of labels."""
-    absent = [name for name in [*names, *([sample_weight] if sample_weight else [])] if name not in source.columns]
-    if not absent:
-        return
-    have = ", ".join(map(repr, source.columns))
-    if not have:
-        ways = f"give folders named by class, or a manifest with a column {absent[0]!r}"
-    elif absent[0] == sample_weight:
-        ways = "name one of them with --sample-weight"
-    raise PredictorError(f"the source has no column {absent[0]!r}; it has {have or 'none'}: {ways}")
-
-
-def _labels(
-    task: Task,
-    source: Source,
-    rows: NDArray[np.int64],
-    known: pd.DataFrame,
-    columns: list[str],
-    sample_weight: str | None,
-) -> tuple[NDArray[np.bool_], NDArray[Any], NDArray[np.float64] | None]:
-    """Return which rows have a label of a task, its true values there, and their weights."""
-    is_known = known[task.target].to_numpy()[rows]
-    if not is_known.any():
-        raise PredictorError(f"no image of the source has a value of {task.target!r}; name another task with --target")
-    table = SampleTable(pd.DataFrame(), source.columns.iloc[rows[is_known]])
-    return is_known, task.true_values(table, columns), weights_of(table, sample_weight) if sample_weight else None
-
-
-@releasing
-def contents_of(digests: Any) -> str:
-    """Return how each distinct content's digest begins, 16 hex digits each, so that training images are known again.
-
-    One text: a million of them, as text each, would take five times the memory.
-
-    Examples
-    --------
-    >>> contents_of([bytes(32), b"\\x01" * 32, bytes(32)])
-    '00000000000000000101010101010101'
-    """
-    heads = as_keys(digests).view(">u8")[::4]
-    return np.unique(heads).astype(">u8").tobytes().hex()
-
-
-def count_seen(reports: Iterable[Mapping[str, Any]], items: Sequence[Item]) -> int:
-    """Return how many readable images of a source are among those that fits learned from, given their reports."""
-    found = [report.get("contents", "") for report in reports]
-    contents = "".join(each if isinstance(each, str) else "".join(each) for each in found)  # a list in earlier files
-    known, seen = {contents[start : start + 16] for start in range(0, len(contents), 16)}, 0
-    for item in items if known else []:
-        try:
-            seen += item.source.read(item.position)[0].hex()[:16] in known
-        except ImageError:
-            continue
-    return seen
