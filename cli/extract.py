@@ -12,10 +12,13 @@ from featurebank_cli.options import (
     PLACE,
     POSITIVE,
     backend_options,
+    channels_option,
     device_option,
     json_option,
     new_bank_option,
+    pages_option,
     precision_option,
+    range_option,
     root_option,
     size_option,
     store_option,
@@ -71,6 +74,9 @@ COMPUTE = ("device", "engine", "batch_size", "workers", "backend", "ray_address"
         help="tensor resizes images faster, reduced decodes large JPEG files faster, nvjpeg has a CUDA GPU do both; "
         "each gives slightly other embeddings.",
     ),
+    range_option,
+    pages_option,
+    channels_option,
     option(
         "--engine",
         type=click.Choice(["auto", "eager", "compile", "onnx"]),
@@ -114,6 +120,7 @@ def extract(
     from featurebank.extraction.drift import Drift
     from featurebank.extraction.extract import run_extraction
     from featurebank.extraction.pipeline import Compute
+    from featurebank.images.pixels import PixelRules
     from featurebank.images.scanning import scan
     from featurebank.images.sources import about_ignored
 
@@ -121,7 +128,8 @@ def extract(
     if explain and estimate:
         raise click.UsageError("give --explain or --estimate, not both")
     asked = {name: options.pop(name) for name in ("weights", "size", "views", "store", "precision", "decoder")}
-    request = Request(options.pop("backbone"), options.pop("layers"), **asked)
+    pixels = PixelRules.parse(*(options.pop(name) for name in ("range", "pages", "channels")))
+    request = Request(options.pop("backbone"), options.pop("layers"), **asked, pixels=pixels)
     found = scan(source, root=options.pop("root"), **{name: options.pop(name) for name in TABLE})
     if explain:
         _explain(found, bank, request, as_json)

@@ -147,6 +147,25 @@ seed_option = option("--seed", type=click.IntRange(min=0), default=0, help="Of e
 jobs_option = option("--jobs", type=int, default=-1, help="Threads; -1 for one a core.")
 
 
+range_option = option(
+    "--range",
+    default="auto",
+    metavar="auto|full|LOW..HIGH",
+    help="What is black and white in images of more than 8 bits: full is 0 and 65535; auto keeps the bank's range, or "
+    "measures it over SOURCE.  [default: auto]",
+)
+pages_option = option(
+    "--pages",
+    type=click.Choice(["first", "mean", "max", "each"]),
+    help="Of a stack of pages; each makes a sample of every page.  [default: the first, with a warning]",
+)
+channels_option = option(
+    "--channels",
+    metavar="0,1,2|mean",
+    help="One to three channels that are seen as grey, red and green, or red, green and blue; or the mean of all.",
+)
+
+
 def backend_options(what: str) -> tuple[Decorator, Decorator]:
     """Return the options that let a command work on a Ray cluster; `what` says in its help what that does."""
     backend = option(

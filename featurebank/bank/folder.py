@@ -20,7 +20,7 @@ from featurebank.bank.samples import SampleTable
 from featurebank.bank.segment import Segment
 from featurebank.bank.spec import FeatureSpec, canonical_json, digest_of, resolve_name, unique_names
 from featurebank.errors import BankError, CorruptError, StorageError
-from featurebank.images.pixels import PLAIN, PixelRules
+from featurebank.images.pixels import PLAIN, Limits, PixelRules
 from featurebank.storage import files
 from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath
@@ -152,6 +152,11 @@ class BankFolder:
     def pixels(self) -> PixelRules:
         """The pixel rules that pictures of samples are shown by: the first of a set that are not the default."""
         return next((spec.pixels for spec in self._specs() if spec.pixels), PLAIN)
+
+    @property
+    def ranges(self) -> list[Limits | None]:
+        """The ranges of the feature sets that were extracted, None for the full one."""
+        return [spec.pixels.limits for spec in self._specs() if spec.origin is None]
 
     def missing(self, spec: FeatureSpec, digests: Iterable[bytes]) -> set[bytes]:
         """Return those of `digests` that the feature set of a spec has no row for."""

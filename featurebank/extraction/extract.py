@@ -19,7 +19,9 @@ from featurebank.bank.request import describe_set
 from featurebank.bank.upkeep import set_damaged_features_aside, set_damaged_tables_aside
 from featurebank.errors import BankError, ImageError, near_names
 from featurebank.extraction.pipeline import Compute, Pipeline
+from featurebank.extraction.pixel_range import settle_range
 from featurebank.extraction.tracker import Embed, ExtractReport, Tracker
+from featurebank.images.pixels import PixelRules
 from featurebank.images.reading import Progress
 from featurebank.images.scanning import scan
 
@@ -44,6 +46,9 @@ def extract(
     views: str = "none",
     precision: str = "fp32",
     decoder: str = "pil",
+    range: str | tuple[float, float] = "auto",
+    pages: str | None = None,
+    channels: str | Sequence[int] | None = None,
     root: str | Path | None = None,
     path_column: str | None = None,
     separator: str | None = None,
@@ -94,6 +99,15 @@ def extract(
         ``"tensor"`` resizes faster, ``"reduced"`` decodes large JPEG files faster, ``"nvjpeg"`` has a CUDA GPU decode
         and resize JPEG files; each gives slightly other embeddings, in a feature set of their own. See
         `featurebank.backbones.Preprocessing`.
+    range : str or tuple of float, default "auto"
+        What is black and white in images of more than 8 bits: ``"full"`` (0 and 65535), ``"LOW..HIGH"`` or (LOW, HIGH).
+        ``"auto"`` keeps the range that the bank has, and measures it over the source for a new one
+        (`featurebank.images.ranges.measure_range`); integers that use all of 16 bits have the full one.
+    pages : str, optional
+        Of a stack of pages: ``"first"``, or the ``"mean"`` or ``"max"`` over them; ``"each"`` makes a sample of each,
+        with the column ``stack``. By default the first, with a warning.
+    channels : str or sequence of int, optional
+        ``"0,1,2"``, one to three channels that are seen as grey, red and green, or red, green and blue; or ``"mean"``.
     root : path, optional
         Folder that a manifest's paths start from, or where a source's files are now.
     path_column : str, optional
@@ -168,6 +182,7 @@ def extract(
             views=views,
             precision=precision,
             decoder=decoder,
+            pixels=PixelRules.parse(range, pages, channels),
         ),
         Compute(device, engine, batch_size, workers, backend, ray_address),
         verify=verify,
@@ -201,6 +216,7 @@ def run_extraction(
     started = time.perf_counter()
     compute = compute or Compute()
     _check(source, request, compute)
+    request, said = settle_range(request, source, bank)
     damaged = set_damaged_tables_aside(bank)
     with _backend(request, compute) as (asked, embed):
         specs = asked.specs(bank)
@@ -212,6 +228,7 @@ def run_extraction(
     tracker.finish()
     tracker.warnings += tracker.about_missing_sources()
     tracker.fill(report)
+    report.notes = [*report.notes, said] if said else report.notes
     report.feature_sets = [describe_set(bank, bank.feature_set_of(spec)) for spec in specs]
     report.seconds = time.perf_counter() - started
     return report

@@ -21,6 +21,7 @@ from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import ImageError, one_line
 from featurebank.extraction.drift import Drift, compare_with_stored, measure_drift
 from featurebank.extraction.tracker import Tracker
+from featurebank.images.notes import DecodingNotes
 from featurebank.images.reading import read_ahead, worker_count
 from featurebank.images.views import count_views, share_batches
 
@@ -135,11 +136,12 @@ class Pipeline:
         self._loading = threading.Lock()
         self._engines: dict[tuple[FeatureSpec, ...], Engine] = {}
         self._damaged: dict[bytes, str] = {}
+        self._noted = DecodingNotes()
 
     def turn_to(self, tracker: Tracker) -> None:
         """Take samples of another tracker of the same feature sets next; the network stays loaded."""
         self.tracker, self.writer = tracker, Writer(tracker)
-        self.warnings, self.drift = [], []
+        self.warnings, self.drift, self._noted = [], [], DecodingNotes()
 
     def run(self, pending: Sequence[int]) -> None:
         """Settle every pending sample; whatever ends it, what was computed is written."""
@@ -152,6 +154,7 @@ class Pipeline:
         finally:
             self.writer.flush()
             self.warnings += [line for engine in self._engines.values() for line in engine.warnings]
+            self.warnings += self._noted.lines(self.request.pixels)
 
     @property
     def engines(self) -> list[str]:
@@ -229,12 +232,15 @@ class Pipeline:
         try:
             digest, decode = self.tracker.source.read(position)
             lacking = self.tracker.lacking(digest)
-            return Item(position, digest, lacking, self._prepare(decode, digest) if lacking else [])
+            views = self._prepare(decode, digest, self.tracker.source.paths[position]) if lacking else []
+            return Item(position, digest, lacking, views)
         except ImageError as error:
             return Item(position, digest, error=one_line(error))
 
-    def _prepare(self, decode: Callable[..., Any], digest: bytes) -> list[Any]:
+    def _prepare(self, decode: Callable[..., Any], digest: bytes, path: bytes | None = None) -> list[Any]:
         image = decode(**self.backbone.opening)
+        if path is not None:
+            self._noted.add(image, path)
         return list(self.backbone.prepare_views(image, self.tracker.specs[0].views, digest))
 
     # --- the network ---------------------------------------------------------------------------------------

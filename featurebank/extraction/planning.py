@@ -17,6 +17,7 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, ImageError
 from featurebank.extraction.pipeline import AHEAD, Compute
+from featurebank.extraction.pixel_range import settle_range
 from featurebank.extraction.tracker import Tracker
 from featurebank.images.reading import Progress, read_ahead, worker_count
 from featurebank.images.views import count_views
@@ -36,7 +37,7 @@ SAMPLE_BYTES = 100
 
 
 def explain(source: Source, bank: Bank, request: Request) -> dict[str, Any]:
-    """Say what `extract` would find in a bank; nothing is read, embedded or written.
+    """Say what `extract` would find in a bank; nothing is embedded or written. A new bank's range is measured.
 
     Parameters
     ----------
@@ -53,6 +54,7 @@ def explain(source: Source, bank: Bank, request: Request) -> dict[str, Any]:
         ``name``, ``fingerprint``, ``hits`` and ``misses`` among the unchanged samples, and, where the bank has no such
         set, the ``nearest`` one and the fields of the spec in which it ``differs`` ([there, asked for]).
     """
+    request, _ = settle_range(request, source, bank)
     specs = request.specs(bank)
     tracker = Tracker(source, bank, specs, verify=False)
     known = int((tracker.before >= 0).sum())
@@ -181,7 +183,9 @@ def estimate(
         When no image can be read, or none is left to embed.
     """
     compute = compute or Compute()
-    pending, specs = _pending(source, bank, request)
+    opened = Bank(bank) if os.path.isfile(os.path.join(bank, "bank.json")) else None
+    request, _ = settle_range(request, source, opened)
+    pending, specs = _pending(source, opened, request)
     engine = compute.open(request.load(), specs, images=len(pending))
     speed, timed, failed, outputs = _time(source, pending, engine, compute, sample, progress)
     widths = [int(np.prod(output.shape[2:], dtype=int)) for output in outputs]
@@ -200,13 +204,12 @@ def estimate(
     )
 
 
-def _pending(source: Source, bank: str | os.PathLike[str], request: Request) -> tuple[list[int], list[FeatureSpec]]:
+def _pending(source: Source, bank: Bank | None, request: Request) -> tuple[list[int], list[FeatureSpec]]:
     """Return the samples that are to be embedded, and the feature sets."""
-    if os.path.isfile(os.path.join(bank, "bank.json")):
-        opened = Bank(bank)
-        specs = request.specs(opened)
-        return Tracker(source, opened, specs, verify=False).pending(), specs
-    return list(range(len(source.paths))), request.specs()
+    specs = request.specs(bank)
+    if bank is not None:
+        return Tracker(source, bank, specs, verify=False).pending(), specs
+    return list(range(len(source.paths))), specs
 
 
 def _time(

@@ -15,15 +15,18 @@ from PIL import Image
 
 from featurebank.errors import ImageError, one_line
 from featurebank.images.formats import open_format
-from featurebank.images.orientation import SWAPS_SIDES, turn_of, turned
+from featurebank.images.orientation import SWAPS_SIDES, TURNS, turn_of, turned
 from featurebank.images.pixels import PLAIN, PixelRules
-from featurebank.images.values import as_rgb, deep_values, read_deep_png
+from featurebank.images.tiff import is_tiff, look, needs_tifffile, read_values
+from featurebank.images.values import as_rgb, deep_values, note_of, read_deep_png
 
 PIXEL_POLICY = 1
 """Version of the rules below; it is part of every feature spec."""
 
 MAX_PIXELS = 1 << 27
 """The most pixels that an image may declare: 134 million, so that a 108-megapixel camera's photos are in."""
+ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
+"""Formats with moving images, of which the first frame is seen."""
 _OPENING = threading.Lock()
 _END_OF_IMAGE, _START_OF_SCAN = b"\xff\xd9", b"\xff\xda"
 
@@ -101,19 +104,56 @@ def decode(data: bytes, least: int = 0, pixels: PixelRules = PLAIN) -> Image.Ima
     if not data:
         raise ImageError("the file is empty")
     try:
-        with _open(data) as image:
+        if is_tiff(data):
+            return _decode_tiff(data, pixels)
+        with open_bounded(data) as image:
             if least and image.format in ("JPEG", "MPO"):  # others would give a thumbnail
                 image.draft("RGB", (least, least))
-            if pixels.limits is not None and (deep := read_deep_png(data, image)) is not None:
-                return as_rgb(deep, pixels, has_alpha=deep.shape[2] == 4)
+            deep = None if pixels.limits is None else read_deep_png(data, image)
             image.load()
-            return to_rgb(image, pixels)
+            if deep is not None:
+                return _turn_back(as_rgb(deep, pixels, has_alpha=deep.shape[2] == 4), turn_of(image))
+            is_moving = image.format in ANIMATED and getattr(image, "is_animated", False)
+            found = to_rgb(image, pixels)
+            note_of(found).update({"frames": True} if is_moving else {})
+            return found
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"declares more than {MAX_PIXELS} pixels; expected at most that: make it smaller") from error
     except Exception as error:  # decoders raise many kinds on damaged bytes; each means the same to the user
         raise ImageError(f"cannot be decoded: {one_line(error)}") from error
+
+
+def _decode_tiff(data: bytes, pixels: PixelRules) -> Image.Image:
+    """Decode a TIFF file by Pillow where that is right, by tifffile elsewhere."""
+    stack = look(data)
+    is_chosen = pixels.pages is not None or pixels.channels is not None
+    if stack.channels > 1 and not is_chosen:
+        raise ImageError(
+            f"a stack of {stack.channels} channels, one a page; choose with --channels, e.g. 0,1,2 or mean, or with "
+            "--pages first, mean, max or each"
+        )
+    if needs_tifffile(stack, pixels):
+        first = stack.pages[0]
+        values = read_values(data, stack, pixels, MAX_PIXELS)
+        found = as_rgb(values, pixels, has_alpha=first.has_alpha and values.shape[2] == first.samples)
+        found = _turn_back(found, TURNS.get(first.orientation))
+    else:
+        with open_bounded(data) as image:
+            image.load()
+            found = to_rgb(image, pixels)
+    note_of(found).update({} if is_chosen or len(stack.pages) == 1 else {"pages": len(stack.pages)})
+    return found
+
+
+def _turn_back(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    """Return an image as it is shown, with what was noted of it."""
+    if turn is None:
+        return image
+    shown = image.transpose(turn)
+    note_of(shown).update(note_of(image))
+    return shown
 
 
 def find_jpeg(data: bytes) -> EncodedImage | None:
@@ -131,7 +171,7 @@ def find_jpeg(data: bytes) -> EncodedImage | None:
     ((6, 4), None)
     """
     try:
-        with _open(data) as image:
+        with open_bounded(data) as image:
             if not _suits_nvjpeg(image, data):
                 return None
             turn = turn_of(image)
@@ -158,7 +198,7 @@ def _suits_nvjpeg(image: Image.Image, data: bytes) -> bool:
     return image.mode == "L" or is_ycbcr
 
 
-def _open(data: bytes) -> Image.Image:
+def open_bounded(data: bytes) -> Image.Image:
     """Open an image under our limit, and load it where Pillow's own limit would warn again while loading."""
     with _own_limit() as pillows:
         image = open_format(data)

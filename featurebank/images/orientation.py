@@ -6,7 +6,7 @@ from PIL import Image
 
 _Turn = Image.Transpose
 _ORIENTATION = 0x0112
-_TURNS = {
+TURNS = {
     2: _Turn.FLIP_LEFT_RIGHT,
     3: _Turn.ROTATE_180,
     4: _Turn.FLIP_TOP_BOTTOM,
@@ -39,7 +39,7 @@ def turn_of(image: Image.Image) -> Image.Transpose | None:
         return None
     if isinstance(value, bytes):  # the type BYTE
         value = int.from_bytes(value, "big")
-    return _TURNS.get(value)
+    return TURNS.get(value)
 
 
 def turned(image: Image.Image) -> Image.Image:

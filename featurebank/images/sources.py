@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from featurebank.errors import ImageError, SourceError
 from featurebank.images import formats
-from featurebank.images.listing import Entry, read_image
+from featurebank.images.listing import Entry, read_file, read_image
 from featurebank.storage.files import AnyPath
 
 
@@ -74,11 +74,21 @@ class Source:
         ImageError
             When the file cannot be read.
         """
+        return read_image(self.item(position))
+
+    def item(self, position: int) -> Any:
+        """Return the bytes of a sample's file, or the image in memory that it is.
+
+        Raises
+        ------
+        ImageError
+            When it cannot be read.
+        """
         if position in self.problems:
             raise ImageError(self.problems[position])
         if self.get_image is not None:
-            return read_image(self.get_image(position))
-        return read_image(os.fsdecode(os.path.join(os.fsencode(self.root), self.paths[position])))
+            return self.get_image(position)
+        return read_file(os.fsdecode(os.path.join(os.fsencode(self.root), self.paths[position])))
 
     def take(self, positions: Sequence[int] | NDArray[np.int64]) -> Source:
         """Return the samples at these positions as a source of the same name, which is then not whole."""

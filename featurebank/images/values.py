@@ -71,12 +71,31 @@ def as_rgb(values: NDArray[Any], rules: PixelRules, *, has_alpha: bool = False) 
         opaque = _opacity(values[:, :, -1])
         colours = as_rgb(values[:, :, :-1], rules)
         white = Image.new("RGB", colours.size, "white")
-        return Image.composite(colours, white, Image.fromarray(opaque))
+        on_white = Image.composite(colours, white, Image.fromarray(opaque))
+        note_of(on_white).update(note_of(colours))
+        return on_white
     levels = to_levels(pick_channels(values, rules.channels), rules.limits)
     if levels.ndim == 3 and levels.shape[2] == 2:
         levels = np.dstack([levels, np.zeros_like(levels[:, :, 0])])
     image = Image.fromarray(np.ascontiguousarray(levels))
-    return image if image.mode == "RGB" else image.convert("RGB")
+    image = image if image.mode == "RGB" else image.convert("RGB")
+    if values.dtype != np.uint8:
+        note_of(image).update(levels=int(levels.max()) - int(levels.min()) + 1, clipped=_clipped(values, rules.limits))
+    return image
+
+
+def note_of(image: Image.Image) -> dict[str, Any]:
+    """Return what is noted of how an image was decoded, for `featurebank.images.notes`; it can be added to."""
+    found: dict[str, Any] = image.info.setdefault("featurebank", {})
+    return found
+
+
+def _clipped(values: NDArray[Any], limits: Limits | None) -> float:
+    """Return the share of the values that lies outside of the limits, from some of the rows and columns."""
+    if limits is None:
+        return 0.0
+    some = values[::4, ::4]
+    return float(np.mean((some < limits[0]) | (some > limits[1])))
 
 
 def _opacity(values: NDArray[Any]) -> NDArray[np.uint8]:

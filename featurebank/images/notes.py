@@ -1,0 +1,76 @@
+"""What was noted while images were decoded: pages and frames that nobody saw, and values that a range does not fit."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from typing import Any
+
+from featurebank.errors import printable
+from featurebank.images.pixels import PixelRules, as_text
+
+FEWEST_LEVELS = 64
+"""Grey levels of 256 that an image of more than 8 bits should have at least."""
+MOST_CLIPPED = 0.05
+"""The share of an image's values that may lie outside of the range."""
+
+
+class DecodingNotes:
+    """Counts what `featurebank.images.decoding` noted of images; threads may share one.
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> stack = Image.new("RGB", (4, 4))
+    >>> stack.info["featurebank"] = {"pages": 5}
+    >>> notes = DecodingNotes()
+    >>> notes.add(stack, b"a.tif")
+    >>> notes.lines(PixelRules())[0][:66]
+    '1 image is a stack of several pages (a.tif has 5): only the first page'
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._examples: dict[str, str] = {}
+
+    def add(self, image: Any, path: bytes) -> None:
+        """Take what was noted of a decoded image; one that is left to a GPU has nothing."""
+        noted = getattr(image, "info", {}).get("featurebank", {})
+        if not noted:
+            return
+        with self._lock:
+            self._take("pages", "pages" in noted, f"{os.fsdecode(path)} has {noted.get('pages')}")
+            self._take("frames", "frames" in noted, os.fsdecode(path))
+            self._take("deep", "levels" in noted, "")
+            self._take("dark", noted.get("levels", 256) < FEWEST_LEVELS, os.fsdecode(path))
+            self._take("clipped", noted.get("clipped", 0.0) > MOST_CLIPPED, os.fsdecode(path))
+
+    def _take(self, what: str, is_so: bool, example: str) -> None:
+        if is_so:
+            self._counts[what] += 1
+            self._examples.setdefault(what, printable(example))
+
+    def lines(self, rules: PixelRules) -> list[str]:
+        """Return what the reader of the features should know, a line each; a few odd images are no news."""
+        counts, example = self._counts, self._examples
+        found = []
+        if counts["pages"]:
+            which = f"{_images(counts['pages'], 'a stack', 'stacks')} of several pages ({example['pages']})"
+            found.append(f"{which}: only the first page is seen; choose with --pages first, mean, max or each")
+        if counts["frames"]:
+            which = f"{_images(counts['frames'], 'an animation', 'animations')} ({example['frames']})"
+            found.append(f"{which}: only the first frame is seen")
+        limits = "0..65535" if rules.range is None else as_text(rules.limits)
+        for what, fault in (("dark", f"fewer than {FEWEST_LEVELS} of 256 grey levels"), ("clipped", "values outside")):
+            if 2 * counts[what] > counts["deep"]:
+                found.append(
+                    f"{counts[what]} of {counts['deep']} images of more than 8 bits have {fault} with the range "
+                    f"{limits} ({example[what]}); --range LOW..HIGH makes features of their own that fit"
+                )
+        return found
+
+
+def _images(count: int, one: str, many: str) -> str:
+    return f"1 image is {one}" if count == 1 else f"{count} images are {many}"
