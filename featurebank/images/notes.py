@@ -26,8 +26,9 @@ class DecodingNotes:
     >>> stack.info["featurebank"] = {"pages": 5}
     >>> notes = DecodingNotes()
     >>> notes.add(stack, b"a.tif")
-    >>> notes.lines(PixelRules())[0][:66]
-    '1 image is a stack of several pages (a.tif has 5): only the first page'
+    >>> notes.lines(PixelRules())
+    ['1 image is a stack of several pages (a.tif has 5): only the first page is seen; choose with --pages first, mean,
+    max or each']
     """
 
     def __init__(self) -> None:
