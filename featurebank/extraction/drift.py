@@ -135,7 +135,8 @@ def _ridge_score(rows: NDArray[np.float64], labels: Sequence[Any] | None) -> flo
     from sklearn.linear_model import RidgeClassifierCV
     from sklearn.model_selection import StratifiedKFold, cross_val_score
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+
+    from featurebank.topmodels.scaling import FlooredScaler
 
     _, codes = np.unique([str(label) for label in labels], return_inverse=True)
     counts = np.bincount(codes)
@@ -143,5 +144,5 @@ def _ridge_score(rows: NDArray[np.float64], labels: Sequence[Any] | None) -> flo
     if (counts >= 2).sum() < 2:
         return None
     folds = StratifiedKFold(min(RIDGE_FOLDS, int(counts[counts >= 2].min())), shuffle=True, random_state=0)
-    model = make_pipeline(StandardScaler(), RidgeClassifierCV(np.logspace(0, 6, 7)))
+    model = make_pipeline(FlooredScaler(), RidgeClassifierCV(np.logspace(0, 6, 7)))
     return float(cross_val_score(model, rows[kept], codes[kept], cv=folds).mean())

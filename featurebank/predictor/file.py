@@ -51,6 +51,7 @@ ALLOWED_TYPES = (  # beyond skops's own; nothing else is ever loaded or saved
     "featurebank.topmodels.multiview.RegressorOverViews",
     "featurebank.topmodels.novelty.Mahalanobis",
     "featurebank.topmodels.novelty.Unlike",
+    "featurebank.topmodels.scaling.FlooredScaler",
     "featurebank.topmodels.transforms.SelectDimensions",
     "featurebank.topmodels.transforms.SelectRelevant",
     "featurebank.topmodels.transforms.SignedSquareRoot",

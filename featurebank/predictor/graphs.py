@@ -154,6 +154,7 @@ def _pca(fitted: Any) -> nn.Module:
 
 _STEPS: dict[str, Callable[[Any], nn.Module]] = {
     "StandardScaler": _standard_scaler,
+    "FlooredScaler": _standard_scaler,
     "Normalizer": _normalizer,
     "SignedSquareRoot": lambda fitted: SignedRoot(),
     "SelectRelevant": lambda fitted: Columns(fitted.dimensions_),

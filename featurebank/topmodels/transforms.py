@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featurebank.errors import TopModelError, near_names
+from featurebank.topmodels.scaling import FlooredScaler
 
 NORMALIZATIONS = ("standardize", "none", "l2", "center-l2", "signed-sqrt", "whiten")
 WHITENED = 0.99
@@ -22,18 +24,21 @@ WHITENED = 0.99
 Step = tuple[str, Any]
 
 
-def normalization(name: str, select: float | None = None) -> list[Step]:
+def normalization(name: str, select: float | None = None, widths: Sequence[int] | None = None) -> list[Step]:
     """Return the steps that stand before a top model, each to be fitted inside the fold.
 
     Parameters
     ----------
     name : str
-        ``"standardize"`` (mean 0, deviation 1 a column), ``"none"``, ``"l2"`` (rows of length 1), ``"center-l2"``
+        ``"standardize"`` (mean 0, deviation 1 a column, less for columns that are nearly constant:
+        `featurebank.topmodels.scaling.floored`), ``"none"``, ``"l2"`` (rows of length 1), ``"center-l2"``
         (the mean taken off, then rows of length 1: Wang et al. 2019, SimpleShot), ``"signed-sqrt"`` (square roots
         that keep their sign, then standardised: Perronnin et al. 2010), or ``"whiten"`` (standardised, then the
         principal components that hold 99 % of the variance, each of deviation 1: Coates, Lee and Ng 2011).
     select : float, optional
         Share of the dimensions to keep, by `SelectRelevant`.
+    widths : sequence of int, optional
+        Columns of each feature set that stands before the scaler, where there are several: each has its own floor.
 
     Raises
     ------
@@ -48,11 +53,12 @@ def normalization(name: str, select: float | None = None) -> list[Step]:
     if name not in NORMALIZATIONS:
         raise TopModelError(f"no normalisation {name!r}; {near_names(name, NORMALIZATIONS)}")
     rows: dict[str, list[Step]] = {"l2": [("unit", Normalizer())], "signed-sqrt": [("root", SignedSquareRoot())]}
+    scaler = FlooredScaler(widths=widths)
     columns: dict[str, list[Step]] = {
-        "standardize": [("scale", StandardScaler())],
-        "signed-sqrt": [("scale", StandardScaler())],
+        "standardize": [("scale", scaler)],
+        "signed-sqrt": [("scale", scaler)],
         "center-l2": [("center", StandardScaler(with_std=False)), ("unit", Normalizer())],
-        "whiten": [("scale", StandardScaler()), ("whiten", PCA(WHITENED, whiten=True))],
+        "whiten": [("scale", scaler), ("whiten", PCA(WHITENED, whiten=True))],
     }
     chosen: list[Step] = [] if select is None else [("relevant", SelectRelevant(select))]
     return rows.get(name, []) + chosen + columns.get(name, [])
@@ -94,8 +100,8 @@ class SignedSquareRoot(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 class SelectRelevant(TransformerMixin, BaseEstimator):
     """Keep the dimensions that a sparse linear model of all of them needs most.
 
-    A linear model of the standardised columns is fitted with a group lasso, whose penalty empties whole
-    dimensions, and the dimensions are ranked by the length of their weights; those that the lasso emptied come
+    A linear model of the standardised columns (`FlooredScaler`) is fitted with a group lasso, whose penalty empties
+    whole dimensions, and the dimensions are ranked by the length of their weights; those that the lasso emptied come
     last, by their correlation with what it left unexplained. This is the selection of Head2Toe (Evci et al. 2022),
     with squared error for the loss.
 
@@ -144,7 +150,7 @@ class SelectRelevant(TransformerMixin, BaseEstimator):
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), multi_output=True)
         if not 0 < self.share <= 1:
             raise TopModelError(f"a share of {self.share!r} dimensions; expected a number above 0, at most 1")
-        Z = StandardScaler().fit_transform(X)
+        Z = FlooredScaler().fit_transform(X)
         weights, left = _group_lasso(Z, _targets(y).astype(Z.dtype), self.alpha, self.steps)
         self.relevance_ = np.sqrt((weights.astype(np.float64) ** 2).sum(axis=1))
         order = np.lexsort((-np.linalg.norm(left, axis=1), -self.relevance_))

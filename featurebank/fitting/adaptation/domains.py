@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from featurebank.bank.bank import Bank
 from featurebank.bank.samples import SampleTable, column_of, values_of
@@ -21,6 +20,7 @@ from featurebank.fitting.training_data import Target, TrainingData, load_table, 
 from featurebank.topmodels.folds import Fold, Folds, combinations, default_kind, make_folds, sizes_of
 from featurebank.topmodels.formatting import interval_text, score_text
 from featurebank.topmodels.refitting import over_folds
+from featurebank.topmodels.scaling import FlooredScaler
 from featurebank.topmodels.scores import fold_interval
 
 UNKNOWN = -1
@@ -255,5 +255,5 @@ def _told_apart(
 ) -> tuple[float, float]:
     """Return the balanced accuracy and the area under the ROC curve on the test part of a fold."""
     ridge = RidgeClassifier(alpha=float(max(len(train), X.shape[1])), class_weight="balanced")
-    said = make_pipeline(StandardScaler(), ridge).fit(X[train], is_source[train]).decision_function(X[test])
+    said = make_pipeline(FlooredScaler(), ridge).fit(X[train], is_source[train]).decision_function(X[test])
     return float(balanced_accuracy_score(is_source[test], said > 0)), float(roc_auc_score(is_source[test], said))

@@ -1,4 +1,4 @@
-"""The rows of one fold: standardised as `StandardScaler` would, and rotated where columns outnumber rows."""
+"""The rows of one fold: standardised as `FlooredScaler` would, and rotated where columns outnumber rows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.preprocessing import StandardScaler
 
+from featurebank.topmodels.scaling import FlooredScaler, floored
 from featurebank.topmodels.solvers.problem import Fold, Problem
 
 COLUMNS = 2048
@@ -15,12 +16,18 @@ COLUMNS = 2048
 
 
 def scaling(problem: Problem, train: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and scale (d,) that the fold's `StandardScaler` learns; (0, 1) without standardising."""
+    """Mean and scale (d,) that the fold's `FlooredScaler` learns; (0, 1) without standardising."""
     d = problem.X.shape[1]
-    if not problem.standardize:
-        return np.zeros(d), np.ones(d)
-    scaler = StandardScaler().fit(problem.X[train])
-    return scaler.mean_, scaler.scale_
+    return _scaling(problem, train) if problem.standardize else (np.zeros(d), np.ones(d))
+
+
+def _scaling(problem: Problem, train: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and scale (d,) of the fold's training rows; scale 1 without standardising. No wide X is copied whole."""
+    starts = range(0, problem.X.shape[1], COLUMNS)
+    parts = [StandardScaler().fit(problem.X[train, start : start + COLUMNS]) for start in starts]
+    mean = np.concatenate([part.mean_ for part in parts])
+    deviation = np.sqrt(np.concatenate([part.var_ for part in parts]))
+    return mean, floored(deviation, mean, problem.widths) if problem.standardize else np.ones(len(mean))
 
 
 def standardised(problem: Problem, fold: Fold) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -28,7 +35,7 @@ def standardised(problem: Problem, fold: Fold) -> tuple[NDArray[Any], NDArray[An
     train, test = problem.X[fold[0]], problem.X[fold[1]]
     if not problem.standardize:
         return train, test
-    scaler = StandardScaler(copy=False).fit(train)
+    scaler = FlooredScaler(widths=problem.widths, copy=False).fit(train)
     return scaler.transform(train), scaler.transform(test)
 
 
@@ -38,13 +45,13 @@ def gram(problem: Problem, fold: Fold) -> NDArray[Any]:
     Centring changes neither distances nor the solution of a kernel machine with an intercept, and keeps
     float32 products accurate. Blocks of columns are summed, so a wide X is never copied whole.
     """
-    train, test = fold
-    rows = np.concatenate([train, test])
+    rows = np.concatenate(fold)
     products = np.zeros((len(rows), len(rows)), problem.X.dtype)
+    mean, scale = (each.astype(products.dtype) for each in _scaling(problem, fold[0]))
     for start in range(0, problem.X.shape[1], COLUMNS):
         block = problem.X[rows, start : start + COLUMNS]  # (n, c)
-        scaler = StandardScaler(copy=False, with_std=problem.standardize).fit(block[: len(train)])
-        block = scaler.transform(block)
+        block -= mean[start : start + COLUMNS]
+        block /= scale[start : start + COLUMNS]
         products += block @ block.T
     return products
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from sklearn.preprocessing import StandardScaler
 
+from featurebank.topmodels.scaling import FlooredScaler, floored
 from featurebank.topmodels.solvers.problem import Problem
 
 Array = NDArray[np.float64]
@@ -89,19 +89,20 @@ class Moments:
         return Sums(sums[:d, :d], sums[:d, d], sums[:d, d + 1 :], sums[d, d + 1 :], float(sums[d, d]))
 
     def scaling(self, fold: int, weights: Array, sums: Sums) -> tuple[Array, Array]:
-        """Mean, less the origin, and scale (d,) of the fold's `StandardScaler`; raw rows have scale 1."""
+        """Mean, less the origin, and scale (d,) of the fold's `FlooredScaler`; raw rows have scale 1."""
         d, train = len(self.origin), self.problem.folds[fold][0]
         if not self.problem.standardize:
             return -self.origin, np.ones(d)
         if (weights != 1).any():  # the scaler knows no weights
-            scaler = StandardScaler().fit(self.problem.X[train])
+            scaler = FlooredScaler(widths=self.problem.widths).fit(self.problem.X[train])
             return scaler.mean_ - self.origin, scaler.scale_
         mean = sums.x / sums.weight
-        return mean, deviation(mean, np.diag(sums.xx) / sums.weight, self.origin)
+        spread = deviation(mean, np.diag(sums.xx) / sums.weight, self.origin)
+        return mean, floored(spread, mean + self.origin, self.problem.widths)
 
 
 def deviation(mean: Array, square: Array, origin: Array) -> Array:
-    """`StandardScaler`'s scale (d,) from the means of x and of its square, x less the origin; 1 for a constant."""
+    """Standard deviation (d,) from the means of x and of its square, x less the origin."""
     variance = square - mean**2
     constant = variance <= 1e-13 * square + (1e-12 * origin) ** 2  # rounding, not variation
-    return np.sqrt(np.where(constant, 1, variance))
+    return np.sqrt(np.where(constant, 0, variance))

@@ -9,10 +9,10 @@ from typing import Any
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import has_fit_parameter
 from threadpoolctl import threadpool_limits
 
+from featurebank.topmodels.scaling import FlooredScaler
 from featurebank.topmodels.solvers.problem import (
     Cells,
     Events,
@@ -44,7 +44,7 @@ def solve(
 
 def pipeline(problem: Problem, estimator: BaseEstimator, cell: Mapping[str, Any], random_state: int) -> Pipeline:
     """The pipeline whose predictions every solver reproduces."""
-    scaler = StandardScaler() if problem.standardize else "passthrough"
+    scaler = FlooredScaler(widths=problem.widths) if problem.standardize else "passthrough"
     return make_pipeline(
         scaler, configured(estimator, cell, class_weight=problem.class_weight, random_state=random_state)
     )

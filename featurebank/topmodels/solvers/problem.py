@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -29,10 +29,12 @@ class Problem:
     y : ndarray of shape (n,); regressors also take (n, targets)
     folds : list of (train, test) integer arrays
     standardize : bool
-        Fit `StandardScaler` on the training rows of each fold, as a pipeline would.
+        Fit `FlooredScaler` on the training rows of each fold, as a pipeline would.
     sample_weight : ndarray of shape (n,) or None
         Given to the top model, not to the scaler.
     class_weight : mapping, "balanced" or None
+    widths : sequence of int or None
+        Columns of each feature set in X, for the scaler.
     """
 
     X: NDArray[Any]
@@ -41,6 +43,7 @@ class Problem:
     standardize: bool = True
     sample_weight: NDArray[np.float64] | None = None
     class_weight: Mapping[Any, float] | str | None = None
+    widths: Sequence[int] | None = None
 
     def weights(self, rows: NDArray[np.intp]) -> NDArray[np.float64] | None:
         """Sample weights of `rows` (n_rows,), or None when there are none."""

@@ -20,10 +20,11 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from threadpoolctl import threadpool_limits
 
 from featurebank.errors import TopModelError
+from featurebank.topmodels.scaling import make_scaler
 from featurebank.topmodels.solvers import lda, ridge
 from featurebank.topmodels.solvers.moments import Array
 from featurebank.topmodels.solvers.problem import Cells, Prediction, Problem, changed
-from featurebank.topmodels.streaming.sums import Along, StreamedMoments, fit_steps, make_scaler
+from featurebank.topmodels.streaming.sums import Along, StreamedMoments, fit_steps
 from featurebank.topmodels.streaming.trainer import Fitted, Streamed
 from featurebank.topmodels.transforms import Step
 
@@ -85,7 +86,9 @@ class Exact(Streamed):
         tests_nothing = not len(problem.folds[fold][1])  # a model that is kept; one that is scored needs no more
         if self._is_lda and tests_nothing:
             _describe(list(models.values()), lda.tall(moments, fold))
-        scaler = [("scale", make_scaler(offset + moments.origin, scale, len(train)))] if problem.standardize else []
+        scaler: list[Step] = []
+        if problem.standardize:
+            scaler = [("scale", make_scaler(offset + moments.origin, scale, len(train), problem.widths))]
         return Fitted(whitened or scaler, models, (time.perf_counter() - start) / len(models))
 
     def _solve(self, problem: Problem, fold: int, moments: Any, cells: Cells) -> list[Prediction]:

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.decomposition import PCA
-from sklearn.preprocessing import StandardScaler
 
 from featurebank.bank.matrix import BankMatrix, Within
+from featurebank.topmodels.scaling import FlooredScaler, floored, make_scaler
 from featurebank.topmodels.solvers.moments import Array, Sums, deviation
-from featurebank.topmodels.solvers.problem import Fold, Problem
+from featurebank.topmodels.solvers.problem import Problem
 from featurebank.topmodels.transforms import Step
 
 Weighed = tuple[NDArray[np.int64], Array]
@@ -64,11 +64,13 @@ class StreamedMoments:
         return Sums(sums[:d, :d], sums[:d, d], sums[:d, d + 1 :], sums[d, d + 1 :], float(sums[d, d]))
 
     def scaling(self, fold: int, weights: Array, sums: Sums) -> tuple[Array, Array]:
-        """Mean, less the origin, and scale (d,) of the fold's `StandardScaler`, which knows no weights."""
+        """Mean, less the origin, and scale (d,) of the fold's `FlooredScaler`, which knows no weights."""
         if not self.problem.standardize:
             return -self.origin, np.ones(len(self.origin))
         count, total, square = self._of_training("plain", fold)
-        return total / count, deviation(total / count, square / count, self.origin)
+        mean = total / count
+        spread = deviation(mean, square / count, self.origin)
+        return mean, floored(spread, mean + self.origin, self.problem.widths)
 
     def _of_training(self, name: str, fold: int) -> Array:
         sums: list[Array] = [getattr(part, name) for part in self.parts]
@@ -140,9 +142,10 @@ class _Part:
         self.plain = np.sum([each.plain for each in others], axis=0)
 
 
-def scalers(X: BankMatrix, folds: Sequence[Fold]) -> list[tuple[Array, Array]]:
-    """Return the mean and scale (d,) of the `StandardScaler` of each fold's training rows, from one pass."""
-    origin, start = origin_of(X), 0
+def scalers(problem: Problem) -> list[FlooredScaler]:
+    """Return the scaler of each fold's training rows, from one pass."""
+    X: BankMatrix = problem.X  # type: ignore[assignment]
+    folds, origin, start = problem.folds, origin_of(X), 0
     within = [Within(train) for train, _ in folds]
     sums = [np.zeros((2, X.shape[1])) for _ in folds]
     for batch in X.batches():
@@ -151,9 +154,13 @@ def scalers(X: BankMatrix, folds: Sequence[Fold]) -> list[tuple[Array, Array]]:
             part = centred[each.between(start, start + len(batch))[0] - start]
             sums[number] += [part.sum(axis=0), (part**2).sum(axis=0)]
         start += len(batch)
-    means = [total / len(train) for (total, _), (train, _) in zip(sums, folds, strict=True)]
-    squares = [square / len(train) for (_, square), (train, _) in zip(sums, folds, strict=True)]
-    return [(mean + origin, deviation(mean, square, origin)) for mean, square in zip(means, squares, strict=True)]
+    found = []
+    for (total, square), (train, _) in zip(sums, folds, strict=True):
+        count = len(train)
+        mean = total / count + origin
+        scale = floored(deviation(total / count, square / count, origin), mean, problem.widths)
+        found.append(make_scaler(mean, scale, count, problem.widths))
+    return found
 
 
 # --- the steps before a model that learn ------------------------------------------------------------
@@ -165,8 +172,7 @@ def fit_steps(problem: Problem, whitening: PCA | None) -> list[list[Step]]:
         return _whitened(problem, whitening)
     if not problem.standardize:
         return [[] for _ in problem.folds]
-    fits = scalers(problem.X, problem.folds)  # type: ignore[arg-type]
-    return [[("scale", make_scaler(*fit, len(train)))] for fit, (train, _) in zip(fits, problem.folds, strict=True)]
+    return [[("scale", scaler)] for scaler in scalers(problem)]
 
 
 def _whitened(problem: Problem, whitening: PCA) -> list[list[Step]]:
@@ -178,22 +184,9 @@ def _whitened(problem: Problem, whitening: PCA) -> list[list[Step]]:
         sums = moments.training(fold, np.empty(0))
         mean, scale = moments.scaling(fold, np.empty(0), sums)
         covariance = (sums.xx - np.outer(sums.x, sums.x) / len(train)) / scale / scale[:, None] / (len(train) - 1)
-        scaler = make_scaler(mean + moments.origin, scale, len(train))
+        scaler = make_scaler(mean + moments.origin, scale, len(train), problem.widths)
         found.append([("scale", scaler), ("whiten", make_pca(covariance, len(train), whitening))])
     return found
-
-
-def make_scaler(mean: NDArray[np.float64], scale: NDArray[np.float64], count: int) -> StandardScaler:
-    """Return the `StandardScaler` that has seen `count` rows of this mean and scale (d,).
-
-    Examples
-    --------
-    >>> make_scaler(np.array([1.0]), np.array([2.0]), 9).transform([[5.0]])
-    array([[2.]])
-    """
-    scaler = StandardScaler().fit(np.zeros((1, len(mean))))
-    scaler.mean_, scaler.scale_, scaler.var_, scaler.n_samples_seen_ = mean, scale, scale**2, count
-    return scaler
 
 
 def make_pca(covariance: Array, count: int, pca: PCA) -> PCA:

@@ -1,0 +1,115 @@
+"""Standardising with a floor under the deviations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.linear_model import RidgeClassifier
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from featurebank.topmodels.scaling import FLOOR, FlooredScaler, dead, floored, make_scaler
+from featurebank.topmodels.search import TopModelSearchCV
+
+
+def rows(alive=20, faint=30, constant=10, n=90, seed=0, dtype=np.float32):
+    """Two classes in a few columns of deviation about 1, and columns that hold next to nothing."""
+    random = np.random.default_rng(seed)
+    y = np.arange(n) % 2
+    X = np.concatenate(
+        [
+            random.normal(size=(n, alive)) + 1.0 * y[:, None] * (np.arange(alive) < 4),
+            random.normal(size=(n, faint)) * 1e-6,
+            np.full((n, constant), 0.5),
+        ],
+        axis=1,
+    )
+    return X.astype(dtype), y
+
+
+@parametrize_with_checks([FlooredScaler()])
+def test_scikit_learns_checks(estimator, check):
+    check(estimator)
+
+
+def test_without_faint_columns_it_is_scikit_learns_scaler():
+    X, _ = rows(faint=0, constant=0)
+    assert np.array_equal(FlooredScaler().fit_transform(X), StandardScaler().fit_transform(X))
+
+
+def test_faint_columns_stay_faint():
+    X, _ = rows()
+    scaler = FlooredScaler().fit(X)
+    deviation = X.std(axis=0, dtype=np.float64)
+    floor = FLOOR * np.median(deviation[:20])
+    np.testing.assert_allclose(scaler.scale_[:20], deviation[:20])
+    np.testing.assert_allclose(scaler.scale_[20:], floor)
+    assert np.abs(scaler.transform(X + 0.01)[:, 20:]).max() < 0.01 / floor + 1e-3
+    np.testing.assert_allclose(scaler.var_, deviation**2, atol=1e-12)
+    assert dead(X).tolist() == [False] * 20 + [True] * 40
+
+
+def test_what_float16_cannot_tell_apart_is_no_deviation():
+    random = np.random.default_rng(0)
+    X = np.column_stack([random.normal(0, 0.01, (200, 5)), 100 + random.normal(0, 0.03, 200)])
+    stored = X.astype(np.float16).astype(np.float32)  # numbers near 100 lie 1/16 apart
+    assert FlooredScaler().fit(stored).scale_[5] == pytest.approx(100 / 2048, rel=1e-3)
+    far = 10_000 + random.normal(size=(200, 3))  # as no float16 ever was
+    assert np.array_equal(FlooredScaler().fit(far).scale_, StandardScaler().fit(far).scale_)
+
+
+def test_each_feature_set_has_its_own_floor():
+    random = np.random.default_rng(0)
+    X = np.concatenate([random.normal(size=(50, 30)), random.normal(size=(50, 10)) * 0.01], axis=1)
+    together, apart = FlooredScaler().fit(X), FlooredScaler(widths=(30, 10)).fit(X)
+    assert (together.scale_[30:] > 0.15).all()
+    np.testing.assert_allclose(apart.scale_, X.std(axis=0))
+    assert clone(apart).widths == (30, 10)
+
+
+def test_a_set_that_does_not_vary_is_left_alone():
+    assert floored(np.zeros(3), np.ones(3)).tolist() == [1.0, 1.0, 1.0]
+    assert np.isfinite(FlooredScaler().fit_transform(np.ones((5, 2)))).all()
+
+
+def test_rows_may_come_in_parts():
+    X, _ = rows(dtype=np.float64)
+    parts = FlooredScaler()
+    for start in range(0, len(X), 30):
+        parts.partial_fit(X[start : start + 30])
+    whole = FlooredScaler().fit(X)
+    np.testing.assert_allclose(parts.scale_, whole.scale_, rtol=1e-9)
+    made = make_scaler(whole.mean_, whole.scale_, len(X))
+    np.testing.assert_allclose(made.transform(X), whole.transform(X))
+    np.testing.assert_allclose(whole.inverse_transform(whole.transform(X)), X)
+
+
+@pytest.mark.parametrize("model", [RidgeClassifier(), SVC()], ids=["ridge", "svm"])
+def test_the_search_scores_what_the_pipeline_with_a_floor_does(model):
+    X, y = rows()
+    name, params = {"RidgeClassifier": ("ridge", {"alpha": [1.0]}), "SVC": ("svm", {"C": [1.0]})}[type(model).__name__]
+    search = TopModelSearchCV({name: params}, cv=3).fit(X, y)
+    alive = cross_val_score(make_pipeline(StandardScaler(), model), X[:, :20], y, cv=search.folds_)
+    floor = cross_val_score(make_pipeline(FlooredScaler(), model), X, y, cv=search.folds_)
+    assert search.candidates_[0].fold_scores == floor.tolist()
+    assert search.best_score_ >= alive.mean() - 0.02
+    assert clone(search.best_estimator_).fit(X, y)[0].scale_.min() > 0.1
+
+
+def test_sets_side_by_side_keep_their_floors_in_the_search():
+    random = np.random.default_rng(0)
+    y = np.arange(80) % 2
+    X = np.concatenate([random.normal(size=(80, 60)), (random.normal(size=(80, 10)) + y[:, None]) * 0.01], axis=1)
+    blocks = {"loud": slice(0, 60), "quiet": slice(60, 70)}
+    options = {"blocks": blocks, "features": [("loud", "quiet")], "cv": 4}
+    for name, estimator in (("ridge", RidgeClassifier(10.0)), ("svm", SVC(C=3.0))):
+        grid = {"ridge": {"alpha": [10.0]}, "svm": {"C": [3.0]}}[name]
+        search = TopModelSearchCV({name: grid}, **options).fit(X.astype(np.float32), y)
+        pipeline = make_pipeline(FlooredScaler(widths=(60, 10)), estimator)
+        expected = cross_val_score(pipeline, X.astype(np.float32), y, cv=search.folds_)
+        assert search.candidates_[0].fold_scores == expected.tolist()
+        assert search.best_estimator_[0].widths == (60, 10)
