@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from featurebank.bank.features import as_keys
@@ -25,6 +24,7 @@ from featurebank.predictor.predictor import Predictor
 from featurebank.topmodels.folds import Fold, folds_of, make_folds, sizes_of
 from featurebank.topmodels.formatting import gain_text, paid_text, percent
 from featurebank.topmodels.refitting import fit_pipeline, over_folds
+from featurebank.topmodels.scaling import with_floor
 from featurebank.topmodels.scores import paired_interval
 
 
@@ -42,7 +42,7 @@ class Frozen:
         data, recipe = self.experiment.data, self.experiment.recipe
         part = data.take(train)
         if self.model is not None:
-            fitted = fit_pipeline(clone(self.model), self.X[train], part.y, part.weight)
+            fitted = fit_pipeline(with_floor(self.model), self.X[train], part.y, part.weight)
         else:
             options = {
                 "sample_weight": part.weight,

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from featurebank.errors import TopModelError
 from featurebank.finetuning.recipe import hidden_units
 from featurebank.topmodels.refitting import fit_pipeline
-from featurebank.topmodels.scaling import FlooredScaler
+from featurebank.topmodels.scaling import with_floor
 from featurebank.topmodels.search import TopModelSearchCV
 
 FOLDS = 5
@@ -67,7 +66,7 @@ def fit_head(
         When a class has a single row.
     """
     if top_model is not None and not hidden_units(head):
-        return fit_pipeline(_with_floor(clone(top_model)), X, y, sample_weight)
+        return fit_pipeline(with_floor(top_model), X, y, sample_weight)
     units = np.arange(len(y)) if groups is None else groups
     smallest, rare = min((len(np.unique(units[y == name])), str(name)) for name in np.unique(y))
     if smallest < 2:
@@ -79,19 +78,6 @@ def fit_head(
     search = TopModelSearchCV(models, cv=min(FOLDS, smallest), class_weight=class_weight, random_state=random_state)
     fitted: Pipeline = search.fit(X, y, groups=groups, sample_weight=sample_weight).best_estimator_
     return fitted
-
-
-def _with_floor(model: Pipeline) -> Pipeline:
-    """Return an unfitted top model whose scaler has a floor, which one of an earlier version has not.
-
-    The head divides by the scales while the blocks below it train: by one of a channel that was nearly constant, a
-    small step sends the loss to thousands.
-    """
-    steps = [
-        (name, FlooredScaler(**step.get_params()) if type(step) is StandardScaler else step)
-        for name, step in model.steps
-    ]
-    return Pipeline(steps)
 
 
 def is_logistic(model: Any) -> bool:

@@ -27,6 +27,7 @@ from featurebank.predictor.out_of_fold_table import decode_table, encode_table
 from featurebank.predictor.task import Task
 from featurebank.storage.memory import releasing
 from featurebank.topmodels.novelty import Unlike
+from featurebank.topmodels.scaling import plain
 
 FORMAT = "featurebank-predictor"
 VERSION = 3
@@ -51,7 +52,6 @@ ALLOWED_TYPES = (  # beyond skops's own; nothing else is ever loaded or saved
     "featurebank.topmodels.multiview.RegressorOverViews",
     "featurebank.topmodels.novelty.Mahalanobis",
     "featurebank.topmodels.novelty.Unlike",
-    "featurebank.topmodels.scaling.FlooredScaler",
     "featurebank.topmodels.transforms.SelectDimensions",
     "featurebank.topmodels.transforms.SelectRelevant",
     "featurebank.topmodels.transforms.SignedSquareRoot",
@@ -361,7 +361,7 @@ def _import_skops() -> Any:
 
 def _dump(model: Any) -> bytes:
     skops = _import_skops()
-    data = skops.dumps(model)
+    data = skops.dumps(plain(model))
     unknown = sorted(set(skops.get_untrusted_types(data=data)) - set(ALLOWED_TYPES))
     if unknown:
         raise PredictorError(

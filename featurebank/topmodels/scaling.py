@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone
+from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 Array = NDArray[np.float64]
@@ -48,8 +51,8 @@ def floored(deviation: Array, mean: Array, widths: Sequence[int] | None = None) 
 
     Examples
     --------
-    >>> floored(np.array([2.0, 1.0, 1e-6, 0.0]), np.zeros(4)).tolist()
-    [2.0, 1.0, 0.2, 0.2]
+    >>> floored(np.array([3.0, 2.0, 1.0, 1e-6, 0.0]), np.zeros(5)).tolist()
+    [3.0, 2.0, 1.0, 0.4, 0.4]
     >>> floored(np.array([2.0, 1e-6]), np.zeros(2), widths=[1, 1]).tolist()
     [2.0, 1e-06]
     """
@@ -141,3 +144,33 @@ def make_scaler(mean: Array, scale: Array, count: int, widths: Sequence[int] | N
     scaler = FlooredScaler().fit(np.zeros((1, len(mean)))).set_params(widths=widths)
     scaler.mean_, scaler.scale_, scaler.var_, scaler.n_samples_seen_ = mean, scale, scale**2, count
     return scaler
+
+
+def plain(model: Any) -> Any:
+    """Return a fitted model that says the same with scikit-learn's own scalers, as a file holds it; arrays are shared.
+
+    Examples
+    --------
+    >>> scaler = FlooredScaler().fit([[0.0, 0.0], [2.0, 1e-6]])
+    >>> plain(scaler), plain(scaler).scale_.round(3).tolist() == scaler.scale_.round(3).tolist()
+    (StandardScaler(), True)
+    """
+    if type(model) in (list, tuple):
+        return type(model)(map(plain, model))
+    if not isinstance(model, BaseEstimator):
+        return model
+    values = {name: plain(value) for name, value in vars(model).items()}
+    if isinstance(model, FlooredScaler):
+        values.pop("widths")
+    twin = StandardScaler() if isinstance(model, FlooredScaler) else copy.copy(model)
+    vars(twin).update(values)
+    return twin
+
+
+def with_floor(model: Pipeline) -> Pipeline:
+    """Return an unfitted pipeline whose scalers have a floor; those of a file (`plain`) lose theirs once refitted."""
+    steps = [
+        (name, FlooredScaler(**step.get_params()) if type(step) is StandardScaler else step)
+        for name, step in clone(model).steps
+    ]
+    return Pipeline(steps)

@@ -7,12 +7,13 @@ import pytest
 from sklearn.base import clone
 from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import cross_val_score
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from featurebank.topmodels.scaling import FLOOR, FlooredScaler, dead, floored, make_scaler
+from featurebank.topmodels.scaling import FLOOR, FlooredScaler, dead, floored, make_scaler, plain, with_floor
 from featurebank.topmodels.search import TopModelSearchCV
 
 
@@ -113,3 +114,20 @@ def test_sets_side_by_side_keep_their_floors_in_the_search():
         expected = cross_val_score(pipeline, X.astype(np.float32), y, cv=search.folds_)
         assert search.candidates_[0].fold_scores == expected.tolist()
         assert search.best_estimator_[0].widths == (60, 10)
+
+
+def test_a_file_holds_scikit_learns_own_scaler_of_the_same_numbers():
+    X, y = rows()
+    model = OneVsRestClassifier(make_pipeline(FlooredScaler(widths=(50, 10)), SVC())).fit(X, y % 2)
+    twin = plain(model)
+    assert type(twin.estimators_[0][0]) is StandardScaler
+    assert type(model.estimators_[0][0]) is FlooredScaler
+    assert np.array_equal(twin.decision_function(X + 0.01), model.decision_function(X + 0.01))
+    assert twin.estimators_[0][0].mean_ is model.estimators_[0][0].mean_
+
+
+def test_what_a_file_holds_gets_its_floor_back_when_it_is_fitted_again():
+    X, y = rows()
+    fitted = make_pipeline(FlooredScaler(), RidgeClassifier()).fit(X, y)
+    again = with_floor(plain(fitted)).fit(X, y)
+    assert np.array_equal(again[0].scale_, fitted[0].scale_)
