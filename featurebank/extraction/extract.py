@@ -18,6 +18,7 @@ from featurebank.bank.bank import Bank, BankLike
 from featurebank.bank.request import describe_set
 from featurebank.bank.upkeep import set_damaged_features_aside, set_damaged_tables_aside
 from featurebank.errors import BankError, ImageError, near_names
+from featurebank.extraction.naming import tell_apart
 from featurebank.extraction.pipeline import Compute, Pipeline
 from featurebank.extraction.pixel_range import settle_range
 from featurebank.extraction.tracker import Embed, ExtractReport, Tracker
@@ -56,6 +57,7 @@ def extract(
     labels_as: str = "auto",
     ids: Sequence[str] | None = None,
     columns: Mapping[str, Sequence[Any]] | pd.DataFrame | None = None,
+    name: str | None = None,
     device: str = "auto",
     engine: str = "auto",
     batch_size: int | None = None,
@@ -72,9 +74,9 @@ def extract(
 
     Parameters
     ----------
-    source : path, sequence or torch Dataset
-        A folder of images or of class folders, a CSV or Parquet manifest, a list of paths, PIL images or uint8
-        arrays (with `ids`), or a Dataset.
+    source : path, table, sequence or Dataset
+        A folder of images or of class folders, a CSV, Parquet or JSON Lines manifest, Parquet with images inside, tar
+        shards, a DataFrame, dict or list of paths or images, or a Dataset; see `featurebank.scan`.
     bank : path-like or Bank
         The bank; made when it does not exist.
     backbone : str, Backbone or torch.nn.Module, default "efficientnet_lite0"
@@ -121,6 +123,9 @@ def extract(
         Names of images in memory.
     columns : mapping or DataFrame, optional
         Columns for a list or Dataset.
+    name : str, optional
+        Name of images in memory. Without it they are known by what they are (a Dataset's class, for instance), and
+        another name is found where the bank has other images under that one.
     device : str, default "auto"
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
     engine : str, default "auto"
@@ -169,10 +174,13 @@ def extract(
     (3, 1280)
     """
     table: dict[str, Any] = {"separator": separator, "encoding": encoding, "labels_as": labels_as}
-    found = scan(source, root=root, path_column=path_column, ids=ids, columns=columns, **table)
+    found = scan(source, root=root, path_column=path_column, ids=ids, columns=columns, name=name, **table)
+    opened = bank if isinstance(bank, Bank) else Bank.create(bank)
+    if found.get_image is not None and ids is None and name is None:
+        found = tell_apart(found, opened)
     report = run_extraction(
         found,
-        Bank.create(bank) if not isinstance(bank, Bank) else bank,
+        opened,
         Request(
             backbone,
             layers,

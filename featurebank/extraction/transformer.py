@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.features import as_keys, as_loaded
 from featurebank.bank.spec import FeatureSpec
 from featurebank.extraction.pipeline import Compute
+from featurebank.images.frames import as_items
 from featurebank.images.reading import image_digest, open_image
 from featurebank.storage import files
 
@@ -108,12 +109,13 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         """
         return self
 
-    def transform(self, X: Iterable[Any]) -> NDArray[np.float32]:
+    def transform(self, X: Any) -> NDArray[np.float32]:
         """Embed images.
 
         Parameters
         ----------
         X : sequence of n path-like, PIL images or uint8 arrays
+            Or a column of a DataFrame, or a DataFrame with one of them.
 
         Returns
         -------
@@ -126,7 +128,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         BankError
             When the bank was extracted with options that are left at their default here.
         """
-        items = list(X)
+        items = as_items(X)
         request = self._request()
         if self.bank is not None:
             return self._through_bank(self._open_bank(self.bank, request), request, items)

@@ -23,6 +23,7 @@ from featurebank.finetuning.activations import digests_of
 from featurebank.finetuning.experiment import Experiment, TrainingSet
 from featurebank.finetuning.recipe import Recipe, RecipeOptions
 from featurebank.finetuning.tuning import Tuned, finish, train_network
+from featurebank.images.frames import as_items
 from featurebank.images.scanning import scan
 from featurebank.images.sources import Source
 from featurebank.predictor.predictor import Predictor
@@ -104,7 +105,7 @@ class FineTuner(ClassifierMixin, BaseEstimator, RecipeOptions):
             A child of it says what was found, what was expected and what to do.
         """
         recipe = Recipe(**{field.name: getattr(self, field.name) for field in fields(Recipe)})
-        source = _source_of(list(X))
+        source = _source_of(as_items(X))
         data = _training_set(source, y, groups, sample_weight)
         request = Request(self.backbone, weights=self.weights, size=self.size)
         with self._open_bank() as bank:
@@ -119,7 +120,7 @@ class FineTuner(ClassifierMixin, BaseEstimator, RecipeOptions):
     def predict(self, X: Iterable[Any]) -> NDArray[Any]:
         """Label images, shape (n,)."""
         check_is_fitted(self)
-        return self.predictor_.predict(list(X))
+        return self.predictor_.predict(X)
 
     def predict_proba(self, X: Iterable[Any]) -> NDArray[np.float64]:
         """Return class probabilities, shape (n, k), in the order of `classes_`."""

@@ -90,6 +90,13 @@ def _column(name: str, values: pa.ChunkedArray, classes: list[str]) -> pd.Series
     if pa.types.is_nested(values.type):
         cells = [None if cell is None else json.dumps(cell, default=str) for cell in values.to_pylist()]
         return pd.Series(cells, dtype=object)
+    return as_series(values)
+
+
+def as_series(values: pa.ChunkedArray) -> pd.Series:
+    """Return a column of Arrow as one of pandas that holds it, missing values and all."""
+    for is_view, kind in ((pa.types.is_string_view, pa.large_string()), (pa.types.is_binary_view, pa.large_binary())):
+        values = values.cast(kind) if is_view(values.type) else values  # pandas knows no views
     return values.to_pandas(types_mapper=pd.ArrowDtype)
 
 

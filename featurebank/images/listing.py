@@ -14,6 +14,7 @@ from typing import Any
 
 from featurebank.errors import ImageError, SourceError, StorageError, one_line
 from featurebank.images import clutter, decoding, formats, parquet, shards
+from featurebank.images.items import picture_of
 from featurebank.images.pixels import PLAIN, PixelRules
 from featurebank.images.values import deep_values, values_digest
 from featurebank.storage import files
@@ -164,13 +165,14 @@ def read_image(item: Any) -> tuple[bytes, Callable[..., Any]]:
     Parameters
     ----------
     item : path-like, bytes, PIL image, array or tensor
-        A file by its path, the bytes of one, or an image in memory.
+        A file by its path, the bytes of one, or an image in memory; or a pair or dict that has one (`picture_of`).
 
     Raises
     ------
     ImageError
         When it cannot be read.
     """
+    item = picture_of(item)
     if isinstance(item, (str, os.PathLike)):
         item = read_file(item)
     if isinstance(item, bytes):

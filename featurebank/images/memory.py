@@ -11,65 +11,107 @@ import pandas as pd
 from PIL import Image
 
 from featurebank.errors import ImageError, SourceError, one_line
-from featurebank.images import decoding, listing
+from featurebank.images import listing
 from featurebank.images.columns import tidy
+from featurebank.images.items import facts_of, picture_of, plain
 from featurebank.images.sources import Source, of_files
 from featurebank.storage.objects import is_address
 
+IN_MEMORY = "memory"
+"""The name of lists of images in memory."""
 
-def scan_list(paths: Sequence[Any], ids: Sequence[str] | None, columns: Any) -> Source:
+
+def scan_list(paths: Sequence[Any], columns: Any, root: str | os.PathLike[str] = "") -> Source:
     """List images by their paths; see `featurebank.scan`."""
-    if ids is not None:
-        raise SourceError("ids go with images in memory; a list of paths is keyed by the paths")
     if any(is_address(os.fspath(path)) for path in paths):
         raise SourceError("a list holds paths of files; give addresses as a folder, or as a manifest with root=")
-    keys = [os.fsencode(os.path.abspath(path)).lstrip(b"/") for path in paths]
+    keys = [os.fsencode(os.path.abspath(os.path.join(root, path))).lstrip(b"/") for path in paths]
     if len(set(keys)) != len(keys):
         raise SourceError("the list names a path more than once; expected each image once")
     entries = [(key, *listing.stat_file(b"/" + key)) for key in keys]
-    return of_files("files", "/", entries, _tidy_columns(columns, len(keys)))
+    return of_files("files", "/", entries, tidy_columns(columns, len(keys)))
 
 
-def scan_memory(items: Any, ids: Sequence[str] | None, columns: Any) -> Source:
+def scan_memory(items: Any, ids: Sequence[Any] | None, columns: Any, name: str | None = None) -> Source:
     """List images in memory, or the items of a Dataset; see `featurebank.scan`."""
     is_dataset = not isinstance(items, (list, tuple, np.ndarray))
     if ids is None and not is_dataset:
         raise SourceError("images in memory have no names; give ids, one distinct string each")
-    names = [str(name) for name in ids] if ids is not None else [str(i) for i in range(len(items))]
+    names = [str(each) for each in ids] if ids is not None else [str(i) for i in range(len(items))]
     if len(names) != len(items) or len(set(names)) != len(names):
         raise SourceError(f"{len(names)} ids for {len(items)} images; expected one distinct id each")
-    table = _tidy_columns(columns, len(items))
-    if is_dataset and "label" not in table and isinstance(items[0], (tuple, list)):
-        labels = pd.Series(_dataset_labels(items), dtype=object)  # text that is not UTF-8 fits no other dtype
-        table["label"] = tidy(labels.to_frame("label"))["label"]
-    name = type(items).__name__ if is_dataset else "memory"
+    table = tidy_columns(columns, len(items))
+    if is_dataset:
+        facts = _dataset_facts(items, known=set(table))
+        table = pd.concat([table, facts.drop(columns=table.columns, errors="ignore")], axis=1)
+    key = name or (type(items).__name__ if is_dataset else IN_MEMORY)
     entries = [(os.fsencode(each), 0, 0, "") for each in names]
-    return of_files(name, "", entries, table, get_image=lambda position: _item_image(items, position))
+    return of_files(key, "", entries, table, get_image=lambda position: _picture(items, position))
 
 
-def _item_image(items: Any, position: int) -> Any:
+def _picture(items: Any, position: int) -> Any:
+    """Return the picture of an item, loaded where it was opened lazily."""
     try:
-        image = decoding.unwrap(items[position])
-        if isinstance(image, Image.Image):
-            image.load()
-        return image
+        picture = picture_of(items[position])
+        if isinstance(picture, Image.Image):
+            picture.load()
+        return picture
     except ImageError:
         raise
     except Exception as error:  # a lazily opened file, or the Dataset's own code: any kind
         raise ImageError(f"cannot be read: {one_line(error)}") from error
 
 
-def _dataset_labels(dataset: Any) -> list[Any]:
-    """Return the labels of a Dataset: its ``targets`` (torchvision's habit), or the second of each item."""
-    labels = getattr(dataset, "targets", None)
-    labels = [dataset[i][1] for i in range(len(dataset))] if labels is None else list(labels)
-    plain = [label.item() if hasattr(label, "item") else label for label in labels]
-    names = getattr(dataset, "classes", None)
-    is_index = names is not None and all(isinstance(label, int) and 0 <= label < len(names) for label in plain)
-    return [names[label] for label in plain] if is_index and names is not None else plain
+# --- what a Dataset says of its images ---------------------------------------------------------------------
 
 
-def _tidy_columns(columns: Any, count: int) -> pd.DataFrame:
+def _dataset_facts(dataset: Any, known: set[str]) -> pd.DataFrame:
+    """Return what the items of a Dataset say beside their images, as columns; nothing is read for known labels."""
+    first = _facts(dataset, 0)
+    targets = getattr(dataset, "targets", None)
+    if not first or set(first) <= known:
+        return pd.DataFrame(index=range(len(dataset)))
+    if set(first) == {"label"} and targets is not None:  # torchvision's habit
+        rows: list[dict[str, Any]] = [{"label": plain(each)} for each in targets]
+    else:
+        rows = [first, *(_facts(dataset, i) for i in range(1, len(dataset)))]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = {name: [row.get(name) for row in rows] for name in names}
+    if "label" in cells:
+        cells["label"] = _named(cells["label"], _classes(dataset))
+    # text that is not UTF-8 fits no other dtype
+    return tidy(pd.DataFrame({name: pd.Series(column, dtype=object) for name, column in cells.items()}))
+
+
+def _facts(dataset: Any, position: int) -> dict[str, Any]:
+    """Return what an item says; nothing where it cannot be had, which its image will say."""
+    try:
+        return facts_of(dataset[position])
+    except Exception:  # the Dataset's own code: any kind
+        return {}
+
+
+def _classes(dataset: Any) -> Sequence[str] | None:
+    """Return the class names that a Dataset has, or the one that it is a part of."""
+    is_part = hasattr(dataset, "indices") and hasattr(dataset, "dataset")  # torch.utils.data.Subset
+    classes = getattr(dataset, "classes", None)
+    return _classes(dataset.dataset) if classes is None and is_part else classes
+
+
+def _named(labels: list[Any], names: Any) -> list[Any]:
+    """Return the names of the classes that labels are the numbers of, or the labels."""
+    is_index = isinstance(names, (list, tuple)) and all(type(each) is int and 0 <= each < len(names) for each in labels)
+    return [names[label] for label in labels] if is_index else labels
+
+
+def tidy_columns(columns: Any, count: int) -> pd.DataFrame:
+    """Return columns that go with so many images as a bank stores them.
+
+    Raises
+    ------
+    SourceError
+        When they make no table, or one of other rows.
+    """
     try:
         frame = tidy(pd.DataFrame(columns if columns is not None else {}))
     except ValueError as error:

@@ -16,6 +16,7 @@ from PIL import Image
 from featurebank.errors import ImageError
 from featurebank.images import decoding
 from featurebank.images.decoding import EncodedImage
+from featurebank.images.items import picture_of
 from featurebank.images.listing import read_image
 from featurebank.images.pixels import PLAIN, PixelRules
 from featurebank.images.sources import Source
@@ -64,6 +65,7 @@ def open_image(
     ImageError
         When the image cannot be read, or its file has another digest now.
     """
+    item = picture_of(item)
     if digest is not None and not isinstance(item, (str, os.PathLike, bytes)):
         return decoding.as_image(item, pixels), digest
     with naming(item):

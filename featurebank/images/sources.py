@@ -48,7 +48,7 @@ class Source:
     class_folders : bool
         Whether the column ``label`` is the name of a folder that an image lies in.
     get_image : callable, optional
-        Position to PIL image or array, for images in memory.
+        Position to what `read_image` takes, for images in memory.
     """
 
     name: str

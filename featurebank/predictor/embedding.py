@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from featurebank.bank.features import as_loaded
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, ImageError, PredictorError, one_line
+from featurebank.images.frames import as_items
 from featurebank.images.listing import read_image
 from featurebank.images.reading import Progress, read_ahead
 from featurebank.images.views import count_views
@@ -66,12 +67,13 @@ class Embedder:
         self.allow_download = allow_download
         self._engines: list[tuple[Backbone, Any, list[int]]] | None = None
 
-    def embed(self, images: Sequence[Any]) -> NDArray[np.float32]:
+    def embed(self, images: Any) -> NDArray[np.float32]:
         """Return the feature sets of images side by side, shape (n, d).
 
         Parameters
         ----------
         images : sequence of path-like, PIL images or uint8 arrays
+            Or a column or table that has them (`featurebank.images.frames.as_items`).
 
         Raises
         ------
@@ -82,9 +84,9 @@ class Embedder:
         """
         return np.concatenate(self.embed_all(images), axis=1)
 
-    def embed_all(self, images: Sequence[Any]) -> Parts:
+    def embed_all(self, images: Any) -> Parts:
         """Return each feature set of images; see `embed`."""
-        items = [images] if isinstance(images, (str, Path)) else list(images)
+        items = as_items(images)
         if not items:
             raise PredictorError("no images; expected at least one")
         parts, errors = self.embed_some(items)

@@ -16,6 +16,7 @@ from sklearn.pipeline import Pipeline
 from featurebank.bank.features import as_keys
 from featurebank.bank.samples import SampleTable
 from featurebank.errors import PredictorError, notice
+from featurebank.images.frames import as_items
 from featurebank.images.reading import Progress
 from featurebank.predictor import file
 from featurebank.predictor.embedding import Embedder, Parts
@@ -170,12 +171,13 @@ class Predictor(Embedder):
 
     # --- predictions ---------------------------------------------------------------------------------------
 
-    def predict(self, images: Sequence[Any]) -> NDArray[Any] | pd.DataFrame:
+    def predict(self, images: Any) -> NDArray[Any] | pd.DataFrame:
         """Predict images.
 
         Parameters
         ----------
         images : sequence of path-like, PIL images or uint8 arrays
+            One of these alone, a column of a DataFrame, or a DataFrame with one of them will do as well.
 
         Returns
         -------
@@ -193,7 +195,7 @@ class Predictor(Embedder):
         found = self._each(lambda task: task.model.predict(self.seen_by(task.features, parts)))
         return pd.DataFrame(found) if isinstance(found, dict) else found
 
-    def predict_proba(self, images: Sequence[Any]) -> NDArray[np.float64] | dict[str, NDArray[np.float64]]:
+    def predict_proba(self, images: Any) -> NDArray[np.float64] | dict[str, NDArray[np.float64]]:
         """Return class probabilities, shape (n, k), in the order of `classes`; of several tasks, a dict by task.
 
         Tasks of numbers, which have none, are left out of the dict; see `predict`.
@@ -215,8 +217,9 @@ class Predictor(Embedder):
             each class. A predictor of an earlier version, or of fewer than 20 images, cannot tell what is unlike.
             Of several tasks ``label_TASK, probability_TASK, proba_TASK_CLASS``, and the highest ``unlike`` of them.
         """
-        parts, errors = self.embed_some(list(paths), progress)
-        return self._table([str(path) for path in paths], parts, errors)
+        items = as_items(paths)
+        parts, errors = self.embed_some(items, progress)
+        return self._table([str(path) for path in items], parts, errors)
 
     def predict_bank(self, bank: Bank) -> pd.DataFrame:
         """Predict every readable sample of a bank from the embeddings it already has.

@@ -1,0 +1,109 @@
+"""Items of lists, Datasets and tables as people have them: the picture in one, and what else it says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from featurebank.errors import ImageError
+from featurebank.images import decoding
+from featurebank.images.arrow import BYTES, IMAGE_COLUMNS
+from featurebank.images.path_columns import PATH_COLUMNS
+
+_FILE_KEYS = {BYTES, "path"}
+
+
+def is_path(value: Any) -> bool:
+    """Say whether a value is the path of a file."""
+    return isinstance(value, (str, os.PathLike))
+
+
+def is_file(value: Any) -> bool:
+    """Say whether a value is a file as `datasets` keeps one: a dict of its bytes and its path."""
+    return isinstance(value, Mapping) and BYTES in value and set(value) <= _FILE_KEYS
+
+
+def is_picture(value: Any) -> bool:
+    """Say whether a value is an image in memory, by its kind: a PIL image, pixels, a file's bytes, or such a dict."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return _opens(bytes(value))
+    is_pixels = isinstance(value, np.ndarray) or hasattr(value, "detach")
+    return isinstance(value, Image.Image) or is_file(value) or (is_pixels and value.ndim in (2, 3))
+
+
+def _opens(data: bytes) -> bool:
+    try:
+        return bool(decoding.decode(data))
+    except ImageError:
+        return False
+
+
+def picture_of(item: Any) -> Any:
+    """Return what is to be read of an item: of a pair the first, of a dict its image, else the item itself.
+
+    Raises
+    ------
+    ImageError
+        When a dict has no image.
+
+    Examples
+    --------
+    >>> picture_of(("a.png", "cat")), picture_of({"label": 3, "path": "b.png"})
+    ('a.png', 'b.png')
+    >>> picture_of({"image": {"bytes": b"...", "path": "c.png"}, "label": 0})
+    b'...'
+    """
+    if isinstance(item, (tuple, list)) and item:
+        return picture_of(item[0])
+    if is_file(item):
+        return picture_of(item["path"] if item[BYTES] is None and item.get("path") else item[BYTES])
+    if isinstance(item, Mapping):
+        return picture_of(item[picture_key(item)])
+    return bytes(item) if isinstance(item, (bytearray, memoryview)) else item
+
+
+def picture_key(item: Mapping[str, Any]) -> str:
+    """Return the key of a dict's image, or of its path.
+
+    Raises
+    ------
+    ImageError
+        When it has none, or several of which none has a usual name.
+    """
+    lowered = {str(key).lower(): key for key in reversed(list(item))}
+    usual = [lowered[name] for name in IMAGE_COLUMNS if name in lowered]
+    found = [key for key in usual if isinstance(item[key], bytes) or is_picture(item[key])][:1]
+    found = found or [key for key, value in item.items() if is_picture(value)]
+    found = found or [lowered[name] for name in PATH_COLUMNS if name in lowered and is_path(item[lowered[name]])][:1]
+    if len(found) != 1:
+        keys = ", ".join(map(repr, item))
+        raise ImageError(f"a dict of {keys} has {len(found) or 'no'} images; expected one, under the key 'image'")
+    return found[0]
+
+
+def facts_of(item: Any) -> dict[str, Any]:
+    """Return what an item says beside its image: of a pair the second as ``label``, of a dict what is one value.
+
+    Examples
+    --------
+    >>> facts_of(("a.png", "cat")), facts_of({"path": "b.png", "age": np.int64(3), "box": [1, 2]})
+    ({'label': 'cat'}, {'age': 3})
+    """
+    if isinstance(item, Mapping) and not is_file(item):
+        rest = {str(key): plain(value) for key, value in item.items() if key != picture_key(item)}
+        return {key: value for key, value in rest.items() if not _is_container(value)}
+    return {"label": plain(item[1])} if isinstance(item, (tuple, list)) and len(item) > 1 else {}
+
+
+def _is_container(value: Any) -> bool:
+    is_one = isinstance(value, (list, tuple, set, Mapping, bytes, Image.Image))
+    return is_one or getattr(value, "ndim", 0) > 0
+
+
+def plain(value: Any) -> Any:
+    """Return a number of numpy or torch as one of Python's, anything else as it is."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
