@@ -108,8 +108,9 @@ def extract(
 ) -> None:
     """Embed the images of SOURCE that the bank does not have yet.
 
-    SOURCE is a folder of images or of class folders, a manifest (CSV, Parquet or JSON Lines), or tar shards
-    ('shard-{000..009}.tar'); folders and shards, and the bank, may lie on object storage (s3://bucket/photos).
+    SOURCE is a folder of images or of class folders, a manifest (CSV, Parquet or JSON Lines with a column of paths),
+    Parquet files with the images inside, one or a folder of them, or tar shards ('shard-{000..009}.tar'). SOURCE and
+    the bank may lie on object storage (s3://bucket/photos).
 
     \b
     Example:

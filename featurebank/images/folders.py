@@ -10,6 +10,7 @@ from typing import Any
 from featurebank.errors import SourceError
 from featurebank.images import listing
 from featurebank.images.layout import read_layout
+from featurebank.images.metadata import add_metadata
 from featurebank.images.packed import scan_parquet_folder
 from featurebank.images.sources import Source, key_of, no_images, of_files
 from featurebank.images.tables import MANIFESTS
@@ -30,6 +31,8 @@ def scan_folder(name: AnyPath, root: AnyPath) -> Source:
         raise SourceError(f"nothing lies at {str(root)!r}; expected a folder of images: check the bucket and the name")
     if not entries:
         raise no_images(str(root), ignored, "files")
-    columns, notes = read_layout([path for path, *_ in entries])
-    facts: dict[str, Any] = {"ignored": dict(ignored), "class_folders": "label" in columns, "notes": notes}
+    layout, notes = read_layout([path for path, *_ in entries])
+    entries, columns, more = add_metadata(root, entries, layout, ignored)
+    is_label = "label" in layout and layout["label"].equals(columns["label"].head(len(layout)))
+    facts: dict[str, Any] = {"ignored": dict(+ignored), "class_folders": is_label, "notes": notes + more}
     return of_files(key_of(name), key_of(root), entries, columns, whole=True, **facts)

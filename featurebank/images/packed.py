@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+import pandas as pd
 import pyarrow as pa
 
 from featurebank.errors import SourceError, StorageError, one_line
@@ -15,8 +17,11 @@ from featurebank.images.listing import Entry
 from featurebank.images.parquet import ImageColumn
 from featurebank.images.shards import columns_of, expand, list_shards, root_of
 from featurebank.images.sources import Source, key_of, no_images, of_files, refuse_repeats
+from featurebank.images.splits import PARTS, SPLIT, parts_of
 from featurebank.storage import files
 from featurebank.storage.files import AnyPath
+
+_NUMBERED = re.compile(r"-\d+-of-\d+$")
 
 
 def scan_shards(pattern: AnyPath, root: AnyPath | None) -> Source:
@@ -62,14 +67,34 @@ def scan_parquet_folder(name: AnyPath, root: AnyPath) -> Source | None:
 
 def of_parquet(name: str, root: AnyPath, names: Sequence[str], column: str | None) -> Source | None:
     """Return the images in Parquet files as a source; files without any are left out and counted."""
-    opened = {each: _open(root / each, column, alone=len(names) == 1) for each in names}
-    held = {each: images for each, images in opened.items() if images is not None}
-    if not held:
+    entries: list[Entry] = []
+    tables: dict[str, pd.DataFrame] = {}
+    for each in names:  # one after the other: there may be more than the system lets be open at once
+        images = _open(root / each, column, alone=len(names) == 1)
+        if images is not None:
+            entries += _entries(root, each, images)
+            tables[each] = images.columns()
+    if not entries:
         return None
-    entries = [entry for each, images in held.items() for entry in _entries(root, each, images)]
-    columns = concat_columns([images.columns() for images in held.values()])
-    ignored = {os.path.splitext(each)[1]: len(names) - len(held) for each in names if each not in held}
-    return of_files(name, key_of(root), entries, columns, whole=True, ignored=ignored)
+    columns, notes = _with_split(tables)
+    ignored = Counter(os.path.splitext(each)[1] for each in names if each not in tables)
+    return of_files(name, key_of(root), entries, columns, whole=True, ignored=dict(ignored), notes=notes)
+
+
+def _with_split(tables: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, list[str]]:
+    """Stack tables, with a column that says which part of a split their file is where the files' names tell."""
+    columns = concat_columns(list(tables.values()))
+    stems = {name: _NUMBERED.sub("", os.path.splitext(os.path.basename(name))[0]) for name in tables}
+    folders = {name: os.path.basename(os.path.dirname(name)) for name in tables}
+    for words in (stems, folders):
+        known = parts_of(dict.fromkeys(words.values()))
+        parts = [known.get(words[name]) for name, table in tables.items() for _ in range(len(table))]
+        if len(set(known.values())) > 1 and SPLIT not in columns:
+            counts = ", ".join(f"{part} {parts.count(part)}" for part in PARTS if part in parts)
+            return columns.assign(split=pd.Series(parts, dtype=object)), [
+                f"the files' names say which part of a split they are (column {SPLIT}: {counts})"
+            ]
+    return columns, []
 
 
 def _open(path: AnyPath, column: str | None, *, alone: bool) -> ImageColumn | None:

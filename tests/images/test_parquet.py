@@ -148,6 +148,18 @@ def test_several_files_are_one_source(tmp_path):
     assert not repair_hints.is_missing(pattern.name, pattern.root)
 
 
+@pytest.mark.parametrize("name", ["data/{}-00000-of-00001.parquet", "{}.parquet", "default/{}/0000.parquet"])
+def test_the_parts_of_a_split_become_a_column(tmp_path, name):
+    for number, part in enumerate(("test", "train", "validation")):
+        hub(tmp_path / name.format(part), [2 * number, 2 * number + 1])
+    found = scan(tmp_path)
+    assert found.columns["split"].tolist() == ["test", "test", "train", "train", "val", "val"]
+    assert found.notes == ["the files' names say which part of a split they are (column split: train 2, val 2, test 2)"]
+    (tmp_path / name.format("train")).unlink()
+    (tmp_path / name.format("validation")).unlink()
+    assert "split" not in scan(tmp_path).columns
+
+
 def test_a_folder_of_images_beside_parquet_is_one_of_images(tmp_path):
     hub(tmp_path / "a.parquet", [0])
     (tmp_path / "b.png").write_bytes(png(1))
