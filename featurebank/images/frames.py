@@ -231,7 +231,7 @@ def as_items(images: Any) -> list[Any]:
     if frame is not None:
         return list(frame[picture_column(frame)])
     if _is_column_vector(images):
-        return list(images[:, 0])
+        return images[:, 0].tolist()
     for method in _TO_LIST:
         if hasattr(images, method):
             return list(getattr(images, method)())
