@@ -84,7 +84,9 @@ csv_option = output_option("Write a CSV file with all rows.")
 # --- the network -------------------------------------------------------------------------------------------
 
 weights_option = option(
-    "--weights", default="DEFAULT", help="DEFAULT, a weight enum's name, a checkpoint file, or random:SEED."
+    "--weights",
+    default="DEFAULT",
+    help="DEFAULT, a weight enum's name, a checkpoint file (FILE#ENTRY: one of the networks in it), or random:SEED.",
 )
 brought_weights_option = option(
     "--weights", "weights_file", type=FILE, help="A checkpoint file with the backbone's weights."

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
+import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+from featurebank.backbones.entries import COUNTER, NOTHING, Checkpoint, Fit, Own, Shapes, find_fit
 from featurebank.errors import WeightsError, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-CHECKPOINT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
-_WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
+CHECKPOINT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".pth.tar", ".pt.tar")
+_BESIDE_TENSORS = ("argparse.", "pathlib.", "numpy.")
+"""Packages of what training scripts keep beside the tensors; none of it is made when the tensors are read."""
+_DEPTH = 4
+_LOG = logging.getLogger(__name__)
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:
@@ -36,54 +42,89 @@ def _byte_type() -> Any:
     return torch.uint8
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
+def read_checkpoint(path: Path, asked: str = "") -> Checkpoint:
     """Read a checkpoint's tensors without running any code in it.
 
     Parameters
     ----------
     path : Path
-        ``.safetensors``, or a torch file of tensors; ``state_dict`` and ``model`` wrappers and a ``module.``
-        prefix are taken off.
+        ``.safetensors``, or a torch file of tensors, in dictionaries of any depth.
+    asked : str, default ""
+        The entry that is to be taken.
 
     Raises
     ------
     WeightsError
-        When it is missing, holds anything but tensors, or declares more than its own bytes.
+        When it is missing, holds objects that are code, no dictionary of tensors, or declares more than its own bytes.
     """
-    import torch
-
     if not path.is_file():
         raise WeightsError(f"no checkpoint at {str(path)!r}; expected a {', '.join(CHECKPOINT_SUFFIXES)} file")
-    state: Any
     try:
-        state = _read_tensors(path)
+        content = _read_tensors(path)
     except Exception as error:  # many kinds, from a truncated zip to a refused pickle
-        raise WeightsError(f"{str(path)!r} is no file of plain tensors: {one_line(error)[:160]}") from error
-    for wrapper in _WRAPPERS:
-        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
-    if not isinstance(state, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
-    ):
+        raise WeightsError(f"{str(path)!r} is no file of plain tensors: {_about_unreadable(error)}") from error
+    entries = dict(_entries(content, ""))
+    if not entries:
         raise WeightsError(f"{str(path)!r} does not hold a dictionary of tensors; save model.state_dict() instead")
-    for name, tensor in state.items():
-        _check_tensor(path, name, tensor)
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    for tensors in entries.values():
+        for name, tensor in tensors.items():
+            _check_tensor(path, name, tensor)
+    return Checkpoint(str(path), entries, asked)
+
+
+def _entries(content: Any, at: str, depth: int = 0) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+    """Return every dictionary of nothing but tensors, by where it lies."""
+    import torch
+
+    if not isinstance(content, Mapping) or depth > _DEPTH or not all(isinstance(name, str) for name in content):
+        return
+    if all(isinstance(value, torch.Tensor) for value in content.values()):
+        if content or not depth:
+            yield at, content
+        return
+    for name, value in content.items():
+        yield from _entries(value, f"{at}.{name}".lstrip("."), depth + 1)
+
+
+class Inert:
+    """What stands for a training's options and figures beside the tensors of a torch file; it does nothing."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Take any arguments."""
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        """Forget what it is told."""
 
 
 def _read_tensors(path: Path) -> Any:
     """Read a safetensors file, whose own header holds its shapes to its bytes, or a torch file."""
     import torch
     from safetensors.torch import load_file
+    from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
     if path.suffix == ".safetensors":
         return load_file(path)
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            unpacked, size = sum(info.file_size for info in archive.infolist()), path.stat().st_size
-        if unpacked > size:
-            raise WeightsError(f"its {size} bytes unpack to {unpacked}; expected a file that torch.save wrote")
-    return torch.load(path, "cpu", weights_only=True)
+    if not zipfile.is_zipfile(path):
+        return torch.load(path, "cpu", weights_only=True)
+    with zipfile.ZipFile(path) as archive:
+        unpacked, size = sum(info.file_size for info in archive.infolist()), path.stat().st_size
+    if unpacked > size:
+        raise WeightsError(f"its {size} bytes unpack to {unpacked}; expected a file that torch.save wrote")
+    beside = [name for name in get_unsafe_globals_in_checkpoint(path) if name.startswith(_BESIDE_TENSORS)]
+    with safe_globals([(Inert, name) for name in beside]):
+        return torch.load(path, "cpu", weights_only=True)
+
+
+def _about_unreadable(error: Exception) -> str:
+    """Say what a file holds beside tensors and how to save them alone; otherwise what its reader said."""
+    refused = re.search(r"GLOBAL (\S+) was not", str(error))
+    if refused is None:
+        return one_line(error)[:160]
+    return (
+        f"it holds {refused[1][:80]}, which is code; expected tensors alone: where you trust the file, load it with "
+        "torch.load(FILE, weights_only=False) and torch.save the network's state_dict()"
+    )
 
 
 def _check_tensor(path: Path, name: str, tensor: Tensor) -> None:
@@ -102,20 +143,6 @@ def _check_tensor(path: Path, name: str, tensor: Tensor) -> None:
             f"tensor {name[:80]!r} of {str(path)!r} declares {declared} bytes and holds {held}; expected all of them: "
             "save tensor.contiguous()"
         )
-
-
-def load_state(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Load tensors into a network, all of them or none.
-
-    Raises
-    ------
-    WeightsError
-        When names or shapes differ.
-    """
-    try:
-        model.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise WeightsError(f"the tensors of {where!r} do not fit this backbone: {one_line(error)[:200]}") from error
 
 
 def parse_seed(weights: str) -> int | None:
@@ -146,8 +173,23 @@ def checkpoint_path(weights: str) -> Path | None:
     --------
     >>> checkpoint_path("IMAGENET1K_V1") is None, checkpoint_path("mine.pth").name
     (True, 'mine.pth')
+    >>> checkpoint_path("mine.pth#teacher").name
+    'mine.pth'
     """
-    return Path(weights) if weights.endswith(CHECKPOINT_SUFFIXES) else None
+    path = weights.removesuffix(f"#{checkpoint_entry(weights)}")
+    return Path(path) if path.endswith(CHECKPOINT_SUFFIXES) else None
+
+
+def checkpoint_entry(weights: str) -> str:
+    """Return which entry of a checkpoint `weights` asks for behind a ``#``; empty for whichever fits.
+
+    Examples
+    --------
+    >>> checkpoint_entry("mine.pth#teacher"), checkpoint_entry("a#b.pth")
+    ('teacher', '')
+    """
+    path, _, entry = weights.rpartition("#")
+    return entry if path.endswith(CHECKPOINT_SUFFIXES) and not entry.endswith(CHECKPOINT_SUFFIXES) else ""
 
 
 @contextmanager
@@ -162,7 +204,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def make_network(
-    weights: str, make: Callable[[], Any], around: Callable[[Mapping[str, Tensor]], Any], official: Callable[[], Any]
+    weights: str, make: Callable[[], Any], around: Callable[[Checkpoint], Any], official: Callable[[], Any]
 ) -> Any:
     """Make a network: with random weights, around the tensors of a file, or with weights that have a name.
 
@@ -171,23 +213,35 @@ def make_network(
     weights : str
         See `featurebank.backbones.registry.load_backbone`.
     make, around, official : callable
-        Make it untrained, around tensors, and with the weights of the name.
+        Make it untrained, around a checkpoint, and with the weights of the name.
     """
     seed, path = parse_seed(weights), checkpoint_path(weights)
     if seed is not None:
         with seeded(seed):
             return make()
-    return official() if path is None else around(read_checkpoint(path))
+    return official() if path is None else around(read_checkpoint(path, checkpoint_entry(weights)))
 
 
 def make_around(
     make: Callable[..., Any],
-    state: Mapping[str, Tensor] | Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]],
-    where: str,
+    checkpoint: Checkpoint,
+    classifier_of: Callable[[Any], str | None],
+    settled: str = NOTHING,
+    options_of: Callable[[Mapping[str, Tensor], Shapes], dict[str, Any]] = lambda state, own: {},
 ) -> Any:
-    """Make a network around tensors; its head takes their number of classes, which `make` gets as ``num_classes``.
+    """Make a network around the tensors of a checkpoint that fit it, and say in the log which were taken.
 
-    The tensors may also be a function of those that the network has untrained.
+    Parameters
+    ----------
+    make : callable
+        Makes the network untrained. A classifier takes its number of classes from the tensors, as ``num_classes``.
+    checkpoint : Checkpoint
+    classifier_of : callable
+        Returns the name of a network's last classifier.
+    settled : str
+        A pattern of names of tensors that decide how the network is built.
+    options_of : callable
+        Returns these options for `make`, from the tensors found and the network's own shapes.
 
     Raises
     ------
@@ -195,29 +249,24 @@ def make_around(
         When the tensors do not fit.
     """
     model = make()
-    state = state(model.state_dict()) if callable(state) else state
-    classes = classes_in(state, model)
-    if classes is not None:
-        model = make(num_classes=classes)
-    load_state(model, state, where)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    fit, note = find_fit(checkpoint, Own(shapes, classifier_of(model), settled))
+    options = options_of(fit.state, shapes) | ({} if fit.classes is None else {"num_classes": fit.classes})
+    model = make(**options) if options else model
+    _load(model, fit, checkpoint.where)
+    if note:
+        _LOG.info("weights: %s", note)
     return model
 
 
-def classes_in(state: Mapping[str, Tensor], model: nn.Module) -> int | None:
-    """Return the number of classes of a checkpoint whose head differs from the model's; None if it does not.
+def _load(model: nn.Module, fit: Fit, where: str) -> None:
+    """Load tensors into a network, all of them or none; an absent classifier leaves its place to nothing."""
+    from featurebank.backbones.layers import Absent
 
-    The head is every module with a tensor of another shape. Unless all tensors of these modules are there and differ
-    from the model's in their first length alone, which is one number, the checkpoint does not fit: None.
-    """
-    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    heads = {_module_of(name) for name in own if found.get(name, own[name]) != own[name]}
-    parts = [name for name in own if _module_of(name) in heads]
-    classes = {found[name][0] for name in parts if found.get(name)}
-    fits = len(classes) == 1 and all(own[name] and found.get(name) == (*classes, *own[name][1:]) for name in parts)
-    return classes.pop() if fits else None
-
-
-def _module_of(name: str) -> str:
-    """Return the name of the module that a tensor belongs to."""
-    return name.rpartition(".")[0]
+    for name in fit.absent:
+        model.set_submodule(name, Absent())
+    counters = {name: tensor for name, tensor in model.state_dict().items() if name.endswith(COUNTER)}
+    try:
+        model.load_state_dict({**counters, **fit.state}, strict=True)
+    except RuntimeError as error:
+        raise WeightsError(f"the tensors of {where!r} do not fit this backbone: {one_line(error)[:200]}") from error

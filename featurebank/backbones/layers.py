@@ -60,6 +60,10 @@ class Layer:
         return default_pool(self.layout)
 
 
+class Absent(nn.Identity):
+    """Stands in the place of a module of the classifier of which the weights have no tensors."""
+
+
 class Layers(dict[str, Layer]):
     """The layers of a network by name, in the order of computation, and the inputs of its modules beside them.
 
@@ -68,11 +72,14 @@ class Layers(dict[str, Layer]):
     inputs : dict of str to Layer
         ``MODULE.input`` of each module that is called once and takes one tensor with a row an image, in the order in
         which the modules are called.
+    behind : dict of str to str
+        Layers that the network cannot give, each with the module before it that the weights have no tensors of.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.inputs: dict[str, Layer] = {}
+        self.behind: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,25 @@ def find_layers(model: nn.Module, images: Tensor, classifier: str | None = None)
     tensor = head.input if head is not end else output
     layers[PENULTIMATE] = _layer(model, PENULTIMATE, head, depth, tensor, takes_input=head is not end)
     layers.inputs = _inputs(model, events)
+    _leave_out_behind_absent(layers, model, events)
     return layers
+
+
+def _leave_out_behind_absent(layers: Layers, model: nn.Module, events: Sequence[_Event]) -> None:
+    """Move to `Layers.behind` what is computed after the first module that stands for an absent one."""
+    modules = dict(model.named_modules())
+    ended = [(depth, each.module) for depth, each in enumerate(events, 1) if isinstance(modules[each.module], Absent)]
+    for first, name in ended[:1]:
+        for found in (layers, layers.inputs):
+            late = [key for key, layer in found.items() if layer.depth - _is_taken_before(layer) >= first]
+            layers.behind |= dict.fromkeys(late, name)
+            for key in late:
+                del found[key]
+
+
+def _is_taken_before(layer: Layer) -> bool:
+    """Say whether a layer is there before the call that it is listed at the end of: the classifier's input."""
+    return layer.name == PENULTIMATE and layer.takes_input
 
 
 def _inputs(model: nn.Module, events: Sequence[_Event]) -> dict[str, Layer]:
@@ -222,7 +247,7 @@ def _find_classifier(model: nn.Module, events: list[_Event], name: str | None) -
 
 
 def _is_classifier(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
+    return isinstance(module, (nn.Linear, Absent)) or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1))
 
 
 def get_layer(layers: Layers, name: str, pool: str = "") -> tuple[Layer, str]:
@@ -244,6 +269,11 @@ def get_layer(layers: Layers, name: str, pool: str = "") -> tuple[Layer, str]:
     """
     layer = layers.get(name) or layers.inputs.get(name)
     if layer is None:
+        if name in layers.behind:
+            raise LayerError(
+                f"no layer {name!r}: the weights have no tensors of {layers.behind[name]}, which it is computed from; "
+                "expected a layer before it, or weights with a classifier"
+            )
         head, colon, tail = name.rpartition(":")
         if colon and head in layers:
             raise LayerError(

@@ -11,6 +11,7 @@ from typing import Any
 from featurebank.backbones import timm_models
 from featurebank.backbones.base import Backbone
 from featurebank.backbones.checkpoints import make_around, make_network, read_checkpoint
+from featurebank.backbones.entries import COUNTER, Checkpoint, Shapes
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.errors import NotInstalledError, WeightsError, install_hint
 
@@ -62,7 +63,7 @@ def preprocessing_of(name: str) -> Preprocessing:
     return Preprocessing(int(size / _CROP_SHARE), (size, size), "bicubic", _HALF, _HALF)
 
 
-def build(name: str, state: Mapping[str, Any], size: int | None) -> Any:
+def build(name: str, checkpoint: Checkpoint, size: int | None) -> Any:
     """Build the network of a name around tensors under timm's names, or the packages' own in the same order.
 
     Raises
@@ -70,23 +71,19 @@ def build(name: str, state: Mapping[str, Any], size: int | None) -> Any:
     WeightsError
         When the tensors do not fit, one by one.
     """
-
-    def whole(own: Mapping[str, Any]) -> Mapping[str, Any]:
-        counters = {key: tensor for key, tensor in own.items() if key.endswith("num_batches_tracked")}
-        return {**counters, **(state if set(state) <= set(own) else _rename(name, state, own))}
-
-    return make_around(partial(timm_models.timm_model, f"tf_{name}"), whole, name)
+    make = partial(timm_models.timm_model, f"tf_{name}")
+    return make_around(make, checkpoint.renamed(_in_order), timm_models.classifier_of)
 
 
-def _rename(name: str, state: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the tensors the model's names, in order; the packages' checkpoints keep another port's names."""
-    values = [tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")]
-    names = [key for key in own if not key.endswith("num_batches_tracked")]
-    shapes = [tuple(own[key].shape) for key in names]
-    found = [tuple(tensor.shape) for tensor in values]
-    if len(found) != len(shapes) or found[:-2] != shapes[:-2]:  # the last two are the head: its classes may be others
-        raise WeightsError(f"{len(values)} tensors that do not fit {name}; expected its {len(names)}, in their order")
-    return dict(zip(names, values, strict=True))
+def _in_order(state: Mapping[str, Any], own: Shapes) -> Mapping[str, Any]:
+    """Give tensors that fit a network in their order its names: the packages' checkpoints keep another port's names."""
+    found = {key: tensor for key, tensor in state.items() if not key.endswith(COUNTER)}
+    names = [key for key in own if not key.endswith(COUNTER)]
+    if any(f".{key}".endswith(f".{names[0]}") for key in found):
+        return state
+    shapes, expected = [tuple(tensor.shape) for tensor in found.values()], [own[key] for key in names]
+    fits = len(shapes) == len(expected) and shapes[:-2] == expected[:-2]  # the last two are of the classes
+    return dict(zip(names, found.values(), strict=True)) if fits else state
 
 
 def _packaged_file(name: str, weights: str) -> Path:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from featurebank.backbones import packaged, timm_models, torchvision_models
 from featurebank.backbones.base import Backbone
 from featurebank.backbones.checkpoints import checkpoint_path, parse_seed
+from featurebank.backbones.entries import Checkpoint
 from featurebank.backbones.preprocessing import MAX_SIDE, Preprocessing
 from featurebank.backbones.sources import file_source
 from featurebank.errors import BackboneError, WeightsError
@@ -31,11 +32,13 @@ def load_backbone(
     Parameters
     ----------
     name : str
-        ``efficientnet_lite0`` (also 1, 2), a classification model of torchvision, ``timm:NAME``, or the path of a
-        predictor file with a backbone's weights in it (``tuned.featurebank``).
+        ``efficientnet_lite0`` (also 1, 2), a classification model of torchvision, ``timm:NAME`` (also
+        ``timm:hf-hub:OWNER/MODEL``), or the path of a predictor file with a backbone's weights in it
+        (``tuned.featurebank``).
     weights : str, default "DEFAULT"
-        ``DEFAULT``, a weight enum's name (``IMAGENET1K_V1``), a checkpoint file, or ``random:SEED``
-        (``torch.manual_seed(SEED)``, then the builder with no weights).
+        ``DEFAULT``, a weight enum's name (``IMAGENET1K_V1``), a checkpoint file (``FILE#ENTRY``: one of the networks in
+        it; see `featurebank.backbones.entries.find_fit`), or ``random:SEED`` (``torch.manual_seed(SEED)``, then the
+        builder with no weights).
     size : int, optional
         Input height and width in pixels, in place of the weights' own; the resize grows in proportion.
     allow_download : bool, default True
@@ -109,7 +112,7 @@ def build_backbone(
     """
     _check_size(size)
     source = _source(name)
-    model = source.build(name, state, size)
+    model = source.build(name, Checkpoint(name, {"": state}), size)
     classifier = None if source is torchvision_models else timm_models.classifier_of(model)
     return Backbone(name, model, preprocessing, classifier=classifier)
 

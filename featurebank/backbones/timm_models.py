@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Mapping
+import re
 from functools import partial
 from typing import Any
 
 from featurebank.backbones.base import Backbone
 from featurebank.backbones.checkpoints import make_around, make_network
+from featurebank.backbones.entries import Checkpoint
+from featurebank.backbones.names import suggest, timm_name_of
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.errors import BackboneError, WeightsError, one_line
 
 PREFIX = "timm:"
 PACKAGES = ("torch", "torchvision", "timm")
+_HUB = re.compile(r"^hf-hub:([\w.-]+/[\w.-]+)$")
+_CONFIGURATION = "config.json"
 
 
 def names(pattern: str = "*") -> list[str]:
@@ -26,26 +29,53 @@ def names(pattern: str = "*") -> list[str]:
 
 def load(name: str, weights: str, size: int | None, allow_download: bool = True) -> Backbone:
     """Build a timm model with its weights; see `featurebank.backbones.registry.load_backbone`."""
-    import timm
-
+    name = name.replace("hf_hub:", "hf-hub:")  # timm's own older spelling
     architecture = name.removeprefix(PREFIX)
-    base, _, tag = architecture.partition(".")
-    if not timm.is_model(base):
-        near = difflib.get_close_matches(base, timm.list_models(), n=4, cutoff=0.5)
-        hint = f"did you mean {', '.join(near)}?" if near else "`featurebank backbones 'timm:*'` lists them"
-        raise BackboneError(f"timm has no model {base!r}; {hint}")
-    _check_tag(base, tag)
+    _check(architecture, allow_download)
     options = _size_options(architecture, size)
     official = partial(_official, architecture, weights, options, allow_download)
     untrained = partial(timm_model, architecture, **options)
-    model = make_network(weights, untrained, lambda state: build(name, state, size), official)
+    model = make_network(weights, untrained, lambda found: build(name, found, size), official)
     return Backbone(name, model, preprocessing_of(model).with_size(size), classifier=classifier_of(model))
 
 
-def build(name: str, state: Mapping[str, Any], size: int | None) -> Any:
-    """Build the network of a name around these tensors; the head takes their number of classes."""
+def _check(architecture: str, allow_download: bool) -> None:
+    """Refuse what timm does not have; a network of the Hub is there once its configuration is."""
+    import timm
+
+    base, _, tag = architecture.partition(".")
+    hub = _HUB.match(architecture)
+    if hub is not None:
+        _bring_configuration(hub[1], allow_download)
+    elif timm.is_model(base):
+        _check_tag(base, tag)
+    else:
+        raise BackboneError(f"timm has no model {base!r}; {suggest(architecture)}")
+
+
+def _bring_configuration(hub_id: str, allow_download: bool) -> None:
+    """See to it that the configuration of a repository of the Hub is on this machine."""
+    from huggingface_hub import hf_hub_download
+
+    known = timm_name_of(hub_id)
+    if known is not None:
+        raise BackboneError(f"{hub_id} of the Hub is timm's own; expected its name there: {PREFIX}{known}")
+    try:
+        hf_hub_download(hub_id, _CONFIGURATION, local_files_only=not allow_download)
+    except Exception as error:  # no network, no such repository, none that is open to all: any kind
+        raise WeightsError(
+            f"{_CONFIGURATION} of {hub_id} is not on this machine and could not be fetched from the Hub "
+            f"({one_line(error)[:80]}): allow the download, log in where the repository asks for it, or bring the file "
+            f"of the weights: --backbone {PREFIX}ARCHITECTURE --weights FILE"
+        ) from error
+
+
+def build(name: str, checkpoint: Checkpoint, size: int | None) -> Any:
+    """Build the network of a name around the tensors that fit it; the head takes their number of classes."""
     architecture = name.removeprefix(PREFIX)
-    return make_around(partial(timm_model, architecture, **_size_options(architecture, size)), state, name)
+    _check(architecture, allow_download=False)
+    make = partial(timm_model, architecture, **_size_options(architecture, size))
+    return make_around(make, checkpoint, classifier_of)
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -115,7 +145,7 @@ def _size_options(architecture: str, size: int | None) -> dict[str, Any]:
     """Return what a fixed-size architecture needs to be built for another size."""
     import timm
 
-    config = timm.get_pretrained_cfg(architecture)
+    config = None if _HUB.match(architecture) else timm.get_pretrained_cfg(architecture)
     fixed = config is not None and config.fixed_input_size
     return {"img_size": size} if size and fixed else {}
 
@@ -123,9 +153,9 @@ def _size_options(architecture: str, size: int | None) -> dict[str, Any]:
 def _official(architecture: str, weights: str, options: dict[str, Any], allow_download: bool) -> Any:
     import timm
 
-    if weights != "DEFAULT":
-        _check_tag(architecture.split(".")[0], weights)
     tagged = architecture if weights == "DEFAULT" else f"{architecture.split('.')[0]}.{weights}"
+    if tagged != architecture:
+        _check_tag(architecture.split(".")[0], weights)
     if not allow_download and not is_cached(_hub_id(tagged)):
         raise WeightsError(
             f"weights {weights} of timm:{architecture} are not on this machine ({_hub_id(tagged)}): allow the download "
@@ -152,5 +182,6 @@ def _check_tag(base: str, tag: str) -> None:
 def _hub_id(tagged: str) -> str | None:
     import timm
 
-    config = timm.get_pretrained_cfg(tagged, allow_unregistered=True)
-    return config.hf_hub_id if config is not None else None
+    hub = _HUB.match(tagged)
+    config = None if hub else timm.get_pretrained_cfg(tagged, allow_unregistered=True)
+    return hub[1] if hub else config and config.hf_hub_id

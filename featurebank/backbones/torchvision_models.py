@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
@@ -15,6 +14,8 @@ from typing import Any
 
 from featurebank.backbones.base import Backbone
 from featurebank.backbones.checkpoints import checkpoint_path, make_around, make_network, parse_seed
+from featurebank.backbones.entries import Checkpoint, Shapes
+from featurebank.backbones.names import suggest
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.errors import BackboneError, WeightsError, one_line
 
@@ -23,6 +24,7 @@ _DENSENET_KEY = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$
 _OWN_NORMALISATION = ("googlenet", "inception_v3")
 _HALF = (0.5, 0.5, 0.5)
 _TOKENS, _PATCH = "encoder.pos_embedding", "conv_proj.weight"
+_SETTLED = rf"(?i)aux|{re.escape(_TOKENS)}"
 
 
 def names() -> list[str]:
@@ -32,22 +34,16 @@ def names() -> list[str]:
     return sorted(torchvision.models.list_models(module=torchvision.models))
 
 
-def suggest(name: str) -> str:
-    """Return an error's hint: names near to an unknown one."""
-    near = difflib.get_close_matches(name, names(), n=4, cutoff=0.5)
-    return f"did you mean {', '.join(near)}?" if near else "`featurebank backbones` lists them"
-
-
 def load(name: str, weights: str, size: int | None, allow_download: bool = True) -> Backbone:
     """Build a torchvision model with its weights; see `featurebank.backbones.registry.load_backbone`."""
     import torchvision
 
     if name not in names():
-        raise BackboneError(f"no backbone {name!r}; {suggest(name)}")
+        raise BackboneError(f"no backbone {name!r}; {suggest(name, names())}")
     choice = _choose(name, weights)
     untrained = partial(torchvision.models.get_model, name, weights=None)
     official = partial(_official, name, choice, allow_download)
-    model = make_network(weights, untrained, lambda state: build(name, state, None), official)
+    model = make_network(weights, untrained, lambda found: build(name, found, None), official)
     preprocessing = preprocessing_of(choice)
     if _is_official(weights, choice) and name in _OWN_NORMALISATION:
         model.transform_input = False  # its second normalisation and the first one are together this one
@@ -56,37 +52,44 @@ def load(name: str, weights: str, size: int | None, allow_download: bool = True)
     return Backbone(name, model, preprocessing.with_size(size))
 
 
-def build(name: str, state: Mapping[str, Any], size: int | None) -> Any:
-    """Build the network of a name around these tensors; the head takes their number of classes."""
+def build(name: str, checkpoint: Checkpoint, size: int | None) -> Any:
+    """Build the network of a name around the tensors that fit it; the head takes their number of classes."""
     import torchvision
 
-    state = {_DENSENET_KEY.sub(r"\1\2", key): tensor for key, tensor in state.items()}
+    constant = {"init_weights": False} if name in _OWN_NORMALISATION else {}
+    make = partial(torchvision.models.get_model, name, weights=None, **constant)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return make_around(
-            partial(torchvision.models.get_model, name, weights=None, **_options(name, state)), state, name
+            make, checkpoint.renamed(_new_names), classifier_of, settled=_SETTLED, options_of=partial(_options, name)
         )
 
 
-def _options(name: str, state: Mapping[str, Any]) -> dict[str, Any]:
+def classifier_of(model: Any) -> str | None:
+    """Return the name of the last classifier: in torchvision's networks the last linear layer or convolution."""
+    from torch import nn
+
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+
+
+def _new_names(state: Mapping[str, Any], own: Shapes) -> Mapping[str, Any]:
+    """Give the tensors of old DenseNet checkpoints their names of today."""
+    return {_DENSENET_KEY.sub(r"\1\2", key): tensor for key, tensor in state.items()}
+
+
+def _options(name: str, state: Mapping[str, Any], own: Shapes) -> dict[str, Any]:
     """Return what the tensors tell about how their network was built: auxiliary heads, a transformer's input size."""
     if name in _OWN_NORMALISATION:
-        return {"init_weights": False, "aux_logits": any(key.lower().startswith("aux") for key in state)}
-    return _size_of_tokens(name, state) if name.startswith("vit_") else {}
+        return {"aux_logits": any(key.lower().startswith("aux") for key in state)}
+    return _size_of_tokens(state, own) if _TOKENS in own else {}
 
 
-def _size_of_tokens(name: str, state: Mapping[str, Any]) -> dict[str, int]:
+def _size_of_tokens(state: Mapping[str, Any], own: Shapes) -> dict[str, int]:
     """Return the input size that a transformer's position embedding is for: n² patches and the class token."""
-    import torch
-    import torchvision
-
-    with torch.device("meta"):
-        own = torchvision.models.get_model(name, weights=None).state_dict()
-    tokens, patch = (tuple(getattr(state.get(key), "shape", ())) for key in (_TOKENS, _PATCH))
-    width = own[_TOKENS].shape[2]
-    if len(tokens) != 3 or (tokens[0], tokens[2]) != (1, width) or patch != tuple(own[_PATCH].shape):
-        return {}  # it does not fit, and nothing is built after its shapes
-    return {"image_size": math.isqrt(tokens[1]) * patch[3]}
+    tokens, usual = tuple(getattr(state.get(_TOKENS), "shape", ())), own[_TOKENS]
+    if len(tokens) != 3 or (tokens[0], tokens[2]) != (1, usual[2]) or tokens == usual:
+        return {}  # it does not fit, and nothing is built after its shapes, or fits as it is
+    return {"image_size": math.isqrt(tokens[1]) * own[_PATCH][3]}
 
 
 def describe(name: str) -> dict[str, Any]:

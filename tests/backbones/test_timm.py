@@ -161,7 +161,7 @@ def test_a_tag_in_the_name_brings_its_own_configuration():
 
 def test_an_unknown_name_suggests_near_ones():
     with pytest.raises(
-        BackboneError, match="timm has no model 'vit_tinny_patch16_224'; did you mean vit_tiny_patch16_224"
+        BackboneError, match="timm has no model 'vit_tinny_patch16_224'; did you mean timm:vit_tiny_patch16_224"
     ):
         load_backbone("timm:vit_tinny_patch16_224", "random:0")
 
