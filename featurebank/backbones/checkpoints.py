@@ -122,8 +122,8 @@ def _about_unreadable(error: Exception) -> str:
     if refused is None:
         return one_line(error)[:160]
     return (
-        f"it holds {refused[1][:80]}, which is code; expected tensors alone: where you trust the file, load it with "
-        "torch.load(FILE, weights_only=False) and torch.save the network's state_dict()"
+        f"it holds {refused[1][:80]}, which is code; expected tensors alone: where you trust the file, load it "
+        "in Python (torch.load without weights_only) and torch.save the network's state_dict()"
     )
 
 

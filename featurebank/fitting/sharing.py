@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from joblib import Parallel, delayed, effective_n_jobs
+from joblib import Parallel, effective_n_jobs
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 from sklearn.utils.class_weight import compute_sample_weight
@@ -26,6 +26,7 @@ from featurebank.topmodels.scores import paired_interval
 from featurebank.topmodels.search import TopModelSearchCV
 from featurebank.topmodels.solvers import plain
 from featurebank.topmodels.solvers.problem import Cells, Events, Note, Prediction, SolverOptions
+from featurebank.topmodels.threads import delayed
 from featurebank.topmodels.transforms import SelectDimensions, Step
 
 ALONE, SHARED = "mlp", "shared-mlp"

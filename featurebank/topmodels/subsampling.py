@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel
 from numpy.typing import NDArray
 from sklearn.base import is_regressor
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -19,6 +19,7 @@ from featurebank.images.reading import Progress
 from featurebank.topmodels.evaluation import scorer_of
 from featurebank.topmodels.folds import Fold
 from featurebank.topmodels.refitting import fit_and_score
+from featurebank.topmodels.threads import delayed
 
 LEAST_SHOTS = 5
 """Fewer rows a class say nothing of the curve."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -26,6 +26,7 @@ from featurebank.topmodels.solvers.problem import (
     label,
     split,
 )
+from featurebank.topmodels.threads import delayed
 
 DEFAULT = LinearDiscriminantAnalysis()
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel
 from numpy.typing import NDArray
 
 from featurebank.topmodels.scaling import FlooredScaler, floored
 from featurebank.topmodels.solvers.problem import Problem
+from featurebank.topmodels.threads import delayed
 
 Array = NDArray[np.float64]
 ROWS = 2048

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from joblib import Parallel, delayed
+from joblib import Parallel
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils.validation import has_fit_parameter
@@ -23,6 +23,7 @@ from featurebank.topmodels.solvers.problem import (
     configured,
     prediction_of,
 )
+from featurebank.topmodels.threads import delayed
 
 
 def solve(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel
 from numpy.typing import NDArray
 from scipy.linalg import solveh_banded
 from scipy.linalg.lapack import dormqr, dsytrd, dsytrd_lwork
@@ -19,6 +19,7 @@ from featurebank.topmodels.solvers import plain
 from featurebank.topmodels.solvers.fold_rows import rotated
 from featurebank.topmodels.solvers.moments import Array, Moments
 from featurebank.topmodels.solvers.problem import Cells, Events, Prediction, Problem, SolverOptions, label, split
+from featurebank.topmodels.threads import delayed
 
 SINGULAR = 1e-10
 """Share of the moments' trace from which alpha alone makes them regular."""

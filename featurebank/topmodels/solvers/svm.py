@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel
 from numpy.typing import NDArray
 from sklearn.base import clone, is_classifier
 from sklearn.svm import SVC, SVR
@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from featurebank.topmodels.solvers import plain
 from featurebank.topmodels.solvers.fold_rows import gram
 from featurebank.topmodels.solvers.problem import Cells, Events, Prediction, Problem, SolverOptions, split
+from featurebank.topmodels.threads import delayed
 
 SHARED = ("C", "gamma", "epsilon", "tol", "shrinking", "cache_size", "max_iter", "decision_function_shape")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel
 from numpy.typing import NDArray
 from sklearn.base import is_classifier
 from sklearn.decomposition import PCA
@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from featurebank.topmodels.solvers.problem import Cells, Problem, configured
 from featurebank.topmodels.streaming.sums import fit_steps
 from featurebank.topmodels.streaming.trainer import Fitted, Streamed, stepped
+from featurebank.topmodels.threads import delayed
 
 STEPS = 10**6
 """Rows that an estimator sees at least, over all epochs (scikit-learn's advice for stochastic gradients)."""
