@@ -67,7 +67,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 def csv_text(frame: Any, header: bool = True) -> str:
     """Return a DataFrame as CSV in which no cell of text is taken for a formula by a spreadsheet; see `undefused`."""
     safe = _each_text(frame, _defuse)
-    safe.columns = [_defuse(str(name)) for name in safe.columns]
+    safe.columns = type(safe.columns)([_defuse(str(name)) for name in safe.columns], dtype=object)
     return str(safe.to_csv(index=False, header=header))
 
 
@@ -137,13 +137,17 @@ def _defuse(value: str) -> str:
 
 
 def _each_text(frame: Any, change: Callable[[str], str]) -> Any:
-    """Return a copy of a DataFrame with all its text changed."""
-    texts = [name for name in frame.columns if frame[name].dtype == object or str(frame[name].dtype) == "str"]
-    whole = frame.astype(dict.fromkeys(texts, object))  # pandas' own text refuses names that are not UTF-8
-    for name in texts:
-        cells = [change(value) if isinstance(value, str) else value for value in whole[name]]
-        whole[name] = type(whole[name])(cells, whole.index, dtype=object)
-    return whole
+    """Return a copy of a DataFrame with all its text changed; names and text need not be UTF-8."""
+    import pandas as pd
+
+    columns = {}
+    for number in range(frame.shape[1]):
+        column = frame.iloc[:, number]
+        if column.dtype == object or str(column.dtype) == "str":
+            cells = [change(value) if isinstance(value, str) else value for value in column]
+            column = pd.Series(cells, frame.index, dtype=object)
+        columns[number] = column
+    return pd.DataFrame(columns, frame.index).set_axis(frame.columns, axis=1)
 
 
 def how_made(each: dict[str, Any]) -> str:

@@ -70,7 +70,7 @@ def predict(
 
     loaded = Predictor.load(predictor, weights_file=weights_file, allow_download=allow_download)
     table = loaded.predict_table(paths, state.progress("predict")) if bank is None else loaded.predict_bank(Bank(bank))
-    shown = table if proba else table[[name for name in table.columns if not name.startswith("proba_")]]
+    shown = table if proba else table.loc[:, [not name.startswith("proba_") for name in table.columns]]
     if as_json:
         print_json({"predictor": str(predictor), "target": loaded.target, "predictions": records(shown)})
     elif output is None:

@@ -111,7 +111,7 @@ def _judged(bank: Bank, target: str, oof: pd.DataFrame) -> tuple[SampleTable, ND
             f"the out-of-fold predictions have no column {absent[0]!r}; expected those of a fit of {target!r} here"
         )
     rows = rows_of(table, oof)
-    proba = oof[columns].to_numpy(np.float64)
+    proba = np.column_stack([oof[name].to_numpy(np.float64) for name in columns])
     known = (rows >= 0) & np.isfinite(proba).all(axis=1)
     total = np.zeros((len(table), len(columns)))
     np.add.at(total, rows[known], proba[known])  # with repeated folds a sample comes several times

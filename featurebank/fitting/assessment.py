@@ -18,6 +18,7 @@ from sklearn.pipeline import Pipeline
 from featurebank.bank.matrix import in_batches
 from featurebank.errors import TopModelError
 from featurebank.fitting.training_data import Target, TrainingData
+from featurebank.images.columns import join_frames
 from featurebank.storage.memory import releasing
 from featurebank.topmodels.calibration import cross_calibrated, expected_calibration_error
 from featurebank.topmodels.evaluation import scorer_of
@@ -67,9 +68,9 @@ def class_report(
     }
     report["calibration"], whole, proba = calibrated(found, model, calibrate)
     report["abstention"] = abstention(whole, proba)
-    names = [f"proba_{name}" for name in found.classes.tolist()]
+    names = pd.Index([f"proba_{name}" for name in found.classes.tolist()], dtype=object)
     beside = pd.DataFrame(proba, oof.index[np.isin(found.fold, whole.fold)], names, copy=False)
-    return report, pd.concat([oof.drop(columns=names, errors="ignore"), beside.reindex(oof.index)], axis=1)
+    return report, join_frames(oof.drop(columns=names, errors="ignore"), beside.reindex(oof.index))
 
 
 def per_class(found: OutOfFold) -> list[dict[str, Any]]:

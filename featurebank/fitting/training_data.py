@@ -371,7 +371,7 @@ def torn_contents(table: SampleTable, columns: Sequence[str]) -> list[str]:
     keys = as_keys(table.rows["digest"])
     index = DigestIndex(keys)
     contents = index.find(keys)
-    frame = pd.DataFrame({number: column_of(table, name).to_numpy() for number, name in enumerate(columns)})
+    frame = pd.DataFrame({number: column_of(table, name) for number, name in enumerate(columns)})
     frame.insert(0, "content", contents)
     torn = np.flatnonzero(np.bincount(frame.drop_duplicates()["content"]) > 1)
     if len(torn):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,36 @@ def is_missing(value: Any) -> bool:
 
 def _text(value: Any) -> str:
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def text_frame(columns: Mapping[str, Any]) -> pd.DataFrame:
+    """Return a DataFrame whose names and texts may come from files' names that are not UTF-8.
+
+    pandas' own text refuses those, so they are objects then.
+
+    Examples
+    --------
+    >>> [ascii(name) for name in text_frame({"proba_caf\\udce9": [0.5]})]
+    ["'proba_caf\\\\udce9'"]
+    """
+    try:
+        return pd.DataFrame(columns)
+    except UnicodeEncodeError:
+        cells = {number: _as_objects(column) for number, column in enumerate(columns.values())}
+        return pd.DataFrame(cells).set_axis(pd.Index(list(columns), dtype=object), axis=1)
+
+
+def join_frames(*frames: pd.DataFrame) -> pd.DataFrame:
+    """Return tables of the same rows as one, side by side; see `text_frame`."""
+    try:
+        return pd.concat(frames, axis=1)
+    except UnicodeEncodeError:
+        return text_frame({name: frame[name] for frame in frames for name in frame})
+
+
+def _as_objects(column: Any) -> pd.Series:
+    """Return a column of text as objects; one of numbers as it is."""
+    return pd.Series(list(column), dtype=object) if np.asarray(column).dtype.kind in "UO" else pd.Series(column)
 
 
 def concat_columns(frames: list[pd.DataFrame]) -> pd.DataFrame:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from featurebank.images import formats
@@ -26,17 +28,18 @@ PATH_COLUMNS = (
 _LOOKED_AT = 100
 
 
-def find_path_column(frame: pd.DataFrame, asked: str | None) -> str | None:
+def find_path_column(columns: Iterable[str], asked: str | None) -> str | None:
     """Return the column of paths: the one asked for, else the first of `PATH_COLUMNS`; None where there is none.
 
     Examples
     --------
-    >>> find_path_column(pd.DataFrame(columns=["label", "Filename"]), None)
+    >>> find_path_column(["label", "Filename"], None)
     'Filename'
     """
+    names = list(columns)
     if asked is not None:
-        return asked if asked in frame.columns else None
-    lowered = {str(name).lower(): str(name) for name in reversed(frame.columns)}
+        return asked if asked in names else None
+    lowered = {str(name).lower(): str(name) for name in reversed(names)}
     return next((lowered[name] for name in PATH_COLUMNS if name in lowered), None)
 
 

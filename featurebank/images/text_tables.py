@@ -126,29 +126,32 @@ def _code_page(text: str, dialect: Dialect, path_column: str | None, is_name: Is
     names.
     """
     rows = _rows(text, dialect)
-    header = next(rows, [])
-    names = find_path_column(pd.DataFrame(columns=[name.strip() for name in header]), path_column)
-    at = [name.strip() for name in header].index(names) if names else -1
+    header = [name.strip() for name in next(rows, [])]
+    column = find_path_column(header, path_column)
+    at = -1 if column is None else header.index(column)
     paths: set[str] = set()
     others = {cell for cell in header if not _is_text(cell)}
-    has_utf8 = False
+    utf8: set[str] = set()
     for row in rows:
         for number, cell in enumerate(row):
-            if cell.isascii():
-                continue
-            if _is_text(cell):
-                has_utf8 = True
-            else:
-                (paths if number == at else others).add(cell)
+            if not cell.isascii():
+                (utf8 if _is_text(cell) else paths if number == at else others).add(cell)
     if paths and (any(map(is_name, sorted(paths))) if is_name else not others):
         return ""
-    if has_utf8:
-        odd = min(others | paths)
-        raise SourceError(
-            f"{str(where)!r} is partly UTF-8, and {printable(odd)!r} in it is not: save the table as UTF-8, or name "
-            "its encoding with --encoding (such as cp1252)"
-        )
-    return encodings.code_page((cell.encode("utf-8", "surrogateescape") for cell in others | paths), where)[0]
+    try:
+        return encodings.code_page(map(_bytes, others | paths | utf8), where)[0]
+    except SourceError:
+        if not utf8:
+            raise
+    odd = str(_bytes(min(others | paths)))[1:]
+    raise SourceError(
+        f"{str(where)!r} is partly UTF-8 ({printable(min(utf8))!r}), and {odd} in it is not: save the table as UTF-8, "
+        "or name its encoding with --encoding (such as cp1252)"
+    )
+
+
+def _bytes(cell: str) -> bytes:
+    return cell.encode("utf-8", "surrogateescape")
 
 
 def _rows(text: str, dialect: Dialect) -> Iterator[Sequence[str]]:

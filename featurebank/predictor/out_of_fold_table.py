@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from featurebank.errors import CorruptError
+from featurebank.images.columns import text_frame
 
 _HEADER = "columns"
 
@@ -61,7 +62,7 @@ def decode_table(data: bytes, limits: Mapping[str, int]) -> pd.DataFrame:
         raise CorruptError("its out-of-fold predictions name a column twice")
     for name, limit in limits.items():
         _check_codes(columns[name], 0, limit)
-    return pd.DataFrame(columns, copy=False)
+    return text_frame(columns)
 
 
 def _column(array: Any, values: Any) -> Any:

@@ -16,6 +16,7 @@ from sklearn.pipeline import Pipeline
 from featurebank.bank.features import as_keys
 from featurebank.bank.samples import SampleTable
 from featurebank.errors import PredictorError, notice
+from featurebank.images.columns import text_frame
 from featurebank.images.frames import as_items
 from featurebank.images.reading import Progress
 from featurebank.predictor import file
@@ -193,7 +194,7 @@ class Predictor(Embedder):
         """
         parts = self.embed_all(images)
         found = self._each(lambda task: task.model.predict(self.seen_by(task.features, parts)))
-        return pd.DataFrame(found) if isinstance(found, dict) else found
+        return text_frame(found) if isinstance(found, dict) else found
 
     def predict_proba(self, images: Any) -> NDArray[np.float64] | dict[str, NDArray[np.float64]]:
         """Return class probabilities, shape (n, k), in the order of `classes`; of several tasks, a dict by task.
@@ -260,7 +261,7 @@ class Predictor(Embedder):
                 place = back if column.startswith("proba_") else front
                 place[column if len(self.tasks) == 1 else task_column(column, name)] = own[column]
         highest = np.max(shares, axis=0) if shares else None
-        return pd.DataFrame({**front, **unlike_columns(highest), "error": errors, **back})
+        return text_frame({**front, **unlike_columns(highest), "error": errors, **back})
 
     # --- scores --------------------------------------------------------------------------------------------
 

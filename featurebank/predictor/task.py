@@ -13,6 +13,7 @@ from sklearn.pipeline import Pipeline
 
 from featurebank.bank.samples import SampleTable, values_of
 from featurebank.errors import PredictorError
+from featurebank.images.columns import join_frames, text_frame
 from featurebank.predictor.features import PredictorFeature
 from featurebank.topmodels import held_out
 from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
@@ -76,7 +77,7 @@ class Task:
         samples = self.report["samples"]
         rows = self.out_of_fold["row"].tolist()
         names = {name: pd.Series([samples[row][i] for row in rows], dtype=object) for i, name in enumerate(_NAMES)}
-        return pd.concat([pd.DataFrame(names), self.out_of_fold.drop(columns="row")], axis=1)
+        return join_frames(pd.DataFrame(names), self.out_of_fold.drop(columns="row"))
 
     def probabilities(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return class probabilities of embeddings.
@@ -117,7 +118,7 @@ class Task:
         if self.kind == "classification":
             columns["probability"] = best
         columns |= unlike_columns(share)
-        return pd.DataFrame({**columns, **{f"proba_{name}": proba[:, i] for i, name in enumerate(self.classes)}})
+        return text_frame({**columns, **{f"proba_{name}": proba[:, i] for i, name in enumerate(self.classes)}})
 
     def _as_shown(self, predicted: NDArray[Any]) -> list[Any]:
         """Return predictions as a table shows them: several labels of an image divided by semicolons."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from featurebank.bank.bank import Bank
 from featurebank.bank.samples import FAILED, OK, STATUSES, SampleTable
+from featurebank.errors import printable
 from featurebank.explore.page import is_number
 from featurebank.fitting.training_data import TEST, TRAIN, VALIDATION
 from featurebank.images.columns import kind_of
@@ -25,7 +26,7 @@ def describe(bank: Bank, target: str | None, folds: pd.Series | None) -> dict[st
     """Return the facts of a bank: its counts, the classes of the target, and the balance over splits and folds."""
     table = bank.table
     status = table.rows["status"].to_numpy()
-    readable = table.take(status == OK)
+    readable = _printable(table.take(status == OK))
     values = readable.columns.get(target)
     classes = None if values is None or is_number(values) else values
     parts = _parts(readable, target) | ({} if folds is None else {FOLDS: folds})
@@ -40,6 +41,13 @@ def describe(bank: Bank, target: str | None, folds: pd.Series | None) -> dict[st
         "failures": _failures(table.take(status == FAILED)),
         "copies": _copies(readable, values),
     }
+
+
+def _printable(table: SampleTable) -> SampleTable:
+    """Return samples whose text is UTF-8: names of folders need not be, and pandas counts no such text."""
+    texts = [name for name, column in table.columns.items() if kind_of(column) == "str"]
+    shown = {name: table.columns[name].map(printable, na_action="ignore").astype(object) for name in texts}
+    return SampleTable(table.rows, table.columns.assign(**shown))
 
 
 def _column(name: str, column: pd.Series) -> dict[str, Any]:

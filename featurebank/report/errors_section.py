@@ -14,6 +14,7 @@ from featurebank.bank.samples import rows_of
 from featurebank.errors import ColumnError, FeatureBankError, ImageError, NotInstalledError, PredictorError, one_line
 from featurebank.explore import duplicates, explain, label_issues
 from featurebank.explore.activation_maps import data_uri
+from featurebank.images.columns import join_frames, text_frame
 from featurebank.images.reading import Progress
 from featurebank.report.data_section import sides
 from featurebank.report.inputs import Inputs, OofPredictions
@@ -163,8 +164,8 @@ def _no_issues(note: str, command: str) -> dict[str, Any]:
 
 def _frame(found: OofPredictions, inputs: Inputs) -> pd.DataFrame:
     """Return the out-of-fold probabilities as `featurebank.fit` gives them."""
-    proba = pd.DataFrame(found.proba, columns=[f"proba_{name}" for name in found.classes])
-    return pd.concat([inputs.table.take(found.row).names(), proba], axis=1)
+    proba = text_frame({f"proba_{name}": column for name, column in zip(found.classes, found.proba.T, strict=True)})
+    return join_frames(inputs.table.take(found.row).names(), proba)
 
 
 def _groups(inputs: Inputs, progress: Progress | None) -> dict[str, Any]:

@@ -161,5 +161,7 @@ def _aligned(frame: pd.DataFrame, table: SampleTable, classes: list[Any], kind: 
     code = {str(name): number for number, name in enumerate(classes)}
     true, said = (np.array([code[str(cell)] for cell in frame[name]], np.int64) for name in ("true", "predicted"))
     columns = [f"proba_{name}" for name in classes]
-    proba = frame[columns].astype(float).to_numpy() if set(columns) <= set(frame.columns) else None
+    proba = None
+    if set(columns) <= set(frame.columns):  # one at a time: pandas takes no list of names that are not UTF-8
+        proba = np.column_stack([frame[name].to_numpy(np.float64) for name in columns])
     return OofPredictions(row, fold, true, said, proba, [str(name) for name in classes])

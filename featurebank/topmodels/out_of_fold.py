@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from featurebank.bank.display import as_html
 from featurebank.errors import TopModelError
+from featurebank.images.columns import text_frame
 from featurebank.topmodels.evaluation import SearchData
 from featurebank.topmodels.solvers.problem import Prediction
 
@@ -63,12 +64,12 @@ class OutOfFold:
         labels : sequence of str, optional
             Names of several labels, by default their numbers; the columns are then ``true_LABEL, predicted_LABEL``.
         """
-        frame = pd.DataFrame({"row": self.row, "fold": self.fold})
+        columns: dict[str, Any] = {"row": self.row, "fold": self.fold}
         if self.true.ndim == 1:
-            return frame.assign(true=_shared(self.true), predicted=_shared(self.predicted))
+            return text_frame({**columns, "true": _shared(self.true), "predicted": _shared(self.predicted)})
         for number, label in enumerate(labels or range(self.true.shape[1])):
-            frame[f"true_{label}"], frame[f"predicted_{label}"] = self.true[:, number], self.predicted[:, number]
-        return frame
+            columns |= {f"true_{label}": self.true[:, number], f"predicted_{label}": self.predicted[:, number]}
+        return text_frame(columns)
 
     def rows(self, chosen: NDArray[np.bool_]) -> OutOfFold:
         """Return some of the predictions."""
