@@ -9,7 +9,6 @@ from pathlib import Path
 from featurebank.errors import SourceError
 from featurebank.images.cells import describe
 from featurebank.images.locating import locate, rows_with_path
-from featurebank.images.path_columns import PATH_COLUMNS as PATH_COLUMNS
 from featurebank.images.path_columns import find_path_column, path_column_hint
 from featurebank.images.sources import Source, key_of, of_files, refuse_repeats
 from featurebank.images.tables import TableOptions, read_table
