@@ -247,10 +247,13 @@ def _labels(counts: dict[str, int]) -> str:
 
 def _next_command(opened: Bank) -> str:
     """Return what can be done with a bank: fit, once a column can be learned."""
+    from featurebank.images.splits import SPLIT, holds_split
+
     bank, columns = opened.path, opened.select().columns
-    usable = [name for name in columns if columns[name].nunique() > 1]
+    known = columns.drop(columns=SPLIT) if holds_split(columns) else columns
+    usable = [name for name in known if known[name].nunique() > 1]
     if not usable:
         return f"featurebank label {bank} LABELS.csv (columns: path, label), then featurebank fit {bank}"
-    if "label" in usable or len(columns.columns) == 1:
+    if "label" in usable or len(known.columns) == 1:
         return f"featurebank fit {bank}"
     return f"featurebank fit {bank} --target COLUMN (one of {', '.join(map(printable, usable[:CLASSES_SHOWN]))})"

@@ -87,6 +87,12 @@ class _Fit(cloup.Command):
         help="stratified, group, stratified-group, logo, plain, or predefined:COLUMN.  [default: stratified, grouped "
         "where rows belong together]",
     ),
+    option(
+        "--split",
+        metavar="COLUMN|none",
+        help="Column of train, val and test: learned from, compared on, held out to the end; none takes all samples "
+        "alike.  [default: the column split, where it has such words alone]",
+    ),
     folds_option(),
     repeats_option,
     option("--nested", is_flag=True, help="Also score the whole procedure, selection included."),
@@ -224,6 +230,8 @@ def print_report(report: dict[str, Any]) -> None:
         print_candidates(each, f"{printable(name)}: ")
         print_findings(each)
         click.echo()
+    if "split" in report:
+        click.echo(f"{printable(report['split']['sentence'])}.")
     if "tasks" not in report:
         print_candidates(report)
         print_findings(report)

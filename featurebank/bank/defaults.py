@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from featurebank.bank.folder import BankFolder
 from featurebank.errors import BankError, ColumnError
+from featurebank.images.splits import SPLIT, holds_split
 
 
 def default_target(bank: BankFolder) -> str:
-    """Return the column that is meant when none is named: ``label``, or the only one.
+    """Return the column that is meant when none is named: ``label``, or the only one beside a split.
 
     Raises
     ------
@@ -17,6 +18,8 @@ def default_target(bank: BankFolder) -> str:
         When there is neither.
     """
     columns = list(bank.table.columns)
+    if holds_split(bank.table.columns):
+        columns.remove(SPLIT)
     if "label" in columns:
         return "label"
     if len(columns) != 1:

@@ -18,11 +18,12 @@ from featurebank.bank.features import check_views
 from featurebank.bank.matrix import BankMatrix
 from featurebank.errors import BankError, TopModelError, renamed
 from featurebank.fitting import assessment
+from featurebank.fitting.given_split import NO_SPLIT, given_split, predefined
 from featurebank.fitting.predictor import make_predictor
 from featurebank.fitting.result import FitResult
 from featurebank.fitting.task_data import Labels, TaskData, is_multitask, load_tasks
 from featurebank.fitting.tasks import fit_tasks
-from featurebank.fitting.training_data import Target, TrainingData, bytes_of, load_rows, predefined, straddling
+from featurebank.fitting.training_data import Target, TrainingData, bytes_of, load_rows, straddling
 from featurebank.images.reading import Progress
 from featurebank.predictor.file import check_savable
 from featurebank.storage import files
@@ -48,6 +49,7 @@ def fit(
     groups: str | None = None,
     sample_weight: str | None = None,
     cv: str | None = None,
+    split: str | None = None,
     folds: int = 5,
     repeats: int = 1,
     nested: bool = False,
@@ -91,8 +93,13 @@ def fit(
         Column of weights, used in fitting and in scoring.
     cv : str, optional
         ``"stratified"``, ``"group"``, ``"stratified-group"``, ``"logo"`` (one group out), ``"plain"``, or
-        ``"predefined:COLUMN"`` (`fitting.training_data.predefined`). By default stratified, grouped where rows belong
+        ``"predefined:COLUMN"`` (`fitting.given_split.predefined`). By default stratified, grouped where rows belong
         together.
+    split : str, optional
+        Column of words for train, val and test: models learn from train and are compared on val, and test is held out
+        to the end. Without val, or where `cv`, `nested` or `repeats` ask for folds, these are drawn from all that is
+        not test. By default the column ``split`` where it has such words alone, as `extract` makes it of folders;
+        ``"none"`` takes all samples alike.
     folds : int, default 5
         Number of folds.
     repeats : int, default 1
@@ -168,6 +175,7 @@ def fit(
         class_weight,
         groups,
         cv,
+        split,
         folds,
         repeats,
         calibrate,
@@ -184,8 +192,8 @@ def fit(
     every = load_rows(bank, names, wanted, groups, sample_weight, chosen, memory)
     if isinstance(every.X, BankMatrix):
         check_streamed({"nested": nested, "a learning curve": learning_curve, "a threshold": threshold})
-    splitter, is_held_out = _splitter(plan, every)
-    return _fit_rows(plan, every, wanted, splitter, is_held_out, progress)
+    splitter, is_held_out, split_facts = _splitter(plan, every)
+    return _with_split(_fit_rows(plan, every, wanted, splitter, is_held_out, progress), split_facts)
 
 
 def _chosen_views(bank: Bank, names: Sequence[str], views: str | Sequence[str]) -> list[str]:
@@ -216,6 +224,7 @@ class _Plan:
     class_weight: ClassWeight
     groups: str | None
     cv: str | None
+    split: str | None
     folds: int
     repeats: int
     calibrate: str | None
@@ -226,7 +235,7 @@ class _Plan:
 
 def _fit_tasks(plan: _Plan, tasks: TaskData, progress: Progress | None) -> FitResult:
     """Fit several tasks on the same folds; what fits one task again, and knows no other, goes without sharing."""
-    splitter, is_held_out = _splitter(plan, tasks.every)
+    splitter, is_held_out, split_facts = _splitter(plan, tasks.every)
     count, scoring = len(tasks.tasks), plan.options["scoring"]
     if scoring is not None and len({each.task for each in tasks.tasks}) > 1:
         raise TopModelError(f"scoring {scoring!r} for tasks of classes and of numbers; leave it out, or fit them apart")
@@ -241,7 +250,7 @@ def _fit_tasks(plan: _Plan, tasks: TaskData, progress: Progress | None) -> FitRe
             _for_task(plan, labels, models, count), rows, Target([labels.name]), folds, is_out, next(parts)
         )
 
-    return fit_tasks(
+    result = fit_tasks(
         tasks,
         splitter,
         is_held_out,
@@ -257,6 +266,7 @@ def _fit_tasks(plan: _Plan, tasks: TaskData, progress: Progress | None) -> FitRe
         seed=plan.options["random_state"],
         n_jobs=plan.options["n_jobs"],
     )
+    return _with_split(result, split_facts)
 
 
 def _for_task(plan: _Plan, labels: Labels, models: list[TopModel], count: int) -> _Plan:
@@ -306,7 +316,7 @@ def _fit_rows(
     if (plan.nested or plan.learning_curve) and search.interrupted_:
         report["warnings"].append("interrupted: neither a nested score nor a learning curve was made")
     elif plan.nested:
-        inner = cv if isinstance(cv, Folds) else _splitter(plan, rows)[0]
+        inner = cv if isinstance(cv, Folds) else _folds(plan, rows)
         report["nested"] = assessment.nested(search, rows, inner, lambda number: _part(progress, number + 1, parts))
     if plan.learning_curve and not search.interrupted_:
         report["learning_curve"] = assessment.learning_curve(search, rows)
@@ -322,18 +332,36 @@ def _place(search: TopModelSearchCV, is_held_out: NDArray[np.bool_]) -> NDArray[
     return place
 
 
-def _splitter(plan: _Plan, rows: TrainingData) -> tuple[Any, NDArray[np.bool_]]:
-    """Return the folds as the search takes them, and the rows that are held out of it."""
-    nobody, cv = np.zeros(len(rows.y), bool), plan.cv
-    if cv is not None and cv.startswith(PREDEFINED):
+def _splitter(plan: _Plan, rows: TrainingData) -> tuple[Any, NDArray[np.bool_], dict[str, Any] | None]:
+    """Return the folds as the search takes them, the rows that are held out of it, and what to say of a split."""
+    if plan.cv is not None and plan.cv.startswith(PREDEFINED):
         if plan.nested or plan.repeats > 1:
             raise TopModelError("predefined folds can be neither nested nor repeated; leave out one or the other")
-        return predefined(rows.table, cv.removeprefix(PREDEFINED))
+        if plan.split not in (None, NO_SPLIT):
+            raise TopModelError(f"--cv {plan.cv} and --split {plan.split} are two splits; leave out one or the other")
+        return *predefined(rows.table, plan.cv.removeprefix(PREDEFINED)), None
+    given = given_split(rows.table, rows.y, plan.split)
+    if isinstance(given, str):
+        facts = {"column": None, "parts": {}, "sentence": given} if given else None
+        return _folds(plan, rows), np.zeros(len(rows.y), bool), facts
+    fold = given.fold(rows.y, rows.task) if plan.cv is None and not plan.nested and plan.repeats == 1 else []
+    return fold or _folds(plan, rows), given.is_held_out, given.facts(bool(fold))
+
+
+def _folds(plan: _Plan, rows: TrainingData) -> Folds:
+    """Return the folds that are drawn."""
     is_grouped = rows.groups is not None
-    kind = cv or default_kind(rows.task, is_grouped)
+    kind = plan.cv or default_kind(rows.task, is_grouped)
     if is_grouped and kind in ("stratified", "plain"):
         kind = {"stratified": "stratified-group", "plain": "group"}[kind]
-    return Folds(kind, plan.folds, plan.repeats, plan.options["random_state"]), nobody
+    return Folds(kind, plan.folds, plan.repeats, plan.options["random_state"])
+
+
+def _with_split(result: FitResult, facts: dict[str, Any] | None) -> FitResult:
+    """Put into a result's report, and its predictor's, by which column the rows were split."""
+    if facts is not None:
+        result.report["split"] = result.predictor.report["split"] = facts
+    return result
 
 
 def _class_weight(plan: _Plan, rows: TrainingData) -> ClassWeight:

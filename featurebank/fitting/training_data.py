@@ -18,14 +18,13 @@ from featurebank.bank.features import DigestIndex, as_keys
 from featurebank.bank.neighbours import THRESHOLD, near_duplicate_groups, near_duplicate_pairs
 from featurebank.bank.samples import SampleTable, column_of, values_of, weights_of
 from featurebank.bank.spec import LOGITS, layer_order, parse_name
-from featurebank.errors import ColumnError, TopModelError
+from featurebank.errors import ColumnError
 from featurebank.storage.memory import releasing
-from featurebank.topmodels.folds import Fold, tie
+from featurebank.topmodels.folds import tie
 from featurebank.topmodels.streaming.trainer import check_streamed
 
 NEAR_DUPLICATES = ("@near-duplicates", "near-duplicates")
 NEAR_DUPLICATE_ROWS = 20_000
-TRAIN, VALIDATION, TEST = ({"train", "training"}, {"val", "valid", "validation", "dev"}, {"test", "testing"})
 
 
 @dataclass(frozen=True)
@@ -280,35 +279,6 @@ def _stack_labels(table: SampleTable, target: Target) -> tuple[NDArray[Any], str
 def is_zero_or_one(values: NDArray[Any]) -> bool:
     """Say whether values are 0 and 1, or False and True."""
     return values.dtype.kind in "ifb" and bool(np.isin(values, (0, 1)).all())
-
-
-def predefined(table: SampleTable, column: str) -> tuple[list[Fold], NDArray[np.bool_]]:
-    """Return the folds that a column names, and which rows are held out of them.
-
-    Numbers are the fold that tests a row, -1 for rows that always train (scikit-learn's `PredefinedSplit`). Of the
-    words train, val and test, val is the fold's test part and test is held out to the end; without val, test is the
-    fold's test part. Any other words are one fold each.
-
-    Raises
-    ------
-    TopModelError
-        When the column gives no fold with rows on both sides.
-    """
-    values = values_of(table, column)
-    words = np.char.lower(values) if values.dtype.kind == "U" else values
-    train, validation, test = (np.isin(words, list(names)) for names in (TRAIN, VALIDATION, TEST))
-    held_out = test if validation.any() else np.zeros(len(words), bool)
-    rest = np.flatnonzero(~held_out)
-    always = train | (words == -1) if words.dtype.kind in "if" else train
-    tested = [name for name in np.unique(words[rest]) if not always[words == name].all()]
-    place = np.cumsum(~held_out) - 1  # positions among the rows that are not held out
-    folds = []
-    for name in tested:
-        is_test = (words == name)[rest]
-        folds.append((place[rest[~is_test]], place[rest[is_test]]))
-    if not folds or any(not len(side) for fold in folds for side in fold):
-        raise TopModelError(f"column {column!r} gives no split; expected train, val and test, or fold numbers")
-    return folds, held_out
 
 
 def groups_of(rows: TrainingData, column: str | None) -> NDArray[np.int64] | None:

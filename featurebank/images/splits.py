@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+import pandas as pd
+
 SPLIT = "split"
 """The column that folders' parts go into, and that `fit` looks for."""
 TRAIN, VAL, TEST = PARTS = ("train", "val", "test")
@@ -45,6 +47,19 @@ def parts_of(names: Iterable[str]) -> dict[str, str]:
         words = {name: word for name, word in words.items() if not rests[name]}
     has_test = any(_PART.get(word) == TEST for word in words.values())
     return {name: _PART.get(word, VAL if has_test else TEST) for name, word in words.items()}
+
+
+def holds_split(columns: pd.DataFrame) -> bool:
+    """Say whether there is a column ``split`` of words for parts alone, at least two of them.
+
+    Examples
+    --------
+    >>> holds_split(pd.DataFrame({"split": ["train", None, "test"]})), holds_split(pd.DataFrame({"split": [1, 2]}))
+    (True, False)
+    """
+    words = set(map(str, columns[SPLIT].dropna())) if SPLIT in columns else set()
+    parts = parts_of(words)
+    return parts.keys() == words and len(set(parts.values())) > 1
 
 
 def is_plain(name: str) -> bool:

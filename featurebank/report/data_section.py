@@ -13,8 +13,8 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.samples import FAILED, OK, STATUSES, SampleTable
 from featurebank.errors import printable
 from featurebank.explore.page import is_number
-from featurebank.fitting.training_data import TEST, TRAIN, VALIDATION
 from featurebank.images.columns import kind_of
+from featurebank.images.splits import parts_of
 
 FEW = 20
 """Values of a column up to which the classes are counted in each."""
@@ -88,12 +88,11 @@ def _parts(readable: SampleTable, target: str | None) -> dict[str, pd.Series]:
 
 def sides(readable: SampleTable, folds: pd.Series | None) -> dict[str, pd.Series]:
     """Return what parts samples into those that train and those that test: columns of such words, and the folds."""
-    words = TRAIN | VALIDATION | TEST
     columns = {name: readable.columns[name].dropna() for name in readable.columns}
     named = {
         name: readable.columns[name]
         for name, known in columns.items()
-        if known.nunique() > 1 and {str(value).lower() for value in known.unique()} <= words
+        if known.nunique() > 1 and len(parts_of(map(str, known.unique()))) == known.nunique()
     }
     return named if folds is None else {**named, FOLDS: folds}
 
