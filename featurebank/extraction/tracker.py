@@ -233,8 +233,13 @@ class Tracker:
         columns = self.source.columns.iloc[which].reset_index(drop=True)
         changed = np.ones(len(which), bool)
         if old is not None:
-            same_columns = is_known & (old.rows["row_hash"].to_numpy() == self.row_hashes[which])
-            columns = _merge_columns(old.columns, columns, is_known, same_columns)
+            said, known = old.rows["row_hash"].to_numpy(), old.columns
+            same_columns = is_known & (said == self.row_hashes[which])
+            if self.source.earlier is not None:
+                earlier = self.source.earlier.iloc[which].reset_index(drop=True)
+                said_earlier = is_known & (said == row_hashes(earlier))
+                known, same_columns = _corrections(known, earlier, said_earlier), same_columns | said_earlier
+            columns = _merge_columns(known, columns, is_known, same_columns)
             changed = ~is_known | _row_differs(old.rows, fresh)
         return SampleTable(fresh, columns).take(changed), self._others.newest
 
@@ -315,6 +320,12 @@ class Tracker:
         contents = {digest for digest, error in zip(self.digests, self.errors, strict=True) if not error}
         root = self.source.root if repair_hints.is_named(self.source.name) else ""
         return repair_hints.about_missing_sources(self.bank, self.table, self.source.name, root, contents, self.specs)
+
+
+def _corrections(old: pd.DataFrame, earlier: pd.DataFrame, said_earlier: NDArray[np.bool_]) -> pd.DataFrame:
+    """Return the bank's columns without what an earlier release read of the source itself."""
+    own = {name: said_earlier & (old[name].astype(object) == earlier[name]) for name in earlier if name in old}
+    return old.assign(**{name: old[name].mask(is_own) for name, is_own in own.items()})
 
 
 def _merge_columns(

@@ -9,7 +9,7 @@ from typing import Any
 
 from featurebank.errors import SourceError
 from featurebank.images import listing
-from featurebank.images.layout import read_layout
+from featurebank.images.layout import read_layout, top_folders
 from featurebank.images.metadata import add_metadata
 from featurebank.images.packed import scan_parquet_folder
 from featurebank.images.sources import Source, key_of, no_images, of_files
@@ -35,4 +35,6 @@ def scan_folder(name: AnyPath, root: AnyPath) -> Source:
     entries, columns, more = add_metadata(root, entries, layout, ignored)
     is_label = "label" in layout and layout["label"].equals(columns["label"].head(len(layout)))
     facts: dict[str, Any] = {"ignored": dict(+ignored), "class_folders": is_label, "notes": notes + more}
+    earlier = top_folders([path for path, *_ in entries])
+    facts["earlier"] = None if columns.equals(earlier) else earlier
     return of_files(key_of(name), key_of(root), entries, columns, whole=True, **facts)

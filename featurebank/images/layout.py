@@ -65,6 +65,12 @@ def read_layout(paths: Sequence[bytes]) -> tuple[pd.DataFrame, list[str]]:
     return pd.DataFrame(given, index=range(len(paths))), notes
 
 
+def top_folders(paths: Sequence[bytes]) -> pd.DataFrame:
+    """Return the column that releases before this one read of folders: ``label``, the top folder of each image."""
+    tops = [os.fsdecode(path.partition(b"/")[0]) if b"/" in path else None for path in paths]
+    return pd.DataFrame({"label": pd.Series(tops, dtype=object)} if any(tops) else {}, index=range(len(paths)))
+
+
 def _wrapper(folders: Iterable[Folders]) -> Folders:
     """Return the folders from the top that are alone on their level and have folders in them, not just images."""
     tops = _by_top(folders)

@@ -47,6 +47,8 @@ class Source:
         What was understood of the source that its user may not expect, a sentence each.
     class_folders : bool
         Whether the column ``label`` is the name of a folder that an image lies in.
+    earlier : DataFrame, optional
+        The columns as releases before this one read them, where they differ: what a bank has of them is no correction.
     get_image : callable, optional
         Position to what `read_image` takes, for images in memory.
     """
@@ -62,6 +64,7 @@ class Source:
     ignored: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     class_folders: bool = False
+    earlier: pd.DataFrame | None = None
     get_image: Callable[[int], Any] | None = None
 
     def read(self, position: int) -> tuple[bytes, Callable[..., Any]]:
@@ -99,9 +102,11 @@ class Source:
             sizes=self.sizes[where],
             mtimes=self.mtimes[where],
             columns=self.columns.iloc[where].reset_index(drop=True),
+            earlier=None if self.earlier is None else self.earlier.iloc[where].reset_index(drop=True),
             problems={new: self.problems[old] for new, old in enumerate(where) if old in self.problems},
             whole=False,
             ignored={},
+            notes=[],
             get_image=None if get_image is None else lambda position: get_image(where[position]),
         )
 
