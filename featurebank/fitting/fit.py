@@ -342,7 +342,7 @@ def _splitter(plan: _Plan, rows: TrainingData) -> tuple[Any, NDArray[np.bool_], 
         return *predefined(rows.table, plan.cv.removeprefix(PREDEFINED)), None
     given = given_split(rows.table, rows.y, plan.split)
     if isinstance(given, str):
-        facts = {"column": None, "parts": {}, "sentence": given} if given else None
+        facts: dict[str, Any] | None = {"column": None, "parts": {}, "sentence": given} if given else None
         return _folds(plan, rows), np.zeros(len(rows.y), bool), facts
     fold = given.fold(rows.y, rows.task) if plan.cv is None and not plan.nested and plan.repeats == 1 else []
     return fold or _folds(plan, rows), given.is_held_out, given.facts(bool(fold))
