@@ -64,6 +64,8 @@ def evaluate(
     report = Predictor.load(predictor, weights_file=weights_file, allow_download=allow_download).evaluate(
         found, target=target, sample_weight=sample_weight, progress=state.progress("evaluate")
     )
+    for note in found.notes:
+        state.say(printable(note))
     for failure in report["failures"]:
         state.warn(f"{printable(failure['path'])}: {printable(failure['error'])}")
     if report["seen_in_training"]:

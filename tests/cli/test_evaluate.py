@@ -79,3 +79,14 @@ def test_text_for_a_predictor_of_numbers_is_an_error(run_cli, own_bank, two_clas
     )
     absent = run_cli("evaluate", fitted, two_classes.parent / "new")
     assert "it has 'label': name one of them with --target" in absent.stderr
+
+
+def test_a_split_above_the_class_folders_is_seen_through_and_said(run_cli, two_class_predictor, two_classes, tmp_path):
+    for part in ("train", "val"):
+        (tmp_path / "data" / part).parent.mkdir(exist_ok=True)
+        (tmp_path / "data" / part).symlink_to(two_classes.parent / "new")
+    result = run_cli("evaluate", two_class_predictor, tmp_path / "data")
+    assert "20 images" in result.stdout
+    assert result.stderr.startswith("'train', 'val' are the parts of a split (column split: train 10, val 10)")
+    labelled = run_cli("evaluate", two_class_predictor, tmp_path / "data" / "val")
+    assert "10 images" in labelled.stdout

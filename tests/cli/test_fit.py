@@ -217,3 +217,18 @@ def test_a_fit_without_memory_reads_in_batches_and_says_so(run_cli, run_json, ow
     result = run_cli(*options, "--model", "svm")
     assert result.exit_code == 1
     assert "svm needs all rows in memory" in result.stderr
+
+
+def test_a_split_is_taken_and_said_or_not_taken(run_cli, run_json, own_bank):
+    table = Bank(own_bank).table
+    words = ["train" if number % 4 else "test" for number in range(len(table))]
+    Bank(own_bank).label(pd.DataFrame({"path": table.paths, "split": words}))
+    arguments = ["fit", own_bank, "--model", "logreg", "--features", "resnet18/layer3"]
+    said = "Split by the column split: folds are drawn from train (30), test (10) is held out to the end; --split none"
+    lines = run_cli(*arguments).stdout.splitlines()
+    assert lines[0] == f"{said} takes all samples alike."
+    assert any(line.startswith("Held-out accuracy: ") and line.endswith("of 10 samples.") for line in lines)
+    report = run_json(*arguments, "--split", "none")
+    assert (report["n_samples"], "split" in report) == (40, False)
+    assert run_json(*arguments, "--split", "split")["split"]["parts"] == {"train": 30, "test": 10}
+    assert "gives no split" in run_cli(*arguments, "--split", "label").stderr
