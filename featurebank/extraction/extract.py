@@ -20,7 +20,7 @@ from featurebank.bank.upkeep import set_damaged_features_aside, set_damaged_tabl
 from featurebank.errors import BankError, ImageError, near_names
 from featurebank.extraction.naming import tell_apart
 from featurebank.extraction.pipeline import Compute, Pipeline
-from featurebank.extraction.pixel_range import settle_range
+from featurebank.extraction.pixel_range import settle_source
 from featurebank.extraction.tracker import Embed, ExtractReport, Tracker
 from featurebank.images.pixels import PixelRules
 from featurebank.images.reading import Progress
@@ -224,7 +224,7 @@ def run_extraction(
     started = time.perf_counter()
     compute = compute or Compute()
     _check(source, request, compute)
-    request, said = settle_range(request, source, bank)
+    request, source, said = settle_source(request, source, bank)
     damaged = set_damaged_tables_aside(bank)
     with _backend(request, compute) as (asked, embed):
         specs = asked.specs(bank)

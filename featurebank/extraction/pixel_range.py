@@ -1,24 +1,20 @@
-"""The range of a run: as the bank has it, or as its source asks for; decided before the first image is embedded."""
+"""The pixel rules of a run: its range as the bank has it or as its source asks for, and a sample a page where asked."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from featurebank.backbones.request import Request
 from featurebank.bank.folder import BankFolder
-from featurebank.images.pixels import Limits, as_text
+from featurebank.errors import NotInstalledError
+from featurebank.images.pixels import Limits, PixelRules, as_text
 from featurebank.images.ranges import measure_range
+from featurebank.images.sources import Source
+from featurebank.images.stacks import each_page
 
-if TYPE_CHECKING:
-    from featurebank.images.sources import Source
 
-
-def settle_range(request: Request, source: Source, bank: BankFolder | None) -> tuple[Request, str]:
-    """Return a request whose range is decided, and one line that says how; an empty one where nothing is to be said.
-
-    A bank has one range, unless others are asked for: features of one source, or of several, stay comparable, and a run
-    that goes on needs no measuring. Only the first features of a bank have the range measured.
+def settle_source(request: Request, source: Source, bank: BankFolder | None) -> tuple[Request, Source, str]:
+    """Return a request whose range is decided, the source as it asks for it, and one line that says what was decided.
 
     Parameters
     ----------
@@ -27,16 +23,52 @@ def settle_range(request: Request, source: Source, bank: BankFolder | None) -> t
         The images to come.
     bank : BankFolder or None
         None where there is no bank yet.
+
+    Raises
+    ------
+    NotInstalledError
+        When pages are to be read together and tifffile is not installed.
+    SourceError
+        See `featurebank.images.stacks.each_page`.
+    """
+    check_installed(request.pixels)
+    source = each_page(source) if request.pixels.pages == "each" else source
+    settled = settle_range(request, bank)
+    if settled is not None:
+        limits = settled.pixels.limits
+        kept = request.pixels.range == "auto" and limits is not None
+        return settled, source, f"range: {as_text(limits)}, as in the bank" if kept else ""
+    measured = measure_range(source, request.pixels)
+    return _with_range(request, measured.limits), source, str(measured)
+
+
+def settle_range(request: Request, bank: BankFolder | None) -> Request | None:
+    """Return a request with the range that it names or that the bank has; None where it has to be measured.
+
+    A bank has one range, unless others are named: features of one source, or of several, stay comparable, and a run
+    that goes on needs no measuring. Only the first features of a bank have the range measured.
     """
     if request.pixels.range != "auto":
-        return request, ""
+        return request
     kept = [] if bank is None else bank.ranges
-    if kept:
-        limits = None if None in kept else kept[0]
-        said = "" if limits is None else f"range: {as_text(limits)}, as in the bank"
-        return _with_range(request, limits), said
-    measured = measure_range(source, request.pixels)
-    return _with_range(request, measured.limits), str(measured)
+    return _with_range(request, None if None in kept else kept[0]) if kept else None
+
+
+def check_installed(rules: PixelRules) -> None:
+    """Refuse rules that need tifffile where that is not installed.
+
+    Raises
+    ------
+    NotInstalledError
+        See above.
+    """
+    if rules.pages in ("mean", "max"):
+        try:
+            import tifffile  # noqa: F401
+        except ImportError as error:
+            raise NotInstalledError(
+                f"--pages {rules.pages} needs tifffile: pip install 'featurebank[microscopy]'"
+            ) from error
 
 
 def _with_range(request: Request, limits: Limits | None) -> Request:

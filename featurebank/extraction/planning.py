@@ -17,7 +17,7 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, ImageError
 from featurebank.extraction.pipeline import AHEAD, Compute
-from featurebank.extraction.pixel_range import settle_range
+from featurebank.extraction.pixel_range import settle_source
 from featurebank.extraction.tracker import Tracker
 from featurebank.images.reading import Progress, read_ahead, worker_count
 from featurebank.images.views import count_views
@@ -54,7 +54,7 @@ def explain(source: Source, bank: Bank, request: Request) -> dict[str, Any]:
         ``name``, ``fingerprint``, ``hits`` and ``misses`` among the unchanged samples, and, where the bank has no such
         set, the ``nearest`` one and the fields of the spec in which it ``differs`` ([there, asked for]).
     """
-    request, _ = settle_range(request, source, bank)
+    request, source, _ = settle_source(request, source, bank)
     specs = request.specs(bank)
     tracker = Tracker(source, bank, specs, verify=False)
     known = int((tracker.before >= 0).sum())
@@ -184,7 +184,7 @@ def estimate(
     """
     compute = compute or Compute()
     opened = Bank(bank) if os.path.isfile(os.path.join(bank, "bank.json")) else None
-    request, _ = settle_range(request, source, opened)
+    request, source, _ = settle_source(request, source, opened)
     pending, specs = _pending(source, opened, request)
     engine = compute.open(request.load(), specs, images=len(pending))
     speed, timed, failed, outputs = _time(source, pending, engine, compute, sample, progress)

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.features import as_keys, as_loaded
 from featurebank.bank.spec import FeatureSpec
 from featurebank.extraction.pipeline import Compute
+from featurebank.extraction.pixel_range import settle_range
 from featurebank.images.frames import as_items
+from featurebank.images.pixels import PixelRules
 from featurebank.images.reading import image_digest, open_image
 from featurebank.storage import files
 
@@ -57,6 +60,11 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         Dtype that the network computes in: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
     decoder : str, default "pil"
         ``"pil"``, ``"tensor"``, ``"reduced"`` or ``"nvjpeg"``, see `featurebank.extract`.
+    range : str or tuple of float, default "auto"
+        What is black and white in images of more than 8 bits, see `featurebank.extract`; ``"auto"`` is the bank's, and
+        the full one without a bank: a transformer that learns nothing cannot measure it.
+    pages, channels : optional
+        Which pages of a stack and which channels are seen, see `featurebank.extract`.
     device : str, default "auto"
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
     engine : str, default "auto"
@@ -83,6 +91,9 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         views: str = "none",
         precision: str = "fp32",
         decoder: str = "pil",
+        range: str | tuple[float, float] = "auto",
+        pages: str | None = None,
+        channels: str | Sequence[int] | None = None,
         device: str = "auto",
         engine: str = "auto",
         batch_size: int | None = None,
@@ -96,6 +107,9 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         self.views = views
         self.precision = precision
         self.decoder = decoder
+        self.range = range
+        self.pages = pages
+        self.channels = channels
         self.device = device
         self.engine = engine
         self.batch_size = batch_size
@@ -157,7 +171,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         return [(spec.name, out[0, 0].size) for spec, out in zip(specs, outputs, strict=True)]
 
     def _request(self) -> Request:
-        return Request(
+        request = Request(
             self.backbone,
             self.layer,
             weights=self.weights,
@@ -166,7 +180,10 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             views=self.views,
             precision=self.precision,
             decoder=self.decoder,
+            pixels=PixelRules.parse(self.range, self.pages, self.channels),
         )
+        settled = settle_range(request, None if self.bank is None else Bank.create(self.bank))
+        return replace(request, pixels=request.pixels.with_range(None)) if settled is None else settled
 
     @staticmethod
     def _open_bank(path: str | os.PathLike[str], request: Request) -> Bank:

@@ -19,11 +19,13 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.errors import FineTuneError
+from featurebank.extraction.pixel_range import settle_source
 from featurebank.finetuning.activations import digests_of
 from featurebank.finetuning.experiment import Experiment, TrainingSet
 from featurebank.finetuning.recipe import Recipe, RecipeOptions
 from featurebank.finetuning.tuning import Tuned, finish, train_network
 from featurebank.images.frames import as_items
+from featurebank.images.pixels import PixelRules
 from featurebank.images.scanning import scan
 from featurebank.images.sources import Source
 from featurebank.predictor.predictor import Predictor
@@ -50,6 +52,8 @@ class FineTuner(ClassifierMixin, BaseEstimator, RecipeOptions):
     weights : str, default "DEFAULT"
     size : int, optional
         Input size in pixels.
+    range : str or tuple of float, default "auto"
+        What is black and white in images of more than 8 bits, see `featurebank.extract`.
     bank : path-like, optional
         Where the activations at the cut are kept, so that folds, clones and workers share them; made when it does not
         exist. Without it they last as long as the fit.
@@ -78,6 +82,7 @@ class FineTuner(ClassifierMixin, BaseEstimator, RecipeOptions):
     backbone: str | Backbone | nn.Module = "efficientnet_lite0"
     weights: str = "DEFAULT"
     size: int | None = None
+    range: str | tuple[float, float] = "auto"
     bank: str | os.PathLike[str] | None = None
     device: str = "auto"
     workers: int | None = None
@@ -107,8 +112,10 @@ class FineTuner(ClassifierMixin, BaseEstimator, RecipeOptions):
         recipe = Recipe(**{field.name: getattr(self, field.name) for field in fields(Recipe)})
         source = _source_of(as_items(X))
         data = _training_set(source, y, groups, sample_weight)
-        request = Request(self.backbone, weights=self.weights, size=self.size)
+        pixels = PixelRules.parse(self.range)
+        asked = Request(self.backbone, weights=self.weights, size=self.size, pixels=pixels)
         with self._open_bank() as bank:
+            request, source, _ = settle_source(asked, source, bank)
             experiment = Experiment(bank, request, source, data, recipe, self.device, self.workers)
             experiment.check()
             activations, _ = experiment.activations()

@@ -17,7 +17,7 @@ from featurebank.errors import ImageError, one_line
 from featurebank.images.formats import open_format
 from featurebank.images.orientation import SWAPS_SIDES, TURNS, turn_of, turned
 from featurebank.images.pixels import PLAIN, PixelRules
-from featurebank.images.tiff import is_tiff, look, needs_tifffile, read_values
+from featurebank.images.tiff import is_tiff, look, needs_tifffile, not_read, read_values
 from featurebank.images.values import as_rgb, deep_values, note_of, read_deep_png
 
 PIXEL_POLICY = 1
@@ -140,7 +140,11 @@ def _decode_tiff(data: bytes, pixels: PixelRules) -> Image.Image:
         found = as_rgb(values, pixels, has_alpha=first.has_alpha and values.shape[2] == first.samples)
         found = _turn_back(found, TURNS.get(first.orientation))
     else:
-        with open_bounded(data) as image:
+        try:
+            opened = open_bounded(data)
+        except ImageError as error:
+            raise not_read(stack.pages[0]) from error
+        with opened as image:
             image.load()
             found = to_rgb(image, pixels)
     note_of(found).update({} if is_chosen or len(stack.pages) == 1 else {"pages": len(stack.pages)})

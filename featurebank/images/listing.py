@@ -16,6 +16,7 @@ from featurebank.errors import ImageError, SourceError, StorageError, one_line
 from featurebank.images import clutter, decoding, formats, parquet, shards
 from featurebank.images.items import picture_of
 from featurebank.images.pixels import PLAIN, PixelRules
+from featurebank.images.tiff import page_alone
 from featurebank.images.values import deep_values, values_digest
 from featurebank.storage import files
 from featurebank.storage.files import AnyPath
@@ -25,6 +26,8 @@ Entry = tuple[bytes, int, int, str]
 """Path, size, modification time (ns) and problem of an image."""
 _PACKED = {shards.SUFFIX: shards.read_member, **dict.fromkeys(parquet.SUFFIXES, parquet.read_row)}
 """What reads one image of a file that holds many, by the end of that file's name."""
+PAGE = "page"
+_A_PAGE = re.compile(f"(.+)#{PAGE}=([1-9][0-9]{{0,5}})", re.DOTALL)
 _INSIDE = re.compile(f"({'|'.join(map(re.escape, _PACKED))})/")
 
 
@@ -121,7 +124,8 @@ def stat_below(root: AnyPath) -> Callable[[bytes], tuple[int, int, str]]:
 def read_file(path: str | os.PathLike[str]) -> bytes:
     """Return the bytes of a regular file, an object on a store, or an image in a file that holds many.
 
-    That is a member of a tar shard (``shard.tar/member``), or a row of a Parquet file (``images.parquet/0017``).
+    That is a member of a tar shard (``shard.tar/member``), a row of a Parquet file (``images.parquet/0017``), or a page
+    of a TIFF file (``stack.tif#page=3``), alone in a file of its own.
 
     Raises
     ------
@@ -131,6 +135,9 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         When a store does not answer.
     """
     name = os.fsdecode(path)
+    page = _A_PAGE.fullmatch(name)
+    if page is not None and not os.path.lexists(name):
+        return page_alone(read_file(page[1]), int(page[2]))
     try:
         if is_address(name):
             return _read_packed(name) if _INSIDE.search(name) else ObjectPath.parse(name).read_bytes()

@@ -49,7 +49,8 @@ class Page:
 
     number: int
     tags: Mapping[int, tuple[Any, ...]]
-    little_endian: bool
+    is_little: bool
+    is_big_tiff: bool = False
 
     def first(self, tag: int, default: int = 0) -> int:
         """Return the first value of a tag."""
@@ -168,14 +169,35 @@ def _fits(page: Page, first: Page) -> bool:
     return (page.size, page.samples, page.bits, page.kind) == (first.size, first.samples, first.bits, first.kind)
 
 
-def page_offsets(data: bytes) -> list[int]:
-    """Return where the directories of a TIFF file begin."""
-    return [offset for offset, _ in _directories(data)]
+def page_alone(data: bytes, number: int) -> bytes:
+    """Return a file whose only page is one of a stack, from 1 on; it lacks nothing that the page needs.
+
+    Raises
+    ------
+    ImageError
+        When it is no TIFF file, or has fewer pages.
+    """
+    pages = look(data).pages if is_tiff(data) else []
+    if not 1 <= number <= len(pages):
+        raise ImageError(f"no page {number}; the file has {len(pages)}: extract its source again")
+    offset, end = _directories(data)[pages[number - 1].number]
+    order, is_big = _form(data)
+    code, at = ("Q", 8) if is_big else ("I", 4)
+    alone = bytearray(data)
+    struct.pack_into(order + code, alone, at, offset)
+    if end + struct.calcsize(code) <= len(data):
+        struct.pack_into(order + code, alone, end, 0)
+    return bytes(alone)
+
+
+def _form(data: bytes) -> tuple[str, bool]:
+    """Return the byte order as `struct` has it, and whether offsets have 64 bits."""
+    return ("<" if data[:2] == b"II" else ">"), data[2:4] in (b"+\0", b"\0+")
 
 
 def _directories(data: bytes) -> list[tuple[int, int]]:
     """Return where each directory begins, and where the number stands that says where the next begins."""
-    order, is_big = ("<" if data[:2] == b"II" else ">"), data[2:4] in (b"+\0", b"\0+")
+    order, is_big = _form(data)
     count_code, entry, code = ("Q", 20, "Q") if is_big else ("H", 12, "I")
     found: list[tuple[int, int]] = []
     offset = struct.unpack_from(order + code, data, 8 if is_big else 4)[0]
@@ -194,18 +216,18 @@ def _directories(data: bytes) -> list[tuple[int, int]]:
 
 def _read_pages(data: bytes) -> tuple[list[Page], str]:
     """Return the pages, and what the first one's description says."""
-    little, text = data[:2] == b"II", ""
+    (order, is_big), text = _form(data), ""
     pages = []
     for number, (offset, end) in enumerate(_directories(data)):
         wanted = _WANTED | {_DESCRIPTION} if number == 0 else _WANTED
         tags = _read_tags(data, offset, end, wanted)
         text = str(tags.pop(_DESCRIPTION, ("",))[0]) if number == 0 else text
-        pages.append(Page(number, tags, little))
+        pages.append(Page(number, tags, order == "<", is_big))
     return pages, text
 
 
 def _read_tags(data: bytes, offset: int, end: int, wanted: frozenset[int]) -> dict[int, tuple[Any, ...]]:
-    order, is_big = ("<" if data[:2] == b"II" else ">"), data[2:4] in (b"+\0", b"\0+")
+    order, is_big = _form(data)
     entry, code, room = (20, "Q", 8) if is_big else (12, "I", 4)
     tags: dict[int, tuple[Any, ...]] = {}
     for at in range(offset + (8 if is_big else 2), end, entry):
@@ -260,14 +282,21 @@ def _shaped(text: str) -> dict[str, int]:
 def pillow_reads(page: Page) -> bool:
     """Say whether Pillow reads a page rightly; measured for every layout that tifffile writes (`tests/images`)."""
     bits, colours = set(page.tags.get(_BITS, (1,))), page.first(_COLOURS, 1)
+    if page.is_big_tiff and not page.is_little:
+        return False
     is_grey = colours in (_MIN_IS_WHITE, _MIN_IS_BLACK)
     if page.kind == 1 and len(bits) == 1 and page.bits <= 8:
         return not is_grey or page.samples == 1 or (page.samples == 2 and page.has_alpha)
     if page.samples == 1 and colours == _MIN_IS_BLACK:
         values = (page.kind, page.bits)
-        return values in ((1, 16), (1, 12)) or (page.little_endian and values in ((2, 16), (1, 32), (2, 32), (3, 32)))
+        return values in ((1, 16), (1, 12)) or (page.is_little and values in ((2, 16), (1, 32), (2, 32), (3, 32)))
     is_whole = page.first(_PLANES, 1) == 1 or page.first(_COMPRESSION, 1) != 1
     return (page.kind, bits) == (1, {16}) and colours in (_RGB, _CMYK) and page.samples in (3, 4) and is_whole
+
+
+def not_read(page: Page) -> ImageError:
+    """Return what is said of a layout that nothing here reads."""
+    return ImageError(f"{page}, which is not read: save it as grey or RGB of 8 or 16 bits")
 
 
 def needs_tifffile(stack: Stack, rules: PixelRules) -> bool:
@@ -304,7 +333,7 @@ def read_values(data: bytes, stack: Stack, rules: PixelRules, most: int) -> NDAr
     first, rows = stack.pages[0], _chosen(stack, rules)
     _check_size(first, rows.size, most)
     if first.first(_COLOURS, 1) not in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB):
-        raise ImageError(f"{first}, which is not read: save it as RGB of 8 or 16 bits")
+        raise not_read(first)
     opened = _tifffile(first).TiffFile(io.BytesIO(data))
     with opened as file:
         planes = [_reduced((_read_page(file, stack.pages[i], data) for i in row), rules.pages) for row in rows]
@@ -352,7 +381,7 @@ def _read_page(file: Any, page: Page, data: bytes) -> NDArray[Any]:
     values = found.asarray(maxworkers=1).reshape(found.shaped)  # (planes, depth, height, width, samples)
     width, height = page.size
     if values.shape[1] != 1 or values.shape[2:4] != (height, width) or values.dtype.kind not in "uif":
-        raise ImageError(f"{page} of {values.dtype} with shape {found.shape}, which is not read: save each page alone")
+        raise not_read(page)
     return np.asarray(values[:, 0].transpose(1, 2, 3, 0).reshape(height, width, -1))
 
 

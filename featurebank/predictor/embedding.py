@@ -19,6 +19,7 @@ from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, ImageError, PredictorError, one_line
 from featurebank.images.frames import as_items
 from featurebank.images.listing import read_image
+from featurebank.images.notes import DecodingNotes
 from featurebank.images.reading import Progress, read_ahead
 from featurebank.images.views import count_views
 from featurebank.predictor.features import EMBEDDED, PredictorFeature, made_views
@@ -115,7 +116,8 @@ class Embedder:
         """Embed the readable ones of some images; return their feature sets, and an error or "" for each image."""
         errors: list[str] = []
         batches: list[Parts] = []
-        try_open = partial(_try_open, opening=self._opening(len(items)))
+        opening, noted = self._opening(len(items)), DecodingNotes()
+        try_open = partial(_try_open, opening=opening, noted=noted)
         for start in range(0, len(items), BATCH):
             tried = list(read_ahead(try_open, items[start : start + BATCH]))
             opened = [each for each, _ in tried if each is not None]
@@ -124,7 +126,8 @@ class Embedder:
                 batches.append(self._embed_batch(opened))
             if progress is not None:
                 progress(len(errors), len(items))
-        for line in [line for _, engine, _ in self._open_engines(len(items)) for line in engine.warnings]:
+        said = [line for _, engine, _ in self._open_engines(len(items)) for line in engine.warnings]
+        for line in [*said, *noted.lines(opening["pixels"])]:
             warnings.warn(line, stacklevel=2)
         if not batches:
             return [np.empty((0, 0), np.float32) for _ in self.features], errors
@@ -219,13 +222,19 @@ class Item:
     position: int
 
 
-def _try_open(item: Any, opening: dict[str, Any]) -> tuple[tuple[Any, bytes] | None, str]:
-    """Return an image with its digest and no error, or nothing and why."""
+def _try_open(item: Any, opening: dict[str, Any], noted: DecodingNotes) -> tuple[tuple[Any, bytes] | None, str]:
+    """Return an image with its digest and no error, or nothing and why; take what is to be said of it."""
     try:
         digest, decode = item.source.read(item.position) if isinstance(item, Item) else read_image(item)
-        return (decode(**opening), digest), ""
+        image = decode(**opening)
+        noted.add(image, item.source.paths[item.position] if isinstance(item, Item) else _name_of(item))
+        return (image, digest), ""
     except ImageError as error:
         return None, one_line(error)
+
+
+def _name_of(item: Any) -> bytes:
+    return os.fsencode(item) if isinstance(item, (str, os.PathLike)) else type(item).__name__.encode()
 
 
 def _groups(numbers: Iterable[int], features: Sequence[PredictorFeature], fields: Sequence[str]) -> list[list[int]]:

@@ -1,0 +1,69 @@
+"""Stacks -> a sample a page: each page of a TIFF file is an image of its own, by the path ``file.tif#page=3``."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+from dataclasses import replace
+
+import numpy as np
+
+from featurebank.errors import ImageError, SourceError
+from featurebank.images.listing import PAGE, read_file
+from featurebank.images.sources import Source
+from featurebank.images.tiff import is_tiff, look
+from featurebank.storage.objects import is_address
+
+COLUMN = "stack"
+_SUFFIXES = re.compile(rb"\.(tiff?|lsm)$", re.IGNORECASE)
+
+
+def each_page(source: Source) -> Source:
+    """Return a source with a sample for each page of each stack, and its file's path in the column ``stack``.
+
+    Only the headers of TIFF files are read. A file of one page, or of another format, stays what it is.
+
+    Raises
+    ------
+    SourceError
+        When the images are in memory, or there is such a column.
+    """
+    if source.get_image is not None:
+        raise SourceError("images in memory have no pages; give each as an image of its own")
+    if COLUMN in source.columns:
+        raise SourceError(f"the source has a column {COLUMN!r}, which says whose the pages are: rename it")
+    pages = [_count_pages(source, position) for position in range(len(source.paths))]
+    rows = np.repeat(np.arange(len(pages)), np.maximum(pages, 1))
+    names = [os.fsdecode(path) for path in source.paths]
+    paths = [
+        path + f"#{PAGE}={number}".encode() if count > 1 else path
+        for path, count in zip(source.paths, pages, strict=True)
+        for number in range(1, max(count, 1) + 1)
+    ]
+    some = source.take(rows)
+    stacks, made = sum(count > 1 for count in pages), sum(count for count in pages if count > 1)
+    said = f"{stacks} stacks are {made} samples, a page each; `fit --groups {COLUMN}` keeps those of a stack together"
+    return replace(
+        some,
+        paths=paths,
+        columns=some.columns.assign(**{COLUMN: [names[row] for row in rows]}),
+        whole=source.whole,
+        ignored=source.ignored,
+        notes=[*source.notes, said] if stacks else source.notes,
+    )
+
+
+def _count_pages(source: Source, position: int) -> int:
+    """Return how many pages of one size a file has; what cannot be read is one sample, which says why."""
+    if position in source.problems or not _SUFFIXES.search(source.paths[position]):
+        return 1
+    path = os.fsdecode(os.path.join(os.fsencode(source.root), source.paths[position]))
+    try:
+        if is_address(path) or not os.path.isfile(path):  # on a store, or packed with others
+            data = read_file(path)
+            return len(look(data).pages) if is_tiff(data) else 1
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            return len(look(mapped).pages) if is_tiff(mapped) else 1
+    except (ImageError, OSError, ValueError):  # said when it is embedded
+        return 1
