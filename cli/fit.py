@@ -138,8 +138,9 @@ class _Fit(cloup.Command):
     "What the winner gets",
     option(
         "--calibrate",
-        type=click.Choice(["sigmoid", "isotonic", "temperature"]),
-        help="Calibrate the probabilities on out-of-fold scores.",
+        type=click.Choice(["auto", "temperature", "class-temperature", "sigmoid", "isotonic"]),
+        help="Calibrate the probabilities on out-of-fold scores.  [default: auto for models without probabilities of "
+        "their own]",
     ),
     option("--threshold", help="Tune the threshold of two classes for this scorer, e.g. f1."),
     option("--learning-curve", is_flag=True, help="Also tell what more labels would bring."),
@@ -304,7 +305,8 @@ def print_findings(report: dict[str, Any]) -> None:
     if "threshold" in report:
         tuned = report["threshold"]
         change = f"{tuned['before']:.3f} -> {tuned['after']:.3f}"
-        better = "" if tuned["after"] > tuned["before"] else "; the usual threshold is no worse"
+        kept = "; the usual threshold is no worse" if tuned["is_shipped"] else "; the usual threshold is better and stays"
+        better = "" if tuned["after"] > tuned["before"] else kept
         name = printable(str(tuned["positive"]))
         click.echo(
             f"Threshold {tuned['threshold']:.3g} of {name} for {tuned['scoring']}: {change}, out of fold{better}."

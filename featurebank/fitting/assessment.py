@@ -15,16 +15,14 @@ from sklearn.metrics import f1_score, recall_score, roc_auc_score
 from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import Pipeline
 
-from featurebank.bank.matrix import in_batches
 from featurebank.errors import TopModelError
 from featurebank.fitting.training_data import Target, TrainingData
 from featurebank.images.columns import join_frames
 from featurebank.storage.memory import releasing
-from featurebank.topmodels.calibration import cross_calibrated, expected_calibration_error
+from featurebank.topmodels.calibration import KEEP_LABELS, choose_method, cross_calibrated, expected_calibration_error
 from featurebank.topmodels.evaluation import scorer_of
 from featurebank.topmodels.folds import sizes_of
 from featurebank.topmodels.formatting import score_name
-from featurebank.topmodels.held_out import classification_scores, label_scores, regression_scores
 from featurebank.topmodels.learning_curve import learning_curve as make_learning_curve
 from featurebank.topmodels.out_of_fold import OutOfFold
 from featurebank.topmodels.refitting import fit_pipeline, over_folds, score_fitted
@@ -32,6 +30,9 @@ from featurebank.topmodels.scores import fold_interval
 from featurebank.topmodels.search import TopModelSearchCV
 from featurebank.topmodels.thresholds import abstention_curve, best_threshold, cross_thresholds
 
+AUTO = "auto"
+OVERSURE = frozenset({"centroid"})
+"""Models whose own probabilities, in many dimensions, are nearly always 0 or 1."""
 IMBALANCE = 3.0
 """Largest class over smallest from which the table shows the balanced accuracy."""
 
@@ -58,19 +59,23 @@ def facts(search: TopModelSearchCV, rows: TrainingData, target: Target) -> dict[
 
 @releasing
 def class_report(
-    found: OutOfFold, model: str, calibrate: str | None, oof: pd.DataFrame
+    found: OutOfFold, model: str, calibrate: str | None, oof: pd.DataFrame, *, is_weighted: bool = False
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Return what is said about classes, and `oof` with the honest probabilities in it."""
+    """Return what is said about classes, and `oof` with the honest probabilities in it.
+
+    With weights (of classes or samples) a label need not be the most probable class.
+    """
     assert found.classes is not None
     report: dict[str, Any] = {
         "imbalanced": is_imbalanced(found.true),
         "per_class": per_class(found),
     }
-    report["calibration"], whole, proba = calibrated(found, model, calibrate)
-    report["abstention"] = abstention(whole, proba)
+    report["calibration"], proba = calibrated(found, model, calibrate, is_weighted)
+    curve = abstention_curve(found.true, found.predicted, proba, found.weight, classes=found.classes)
+    report["abstention"] = list(curve.to_dict("records"))
     names = pd.Index([f"proba_{name}" for name in found.classes.tolist()], dtype=object)
-    beside = pd.DataFrame(proba, oof.index[np.isin(found.fold, whole.fold)], names, copy=False)
-    return report, join_frames(oof.drop(columns=names, errors="ignore"), beside.reindex(oof.index))
+    beside = pd.DataFrame(proba, oof.index, names, copy=False)
+    return report, join_frames(oof.drop(columns=names, errors="ignore"), beside)
 
 
 def per_class(found: OutOfFold) -> list[dict[str, Any]]:
@@ -110,25 +115,44 @@ def is_imbalanced(y: NDArray[Any]) -> bool:
     return bool(counts.max() >= IMBALANCE * counts.min())
 
 
-def calibrated(found: OutOfFold, model: str, method: str | None) -> tuple[dict[str, Any], OutOfFold, NDArray[Any]]:
-    """Return the calibration's report, the rows it is about, and their honest probabilities.
+def calibrated(
+    found: OutOfFold, model: str, method: str | None, is_weighted: bool
+) -> tuple[dict[str, Any], NDArray[Any]]:
+    """Return the calibration's report, and the honest probabilities of the rows, shape (m, k).
 
     The probabilities of a fold come from a calibrator that saw the other folds only; without a method they are the
     model's own, where it has any.
     """
-    whole = found.complete(model)
-    assert whole.classes is not None
-    own = whole.proba
-    used = method or (None if own is not None else "sigmoid")
-    proba = own if used is None else cross_calibrated(whole.scores, whole.true, _parts(whole), used, whole.weight)
+    known, own, parts = found.is_learned, found.proba, _parts(found)
+    used = calibration_of(found, model, method, is_weighted)
+    proba = own
+    if used is not None:
+        options: dict[str, Any] = {"classes": found.classes, "is_learned": known}
+        proba = cross_calibrated(found.scores, found.true, parts, used, found.weight, **options)
     assert proba is not None
+    assert found.classes is not None
+    judged = {"predicted": found.predicted, "sample_weight": found.weight}
+    before, after = (
+        None if each is None else expected_calibration_error(found.true, each, found.classes, **judged)
+        for each in (own, proba)
+    )
+    return {"method": used, "ece_before": before, "ece_after": after}, proba
 
-    def error(probabilities: NDArray[Any] | None) -> float | None:
-        if probabilities is None:
-            return None
-        return expected_calibration_error(whole.true, probabilities, whole.classes, sample_weight=whole.weight)
 
-    return {"method": used, "ece_before": error(own), "ece_after": error(proba)}, whole, proba
+def calibration_of(found: OutOfFold, model: str, method: str | None, is_weighted: bool) -> str | None:
+    """Return the method of calibration: the one asked for, the one that the rows allow, or none.
+
+    Raises
+    ------
+    TopModelError
+        When the model has no scores, or too few rows are known to learn from.
+    """
+    learned = found.learned(model)
+    if method not in (None, AUTO) or (method is None and found.proba is not None and model not in OVERSURE):
+        return method
+    methods = (*KEEP_LABELS, "sigmoid") if is_weighted and found.is_learned.all() else KEEP_LABELS
+    options: dict[str, Any] = {"classes": found.classes, "methods": methods}
+    return choose_method(learned.scores, learned.true, _parts(learned), learned.weight, **options)
 
 
 def _parts(found: OutOfFold) -> NDArray[np.int64]:
@@ -136,11 +160,6 @@ def _parts(found: OutOfFold) -> NDArray[np.int64]:
     if len(np.unique(found.fold)) > 1:
         return found.fold
     return np.random.default_rng(0).permutation(len(found.fold)) % 5
-
-
-def abstention(found: OutOfFold, proba: NDArray[Any]) -> list[dict[str, Any]]:
-    """Return the accuracy when only the surest share of rows is answered."""
-    return list(abstention_curve(found.true, found.predicted, proba, found.weight).to_dict("records"))
 
 
 def thresholded(search: TopModelSearchCV, rows: TrainingData, scoring: str) -> tuple[dict[str, Any], Pipeline]:
@@ -153,7 +172,7 @@ def thresholded(search: TopModelSearchCV, rows: TrainingData, scoring: str) -> t
     TopModelError
         When there are not two classes, or the scoring does not judge labels.
     """
-    found = search.oof_.complete(search.best_model_)
+    found = search.oof_.learned(search.best_model_)
     metric = label_metric(scoring)
     classes = search.classes_
     if rows.task != "classification" or len(classes) != 2:
@@ -169,14 +188,18 @@ def thresholded(search: TopModelSearchCV, rows: TrainingData, scoring: str) -> t
     response = "predict_proba" if has_proba else "decision_function"
     fixed = FixedThresholdClassifier(model, threshold=threshold, pos_label=classes[1], response_method=response)
     pipeline.steps[-1] = (name, fixed)
+    before, after = (float(metric(true, each, **options)) for each in (found.predicted == classes[1], said))
     report = {
         "scoring": scoring,
         "threshold": threshold,
         "on": response,
         "positive": classes[1:].tolist()[0],
-        "before": float(metric(true, found.predicted == classes[1], **options)),
-        "after": float(metric(true, said, **options)),
+        "before": before,
+        "after": after,
+        "is_shipped": after >= before,
     }
+    if after < before:
+        return report, search.best_estimator_
     return report, fit_pipeline(pipeline, rows.X, rows.y, rows.weight)
 
 
@@ -197,24 +220,6 @@ def label_metric(scoring: str) -> Callable[..., float]:
         return float(scorer._sign * scorer._score_func(true, said, **kwargs, **options))
 
     return metric
-
-
-def held_out(search: TopModelSearchCV, test: TrainingData) -> dict[str, Any]:
-    """Score the refitted best pipeline on rows that the search never saw."""
-    model = search.best_estimator_
-    if search.task == "regression":
-        return regression_scores(test.y, _say(model.predict, test), test.weight, test.groups)
-    if search.task == "multilabel":
-        return label_scores(test.y, _say(model.predict, test), test.labels or [], test.groups)
-    if hasattr(model, "predict_proba"):
-        values = _say(model.predict_proba, test)
-    else:
-        values = search.calibrate().predict_proba(_say(model.decision_function, test))
-    return classification_scores(test.y, _say(model.predict, test), values, search.classes_, test.weight, test.groups)
-
-
-def _say(method: Callable[[Any], NDArray[Any]], test: TrainingData) -> NDArray[Any]:
-    return np.concatenate([method(part) for part in in_batches(test.X)])
 
 
 def nested(search: TopModelSearchCV, rows: TrainingData, cv: Any, progress: Callable[[int], Any]) -> dict[str, Any]:

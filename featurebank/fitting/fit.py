@@ -19,13 +19,14 @@ from featurebank.bank.matrix import BankMatrix
 from featurebank.errors import BankError, TopModelError, renamed
 from featurebank.fitting import assessment
 from featurebank.fitting.given_split import NO_SPLIT, given_split, predefined
-from featurebank.fitting.predictor import make_predictor
+from featurebank.fitting.predictor import make_calibrator, make_predictor
 from featurebank.fitting.result import FitResult
 from featurebank.fitting.task_data import Labels, TaskData, is_multitask, load_tasks
 from featurebank.fitting.tasks import fit_tasks
 from featurebank.fitting.training_data import Target, TrainingData, bytes_of, load_rows, straddling
 from featurebank.images.reading import Progress
 from featurebank.predictor.file import check_savable
+from featurebank.predictor.task import Task
 from featurebank.storage import files
 from featurebank.storage.memory import available_memory, release, releasing
 from featurebank.topmodels.class_weights import ClassWeight, resolve_class_weight
@@ -115,8 +116,9 @@ def fit(
     normalize, select, class_weight, rule, time_limit
         See `TopModelSearchCV`.
     calibrate : str, optional
-        ``"sigmoid"``, ``"isotonic"`` or ``"temperature"``: probabilities are calibrated on out-of-fold scores. A
-        model without probabilities gets the sigmoid in any case.
+        ``"auto"`` (a temperature, or one a class, by what the rows allow), or a method of
+        `featurebank.topmodels.calibration.Calibrator`: probabilities are calibrated on out-of-fold scores. A
+        model without probabilities of its own gets ``"auto"`` in any case.
     threshold : str, optional
         A scorer of labels, for instance ``"f1"``, that the decision threshold of two classes is tuned for.
     learning_curve : bool, default False
@@ -304,15 +306,22 @@ def _fit_rows(
     report["warnings"] = rows.notes + straddling(every, _place(search, is_held_out), plan.groups) + search.warnings_
     oof = _frame(rows, search)
     if rows.task == "classification":
-        about, oof = assessment.class_report(search.oof_, search.best_model_, plan.calibrate, oof)
+        is_weighted = search.class_weight is not None or rows.weight is not None
+        about, oof = assessment.class_report(
+            search.oof_, search.best_model_, plan.calibrate, oof, is_weighted=is_weighted
+        )
         report |= about
     if rows.labels is not None:
         report["per_label"] = assessment.per_label(search.oof_, rows.labels)
     model = search.best_estimator_
     if plan.threshold is not None:
         report["threshold"], model = assessment.thresholded(search, rows, plan.threshold)
+    method = report["calibration"]["method"] if "calibration" in report else plan.calibrate
+    calibrator = make_calibrator(search, model, method)
     if is_held_out.any():
-        report["held_out"] = assessment.held_out(search, every.take(is_held_out))
+        test = every.take(is_held_out)
+        task = Task([], model, target.name, rows.task, rows.labels, calibrator)
+        report["held_out"] = task.score(test.X, test.y, test.weight, test.groups)
     if (plan.nested or plan.learning_curve) and search.interrupted_:
         report["warnings"].append("interrupted: neither a nested score nor a learning curve was made")
     elif plan.nested:
@@ -321,7 +330,7 @@ def _fit_rows(
     if plan.learning_curve and not search.interrupted_:
         report["learning_curve"] = assessment.learning_curve(search, rows)
     report["seconds"] = time.perf_counter() - started
-    predictor = make_predictor(plan.bank, search, model, rows, target, report, oof, plan.calibrate)
+    predictor = make_predictor(plan.bank, search, model, rows, target, report, oof, calibrator)
     return FitResult(report, predictor, search=search)
 
 

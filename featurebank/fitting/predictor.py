@@ -11,6 +11,7 @@ from sklearn.pipeline import Pipeline
 
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import DigestIndex, as_keys
+from featurebank.fitting.assessment import AUTO
 from featurebank.fitting.training_data import Target, TrainingData
 from featurebank.predictor.evaluation import contents_of
 from featurebank.predictor.features import predictor_features
@@ -35,12 +36,11 @@ def make_predictor(
     target: Target,
     report: dict[str, Any],
     oof: pd.DataFrame,
-    calibrate: str | None,
+    calibrator: Calibrator | LabelsCalibrator | None,
 ) -> Predictor:
     """Make the predictor of a search's best candidate."""
     model = Pipeline([step for step in fitted.steps if step[0] not in BEFORE_THE_MODEL])
     features, tensors = predictor_features(bank, search.best_features_, search.best_candidate_.views)
-    calibrator = _calibrator(search, model, calibrate)
     kept = {**report, "contents": contents_of(rows.table.rows["digest"]), "samples": _fold_of_each(rows, search)}
     unlike = _unlike(fitted, rows)
     task = Task(features, model, target.name, rows.task, rows.labels, calibrator, kept, unlike, oof)
@@ -62,14 +62,18 @@ def _unlike(fitted: Pipeline, rows: TrainingData) -> Unlike | None:
 
 
 @releasing
-def _calibrator(search: TopModelSearchCV, model: Pipeline, method: str | None) -> Calibrator | LabelsCalibrator | None:
+def make_calibrator(
+    search: TopModelSearchCV, model: Pipeline, method: str | None
+) -> Calibrator | LabelsCalibrator | None:
     """Return what turns scores into probabilities; None for numbers, and for a model that has its own."""
     if search.task == "regression" or (method is None and hasattr(model, "predict_proba")):
         return None
     if search.task == "multilabel":
         found = search.oof_
-        return LabelsCalibrator(method or "sigmoid").fit(found.scores, found.true, found.weight)
-    return search.calibrate(method or "sigmoid")
+        return LabelsCalibrator("sigmoid" if method in (None, AUTO) else method).fit(
+            found.scores, found.true, found.weight
+        )
+    return None if method is None else search.calibrate(method)
 
 
 def _fold_of_each(rows: TrainingData, search: TopModelSearchCV) -> list[list[Any]]:

@@ -302,9 +302,10 @@ def _shipped(
     model = _fit(name, searches[name], rows.training(rows.labelled, rows.held_out))
     mine, model_name = found[name], _model_name(searches[name])
     assert old.out_of_fold is not None
-    about, oof = class_report(mine, model_name, calibrate, old.out_of_fold.assign(predicted=mine.predicted))
+    said = old.out_of_fold.assign(predicted=mine.predicted)
+    about, oof = class_report(mine, model_name, calibrate, said, is_weighted=search.class_weight is not None)
     report |= about
-    calibrator = _calibrator(model, mine, model_name, calibrate)
+    calibrator = _calibrator(mine, model_name, about["calibration"]["method"])
     if len(rows.held_out):
         report["held_out"] = _held_out(rows, model, calibrator)
     known = {**old.report, **report}
@@ -312,11 +313,9 @@ def _shipped(
     return FitResult(report, Predictor(task, tensors=result.predictor.tensors), search=search)
 
 
-def _calibrator(model: Pipeline, found: OutOfFold, name: str, method: str | None) -> Calibrator | None:
-    if method is None and hasattr(model, "predict_proba"):
-        return None
-    whole = found.complete(name)
-    return Calibrator(method or "sigmoid").fit(whole.scores, whole.true)
+def _calibrator(found: OutOfFold, name: str, method: str | None) -> Calibrator | None:
+    known = found.learned(name)
+    return None if method is None else Calibrator(method).fit(known.scores, known.true, classes=found.classes)
 
 
 def _held_out(rows: PartlyLabelled, model: Pipeline, calibrator: Calibrator | None) -> dict[str, Any]:

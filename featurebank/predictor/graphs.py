@@ -388,6 +388,19 @@ class Shared(nn.Module):
         return scores / self.temperature
 
 
+class SharedByClass(nn.Module):
+    """Decision values divided by the temperature of the class that has the highest."""
+
+    def __init__(self, temperatures: NDArray[np.float64]):
+        super().__init__()
+        self.temperatures = nn.Parameter(_tensor(temperatures), requires_grad=False)
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """Return the same shape."""
+        highest = scores.argmax(1) if scores.shape[1] > 1 else (scores[:, 0] > 0).long()
+        return scores / self.temperatures[highest][:, None]
+
+
 def _calibrated(calibrator: Any) -> nn.Module:
     if not isinstance(calibrator, Calibrator):
         raise PredictorError(f"{type(calibrator).__name__} cannot be expressed in ONNX; expected a Calibrator")
@@ -395,4 +408,6 @@ def _calibrated(calibrator: Any) -> nn.Module:
         return Interpolated(calibrator.x_, calibrator.y_)
     if calibrator.method == "temperature":
         return nn.Sequential(Shared(calibrator.temperature_), Chances())
+    if calibrator.method == "class-temperature":
+        return nn.Sequential(SharedByClass(calibrator.temperatures_), Chances())
     return nn.Sequential(Product(calibrator.coef_.T, calibrator.intercept_), Chances())

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
+from featurebank.bank.matrix import BankMatrix, in_batches
 from featurebank.bank.samples import SampleTable, values_of
 from featurebank.errors import PredictorError
 from featurebank.images.columns import join_frames, text_frame
@@ -148,14 +149,21 @@ class Task:
         cells = [set(str(cell).split(self.report.get("separator") or ";")) for cell in values_of(table, names[0])]
         return np.array([[label in cell for label in self.labels] for cell in cells], np.int64)
 
-    def score(self, X: NDArray[np.float32], y: NDArray[Any], weight: NDArray[np.float64] | None) -> dict[str, Any]:
+    def score(
+        self,
+        X: NDArray[np.float32] | BankMatrix,
+        y: NDArray[Any],
+        weight: NDArray[np.float64] | None,
+        groups: NDArray[Any] | None = None,
+    ) -> dict[str, Any]:
         """Score the model on embeddings with true values; see `featurebank.Predictor.evaluate`."""
-        predicted = self.model.predict(X)
+        predicted = np.concatenate([self.model.predict(part) for part in in_batches(X)])
         if self.kind == "regression":
-            return held_out.regression_scores(y, predicted, weight)
+            return held_out.regression_scores(y, predicted, weight, groups)
         if self.kind == "multilabel":
-            return held_out.label_scores(y, predicted, self.labels or [])
-        return held_out.classification_scores(y, predicted, self.probabilities(X), self.classes, weight)
+            return held_out.label_scores(y, predicted, self.labels or [], groups)
+        proba = np.concatenate([self.probabilities(part) for part in in_batches(X)])
+        return held_out.classification_scores(y, predicted, proba, self.classes, weight, groups)
 
     def _numbers(self, table: SampleTable, name: str) -> NDArray[np.float64]:
         values = values_of(table, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,15 @@ from featurebank.errors import TopModelError, near_names
 from featurebank.topmodels.folds import folds_of
 from featurebank.topmodels.refitting import over_folds
 
-CALIBRATIONS = ("sigmoid", "isotonic", "temperature")
+CALIBRATIONS = ("sigmoid", "isotonic", "temperature", "class-temperature")
+KEEP_LABELS = ("temperature", "class-temperature")
+"""Methods under which the class of the highest score keeps the highest probability, that of fewer parameters first."""
 ENOUGH = 100_000
 """Rows that a calibrator learns from, about, where there are more."""
 _TEMPERATURES = 1e-4, 1e4
 _LEAST = np.log(np.finfo(np.float64).eps)
+_PULL = 5.0
+"""How many rows' log loss it costs to move a class's temperature to e times that of all classes."""
 
 Weights = NDArray[np.float64] | None
 
@@ -42,8 +47,10 @@ class Calibrator(BaseEstimator):
         score against the rest (Zadrozny & Elkan 2002, Transforming classifier scores into accurate multiclass
         probability estimates), then each row is divided by its sum; it wants a thousand rows or so.
         ``"temperature"``: the softmax of the scores divided by one number (Guo et al. 2017, On calibration of modern
-        neural networks), which never changes the predicted class; it wants some mistakes to learn from, as scores
-        without any make it sure of everything.
+        neural networks), which never changes the predicted class. Scores without a mistake, of which no temperature
+        is too low, get that of one mistake in n + 2 rows. ``"class-temperature"``: one number for each predicted
+        class, drawn to that of all (after Frenkel and Goldberger 2021, Network calibration by class-based
+        temperature scaling), which keeps the predicted class as well. See `choose_method`.
 
     Attributes
     ----------
@@ -55,6 +62,8 @@ class Calibrator(BaseEstimator):
         Corners of each isotonic function; values between two corners are interpolated.
     temperature_ : float
         From 1e-4 to 1e4.
+    temperatures_ : ndarray of float64, shape (k,)
+        For the rows whose highest score is of each class.
 
     Examples
     --------
@@ -69,7 +78,7 @@ class Calibrator(BaseEstimator):
     def __init__(self, method: str = "sigmoid"):
         self.method = method
 
-    def fit(self, scores: Any, y: Any, sample_weight: Any = None) -> Calibrator:
+    def fit(self, scores: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Calibrator:
         """Learn how far the scores can be trusted.
 
         Parameters
@@ -80,6 +89,8 @@ class Calibrator(BaseEstimator):
         y : array-like, shape (n,)
             Classes, at least two.
         sample_weight : array-like of float, shape (n,), optional
+        classes : array-like, shape (k,), optional
+            Sorted; by default those of `y`. Only a temperature can be learned where `y` lacks one of them.
 
         Raises
         ------
@@ -88,17 +99,21 @@ class Calibrator(BaseEstimator):
         """
         if self.method not in CALIBRATIONS:
             raise TopModelError(f"no calibration {self.method!r}; {near_names(self.method, CALIBRATIONS)}")
-        self.classes_, true = np.unique(np.asarray(y), return_inverse=True)
+        self.classes_, true = _coded(y, classes)
         some = _some(true)
         columns = _columns(np.asarray(scores)[some], len(self.classes_))
         true, weight = true[some], weights_of(sample_weight, len(true))[some]
-        if self.method == "sigmoid":
+        if self.method in KEEP_LABELS:
+            self.temperature_ = _temperature(_logits(columns), true, weight)
+        else:
+            _check_present(true, self.classes_, self.method)
+        if self.method == "class-temperature":
+            self.temperatures_ = _class_temperatures(_logits(columns), true, weight, self.temperature_)
+        elif self.method == "sigmoid":
             model = LogisticRegression(max_iter=1000).fit(columns, true, sample_weight=weight)
             self.coef_, self.intercept_ = model.coef_, model.intercept_
         elif self.method == "isotonic":
             self.x_, self.y_ = _isotonic(columns, true, weight)
-        else:
-            self.temperature_ = _temperature(_logits(columns), true, weight)
         return self
 
     def predict_proba(self, scores: Any) -> NDArray[np.float64]:
@@ -125,6 +140,9 @@ class Calibrator(BaseEstimator):
             return softmax(_logits(columns @ self.coef_.T + self.intercept_), axis=1)
         if self.method == "temperature":
             return softmax(_logits(columns) / self.temperature_, axis=1)
+        if self.method == "class-temperature":
+            logits = _logits(columns)
+            return softmax(logits / self.temperatures_[logits.argmax(axis=1)][:, None], axis=1)
         probabilities = np.column_stack([np.interp(*each) for each in zip(columns.T, self.x_, self.y_, strict=True)])
         return _shares(np.hstack([1 - probabilities, probabilities]) if len(self.classes_) == 2 else probabilities)
 
@@ -177,8 +195,53 @@ class LabelsCalibrator(BaseEstimator):
         return np.column_stack(probabilities)
 
 
+def choose_method(
+    scores: Any,
+    y: Any,
+    fold: Any,
+    sample_weight: Any = None,
+    *,
+    classes: Any = None,
+    methods: Sequence[str] = KEEP_LABELS,
+) -> str:
+    """Return the method that the rows allow, by the log loss of rows that it was not fitted on.
+
+    The first is taken unless another is better by more than one standard error of the difference.
+
+    Parameters
+    ----------
+    scores, y, fold, sample_weight, classes
+        As for `cross_calibrated`.
+    methods : sequence of str, default the two of `KEEP_LABELS`
+        The simplest first.
+
+    Examples
+    --------
+    >>> scores, y = np.array([-2.0, -1.0, 1.0, 2.0] * 5), np.array([0, 1, 0, 1] * 5)
+    >>> choose_method(scores, y, np.arange(20) % 5)
+    'temperature'
+    """
+    every, true = _coded(y, classes)
+    weight, best, lowest = weights_of(sample_weight, len(true)), "", np.zeros(0)
+    for method in methods:
+        proba = cross_calibrated(scores, y, fold, method, sample_weight, classes=every)
+        loss = -np.log(np.maximum(proba[np.arange(len(true)), true], np.finfo(float).eps))
+        gain = lowest - loss if best else np.full(len(true), np.inf)
+        mean = np.average(gain, weights=weight)
+        if not best or mean > np.sqrt(np.average((gain - mean) ** 2, weights=weight) / len(gain)):
+            best, lowest = method, loss
+    return best
+
+
 def cross_calibrated(
-    scores: Any, y: Any, fold: Any, method: str = "sigmoid", sample_weight: Any = None
+    scores: Any,
+    y: Any,
+    fold: Any,
+    method: str = "sigmoid",
+    sample_weight: Any = None,
+    *,
+    classes: Any = None,
+    is_learned: Any = None,
 ) -> NDArray[np.float64]:
     """Return the probabilities that a `Calibrator` gives rows it was not fitted on.
 
@@ -193,11 +256,16 @@ def cross_calibrated(
         Number of the fold that tested each row.
     method : str, default "sigmoid"
         A method of `Calibrator`.
+    classes : array-like, shape (k,), optional
+        Sorted; by default those of `y`.
+    is_learned : array-like of bool, shape (n,), optional
+        Rows that calibrators are fitted on, by default all; the others had scores of a model that did not know their
+        class.
 
     Returns
     -------
     ndarray of float64, shape (n, k)
-        In the order of the sorted classes; 0 for a class that the other folds lack.
+        In the order of the classes; 0 for a class that the other folds lack.
 
     Raises
     ------
@@ -212,23 +280,39 @@ def cross_calibrated(
            [1., 0.],
            [0., 1.]])
     """
-    y = np.asarray(y)
-    classes, codes = np.unique(y, return_inverse=True)
-    columns, weight = _columns(scores, len(classes)), weights_of(sample_weight, len(y))
-    proba = np.zeros((len(y), len(classes)))
+    classes, codes = _coded(y, classes)
+    columns, weight = _columns(scores, len(classes)), weights_of(sample_weight, len(codes))
+    proba = np.zeros((len(codes), len(classes)))
 
     def calibrate(others: NDArray[np.int64], own: NDArray[np.int64]) -> None:
+        others = others if is_learned is None else others[np.asarray(is_learned)[others]]
         rows = others[_some(codes[others])]
         present = np.isin(np.arange(len(classes)), codes[rows])
         used = slice(None) if columns.shape[1] == 1 else present
-        calibrator = Calibrator(method).fit(columns[rows][:, used], y[rows], weight[rows])
+        calibrator = Calibrator(method).fit(columns[rows][:, used], codes[rows], weight[rows], np.flatnonzero(present))
         proba[np.ix_(own, present)] = calibrator.predict_proba(columns[own][:, used])
 
     over_folds(calibrate, folds_of(fold))
     return proba
 
 
-def expected_calibration_error(y: Any, proba: Any, classes: Any, *, bins: int = 15, sample_weight: Any = None) -> float:
+def confidence_of(proba: Any, predicted: Any = None, classes: Any = None) -> NDArray[np.float64]:
+    """Return the probability of the predicted class, by default the most probable one, shape (n,).
+
+    Examples
+    --------
+    >>> confidence_of([[0.75, 0.25], [0.75, 0.25]], ["a", "b"], ["a", "b"])
+    array([0.75, 0.25])
+    """
+    proba = np.asarray(proba)
+    if predicted is None:
+        return proba.max(axis=1)
+    return proba[np.arange(len(proba)), np.searchsorted(np.asarray(classes), np.asarray(predicted))]
+
+
+def expected_calibration_error(
+    y: Any, proba: Any, classes: Any, *, predicted: Any = None, bins: int = 15, sample_weight: Any = None
+) -> float:
     """Return how far confidence is from accuracy, on average over rows.
 
     Rows are binned by confidence, the probability of the predicted class, in bins of equal width closed on the
@@ -241,7 +325,9 @@ def expected_calibration_error(y: Any, proba: Any, classes: Any, *, bins: int = 
         True classes.
     proba : array-like of float, shape (n, k)
     classes : array-like, shape (k,)
-        Classes of the columns.
+        Sorted classes of the columns.
+    predicted : array-like, shape (n,), optional
+        Predicted classes, by default the most probable ones.
     bins : int, default 15
     sample_weight : array-like of float, shape (n,), optional
 
@@ -256,9 +342,28 @@ def expected_calibration_error(y: Any, proba: Any, classes: Any, *, bins: int = 
     0.25
     """
     y, proba, weight = np.asarray(y), np.asarray(proba), weights_of(sample_weight, len(proba))
-    confidence, right = proba.max(axis=1), np.asarray(classes)[proba.argmax(axis=1)] == y
+    said = np.asarray(classes)[proba.argmax(axis=1)] if predicted is None else np.asarray(predicted)
+    confidence, right = confidence_of(proba, predicted, classes), said == y
     number = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence)
     return float(np.abs(np.bincount(number, weight * (right - confidence))).sum() / weight.sum())
+
+
+def _coded(y: Any, classes: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the sorted classes, and the number of each row's."""
+    if classes is None:
+        return np.unique(np.asarray(y), return_inverse=True)
+    classes = np.asarray(classes)
+    return classes, np.searchsorted(classes, np.asarray(y))
+
+
+def _check_present(true: NDArray[np.int64], classes: NDArray[Any], method: str) -> None:
+    absent = np.setdiff1d(np.arange(len(classes)), true)
+    if len(absent):
+        name = classes.tolist()[absent[0]]
+        raise TopModelError(
+            f"{method} calibration has no row of the class {name!r} to learn from; expected some of each: label more "
+            "of it, or take a temperature"
+        )
 
 
 def _columns(scores: Any, count: int) -> NDArray[np.float64]:
@@ -317,11 +422,39 @@ def _shares(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _temperature(logits: NDArray[np.float64], true: NDArray[np.int64], weight: NDArray[np.float64]) -> float:
-    """The number that divides the logits for the least weighted log loss, a convex function of its inverse."""
+    """The number that divides the logits for the least weighted log loss, a convex function of its inverse.
+
+    Of rows that are all right, one in n + 2 counts as of any class (as in Platt 1999).
+    """
+    any_class = 0.0 if (logits.argmax(axis=1) != true).any() else 1 / (len(true) + 2)
 
     def loss(exponent: float) -> float:
         logs = log_softmax(logits / np.exp(exponent), axis=1)
-        return -float(np.average(logs[np.arange(len(true)), true], weights=weight))
+        own = logs[np.arange(len(true)), true]
+        return -float(np.average((1 - any_class) * own + any_class * logs.mean(axis=1), weights=weight))
 
     found = minimize_scalar(loss, bounds=np.log(_TEMPERATURES), method="bounded", options={"xatol": 1e-8})
     return float(np.exp(found.x))
+
+
+def _class_temperatures(
+    logits: NDArray[np.float64], true: NDArray[np.int64], weight: NDArray[np.float64], common: float
+) -> NDArray[np.float64]:
+    """The temperature of the rows that each class is said of, near the common one where they are few, shape (k,)."""
+    said, centre = logits.argmax(axis=1), np.log(common)
+
+    def loss(exponent: float, rows: NDArray[np.int64]) -> float:
+        logs = log_softmax(logits[rows] / np.exp(exponent), axis=1)[np.arange(len(rows)), true[rows]]
+        return float(_PULL * (exponent - centre) ** 2 - weight[rows] @ logs)
+
+    found = [
+        minimize_scalar(
+            loss,
+            bounds=np.log(_TEMPERATURES),
+            args=(np.flatnonzero(said == number),),
+            method="bounded",
+            options={"xatol": 1e-8},
+        ).x
+        for number in range(logits.shape[1])
+    ]
+    return np.exp(found)

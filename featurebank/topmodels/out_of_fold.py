@@ -78,28 +78,30 @@ class OutOfFold:
         }
         return OutOfFold(**parts)
 
-    def complete(self, model: str) -> OutOfFold:
-        """Return the predictions of the folds that learned every class.
+    @property
+    def is_learned(self) -> NDArray[np.bool_]:
+        """Whether the fold that tested a row had learned its true class, shape (m,); all, of a model without scores."""
+        if self.scores is None or self.classes is None:
+            return np.ones(len(self.row), bool)
+        if self.scores.ndim == 1:
+            return np.isfinite(self.scores)
+        return np.isfinite(self.scores[np.arange(len(self.row)), np.searchsorted(self.classes, self.true)])
+
+    def learned(self, model: str) -> OutOfFold:
+        """Return the predictions of rows whose true class their fold had learned: what scores can be learned from.
 
         Raises
         ------
         TopModelError
-            When the model has no scores, or no such fold tests one of the classes.
+            When the model has no scores, or such rows are of one class only.
         """
-        assert self.classes is not None
-        scores = self.scores
-        if scores is None:
+        if self.scores is None:
             raise TopModelError(f"{model} gives neither probabilities nor decision values; choose another model")
-        scores = scores.reshape(len(self.row), -1)
-        holes = {int(fold) for fold in np.unique(self.fold) if np.isneginf(scores[self.fold == fold]).all(axis=0).any()}
-        found = self.rows(~np.isin(self.fold, list(holes))) if holes else self
-        unseen = sorted(set(self.classes.tolist()) - set(np.unique(found.true).tolist()))
-        if unseen:
-            count = int((self.true == unseen[0]).sum())
-            hint = "label more of it, or leave it out" if count < 2 else "ask for fewer folds, or other groups"
+        found = self.rows(self.is_learned)
+        if len(np.unique(found.true)) < 2:
             raise TopModelError(
-                f"no fold both learns and tests the class {unseen[0]!r} ({count} rows), so {model} gets no "
-                f"probabilities: {hint}"
+                f"no two classes are both learned and tested by some fold, so {model} gets no probabilities; expected "
+                "two rows of each: label more, or ask for fewer folds or other groups"
             )
         return found
 
@@ -150,6 +152,8 @@ def _stack(found: Sequence[Prediction], classes: NDArray[Any], name: str, absent
     parts = [getattr(each, name) for each in found]
     if any(part is None for part in parts):
         return None
+    if name == "proba":
+        parts = [_above_none(part) for part in parts]
     learned = [np.asarray(each.classes) for each in found]
     if all(part.ndim == 1 and np.array_equal(own, classes) for part, own in zip(parts, learned, strict=True)):
         return np.concatenate(parts, dtype=np.float64)
@@ -159,3 +163,8 @@ def _stack(found: Sequence[Prediction], classes: NDArray[Any], name: str, absent
         columns = part if part.ndim == 2 else np.column_stack([-part, part])
         stacked[end - len(part) : end, np.searchsorted(classes, own)] = columns
     return stacked
+
+
+def _above_none(proba: NDArray[Any]) -> NDArray[Any]:
+    """Return probabilities above 0, which stands for a class that was not learned."""
+    return proba if proba.min(initial=1) > 0 else np.maximum(proba, np.finfo(np.float32).tiny)

@@ -268,16 +268,16 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         Parameters
         ----------
         method : str, default "sigmoid"
-            ``"sigmoid"``, ``"isotonic"`` or ``"temperature"``; see `featurebank.topmodels.calibration.Calibrator`.
+            A method of `featurebank.topmodels.calibration.Calibrator`.
 
         Raises
         ------
         TopModelError
-            When the method is unknown, or no fold both learns and tests one of the classes.
+            When the method is unknown, or no row is of a class that its fold had learned and that the method needs.
         """
         check_is_fitted(self)
-        found = self.oof_.complete(self.best_model_)
-        return Calibrator(method).fit(found.scores, found.true, found.weight)
+        found = self.oof_.learned(self.best_model_)
+        return Calibrator(method).fit(found.scores, found.true, found.weight, self.classes_)
 
     # --- checks --------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.errors import TopModelError
-from featurebank.topmodels.calibration import weights_of
+from featurebank.topmodels.calibration import confidence_of, weights_of
 from featurebank.topmodels.folds import folds_of
 from featurebank.topmodels.refitting import over_folds
 
@@ -18,7 +18,9 @@ CANDIDATES = 200
 """Thresholds tried between the lowest and the highest score."""
 
 
-def abstention_curve(y: Any, predicted: Any, proba: Any, sample_weight: Any = None) -> pd.DataFrame:
+def abstention_curve(
+    y: Any, predicted: Any, proba: Any, sample_weight: Any = None, *, classes: Any = None
+) -> pd.DataFrame:
     """Return how accurate the answers are when only the most confident are given.
 
     Parameters
@@ -28,6 +30,8 @@ def abstention_curve(y: Any, predicted: Any, proba: Any, sample_weight: Any = No
     proba : array-like of float, shape (n, k)
         The largest of a row is its confidence.
     sample_weight : array-like of float, shape (n,), optional
+    classes : array-like, shape (k,), optional
+        Sorted classes of the columns; the confidence is then the probability of the predicted class.
 
     Returns
     -------
@@ -42,7 +46,7 @@ def abstention_curve(y: Any, predicted: Any, proba: Any, sample_weight: Any = No
     >>> curve.iloc[[0, -1]].values.tolist()
     [[1.0, 0.6, 0.5], [0.5, 0.9, 1.0]]
     """
-    confidence = np.asarray(proba).max(axis=1)
+    confidence = confidence_of(proba, None if classes is None else predicted, classes)
     order = np.argsort(-confidence, kind="stable")
     confidence, weight = confidence[order], weights_of(sample_weight, len(order))[order]
     answered, right = weight.cumsum(), (weight * (np.asarray(y) == np.asarray(predicted))[order]).cumsum()

@@ -266,7 +266,7 @@ def test_predictors_that_cannot_be_exported(tmp_path, options, message):
 
 def test_a_file_that_would_say_something_else_is_not_written(tmp_path, monkeypatch):
     predictor = own_predictor()
-    monkeypatch.setattr(predictor, "predict_proba", lambda images: np.full((len(images), 2), 0.5))
+    monkeypatch.setattr(predictor, "probabilities", lambda X: np.full((len(X), 2), 0.5))
     with pytest.raises(PredictorError, match=r"off this predictor's own answers on noise; expected below 0.0001"):
         onnx_file.export_predictor(predictor, tmp_path / "a.onnx")
     assert not (tmp_path / "a.onnx").exists()

@@ -11,8 +11,10 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, l
 from featurebank.errors import TopModelError
 from featurebank.topmodels.calibration import (
     CALIBRATIONS,
+    KEEP_LABELS,
     Calibrator,
     _some,
+    choose_method,
     cross_calibrated,
     expected_calibration_error,
 )
@@ -413,3 +415,51 @@ def test_of_many_rows_a_share_of_each_class_is_learned_from(monkeypatch):
     monkeypatch.undo()
     assert np.array_equal(few, Calibrator().fit(scores[found], y[found]).predict_proba(scores))
     assert np.abs(few - Calibrator().fit(scores, y).predict_proba(scores)).max() < 0.1
+
+
+# what the rows allow
+
+
+def test_few_rows_get_one_temperature_and_many_one_a_class():
+    random = np.random.default_rng(0)
+    scores = log_softmax(random.normal(0, 1.5, (6000, 3)), axis=1)
+    y = NAMES[draw(np.exp(scores), random)]
+    true = np.array([1.0, 3.0, 6.0])  # how oversure the scores are, by the class that is said
+    told = scores * true[scores.argmax(axis=1)][:, None]
+    fold = np.arange(6000) % 5
+    assert choose_method(told, y, fold) == "class-temperature"
+    assert choose_method(told[:30], y[:30], fold[:30]) == "temperature"
+    found = Calibrator("class-temperature").fit(told, y).temperatures_
+    np.testing.assert_allclose(found, true, rtol=0.15)
+
+
+@pytest.mark.parametrize("method", KEEP_LABELS)
+@every_data
+def test_a_temperature_keeps_the_most_probable_class(method, data):
+    scores, y = data()
+    proba = Calibrator(method).fit(scores, y).predict_proba(scores)
+    highest = scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0).astype(int)
+    np.testing.assert_array_equal(proba.argmax(axis=1), highest)
+
+
+def test_scores_without_a_mistake_are_not_sure_of_everything():
+    y = NAMES[np.arange(30) % 3]
+    proba = Calibrator("temperature").fit(10 * np.eye(3)[np.arange(30) % 3], y).predict_proba(10 * np.eye(3))
+    # one row in 32 counts as of any class: the truth gets 1 - 2 / 3 / 32
+    np.testing.assert_allclose(np.diag(proba), 1 - 2 / 3 / 32, atol=1e-4)
+
+
+def test_a_class_that_no_row_has_learned_is_no_obstacle_for_a_temperature():
+    scores, y = three_classes(90)
+    seen = y != "elk"
+    calibrator = Calibrator("temperature").fit(scores[seen], y[seen], classes=NAMES)
+    assert calibrator.predict_proba(scores).shape == (90, 3)
+    with pytest.raises(TopModelError, match="sigmoid calibration has no row of the class 'elk'"):
+        Calibrator("sigmoid").fit(scores[seen], y[seen], classes=NAMES)
+
+
+def test_abstention_judges_the_label_that_is_said():
+    curve = abstention_curve(["a", "b"], ["a", "b"], [[0.9, 0.1], [0.8, 0.2]], classes=["a", "b"])
+    assert curve.iloc[0].tolist() == [1.0, 0.2, 1.0]
+    error = expected_calibration_error(["a", "b"], [[0.9, 0.1], [0.8, 0.2]], ["a", "b"], predicted=["a", "b"])
+    assert error == pytest.approx((0.1 + 0.8) / 2)

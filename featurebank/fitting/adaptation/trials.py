@@ -270,7 +270,7 @@ class Comparison:
                 f"no fold both learns and tests every class, so {type(model).__name__} gets no probabilities: "
                 "choose logreg or mlp"
             )
-        return Calibrator("sigmoid").fit(np.concatenate(scores), self.domains.classes[codes])
+        return Calibrator("temperature").fit(np.concatenate(scores), self.domains.classes[codes])
 
     def frame(self, table: SampleTable, pair: DomainPair) -> pd.DataFrame:
         """Return the out-of-fold predictions: ``source, path, domain, fold, true, predicted, predicted_ADAPTATION``."""
