@@ -305,8 +305,8 @@ def print_findings(report: dict[str, Any]) -> None:
     if "threshold" in report:
         tuned = report["threshold"]
         change = f"{tuned['before']:.3f} -> {tuned['after']:.3f}"
-        kept = "; the usual threshold is no worse" if tuned["is_shipped"] else "; the usual threshold is better and stays"
-        better = "" if tuned["after"] > tuned["before"] else kept
+        usual = "no worse" if tuned["is_shipped"] else "better and stays"
+        better = "" if tuned["after"] > tuned["before"] else f"; the usual threshold is {usual}"
         name = printable(str(tuned["positive"]))
         click.echo(
             f"Threshold {tuned['threshold']:.3g} of {name} for {tuned['scoring']}: {change}, out of fold{better}."
