@@ -14,6 +14,7 @@ from featurebank_cli.options import (
     backend_options,
     channels_option,
     device_option,
+    framing_option,
     json_option,
     new_bank_option,
     pages_option,
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 SHOWN = 10
 CLASSES_SHOWN = 6
 TABLE = ("path_column", "separator", "encoding", "labels_as")
+UNSEEN = 0.1
+"""Share of the images that may stay unseen without a word."""
+ASKED = ("weights", "size", "views", "store", "precision", "decoder", "framing")
 COMPUTE = ("device", "engine", "batch_size", "workers", "backend", "ray_address")
 
 
@@ -59,6 +63,7 @@ COMPUTE = ("device", "engine", "batch_size", "workers", "backend", "ray_address"
         help="What is embedded beside each image itself: hflip, flips, dihedral (8 flips and quarter turns), or "
         "augment:K (K - 1 random changes, the same in every run).",
     ),
+    framing_option,
     root_option,
 )
 @option_group("How a manifest is read", table_options)
@@ -128,7 +133,7 @@ def extract(
     state: State = context.obj
     if explain and estimate:
         raise click.UsageError("give --explain or --estimate, not both")
-    asked = {name: options.pop(name) for name in ("weights", "size", "views", "store", "precision", "decoder")}
+    asked = {name: options.pop(name) for name in ASKED}
     pixels = PixelRules.parse(*(options.pop(name) for name in ("range", "pages", "channels")))
     request = Request(options.pop("backbone"), options.pop("layers"), **asked, pixels=pixels)
     found = scan(source, root=options.pop("root"), **{name: options.pop(name) for name in TABLE})
@@ -233,6 +238,11 @@ def _summary(report: Any, bank: AnyPath) -> None:
     lacking = len(opened.info()["incomplete"])
     if lacking:
         click.echo(f"  {lacking} feature sets lack rows of these samples; `featurebank info {bank}` says what to run")
+    if report.unseen is not None and report.unseen > UNSEEN and report.embedded > report.reused:
+        click.echo(
+            f"  {report.unseen:.0%} of the images' area lies outside the crop and is never seen; --fit squash, pad or "
+            "tiles takes all of it (`featurebank layers --preview` shows how)"
+        )
     following = f"   next: {_next_command(opened)}" if report.failed < report.samples else ""
     click.echo(f"bank: {bank}{following}")
 

@@ -95,6 +95,13 @@ allow_download_option = option(
     "--allow-download", is_flag=True, help="Fetch the backbone's weights from their hub when they are not here."
 )
 size_option = option("--size", type=POSITIVE, help="Input size in pixels, in place of the weights' own.")
+framing_option = option(
+    "--fit",
+    "framing",
+    type=click.Choice(["crop", "squash", "pad", "tiles"]),
+    help="Which part of an image the network sees: crop (the middle), squash (all of it, without its proportions), pad "
+    "(all, with a margin), tiles (overlapping pieces of all, averaged).  [default: crop, or a tuned predictor's own]",
+)
 device_option = option("--device", default="auto", help="auto, cpu, cuda or mps.")
 workers_option = option("--workers", type=POSITIVE, help="Threads that read and decode.  [default: one a core]")
 

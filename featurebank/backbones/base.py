@@ -12,7 +12,7 @@ from PIL import Image
 from featurebank.backbones.checkpoints import state_digest
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.bank.spec import PIXELS, FeatureSpec, split_pool
-from featurebank.errors import BackboneError
+from featurebank.errors import BackboneError, LayerError
 from featurebank.images import decoding
 from featurebank.images.pixels import PLAIN, PixelRules
 from featurebank.images.views import check_encoded, make_views
@@ -123,6 +123,11 @@ class Backbone:
         return self.preprocessing.decoder if isinstance(self.preprocessing, Preprocessing) else "pil"
 
     @property
+    def framing(self) -> str:
+        """Which part of an image the network is given; see `Preprocessing`."""
+        return self.preprocessing.framing if isinstance(self.preprocessing, Preprocessing) else "crop"
+
+    @property
     def least_side(self) -> int:
         """What `featurebank.images.decoding.decode` is to be told; see `Preprocessing.least_side`.
 
@@ -167,6 +172,24 @@ class Backbone:
         """Return the same backbone for images that are seen by these rules; the default ones change nothing."""
         return replace(self, pixels=pixels) if pixels and pixels != self.pixels else self
 
+    def unseen(self, size: tuple[int, int]) -> float:
+        """Return the share of an image of a width and height that the network never sees; 0 where that is not known."""
+        return self.preprocessing.unseen(size) if isinstance(self.preprocessing, Preprocessing) else 0.0
+
+    def with_framing(self, framing: str | None) -> Backbone:
+        """Return the same backbone that is given another part of an image (`Preprocessing`); None for what it is.
+
+        Raises
+        ------
+        BackboneError
+            When the preprocessing is a callable of your own, which takes whole images, or the decoder makes no tiles.
+        """
+        if framing is None:
+            return self
+        if not isinstance(self.preprocessing, Preprocessing):
+            raise BackboneError(f"framing {framing!r} does not go with a transform of your own, which frames itself")
+        return replace(self, preprocessing=replace(self.preprocessing, framing=framing))
+
     @cached_property
     def layers(self) -> Layers:
         """Every layer that can be captured, by name, in the order of computation."""
@@ -175,7 +198,7 @@ class Backbone:
         return probe(self.model, self.input_size, self.classifier)
 
     def prepare(self, image: Image.Image | decoding.EncodedImage) -> Any:
-        """Preprocess one RGB image: uint8 (h, w, 3), or the float tensor (3, h, w) of a callable.
+        """Preprocess one RGB image: uint8 (h, w, 3), or its tiles, or the float tensor (3, h, w) of a callable.
 
         An image that the GPU decodes stays as it is, and is preprocessed there.
 
@@ -240,11 +263,13 @@ class Backbone:
         Raises
         ------
         LayerError
-            When there is no such layer, or the pooling does not fit it.
+            When there is no such layer, or the pooling does not fit it or tiles.
         """
         from featurebank.backbones.layers import get_layer
 
         found, pool = get_layer(self.layers, *split_pool(layer))
+        if self.framing == "tiles" and pool == "none" and found.layout != "vector":
+            raise LayerError(f"layer {layer!r} keeps its places, and those of tiles cannot be averaged; name a pool")
         return FeatureSpec(
             backbone=self.name,
             version=self.version,

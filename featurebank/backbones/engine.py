@@ -21,6 +21,7 @@ from featurebank import __version__
 from featurebank.backbones import runtimes
 from featurebank.backbones.base import Backbone
 from featurebank.backbones.devices import MANY, choose_batch_size, choose_device, choose_engine, is_out_of_memory
+from featurebank.backbones.framing import average_tiles, flatten_tiles
 from featurebank.backbones.nvjpeg import JpegDecoder
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.backbones.runtimes import CapturedModel, Runtime
@@ -40,7 +41,7 @@ CHECKED = 8
 TOLERANCE = {"fp32": 1e-4, "fp16": 5e-2, "bf16": 3e-1}
 """Largest relative distance to plain float32 eager; eager itself is up to 0.2 away in bf16."""
 _Tag = TypeVar("_Tag")
-_Launched = list[tuple[int, Sequence[Tensor], Any]]
+_Launched = tuple[NDArray[np.int64] | None, list[tuple[int, Sequence[Tensor], Any]]]
 
 
 class Engine:
@@ -140,7 +141,7 @@ class Engine:
 
         Parameters
         ----------
-        prepared : sequence of n uint8 arrays (h, w, 3), JPEG files (`EncodedImage`), or float tensors (3, h, w)
+        prepared : sequence of n uint8 arrays ([tiles,] h, w, 3), files (`EncodedImage`), or float tensors (3, h, w)
 
         Returns
         -------
@@ -221,7 +222,8 @@ class Engine:
 
     def _launch(self, prepared: Sequence[Any] | Tensor) -> _Launched:
         """Start the forward passes of prepared images; with half as many at once whenever memory runs out."""
-        launched: _Launched = []
+        prepared, tiles = flatten_tiles(prepared)
+        launched: list[tuple[int, Sequence[Tensor], Any]] = []
         start = 0
         while start < len(prepared):
             part = prepared[start : start + self.batch_size]
@@ -231,7 +233,7 @@ class Engine:
                 self._halve(error)
                 continue
             start += len(part)
-        return launched
+        return tiles, launched
 
     def _launch_batch(self, prepared: Sequence[Any] | Tensor) -> tuple[int, Sequence[Tensor], Any]:
         pixels = self._pixels(prepared)
@@ -321,13 +323,15 @@ class Engine:
 
 
 def _collect(launched: _Launched) -> list[NDArray[np.float32]]:
-    """Wait for launched batches and join their rows, without those that only filled a batch up."""
+    """Wait for launched batches and join their rows, without those that only filled a batch up; average tiles."""
     parts = []
-    for count, outputs, done in launched:
+    tiles, batches = launched
+    for count, outputs, done in batches:
         if done is not None:
             done.synchronize()
         parts.append([output[:count].float().numpy() for output in outputs])
-    return [np.concatenate(rows) if len(rows) > 1 else rows[0] for rows in zip(*parts, strict=True)]
+    joined = [np.concatenate(rows) if len(rows) > 1 else rows[0] for rows in zip(*parts, strict=True)]
+    return [average_tiles(rows, tiles) for rows in joined]
 
 
 def _distance(found: Tensor, expected: Tensor) -> float:

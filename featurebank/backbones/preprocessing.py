@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from featurebank.backbones.framing import FRAMINGS, check_tiles, cut_tiles, fitted, tile_starts, tiled
 from featurebank.bank.spec import PIXELS
 from featurebank.errors import BackboneError, ImageError
 from featurebank.images.decoding import MAX_PIXELS
@@ -53,6 +54,10 @@ class Preprocessing:
         within two levels of 255. ``"reduced"``: large JPEG files are decoded at a fraction of their size that is at
         least twice `resize`, several times faster and one or two levels off on average. ``"nvjpeg"``: a CUDA GPU
         decodes JPEG files (`backbones.nvjpeg`), and torchvision's filter resizes them there; all else as ``"pil"``.
+    framing : str
+        ``"crop"``: the middle, as above. ``"squash"``: the whole image, resized to the crop's height and width.
+        ``"pad"``: the whole image within the crop, the rest in the mean colour. ``"tiles"``: overlapping crops of the
+        whole image, see `featurebank.backbones.framing`.
     """
 
     resize: int
@@ -62,6 +67,7 @@ class Preprocessing:
     std: tuple[float, ...]
     mode: str = "center"
     decoder: str = "pil"
+    framing: str = "crop"
 
     def __post_init__(self) -> None:
         if self.interpolation not in _RESAMPLING or self.mode not in MODES or self.decoder not in DECODERS:
@@ -74,6 +80,10 @@ class Preprocessing:
                 f"decoder {self.decoder!r} resizes with one of {', '.join(ON_TENSORS)}, and these weights want "
                 f"{self.interpolation!r}; use decoder pil or reduced"
             )
+        if self.framing not in FRAMINGS:
+            raise BackboneError(f"framing {self.framing!r:.20}; expected one of {', '.join(FRAMINGS)}")
+        if self.decoder == "nvjpeg":
+            check_tiles(self.framing)
         sides = (self.resize, *self.crop)
         if len(sides) != 3 or not all(type(side) is int and 1 <= side <= MAX_SIDE for side in sides):
             raise BackboneError(
@@ -84,8 +94,9 @@ class Preprocessing:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields for a feature spec."""
         fields = asdict(self)
-        if self.decoder == "pil":  # left out, as before there was a choice
-            del fields["decoder"]
+        for name, first in (("decoder", "pil"), ("framing", "crop")):  # left out, as before there was a choice
+            if fields[name] == first:
+                del fields[name]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}
 
     @classmethod
@@ -108,7 +119,7 @@ class Preprocessing:
         return 2 * self.resize if self.decoder == "reduced" else 0
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Resize and crop an RGB image.
+        """Resize and crop an RGB image, or cut it into tiles.
 
         Parameters
         ----------
@@ -117,7 +128,7 @@ class Preprocessing:
 
         Returns
         -------
-        ndarray of uint8, shape (crop height, crop width, 3)
+        ndarray of uint8, shape ([tiles,] crop height, crop width, 3)
             What the network sees before normalisation.
 
         Raises
@@ -128,13 +139,24 @@ class Preprocessing:
         target = self.target(image.size)
         if target != image.size:
             image = self._resized(image, target)
-        return np.asarray(_center_crop(image, self.crop))
+        if self.framing == "tiles":
+            return cut_tiles(np.asarray(image), self.crop)
+        return np.asarray(_center_crop(image, self.crop, self.margin))
+
+    @property
+    def margin(self) -> tuple[int, ...]:
+        """Colour of what lies outside the image: the mean colour around a padded one, black around one too small."""
+        return tuple(round(255 * value) for value in self.mean) if self.framing == "pad" else (0, 0, 0)
 
     def on_tensor(self, images: Tensor) -> Tensor:
         """Resize and crop RGB images where they are: uint8 (n, 3, h, w) to uint8 (n, crop height, crop width, 3)."""
         from torchvision.transforms.v2 import functional
 
         resized = self._resized_tensor(images, self.target((images.shape[-1], images.shape[-2])))
+        if self.framing == "pad":
+            left, top = ((self.crop[1 - i] - resized.shape[-1 - i]) // 2 for i in (0, 1))
+            right, bottom = self.crop[1] - resized.shape[-1] - left, self.crop[0] - resized.shape[-2] - top
+            resized = functional.pad(resized, [left, top, right, bottom], fill=list(self.margin))
         return functional.center_crop(resized, list(self.crop)).permute(0, 2, 3, 1)
 
     def window(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
@@ -150,9 +172,36 @@ class Preprocessing:
         >>> Preprocessing(256, (224, 224), "bilinear", (0.5,) * 3, (0.5,) * 3).window((512, 1024))
         (32.0, 288.0, 480.0, 736.0)
         """
+        if self.framing == "tiles":
+            return 0.0, 0.0, float(size[0]), float(size[1])
         target = self.target(size)
         ends = [self._span(size[i], target[i], self.crop[1 - i]) for i in (0, 1)]
         return ends[0][0], ends[1][0], ends[0][1], ends[1][1]
+
+    def boxes(self, size: tuple[int, int]) -> list[tuple[float, float, float, float]]:
+        """Return what the network sees at a time of an image, in its pixels: the `window`, or each of the tiles."""
+        if self.framing != "tiles":
+            return [self.window(size)]
+        target = self.target(size)
+        across, down = size[0] / target[0], size[1] / target[1]
+        height, width = self.crop
+        return [
+            (left * across, top * down, (left + width) * across, (top + height) * down)
+            for top in tile_starts(target[1], height)
+            for left in tile_starts(target[0], width)
+        ]
+
+    def unseen(self, size: tuple[int, int]) -> float:
+        """Return the share of an image of a width and height that the network never sees.
+
+        Examples
+        --------
+        >>> Preprocessing(256, (224, 224), "bilinear", (0.5,) * 3, (0.5,) * 3).unseen((512, 512))
+        0.234375
+        """
+        left, top, right, bottom = self.window(size)
+        seen = (min(right, size[0]) - max(left, 0)) * (min(bottom, size[1]) - max(top, 0))
+        return 1 - seen / (size[0] * size[1])
 
     @staticmethod
     def _span(length: int, resized: int, crop: int) -> tuple[float, float]:
@@ -168,7 +217,12 @@ class Preprocessing:
         ImageError
             When that makes more than `MAX_PIXELS` pixels.
         """
-        return (self.resize, self.resize) if self.mode == "squash" else _shorter(size, self.resize)
+        if self.framing == "squash":
+            return self.crop[1], self.crop[0]
+        if self.framing == "pad":
+            return fitted(size, self.crop)
+        whole = (1, 1) if self.mode == "squash" else size
+        return tiled(whole, self.resize, self.crop) if self.framing == "tiles" else _shorter(whole, self.resize)
 
     def _resized(self, image: Image.Image, target: tuple[int, int]) -> Image.Image:
         if self.decoder != "tensor":
@@ -195,12 +249,12 @@ def _shorter(before: tuple[int, int], size: int) -> tuple[int, int]:
     return target
 
 
-def _center_crop(image: Image.Image, crop: tuple[int, int]) -> Image.Image:
-    """Crop the middle (banker's rounding of the corner, as torchvision does); outside the image it is black."""
+def _center_crop(image: Image.Image, crop: tuple[int, int], margin: tuple[int, ...]) -> Image.Image:
+    """Crop the middle (banker's rounding of the corner, as torchvision does); outside the image is the margin."""
     height, width = crop
     if image.width < width or image.height < height:
         left, top = max(0, (width - image.width) // 2), max(0, (height - image.height) // 2)
-        padded = Image.new("RGB", (max(width, image.width), max(height, image.height)))
+        padded = Image.new("RGB", (max(width, image.width), max(height, image.height)), margin)
         padded.paste(image, (left, top))
         image = padded
     top, left = round((image.height - height) / 2), round((image.width - width) / 2)

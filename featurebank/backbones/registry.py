@@ -65,9 +65,14 @@ def load_backbone(
     return backbone
 
 
+def load_untrained(name: str, size: int | None = None) -> Backbone:
+    """Return a named backbone, without its weights where it has some of a name: for what these do not change."""
+    return load_backbone(name, "DEFAULT" if file_source(name) else "random:0", size)
+
+
 def layers_of(name: str, size: int | None = None) -> Layers:
-    """Return the layers of a named backbone; without its weights where it has some of a name, which change nothing."""
-    return load_backbone(name, "DEFAULT" if file_source(name) else "random:0", size).layers
+    """Return the layers of a named backbone."""
+    return load_untrained(name, size).layers
 
 
 def dump_tensors(backbone: Backbone) -> bytes:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from featurebank.backbones.framing import FRAMINGS, check_tiles
 from featurebank.backbones.preprocessing import DECODERS
 from featurebank.backbones.registry import as_backbone, backbone_request
+from featurebank.backbones.sources import file_source
 from featurebank.bank.request import StoredRequest
 from featurebank.bank.spec import PIXELS, PRECISIONS, FeatureSpec
 from featurebank.errors import BackboneError, BankError
@@ -29,14 +31,14 @@ class Request(StoredRequest):
         See `featurebank.load_backbone` and `featurebank.Backbone.from_module`.
     layers : str or sequence of str, default "penultimate"
         ``LAYER[:POOL]``.
-    weights, size, store, views, precision, decoder, pixels
+    weights, size, store, views, precision, decoder, pixels, framing
         See `featurebank.extract`.
 
     Raises
     ------
     BankError
-        When there is no layer, or `store`, `views`, `precision` or `decoder` is unknown, or the decoder cannot make
-        the views.
+        When there is no layer, or `store`, `views`, `precision`, `decoder` or `framing` is unknown, or the decoder
+        cannot make the views or the tiles.
 
     Examples
     --------
@@ -53,15 +55,20 @@ class Request(StoredRequest):
         for name, choices in {"store": STORES, "precision": PRECISIONS, "decoder": DECODERS}.items():
             if getattr(self, name) not in choices:
                 raise BankError(f"{name} {getattr(self, name)!r}; expected one of {', '.join(choices)}")
+        if self.framing not in (None, *FRAMINGS):
+            raise BankError(f"framing {self.framing!r}; expected one of {', '.join(FRAMINGS)}")
+        if self.framing == "crop" and isinstance(self.backbone, str) and file_source(self.backbone) is None:
+            self.framing = None  # what every named backbone has
         count_views(self.views)
         if self.decoder == "nvjpeg":
             check_encoded(self.views)
+            check_tiles(self.framing)
 
     def load(self, *, allow_download: bool = True) -> Backbone:
         """Return the backbone, loading it the first time."""
         if self.loaded is None:
             backbone = as_backbone(self.backbone, self.weights, self.size, allow_download=allow_download)
-            self.loaded = backbone.with_decoder(self.decoder).with_pixels(self.pixels)
+            self.loaded = backbone.with_decoder(self.decoder).with_framing(self.framing).with_pixels(self.pixels)
         return self.loaded
 
     def spec(self, layer: str) -> FeatureSpec:
@@ -109,7 +116,8 @@ class Request(StoredRequest):
             return None
         kept = backbone_request(self.backbone, self.weights, self.size)
         kept |= {"layer": layer, "store": self.store, "views": self.views, "precision": self.precision}
-        kept |= {} if self.decoder == "pil" else {"decoder": self.decoder}
+        chosen = {"decoder": self.decoder, "framing": self.framing}
+        kept |= {name: value for name, value in chosen.items() if value not in ("pil", None)}
         return {**kept, PIXELS: self.pixels.to_dict()} if self.pixels else kept
 
     def _known(self, bank: Bank, layer: str) -> FeatureSpec | None:

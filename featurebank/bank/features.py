@@ -159,6 +159,7 @@ class FeatureSet:
             "views": self.spec.views,
             "precision": self.spec.precision,
             "decoder": self.spec.preprocessing.get("decoder", "pil"),
+            "fit": self.spec.preprocessing.get("framing", "crop"),
             "origin": self.spec.origin,
             "made_by": self.made_by,
         }
@@ -207,6 +208,7 @@ class FeatureSet:
                     "file that has them"
                 )
             views_too = f" --views {self.spec.views}" if self.spec.views != "none" else ""
+            views_too += f" --fit {framing}" if (framing := self.spec.preprocessing.get("framing")) else ""
             raise BankError(
                 f"{int((found < 0).sum())} of {len(found)} samples have no row in {self.name!r}: run extract again "
                 f"with --backbone {self.spec.backbone} --layer {self.spec.layer_name}{views_too}"

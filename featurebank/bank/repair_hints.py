@@ -137,6 +137,7 @@ def _way(bank: BankFolder, spec: FeatureSpec, source: str, root: str, count: int
     """Return how the rows that one source lacks are made, or what to do when its files are not there."""
     if not is_named(source) or StoredRequest.readable(bank, spec) is None:
         views = f", views={spec.views!r}" if spec.views != "none" else ""
+        views += f", framing={framing!r}" if (framing := spec.preprocessing.get("framing")) else ""
         return f"extract {source!r} again from Python with layers={spec.layer_name!r}{views} ({count} samples)"
     if not is_missing(source, root):
         rebound = root not in (source, os.path.dirname(source))

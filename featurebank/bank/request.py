@@ -37,6 +37,8 @@ class StoredRequest:
         See `featurebank.extract`.
     pixels : PixelRules
         What of an image's values, pages and channels is seen.
+    framing : str, optional
+        See `featurebank.extract`; by default what the backbone has.
     """
 
     backbone: Any
@@ -48,12 +50,14 @@ class StoredRequest:
     precision: str = "fp32"
     decoder: str = "pil"
     pixels: PixelRules = PLAIN
+    framing: str | None = None
 
     def __post_init__(self) -> None:
         self.layers = [self.layers] if isinstance(self.layers, str) else list(self.layers)
 
     def __str__(self) -> str:
         more = [self.weights] * (self.weights != "DEFAULT") + [f"{self.size} px"] * (self.size is not None)
+        more += [f"--fit {self.framing}"] * (self.framing is not None)
         return f"{self.backbone} ({', '.join(more)})" if more else str(self.backbone)
 
     @classmethod
@@ -81,8 +85,9 @@ class StoredRequest:
             raise CorruptError(f"a request of {spec.name!r} is damaged; restore it, or extract into a new bank")
         backbone, weights = asked.get("backbone", spec.backbone), asked.get("weights", "DEFAULT")
         decoder = spec.preprocessing.get("decoder", "pil")
-        how = spec.store, spec.views, spec.precision, decoder
-        return cls(backbone, spec.layer_name, weights, asked.get("size"), *how, spec.pixels)
+        framing = asked.get("framing", spec.preprocessing.get("framing"))
+        how = spec.store, spec.views, spec.precision, decoder, spec.pixels, framing
+        return cls(backbone, spec.layer_name, weights, asked.get("size"), *how)
 
     @classmethod
     def readable(cls, bank: BankFolder, spec: FeatureSpec) -> Self | None:
@@ -102,6 +107,7 @@ class StoredRequest:
             "--store": self.store if self.store != "float16" else None,
             "--precision": self.precision if self.precision != "fp32" else None,
             "--decoder": self.decoder if self.decoder != "pil" else None,
+            "--fit": self.framing,
             **self.pixels.options(),
         }
 

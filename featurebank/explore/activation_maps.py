@@ -250,7 +250,8 @@ def averaged_maps(backbone: Backbone, feature: PredictorFeature, image: Image.Im
     For the penultimate layer they are looked for before it, and taken where their means are the layer's own values.
     """
     spec = feature.spec
-    if made_views(feature).startswith("augment"):  # a random view has no way back to the image
+    is_random = made_views(feature).startswith("augment")
+    if is_random or backbone.framing == "tiles":  # a random view has no way back to the image, tiles have several
         return None
     if spec.pool == "avg":
         return as_maps(_captured(backbone, feature, [spec.layer], image)[0], spec.layout, spec.prefix)

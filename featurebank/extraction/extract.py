@@ -50,6 +50,7 @@ def extract(
     range: str | tuple[float, float] = "auto",
     pages: str | None = None,
     channels: str | Sequence[int] | None = None,
+    framing: str | None = None,
     root: str | Path | None = None,
     path_column: str | None = None,
     separator: str | None = None,
@@ -110,6 +111,12 @@ def extract(
         with the column ``stack``. By default the first, with a warning.
     channels : str or sequence of int, optional
         ``"0,1,2"``, one to three channels that are seen as grey, red and green, or red, green and blue; or ``"mean"``.
+    framing : str, optional
+        Which part of an image the network is given: ``"crop"`` (the default: the middle, as the weights were tested;
+        what lies at the border is never seen), ``"squash"`` (the whole image without its proportions), ``"pad"`` (the
+        whole image with a margin in the mean colour), or ``"tiles"`` (overlapping pieces of the whole image, whose
+        features are averaged: four forward passes for a square image, more for a longer one). By default a fine-tuned
+        predictor's file keeps what it was trained with.
     root : path, optional
         Folder that a manifest's paths start from, or where a source's files are now.
     path_column : str, optional
@@ -191,6 +198,7 @@ def extract(
             precision=precision,
             decoder=decoder,
             pixels=PixelRules.parse(range, pages, channels),
+            framing=framing,
         ),
         Compute(device, engine, batch_size, workers, backend, ray_address),
         verify=verify,
@@ -282,3 +290,4 @@ def _embed(
     pipeline.run(pending)
     tracker.warnings += pipeline.warnings
     report.engines, report.drift = pipeline.engines, [each.to_dict() for each in pipeline.drift]
+    report.unseen = pipeline.unseen.share

@@ -97,7 +97,30 @@ class Item:
     digest: bytes
     lacking: tuple[FeatureSpec, ...] = ()
     views: list[Any] = field(default_factory=list)
+    unseen: float = 0.0
     error: str = ""
+
+
+@dataclass
+class Unseen:
+    """How much of the images that were embedded the network never saw, added up.
+
+    Examples
+    --------
+    >>> (Unseen(0.5, 1) + Unseen(0.0, 3)).share
+    0.125
+    """
+
+    total: float = 0.0
+    images: int = 0
+
+    def __add__(self, other: Unseen) -> Unseen:
+        return Unseen(self.total + other.total, self.images + other.images)
+
+    @property
+    def share(self) -> float | None:
+        """The mean share of an image; None where there was none."""
+        return self.total / self.images if self.images else None
 
 
 class Pipeline:
@@ -120,6 +143,8 @@ class Pipeline:
     ----------
     warnings : list of str
         What the reader of the features should know.
+    unseen : Unseen
+        What of the images the network never saw.
     drift : list of Drift
         At a reduced precision: how far each layer is from float32.
     """
@@ -132,6 +157,7 @@ class Pipeline:
         self.writer = Writer(tracker)
         self.warnings: list[str] = []
         self.drift: list[Drift] = []
+        self.unseen = Unseen()
         self._pending: Sequence[int] = []
         self._loading = threading.Lock()
         self._engines: dict[tuple[FeatureSpec, ...], Engine] = {}
@@ -141,7 +167,7 @@ class Pipeline:
     def turn_to(self, tracker: Tracker) -> None:
         """Take samples of another tracker of the same feature sets next; the network stays loaded."""
         self.tracker, self.writer = tracker, Writer(tracker)
-        self.warnings, self.drift, self._noted = [], [], DecodingNotes()
+        self.warnings, self.drift, self.unseen, self._noted = [], [], Unseen(), DecodingNotes()
 
     def run(self, pending: Sequence[int]) -> None:
         """Settle every pending sample; whatever ends it, what was computed is written."""
@@ -194,6 +220,7 @@ class Pipeline:
             if item.lacking and item.digest not in repeats:
                 repeats[item.digest] = []
                 batch.append(item)
+                self.unseen += Unseen(item.unseen, 1)
             else:
                 self._pass(item, repeats)
             if batch and len(batch) == self.images_at_once:
@@ -232,16 +259,19 @@ class Pipeline:
         try:
             digest, decode = self.tracker.source.read(position)
             lacking = self.tracker.lacking(digest)
-            views = self._prepare(decode, digest, self.tracker.source.paths[position]) if lacking else []
-            return Item(position, digest, lacking, views)
+            if not lacking:
+                return Item(position, digest)
+            return Item(position, digest, lacking, *self._prepare(decode, digest, self.tracker.source.paths[position]))
         except ImageError as error:
             return Item(position, digest, error=one_line(error))
 
-    def _prepare(self, decode: Callable[..., Any], digest: bytes, path: bytes | None = None) -> list[Any]:
+    def _prepare(self, decode: Callable[..., Any], digest: bytes, path: bytes | None = None) -> tuple[list[Any], float]:
+        """Return the prepared views of an image, and the share of it that the network does not see."""
         image = decode(**self.backbone.opening)
         if path is not None:
             self._noted.add(image, path)
-        return list(self.backbone.prepare_views(image, self.tracker.specs[0].views, digest))
+        views = list(self.backbone.prepare_views(image, self.tracker.specs[0].views, digest))
+        return views, self.backbone.unseen(image.size)
 
     # --- the network ---------------------------------------------------------------------------------------
 
@@ -304,7 +334,7 @@ class Pipeline:
                 digest, decode = self.tracker.source.read(position)
                 if self.backbone.decoder == "nvjpeg":
                     decode()  # what is damaged shows here, not among others on the GPU
-                items.append(Item(position, digest, views=self._prepare(decode, digest)))
+                items.append(Item(position, digest, views=self._prepare(decode, digest)[0]))
         return items
 
     def _embed_plainly(self, specs: Sequence[FeatureSpec], items: Sequence[Item]) -> list[NDArray[np.float32]]:

@@ -57,6 +57,9 @@ class ExtractReport:
         What computed: engine, device, batch size; empty when nothing was missing.
     drift : list of dict
         At a reduced precision: how far each layer is from float32 (`featurebank.extraction.drift.Drift`).
+    unseen : float, optional
+        Share of the embedded images' area that the network never saw, on average (`extract`, ``framing``); None where
+        nothing was embedded.
     seconds : float
         Wall time of the run.
     """
@@ -75,6 +78,7 @@ class ExtractReport:
     warnings: list[str] = field(default_factory=list)
     engines: list[str] = field(default_factory=list)
     drift: list[dict[str, Any]] = field(default_factory=list)
+    unseen: float | None = None
     seconds: float = 0.0
 
     @property

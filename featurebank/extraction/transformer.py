@@ -65,6 +65,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         the full one without a bank: a transformer that learns nothing cannot measure it.
     pages, channels : optional
         Which pages of a stack and which channels are seen, see `featurebank.extract`.
+    framing : str, optional
+        ``"crop"``, ``"squash"``, ``"pad"`` or ``"tiles"``, see `featurebank.extract`.
     device : str, default "auto"
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
     engine : str, default "auto"
@@ -94,6 +96,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         range: str | tuple[float, float] = "auto",
         pages: str | None = None,
         channels: str | Sequence[int] | None = None,
+        framing: str | None = None,
         device: str = "auto",
         engine: str = "auto",
         batch_size: int | None = None,
@@ -110,6 +113,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         self.range = range
         self.pages = pages
         self.channels = channels
+        self.framing = framing
         self.device = device
         self.engine = engine
         self.batch_size = batch_size
@@ -181,6 +185,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             precision=self.precision,
             decoder=self.decoder,
             pixels=PixelRules.parse(self.range, self.pages, self.channels),
+            framing=self.framing,
         )
         settled = settle_range(request, None if self.bank is None else Bank.create(self.bank))
         return replace(request, pixels=request.pixels.with_range(None)) if settled is None else settled

@@ -198,6 +198,11 @@ class Experiment:
             raise FineTuneError(
                 f"precision fp16 trains on a GPU, not on {self.device.type}; expected fp32 or bf16 here"
             )
+        if self.backbone.framing == "tiles":
+            raise FineTuneError(
+                "features of tiles are averages over several pictures, and fine-tuning learns from one an image; "
+                "expected features that were extracted with --fit crop, squash or pad"
+            )
         self.network().blocks()
         _ = self.class_weight
 

@@ -210,7 +210,9 @@ def _request(bank: Bank, backbone: Any, weights: str, size: int | None, loaded: 
     if backbone is None and loaded is not None:
         return _request_of(loaded, path)
     last = [Request.last(bank, each.spec) for each in bank.feature_sets]
-    found = {(each.backbone, each.weights, each.size, each.decoder, each.pixels): each for each in last if each}
+    found = {
+        (each.backbone, each.weights, each.size, each.decoder, each.pixels, each.framing): each for each in last if each
+    }
     if backbone is not None:
         named = [each for each in found.values() if each.backbone == backbone]
         is_left_open = weights == "DEFAULT" and size is None
@@ -234,8 +236,9 @@ def _request_of(predictor: Predictor, path: Any) -> Request:
         raise FineTuneError(f"{first.spec.backbone!r} is your own module: give it as backbone= to finetune")
     if first.weights == EMBEDDED:
         return Request(os.fspath(path), pixels=first.spec.pixels)
-    how: dict[str, Any] = {"decoder": first.spec.preprocessing.get("decoder", "pil"), "pixels": first.spec.pixels}
-    return Request(first.spec.backbone, weights=first.weights, size=first.size, **how)
+    made = first.spec.preprocessing
+    how: dict[str, Any] = {"decoder": made.get("decoder", "pil"), "framing": made.get("framing")}
+    return Request(first.spec.backbone, weights=first.weights, size=first.size, pixels=first.spec.pixels, **how)
 
 
 def _top_model(predictor: Predictor | None, backbone: Backbone) -> tuple[Pipeline | None, list[str]]:

@@ -54,6 +54,8 @@ class FineTuner(ClassifierMixin, BaseEstimator, RecipeOptions):
         Input size in pixels.
     range : str or tuple of float, default "auto"
         What is black and white in images of more than 8 bits, see `featurebank.extract`.
+    framing : str, optional
+        ``"crop"``, ``"squash"`` or ``"pad"``, see `featurebank.extract`.
     bank : path-like, optional
         Where the activations at the cut are kept, so that folds, clones and workers share them; made when it does not
         exist. Without it they last as long as the fit.
@@ -83,6 +85,7 @@ class FineTuner(ClassifierMixin, BaseEstimator, RecipeOptions):
     weights: str = "DEFAULT"
     size: int | None = None
     range: str | tuple[float, float] = "auto"
+    framing: str | None = None
     bank: str | os.PathLike[str] | None = None
     device: str = "auto"
     workers: int | None = None
@@ -113,7 +116,7 @@ class FineTuner(ClassifierMixin, BaseEstimator, RecipeOptions):
         source = _source_of(as_items(X))
         data = _training_set(source, y, groups, sample_weight)
         pixels = PixelRules.parse(self.range)
-        asked = Request(self.backbone, weights=self.weights, size=self.size, pixels=pixels)
+        asked = Request(self.backbone, weights=self.weights, size=self.size, pixels=pixels, framing=self.framing)
         with self._open_bank() as bank:
             request, source, _ = settle_source(asked, source, bank)
             experiment = Experiment(bank, request, source, data, recipe, self.device, self.workers)

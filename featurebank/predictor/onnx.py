@@ -136,6 +136,11 @@ def _check(predictor: Predictor) -> None:
                 f"{spec.name} has views ({spec.views}), which are made of the image before it is resized and cannot be "
                 "expressed in ONNX: fit with --views first"
             )
+        if spec.preprocessing.get("framing") == "tiles":
+            raise PredictorError(
+                f"{spec.name} is averaged over tiles of an image, and an ONNX file takes one picture: extract with "
+                "--fit crop, squash or pad"
+            )
         if spec.precision != "fp32":
             raise PredictorError(
                 f"{spec.name} is computed in {spec.precision}; ONNX files are float32: extract in fp32"

@@ -7,6 +7,7 @@ from PIL import Image
 
 from featurebank import Bank, extract
 from featurebank.errors import ImageError
+from featurebank.images.formats import pillow_formats
 
 NET = ["--backbone", "resnet18", "--weights", "random:0", "--size", "64"]
 
@@ -44,8 +45,11 @@ def test_the_summary_says_what_was_done_and_what_is_next(run_cli, photos, tmp_pa
     lines = run_cli("extract", photos, "--bank", bank, *NET, "--store", "float32").stdout.splitlines()
     assert lines[0].startswith("4 samples: 4 embedded, 0 reused, 0 failed in ")
     assert lines[1] == "  labels: cat 2, dog 2"
-    assert lines[2] == "  resnet18/penultimate  4 rows of 1x512 float32"
-    assert lines[3] == f"bank: {bank}   next: featurebank fit {bank}"
+    assert lines[2] == "  resnet18/penultimate  4 rows of 1x512 float32, random:0, 64 px"
+    assert lines[3].startswith(
+        "  23% of the images' area lies outside the crop and is never seen; --fit squash, pad or "
+    )
+    assert lines[4] == f"bank: {bank}   next: featurebank fit {bank}"
 
 
 def test_many_classes_are_not_all_listed_and_images_without_one_are_counted(run_cli, run_json, photos, tmp_path):
@@ -91,7 +95,7 @@ def test_unreadable_images_are_reported_and_strict_makes_them_an_error(run_cli, 
     assert (result.exit_code, report["samples"], report["failed"]) == (0, 5, 1)
     assert report["failures"][0]["path"] == "cat/bad\x1b.png"
     assert result.stderr.splitlines() == [
-        "Warning: cat/bad\\x1b.png: not a readable image; expected JPEG, PNG, BMP, TIFF, WEBP, GIF",
+        f"Warning: cat/bad\\x1b.png: not a readable image; expected {', '.join(pillow_formats())}, HEIC",
         "left out by their suffix: 2 .txt, 1 .psd",
     ]
     assert run_cli(*arguments, "--strict").exit_code == 1
@@ -191,7 +195,9 @@ def test_views_are_stored_and_named_by_explain(run_cli, run_json, photos, tmp_pa
     assert sorted(bank.rglob("*")) == before
     result = run_cli(*asked)
     assert "4 embedded, 0 reused" in result.stdout
-    assert re.search(r"  resnet18/penultimate@[0-9a-f]{8}  4 rows of 4x512 float16, flips\n", result.stdout)
+    assert re.search(
+        r"  resnet18/penultimate@[0-9a-f]{8}  4 rows of 4x512 float16, random:0, 64 px, flips\n", result.stdout
+    )
     assert run_json(*asked)["reused"] == 4
     names = [each["name"] for each in run_json("info", bank)["feature_sets"]]
     assert len(names) == len(set(names)) == 2
@@ -312,3 +318,16 @@ def test_an_estimate_keeps_nothing(run_cli, run_json, two_classes, tmp_path):
 def test_an_estimate_explains_nothing(run_cli, two_classes, tmp_path):
     options = ["--estimate", "--explain"]
     assert run_cli("extract", two_classes, "--bank", tmp_path / "a.bank", *options).exit_code == 2
+
+
+def test_what_the_network_never_sees_is_said_once_unless_all_is_seen(run_cli, run_json, photos, tmp_path):
+    unseen = 1 - (64 / 73) ** 2  # resized to 73 pixels, cropped to 64
+    result = run_cli("extract", photos, "--bank", tmp_path / "a.bank", *NET)
+    assert result.stdout.count(f"{unseen:.0%} of the images' area lies outside the crop and is never seen; --fit ") == 1
+    assert run_json("extract", photos, "--bank", tmp_path / "b.bank", *NET)["unseen"] == pytest.approx(unseen)
+    assert run_json("extract", photos, "--bank", tmp_path / "b.bank", *NET)["unseen"] is None  # nothing was embedded
+    result = run_cli("extract", photos, "--bank", tmp_path / "a.bank", *NET, "--fit", "tiles")
+    assert "never seen" not in result.stdout
+    assert ", tiles\n" in result.stdout
+    both = run_json("info", tmp_path / "a.bank")["feature_sets"]
+    assert sorted(each["fit"] for each in both) == ["crop", "tiles"]

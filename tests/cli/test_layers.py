@@ -31,3 +31,19 @@ def test_an_unknown_backbone_is_an_error_with_a_hint(run_cli):
     result = run_cli("layers", "resnet19")
     assert result.exit_code == 1
     assert "resnet1" in result.stderr.removeprefix("Error: no backbone 'resnet19'")
+
+
+def test_the_preview_is_written_and_says_what_is_never_seen(run_cli, run_json, two_classes, tmp_path):
+    image, seen = next(two_classes.glob("*/*.png")), tmp_path / "seen.png"
+    facts = run_json("layers", "resnet18", "--preview", image, "-o", seen)
+    assert facts == {"backbone": "resnet18", "fit": "crop", "unseen": 1 - (224 / 256) ** 2, "file": str(seen)}
+    before = seen.read_bytes()
+    result = run_cli("layers", "resnet18", "--preview", image, "--fit", "pad", "-o", seen)
+    assert "never sees 0% of the image" in result.stdout
+    assert before.startswith(b"\x89PNG")
+    assert seen.read_bytes() != before
+
+
+def test_what_goes_with_a_preview_alone_is_refused_without_one(run_cli):
+    result = run_cli("layers", "resnet18", "--fit", "pad")
+    assert (result.exit_code, "go with --preview IMAGE" in result.stderr) == (2, True)

@@ -12,7 +12,7 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.features import FeatureSet
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import ClusterError
-from featurebank.extraction.pipeline import Compute, Pipeline
+from featurebank.extraction.pipeline import Compute, Pipeline, Unseen
 from featurebank.extraction.tracker import Known, Tracker
 from featurebank.images.sources import Source
 
@@ -64,7 +64,7 @@ class ShardReport:
 
     Attributes
     ----------
-    engines, warnings, drift
+    engines, warnings, drift, unseen
         See `featurebank.extraction.tracker.ExtractReport`.
     written : list of str
         Names of its segments of samples, which no other worker has to read.
@@ -74,6 +74,7 @@ class ShardReport:
     warnings: list[str] = field(default_factory=list)
     drift: list[dict[str, Any]] = field(default_factory=list)
     written: list[str] = field(default_factory=list)
+    unseen: Unseen = field(default_factory=Unseen)
 
 
 class Worker:
@@ -142,9 +143,8 @@ class Worker:
             tracker.commit_samples()
         except KeyboardInterrupt:  # the driver's: whatever ends a run, the pipeline writes what it has
             pass
-        return ShardReport(
-            pipeline.engines, pipeline.warnings, [each.to_dict() for each in pipeline.drift], tracker.written
-        )
+        drift = [each.to_dict() for each in pipeline.drift]
+        return ShardReport(pipeline.engines, pipeline.warnings, drift, tracker.written, pipeline.unseen)
 
     def done(self) -> int:
         """Return how many samples of the present shard are settled."""
