@@ -188,7 +188,7 @@ def _print(report: dict[str, Any]) -> None:
             f"Best epoch {best['number']}: validation {percent(best['score'])} % of {report['n_validation']} images; "
             f"the head alone {percent(start['score'])} %."
         )
-        if best["score"] <= start["score"]:
+        if best["score"] <= start["score"] and not report["diverged"]:
             click.echo("No better than the frozen features on these few; --folds tells whether fine-tuning pays.")
     last = report["history"][-1]["number"]
     if last < report["recipe"]["epochs"] and not report["interrupted"]:

@@ -17,6 +17,7 @@ from featurebank.finetuning.experiment import Experiment, Rows
 from featurebank.finetuning.head import fit_head
 from featurebank.finetuning.network import Activations
 from featurebank.finetuning.optimization import judge
+from featurebank.finetuning.training import has_diverged
 from featurebank.finetuning.tuning import train_network
 from featurebank.images.reading import Progress
 from featurebank.images.views import count_views
@@ -105,14 +106,14 @@ def compare(
     Returns
     -------
     dict
-        ``frozen`` and ``tuned`` (``mean, fold_scores``), the difference with its interval
-        (`featurebank.topmodels.scores.paired_interval`), ``seconds``, ``interrupted`` and a ``sentence``.
+        ``frozen`` and ``tuned`` (``mean, fold_scores``), ``diverged`` (folds whose training did), the difference with
+        its interval (`featurebank.topmodels.scores.paired_interval`), ``seconds``, ``interrupted``, a ``sentence``.
     """
     started = time.perf_counter()
-    pairs: list[tuple[float, float]] = []
+    pairs: list[tuple[float, float, bool]] = []
     is_interrupted = False
 
-    def both(train: Rows, test: Rows) -> tuple[float, float]:
+    def both(train: Rows, test: Rows) -> tuple[float, float, bool]:
         return _scores(experiment, activations, frozen, np.sort(train), np.sort(test), top_model)
 
     try:
@@ -130,23 +131,25 @@ def _scores(
     train: Rows,
     test: Rows,
     top_model: Pipeline | None,
-) -> tuple[float, float]:
-    """Return the accuracy on one fold's test rows, frozen and fine-tuned."""
+) -> tuple[float, float, bool]:
+    """Return the accuracy on one fold's test rows, frozen and fine-tuned, and whether its training diverged."""
     trained = train_network(experiment, activations, rows=train, top_model=top_model)
     if trained.state.interrupted:
         raise KeyboardInterrupt
     part, recipe = experiment.data.take(test), experiment.recipe
     logits = trained.network.logits(activations, test, count_views(recipe.views), recipe.batch_size)
-    return frozen.score(train, test), judge(logits, experiment.data.codes[test], part.weight)[1]
+    diverged = has_diverged(trained.state.history, len(experiment.data.classes))
+    return frozen.score(train, test), judge(logits, experiment.data.codes[test], part.weight)[1], diverged
 
 
-def _summary(name: str, pairs: Sequence[tuple[float, float]], folds: Sequence[Fold]) -> dict[str, Any]:
+def _summary(name: str, pairs: Sequence[tuple[float, float, bool]], folds: Sequence[Fold]) -> dict[str, Any]:
     """Return both sides and their difference, as JSON can hold them."""
     before, after = ([pair[side] for pair in pairs] for side in (0, 1))
     found: dict[str, Any] = {
         "folds": len(pairs),
         "frozen": {"name": name, "mean": _mean(before), "fold_scores": before},
         "tuned": {"mean": _mean(after), "fold_scores": after},
+        "diverged": sum(pair[2] for pair in pairs),
     }
     if len(pairs) < 2:
         return {**found, "sentence": "Fewer than two folds were finished, which compare nothing."}
@@ -169,4 +172,7 @@ def sentence(found: Mapping[str, Any]) -> str:
     """
     frozen, tuned = (percent(found[side]["mean"]) for side in ("frozen", "tuned"))
     gain, verdict = gain_text(found, "accuracy"), paid_text("fine-tuning", found)
-    return f"Frozen {frozen} %, fine-tuned {tuned} %, difference {gain} on {found['folds']} folds: {verdict}."
+    told = f"Frozen {frozen} %, fine-tuned {tuned} %, difference {gain} on {found['folds']} folds"
+    if found.get("diverged"):
+        return f"{told}: training diverged in {found['diverged']} of them, try a smaller learning rate (--lr)."
+    return f"{told}: {verdict}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -179,7 +179,7 @@ def finetune(
     trained = train_network(experiment, activations, top_model=top_model, checkpoint=checkpoint, resume=resume, **heard)
     tuned = finish(experiment, trained)
     report = {"n_samples": len(data.y), "target": target, "cut": experiment.module or recipe.cut, **tuned.to_dict()}
-    report |= {"warnings": notes + more, "cache_seconds": cached - started}
+    report |= {"warnings": notes + more + _told_of(report), "cache_seconds": cached - started}
     if folds and not report["interrupted"]:
         frozen, shared = (
             frozen_of(loaded, experiment, activations, table),
@@ -191,6 +191,17 @@ def finetune(
     report["seconds"] = time.perf_counter() - started
     contents = contents_of(data.digests)
     return FineTuneResult(tuned, tuned.predictor(target, {**report, "contents": contents}), report)
+
+
+def _told_of(report: Mapping[str, Any]) -> list[str]:
+    """Say that a training diverged, which is not that fine-tuning does not pay."""
+    if not report["diverged"]:
+        return []
+    start, last = report["start"]["loss"], report["history"][-1]["loss"]
+    return [
+        f"training diverged: the validation loss went from {start:.3g} to {last:.3g}, so the predictor is the head on "
+        f"frozen features; try a smaller learning rate than {report['lr']:.2g} (--lr)"
+    ]
 
 
 def _training_set(table: SampleTable, target: str, groups: str | None, sample_weight: str | None) -> TrainingSet:

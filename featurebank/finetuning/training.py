@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -95,6 +95,24 @@ class Epoch:
         return asdict(self)
 
 
+def has_diverged(history: Sequence[Epoch], classes: int) -> bool:
+    """Say whether every epoch left a validation loss far above that of the start, and above that of a guess.
+
+    Such a training says nothing of what fine-tuning can do; one that only fails to improve does.
+
+    Examples
+    --------
+    >>> losses = [Epoch(0, None, 0.62, 0.9), Epoch(1, 80.0, 6599.0, 0.5), Epoch(2, 50.0, 36097.0, 0.5)]
+    >>> has_diverged(losses, 2), has_diverged([losses[0], Epoch(1, 0.5, 0.7, 0.9)], 2)
+    (True, False)
+    """
+    start, *epochs = [each.loss for each in history]
+    if start is None or not epochs:
+        return False
+    least = DIVERGED * max(start, float(np.log(classes)))
+    return all(loss is not None and not loss <= least for loss in epochs)
+
+
 @dataclass
 class TrainerState:
     """Where a training stands: all that a checkpoint holds beside the optimiser.
@@ -123,6 +141,8 @@ class TrainerState:
     share: float = 1.0
 
 
+DIVERGED = 2.0
+"""Validation loss from which training has diverged, as a multiple of that of the start and of a guess."""
 LARGEST_NORM = 1.0
 """Of the gradient."""
 _FINDING = 1 << 40
@@ -213,8 +233,8 @@ class Trainer:
         done = Epoch(number, float(np.mean(losses)), *judged, seconds, len(self.train) / seconds, whole)
         if not np.isfinite(losses).all():
             raise FineTuneError(
-                f"the loss is no number in epoch {number}; expected one: take a smaller learning rate than "
-                f"{state.rate:g} (--lr), or --precision fp32"
+                f"training diverged: the loss is no number in epoch {number}; expected one: take "
+                f"a smaller learning rate than {state.rate:g} (--lr), or --precision fp32"
             )
         state.history.append(done)
         if self._is_best(state, done):

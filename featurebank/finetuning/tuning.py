@@ -25,7 +25,7 @@ from featurebank.finetuning.head import fit_head, fold, random_layers, to_layers
 from featurebank.finetuning.network import Block, Network, rates
 from featurebank.finetuning.optimization import full_weights
 from featurebank.finetuning.recipe import Recipe
-from featurebank.finetuning.training import Epoch, Trainer, TrainerState
+from featurebank.finetuning.training import Epoch, Trainer, TrainerState, has_diverged
 from featurebank.images.reading import Progress
 from featurebank.images.views import count_views
 from featurebank.predictor.features import EMBEDDED, PredictorFeature
@@ -207,6 +207,7 @@ class Tuned:
             "start": state.history[0].to_dict(),
             "best": self.best.to_dict(),
             "average_share": state.share,
+            "diverged": has_diverged(state.history, len(self.classes)),
             "interrupted": state.interrupted,
         }
 

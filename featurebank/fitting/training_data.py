@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -21,10 +21,13 @@ from featurebank.bank.spec import LOGITS, layer_order, parse_name
 from featurebank.errors import ColumnError
 from featurebank.storage.memory import releasing
 from featurebank.topmodels.folds import tie
+from featurebank.topmodels.scaling import dead
 from featurebank.topmodels.streaming.trainer import check_streamed
 
 NEAR_DUPLICATES = ("@near-duplicates", "near-duplicates")
 NEAR_DUPLICATE_ROWS = 20_000
+DEAD = 0.2
+"""Share of nearly constant channels from which they are told of."""
 
 
 @dataclass(frozen=True)
@@ -174,8 +177,23 @@ def load_table(
         notes.append(_about_batches(size, memory))
         return _in_batches(bank, names, table, groups, weight, views, notes)
     X, blocks, n_views = _embeddings(bank, names, table, views)
+    notes += dead_channels(X, blocks, n_views)
     rows = TrainingData(table, X, blocks, np.empty(0), "", None, weight, None, notes, n_views)
     return replace(rows, groups=groups_of(rows, groups))
+
+
+def dead_channels(X: NDArray[np.float32], blocks: Mapping[str, slice], n_views: Mapping[str, int]) -> list[str]:
+    """Say which feature sets have many channels that are nearly constant, and what is done about them."""
+    notes = []
+    for name, block in blocks.items():
+        channels = X[:, block].reshape(len(X) * n_views[name], -1)
+        count, width = dead(channels) if len(channels) else 0, channels.shape[1]
+        if count >= DEAD * width:
+            notes.append(
+                f"{count:,} of {width:,} channels of {name} ({100 * count / width:.0f} %) are nearly constant on these "
+                "images, as on grey or dark ones: standardising keeps them small"
+            )
+    return notes
 
 
 def bytes_of(bank: Bank, names: Sequence[str], table: SampleTable, views: Sequence[str]) -> int:

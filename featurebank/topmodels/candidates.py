@@ -110,8 +110,6 @@ class CandidateGroup:
     params : sequence of dict
         Parameters of the first candidates; see `add`.
     views : str
-    widths : sequence of int, optional
-        Columns of each feature set, where there are several and all their dimensions are kept.
     candidates : list of Candidate
     scores : dict
         Score by the candidate's number in the group, and fold.
@@ -125,7 +123,6 @@ class CandidateGroup:
     model: TopModel
     params: InitVar[Sequence[dict[str, Any]]]
     views: str = "mean"
-    widths: Sequence[int] | None = None
     candidates: list[Candidate] = field(default_factory=list)
     scores: dict[int, dict[int, float]] = field(default_factory=dict)
     predictions: dict[int, list[Prediction]] = field(default_factory=dict)
@@ -143,7 +140,7 @@ class CandidateGroup:
 
     def before(self) -> list[Step]:
         """Return fresh steps that stand before the model."""
-        return normalization(self.normalize, self.select, self.widths)
+        return normalization(self.normalize, self.select)
 
     @property
     def cells(self) -> dict[int, dict[str, Any]]:

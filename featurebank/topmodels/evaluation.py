@@ -45,8 +45,6 @@ class SearchData:
         ``"classification"``, ``"multilabel"`` or ``"regression"``.
     weight : ndarray of float64, shape (n,), or None
     class_weight : dict, "balanced" or None
-    widths : dict
-        Columns of each feature set, of one view, where candidates take several.
     layouts : dict
         How the views lie in the columns of each candidate's features, where an image has several.
     """
@@ -58,7 +56,6 @@ class SearchData:
     task: str = "classification"
     weight: NDArray[np.float64] | None = None
     class_weight: Any = None
-    widths: dict[tuple[str, ...], tuple[int, ...]] = field(default_factory=dict)
     layouts: dict[tuple[str, ...], Layout] = field(default_factory=dict)
 
     @cached_property
@@ -131,13 +128,13 @@ def _problems(data: SearchData, group: CandidateGroup, folds: Sequence[int]) -> 
     for step in leading:
         X = step.fit_transform(X)
     if not learning:
-        yield list(folds), _problem(data, X, folds, is_scaled, group.widths)
+        yield list(folds), _problem(data, X, folds, is_scaled)
         return
     for fold in folds:
         train, Z = data.folds[fold][0], X
         for step in learning:
             Z = step.fit(Z[train], data.y[train]).transform(Z)
-        yield [fold], _problem(data, Z, [fold], is_scaled, group.widths)
+        yield [fold], _problem(data, Z, [fold], is_scaled)
 
 
 def split_steps(steps: list[Step]) -> tuple[list[Any], list[Any], bool]:
@@ -150,11 +147,8 @@ def split_steps(steps: list[Step]) -> tuple[list[Any], list[Any], bool]:
     return each[:lead], each[lead:], is_scaled
 
 
-def _problem(
-    data: SearchData, X: NDArray[Any], folds: Sequence[int], standardize: bool, widths: Sequence[int] | None
-) -> Problem:
-    chosen = [data.folds[fold] for fold in folds]
-    return Problem(X, data.y, chosen, standardize, data.weight, data.class_weight, widths)
+def _problem(data: SearchData, X: NDArray[Any], folds: Sequence[int], standardize: bool) -> Problem:
+    return Problem(X, data.y, [data.folds[fold] for fold in folds], standardize, data.weight, data.class_weight)
 
 
 def _of_images(numbers: list[int], views: int, found: Prediction) -> Prediction:

@@ -162,12 +162,27 @@ class LearningCurve:
 
     @property
     def doubling(self) -> dict[str, Any] | None:
-        """What twice the labels promise: ``n`` (rows then), ``gain`` and its ``ci95``; None without a curve."""
+        """What twice the labels promise: ``n`` (rows then), ``gain`` and its ``ci95``; None without a curve.
+
+        The gain counts from the measured score where that lies above the curve, and ends at the best possible one.
+        """
         if self.fit is None:
             return None
-        n = 2 * self.n_labels
-        gain, low, high = self._interval(lambda law: law(n) - law(self.n_labels))
+        n, now = 2 * self.n_labels, self.fit(self.n_labels)
+        above = 0.0 if self.measured is None else max(self.measured - now, 0.0)
+        found = self._interval(lambda law: law(n) - law(self.n_labels))
+        gain, low, high = (min(each - above, self._left) for each in found)
         return {"n": n, "gain": gain, "ci95": [low, high]}
+
+    @property
+    def measured(self) -> float | None:
+        """Mean score of the largest parts; None without points."""
+        return self.points[-1]["mean"] if self.points else None
+
+    @property
+    def _left(self) -> float:
+        """What the measured score leaves to gain, without end where the best possible one is not known."""
+        return np.inf if self.measured is None or not self.in_points else max(1 - self.measured, 0.0)
 
     @property
     def verdict(self) -> str:
@@ -180,6 +195,8 @@ class LearningCurve:
         promise = self.doubling
         if self.fit is None or promise is None:
             return f"{NOT_CLEAR}: a curve takes {LEAST_SIZES} numbers of rows and fewer could be scored; add shares."
+        if self._left == 0:
+            return f"{STOP}: every fold has the best possible score already, which leaves nothing to gain."
         size = 1.0 if self.in_points else abs(self.fit(self.n_labels))
         decision = _decision(promise["gain"], promise["ci95"], size)
         if decision != MORE and self.chance is not None and self.chance["ci95"][0] <= 0:

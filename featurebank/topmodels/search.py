@@ -330,15 +330,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         quick = TASKS[self.task]["ridge"]
         wanted = self._features(run, self._streamed(quick) if is_streamed else quick)
         groups = [
-            CandidateGroup(
-                features,
-                select,
-                normalize,
-                model,
-                cells_for(model, run.data.folds),
-                views,
-                run.data.widths.get(features) if select is None else None,
-            )
+            CandidateGroup(features, select, normalize, model, cells_for(model, run.data.folds), views)
             for features in wanted
             for views in _several(self.views)[: None if features in run.data.layouts else 1]
             for select in _several(self.select)

@@ -179,12 +179,10 @@ class Blocks:
         taken: NDArray[np.int64] = np.concatenate([every[self.columns[name]] for name in names])
         data.columns[names] = None if np.array_equal(taken, every) else taken
         layout = self._layout(names)
-        if len(names) > 1:
-            data.widths[names] = layout.widths
-        if layout.views > 1:
+        if layout is not None:
             data.layouts[names] = layout
 
-    def _layout(self, names: tuple[str, ...]) -> Layout:
+    def _layout(self, names: tuple[str, ...]) -> Layout | None:
         counts = [self.views.get(name, 1) if isinstance(self.views, Mapping) else int(self.views) for name in names]
         widths = [len(range(self.width)[self.columns[name]]) for name in names]
         for name, count, width in zip(names, counts, widths, strict=True):
@@ -195,4 +193,4 @@ class Blocks:
                 f"{' + '.join(names)} have {', '.join(map(str, counts))} views; expected as many in sets that are "
                 "concatenated: name sets of the same views"
             )
-        return Layout(counts[0], tuple(width // counts[0] for width in widths))
+        return Layout(counts[0], tuple(width // counts[0] for width in widths)) if counts[0] > 1 else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ WHITENED = 0.99
 Step = tuple[str, Any]
 
 
-def normalization(name: str, select: float | None = None, widths: Sequence[int] | None = None) -> list[Step]:
+def normalization(name: str, select: float | None = None) -> list[Step]:
     """Return the steps that stand before a top model, each to be fitted inside the fold.
 
     Parameters
@@ -37,8 +36,6 @@ def normalization(name: str, select: float | None = None, widths: Sequence[int] 
         principal components that hold 99 % of the variance, each of deviation 1: Coates, Lee and Ng 2011).
     select : float, optional
         Share of the dimensions to keep, by `SelectRelevant`.
-    widths : sequence of int, optional
-        Columns of each feature set that stands before the scaler, where there are several: each has its own floor.
 
     Raises
     ------
@@ -53,12 +50,11 @@ def normalization(name: str, select: float | None = None, widths: Sequence[int] 
     if name not in NORMALIZATIONS:
         raise TopModelError(f"no normalisation {name!r}; {near_names(name, NORMALIZATIONS)}")
     rows: dict[str, list[Step]] = {"l2": [("unit", Normalizer())], "signed-sqrt": [("root", SignedSquareRoot())]}
-    scaler = FlooredScaler(widths=widths)
     columns: dict[str, list[Step]] = {
-        "standardize": [("scale", scaler)],
-        "signed-sqrt": [("scale", scaler)],
+        "standardize": [("scale", FlooredScaler())],
+        "signed-sqrt": [("scale", FlooredScaler())],
         "center-l2": [("center", StandardScaler(with_std=False)), ("unit", Normalizer())],
-        "whiten": [("scale", scaler), ("whiten", PCA(WHITENED, whiten=True))],
+        "whiten": [("scale", FlooredScaler()), ("whiten", PCA(WHITENED, whiten=True))],
     }
     chosen: list[Step] = [] if select is None else [("relevant", SelectRelevant(select))]
     return rows.get(name, []) + chosen + columns.get(name, [])

@@ -78,3 +78,9 @@ def test_folds_repeat_with_the_seed_and_are_stratified(setup):
     first, again = (shared_folds(None, made, table, 5) for _ in range(2))
     assert all(np.array_equal(one[1], two[1]) for one, two in zip(first, again, strict=True))
     assert {tuple(np.unique(made.data.y[test], return_counts=True)[1]) for _, test in first} == {(4, 4)}
+
+
+def test_a_training_that_diverged_is_told_as_such():
+    sides = {"frozen": {"mean": 0.9}, "tuned": {"mean": 0.5}, "folds": 5}
+    told = sentence({**sides, "diverged": 2, "difference": -0.4, "ci95": [-0.5, -0.3], "told_apart": True})
+    assert told.endswith("on 5 folds: training diverged in 2 of them, try a smaller learning rate (--lr).")

@@ -17,6 +17,7 @@ from featurebank.bank.defaults import candidate_features, default_target
 from featurebank.errors import BankError, ColumnError, FeatureSetError, PredictorError, TopModelError
 from featurebank.fitting.fit import default_output
 from featurebank.fitting.training_data import Target, TrainingData, load_rows
+from featurebank.topmodels.scaling import FlooredScaler
 from featurebank.topmodels.scores import wilson_interval
 from featurebank.topmodels.search import TopModelSearchCV
 
@@ -494,7 +495,7 @@ def test_out_of_fold_predictions_name_their_samples(two_class_bank):
     result = fit(two_class_bank, features="resnet18/layer3", models={"logreg": {"C": [0.01]}}, folds=4)
     X, y, paths = Bank(two_class_bank).load("resnet18/layer3", "label", return_paths=True)
     oof = result.oof.set_index("path").loc[paths]
-    pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=0.01))
+    pipeline = make_pipeline(FlooredScaler(), LogisticRegression(C=0.01))
     expected = cross_val_predict(pipeline, X, y, cv=result.search.folds_, method="predict_proba")
     np.testing.assert_allclose(oof[["proba_cat", "proba_dog"]], expected, atol=1e-3)
     assert (oof["true"] == y).all()
@@ -542,3 +543,16 @@ def test_a_nested_search_keeps_its_time_limit(tmp_path, random):
     report = fit(bank, time_limit=0.001, nested=True, folds=3).report
     assert report["timed_out"]
     assert len(report["nested"]["fold_scores"]) == 3
+
+
+def test_channels_that_are_nearly_constant_are_told_of_and_kept_small(tmp_path):
+    random = np.random.default_rng(0)
+    y = np.arange(60) % 2
+    X = np.concatenate([random.normal(size=(60, 6)) + y[:, None], 1e-5 * random.normal(size=(60, 14))], axis=1)
+    bank = make_bank(tmp_path / "x.bank", X, label=np.where(y, "b", "a"))
+    result = fit(bank, models={"svm": {"C": [1.0]}}, cv=3)
+    told = [each for each in result.report["warnings"] if "nearly constant" in each]
+    assert len(told) == 1
+    assert told[0].startswith("14 of 20 channels of ")
+    assert "(70 %)" in told[0]
+    assert result.report["best"]["mean"] > 0.85

@@ -148,6 +148,26 @@ def test_the_interval_decides(low, gain, high, word, in_points):
     assert (" points (" in curve.verdict) == in_points
 
 
+@pytest.mark.parametrize("mean", [0.85, 0.9, 0.96, 0.99])
+def test_a_promise_counts_from_the_measured_score_and_ends_at_the_best_possible(mean):
+    law, point = PowerLaw(1.0, 10.0, 1.0), {"n_train": 80, "mean": mean}  # 0.9 now, 0.95 with twice the rows
+    again = PowerLaw(1.0, np.repeat([4.0, 10.0, 16.0], [10, 80, 10]), 1.0)
+    found = LearningCurve([point], 100, law, again).doubling
+    assert found["gain"] == pytest.approx(min(0.95 - max(mean, 0.9), 1 - mean))
+    assert found["ci95"][1] == pytest.approx(min(0.08 - max(mean - 0.9, 0), 1 - mean))
+    assert mean + found["ci95"][1] <= 1 + 1e-12
+
+
+def test_folds_that_are_all_right_promise_nothing():
+    random = np.random.default_rng(0)
+    y = np.arange(60) % 2
+    X = random.normal(size=(60, 4)) + 6 * y[:, None]
+    curve = learning_curve(KNeighborsClassifier(1), X, y, make_folds(5, X, y, None, random_state=0))
+    assert curve.measured == 1
+    assert curve.doubling["ci95"][1] <= 0
+    assert curve.verdict.startswith("Stop: every fold has the best possible score already")
+
+
 def test_a_flat_curve_and_too_few_sizes_say_so(problem):
     flat = PowerLaw(0.5, 0.0, 1.0)
     curve = LearningCurve([], 100, flat, PowerLaw(np.full(3, 0.5), np.zeros(3), np.ones(3)))

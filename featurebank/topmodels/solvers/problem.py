@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -33,8 +33,6 @@ class Problem:
     sample_weight : ndarray of shape (n,) or None
         Given to the top model, not to the scaler.
     class_weight : mapping, "balanced" or None
-    widths : sequence of int or None
-        Columns of each feature set in X, for the scaler.
     """
 
     X: NDArray[Any]
@@ -43,7 +41,6 @@ class Problem:
     standardize: bool = True
     sample_weight: NDArray[np.float64] | None = None
     class_weight: Mapping[Any, float] | str | None = None
-    widths: Sequence[int] | None = None
 
     def weights(self, rows: NDArray[np.intp]) -> NDArray[np.float64] | None:
         """Sample weights of `rows` (n_rows,), or None when there are none."""

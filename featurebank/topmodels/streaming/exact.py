@@ -88,7 +88,7 @@ class Exact(Streamed):
             _describe(list(models.values()), lda.tall(moments, fold))
         scaler: list[Step] = []
         if problem.standardize:
-            scaler = [("scale", make_scaler(offset + moments.origin, scale, len(train), problem.widths))]
+            scaler = [("scale", make_scaler(offset + moments.origin, scale, len(train)))]
         return Fitted(whitened or scaler, models, (time.perf_counter() - start) / len(models))
 
     def _solve(self, problem: Problem, fold: int, moments: Any, cells: Cells) -> list[Prediction]:

@@ -70,7 +70,7 @@ class StreamedMoments:
         count, total, square = self._of_training("plain", fold)
         mean = total / count
         spread = deviation(mean, square / count, self.origin)
-        return mean, floored(spread, mean + self.origin, self.problem.widths)
+        return mean, floored(spread, mean + self.origin)
 
     def _of_training(self, name: str, fold: int) -> Array:
         sums: list[Array] = [getattr(part, name) for part in self.parts]
@@ -158,8 +158,8 @@ def scalers(problem: Problem) -> list[FlooredScaler]:
     for (total, square), (train, _) in zip(sums, folds, strict=True):
         count = len(train)
         mean = total / count + origin
-        scale = floored(deviation(total / count, square / count, origin), mean, problem.widths)
-        found.append(make_scaler(mean, scale, count, problem.widths))
+        scale = floored(deviation(total / count, square / count, origin), mean)
+        found.append(make_scaler(mean, scale, count))
     return found
 
 
@@ -184,7 +184,7 @@ def _whitened(problem: Problem, whitening: PCA) -> list[list[Step]]:
         sums = moments.training(fold, np.empty(0))
         mean, scale = moments.scaling(fold, np.empty(0), sums)
         covariance = (sums.xx - np.outer(sums.x, sums.x) / len(train)) / scale / scale[:, None] / (len(train) - 1)
-        scaler = make_scaler(mean + moments.origin, scale, len(train), problem.widths)
+        scaler = make_scaler(mean + moments.origin, scale, len(train))
         found.append([("scale", scaler), ("whiten", make_pca(covariance, len(train), whitening))])
     return found
 
