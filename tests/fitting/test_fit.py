@@ -548,7 +548,7 @@ def test_a_nested_search_keeps_its_time_limit(tmp_path, random):
 def test_channels_that_are_nearly_constant_are_told_of_and_kept_small(tmp_path):
     random = np.random.default_rng(0)
     y = np.arange(60) % 2
-    X = np.concatenate([random.normal(size=(60, 6)) + y[:, None], 1e-5 * random.normal(size=(60, 14))], axis=1)
+    X = np.concatenate([random.normal(size=(60, 6)) + 2 * y[:, None], 1e-5 * random.normal(size=(60, 14))], axis=1)
     bank = make_bank(tmp_path / "x.bank", X, label=np.where(y, "b", "a"))
     result = fit(bank, models={"svm": {"C": [1.0]}}, folds=3)
     told = [each for each in result.report["warnings"] if "nearly constant" in each]
