@@ -184,4 +184,6 @@ def _hub_id(tagged: str) -> str | None:
 
     hub = _HUB.match(tagged)
     config = None if hub else timm.get_pretrained_cfg(tagged, allow_unregistered=True)
-    return hub[1] if hub else config and config.hf_hub_id
+    if hub:
+        return hub[1]
+    return None if config is None else config.hf_hub_id

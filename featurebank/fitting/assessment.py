@@ -131,12 +131,12 @@ def calibrated(
         proba = cross_calibrated(found.scores, found.true, parts, used, found.weight, **options)
     assert proba is not None
     assert found.classes is not None
-    judged = {"predicted": found.predicted, "sample_weight": found.weight}
-    before, after = (
-        None if each is None else expected_calibration_error(found.true, each, found.classes, **judged)
-        for each in (own, proba)
-    )
-    return {"method": used, "ece_before": before, "ece_after": after}, proba
+
+    def error(proba: NDArray[Any]) -> float:
+        judged: dict[str, Any] = {"predicted": found.predicted, "sample_weight": found.weight}
+        return expected_calibration_error(found.true, proba, found.classes, **judged)
+
+    return {"method": used, "ece_before": None if own is None else error(own), "ece_after": error(proba)}, proba
 
 
 def calibration_of(found: OutOfFold, model: str, method: str | None, is_weighted: bool) -> str | None:

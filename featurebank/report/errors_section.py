@@ -164,6 +164,7 @@ def _no_issues(note: str, command: str) -> dict[str, Any]:
 
 def _frame(found: OofPredictions, inputs: Inputs) -> pd.DataFrame:
     """Return the out-of-fold probabilities as `featurebank.fit` gives them."""
+    assert found.proba is not None
     proba = text_frame({f"proba_{name}": column for name, column in zip(found.classes, found.proba.T, strict=True)})
     return join_frames(inputs.table.take(found.row).names(), proba)
 

@@ -60,7 +60,9 @@ def classification_scores(
         rates = _rates(_confusion(true[rows], guess[rows], weight[rows], len(classes)))
         return rates if losses is None else {**rates, "log_loss": float(np.average(losses[rows], weights=weight[rows]))}
 
-    values, intervals = _with_intervals(score, weight, groups, random_state, counts=np.bincount(true, weight))
+    values, intervals = _with_intervals(
+        score, weight, groups, random_state, counts=np.bincount(true, weight).astype(np.float64)
+    )
     if sample_weight is None and groups is None:
         intervals["accuracy"] = list(wilson_interval(values["accuracy"] * len(y), len(y)))
     return {

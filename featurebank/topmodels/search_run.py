@@ -294,7 +294,7 @@ class SearchRun:
         weight = np.ones(len(tested)) if self.data.weight is None else self.data.weight[tested]
         counts = None
         if self.data.task == "classification" and averages_classes(self.scoring):
-            counts = np.bincount(np.searchsorted(self.data.classes, self.data.y[tested]), weight)
+            counts = np.bincount(np.searchsorted(self.data.classes, self.data.y[tested]), weight).astype(np.float64)
         return effective_rows(weight, counts)
 
     @cached_property
