@@ -154,6 +154,8 @@ def look(data: bytes) -> Stack:
     """
     try:
         pages, text = _read_pages(data)
+    except ImageError:
+        raise
     except (struct.error, ValueError, IndexError, OverflowError) as error:
         raise ImageError("cannot be decoded: the TIFF file's headers are damaged") from error
     if not pages:

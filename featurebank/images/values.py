@@ -43,7 +43,7 @@ def read_deep_png(data: bytes, image: Image.Image) -> NDArray[Any] | None:
         return None
     high = np.asarray(image).astype(np.uint16)
     with Image.open(io.BytesIO(data), formats=["PNG"]) as again:
-        again.tile = [again.tile[0]._replace(args=raw.replace("B", "L")[: len(raw)])]
+        again.tile = [again.tile[0]._replace(args=f"{raw[:-1]}L")]
         return high << 8 | np.asarray(again)
 
 
