@@ -51,7 +51,8 @@ class DecodingNotes:
     def _take(self, what: str, is_so: bool, example: str) -> None:
         if is_so:
             self._counts[what] += 1
-            self._examples.setdefault(what, printable(example))
+            said = printable(example)
+            self._examples[what] = min(self._examples.get(what, said), said)  # the same in every order of threads
 
     def lines(self, rules: PixelRules) -> list[str]:
         """Return what the reader of the features should know, a line each; a few odd images are no news."""
