@@ -49,7 +49,9 @@ def predict(
     allow_download: bool,
     as_json: bool,
 ) -> None:
-    """Label IMAGES (files or folders), or the rows of a bank, as CSV: path, label, probability, unlike, error.
+    """Label IMAGES, or the rows of a bank, as CSV: path, label, probability, unlike, error.
+
+    IMAGES are files, folders, tar shards or Parquet files with images inside.
 
     unlike is the share of the training images that are less unusual than the image; is_unlike says that it is above
     0.99, so that the label is a guess.
@@ -91,15 +93,17 @@ def _listed(images: tuple[AnyPath, ...]) -> list[str]:
     """Return the files that are named, and those in the folders; a name of nothing is refused before a model loads."""
     import os
 
+    from featurebank.images.listing import holds_many, is_there
     from featurebank.images.scanning import scan
 
-    absent = [str(each) for each in images if not each.exists()]
+    absent = [str(each) for each in images if not is_there(each)]
     if absent:
         raise SourceError(f"no file or folder {absent[0]!r} ({len(absent)} of {len(images)}); check the path")
     paths: list[str] = []
     for each in images:
-        if each.is_dir():
-            paths += [os.path.join(str(each), os.fsdecode(path)) for path in scan(each).paths]
+        if holds_many(each):
+            folder = str(each if each.is_dir() else each.parent)
+            paths += [os.path.join(folder, os.fsdecode(path)) for path in scan(each).paths]
         else:
             paths.append(str(each))
     return paths

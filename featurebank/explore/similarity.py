@@ -22,6 +22,7 @@ from featurebank.bank.samples import SampleTable
 from featurebank.bank.spec import digest_of
 from featurebank.errors import BankError, NotInstalledError, install_hint, near_names
 from featurebank.explore.embedding import blocks_of, chosen_sets, embed_like, moments
+from featurebank.images.listing import is_there
 from featurebank.images.reading import ImageLike, image_digest
 from featurebank.storage import files
 
@@ -118,7 +119,7 @@ def _query(
         return embed_like(bank, names, [image], backbone)[0], nobody
     paths = table.rows["path"].to_numpy()
     own = np.flatnonzero(paths == os.fsencode(image))
-    if not len(own) and not os.path.exists(image):
+    if not len(own) and not is_there(files.as_path(image)):
         raise BankError(
             f"{str(image)!r} is neither a path of the bank nor a file; `featurebank info BANK --samples` lists them"
         )

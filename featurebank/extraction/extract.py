@@ -18,7 +18,7 @@ from featurebank.bank.bank import Bank, BankLike
 from featurebank.bank.request import describe_set
 from featurebank.bank.upkeep import set_damaged_features_aside, set_damaged_tables_aside
 from featurebank.errors import BankError, ImageError, near_names
-from featurebank.extraction.naming import tell_apart
+from featurebank.extraction.naming import about_replaced, tell_apart
 from featurebank.extraction.pipeline import Compute, Pipeline
 from featurebank.extraction.pixel_range import settle_source
 from featurebank.extraction.tracker import Embed, ExtractReport, Tracker
@@ -183,8 +183,11 @@ def extract(
     table: dict[str, Any] = {"separator": separator, "encoding": encoding, "labels_as": labels_as}
     found = scan(source, root=root, path_column=path_column, ids=ids, columns=columns, name=name, **table)
     opened = bank if isinstance(bank, Bank) else Bank.create(bank)
-    if found.get_image is not None and ids is None and name is None:
-        found = tell_apart(found, opened)
+    if found.get_image is not None and name is None:
+        if ids is None:
+            found = tell_apart(found, opened)
+        elif replaced := about_replaced(found, opened):
+            warnings.warn(replaced, stacklevel=2)
     report = run_extraction(
         found,
         opened,

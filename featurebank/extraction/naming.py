@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featurebank.bank.bank import Bank
 from featurebank.bank.samples import OK, SampleTable
@@ -38,7 +38,7 @@ def tell_apart(source: Source, bank: Bank) -> Source:
     names = itertools.chain([source.name], (f"{source.name}-{number}" for number in itertools.count(2)))
     for name in names:
         rows = table.find(name, source.paths)
-        known = np.flatnonzero((rows >= 0) & (table.rows["status"].to_numpy()[rows] == OK)) if len(table) else rows[:0]
+        known = _known(table, rows)
         if _are_these(source, table, rows, known):
             if name != source.name and not len(known):
                 warnings.warn(
@@ -50,21 +50,50 @@ def tell_apart(source: Source, bank: Bank) -> Source:
     raise AssertionError("there is always another name")
 
 
-def _are_these(source: Source, table: SampleTable, rows: Sequence[int], known: Sequence[int]) -> bool:
-    """Say whether what the bank has of some samples are these images."""
-    some = {int(known[i]) for i in np.linspace(0, len(known) - 1, COMPARED, dtype=int)} if len(known) else set()
+def about_replaced(source: Source, bank: Bank) -> str:
+    """Return a warning where images that were given ids take the place of others, all of them; else nothing."""
+    table = bank.table
+    rows = table.find(source.name, source.paths)
+    known = _known(table, rows)
     digests = table.rows["digest"].to_numpy()
-    return all(_is_this(source, position, digests[rows[position]]) for position in sorted(some))
+    if len(known) < 2 or any(_digest(source, each) in (b"", digests[rows[each]]) for each in _some(known)):
+        return ""
+    return (
+        f"the bank has other images under these ids of {source.name!r}, and these take their place: name= tells them "
+        "apart"
+    )
+
+
+def _digest(source: Source, position: int) -> bytes:
+    """Return the digest of an image, empty where it cannot be read."""
+    try:
+        return source.read(position)[0]
+    except ImageError:
+        return b""
+
+
+def _known(table: SampleTable, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the samples that a table has an image of, by the rows that they have in it."""
+    status = table.rows["status"].to_numpy()
+    return np.flatnonzero((rows >= 0) & (status[rows] == OK)) if len(table) else rows[:0]
+
+
+def _some(known: NDArray[np.int64]) -> list[int]:
+    """Return a few of some samples, from all over them."""
+    return sorted({int(known[i]) for i in np.linspace(0, len(known) - 1, COMPARED, dtype=int)}) if len(known) else []
+
+
+def _are_these(source: Source, table: SampleTable, rows: NDArray[np.int64], known: NDArray[np.int64]) -> bool:
+    """Say whether what the bank has of some samples are these images."""
+    digests = table.rows["digest"].to_numpy()
+    return all(_is_this(source, position, digests[rows[position]]) for position in _some(known))
 
 
 def _is_this(source: Source, position: int, digest: bytes) -> bool:
-    try:
-        found = source.read(position)[0]
-        if found != digest and source.read(position)[0] != found:
-            raise SourceError(
-                f"the images of {source.name!r} change from one reading to the next, so that nothing tells whether the "
-                "bank has them: give name=, or leave the random changes to views='augment:8'"
-            )
-    except ImageError:  # it will be told when it is embedded
-        return True
-    return bool(found == digest)
+    found = _digest(source, position)
+    if found and found != digest and _digest(source, position) != found:
+        raise SourceError(
+            f"the images of {source.name!r} change from one reading to the next, so that nothing tells whether the "
+            "bank has them: give name=, or leave the random changes to views='augment:8'"
+        )
+    return found in (b"", digest)  # one that cannot be read is told when it is embedded

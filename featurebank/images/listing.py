@@ -28,7 +28,7 @@ _PACKED = {shards.SUFFIX: shards.read_member, **dict.fromkeys(parquet.SUFFIXES, 
 """What reads one image of a file that holds many, by the end of that file's name."""
 PAGE = "page"
 _A_PAGE = re.compile(f"(.+)#{PAGE}=([1-9][0-9]{{0,5}})", re.DOTALL)
-_INSIDE = re.compile(f"({'|'.join(map(re.escape, _PACKED))})/")
+_INSIDE = re.compile(f"({'|'.join(map(re.escape, _PACKED))})/", re.IGNORECASE)
 
 
 def walk(root: AnyPath, ignored: Counter[str]) -> Iterator[Entry]:
@@ -154,12 +154,23 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         raise ImageError(f"cannot be read: {why}") from error
 
 
+def is_there(path: AnyPath) -> bool:
+    """Say whether a file or folder is there, or one that holds many images of which the path names one."""
+    inside = _INSIDE.search(str(path))
+    return path.exists() or (inside is not None and files.as_path(str(path)[: inside.end() - 1]).exists())
+
+
+def holds_many(path: AnyPath) -> bool:
+    """Say whether a path names a folder, or a file that holds many images."""
+    return path.suffix.lower() in _PACKED or path.is_dir()
+
+
 def _read_packed(name: str) -> bytes:
     """Read an image by the path of the file that holds it, and its name in there."""
     ends = list(_INSIDE.finditer(name))
     match = next((each for each in ends if os.path.isfile(name[: each.end() - 1])), ends[0])
     try:
-        return _PACKED[match[1]](files.as_path(name[: match.end() - 1]), name[match.end() :])
+        return _PACKED[match[1].lower()](files.as_path(name[: match.end() - 1]), name[match.end() :])
     except (StorageError, ImageError):
         raise
     except (OSError, ValueError) as error:

@@ -57,12 +57,13 @@ def scan_parquet(pattern: AnyPath, root: AnyPath | None, column: str | None) -> 
     return of_parquet(text, where, names, column)
 
 
-def scan_parquet_folder(name: AnyPath, root: AnyPath) -> Source | None:
+def scan_parquet_folder(name: AnyPath, root: AnyPath, column: str | None = None) -> Source | None:
     """List the images in the Parquet files below a folder, or return None where there are none."""
     start = f"{key_of(root)}/"
-    found = [key_of(path).removeprefix(start) for end in parquet.SUFFIXES for path in root.rglob(f"*{end}")]
+    files_below = (path for path in root.rglob("*") if path.suffix.lower() in parquet.SUFFIXES)
+    found = [key_of(path).removeprefix(start) for path in files_below]
     names = sorted(each for each in found if not any(part.startswith(".") for part in each.split("/")))
-    return of_parquet(key_of(name), root, names, None) if names else None
+    return of_parquet(key_of(name), root, names, column) if names else None
 
 
 def of_parquet(name: str, root: AnyPath, names: Sequence[str], column: str | None) -> Source | None:

@@ -18,7 +18,7 @@ from featurebank.images.hugging_face import is_dataset, scan_dataset
 from featurebank.images.items import facts_of, is_path, picture_of
 from featurebank.images.manifests import scan_manifest
 from featurebank.images.memory import scan_list, scan_memory
-from featurebank.images.packed import scan_parquet, scan_shards
+from featurebank.images.packed import scan_parquet, scan_parquet_folder, scan_shards
 from featurebank.images.shards import is_shards
 from featurebank.images.sources import Source
 from featurebank.images.tables import MANIFESTS, TableOptions
@@ -137,6 +137,10 @@ def _scan_path(path: AnyPath, root: AnyPath | None, path_column: str | None, opt
             return images
     if path.suffix.lower() in MANIFESTS and not path.is_dir():
         return scan_manifest(path, root or path.parent, path_column, options)
+    if path_column is not None and path.is_dir():
+        images = scan_parquet_folder(path, root or path, path_column)
+        if images is not None:
+            return images
     if path_column is not None or options != TableOptions():
         given = "a path column" if path_column is not None else "separator, encoding and labels as text"
         raise SourceError(f"{str(path)!r} is not a manifest, and only a manifest has {given}: leave it out")

@@ -353,6 +353,13 @@ def test_images_that_change_need_a_name(tmp_path):
     assert counts(tmp_path / "a.bank") == {"Changing": 2}
 
 
+def test_images_that_take_the_place_of_others_under_their_ids_are_told(tmp_path):
+    extract([picture(0), picture(1)], tmp_path / "a.bank", ids=["a", "b"], **HOW)
+    with pytest.warns(UserWarning, match="other images under these ids of 'memory', and these take their place: name="):
+        extract([picture(2), picture(3)], tmp_path / "a.bank", ids=["a", "b"], **HOW)
+    assert counts(tmp_path / "a.bank") == {"memory": 2}
+
+
 @pytest.mark.parametrize("name", ["", "/photos", "s3://bucket/photos"])
 def test_a_name_is_no_path(name):
     with pytest.raises(SourceError, match="reads as a path; expected a word"):

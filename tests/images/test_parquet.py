@@ -132,6 +132,14 @@ def test_of_several_columns_of_images_one_is_named(tmp_path):
     assert scan(usual, path_column="mask").read(0)[0] == decoding.content_digest(png(0))
 
 
+def test_a_folder_has_its_column_named_too(tmp_path):
+    for number in range(2):
+        columns = {"left": images([number]), "right": images([number + 2])}
+        write(tmp_path / f"{number}.PARQUET", columns)
+    found = scan(tmp_path, path_column="right")
+    assert [found.read(row)[0] for row in range(2)] == [decoding.content_digest(png(row + 2)) for row in range(2)]
+
+
 def test_several_files_are_one_source(tmp_path):
     for number in range(2):
         hub(tmp_path / "hub" / "data" / f"train-0000{number}-of-00002.parquet", range(3 * number, 3 * number + 3))
