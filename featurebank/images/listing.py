@@ -155,8 +155,10 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def is_there(path: AnyPath) -> bool:
-    """Say whether a file or folder is there, or one that holds many images of which the path names one."""
-    inside = _INSIDE.search(str(path))
+    """Say whether a file or folder is there, or one that holds many images or pages of which the path names one."""
+    page, inside = _A_PAGE.fullmatch(str(path)), _INSIDE.search(str(path))
+    if page is not None and not path.exists():
+        return is_there(files.as_path(page[1]))
     return path.exists() or (inside is not None and files.as_path(str(path)[: inside.end() - 1]).exists())
 
 
