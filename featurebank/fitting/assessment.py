@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
@@ -113,6 +113,26 @@ def is_imbalanced(y: NDArray[Any]) -> bool:
     """Say whether the largest class has at least three times the rows of the smallest."""
     counts = np.unique(y, return_counts=True)[1]
     return bool(counts.max() >= IMBALANCE * counts.min())
+
+
+def unlearned(found: OutOfFold, paths: Sequence[str]) -> list[str]:
+    """Say which rows were tested by folds that had not learned their class.
+
+    Parameters
+    ----------
+    found : OutOfFold
+    paths : sequence of str
+        Of every row.
+    """
+    lost = np.flatnonzero(~found.is_learned)
+    if not len(lost):
+        return []
+    classes = ", ".join(repr(name) for name in np.unique(found.true[lost]).tolist()[:5])
+    rows = np.unique(found.row[lost])
+    return [
+        f"{len(rows)} rows of the rare class {classes} (e.g. {paths[int(rows[0])]!r}) were tested by folds that had "
+        "not learned it, and count as wrong: label more of it, or correct them with `featurebank label`"
+    ]
 
 
 def calibrated(

@@ -311,6 +311,7 @@ def _fit_rows(
             search.oof_, search.best_model_, plan.calibrate, oof, is_weighted=is_weighted
         )
         report |= about
+        report["warnings"] += assessment.unlearned(search.oof_, rows.paths)
     if rows.labels is not None:
         report["per_label"] = assessment.per_label(search.oof_, rows.labels)
     model = search.best_estimator_

@@ -556,3 +556,20 @@ def test_channels_that_are_nearly_constant_are_told_of_and_kept_small(tmp_path):
     assert told[0].startswith("14 of 20 channels of ")
     assert "(70 %)" in told[0]
     assert result.report["best"]["mean"] > 0.85
+
+
+def test_a_mistyped_label_is_listed_and_its_row_stays(tmp_path):
+    y = np.array([f"c{number % 4}" for number in range(120)], object)
+    X = np.random.default_rng(0).normal(size=(120, 16)) + 2 * np.eye(16)[np.arange(120) % 4]
+    y[0] = "typo"
+    bank = make_bank(tmp_path / "t.bank", X, label=y)
+    for model in ("logreg", "svm", "centroid"):
+        result = fit(bank, target="label", models=[model])
+        rare = [each for each in result.report["warnings"] if "rare class 'typo'" in each]
+        assert len(rare) == 1
+        assert rare[0].startswith("1 rows of the rare class 'typo' (e.g. ")
+        oof = result.predictor.oof
+        assert len(oof) == 120
+        assert oof.filter(like="proba_").notna().all(axis=None)
+        np.testing.assert_allclose(oof.filter(like="proba_").sum(axis=1), 1, atol=1e-6)
+        assert result.predictor.classes.tolist() == ["c0", "c1", "c2", "c3", "typo"]
