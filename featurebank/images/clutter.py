@@ -34,6 +34,11 @@ def is_system(name: str) -> bool:
     return small in _FOLDERS or _NUMBERED.fullmatch(small) is not None
 
 
+def is_clutter(parts: Iterable[str]) -> bool:
+    """Say whether a part of a path is hidden, or made by a system."""
+    return any(is_hidden(part) or is_system(part) for part in parts)
+
+
 def system_folder(folders: Iterable[str]) -> str:
     """Return the first of some folders that a system made, or an empty text."""
     return next(filter(is_system, folders), "")

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from featurebank.errors import SourceError, StorageError, one_line
-from featurebank.images import parquet
+from featurebank.images import clutter, parquet
 from featurebank.images.columns import concat_columns
 from featurebank.images.listing import Entry
 from featurebank.images.parquet import ImageColumn
@@ -62,7 +62,7 @@ def scan_parquet_folder(name: AnyPath, root: AnyPath, column: str | None = None)
     start = f"{key_of(root)}/"
     files_below = (path for path in root.rglob("*") if path.suffix.lower() in parquet.SUFFIXES)
     found = [key_of(path).removeprefix(start) for path in files_below]
-    names = sorted(each for each in found if not any(part.startswith(".") for part in each.split("/")))
+    names = sorted(each for each in found if not clutter.is_clutter(each.split("/")))
     return of_parquet(key_of(name), root, names, column) if names else None
 
 
