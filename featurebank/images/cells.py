@@ -15,7 +15,9 @@ LABELS_AS = ("auto", "text", "numbers")
 MISSING_WORDS = frozenset({"na", "n/a", "#n/a", "nan", "null", "none", "-", "?"})
 """Words for a missing number, in small letters."""
 _SHOWN = 6
-_EXACT_INT = 2**53
+_INT = re.compile("-?[0-9]{1,18}")
+_NUMBER = re.compile(r"[+-]?(?=\.?[0-9])([0-9]+)?(?:\.([0-9]*))?([eE][+-]?[0-9]+)?")
+"""A number's whole part, decimals and exponent."""
 
 
 def parse_text(frame: pd.DataFrame, *, decimal: str = ".", labels_as: str = "auto") -> pd.DataFrame:
@@ -44,7 +46,7 @@ def parse_text(frame: pd.DataFrame, *, decimal: str = ".", labels_as: str = "aut
 
 
 def _parse_column(column: pd.Series, decimal: str, labels_as: str) -> pd.Series:
-    cells = [None if is_missing(value) or value == "" else str(value) for value in column]
+    cells = [str(value) if value != "" and not is_missing(value) else None for value in column.tolist()]
     distinct = dict.fromkeys(cell for cell in cells if cell is not None)
     numbers = [cell for cell in distinct if cell.strip().lower() not in MISSING_WORDS]
     is_one = len(numbers) == 1 < len(distinct) and cells.count(numbers[0]) == 1  # one number makes no column of them
@@ -59,39 +61,40 @@ def _parse_column(column: pd.Series, decimal: str, labels_as: str) -> pd.Series:
 
 def _as_ints(cells: Sequence[str]) -> dict[str, int] | None:
     """Return the whole number that each cell writes, None where one of them would not be written so."""
-    keeps = all(re.fullmatch("-?[0-9]{1,18}", cell) and str(int(cell)) == cell for cell in cells)
+    keeps = all(_INT.fullmatch(cell) and str(int(cell)) == cell for cell in cells)
     return {cell: int(cell) for cell in cells} if keeps else None
 
 
 def _as_floats(cells: Sequence[str], decimal: str, *, loosely: bool) -> dict[str, float] | None:
     """Return the number that each cell writes, None where one is no number or something of it would be lost."""
-    plain = {cell: cell.strip() for cell in cells}
-    if decimal == "," and any("," in cell for cell in cells) and not any("." in cell for cell in cells):
-        plain = {cell: text.replace(",", ".") for cell, text in plain.items()}
-    values = {cell: _number(text) for cell, text in plain.items()}
-    found = {cell: value for cell, value in values.items() if value is not None}
-    if len(found) < len(values) or not (loosely or _keep_spelling(list(plain.values()))):
+    texts = [cell.strip() for cell in cells]
+    if decimal == "," and any("," in text for text in texts) and not any("." in text for text in texts):
+        texts = [text.replace(",", ".") for text in texts]
+    parts = []
+    for text in texts:
+        match = _NUMBER.fullmatch(text)
+        if match is None:
+            return None
+        parts.append(match.groups())
+    values = list(map(float, texts))
+    if not all(map(math.isfinite, values)) or not (loosely or _keep_spelling(parts, values)):
         return None
-    return found
+    return dict(zip(cells, values, strict=True))
 
 
-def _number(text: str) -> float | None:
-    """Return a finite number that is written in ASCII digits."""
-    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text):
-        return None
-    value = float(text)
-    return value if math.isfinite(value) else None
-
-
-def _keep_spelling(texts: Sequence[str]) -> bool:
+def _keep_spelling(parts: Sequence[tuple[str | None, ...]], values: Sequence[float]) -> bool:
     """Say whether numbers are written so that reading them loses nothing that may have a meaning."""
-    is_measured = any("." in text or re.search("[eE][+-]", text) for text in texts)
-    padded = any(re.match("[+-]?0[0-9]", text) for text in texts)  # an id such as 007
-    decimals = {text.partition(".")[2] for text in texts if "." in text and not re.search("[eE]", text)}
-    cut = any(len(each) > 1 and each.endswith("0") for each in decimals) and len(set(map(len, decimals))) > 1
+    is_measured = any(decimals is not None or (exponent and exponent[1] in "+-") for _, decimals, exponent in parts)
+    if not is_measured or any(whole and whole[0] == "0" and len(whole) > 1 for whole, *_ in parts):  # an id such as 007
+        return False
+    widths = {len(decimals) for _, decimals, exponent in parts if decimals is not None and not exponent}
+    if len(widths) > 1 and any(d and len(d) > 1 and d[-1] == "0" and not e for _, d, e in parts):  # 1.10 beside 1.9
+        return False
     # an id of 20 digits: its last ones would go
-    large = any(re.fullmatch("[+-]?[0-9]+", text) and int(float(text)) != int(text) for text in texts)
-    return is_measured and not (padded or cut or large)
+    return not any(
+        decimals is None and exponent is None and whole and abs(int(value)) != int(whole)
+        for (whole, decimals, exponent), value in zip(parts, values, strict=True)
+    )
 
 
 def describe(columns: pd.DataFrame) -> str:

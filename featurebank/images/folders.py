@@ -13,12 +13,12 @@ from featurebank.images.layout import read_layout, top_folders
 from featurebank.images.metadata import add_metadata
 from featurebank.images.packed import scan_parquet_folder
 from featurebank.images.sources import Source, key_of, no_images, of_files
-from featurebank.images.tables import MANIFESTS
+from featurebank.images.tables import MANIFESTS, TableOptions
 from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath
 
 
-def scan_folder(name: AnyPath, root: AnyPath) -> Source:
+def scan_folder(name: AnyPath, root: AnyPath, options: TableOptions) -> Source:
     """List a folder's images; see `featurebank.scan`."""
     if isinstance(root, Path) and not root.is_dir():
         found = "is a file" if root.exists() else "does not exist"
@@ -32,7 +32,7 @@ def scan_folder(name: AnyPath, root: AnyPath) -> Source:
     if not entries:
         raise no_images(str(root), ignored, "files")
     layout, notes = read_layout([path for path, *_ in entries])
-    entries, columns, more = add_metadata(root, entries, layout, ignored)
+    entries, columns, more = add_metadata(root, entries, layout, ignored, options)
     is_label = "label" in layout and layout["label"].equals(columns["label"].head(len(layout)))
     facts: dict[str, Any] = {"ignored": dict(+ignored), "class_folders": is_label, "notes": notes + more}
     earlier = top_folders([path for path, *_ in entries])

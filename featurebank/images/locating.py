@@ -49,7 +49,7 @@ def say_ignored(texts: Sequence[str], names: Sequence[bytes], ignored: Sequence[
     for what, count in Counter(filter(None, ignored)).items():
         text, name = first[what]
         shown = printable(text), printable(os.fsdecode(name))
-        _LOG.info("%d paths fit a file, ignoring %s: %r is %r", count, what, *shown)
+        _LOG.info("%d paths fit a file, ignoring %s: '%s' is '%s'", count, what, *shown)
 
 
 def locate(texts: Sequence[str], manifest: AnyPath, root: AnyPath) -> list[Entry]:

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from featurebank.errors import SourceError
 from featurebank.images.columns import concat_columns, is_missing, tidy
 from featurebank.images.listing import Entry
 from featurebank.images.matching import Matcher
 from featurebank.images.sources import refuse_repeats
-from featurebank.images.tables import read_table
+from featurebank.images.tables import TableOptions, read_table
 from featurebank.storage.files import AnyPath
 
 NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -22,7 +23,7 @@ FILE_NAME = "file_name"
 
 
 def add_metadata(
-    root: AnyPath, entries: list[Entry], columns: pd.DataFrame, ignored: Counter[str]
+    root: AnyPath, entries: list[Entry], columns: pd.DataFrame, ignored: Counter[str], options: TableOptions
 ) -> tuple[list[Entry], pd.DataFrame, list[str]]:
     """Lay the tables beside the images of a folder over the columns that its folders give.
 
@@ -38,6 +39,8 @@ def add_metadata(
         What its folders say of them.
     ignored : Counter of str
         Its other files by suffix; the tables are taken off.
+    options : TableOptions
+        How the tables are read.
 
     Returns
     -------
@@ -46,7 +49,11 @@ def add_metadata(
     notes : list of str
         What was done, a sentence each.
     """
-    found = list(_tables(root, entries, ignored))
+    found = list(_tables(root, entries, ignored, options))
+    if not found and options != TableOptions():
+        raise SourceError(
+            f"{str(root)!r} has no table ({', '.join(NAMES)}); leave out separator, encoding and labels_as"
+        )
     if not found:
         return entries, columns, []
     rows = concat_columns([table for _, table, _ in found])
@@ -65,7 +72,7 @@ def add_metadata(
 
 
 def _tables(
-    root: AnyPath, entries: Sequence[Entry], ignored: Counter[str]
+    root: AnyPath, entries: Sequence[Entry], ignored: Counter[str], options: TableOptions
 ) -> Iterator[tuple[str, pd.DataFrame, list[bytes]]]:
     """Yield the name of each table, its columns, and the paths of its rows from the root."""
     for folder in _folders(entries):
@@ -73,7 +80,7 @@ def _tables(
             suffix = posixpath.splitext(name)[1]
             if not ignored[suffix] or not (root / posixpath.join(folder, name)).is_file():
                 continue
-            table = read_table(root / posixpath.join(folder, name))
+            table = read_table(root / posixpath.join(folder, name), options)
             if FILE_NAME in table:
                 ignored[suffix] -= 1
                 table = table[[not is_missing(cell) for cell in table[FILE_NAME]]]

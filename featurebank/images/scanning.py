@@ -141,9 +141,10 @@ def _scan_path(path: AnyPath, root: AnyPath | None, path_column: str | None, opt
         images = scan_parquet_folder(path, root or path, path_column)
         if images is not None:
             return images
-    if path_column is not None or options != TableOptions():
-        given = "a path column" if path_column is not None else "separator, encoding and labels as text"
-        raise SourceError(f"{str(path)!r} is not a manifest, and only a manifest has {given}: leave it out")
+    if path_column is not None:
+        raise SourceError(f"{str(path)!r} is not a manifest, and only a manifest has a path column: leave it out")
     if is_shards(str(path)) and not path.is_dir():
+        if options != TableOptions():
+            raise SourceError(f"{str(path)!r} is no table; leave out separator, encoding and labels_as")
         return scan_shards(path, root)
-    return scan_folder(path, root or path)
+    return scan_folder(path, root or path, options)

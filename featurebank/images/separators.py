@@ -59,13 +59,13 @@ def find_dialect(text: str, separator: str | None, where: object) -> Dialect:
     'semicolon'
     """
     sample = text[:_SAMPLE]
-    told = re.match(r'"?sep=(.)"?[\s;,]*?\r?\n', sample, re.IGNORECASE)
+    told = re.match(r'"?sep=(.)"?[\s;,]*?(\r\n|\r|\n)', sample, re.IGNORECASE)
     rows = sample[told.end() :] if told else sample
     if separator is not None:
         sign = _sign(separator)
     else:
         sign = told.group(1) if told else _detect(rows, len(text) > _SAMPLE, where)
-    header = rows.split("\n", 1)[0]
+    header = re.split("[\r\n]", rows, maxsplit=1)[0]
     is_spaced = header.count(sign) == header.count(f"{sign} ") > 0 or f'{sign} "' in rows
     return Dialect(sign, int(told is not None), is_spaced and sign != " ")
 
@@ -97,6 +97,6 @@ def _detect(rows: str, is_cut: bool, where: object) -> str:
 def _cells(rows: str, sign: str) -> list[int]:
     """Return the number of cells of each row, as Python's csv module reads them."""
     try:
-        return [len(row) for row in csv.reader(io.StringIO(rows), delimiter=sign) if row]
+        return [len(row) for row in csv.reader(io.StringIO(rows, newline=None), delimiter=sign) if row]
     except csv.Error:  # a cell of more than its limit, a stray carriage return
         return []

@@ -118,10 +118,10 @@ def _parse(
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return columns of text as what they hold, the column of paths as it is, and notes on what was not plain."""
     names = find_path_column(cells, path_column)
-    parsed = parse_text(cells, decimal=decimal, labels_as=labels_as)
-    if names is not None:
-        parsed[names] = parse_text(cells[[names]], labels_as="text")[names]
-    return parsed, notes + notes_on_numbers(cells, parsed)
+    paths = [] if names is None else [names]
+    parsed = parse_text(cells.drop(columns=paths), decimal=decimal, labels_as=labels_as)
+    notes = notes + notes_on_numbers(cells, parsed)
+    return parse_text(cells[paths], labels_as="text").join(parsed)[list(cells)], notes
 
 
 def _read_json_lines(content: io.BytesIO) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -155,7 +156,7 @@ def _bytes(cell: str) -> bytes:
 
 
 def _rows(text: str, dialect: Dialect) -> Iterator[Sequence[str]]:
-    lines = io.StringIO(text, newline="")
+    lines = io.StringIO(text, newline=None)
     for _ in range(dialect.start):
         next(lines)
     return csv.reader(
@@ -165,4 +166,5 @@ def _rows(text: str, dialect: Dialect) -> Iterator[Sequence[str]]:
 
 def _example(text: str) -> str:
     """Return a word that shows how a text was read."""
-    return next((f" ({printable(word)!r})" for word in text.replace(",", " ").split() if not word.isascii()), "")
+    words = (word for word in re.split(r"[\s,;|\"]+", text) if not word.isascii())
+    return next((f" ({printable(word)!r})" for word in words), "")

@@ -94,3 +94,34 @@ def test_of_our_own_lists_only_what_was_filled_in_is_taken(run_json, own_bank, t
     assert run_json("label", own_bank, table) == {"rows": 2, "changed": 1, "columns": ["kind", "site"]}
     assert not {*about} & {*Bank(own_bank).samples.columns}
     assert run_json("label", own_bank, table, "--column", about[0])["columns"] == [about[0]]
+
+
+def test_labels_of_an_excel_file_written_on_windows(run_cli, own_bank, tmp_path):
+    rows = "Datei;Größe;Name\r\n" + "C:\\fotos\\cat\\00.png;1,5;Käfer\r\n" + "cat\\01;2;Öl\r\n;3;Nichts\r\n"
+    (tmp_path / "labels.csv").write_bytes(rows.encode("cp1252"))
+    wrong = run_cli("label", own_bank, tmp_path / "labels.csv")
+    assert wrong.exit_code == 1
+    assert "expected 'path' and at least one more; name the one with the paths (--path-column, such as" in wrong.stderr
+    result = run_cli("label", own_bank, tmp_path / "labels.csv", "--path-column", "Datei")
+    assert result.stdout == "2 of 3 samples changed: Größe, Name\n"
+    said = result.stderr.splitlines()
+    assert "labels.csv: separated by semicolons; encoding cp1252 ('Größe'); Größe: decimal commas" in said
+    assert "1 paths fit a file, ignoring its suffix: 'cat\\01' is 'cat/01.png'" in said
+    assert "Warning: 1 row has no path and is left out: 3" in said
+    assert "columns: Größe: numbers, 1.5 to 2; Name: text, 2 classes" in said
+    assert column(own_bank, "Größe").dropna().to_dict() == {"cat/00.png": 1.5, "cat/01.png": 2.0}
+    assert column(own_bank, "Name").dropna().to_dict() == {"cat/00.png": "Käfer", "cat/01.png": "Öl"}
+
+
+def test_the_user_decides_separator_encoding_and_what_columns_become(run_cli, own_bank, tmp_path):
+    (tmp_path / "labels.csv").write_bytes("path;a,b\ncat/00.png;ko\u010dka,1\n".encode("cp1250"))
+    ambiguous = run_cli("label", own_bank, tmp_path / "labels.csv")
+    assert "name the separator with --separator comma, semicolon, tab or pipe" in ambiguous.stderr
+    unclear = run_cli("label", own_bank, tmp_path / "labels.csv", "--separator", "semicolon")
+    assert "'ko\\xe8ka,1' reads 'koèka,1' as cp1252, 'kočka,1' as cp1250; name the right one" in unclear.stderr
+    told = ["--separator", "semicolon", "--encoding", "cp1250", "--labels-as", "text"]
+    assert run_cli("label", own_bank, tmp_path / "labels.csv", *told).exit_code == 0
+    assert column(own_bank, "a,b")["cat/00.png"] == "kočka,1"
+    write(tmp_path / "codes.csv", "path,code", "cat/00.png,1", "cat/01.png,2")
+    assert run_cli("label", own_bank, tmp_path / "codes.csv", "--labels-as", "text").exit_code == 0
+    assert column(own_bank, "code").dropna().tolist() == ["1", "2"]

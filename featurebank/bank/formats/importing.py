@@ -21,6 +21,7 @@ from featurebank.bank.bank import Bank, BankLike
 from featurebank.bank.features import as_keys
 from featurebank.bank.formats import FORMATS, READERS, clip_retrieval, hdf5, slides, thingsvision
 from featurebank.bank.formats.collection import KEY, Collection, Stream, counting
+from featurebank.bank.label_paths import meant_paths
 from featurebank.bank.samples import GONE, NO_DIGEST, OK, SampleTable
 from featurebank.bank.spec import FeatureSpec, digest_of, imported_spec, parse_name
 from featurebank.errors import BankError, CorruptError, FeatureSetError, SourceError, near_names
@@ -236,6 +237,9 @@ def _relative(bank: Bank, collection: Collection, sources: Sequence[str]) -> Col
     rows = bank.table.rows
     roots = {source: os.fsencode(root) for source, root in zip(rows["source"], rows["root"], strict=True) if root}
     paths = [_below(path, roots.get(source)) for path, source in zip(collection.paths, sources, strict=True)]
+    if collection.digests is None and sources[0] in roots:  # names of another tool, perhaps of another machine
+        meant = meant_paths(bank.table, list(map(os.fsdecode, paths)), sources)
+        paths = list(map(os.fsencode, meant))
     seen: set[tuple[str, bytes]] = set()
     for key in zip(sources, paths, strict=True):
         if key in seen or not key[1]:
