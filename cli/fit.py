@@ -100,6 +100,11 @@ class _Fit(cloup.Command):
     sample_weight_option,
     class_weight_option,
     scoring_option,
+    option(
+        "--positive",
+        metavar="CLASS",
+        help="Of two classes the one that f1, precision, recall … and --threshold are of.  [default: the rarer one]",
+    ),
     option("--rule", type=click.Choice(["best", "one-se"]), default="best", help="What wins."),
 )
 @option_group(

@@ -25,6 +25,7 @@ from featurebank.topmodels.folds import sizes_of
 from featurebank.topmodels.formatting import score_name
 from featurebank.topmodels.learning_curve import learning_curve as make_learning_curve
 from featurebank.topmodels.out_of_fold import OutOfFold
+from featurebank.topmodels.positive import positive_class
 from featurebank.topmodels.refitting import fit_pipeline, over_folds, score_fitted
 from featurebank.topmodels.scores import fold_interval
 from featurebank.topmodels.search import TopModelSearchCV
@@ -192,28 +193,32 @@ def thresholded(search: TopModelSearchCV, rows: TrainingData, scoring: str) -> t
     TopModelError
         When there are not two classes, or the scoring does not judge labels.
     """
-    found = search.oof_.learned(search.best_model_)
-    metric = label_metric(scoring)
-    classes = search.classes_
+    metric, classes = label_metric(scoring), search.classes_
     if rows.task != "classification" or len(classes) != 2:
-        raise TopModelError(f"a threshold for {len(classes)} classes; expected two")
-    has_proba = found.proba is not None
-    score = found.proba[:, 1] if found.proba is not None else np.asarray(found.scores).reshape(-1)
-    true = found.true == classes[1]
+        kind = "several labels" if rows.task == "multilabel" else f"{len(classes)} classes"
+        raise TopModelError(f"a threshold for {kind}; expected two classes")
+    found = search.oof_.learned(search.best_model_)
+    positive = positive_class(classes, rows.y, search.positive)
+    has_proba, is_second = found.proba is not None, positive == classes[1]
+    if found.proba is not None:
+        score = found.proba[:, int(is_second)]
+    else:
+        score = np.asarray(found.scores).reshape(-1) * (1 if is_second else -1)
+    true = found.true == positive
     said = cross_thresholds(true, score, _parts(found), metric, found.weight)
     threshold = best_threshold(true, score, metric, found.weight)
     options = {} if found.weight is None else {"sample_weight": found.weight}
     pipeline = clone(search.best_estimator_)
     name, model = pipeline.steps[-1]
     response = "predict_proba" if has_proba else "decision_function"
-    fixed = FixedThresholdClassifier(model, threshold=threshold, pos_label=classes[1], response_method=response)
+    fixed = FixedThresholdClassifier(model, threshold=threshold, pos_label=positive, response_method=response)
     pipeline.steps[-1] = (name, fixed)
-    before, after = (float(metric(true, each, **options)) for each in (found.predicted == classes[1], said))
+    before, after = (float(metric(true, each, **options)) for each in (found.predicted == positive, said))
     report = {
         "scoring": scoring,
         "threshold": threshold,
         "on": response,
-        "positive": classes[1:].tolist()[0],
+        "positive": np.asarray(positive).tolist(),
         "before": before,
         "after": after,
         "is_shipped": after >= before,
@@ -255,7 +260,7 @@ def nested(search: TopModelSearchCV, rows: TrainingData, cv: Any, progress: Call
     progress : callable
         Number of the inner search to its progress callback.
     """
-    scorer, numbers = scorer_of(search.scoring, search.task), count()
+    scorer, numbers = search.scorer_, count()
 
     def score(train: NDArray[np.int64], test: NDArray[np.int64]) -> float:
         part, rest = rows.take(train), rows.take(test)
@@ -282,7 +287,7 @@ def learning_curve(search: TopModelSearchCV, rows: TrainingData) -> dict[str, An
             search.folds_,
             groups=rows.groups,
             sample_weight=rows.weight,
-            scoring=search.scoring,
+            scoring=search.scorer_,
             random_state=search.random_state,
             n_jobs=-1 if search.n_jobs is None else search.n_jobs,
         )

@@ -55,6 +55,7 @@ def fit(
     repeats: int = 1,
     nested: bool = False,
     scoring: str | None = None,
+    positive: object = None,
     views: str | Sequence[str] = "mean",
     normalize: str | Sequence[str] = "standardize",
     select: float | Sequence[float | None] | None = None,
@@ -113,8 +114,8 @@ def fit(
         What is learned from, where `extract` made several views of an image: their ``"mean"``, the ``"first"``, or
         ``"all"`` as rows of their own, whose answers are averaged. Several are tried. The predictor does the same with
         a new image.
-    normalize, select, class_weight, rule, time_limit
-        See `TopModelSearchCV`.
+    positive, normalize, select, class_weight, rule, time_limit
+        See `TopModelSearchCV`; the positive class is that of `threshold` as well.
     calibrate : str, optional
         ``"auto"`` (a temperature, or one a class, by what the rows allow), or a method of
         `featurebank.topmodels.calibration.Calibrator`: probabilities are calibrated on out-of-fold scores. A
@@ -166,6 +167,7 @@ def fit(
         {
             "features": "all" if features == "all" else candidates,
             "scoring": scoring,
+            "positive": positive,
             "views": chosen,
             "normalize": normalize,
             "select": select,

@@ -25,7 +25,7 @@ from featurebank.images.reading import Progress
 from featurebank.predictor.predictor import Predictor
 from featurebank.predictor.task import Task
 from featurebank.topmodels.calibration import Calibrator
-from featurebank.topmodels.evaluation import SearchData, scorer_of
+from featurebank.topmodels.evaluation import SearchData
 from featurebank.topmodels.folds import Fold, sizes_of
 from featurebank.topmodels.formatting import gain_text
 from featurebank.topmodels.models import TASKS, TopModel, parse_models
@@ -95,7 +95,7 @@ def fit_semi_supervised(
     rows = _load(bank, result.search.best_features_, target, options.get("groups"), searched, is_grouped)
     searches = {name: _alone(result.search, name == "self-training") for name in (SUPERVISED, *methods)}
     try:
-        scores, found = _cross_validate(rows, searches, result.search.folds_, on_compared)
+        scores, found = _cross_validate(rows, searches, result.search, on_compared)
     except KeyboardInterrupt:
         return _uncompared(result)
     return _shipped(result, rows, searches, scores, found, options.get("calibrate"))
@@ -212,12 +212,11 @@ def _alone(search: TopModelSearchCV, needs_proba: bool) -> TopModelSearchCV:
 
 
 def _cross_validate(
-    rows: PartlyLabelled, searches: dict[str, TopModelSearchCV], folds: Sequence[Fold], progress: Progress | None
+    rows: PartlyLabelled, searches: dict[str, TopModelSearchCV], made: TopModelSearchCV, progress: Progress | None
 ) -> tuple[dict[str, list[float]], dict[str, OutOfFold]]:
     """Fit every method on the training part of every fold; return its scores and what it said of the test parts."""
-    labelled = rows.labelled
+    labelled, folds, scorer = rows.labelled, made.folds_, made.scorer_
     data = SearchData(rows.X[labelled], rows.y[labelled], {}, list(folds))
-    scorer = scorer_of(searches[SUPERVISED].scoring, "classification")
     scores: dict[str, list[float]] = {name: [] for name in searches}
     said: dict[str, list[Prediction]] = {name: [] for name in searches}
 

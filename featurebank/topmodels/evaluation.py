@@ -258,12 +258,11 @@ def asks_decisions(scorer: Any) -> bool:
     return "decision_function" in getattr(scorer, "_response_method", ("decision_function",))
 
 
-def scored(data: SearchData, scoring: Any, model: TopModel) -> Score:
+def scored(data: SearchData, scoring: Any, model: TopModel, scorer: Any) -> Score:
     """Return the function that scores a model's prediction on its fold's test rows.
 
     The function raises `TopModelError` where the scorer needs what the model or the labels do not have.
     """
-    scorer = scorer_of(scoring, data.task)
 
     def score(prediction: Prediction) -> float:
         try:

@@ -81,7 +81,7 @@ class OutOfFold:
     @property
     def is_learned(self) -> NDArray[np.bool_]:
         """Whether the fold that tested a row had learned its true class, shape (m,); all, of a model without scores."""
-        if self.scores is None or self.classes is None:
+        if self.scores is None or self.classes is None or self.true.ndim == 2:
             return np.ones(len(self.row), bool)
         if self.scores.ndim == 1:
             return np.isfinite(self.scores)

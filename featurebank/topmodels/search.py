@@ -28,6 +28,7 @@ from featurebank.topmodels.folds import make_folds, sizes_of
 from featurebank.topmodels.formatting import score_name, told_apart_text
 from featurebank.topmodels.models import DEFAULT_MODELS, TASKS, Models, TopModel
 from featurebank.topmodels.out_of_fold import OutOfFold, gather
+from featurebank.topmodels.positive import resolved_scorer
 from featurebank.topmodels.refitting import score_fitted
 from featurebank.topmodels.scores import paired_interval
 from featurebank.topmodels.search_plan import (
@@ -69,6 +70,8 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         `StratifiedGroupKFold` alike when groups are given (`KFold` and `GroupKFold` for numbers).
     scoring : str or callable, optional
         Any scikit-learn scorer; accuracy by default, R² for numbers.
+    positive : optional
+        The one of two classes that f1, precision, recall and the like are of; by default 1 or True, else the rarer.
     blocks : mapping of str to slice, optional
         Names the columns of each feature set in a wide X (`Bank.blocks`); by default X is one block ``"X"``.
     features : "all", or sequence of sequences of str, optional
@@ -118,6 +121,8 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         Facts of the best candidate.
     comparison_ : dict or None
         The best candidate against the best of another recipe: difference, interval and a sentence.
+    scorer_ : callable
+        The scorer, which knows the positive class where it looks at one.
     oof_ : OutOfFold
         What the best candidate said of the rows when they were in a test part.
     folds_ : list of (train, test)
@@ -145,6 +150,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         task: str = "classification",
         cv: Any = 5,
         scoring: Any = None,
+        positive: Any = None,
         blocks: Mapping[str, slice] | None = None,
         features: str | Sequence[Sequence[str]] | None = None,
         views: str | Sequence[str] = "mean",
@@ -165,6 +171,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         self.task = task
         self.cv = cv
         self.scoring = scoring
+        self.positive = positive
         self.blocks = blocks
         self.features = features
         self.views = views
@@ -224,10 +231,11 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
             self.folds_ = make_folds(self.cv, X, y, groups, int(self.random_state), self.task)
             data = SearchData(X, y, {}, self.folds_, self.task, weight, self.class_weight)
             deadline = None if self.time_limit is None else started + self.time_limit
-            run = SearchRun(data, self.scoring, self._options(), groups, deadline, self.progress)
+            self.scorer_, note = resolved_scorer(self.scoring, self.task, classes, y, self.positive)
+            run = SearchRun(data, self.scoring, self._options(), groups, deadline, self.progress, scorer=self.scorer_)
             self._evaluate(run)
             self._keep(run)
-        self.warnings_[:0] = run.notes
+        self.warnings_[:0] = [*([note] if note else []), *run.notes]
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -246,7 +254,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return what `scoring` says of the best estimator: by default the accuracy, or R² for numbers."""
-        return score_fitted(scorer_of(self.scoring, self.task), self._best(X), X, y, sample_weight)
+        return score_fitted(self.scorer_, self._best(X), X, y, sample_weight)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a candidate, the best first: what `Candidate.to_dict` holds."""

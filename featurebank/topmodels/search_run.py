@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurebank.bank.matrix import BankMatrix
-from featurebank.errors import FeatureBankError, TopModelError, one_line
+from featurebank.errors import TopModelError, one_line
 from featurebank.images.reading import Progress
 from featurebank.topmodels.candidates import Candidate, CandidateGroup, refinement
 from featurebank.topmodels.evaluation import (
@@ -60,6 +60,8 @@ class SearchRun:
         On the clock of `time.perf_counter`.
     progress : callable or None
         Called with (fits done, fits in all).
+    scorer : callable, optional
+        What `scoring` names, where it was resolved already.
     """
 
     def __init__(
@@ -70,12 +72,15 @@ class SearchRun:
         clusters: NDArray[Any] | None,
         deadline: float | None,
         progress: Progress | None,
+        scorer: Any = None,
     ):
         self.data, self.scoring, self.clusters = data, scoring, clusters
-        self.settings = replace(settings, decisions=asks_decisions(scorer_of(scoring, data.task)))
+        self.scorer = scorer_of(scoring, data.task) if scorer is None else scorer
+        self.settings = replace(settings, decisions=asks_decisions(self.scorer))
         self.deadline, self.progress = deadline, progress
         self.groups: list[CandidateGroup] = []
         self.notes: list[str] = []
+        self.failures: list[TopModelError] = []
         self.interrupted = self.timed_out = False
         self.done = self.total = 0
         self.folds = range(len(data.folds))
@@ -148,7 +153,7 @@ class SearchRun:
         """Evaluate the cells of a group on some folds, unless the search is to end."""
         if self._must_stop():
             return
-        score = scored(self.data, self.scoring, group.model)
+        score = scored(self.data, self.scoring, group.model, self.scorer)
         cells = {number: group.cells[number] for number in (group.cells if numbers is None else numbers)}
         events = predictions(self.data, group, folds, replace(self.settings, score=score), cells)
         try:
@@ -161,13 +166,20 @@ class SearchRun:
                 raise
             self.interrupted = True
             self.notes.append("interrupted; what was finished is shown")
-        except FeatureBankError:
-            raise
-        except ValueError as error:
-            raise TopModelError(f"{group.model.name} cannot be fitted: {one_line(error)}") from error
+        except (TopModelError, ValueError) as error:
+            self._leave_out(group, error)
         finally:
             events.close()  # type: ignore[attr-defined]
         self._finish(group)
+
+    def _leave_out(self, group: CandidateGroup, error: Exception) -> None:
+        """Go on without a model that cannot be fitted or scored here."""
+        is_ours = isinstance(error, TopModelError)
+        text = str(error) if is_ours else f"{group.model.name} cannot be fitted: {one_line(error)}"
+        group.scores.clear()
+        group.predictions.clear()
+        self.failures.append(TopModelError(text))
+        self.notes.append(f"left out, on {'+'.join(group.features)}: {text}")
 
     def _take(
         self, group: CandidateGroup, event: Note | Prediction, score: Callable[[Prediction], float], folds: int
@@ -243,6 +255,8 @@ class SearchRun:
             for candidate in group.candidates
             if candidate.fold_scores
         ]
+        if not found and self.failures:
+            raise self.failures[0]
         if not any(np.isfinite(candidate.mean) for _, candidate in found):
             raise TopModelError("no candidate has a score that is a number; check scoring and the classes in each fold")
         return found
@@ -310,11 +324,10 @@ class SearchRun:
 
     def _score_of(self, found: Sequence[Prediction]) -> Callable[[int, NDArray[np.intp]], float]:
         """Return the function that scores some rows of a prediction; NaN where they cannot be scored."""
-        scorer = scorer_of(self.scoring, self.data.task)
 
         def score(part: int, rows: NDArray[np.intp]) -> float:
             try:
-                return score_rows(scorer, self.data, found[part], rows)
+                return score_rows(self.scorer, self.data, found[part], rows)
             except ValueError:  # rows of one class
                 return float("nan")
 

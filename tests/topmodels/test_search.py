@@ -307,7 +307,7 @@ def test_a_value_that_the_estimator_refuses_names_the_candidate(data):
         TopModelSearchCV({"svm": {"C": [-1]}}).fit(*data[:2])
 
 
-@pytest.mark.parametrize("scoring", ["neg_log_loss", "r2", "roc_auc"])
+@pytest.mark.parametrize("scoring", ["neg_log_loss", "r2"])
 def test_a_scorer_that_does_not_fit_is_an_error(data, scoring):
     with pytest.raises(TopModelError, match=f"scoring '{scoring}' does not fit SVC here"):
         TopModelSearchCV(SVM, scoring=scoring).fit(*data[:2])
@@ -706,3 +706,44 @@ def test_results_make_a_frame_best_first(search):
     assert frame["mean"].is_monotonic_decreasing
     assert frame.loc[0, "params"] == search.best_params_
     assert {"features", "normalize", "select", "model", "ci95", "balanced_accuracy", "seconds"} <= set(frame)
+
+
+# --- scorers -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scoring", ["f1", "precision", "recall", "jaccard", "average_precision", "neg_brier_score"])
+def test_scorers_of_one_class_take_classes_of_any_name(scoring):
+    random = np.random.default_rng(0)
+    y = np.where(random.random(90) < 0.3, "defect", "fine")
+    X = random.normal(size=(90, 6)) + (y == "defect")[:, None]
+    model = {"logreg": {"C": [1.0]}}
+    named, numbers, other = (
+        TopModelSearchCV(model, scoring=scoring, refine=0, cv=StratifiedKFold(3), **options).fit(X, target)
+        for target, options in ((y, {}), ((y == "defect").astype(int), {}), (y, {"positive": "fine"}))
+    )
+    assert named.best_candidate_.fold_scores == pytest.approx(numbers.best_candidate_.fold_scores)
+    assert f"{scoring} is of the class 'defect', the rarer one; --positive names another" in named.warnings_
+    assert not any("rarer" in warning for warning in numbers.warnings_ + other.warnings_)
+    is_brier = scoring == "neg_brier_score"  # which is the same for both classes
+    assert (other.best_score_ == pytest.approx(named.best_score_)) == is_brier
+
+
+def test_a_model_that_the_scorer_does_not_fit_is_left_out():
+    random = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    X = random.normal(size=(60, 6)) + np.eye(6)[y]
+    both = TopModelSearchCV({"svm": {"C": [1.0]}, "logreg": {"C": [1.0]}}, scoring="neg_log_loss", refine=0).fit(X, y)
+    assert [each.model for each in both.candidates_] == ["logreg"]
+    assert any(note.startswith("left out, on X: scoring 'neg_log_loss' does not fit SVC") for note in both.warnings_)
+    with pytest.raises(TopModelError, match="does not fit SVC"):
+        TopModelSearchCV(SVM, scoring="neg_log_loss").fit(X, y)
+
+
+def test_roc_auc_of_three_classes_names_the_scorers_that_do():
+    with pytest.raises(TopModelError, match="roc_auc of 3 classes; expected two: take roc_auc_ovr or roc_auc_ovo"):
+        TopModelSearchCV(SVM, scoring="roc_auc").fit(np.eye(30), np.arange(30) % 3)
+
+
+def test_an_unknown_positive_class_is_said():
+    with pytest.raises(TopModelError, match="no class 'cat' to be positive; expected 'a' or 'b'"):
+        TopModelSearchCV(SVM, scoring="f1", positive="cat").fit(np.eye(20), np.array(["a", "b"] * 10))
