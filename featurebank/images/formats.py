@@ -20,6 +20,10 @@ _RARER = (".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf"
 _PHONES = (".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs", ".hif")
 SUFFIXES = frozenset((*_COMMON, *_RARER, *_PHONES))
 """Endings of the files of a folder that are samples; what cannot be read of them fails with the reason."""
+_MICROSCOPES = (".czi", ".lif", ".nd2", ".oib", ".oif", ".oir", ".vsi", ".lsm", ".ims")
+CONVERSIONS = dict.fromkeys(_MICROSCOPES, "export OME-TIFF from microscopes' files (Fiji, bioio-conversion)")
+CONVERSIONS |= dict.fromkeys((".dcm", ".dicom"), "export PNG or 16-bit TIFF from DICOM (pydicom, DCMTK's dcm2img)")
+"""How images come out of files that are not read here, by the ends of their names."""
 _ALWAYS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
 _BY_LIBRARY = {"jpg_2000": "JPEG2000", "avif": "AVIF"}
 _HEIC_BRANDS = frozenset(
@@ -31,6 +35,9 @@ _BEGINNINGS = {
     b"\0\0\0\x0cJXL \r\n\x87\n": "a JPEG XL file",
     b"\0\0\0\x0cjP  \r\n\x87\n": "a JPEG 2000 file",
     b"\xff\x4f\xff\x51": "a JPEG 2000 file",
+    b"ZISRAWFILE": "a CZI file",
+    b"\xda\xce\xbe\x0a": "an ND2 file",
+    b"p\0\0\0": "a LIF file",
     b"%PDF": "a PDF document",
     b"8BPS": "a Photoshop file",
     b"\0\0\x01\0": "an icon",
@@ -40,7 +47,12 @@ _BEGINNINGS = {
     b"<svg": "an SVG drawing",
     b"<?xml": "an XML file",
 }
+_TO_OME = "export it as OME-TIFF, e.g. with Fiji's Bio-Formats or bioio-conversion"
 _REMEDIES = {
+    "a CZI file": _TO_OME,
+    "an ND2 file": _TO_OME,
+    "a LIF file": _TO_OME,
+    "a DICOM file": "export it as PNG or TIFF of 16 bits, e.g. with pydicom or DCMTK's dcm2img",
     "a HEIC file": "pip install 'featurebank[phones]' to read it",
     "an AVIF file": "this Pillow was built without AVIF: pip install --upgrade pillow",
     "a JPEG 2000 file": "this Pillow was built without OpenJPEG: pip install --upgrade pillow",
@@ -82,6 +94,8 @@ def kind_of(data: bytes) -> str:
     """
     if data[4:8] == b"ftyp":
         return _kind_of_box(data)
+    if data[128:132] == b"DICM":
+        return "a DICOM file"
     start = data[:32].lstrip(b"\xef\xbb\xbf \r\n\t").lower()
     return next((kind for begin, kind in _BEGINNINGS.items() if start.startswith(begin.lower())), "")
 

@@ -114,8 +114,9 @@ def _look_at(source: Source, position: int, rules: PixelRules) -> tuple[NDArray[
         return None
     if found is None:
         return None
-    values = found[0].reshape(-1)
-    return values[:: max(1, values.size // VALUES)], found[1]
+    values, bits = found[0].reshape(-1), found[1]
+    is_true = bits is not None and values.max(initial=0) < 1 << bits
+    return values[:: max(1, values.size // VALUES)], bits if is_true else None
 
 
 def read_deep(item: Any, rules: PixelRules) -> tuple[NDArray[Any], int | None] | None:

@@ -118,6 +118,8 @@ def about_ignored(ignored: Mapping[str, int]) -> str:
     --------
     >>> about_ignored({".txt": 3, "": 1, ".psd": 1, ".png": 1, "@eaDir/": 2})
     'left out by their suffix: 3 .txt, 1 without, 1 .psd; hidden: 1 .png; made by systems: @eaDir'
+    >>> about_ignored({".dcm": 3})
+    "left out by their suffix: 3 .dcm; export PNG or 16-bit TIFF from DICOM (pydicom, DCMTK's dcm2img)"
     """
     kinds: dict[str, list[str]] = {"left out by their suffix": [], "hidden": [], "made by systems": []}
     for name, count in sorted(ignored.items(), key=lambda item: -item[1]):
@@ -126,7 +128,9 @@ def about_ignored(ignored: Mapping[str, int]) -> str:
         else:
             kind = "hidden" if name in formats.SUFFIXES else "left out by their suffix"
             kinds[kind].append(f"{count} {name or 'without'}")
-    return "; ".join(f"{kind}: {', '.join(found)}" for kind, found in kinds.items() if found)
+    said = [f"{kind}: {', '.join(found)}" for kind, found in kinds.items() if found]
+    ways = dict.fromkeys(formats.CONVERSIONS[name] for name in ignored if name in formats.CONVERSIONS)
+    return "; ".join([*said, *ways])
 
 
 def no_images(place: str, ignored: Mapping[str, int], kind: str) -> SourceError:

@@ -16,7 +16,7 @@ from featurebank.images.tiff import is_tiff, look
 from featurebank.storage.objects import is_address
 
 COLUMN = "stack"
-_SUFFIXES = re.compile(rb"\.(tiff?|lsm)$", re.IGNORECASE)
+_SUFFIXES = re.compile(rb"\.tiff?$", re.IGNORECASE)
 
 
 def each_page(source: Source) -> Source:

@@ -160,3 +160,18 @@ def test_every_format_is_a_sample_of_a_folder_and_the_plug_in_waits_for_its_firs
     code = "import sys; from featurebank.images import decode; decode(open(sys.argv[1], 'rb').read());"
     code += "assert 'pillow_heif' not in sys.modules"
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "b.avif")], check=True)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"ZISRAWFILE" + bytes(200), "this is a CZI file, whatever its name ends in; export it as OME-TIFF"),
+        (b"\xda\xce\xbe\x0a" + bytes(200), "this is an ND2 file, .* OME-TIFF"),
+        (b"p\0\0\0" + bytes(200), "this is a LIF file, .* OME-TIFF"),
+        (bytes(128) + b"DICM" + bytes(200), "this is a DICOM file, .* PNG or TIFF of 16 bits"),
+    ],
+    ids=["CZI", "ND2", "LIF", "DICOM"],
+)
+def test_files_of_microscopes_and_scanners_say_how_to_convert_them(data, said):
+    with pytest.raises(ImageError, match=said):
+        decoding.decode(data)

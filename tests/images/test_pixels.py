@@ -222,3 +222,21 @@ def test_nothing_is_chosen_where_no_image_is_deep_or_all_are_blank(tmp_path):
     (tmp_path / "d.tif").write_bytes(b"II*\0")
     found = measure_range(scan(tmp_path), PixelRules(), workers=1)
     assert (found.limits, str(found), found.looked_at) == (None, "", 3)
+
+
+def test_a_header_that_states_fewer_bits_than_there_are_is_not_believed(tmp_path):
+    def stated(path, values):
+        tifffile.imwrite(path, values, extratags=[(281, 3, 1, 255, True)])
+
+    found = measured(tmp_path, [np.arange(400, dtype="u2").reshape(20, 20)], stated)
+    assert (found.limits, found.is_stated) == ((0, 399), False)
+
+
+@pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP"])
+def test_an_animation_is_noted_and_a_still_image_is_not(format):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    moving, still = io.BytesIO(), io.BytesIO()
+    frames[0].save(moving, format, save_all=True, append_images=frames[1:])
+    frames[0].save(still, format)
+    assert decode(moving.getvalue()).info["featurebank"] == {"frames": True}
+    assert not decode(still.getvalue()).info["featurebank"]
