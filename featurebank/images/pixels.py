@@ -132,7 +132,10 @@ class PixelRules:
         """
         if not isinstance(values, dict) or not set(values) <= {"range", "pages", "channels"}:
             raise ImageError(f"pixel rules that this version does not know: {values!r:.80}")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**fields)
 
 
 PLAIN = PixelRules()

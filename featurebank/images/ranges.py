@@ -88,8 +88,8 @@ def measure_range(source: Source, rules: PixelRules, *, workers: int | None = No
         return SourceRange(looked_at=count)
     (is_float, _), *_ = Counter(values.dtype.kind == "f" for values, _ in found).most_common()
     alike = [(values, bits) for values, bits in found if (values.dtype.kind == "f") == is_float]
-    bits = [bits for _, bits in alike]
-    if None not in bits:
+    bits = [bits for _, bits in alike if bits is not None]
+    if len(bits) == len(alike):
         return SourceRange((0, (1 << max(bits)) - 1), len(found), count, True)
     low, high = _tails(np.concatenate([values for values, _ in alike]))
     if low == high:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import mmap
 import re
 import struct
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,8 @@ from numpy.typing import NDArray
 from featurebank.errors import ImageError
 from featurebank.images.pixels import PixelRules
 
+Data = bytes | mmap.mmap
+"""A file's bytes, or a file that is looked into without being read."""
 MAX_PAGES = 10_000
 MOST_BYTES_A_PIXEL = 8
 """Of one page: enough for RGB in 16 bits, or floating point in 64."""
@@ -139,12 +142,12 @@ class Stack:
 # --- headers -----------------------------------------------------------------------------------------------
 
 
-def is_tiff(data: bytes) -> bool:
+def is_tiff(data: Data) -> bool:
     """Say whether a file begins like a TIFF file."""
     return data[:4] in _BEGINNINGS
 
 
-def look(data: bytes) -> Stack:
+def look(data: Data) -> Stack:
     """Return what the headers of a TIFF file say.
 
     Raises
@@ -192,12 +195,12 @@ def page_alone(data: bytes, number: int) -> bytes:
     return bytes(alone)
 
 
-def _form(data: bytes) -> tuple[str, bool]:
+def _form(data: Data) -> tuple[str, bool]:
     """Return the byte order as `struct` has it, and whether offsets have 64 bits."""
     return ("<" if data[:2] == b"II" else ">"), data[2:4] in (b"+\0", b"\0+")
 
 
-def _directories(data: bytes) -> list[tuple[int, int]]:
+def _directories(data: Data) -> list[tuple[int, int]]:
     """Return where each directory begins, and where the number stands that says where the next begins."""
     order, is_big = _form(data)
     count_code, entry, code = ("Q", 20, "Q") if is_big else ("H", 12, "I")
@@ -216,7 +219,7 @@ def _directories(data: bytes) -> list[tuple[int, int]]:
     return found
 
 
-def _read_pages(data: bytes) -> tuple[list[Page], str]:
+def _read_pages(data: Data) -> tuple[list[Page], str]:
     """Return the pages, and what the first one's description says."""
     (order, is_big), text = _form(data), ""
     pages = []
@@ -228,7 +231,7 @@ def _read_pages(data: bytes) -> tuple[list[Page], str]:
     return pages, text
 
 
-def _read_tags(data: bytes, offset: int, end: int, wanted: frozenset[int]) -> dict[int, tuple[Any, ...]]:
+def _read_tags(data: Data, offset: int, end: int, wanted: frozenset[int]) -> dict[int, tuple[Any, ...]]:
     order, is_big = _form(data)
     entry, code, room = (20, "Q", 8) if is_big else (12, "I", 4)
     tags: dict[int, tuple[Any, ...]] = {}

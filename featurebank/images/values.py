@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from featurebank.errors import ImageError
 from featurebank.images.pixels import Limits, PixelRules
@@ -38,11 +39,11 @@ def read_deep_png(data: bytes, image: Image.Image) -> NDArray[Any] | None:
     -------
     ndarray of uint16, shape (height, width, 3 or 4), or None for any other image
     """
-    raw = image.tile[0][3] if image.format == "PNG" and len(image.tile) == 1 else None
+    raw = image.tile[0][3] if isinstance(image, PngImageFile) and len(image.tile) == 1 else None
     if raw not in ("RGB;16B", "RGBA;16B"):
         return None
     high = np.asarray(image).astype(np.uint16)
-    with Image.open(io.BytesIO(data), formats=["PNG"]) as again:
+    with PngImageFile(io.BytesIO(data)) as again:  # not Image.open, whose own limit of pixels is another
         again.tile = [again.tile[0]._replace(args=f"{raw[:-1]}L")]
         return high << 8 | np.asarray(again)
 
@@ -154,7 +155,7 @@ def _full(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _stretch(values: NDArray[Any], limits: Limits) -> NDArray[np.uint8]:
     low, high = limits
-    exact = values.astype(np.float64 if values.dtype.itemsize > 2 else np.float32)
+    exact: NDArray[Any] = values.astype(np.float64 if values.dtype.itemsize > 2 else np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = (exact - low) * (255 / (high - low))
     return np.asarray(np.rint(np.clip(np.nan_to_num(scaled, nan=0.0), 0, 255)).astype(np.uint8))
