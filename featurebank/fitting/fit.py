@@ -289,6 +289,7 @@ def _fit_rows(
     if plan.threshold is not None and every.task == "regression":
         raise TopModelError("a threshold for numbers; expected two classes: leave it out")
     rows = every.take(~is_held_out)
+    _check_labels(rows)
     for model in [] if plan.models is None else parse_models(plan.models, rows.task):
         if model.trainer is None and not is_ours(model):
             check_savable(model.estimator)
@@ -374,6 +375,17 @@ def _with_split(result: FitResult, facts: dict[str, Any] | None) -> FitResult:
     if facts is not None:
         result.report["split"] = result.predictor.report["split"] = facts
     return result
+
+
+def _check_labels(rows: TrainingData) -> None:
+    """Refuse a label that every row has, or none."""
+    shares = rows.y.mean(axis=0) if rows.labels is not None else np.empty(0)
+    for name, share in zip(rows.labels or [], shares, strict=True):
+        if share in (0, 1):
+            raise TopModelError(
+                f"label {name!r} is {'in every one' if share else 'in none'} of {len(rows.y)} rows; expected some with "
+                "it and some without: leave it out"
+            )
 
 
 def _class_weight(plan: _Plan, rows: TrainingData) -> ClassWeight:
