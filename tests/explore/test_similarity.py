@@ -95,7 +95,7 @@ def test_whitening_finds_what_is_rare(two_class_bank):
         ({"image": "cat/00.png", "metric": "cosin"}, BankError, "no metric 'cosin'; did you mean cosine?"),
         ({"image": "cat/00.png", "features": "layer9"}, FeatureSetError, "no feature set 'layer9'"),
         ({"image": "cat/00.png", "approximate": True, "metric": "whitened"}, BankError, "expected cosine"),
-        ({"image": np.zeros((4, 4))}, ImageError, "expected uint8"),
+        ({"image": np.zeros((4, 4))}, ImageError, "floating-point pixels have no fixed range"),
     ],
 )
 def test_what_cannot_be_found_is_an_error(two_class_bank, arguments, error, message):

@@ -59,7 +59,9 @@ def new_images(two_classes):
 def test_every_task_of_new_images_is_predicted_by_one_pass_of_the_network(file, resnet, two_classes, monkeypatch):
     loaded = Predictor.load(file, backbone=resnet)
     images, opened, real = new_images(two_classes), [], embedding._try_open
-    monkeypatch.setattr(embedding, "_try_open", lambda item, opening: opened.append(item) or real(item, opening))
+    monkeypatch.setattr(
+        embedding, "_try_open", lambda item, *how, **more: opened.append(item) or real(item, *how, **more)
+    )
     frame = loaded.predict(images)
     assert sorted(opened) == images
     assert list(frame) == TASKS
