@@ -106,4 +106,10 @@ def _predictor(source: Path, onnx: Path, as_json: bool, weights_file: Path | Non
         return
     crop = "x".join(map(str, facts["preprocessing"]["crop"]))
     click.echo(f"{onnx} ({facts['bytes'] / 1e6:.1f} MB): {facts['input']} of {crop} to {facts['output']}")
+    if "threshold" in facts:
+        positive = printable(str(facts["positive"]))
+        click.echo(
+            f"the label is {positive} where its probability is {facts['threshold']:.3g} or more (the tuned threshold; "
+            "both are in the file's metadata)"
+        )
     click.echo(f"checked against the predictor: {facts['worst']:.0e} off at most")

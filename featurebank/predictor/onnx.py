@@ -80,7 +80,8 @@ def export_predictor(predictor: Predictor, path: str | os.PathLike[str]) -> dict
     The file takes ``pixels``, uint8 (n, height, width, 3) in RGB: images that were resized and cropped as the metadata
     say (JSON under ``featurebank``); normalisation is in the graph. It gives ``probabilities``, float32 (n, classes) in
     the order of the metadata's ``classes``, or ``values``, float32 (n,). The label of a support vector machine is its
-    own decision, and need not be the most probable class.
+    own decision, and need not be the most probable class. Where a threshold was tuned, the metadata hold ``positive``
+    and ``threshold``: the label is that class where its probability in this file reaches the threshold, else the other.
 
     Parameters
     ----------
@@ -112,10 +113,11 @@ def export_predictor(predictor: Predictor, path: str | os.PathLike[str]) -> dict
         raise PredictorError("several tasks, which one ONNX file cannot express: fit each --target apart")
     _check(predictor)
     head = graph_of(predictor.model, predictor.calibrator, predictor.task)
+    decided = _threshold(predictor)
     whole, backbone = _whole(predictor, head)
     images = _example_images(backbone.input_size)
     pixels = torch.from_numpy(np.stack([backbone.prepare(from_array(image)) for image in images]))
-    facts = _facts(predictor, backbone)
+    facts = _facts(predictor, backbone) | decided
     data = _encode(whole, pixels, facts)
     worst = _difference(data, pixels.numpy(), _expected(predictor, images))
     if not worst <= TOLERANCE:
@@ -151,6 +153,42 @@ def _check(predictor: Predictor) -> None:
         raise PredictorError(
             f"{names} see images of different preprocessing; one ONNX file takes one: extract with one --size"
         )
+
+
+def _threshold(predictor: Predictor) -> dict[str, Any]:
+    """Return the positive class and the probability from which on it is the label; nothing where none was tuned.
+
+    Raises
+    ------
+    PredictorError
+        When no probability says what the threshold says.
+    """
+    fixed = predictor.model.steps[-1][1]
+    if type(fixed).__name__ != "FixedThresholdClassifier":
+        return {}
+    has_proba = fixed.response_method != "decision_function" and hasattr(fixed.estimator_, "predict_proba")
+    cut = {True: 0.5, False: 0.0}[has_proba] if fixed.threshold == "auto" else float(fixed.threshold)
+    classes = predictor.single.classes.tolist()
+    number = 1 if fixed.pos_label is None else classes.index(fixed.pos_label)
+    chance = cut if has_proba and predictor.calibrator is None else _calibrated_cut(predictor, cut, has_proba, number)
+    return {"positive": classes[number], "threshold": chance}
+
+
+def _calibrated_cut(predictor: Predictor, cut: float, has_proba: bool, number: int) -> float:
+    """Return the calibrated probability of a class at a threshold on its score, about which it must rise."""
+    near = cut + np.array([-1, 0, 1]) * 1e-6 * max(1.0, abs(cut))
+    own = near if has_proba else near * (2 * number - 1)  # decision values are of the second class
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scores = np.log(np.column_stack([1 - own, own] if number else [own, 1 - own])) if has_proba else own[:, None]
+    calibrator, chances = predictor.calibrator, np.zeros(3)
+    if calibrator is not None and np.isfinite(scores).all():
+        chances = calibrator.predict_proba(scores)[:, number]
+    if not (np.diff(chances) > 0).all():
+        raise PredictorError(
+            "its threshold is on the model's score, and no probability of an ONNX file says the same: fit with another "
+            "--calibrate (sigmoid or temperature), or without --threshold"
+        )
+    return float(chances[1])
 
 
 def _whole(predictor: Predictor, head: nn.Module) -> tuple[Whole, Backbone]:

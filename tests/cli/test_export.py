@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -43,3 +45,11 @@ def test_a_predictor_as_onnx(run_cli, run_json, two_class_predictor, tmp_path):
     assert facts["worst"] < 1e-4
     assert facts["classes"] == ["cat", "dog"]
     assert (tmp_path / "a.onnx").stat().st_size == facts["bytes"]
+
+
+def test_a_tuned_threshold_is_said(run_cli, two_class_bank, tmp_path):
+    pytest.importorskip("onnxruntime")
+    made = tmp_path / "a.featurebank"
+    run_cli("fit", two_class_bank, "--model", "logreg", "--folds", 2, "--threshold", "recall", "-o", made)
+    lines = run_cli("export", made, "--onnx", tmp_path / "a.onnx").stdout.splitlines()
+    assert re.match(r"the label is (cat|dog) where its probability is -?[\d.e-]+ or more", lines[1])

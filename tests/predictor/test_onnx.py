@@ -8,6 +8,7 @@ from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier, SGDClassifier
+from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -123,13 +124,45 @@ def test_numbers(model):
 
 
 def test_a_threshold_leaves_the_probabilities_as_they_are():
-    from sklearn.model_selection import FixedThresholdClassifier
-
     X, y = rows(2)
     model = Pipeline([("model", FixedThresholdClassifier(LogisticRegression(), threshold=0.3, pos_label="b"))]).fit(
         X, y
     )
     assert difference(model, None, X) < 1e-5
+
+
+def labelled(model, calibrator, X):
+    """What the metadata's threshold makes of probabilities."""
+    predictor = Predictor(Task([], model, "label", calibrator=calibrator))
+    told, classes = onnx_file._threshold(predictor), model.classes_.tolist()
+    chances = predictor.probabilities(X)[:, classes.index(told["positive"])]
+    other = classes[1 - classes.index(told["positive"])]
+    return told, np.where(chances >= told["threshold"], told["positive"], other)
+
+
+@pytest.mark.parametrize("positive", ["a", "b"])
+@pytest.mark.parametrize(("plain", "cut"), [(LogisticRegression(), 0.2), (SVC(C=3.0), -0.8)])
+@pytest.mark.parametrize("method", [None, "sigmoid", "temperature"])
+def test_a_tuned_threshold_is_told_of_the_probabilities_of_the_file(plain, cut, method, positive):
+    X, y = rows(2)
+    fixed = FixedThresholdClassifier(plain, threshold=cut, pos_label=positive)
+    model = Pipeline([("model", fixed)]).fit(X[:60], y[:60])
+    is_chance = hasattr(model, "predict_proba")
+    scores = np.log(model.predict_proba(X)) if is_chance else model.decision_function(X)
+    calibrator = Calibrator(method or "sigmoid").fit(scores, y) if method or not is_chance else None
+    told, found = labelled(model, calibrator, X)
+    assert told["positive"] == positive
+    assert (found == model.predict(X)).all()
+    assert (found != model[-1].estimator_.predict(X)).any()
+    assert told["threshold"] == 0.2 or calibrator is not None
+
+
+def test_a_threshold_that_no_probability_says_is_refused():
+    X, y = rows(2)
+    model = Pipeline([("model", FixedThresholdClassifier(SVC(), threshold=5.0, pos_label="b"))]).fit(X, y)
+    isotonic = Calibrator("isotonic").fit(model.decision_function(X), y)
+    with pytest.raises(PredictorError, match="no probability of an ONNX file says the same: fit with another"):
+        labelled(model, isotonic, X)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +299,7 @@ def test_predictors_that_cannot_be_exported(tmp_path, options, message):
 
 def test_a_file_that_would_say_something_else_is_not_written(tmp_path, monkeypatch):
     predictor = own_predictor()
-    monkeypatch.setattr(predictor, "probabilities", lambda X: np.full((len(X), 2), 0.5))
+    monkeypatch.setattr(predictor.single, "probabilities", lambda X: np.full((len(X), 2), 0.5))
     with pytest.raises(PredictorError, match=r"off this predictor's own answers on noise; expected below 0.0001"):
         onnx_file.export_predictor(predictor, tmp_path / "a.onnx")
     assert not (tmp_path / "a.onnx").exists()
