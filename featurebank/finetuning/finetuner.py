@@ -24,6 +24,7 @@ from featurebank.finetuning.activations import digests_of
 from featurebank.finetuning.experiment import Experiment, TrainingSet
 from featurebank.finetuning.recipe import Recipe, RecipeOptions
 from featurebank.finetuning.tuning import Tuned, finish, train_network
+from featurebank.images.columns import check_labels
 from featurebank.images.frames import as_items
 from featurebank.images.pixels import PixelRules
 from featurebank.images.scanning import scan
@@ -160,6 +161,7 @@ def _source_of(items: list[Any]) -> Source:
 
 
 def _training_set(source: Source, y: Any, groups: Any, sample_weight: Any) -> TrainingSet:
+    check_labels(y, FineTuneError)
     classes = np.asarray(y)
     if classes.ndim != 1 or len(classes) != len(source.paths):
         raise FineTuneError(f"y of shape {classes.shape} for {len(source.paths)} images; expected one class an image")

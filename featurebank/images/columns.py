@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.errors import ColumnError
+from featurebank.errors import ColumnError, FeatureBankError
 
 _INFERRED = {"boolean": "boolean", "integer": "Int64", "floating": "Float64", "mixed-integer-float": "Float64"}
 _MAX_INT = 2**63 - 1
@@ -83,6 +83,33 @@ def _overflows(column: pd.Series) -> bool:
 def is_missing(value: Any) -> bool:
     """Say whether a cell holds no value."""
     return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
+
+
+def check_labels(y: Any, error: type[FeatureBankError]) -> None:
+    """Refuse labels of which some are missing: None, NaN or pandas' NA.
+
+    Parameters
+    ----------
+    y : array-like, shape (n,) or (n, labels)
+    error : type
+        What is raised.
+
+    Raises
+    ------
+    FeatureBankError
+        The `error`, which says how many rows lack a label.
+
+    Examples
+    --------
+    >>> check_labels(["a", "b"], FeatureBankError)
+    """
+    is_gone = np.asarray(pd.isna(y if hasattr(y, "dtype") else np.asarray(y, dtype=object)))
+    if is_gone.ndim and is_gone.any():
+        count = int(is_gone.reshape(len(is_gone), -1).any(axis=1).sum())
+        raise error(
+            f"{count} of {len(is_gone)} rows {'has' if count == 1 else 'have'} no label (None or NaN); expected one a "
+            "row: leave those rows out"
+        )
 
 
 def _text(value: Any) -> str:

@@ -18,6 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from featurebank.bank.features import VIEWS
 from featurebank.bank.matrix import BankMatrix
 from featurebank.errors import TopModelError, near_names
+from featurebank.images.columns import check_labels
 from featurebank.images.reading import Progress
 from featurebank.storage.memory import physical_memory
 from featurebank.topmodels.calibration import Calibrator
@@ -217,10 +218,11 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         Raises
         ------
         TopModelError
-            When a name, a grid or the folds do not fit.
+            When a name, a grid or the folds do not fit, or a row has no label.
         """
         started = time.perf_counter()
         self._check_options()
+        check_labels(y, TopModelError)
         X, y = self._check_rows(X, y)
         y, classes = checked_target(y, self.task)
         if classes is not None:

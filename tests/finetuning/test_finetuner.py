@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
@@ -15,6 +16,7 @@ from sklearn.utils.estimator_checks import (
 )
 
 from featurebank import Backbone, Bank, FeatureBankError, FineTuner, Predictor, Preprocessing
+from featurebank.errors import FineTuneError
 
 QUICK = {"backbone": "resnet18", "weights": "random:0", "size": 64, "augment": "cached:2", "epochs": 2, "batch_size": 8}
 
@@ -114,3 +116,11 @@ def test_it_must_be_fitted_first(noise):
 )
 def test_it_follows_the_rules_of_scikit_learn(check):
     check("FineTuner", FineTuner())
+
+
+@pytest.mark.parametrize("gone", [None, float("nan"), pd.NA])
+def test_missing_labels_are_no_class(noise, gone):
+    images = [noise(40, 40, seed) for seed in range(6)]
+    for y in (["a", "b", gone] * 2, pd.Series([0, 1, gone] * 2, dtype="Int64")):
+        with pytest.raises(FineTuneError, match=r"^2 of 6 rows have no label"):
+            FineTuner("head", **QUICK).fit(images, y)

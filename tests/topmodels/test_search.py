@@ -321,6 +321,17 @@ def test_one_class_or_a_continuous_target_is_an_error(data):
         TopModelSearchCV(SVM).fit(X, X[:, 0])
 
 
+@pytest.mark.parametrize("gone", [None, np.nan, pd.NA])
+@pytest.mark.parametrize("made", [list, pd.Series, lambda cells: np.array(cells, object)])
+def test_missing_labels_are_counted(data, gone, made):
+    X, y = data[:2]
+    cells = [gone, gone, *np.asarray(y).tolist()[2:]]
+    with pytest.raises(TopModelError, match=r"^2 of 120 rows have no label \(None or NaN\); expected one a row: leave"):
+        TopModelSearchCV(SVM).fit(X, made(cells))
+    with pytest.raises(TopModelError, match=r"^1 of 120 rows has no label"):
+        TopModelSearchCV(task="regression").fit(X, np.where(np.arange(120) == 5, np.nan, 1.0))
+
+
 # --- metadata routing --------------------------------------------------------------------------------------
 
 
