@@ -6,8 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_SHARES = ("accuracy", "balanced_accuracy", "top_k", "f1", "macro_f1", "precision", "recall", "jaccard", "roc_auc")
-_SHARES += ("average_precision",)
+_SHARES: tuple[str, ...] = (
+    "accuracy",
+    "average_precision",
+    "balanced_accuracy",
+    "f1",
+    "jaccard",
+    "macro_f1",
+    "precision",
+    "recall",
+    "roc_auc",
+    "top_k",
+)
 _RANGES = {
     "matthews_corrcoef": (-1.0, 1.0),
     "r2": (-math.inf, 1.0),
