@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from featurebank.finetuning.network import Block, rates
 from featurebank.finetuning.recipe import Recipe
+from featurebank.topmodels.class_weights import under_looked_up_names
 
 
 def row_weights(
@@ -35,7 +36,7 @@ def full_weights(
     y: NDArray[Any], sample_weight: NDArray[np.float64] | None, class_weight: Any = None
 ) -> NDArray[np.float64]:
     """Return the product of each row's own weight and its class's."""
-    weight = compute_sample_weight(class_weight, y)
+    weight = compute_sample_weight(under_looked_up_names(class_weight), y)
     return np.asarray(weight if sample_weight is None else weight * sample_weight, np.float64)
 
 

@@ -49,7 +49,7 @@ def fit(
     task: str | None = None,
     groups: str | None = None,
     sample_weight: str | None = None,
-    cv: str | None = None,
+    cv: str | int | None = None,
     split: str | None = None,
     folds: int = 5,
     repeats: int = 1,
@@ -93,10 +93,10 @@ def fit(
         identical content never straddle folds.
     sample_weight : str, optional
         Column of weights, used in fitting and in scoring.
-    cv : str, optional
+    cv : str or int, optional
         ``"stratified"``, ``"group"``, ``"stratified-group"``, ``"logo"`` (one group out), ``"plain"``, or
         ``"predefined:COLUMN"`` (`fitting.given_split.predefined`). By default stratified, grouped where rows belong
-        together.
+        together; an integer means so many of these.
     split : str, optional
         Column of words for train, val and test: models learn from train and are compared on val, and test is held out
         to the end. Without val, or where `cv`, `nested` or `repeats` ask for folds, these are drawn from all that is
@@ -154,6 +154,8 @@ def fit(
     >>> result.report["best"]["mean"]  # doctest: +SKIP
     0.91
     """
+    if cv is not None and not isinstance(cv, str | int):
+        raise TopModelError(f"cv of {type(cv).__name__}; expected a number of folds or a name, as 'stratified'")
     bank = Bank.of(bank)
     wanted = Target([target] if isinstance(target, str) else list(target or [default_target(bank)]), separator, task)
     candidates = candidate_features(bank, features)
@@ -227,7 +229,7 @@ class _Plan:
     options: dict[str, Any]
     class_weight: ClassWeight
     groups: str | None
-    cv: str | None
+    cv: str | int | None
     split: str | None
     folds: int
     repeats: int
@@ -347,7 +349,7 @@ def _place(search: TopModelSearchCV, is_held_out: NDArray[np.bool_]) -> NDArray[
 
 def _splitter(plan: _Plan, rows: TrainingData) -> tuple[Any, NDArray[np.bool_], dict[str, Any] | None]:
     """Return the folds as the search takes them, the rows that are held out of it, and what to say of a split."""
-    if plan.cv is not None and plan.cv.startswith(PREDEFINED):
+    if isinstance(plan.cv, str) and plan.cv.startswith(PREDEFINED):
         if plan.nested or plan.repeats > 1:
             raise TopModelError("predefined folds can be neither nested nor repeated; leave out one or the other")
         if plan.split not in (None, NO_SPLIT):
@@ -364,10 +366,11 @@ def _splitter(plan: _Plan, rows: TrainingData) -> tuple[Any, NDArray[np.bool_], 
 def _folds(plan: _Plan, rows: TrainingData) -> Folds:
     """Return the folds that are drawn."""
     is_grouped = rows.groups is not None
-    kind = plan.cv or default_kind(rows.task, is_grouped)
+    count, name = (plan.cv, None) if isinstance(plan.cv, int) else (plan.folds, plan.cv)
+    kind = name or default_kind(rows.task, is_grouped)
     if is_grouped and kind in ("stratified", "plain"):
         kind = {"stratified": "stratified-group", "plain": "group"}[kind]
-    return Folds(kind, plan.folds, plan.repeats, plan.options["random_state"])
+    return Folds(kind, count, plan.repeats, plan.options["random_state"])
 
 
 def _with_split(result: FitResult, facts: dict[str, Any] | None) -> FitResult:

@@ -55,9 +55,49 @@ def resolve_class_weight(class_weight: ClassWeight, y: Iterable[Any]) -> ClassWe
         return class_weight
     import numpy as np  # here: a command parses its options without it
 
-    classes = {str(name): name for name in np.unique(np.asarray(y)).tolist()}
-    weights = {str(name): float(weight) for name, weight in class_weight.items()}
-    unknown = sorted(set(weights) - set(classes))
+    classes = np.unique(np.asarray(y)).tolist()
+    known = {_text(name): _text(name) for name in classes} | {str(name): _text(name) for name in classes}
+    unknown = sorted(str(name) for name in class_weight if _text(name) not in known)
     if unknown:
-        raise TopModelError(f"a weight for the class {unknown[0]!r}; {near_names(unknown[0], classes)}")
-    return {name: weights.get(text, 1.0) for text, name in classes.items()}
+        raise TopModelError(
+            f"a weight for the class {unknown[0]!r}; {near_names(unknown[0], [str(name) for name in classes])}"
+        )
+    weights = {known[_text(name)]: float(weight) for name, weight in class_weight.items()}
+    return {name: weights.get(_text(name), 1.0) for name in classes}
+
+
+def _text(name: Any) -> str:
+    """Return the text of a class: 1 for 1.0 too, as whole numbers become where some are missing."""
+    return str(int(name)) if isinstance(name, float) and name.is_integer() else str(name)
+
+
+def under_looked_up_names(class_weight: ClassWeight) -> ClassWeight:
+    """Return class weights under what scikit-learn looks for: the class 007 under 7, even where it is text.
+
+    Raises
+    ------
+    TopModelError
+        When two classes that weigh differently are one number, as 7 and 007.
+
+    Examples
+    --------
+    >>> under_looked_up_names({"007": 2.0, "cat": 1.0})
+    {7: 2.0, 'cat': 1.0}
+    """
+    if not isinstance(class_weight, Mapping):
+        return class_weight
+    found: dict[int | str, float] = {}
+    for name, weight in class_weight.items():
+        if found.setdefault(_looked_up(name), weight) != weight:
+            raise TopModelError(
+                f"the class {name!r} and another of the same number weigh differently, which scikit-learn cannot tell "
+                "apart; rename one"
+            )
+    return found
+
+
+def _looked_up(name: Any) -> int | str:
+    try:
+        return int(name)
+    except (TypeError, ValueError):
+        return str(name)

@@ -23,7 +23,7 @@ from featurebank.images.reading import Progress
 from featurebank.storage.memory import physical_memory
 from featurebank.topmodels.calibration import Calibrator
 from featurebank.topmodels.candidates import CandidateGroup, best_of, called, ranked, to_results
-from featurebank.topmodels.class_weights import ClassWeight
+from featurebank.topmodels.class_weights import ClassWeight, under_looked_up_names
 from featurebank.topmodels.evaluation import SearchData, refitted, scorer_of
 from featurebank.topmodels.folds import make_folds, sizes_of
 from featurebank.topmodels.formatting import score_name, told_apart_text
@@ -231,7 +231,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         groups = None if groups is None else np.asarray(groups)
         with recorded_warnings() as self.warnings_:
             self.folds_ = make_folds(self.cv, X, y, groups, int(self.random_state), self.task)
-            data = SearchData(X, y, {}, self.folds_, self.task, weight, self.class_weight)
+            data = SearchData(X, y, {}, self.folds_, self.task, weight, under_looked_up_names(self.class_weight))
             deadline = None if self.time_limit is None else started + self.time_limit
             self.scorer_, note = resolved_scorer(self.scoring, self.task, classes, y, self.positive)
             run = SearchRun(data, self.scoring, self._options(), groups, deadline, self.progress, scorer=self.scorer_)

@@ -207,6 +207,26 @@ def test_classes_keep_their_kind(tmp_path, random, labels):
     assert {type(value) for value in table["label"]} == {type(labels[0])}
 
 
+def test_weights_of_classes_that_are_numbers_in_text_are_kept_in_the_file(tmp_path, random):
+    y = np.array(["007", "cat"] * 15)
+    bank = make_bank(tmp_path / "a.bank", random.normal(size=(30, 16)), range(30), label=y)
+    result = fit(bank, models=SVM, class_weight={"007": 50.0})
+    result.predictor.save(tmp_path / "a.featurebank")
+    found = Predictor.load(tmp_path / "a.featurebank").predict_bank(bank)["label"]
+    assert found.tolist() == result.predictor.predict_bank(bank)["label"].tolist()
+
+
+def test_an_integer_cv_is_a_number_of_folds(tmp_path, random):
+    y = np.array(["a", "b"] * 15)
+    bank = make_bank(tmp_path / "a.bank", random.normal(size=(30, 16)), range(30), label=y)
+    found, expected = (fit(bank, models=SVM, **asked).report["best"] for asked in ({"cv": 3}, {"folds": 3}))
+    assert found["fold_scores"] == expected["fold_scores"]
+    with pytest.raises(TopModelError, match="cv of StratifiedKFold; expected a number of folds or a name"):
+        fit(bank, models=SVM, cv=StratifiedKFold(3))
+    with pytest.raises(TopModelError, match="fold"):
+        fit(bank, models=SVM, cv=1)
+
+
 # --- what is meant when nothing is said --------------------------------------------------------------------
 
 
