@@ -51,7 +51,8 @@ def predict(
 ) -> None:
     """Label IMAGES, or the rows of a bank, as CSV: path, label, probability, unlike, error.
 
-    IMAGES are files, folders, tar shards or Parquet files with images inside.
+    IMAGES are files, folders, tar shards or Parquet files with images inside, quoted patterns ('photos/*.jpg'; ** goes
+    into folders), or - for paths on standard input, one a line.
 
     unlike is the share of the training images that are less unusual than the image; is_unlike says that it is above
     0.99, so that the label is a guess.
@@ -61,11 +62,12 @@ def predict(
     \b
     Example:
         featurebank predict photos.featurebank new.jpg more/ -o predictions.csv
+        find more -name "*.jpg" | featurebank predict photos.featurebank - -o predictions.csv
     """
     state: State = context.obj
     if bool(images) == (bank is not None):
         raise click.UsageError("give either images or --bank")
-    paths = _listed(images)
+    paths = _listed([place for each in images for place in _named(each)])
 
     from featurebank.bank.bank import Bank
     from featurebank.predictor.predictor import Predictor
@@ -89,7 +91,28 @@ def predict(
     context.exit(1 if len(failed) and (strict or len(failed) == len(table)) else 0)
 
 
-def _listed(images: tuple[AnyPath, ...]) -> list[str]:
+def _named(image: AnyPath) -> list[AnyPath]:
+    """Return what an argument names: itself, the lines of standard input, or the files that fit a pattern."""
+    import glob
+    import os
+
+    from featurebank.images.listing import is_there
+
+    if str(image) == "-":
+        lines = click.get_binary_stream("stdin").read().splitlines()
+        found = [os.fsdecode(line) for line in lines if line.strip()]
+        problem = "no path on standard input; expected one a line"
+    elif isinstance(image, Path) and glob.has_magic(str(image)) and not is_there(image):
+        found = sorted(glob.glob(str(image), recursive=True))
+        problem = f"no file or folder fits {str(image)!r}; check the pattern"
+    else:
+        return [image]
+    if not found:
+        raise SourceError(problem)
+    return [PLACE.convert(each, None, None) for each in found]
+
+
+def _listed(images: list[AnyPath]) -> list[str]:
     """Return the files that are named, and those in the folders; a name of nothing is refused before a model loads."""
     import os
 

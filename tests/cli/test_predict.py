@@ -132,3 +132,30 @@ def test_weights_can_be_brought_as_a_file(run_cli, two_class_predictor, new, tmp
     result = run_cli(*arguments, tmp_path / "1.safetensors")
     assert result.exit_code == 1
     assert "bring the weights it was trained on" in result.stderr
+
+
+def test_a_quoted_pattern_and_standard_input_name_images(two_class_predictor, new):
+    from click.testing import CliRunner
+
+    from featurebank_cli import main
+
+    images, command = sorted(new.rglob("*.png")), ["predict", str(two_class_predictor)]
+    for pattern in ("*/*.png", "**/*.png", "[cd]*"):
+        rows = rows_of(CliRunner().invoke(main, [*command, str(new / pattern)]).stdout)
+        assert [row["path"] for row in rows] == [str(path) for path in images]
+    listed = "\n".join(map(str, images[:2])) + "\r\n\n"
+    rows = rows_of(CliRunner().invoke(main, [*command, "-"], input=listed).stdout)
+    assert [row["path"] for row in rows] == [str(path) for path in images[:2]]
+
+
+def test_a_pattern_or_an_input_of_nothing_is_said(run_cli, new, tmp_path):
+    for named, message in ((new / "*.gif", "no file or folder fits "), ("-", "no path on standard input")):
+        result = run_cli("predict", tmp_path / "no.featurebank", named)
+        assert result.exit_code == 1
+        assert result.stderr.startswith(f"Error: {message}")
+
+
+def test_a_name_with_brackets_is_a_name(run_cli, two_class_predictor, new, tmp_path):
+    (tmp_path / "a[1].png").write_bytes((new / "cat" / "00.png").read_bytes())
+    (row,) = rows_of(run_cli("predict", two_class_predictor, tmp_path / "a[1].png").stdout)
+    assert row["path"] == str(tmp_path / "a[1].png")
