@@ -70,9 +70,12 @@ def predict(
     paths = _listed([place for each in images for place in _named(each)])
 
     from featurebank.bank.bank import Bank
+    from featurebank.images.stacks import pages_of
     from featurebank.predictor.predictor import Predictor
 
     loaded = Predictor.load(predictor, weights_file=weights_file, allow_download=allow_download)
+    if loaded.is_of_pages:
+        paths = [page for path in paths for page in pages_of(path)]
     table = loaded.predict_table(paths, state.progress("predict")) if bank is None else loaded.predict_bank(Bank(bank))
     shown = table if proba else table.loc[:, [not name.startswith("proba_") for name in table.columns]]
     if as_json:

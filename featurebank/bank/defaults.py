@@ -23,10 +23,8 @@ def default_target(bank: BankFolder) -> str:
     if "label" in columns:
         return "label"
     if len(columns) != 1:
-        have = ", ".join(map(repr, columns)) or "none"
-        raise ColumnError(
-            f"the bank has the columns {have}; name the one to learn (--target), or add it with `featurebank label`"
-        )
+        have = f"the columns {', '.join(map(repr, columns))}" if columns else "no column to learn"
+        raise ColumnError(f"the bank has {have}; name the one to learn (--target), or add it with `featurebank label`")
     return columns[0]
 
 

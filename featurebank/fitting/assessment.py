@@ -25,7 +25,6 @@ from featurebank.topmodels.folds import sizes_of
 from featurebank.topmodels.formatting import score_name
 from featurebank.topmodels.learning_curve import learning_curve as make_learning_curve
 from featurebank.topmodels.out_of_fold import OutOfFold
-from featurebank.topmodels.positive import positive_class
 from featurebank.topmodels.refitting import fit_pipeline, over_folds, score_fitted
 from featurebank.topmodels.scores import fold_interval
 from featurebank.topmodels.search import TopModelSearchCV
@@ -198,7 +197,7 @@ def thresholded(search: TopModelSearchCV, rows: TrainingData, scoring: str) -> t
         kind = "several labels" if rows.task == "multilabel" else f"{len(classes)} classes"
         raise TopModelError(f"a threshold for {kind}; expected two classes")
     found = search.oof_.learned(search.best_model_)
-    positive = positive_class(classes, rows.y, search.positive)
+    positive = search.positive_
     has_proba, is_second = found.proba is not None, positive == classes[1]
     if found.proba is not None:
         score = found.proba[:, int(is_second)]

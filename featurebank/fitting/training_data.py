@@ -18,7 +18,7 @@ from featurebank.bank.features import DigestIndex, as_keys
 from featurebank.bank.neighbours import THRESHOLD, near_duplicate_groups, near_duplicate_pairs
 from featurebank.bank.samples import SampleTable, column_of, values_of, weights_of
 from featurebank.bank.spec import LOGITS, layer_order, parse_name
-from featurebank.errors import ColumnError
+from featurebank.errors import BankError, ColumnError
 from featurebank.storage.memory import releasing
 from featurebank.topmodels.folds import tie
 from featurebank.topmodels.scaling import dead
@@ -243,6 +243,10 @@ def _embeddings(
     bank: Bank, names: Sequence[str], table: SampleTable, views: Sequence[str]
 ) -> tuple[NDArray[np.float32], dict[str, slice], dict[str, int]]:
     """Return embeddings of feature sets side by side, the columns of each, and how many views lie in these."""
+    if not len(table):
+        raise BankError(
+            "no image of the bank could be read; expected some: `featurebank info BANK --failures` says why"
+        )
     how = views[0] if len(set(views)) == 1 else "all"
     parts = bank.feature_parts(names, table, views=how)  # (n, d) or (n, views, d)
     n_views = {name: part.shape[1] if part.ndim == 3 else 1 for name, part in zip(names, parts, strict=True)}

@@ -21,7 +21,7 @@ class Matcher:
 
     A name is read more and more loosely, until one or several fit: as it is; with ``\\`` or ``/`` between folders and
     without ``./``; composed (NFC) and decomposed (NFD) letters alike; capitals and small letters alike; without the
-    suffix where none is given; at last with more or fewer folders above it.
+    suffix where none is given; without zeros in front of a number; at last with more or fewer folders above it.
 
     Parameters
     ----------
@@ -70,6 +70,7 @@ class Matcher:
         yield "Unicode normalisation", self._index(_composed).get(_composed(wanted), [])
         yield "letter case", self._index(_folded).get(_folded(wanted), [])
         yield "its suffix", self._index(_bare).get(_folded(wanted), [])
+        yield "zeros in front", self._index(_unpadded).get(_unpadded(wanted), [])
         parts = [part for part in _folded(wanted).split("/") if part not in ("", "..")]
         ends = ["/".join(parts[start:]) for start in range(len(parts))]
         for reading in (_folded, _bare):
@@ -112,6 +113,12 @@ def _bare(name: str) -> str:
     """Return a folded path without the suffix of an image."""
     stem, suffix = posixpath.splitext(_folded(name))
     return stem if suffix in formats.SUFFIXES else stem + suffix
+
+
+def _unpadded(name: str) -> str:
+    """Return a bare path whose last part, where it is a number, has no zeros in front: a table's program took them."""
+    folder, slash, last = _bare(name).rpartition("/")
+    return f"{folder}{slash}{int(last) if last.isdecimal() else last}"
 
 
 def _listed(names: list[bytes]) -> str:

@@ -101,7 +101,8 @@ class ImageColumn:
         data = cell.get(BYTES) if isinstance(cell, dict) else cell
         if data is None:
             at = f", only the path {cell['path']!r}" if isinstance(cell, dict) and cell.get("path") else ""
-            raise ImageError(f"row {row} holds no image{at}")
+            hint = ": give a table of the paths, or in Python the Dataset itself" * bool(at)
+            raise ImageError(f"row {row} holds no image{at}{hint}")
         return bytes(data)
 
     def _block_with(self, row: int) -> tuple[int, pa.Array] | None:

@@ -33,7 +33,11 @@ def each_page(source: Source) -> Source:
         raise SourceError("images in memory have no pages; give each as an image of its own")
     if COLUMN in source.columns:
         raise SourceError(f"the source has a column {COLUMN!r}, which says whose the pages are: rename it")
-    pages = [_count_pages(source, position) for position in range(len(source.paths))]
+    root = os.fsencode(source.root)
+    pages = [
+        1 if position in source.problems else _count_pages(os.fsdecode(os.path.join(root, path)))
+        for position, path in enumerate(source.paths)
+    ]
     rows = np.repeat(np.arange(len(pages)), np.maximum(pages, 1))
     names = [os.fsdecode(path) for path in source.paths]
     paths = [
@@ -54,11 +58,16 @@ def each_page(source: Source) -> Source:
     )
 
 
-def _count_pages(source: Source, position: int) -> int:
+def pages_of(path: str) -> list[str]:
+    """Return the paths of a file's pages (``file.tif#page=3``); a file of one page is its own."""
+    count = _count_pages(path)
+    return [f"{path}#{PAGE}={number}" for number in range(1, count + 1)] if count > 1 else [path]
+
+
+def _count_pages(path: str) -> int:
     """Return how many pages of one size a file has; what cannot be read is one sample, which says why."""
-    if position in source.problems or not _SUFFIXES.search(source.paths[position]):
+    if not _SUFFIXES.search(os.fsencode(path)):
         return 1
-    path = os.fsdecode(os.path.join(os.fsencode(source.root), source.paths[position]))
     try:
         if is_address(path) or not os.path.isfile(path):  # on a store, or packed with others
             data = read_file(path)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from featurebank.bank.features import as_keys
 from featurebank.bank.samples import SampleTable, weights_of
 from featurebank.errors import ImageError, PredictorError
+from featurebank.images.listing import PAGE
 from featurebank.images.reading import Progress
 from featurebank.predictor.embedding import Embedder, Item, Parts
 from featurebank.predictor.task import Task
@@ -20,6 +21,7 @@ from featurebank.storage.memory import releasing
 
 if TYPE_CHECKING:
     from featurebank.images.sources import Source
+from featurebank.images.stacks import each_page
 
 
 class Truth(NamedTuple):
@@ -39,6 +41,7 @@ def evaluate(
     progress: Progress | None,
 ) -> dict[str, Any]:
     """Score tasks on a source; see `featurebank.Predictor.evaluate`."""
+    source = each_page(source) if is_of_pages(tasks) else source
     columns = _columns(tasks, target)
     _check_columns(source, columns, sample_weight, _ways(tasks, target))
     known = pd.DataFrame({task: source.columns[names].notna().all(axis=1) for task, names in columns.items()})
@@ -52,7 +55,7 @@ def evaluate(
     parts, errors = embedder.embed_some(items, progress)
     ok = np.array([not error for error in errors], bool)
     if not ok.any():
-        raise PredictorError("no labelled image of the source could be read; expected at least one")
+        raise PredictorError(f"no labelled image of the source could be read; expected at least one: {errors[0]}")
     found = {name: _score(embedder, tasks[name], parts, ok, truth) for name, truth in truths.items()}
     paths = [os.fsdecode(source.paths[row]) for row in rows]
     return {
@@ -61,6 +64,11 @@ def evaluate(
         "unlabelled": len(source.paths) - len(rows),
         "seen_in_training": count_seen([task.report for task in tasks.values()], items),
     }
+
+
+def is_of_pages(tasks: Mapping[str, Task]) -> bool:
+    """Say whether tasks were learned from single pages of stacks (`extract --pages each`)."""
+    return any(f"#{PAGE}=" in str(path) for task in tasks.values() for _, path, _ in task.report.get("samples", []))
 
 
 def task_named(tasks: Mapping[str, Task], target: str | None) -> Task:

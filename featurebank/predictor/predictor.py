@@ -21,7 +21,7 @@ from featurebank.images.frames import as_items
 from featurebank.images.reading import Progress
 from featurebank.predictor import file
 from featurebank.predictor.embedding import Embedder, Parts
-from featurebank.predictor.evaluation import evaluate, task_named
+from featurebank.predictor.evaluation import evaluate, is_of_pages, task_named
 from featurebank.predictor.features import PredictorFeature
 from featurebank.predictor.task import Task, task_column, unlike_columns
 from featurebank.storage import files
@@ -92,6 +92,11 @@ class Predictor(Embedder):
 
     def __repr__(self) -> str:
         return f"Predictor({', '.join(self.tasks)} from {'+'.join(each.spec.name for each in self.features)})"
+
+    @property
+    def is_of_pages(self) -> bool:
+        """Whether it learned from single pages of stacks (`extract --pages each`), so that each page is an image."""
+        return is_of_pages(self.tasks)
 
     @property
     def single(self) -> Task:

@@ -279,9 +279,20 @@ def scored(data: SearchData, scoring: Any, model: TopModel, scorer: Any) -> Scor
 def score_rows(scorer: Any, data: SearchData, prediction: Prediction, chosen: NDArray[np.intp]) -> float:
     """Score a prediction on some of its test rows, repeats allowed."""
     rows = data.folds[prediction.fold][1][chosen]
-    said = (_SaidNumbers if prediction.classes is None else _SaidClasses)(_taken(prediction, chosen))
+    prediction = _of_all_classes(_taken(prediction, chosen), data)
+    said = (_SaidNumbers if prediction.classes is None else _SaidClasses)(prediction)
     X = None if hasattr(scorer, "_score_func") else data.X[rows]
     return score_fitted(scorer, said, X, data.y[rows], None if data.weight is None else data.weight[rows])
+
+
+def _of_all_classes(prediction: Prediction, data: SearchData) -> Prediction:
+    """Return a prediction with a column for each of several classes, also for one that its fold had not learned."""
+    known, proba = prediction.classes, prediction.proba
+    if known is None or proba is None or data.task != "classification" or len(known) == len(data.classes):
+        return prediction
+    whole = np.zeros((len(proba), len(data.classes)))
+    whole[:, np.searchsorted(data.classes, known)] = proba
+    return prediction._replace(classes=data.classes, proba=whole)
 
 
 def _taken(prediction: Prediction, rows: NDArray[np.intp]) -> Prediction:

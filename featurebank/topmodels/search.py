@@ -29,8 +29,8 @@ from featurebank.topmodels.folds import make_folds, sizes_of
 from featurebank.topmodels.formatting import score_name, told_apart_text
 from featurebank.topmodels.models import DEFAULT_MODELS, TASKS, Models, TopModel
 from featurebank.topmodels.out_of_fold import OutOfFold, gather
-from featurebank.topmodels.positive import resolved_scorer
 from featurebank.topmodels.refitting import score_fitted
+from featurebank.topmodels.scorers import positive_note, positive_of, resolved_scorer
 from featurebank.topmodels.scores import paired_interval
 from featurebank.topmodels.search_plan import (
     DEFAULT_IN_BATCHES,
@@ -122,6 +122,8 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         Facts of the best candidate.
     comparison_ : dict or None
         The best candidate against the best of another recipe: difference, interval and a sentence.
+    positive_ : class or None
+        The positive one of two classes.
     scorer_ : callable
         The scorer, which knows the positive class where it looks at one.
     oof_ : OutOfFold
@@ -233,11 +235,12 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
             self.folds_ = make_folds(self.cv, X, y, groups, int(self.random_state), self.task)
             data = SearchData(X, y, {}, self.folds_, self.task, weight, under_looked_up_names(self.class_weight))
             deadline = None if self.time_limit is None else started + self.time_limit
-            self.scorer_, note = resolved_scorer(self.scoring, self.task, classes, y, self.positive)
+            self.positive_ = positive_of(classes, y, self.positive) if self.task == "classification" else None
+            self.scorer_ = self._scorer()
             run = SearchRun(data, self.scoring, self._options(), groups, deadline, self.progress, scorer=self.scorer_)
             self._evaluate(run)
             self._keep(run)
-        self.warnings_[:0] = [*([note] if note else []), *run.notes]
+        self.warnings_[:0] = [*(positive_note(self.scorer_, self.scoring) if self.positive is None else []), *run.notes]
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -256,7 +259,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return what `scoring` says of the best estimator: by default the accuracy, or R² for numbers."""
-        return score_fitted(self.scorer_, self._best(X), X, y, sample_weight)
+        return score_fitted(self._scorer(), self._best(X), X, y, sample_weight)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a candidate, the best first: what `Candidate.to_dict` holds."""
@@ -264,6 +267,9 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         return pd.DataFrame([candidate.to_dict() for candidate in self.candidates_]).sort_values(
             "mean", ascending=False, kind="stable", ignore_index=True
         )
+
+    def _scorer(self) -> Any:
+        return resolved_scorer(self.scoring, self.task, getattr(self, "classes_", None), self.positive_)
 
     def _best(self, X: Any) -> Any:
         check_is_fitted(self)

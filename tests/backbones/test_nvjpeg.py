@@ -280,7 +280,9 @@ def test_only_damaged_files_leave_an_empty_feature_set(on_the_cpu, photos, tmp_p
     (tmp_path / "bad" / "0.jpg").write_bytes(damaged)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        bank = extract(tmp_path / "bad", tmp_path / "a.bank", decoder="nvjpeg", **NET)
+        with pytest.raises(ImageError, match="none of the 1 images could be read"):
+            extract(tmp_path / "bad", tmp_path / "a.bank", decoder="nvjpeg", **NET)
+    bank = Bank(tmp_path / "a.bank")
     assert bank.samples["error"].str.contains("cannot be decoded").all()
 
 

@@ -230,7 +230,13 @@ def test_a_label_for_an_unknown_path_writes_nothing(bank):
     assert sorted(bank.path.rglob("*.h5")) == before
 
 
-@pytest.mark.parametrize("path", ["photos/c.jpg", "./c.jpg", "/photos/c.jpg", "C.JPG", "c.jpeg"])
+@pytest.mark.parametrize("path", ["./c.jpg", "/photos/c.jpg", "C.JPG", "c.jpeg", "c"])
+def test_a_path_of_another_machine_is_the_one_that_is_meant(bank, path):
+    bank.label(pd.DataFrame({"path": [path], "label": ["z"]}))
+    assert bank.samples.set_index("path")["label"]["c.jpg"] == "z"
+
+
+@pytest.mark.parametrize("path", ["photos/c.jpg", "cc.jpg"])
 def test_an_unknown_path_suggests_the_one_that_was_meant(bank, path):
     with pytest.raises(BankError) as caught:
         bank.label(pd.DataFrame({"path": [path], "label": ["z"]}))

@@ -94,7 +94,7 @@ def test_labels_are_the_models_own_decision_and_probabilities_sum_to_one(two_cla
 
 
 def test_a_label_may_disagree_with_its_calibrated_probability_and_stays(two_class_bank):
-    result = fit(two_class_bank, models=SVM, features="resnet18/layer3")
+    result = fit(two_class_bank, models=SVM, features="resnet18/layer3", calibrate="sigmoid")
     result.predictor.calibrator.intercept_ += 100  # now every probability says dog
     table = result.predictor.predict_bank(Bank(two_class_bank))
     assert set(table["label"]) == {"cat", "dog"}

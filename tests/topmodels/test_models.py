@@ -7,6 +7,7 @@ from sklearn.preprocessing import StandardScaler
 
 from featurebank.errors import TopModelError
 from featurebank.topmodels.models import CLASSIFIERS, REGRESSORS, get_top_model, parse_models
+from featurebank.topmodels.scaling import FlooredScaler
 from featurebank.topmodels.transforms import normalization
 
 ALL = [("classification", name) for name in CLASSIFIERS] + [("regression", name) for name in REGRESSORS]
@@ -42,7 +43,7 @@ def test_a_top_model_standardises_then_estimates_with_the_seed_and_parameters(ta
     params = {key: values[0] for key, values in model.grid.items()}
     pipeline = model.pipeline(params, 3, normalization("standardize"))
     assert type(pipeline) is Pipeline
-    assert [type(step) for step in pipeline] == [StandardScaler, type(model.estimator)]
+    assert [type(step) for step in pipeline] == [FlooredScaler, type(model.estimator)]
     seed = {"random_state": 3} if "random_state" in model.estimator.get_params() else {}
     assert pipeline[-1].get_params() == clone(model.estimator).set_params(**params, **seed).get_params()
 

@@ -1,0 +1,112 @@
+"""Scorers that know the classes: the positive one of two, and all of several where a fold has some of them only."""
+
+from __future__ import annotations
+
+from inspect import signature
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from featurebank.errors import TopModelError
+from featurebank.topmodels.evaluation import scorer_of
+
+
+def positive_of(classes: NDArray[Any] | None, y: NDArray[Any], asked: Any = None) -> Any:
+    """Return the positive one of two classes: the one asked for, else 1 or True, else the rarer; None of more.
+
+    Parameters
+    ----------
+    classes : ndarray, shape (k,), or None
+        Sorted.
+    y : ndarray, shape (n,)
+    asked : optional
+        A class, or its text.
+
+    Raises
+    ------
+    TopModelError
+        When there is no such class.
+
+    Examples
+    --------
+    >>> y = np.array(["fine", "defect", "fine"])
+    >>> str(positive_of(np.unique(y), y)), str(positive_of(np.unique(y), y, "fine"))
+    ('defect', 'fine')
+    """
+    if classes is None or len(classes) != 2:
+        return None
+    names = [str(name) for name in classes.tolist()]
+    if asked is not None:
+        if str(asked) not in names:
+            raise TopModelError(f"no class {str(asked)!r} to be positive; expected {' or '.join(map(repr, names))}")
+        return classes[names.index(str(asked))]
+    if classes.dtype.kind in "biuf" and classes[1] == 1:
+        return classes[1]
+    counts = [np.count_nonzero(y == each) for each in classes]
+    return classes[0] if counts[0] < counts[1] else classes[1]
+
+
+def resolved_scorer(scoring: Any, task: str, classes: NDArray[Any] | None, positive: Any) -> Any:
+    """Return a scorer for these classes.
+
+    A scorer that looks at one of two classes is told which; one of the probabilities of several classes is told all of
+    them, and the area under the ROC curve is that of the classes that occur. Of any other nothing changes.
+
+    Raises
+    ------
+    TopModelError
+        When no scorer has this name, or it is for two classes and there are more.
+    """
+    scorer = scorer_of(scoring, task)
+    if task != "classification" or classes is None:
+        return scorer
+    if scoring == "roc_auc" and len(classes) > 2:
+        raise TopModelError(f"roc_auc of {len(classes)} classes; expected two: take roc_auc_ovr or roc_auc_ovo")
+    if len(classes) > 2:
+        return _of_all(scorer, classes)
+    return _told(scorer, pos_label=positive) if _takes_positive(scorer) else scorer
+
+
+def positive_note(scorer: Any, scoring: Any) -> list[str]:
+    """Say which class a scorer is of, where it is of one that nobody chose and whose name does not tell."""
+    chosen = getattr(scorer, "_kwargs", {}).get("pos_label")
+    if not isinstance(chosen, str) or callable(scoring):
+        return []
+    return [f"{scoring} is of the class {str(chosen)!r}, the rarer one; --positive names another"]
+
+
+def _told(scorer: Any, metric: Any = None, **options: Any) -> Any:
+    """Return a scorer that gives its metric more options."""
+    kwargs = {**scorer._kwargs, **options}
+    return type(scorer)(metric or scorer._score_func, scorer._sign, kwargs, scorer._response_method)
+
+
+def _of_all(scorer: Any, classes: NDArray[Any]) -> Any:
+    """Return a scorer of probabilities that is told all classes; any other as it is."""
+    metric = getattr(scorer, "_score_func", None)
+    asks = getattr(scorer, "_response_method", "predict")
+    if metric is None or "predict_proba" not in asks or "labels" not in signature(metric).parameters:
+        return scorer
+    return _told(scorer, _roc_auc_of_present if metric is roc_auc_score else None, labels=classes)
+
+
+def _roc_auc_of_present(
+    y_true: NDArray[Any], y_score: NDArray[Any], *, labels: NDArray[Any], sample_weight: Any = None, **options: Any
+) -> float:
+    """Return scikit-learn's area under the ROC curve of the classes that occur."""
+    occurs = np.isin(labels, y_true)
+    present, proba = labels[occurs], y_score[:, occurs]
+    proba = proba / np.maximum(proba.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+    if len(present) < 3:
+        return float(roc_auc_score(y_true == present[-1], proba[:, -1], sample_weight=sample_weight))
+    return float(roc_auc_score(y_true, proba, labels=present, sample_weight=sample_weight, **options))
+
+
+def _takes_positive(scorer: Any) -> bool:
+    """Say whether a scorer looks at one of two classes, and was not told which."""
+    metric = getattr(scorer, "_score_func", None)
+    if metric is None or "pos_label" not in signature(metric).parameters or "pos_label" in scorer._kwargs:
+        return False
+    return scorer._kwargs.get("average", "binary") == "binary"
