@@ -17,6 +17,7 @@ from featurebank.finetuning.experiment import Experiment, TrainingSet
 from featurebank.finetuning.head import to_layers
 from featurebank.finetuning.optimization import loss_of
 from featurebank.finetuning.tuning import finish, train_network
+from featurebank.topmodels.scaling import FlooredScaler
 
 FAMILIES = [
     ("alexnet", "features.8", 64),
@@ -148,7 +149,7 @@ def test_at_the_start_the_network_says_what_the_top_model_says(make, own_bank, s
 
 def test_the_head_of_a_predictor_gives_its_parameters(make):
     setup = make(validation=0.0, cut="head", lr=1e-12)
-    top_model = make_pipeline(StandardScaler(), LogisticRegression(C=0.5))
+    top_model = make_pipeline(FlooredScaler(), LogisticRegression(C=0.5))
     feed = setup.activations()[0]
     trained = train_network(setup, feed, top_model=top_model)
     X = setup.network().embeddings(feed, np.arange(40), 1, 8)
