@@ -78,6 +78,9 @@ class Matcher:
                 yield "the folders above it", self._index(reading).get(end, [])
             if ends:  # or further down
                 yield "the folders above it", self._index(reading, len(ends)).get(ends[0], [])
+        if ends:
+            found = self._index(_unpadded, len(ends)).get(_unpadded(ends[0]), [])
+            yield "zeros in front and the folders above it", found
 
     def _index(self, reading: Callable[[str], str], depth: int = 0) -> dict[str, list[bytes]]:
         """Return the names by how they read, by their last `depth` parts where that is not 0."""

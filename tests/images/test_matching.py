@@ -122,5 +122,6 @@ def test_no_path_is_near_in_an_empty_bank():
 def test_zeros_in_front_that_a_table_lost_are_found():
     matcher = Matcher([b"train/000.png", b"train/007.png", b"train/010.png"])
     assert matcher.find(b"train/7") == (b"train/007.png", "zeros in front")
+    assert matcher.find(b"7") == (b"train/007.png", "zeros in front and the folders above it")
     assert matcher.find(b"train/10") == (b"train/010.png", "zeros in front")
     assert Matcher([b"7.png", b"07.png"]).find(b"007")[0] is None
