@@ -70,7 +70,9 @@ class Matcher:
         yield "Unicode normalisation", self._index(_composed).get(_composed(wanted), [])
         yield "letter case", self._index(_folded).get(_folded(wanted), [])
         yield "its suffix", self._index(_bare).get(_folded(wanted), [])
-        yield "zeros in front", self._index(_unpadded).get(_unpadded(wanted), [])
+        is_id = _bare(wanted) == _folded(wanted)  # a file's own name is not guessed at
+        if is_id:
+            yield "zeros in front", self._index(_unpadded).get(_unpadded(wanted), [])
         parts = [part for part in _folded(wanted).split("/") if part not in ("", "..")]
         ends = ["/".join(parts[start:]) for start in range(len(parts))]
         for reading in (_folded, _bare):
@@ -78,7 +80,7 @@ class Matcher:
                 yield "the folders above it", self._index(reading).get(end, [])
             if ends:  # or further down
                 yield "the folders above it", self._index(reading, len(ends)).get(ends[0], [])
-        if ends:
+        if ends and is_id:
             found = self._index(_unpadded, len(ends)).get(_unpadded(ends[0]), [])
             yield "zeros in front and the folders above it", found
 
