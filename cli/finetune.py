@@ -26,6 +26,7 @@ from featurebank_cli.options import (
     predictor_option,
     sample_weight_option,
     size_option,
+    split_option,
     target_option,
     weights_option,
     workers_option,
@@ -100,6 +101,7 @@ def recipe_option(name: str, *spelled: str, **more: Any) -> Decorator:
     folds_option("Also cross-validate the fine-tuning against the frozen features on so many folds.", default=None),
     option("--groups", help="Column of groups that never straddle a split."),
     sample_weight_option,
+    split_option,
     class_weight_option,
     option("--plot", type=FILE, help="Draw the learning curve into this PNG or SVG file."),
 )

@@ -29,6 +29,7 @@ from featurebank_cli.options import (
     sample_weight_option,
     scoring_option,
     seed_option,
+    split_option,
     target_option,
     task_option,
 )
@@ -87,12 +88,7 @@ class _Fit(cloup.Command):
         help="stratified, group, stratified-group, logo, plain, or predefined:COLUMN.  [default: stratified, grouped "
         "where rows belong together]",
     ),
-    option(
-        "--split",
-        metavar="COLUMN|none",
-        help="Column of train, val and test: learned from, compared on, held out to the end; none takes all samples "
-        "alike.  [default: the column split, where it has such words alone]",
-    ),
+    split_option,
     folds_option(),
     repeats_option,
     option("--nested", is_flag=True, help="Also score the whole procedure, selection included."),

@@ -213,3 +213,11 @@ def check_folder(path: Path | None) -> None:
 
     if path is not None and not path.parent.is_dir():
         raise StorageError(f"no folder {str(path.parent)!r}; make it, or name another with -o")
+
+
+split_option = option(
+    "--split",
+    metavar="COLUMN|none",
+    help="Column of train, val and test: learned from, compared on, held out to the end; none takes all samples "
+    "alike.  [default: the column split, where it has such words alone]",
+)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
@@ -29,6 +30,7 @@ from featurebank.finetuning.head import is_logistic
 from featurebank.finetuning.recipe import Recipe
 from featurebank.finetuning.training import Epoch
 from featurebank.finetuning.tuning import Tuned, finish, train_network
+from featurebank.fitting.given_split import given_split
 from featurebank.images.reading import Progress
 from featurebank.predictor.evaluation import contents_of
 from featurebank.predictor.features import EMBEDDED
@@ -104,6 +106,7 @@ def finetune(
     target: str | None = None,
     groups: str | None = None,
     sample_weight: str | None = None,
+    split: str | None = None,
     folds: int = 0,
     device: str = "auto",
     workers: int | None = None,
@@ -133,6 +136,8 @@ def finetune(
         Column of groups, which lie on one side of every split; so do rows of the same content in any case.
     sample_weight : str, optional
         Column of weights, in the loss and in every score.
+    split : str, optional
+        Column of train, val and test, as for `featurebank.fit`: test is not trained on; ``"none"`` takes all rows.
     folds : int, default 0
         Cross-validate the fine-tuning against the frozen features on so many folds; 0 for not at all.
     device : str, default "auto"
@@ -165,6 +170,7 @@ def finetune(
     request = _request(bank, backbone, weights, size, loaded, predictor)
     target = target or (loaded.single.target if loaded else default_target(bank))
     table = bank.select(target, *([sample_weight] if sample_weight else []))
+    table, held_out = _without_test(table, target, split)
     data = _training_set(table, target, groups, sample_weight)
     experiment = Experiment(bank, request, source_of(table), data, recipe, device, workers)
     top_model, notes = _top_model(loaded, experiment.backbone)
@@ -179,7 +185,7 @@ def finetune(
     trained = train_network(experiment, activations, top_model=top_model, checkpoint=checkpoint, resume=resume, **heard)
     tuned = finish(experiment, trained)
     report = {"n_samples": len(data.y), "target": target, "cut": experiment.module or recipe.cut, **tuned.to_dict()}
-    report |= {"warnings": notes + more + _told_of(report), "cache_seconds": cached - started}
+    report |= {"warnings": held_out + notes + more + _told_of(report), "cache_seconds": cached - started}
     if folds and not report["interrupted"]:
         frozen, shared = (
             frozen_of(loaded, experiment, activations, table),
@@ -191,6 +197,16 @@ def finetune(
     report["seconds"] = time.perf_counter() - started
     contents = contents_of(data.digests)
     return FineTuneResult(tuned, tuned.predictor(target, {**report, "contents": contents}), report)
+
+
+def _without_test(table: SampleTable, target: str, split: str | None) -> tuple[SampleTable, list[str]]:
+    """Leave out the test part of a given split (`featurebank.fitting.given_split`), and say so."""
+    found = given_split(table, values_of(table, target), split)
+    if isinstance(found, str):
+        return table, [found] if found else []
+    count = int(found.is_held_out.sum())
+    said = f"{count} test samples of the column {found.column} are not trained on; --split none takes all"
+    return table.take(np.flatnonzero(~found.is_held_out)), [said] if count else []
 
 
 def _told_of(report: Mapping[str, Any]) -> list[str]:

@@ -3,12 +3,14 @@ from random import Random
 import numpy as np
 import pytest
 import torch
+from made_bank import make_bank
 
 from featurebank import load_backbone
 from featurebank.errors import FeatureBankError, FineTuneError, TopModelError
 from featurebank.finetuning.augmentation import parse
 from featurebank.finetuning.cut import Tail, classifier_of, find_cut, layer_at
 from featurebank.finetuning.experiment import TrainingSet, hold_out
+from featurebank.finetuning.finetune import _without_test
 from featurebank.finetuning.network import active, find_blocks, rates
 from featurebank.finetuning.optimization import (
     Mix,
@@ -306,3 +308,12 @@ def test_an_unknown_change_is_an_error(text, message):
     with pytest.raises(FineTuneError) as caught:
         parse(text)
     assert message in str(caught.value)
+
+
+def test_the_test_part_of_a_split_is_not_trained_on(tmp_path):
+    parts = ["train"] * 6 + ["val"] * 2 + ["test"] * 4
+    bank = make_bank(tmp_path / "a.bank", np.eye(12), label=["a", "b"] * 6, split=parts)
+    table, said = _without_test(bank.select("label"), "label", None)
+    assert table.columns["split"].tolist() == parts[:8]
+    assert said == ["4 test samples of the column split are not trained on; --split none takes all"]
+    assert len(_without_test(bank.select("label"), "label", "none")[0]) == 12
