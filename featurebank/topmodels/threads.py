@@ -57,5 +57,10 @@ def delayed(function: Callable[..., Any]) -> Callable[..., Any]:
     >>> joblib.Parallel(2, prefer="threads")(delayed(abs)(number) for number in (-1, -2))
     [1, 2]
     """
-    made: Callable[..., Any] = joblib.delayed(functools.partial(_tasks.run, function))
+    made: Callable[..., Any] = joblib.delayed(functools.partial(_run, function))
     return made
+
+
+def _run(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Run a task among those of this process, which may be another one than where it was made (Ray)."""
+    return _tasks.run(function, *args, **options)
