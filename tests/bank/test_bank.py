@@ -230,13 +230,13 @@ def test_a_label_for_an_unknown_path_writes_nothing(bank):
     assert sorted(bank.path.rglob("*.h5")) == before
 
 
-@pytest.mark.parametrize("path", ["./c.jpg", "/photos/c.jpg", "C.JPG", "c.jpeg", "c"])
+@pytest.mark.parametrize("path", ["./c.jpg", "/photos/c.jpg", "C.JPG", "c"])
 def test_a_path_of_another_machine_is_the_one_that_is_meant(bank, path):
     bank.label(pd.DataFrame({"path": [path], "label": ["z"]}))
     assert bank.samples.set_index("path")["label"]["c.jpg"] == "z"
 
 
-@pytest.mark.parametrize("path", ["photos/c.jpg", "cc.jpg"])
+@pytest.mark.parametrize("path", ["photos/c.jpg", "c.jpeg", "cc.jpg"])
 def test_an_unknown_path_suggests_the_one_that_was_meant(bank, path):
     with pytest.raises(BankError) as caught:
         bank.label(pd.DataFrame({"path": [path], "label": ["z"]}))

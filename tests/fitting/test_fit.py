@@ -237,7 +237,7 @@ def test_the_default_target_is_label_or_the_only_column(tmp_path):
     several = make_bank(tmp_path / "c.bank", X, range(4), site=[0, 0, 1, 1], age=[1, 2, 3, 4])
     with pytest.raises(ColumnError, match="the bank has the columns 'site', 'age'; name the one to learn"):
         default_target(several)
-    with pytest.raises(ColumnError, match="the bank has the columns none"):
+    with pytest.raises(ColumnError, match="the bank has no column to learn"):
         default_target(Bank.create(tmp_path / "d.bank"))
 
 
