@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from featurebank.backbones.request import Request
 from featurebank.bank.folder import BankFolder
-from featurebank.errors import NotInstalledError
+from featurebank.errors import NotInstalledError, install_hint
 from featurebank.images.pixels import Limits, PixelRules, as_text
 from featurebank.images.ranges import measure_range
 from featurebank.images.sources import Source
@@ -66,9 +66,7 @@ def check_installed(rules: PixelRules) -> None:
         try:
             import tifffile  # noqa: F401
         except ImportError as error:
-            raise NotInstalledError(
-                f"--pages {rules.pages} needs tifffile: pip install 'featurebank[microscopy]'"
-            ) from error
+            raise NotInstalledError(f"--pages {rules.pages} needs tifffile: {install_hint('microscopy')}") from error
 
 
 def _with_range(request: Request, limits: Limits | None) -> Request:

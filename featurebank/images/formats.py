@@ -13,7 +13,7 @@ from functools import cache
 
 from PIL import Image, features
 
-from featurebank.errors import ImageError
+from featurebank.errors import ImageError, install_hint
 
 _COMMON = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 _RARER = (".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".jxl")
@@ -53,7 +53,7 @@ _REMEDIES = {
     "an ND2 file": _TO_OME,
     "a LIF file": _TO_OME,
     "a DICOM file": "export it as PNG or TIFF of 16 bits, e.g. with pydicom or DCMTK's dcm2img",
-    "a HEIC file": "pip install 'featurebank[phones]' to read it",
+    "a HEIC file": install_hint("phones"),
     "an AVIF file": "this Pillow was built without AVIF: pip install --upgrade pillow",
     "a JPEG 2000 file": "this Pillow was built without OpenJPEG: pip install --upgrade pillow",
     "a JPEG XL file": "nothing here reads it safely: convert it to PNG or JPEG, e.g. with djxl",

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurebank.errors import ImageError
+from featurebank.errors import ImageError, install_hint
 from featurebank.images.pixels import PixelRules
 
 Data = bytes | mmap.mmap
@@ -373,7 +373,7 @@ def _tifffile(page: Page) -> Any:
     try:
         import tifffile
     except ImportError as error:
-        raise ImageError(f"{page}, which needs tifffile: pip install 'featurebank[microscopy]'") from error
+        raise ImageError(f"{page}, which needs tifffile: {install_hint('microscopy')}") from error
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it says there what it raises as well
     return tifffile
 

@@ -17,7 +17,7 @@ from featurebank.errors import PredictorError
 from featurebank.images.columns import join_frames, text_frame
 from featurebank.predictor.features import PredictorFeature
 from featurebank.topmodels import held_out
-from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
+from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator, confidence_of
 from featurebank.topmodels.novelty import FLAG, Unlike
 
 
@@ -111,8 +111,7 @@ class Task:
             if self.kind != "regression":
                 proba[ok] = self.probabilities(X)
             if self.kind == "classification":
-                where = np.searchsorted(self.classes, labels[ok].astype(self.classes.dtype))
-                best[ok] = proba[ok][np.arange(int(ok.sum())), where]
+                best[ok] = confidence_of(proba[ok], labels[ok].astype(self.classes.dtype), self.classes)
             if self.unlike is not None and share is not None:
                 share[ok] = self.unlike.share(X)
         columns: dict[str, Any] = {"label": labels}

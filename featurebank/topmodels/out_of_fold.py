@@ -81,11 +81,11 @@ class OutOfFold:
     @property
     def is_learned(self) -> NDArray[np.bool_]:
         """Whether the fold that tested a row had learned its true class, shape (m,); all, of a model without scores."""
-        if self.scores is None or self.classes is None or self.true.ndim == 2:
+        values = self.decision if self.proba is None else self.proba
+        if values is None or self.classes is None or self.true.ndim == 2:
             return np.ones(len(self.row), bool)
-        if self.scores.ndim == 1:
-            return np.isfinite(self.scores)
-        return np.isfinite(self.scores[np.arange(len(self.row)), np.searchsorted(self.classes, self.true)])
+        own = values if values.ndim == 1 else values[np.arange(len(values)), np.searchsorted(self.classes, self.true)]
+        return np.isfinite(own) if self.proba is None else own > 0
 
     def learned(self, model: str) -> OutOfFold:
         """Return the predictions of rows whose true class their fold had learned: what scores can be learned from.

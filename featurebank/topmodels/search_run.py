@@ -31,7 +31,6 @@ from featurebank.topmodels.folds import sizes_of
 from featurebank.topmodels.formatting import score_name
 from featurebank.topmodels.models import TopModel
 from featurebank.topmodels.scores import (
-    Interval,
     Part,
     averages_classes,
     block_influence,
@@ -272,17 +271,12 @@ class SearchRun:
 
     def set_intervals(self, found: Found) -> None:
         """Set the 95 % interval of every candidate that has none yet (`featurebank.topmodels.scores`)."""
-        scoring = score_name(self.scoring, self.data.task)
         for group, candidate in found:
-            kept = group.predictions.get(group.candidates.index(candidate))
             if candidate.interval:
                 continue
-            if kept is None:
-                interval = fold_interval(candidate.fold_scores, self.n_train, self.n_test, scoring, rows=self._rows)
-            else:
-                influence = block_influence(self._score_of(kept), self._parts(kept))
-                interval = self._interval(candidate, influence)
-            candidate.ci95, candidate.interval = interval.ends, interval.method
+            kept = group.predictions.get(group.candidates.index(candidate))
+            influence = None if kept is None else block_influence(self._score_of(kept), self._parts(kept))
+            self._set_interval(candidate, influence)
 
     def _set_accuracy_interval(self, candidate: Candidate, found: Sequence[Prediction]) -> None:
         """Set a candidate's interval where the score is the share of right rows, which tells each row's influence."""
@@ -291,12 +285,16 @@ class SearchRun:
             candidate.ci95, candidate.interval = wilson_interval(candidate.mean * count, count), "wilson"
             return
         right = [self.data.y[self.data.folds[each.fold][1]] == each.labels for each in found]
-        interval = self._interval(candidate, mean_influence(self._parts(found), right))
-        candidate.ci95, candidate.interval = interval.ends, interval.method
+        self._set_interval(candidate, mean_influence(self._parts(found), right))
 
-    def _interval(self, candidate: Candidate, influence: NDArray[np.float64]) -> Interval:
+    def _set_interval(self, candidate: Candidate, influence: NDArray[np.float64] | None) -> None:
+        """Set a candidate's interval from the influence of units on its score, or from its folds alone."""
         scoring = score_name(self.scoring, self.data.task)
-        return score_interval(candidate.mean, influence, scoring, rows=self._rows, folds=len(self.folds))
+        if influence is None:
+            interval = fold_interval(candidate.fold_scores, self.n_train, self.n_test, scoring, rows=self._rows)
+        else:
+            interval = score_interval(candidate.mean, influence, scoring, rows=self._rows, folds=len(self.folds))
+        candidate.ci95, candidate.interval = interval.ends, interval.method
 
     def _is_accuracy(self) -> bool:
         return self.data.task == "classification" and self.scoring in (None, "accuracy")
