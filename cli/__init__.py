@@ -30,13 +30,14 @@ from featurebank_cli.predict import predict
 from featurebank_cli.report import report
 from featurebank_cli.similar import similar
 from featurebank_cli.state import NamedErrors, State
+from featurebank_cli.studio import studio
 from featurebank_cli.verify import verify
 
 SECTIONS = {
     "Embed images": (extract, import_, backbones, layers),
     "Learn from them": (fit, adapt, finetune, advise, compare),
     "Use what was learned": (predict, evaluate, export),
-    "Look at them": (report, draw_map, similar, duplicates, label_issues, cluster, outliers, next_),
+    "Look at them": (report, draw_map, similar, duplicates, label_issues, cluster, outliers, next_, studio),
     "Keep a bank": (info, label, verify, compact, prune, merge),
     "Try it": (demo,),
 }

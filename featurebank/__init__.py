@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from featurebank.explore.page import map_page
     from featurebank.explore.projection import project
     from featurebank.explore.similarity import similar
+    from featurebank.explore.studio.handle import studio
     from featurebank.extraction.extract import extract
     from featurebank.extraction.transformer import FeatureExtractor
     from featurebank.finetuning.finetune import finetune
@@ -83,6 +84,7 @@ __all__ = [
     "outliers",
     "project",
     "similar",
+    "studio",
     # keep
     "export_bank",
     "import_features",
@@ -122,6 +124,7 @@ _HOMES = {
     "Recipe": "finetuning.recipe",
     "scan": "images.scanning",
     "similar": "explore.similarity",
+    "studio": "explore.studio.handle",
     "TopModelSearchCV": "topmodels.search",
 }
 

@@ -25,6 +25,8 @@ from featurebank.storage.files import AnyPath
 
 GRACE = 3600.0
 """Seconds that a superseded file stays for those who still read it."""
+BRIEF = 60.0
+"""Seconds that a superseded file of a few samples stays."""
 MERGED_BYTES = 256 << 20
 
 Damage = tuple[AnyPath, CorruptError]
@@ -219,11 +221,43 @@ def _mark_gone(bank: BankFolder, source: str) -> int:
     return len(present)
 
 
+def compact_small(bank: BankFolder, rows: int, *, grace: float = BRIEF) -> int:
+    """Merge the sample segments of at most so many rows, as answers one by one leave them; the others stay.
+
+    Parameters
+    ----------
+    bank : BankFolder
+    rows : int
+    grace : float, default 60
+        Seconds that a superseded file of samples stays for those who still read it: a table is read in moments, and a
+        reader who finds a file gone lists them again.
+
+    Returns
+    -------
+    int
+        How many files were merged.
+
+    Raises
+    ------
+    StorageError
+        When the file system refuses; the bank is as it was.
+    """
+    with bank.locked():
+        found = segment.list_segments(bank.path / "samples", "samples")
+        merged = _merge_samples(bank, [file for file in found if file.shape("stamp")[0] <= rows])
+        _remove_replaced(bank.path / "samples", "samples", grace)
+        return merged
+
+
 def _compact_samples(bank: BankFolder) -> int:
-    folder = bank.path / "samples"
-    segments = segment.list_segments(folder, "samples")
+    return _merge_samples(bank, segment.list_segments(bank.path / "samples", "samples"))
+
+
+def _merge_samples(bank: BankFolder, segments: list[Segment]) -> int:
+    """Write the newest rows of some sample segments as one that supersedes them; return how many files."""
     if len(segments) < 2:
         return 0
+    folder = bank.path / "samples"
     table = samples.merge(sample_segments.decode_table(file) for file in segments)
     files.commit(folder / segment.new_name(), sample_segments.encode_table(table, _replaced(folder, segments)))
     return len(segments)
@@ -268,17 +302,22 @@ def _replaced(folder: AnyPath, segments: list[Segment]) -> list[str]:
 
 
 def _remove_superseded(bank: BankFolder, grace: float) -> int:
+    folders = [(bank.path / "samples", "samples"), *((f, "features") for f in bank.path.glob("features/*"))]
+    return sum(_remove_replaced(folder, kind, grace) for folder, kind in folders)
+
+
+def _remove_replaced(folder: AnyPath, kind: str, grace: float) -> int:
+    """Remove the files of a folder that were superseded, and what killed writers left; return how many of the first."""
     removed = 0
-    for folder, kind in [(bank.path / "samples", "samples"), *((f, "features") for f in bank.path.glob("features/*"))]:
-        for file in segment.list_segments(folder, kind):
-            if _age(file.path) >= grace:
-                old = [folder / name for name in segment.superseded_by(file) if "/" not in name]
-                removed += sum(path.exists() for path in old)
-                for path in old:
-                    files.remove(path)
-        for path in folder.glob(f"{files.TEMP_PREFIX}*"):  # left by a writer that was killed
-            if _age(path) >= max(grace, GRACE):
+    for file in segment.list_segments(folder, kind):
+        if _age(file.path) >= grace:
+            old = [folder / name for name in segment.superseded_by(file) if "/" not in name]
+            removed += sum(path.exists() for path in old)
+            for path in old:
                 files.remove(path)
+    for path in folder.glob(f"{files.TEMP_PREFIX}*"):  # left by a writer that was killed
+        if _age(path) >= max(grace, GRACE):
+            files.remove(path)
     return removed
 
 

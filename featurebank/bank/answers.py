@@ -1,0 +1,262 @@
+"""Answers to one column of a bank, one by one: each is written before it counts, and none covers another's.
+
+An answer says what it believes to be there; where the bank holds something else, by another writer, it is a conflict
+and nothing is written. Images of identical content are one question.
+"""
+
+from __future__ import annotations
+
+import datetime
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from featurebank.bank import sample_segments, samples
+from featurebank.bank.bank import Bank
+from featurebank.bank.features import as_keys
+from featurebank.bank.samples import SampleTable
+from featurebank.bank.upkeep import compact_small
+from featurebank.errors import BankError, ColumnError
+from featurebank.images.columns import KINDS, is_missing, kind_of
+
+FEW = 4096
+"""Rows up to which what another writer added is laid over what is known; beyond, the whole table is read again."""
+MANY = 64
+"""Files of few rows that are merged into one."""
+_WORDS = {"true": True, "false": False}
+
+
+class Answer(NamedTuple):
+    """A label for a content, or None to take it away, and what its giver believes to be there."""
+
+    digest: bytes
+    label: str | None
+    seen: str | None
+
+
+class Conflict(NamedTuple):
+    """What is there in place of what was believed: the label, who gave it and when, where that is known."""
+
+    digest: bytes
+    label: str | None
+    by: str | None
+    when: str | None
+
+
+class Answers:
+    """A column of a bank as it is now, and answers to it.
+
+    Parameters
+    ----------
+    bank : Bank
+    column : str
+        Of text, whole numbers or true and false; it need not be there yet.
+    by : str, default ""
+        Who answers; kept beside each answer, with the time, in the columns ``COLUMN_by`` and ``COLUMN_at``.
+
+    Attributes
+    ----------
+    digests : ndarray of S32, shape (n,)
+        The readable contents, each once, sorted.
+    labels : ndarray of object, shape (n,)
+        The label of each as text, None where it has none.
+    changes : int
+        How often labels have changed since this was opened.
+    contents : int
+        How often the contents themselves have.
+
+    Raises
+    ------
+    ColumnError
+        When the column holds fractions.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from featurebank.bank.bank import Bank
+    >>> len(Answers(Bank.create(tempfile.mkdtemp() + "/photos.bank"), "label").digests)
+    0
+    """
+
+    def __init__(self, bank: Bank, column: str, by: str = "") -> None:
+        self.bank, self.column, self.by = bank, column, by
+        self.changes = self.contents = 0
+        self._lock = threading.RLock()
+        self._read()
+
+    # --- reading -------------------------------------------------------------------------------------------
+
+    def find(self, digest: bytes) -> int:
+        """Return the number of a content, -1 where it is none of the bank's."""
+        place = int(np.searchsorted(self.digests, np.bytes_(digest)))
+        return place if place < len(self.digests) and self.digests[place] == np.bytes_(digest) else -1
+
+    def sample(self, number: int) -> SampleTable:
+        """Return the first sample that has a content, as it was when the table was read."""
+        return self._table.take([int(self._rows(number)[0])])
+
+    def refresh(self) -> bool:
+        """Take in what others wrote meanwhile; say whether anything changed."""
+        with self._lock:
+            before = self.changes, self.contents
+            segments = self.bank.sample_segments()
+            new = [each for each in segments if each.path.name not in self._known]
+            tables = [sample_segments.decode_table(each) for each in new]
+            if sum(map(len, tables)) > FEW or not all(map(self._lay_over, tables)):
+                self._read()
+            self._known |= {each.path.name for each in new}
+            return (self.changes, self.contents) != before
+
+    def _read(self) -> None:
+        """Read the whole table."""
+        segments = self.bank.sample_segments()
+        self._known = {each.path.name for each in segments}
+        self._table = self.bank.table_of(segments)
+        if self.column in self._table.columns and kind_of(self._table.columns[self.column]) == "float":
+            raise ColumnError(f"column {self.column!r} holds fractions; expected classes: name a column of those")
+        self._fresh: dict[int, SampleTable] = {}
+        self._places: dict[tuple[str, bytes], int] = {}
+        self._stamps = self._table.rows["stamp"].to_numpy(copy=True)
+        rows = np.flatnonzero((self._table.rows["status"] == samples.OK).to_numpy())
+        keys = as_keys(self._table.rows["digest"].iloc[rows])
+        before = getattr(self, "digests", None)
+        self.digests, first, content = np.unique(keys, return_index=True, return_inverse=True)
+        order = np.argsort(content, kind="stable")
+        self._sorted_rows = rows[order]
+        self._starts = np.searchsorted(content[order], np.arange(len(self.digests) + 1))
+        self._content_of = np.full(len(self._table), -1)
+        self._content_of[rows] = content
+        self.labels = np.full(len(self.digests), None, object)
+        texts = _texts(self._table, self.column)
+        for row in reversed(rows[np.array([texts[row] is not None for row in rows], bool)]):
+            self.labels[self._content_of[row]] = texts[row]
+        self.changes += 1
+        self.contents += before is None or not np.array_equal(before, self.digests)
+
+    def _lay_over(self, table: SampleTable) -> bool:
+        """Take in rows of samples that are known already; False where one is not, or is another image now."""
+        if not self._places:
+            keys = zip(self._table.rows["source"], self._table.rows["path"].to_numpy(), strict=True)
+            self._places = {key: row for row, key in enumerate(keys)}
+        for number, key in enumerate(zip(table.rows["source"], table.rows["path"].to_numpy(), strict=True)):
+            row = self._places.get(key, -1)
+            if row < 0 or any(
+                table.rows[name].iloc[number] != self._table.rows[name].iloc[row] for name in ("digest", "status")
+            ):
+                return False
+            if table.rows["stamp"].iloc[number] > self._stamps[row]:
+                self._place(row, table.take([number]))
+        return True
+
+    def _place(self, row: int, fresh: SampleTable) -> None:
+        """Let a newer row of a sample count."""
+        self._fresh[row] = fresh
+        self._stamps[row] = fresh.rows["stamp"].iloc[0]
+        content = int(self._content_of[row])
+        if content >= 0:
+            label = _texts(fresh, self.column)[0]
+            self.changes += self.labels[content] != label
+            self.labels[content] = label
+
+    def _rows(self, number: int) -> NDArray[np.int64]:
+        return self._sorted_rows[self._starts[number] : self._starts[number + 1]]
+
+    def _now(self, number: int) -> SampleTable:
+        """Return the samples of a content as they are now."""
+        rows = self._rows(number)
+        return samples.stack([self._fresh[row] if row in self._fresh else self._table.take([row]) for row in rows])
+
+    # --- writing -------------------------------------------------------------------------------------------
+
+    def write(self, answers: Sequence[Answer]) -> tuple[list[bytes], list[Conflict]]:
+        """Write answers to the bank; those that meet another label than they believed to be there are left out.
+
+        Returns
+        -------
+        saved : list of bytes
+            Digests of the answers that the bank holds now.
+        conflicts : list of Conflict
+
+        Raises
+        ------
+        BankError
+            When a content is not in the bank, or answered twice; nothing is written then.
+        ColumnError
+            When a label does not fit the column's kind; nothing is written then.
+        StorageError
+            When the file system refuses.
+        """
+        with self._lock, self.bank.locked():
+            self.refresh()
+            numbers = [self.find(each.digest) for each in answers]
+            if min(numbers, default=0) < 0 or len(set(numbers)) < len(numbers):
+                raise BankError("an answer to an image that the bank does not have, or two to one; load the page again")
+            conflicts, saved, changed = [], [], []
+            for number, answer in zip(numbers, answers, strict=True):
+                if self.labels[number] not in (answer.seen, answer.label):
+                    conflicts.append(self._conflict(number))
+                    continue
+                saved.append(answer.digest)
+                if self.labels[number] != answer.label:
+                    changed.append((number, answer.label))
+            if changed:
+                self._write(changed)
+            return saved, conflicts
+
+    def _write(self, changed: Sequence[tuple[int, str | None]]) -> None:
+        """Write answers as one file, and let them count."""
+        rows = np.concatenate([self._rows(number) for number, _ in changed])
+        table = samples.stack([self._answered(number, label) for number, label in changed])
+        names = self.bank.add_samples(table, newest=int(self._stamps.max()))
+        written = next(each for each in self.bank.sample_segments() if each.path.name in names)
+        self._known |= set(names)
+        stored = sample_segments.decode_table(written)
+        for position, row in enumerate(rows):
+            self._place(int(row), stored.take([position]))
+
+    def _answered(self, number: int, label: str | None) -> SampleTable:
+        """Return the samples of a content with an answer in its column, and who gave it and when."""
+        now = self._now(number)
+        cells: dict[str, Any] = {self.column: label}
+        if self.by or f"{self.column}_by" in now.columns:
+            when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            cells |= {f"{self.column}_by": self.by or None, f"{self.column}_at": when}
+        columns = {name: now.columns[name] for name in now.columns}
+        for name, cell in cells.items():
+            kind = kind_of(self._table.columns[name]) if name in self._table.columns else "str"
+            columns[name] = pd.Series([_value(name, cell, kind)] * len(now), dtype=KINDS[kind][1])
+        return SampleTable(now.rows, pd.DataFrame(columns, index=range(len(now))))
+
+    def _conflict(self, number: int) -> Conflict:
+        now = self._now(number)
+        by, when = (_texts(now, f"{self.column}_{what}")[0] for what in ("by", "at"))
+        return Conflict(bytes(self.digests[number]).ljust(32, b"\0"), self.labels[number], by, when)
+
+    def compact(self) -> bool:
+        """Merge the files that answers left, once there are many; say whether it was done."""
+        with self._lock:
+            few = [each for each in self.bank.sample_segments() if each.shape("stamp")[0] <= FEW]
+            return len(few) >= MANY and compact_small(self.bank, FEW) > 0
+
+
+def _texts(table: SampleTable, name: str) -> list[str | None]:
+    """Return a column as text, None where a value, or the column, is missing."""
+    if name not in table.columns:
+        return [None] * len(table)
+    return [None if is_missing(value) else str(value) for value in table.columns[name]]
+
+
+def _value(name: str, text: str | None, kind: str) -> Any:
+    """Return a label as a column of a kind holds it."""
+    if text is None or kind == "str":
+        return text
+    if kind == "bool" and text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    if kind == "int" and text.lstrip("-").isdecimal() and str(int(text)) == text:
+        return int(text)
+    expected = "whole numbers" if kind == "int" else "true and false"
+    raise ColumnError(f"{text!r} does not fit column {name!r}, which holds {expected}; use another column (--target)")

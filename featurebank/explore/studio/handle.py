@@ -1,0 +1,161 @@
+"""The server of a studio as an object: in a notebook it is the page in a frame, and it can be closed."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from html import escape
+from importlib.util import find_spec
+from typing import Any
+
+from featurebank.errors import NotInstalledError, StorageError, install_hint
+
+WAIT = 10.0
+"""Seconds that a server has to start, and to end."""
+
+
+class Handle:
+    """A studio that runs.
+
+    Attributes
+    ----------
+    url : str
+        The page's address, with its token: who knows it can label.
+    """
+
+    def __init__(self, session: Any, *, host: str, port: int, is_open: bool, in_frames: bool) -> None:
+        import uvicorn
+
+        from featurebank.explore.studio.app import make_app
+        from featurebank.explore.studio.safety import LOOPBACK, new_token
+
+        token = new_token()
+        self._session = session
+        self._socket = _listen(host, port)
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{self._socket.getsockname()[1]}/{token}/"
+        app = make_app(session, token, hosts={*LOOPBACK, shown}, is_open=is_open, in_frames=in_frames)
+        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", server_header=False)
+        config.timeout_graceful_shutdown = 2
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._serve, name="featurebank-server", daemon=True)
+
+    def start(self) -> Handle:
+        """Begin to answer, and to read the bank."""
+        self._session.start()
+        self._thread.start()
+        deadline = time.monotonic() + WAIT
+        while not self._server.started and self._thread.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return self
+
+    def wait(self) -> None:
+        """Return when the server ends."""
+        while self._thread.is_alive():
+            self._thread.join(0.2)
+
+    def close(self) -> None:
+        """End the server; every answer is in the bank."""
+        self._session.close()
+        self._server.should_exit = True
+        if self._thread.is_alive():
+            self._thread.join(WAIT)
+        self._socket.close()
+
+    def _serve(self) -> None:
+        self._server.run(sockets=[self._socket])
+
+    def __repr__(self) -> str:
+        return f"<studio at {self.url}>"
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<iframe src="{escape(self.url)}" title="featurebank studio" width="100%" height="800" '
+            'style="border:0" allow="camera"></iframe>'
+        )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; port 0 is any that is free.
+
+    Raises
+    ------
+    StorageError
+        When the address cannot be had.
+    """
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        raise StorageError(
+            f"cannot listen at {host}:{port}: {error.strerror or error}; choose another --port"
+        ) from error
+    return found
+
+
+def studio(
+    bank: Any,
+    *,
+    target: str = "label",
+    by: str = "",
+    port: int = 0,
+    random_state: int = 0,
+    host: str = "127.0.0.1",
+    allow_remote: bool = False,
+    in_frames: bool = True,
+) -> Handle:
+    """Label the images of a bank in the browser, while a model learns from every answer.
+
+    Each answer is a label of the bank, written before the page says so.
+
+    Parameters
+    ----------
+    bank : path-like or Bank
+    target : str, default "label"
+        Column of classes; made with the first answer where there is none. Several labels an image, and numbers, are
+        out of scope.
+    by : str, default ""
+        Who labels: kept beside each answer, with the time, in the columns ``TARGET_by`` and ``TARGET_at``.
+    port : int, default 0
+        Of the server; 0 is any that is free.
+    random_state : int, default 0
+        Decides which tenth of the images is the test part that no model chooses.
+    host : str, default "127.0.0.1"
+        Address to listen at; any but this machine's own takes `allow_remote`.
+    allow_remote : bool, default False
+        Whether other machines may ask: whoever knows the address can see the images and label.
+    in_frames : bool, default True
+        Whether a page of this machine, such as a notebook, may show the studio in a frame.
+
+    Returns
+    -------
+    Handle
+        With ``url`` and ``close()``; a notebook shows it as the page itself.
+
+    Raises
+    ------
+    NotInstalledError
+        When starlette or uvicorn is not installed.
+    StorageError
+        When the port cannot be had.
+
+    Examples
+    --------
+    >>> running = studio("photos.bank")  # doctest: +SKIP
+    >>> running.close()  # doctest: +SKIP
+    """
+    if find_spec("starlette") is None or find_spec("uvicorn") is None:
+        raise NotInstalledError(f"the studio needs starlette and uvicorn: {install_hint('studio')}")
+    from featurebank.explore.studio.safety import is_loopback
+    from featurebank.explore.studio.session import Session
+
+    if not is_loopback(host) and not allow_remote:
+        raise StorageError(
+            f"{host!r} lets other machines see the images and label; say that you want this (--allow-remote), or leave "
+            "out --host"
+        )
+    session = Session(bank, target=target, by=by, seed=random_state)
+    return Handle(session, host=host, port=port, is_open=allow_remote, in_frames=in_frames).start()
