@@ -1,4 +1,4 @@
-"""What an extraction will take, and the README's page on sizing, recomputed."""
+"""What an extraction will take, and the guide on sizing, recomputed."""
 
 import math
 import re
@@ -12,7 +12,7 @@ from featurebank.errors import BankError
 from featurebank.extraction.pipeline import Compute
 from featurebank.extraction.planning import DIGEST_BYTES, SAMPLE_BYTES, Estimate, estimate
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+GUIDE = (Path(__file__).parents[2] / "docs" / "guides" / "sizing.md").read_text()
 RESNET = {"weights": "random:0", "size": 64}
 
 
@@ -61,7 +61,7 @@ def test_images_that_cannot_be_read_are_counted_not_timed(two_classes, tmp_path)
         estimate(scan(tmp_path), tmp_path / "a.bank", request, compute)
 
 
-# --- the README --------------------------------------------------------------------------------------------
+# --- the guide ---------------------------------------------------------------------------------------------
 
 ROW = re.compile(r"^\| ([0-9.]+) (million|billion) \| (.*) \|$", re.MULTILINE)
 
@@ -71,16 +71,15 @@ def number(text):
 
 
 def test_the_page_on_sizing_adds_up():
-    page = README.split("## Sizing")[1].split("\n## ")[0]
-    speed = number(re.search(r"([0-9,]+) images a second", page)[1])
-    price = number(re.search(r"at ([0-9.]+) an hour", page)[1])
-    deadline = number(re.search(r"within ([0-9]+) hours", page)[1])
+    speed = number(re.search(r"([0-9,]+) images a second", GUIDE)[1])
+    price = number(re.search(r"at ([0-9.]+) an hour", GUIDE)[1])
+    deadline = number(re.search(r"within ([0-9]+) hours", GUIDE)[1])
     width, per_sample, row = map(
-        number, re.search(r"2 × ([0-9,]+) \+ 32 \+ ([0-9,]+) = ([0-9,]+) bytes", page).groups()
+        number, re.search(r"2 × ([0-9,]+) \+ 32 \+ ([0-9,]+) = ([0-9,]+) bytes", GUIDE).groups()
     )
     assert row == 2 * width + DIGEST_BYTES + per_sample
     assert per_sample == SAMPLE_BYTES + 30
-    rows = ROW.findall(page)
+    rows = ROW.findall(GUIDE)
     assert len(rows) == 2
     for count, unit, cells in rows:
         images = float(count) * {"million": 1e6, "billion": 1e9}[unit]
@@ -89,4 +88,4 @@ def test_the_page_on_sizing_adds_up():
         assert number(space) * (1000 if "TB" in space else 1) == pytest.approx(images * row / 1e9, rel=0.005)
         assert number(machines) == math.ceil(images / speed / 3600 / deadline)
         assert number(cost) == pytest.approx(images / speed / 3600 * price, rel=0.005)
-    assert number(re.search(r"([0-9.]+) a million", page)[1]) == pytest.approx(1e6 / speed / 3600 * price, rel=0.005)
+    assert number(re.search(r"([0-9.]+) a million", GUIDE)[1]) == pytest.approx(1e6 / speed / 3600 * price, rel=0.005)

@@ -1,4 +1,4 @@
-"""What the README says of planted faults, on the solar cells: copies among them, and flipped labels."""
+"""What the benchmarks say of planted faults, on the solar cells: copies among them, and flipped labels."""
 
 import pytest
 from benchmarks.planted_faults import SAME_CELL, flipped_labels, planted_copies, solar_cells
