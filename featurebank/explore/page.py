@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,8 +21,20 @@ from numpy.typing import NDArray
 from featurebank.errors import ColumnError, NotInstalledError, install_hint, printable
 from featurebank.topmodels.formatting import percent
 
-SCRIPTS = ("reading.js", "drawing.js", "finding.js", "choosing.js", "steering.js", "start.js")
-"""Parts of the script in the order in which they build upon each other; they share one scope."""
+SCRIPTS = (
+    "reading.js",
+    "scene.js",
+    "sheets.js",
+    "drawing.js",
+    "finding.js",
+    "choosing.js",
+    "exporting.js",
+    "steering.js",
+    "start.js",
+)
+"""Modules of a page's script in the order in which they build upon each other; no two name the same thing."""
+SHARED = ("page.css", "reading.js", "scene.js", "drawing.js", "finding.js", "choosing.js", "steering.js")
+"""The style and the modules of the map, which the studio takes too."""
 FEW = 12
 """Whole numbers of at most so many values are classes, not numbers."""
 STEPS = 65535
@@ -83,13 +96,25 @@ def render(package: str, template: str, facts: Mapping[str, Any]) -> str:
     def text_of(name: str) -> str:
         return loader.get_source(environment, name)[0]
 
-    script = '(() => {\n"use strict";\n' + "\n".join(map(text_of, SCRIPTS)) + "})();\n"
+    script = join_modules(map(text_of, SCRIPTS))
     return environment.get_template(template).render(
         **{**facts, "points": to_json(facts["points"])},
         style=Markup(text_of("page.css")),
         script=Markup(script),
         script_digest="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def join_modules(texts: Iterable[str]) -> str:
+    """Return modules as one script: a page without a server has no addresses that a module could be imported from.
+
+    Examples
+    --------
+    >>> join_modules(["export const one = 1;", 'import { one } from "./one.js";\\nalert(one);'])
+    '(() => {\\n"use strict";\\nconst one = 1;\\nalert(one);\\n})();\\n'
+    """
+    joined = "\n".join(texts).rstrip()
+    return '(() => {\n"use strict";\n' + re.sub(r"^import .*\n|^export ", "", joined, flags=re.MULTILINE) + "\n})();\n"
 
 
 def to_json(value: Any) -> str:

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from featurebank.errors import BankError, FeatureBankError, one_line
+from featurebank.explore.page import SHARED
 from featurebank.explore.studio.safety import Guard
 from featurebank.explore.studio.session import Session
 
@@ -70,6 +71,7 @@ async def _static(request: Request) -> Response:
 def _file(name: str) -> Response:
     """Return a file of the page; a name is one of those that are there, never a path."""
     known = {each.name: each for each in (files(PAGE) / "page").iterdir() if each.is_file()}
+    known |= {each: files("featurebank.explore") / "templates" / each for each in SHARED}
     suffix = name[name.rfind(".") :]
     if name not in known or suffix not in TYPES:
         return _json({"error": "no such file"}, 404)

@@ -1,17 +1,15 @@
-// --- the map: state ------------------------------------------------------------------------------------------------
+// --- the map: colours ----------------------------------------------------------------------------------------------
+import { byId, make, shown, textOf } from "./reading.js";
+import { scene } from "./scene.js";
 
-const MOST_LISTED = 120, MOST_CLASSES = 30, MOST_ROUND = 10000, REACH = 14, MARGIN = 12;
+const MOST_CLASSES = 30, MOST_ROUND = 10000, MARGIN = 12;
 const COLOURS = ["#4e79a7", "#e8812b", "#4f9d4a", "#d9484b", "#a56fa0", "#3fa39b", "#c9a227", "#e06f9a", "#8f6a50", "#7d8597"];
 const VIRIDIS = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
 const SHADES = 32, UNKNOWN = "#8a8f98";
-const canvas = byId("map-canvas"), pen = canvas.getContext("2d"), tip = byId("map-tip"), status = byId("map-status");
-const maps = points.maps.map((map) => ({ name: map.name, coordinates: Float32Array.from(numbers(map.coordinates, Uint16Array), (v) => v / 65535) }));
-let coordinates, span, column, paint, shades, order, hidden = new Set();
-let found = null, chosen = new Uint8Array(n), cursor = -1, lasso = null;
-let view = { scale: 1, x: 0, y: 0 }, box = { width: 1, height: 1, unit: 1 };
-let grid;
+export const canvas = byId("map-canvas"), status = byId("map-status");
+const pen = canvas.getContext("2d");
 
-const colourOf = (code) => code === 0 ? UNKNOWN : code <= COLOURS.length ? COLOURS[code - 1]
+export const colourOf = (code) => code === 0 ? UNKNOWN : code <= COLOURS.length ? COLOURS[code - 1]
   : `hsl(${(code * 137.508) % 360} 55% 52%)`;
 
 function viridis(share) {
@@ -21,57 +19,58 @@ function viridis(share) {
 
 // Every point gets the number of its colour, so that drawing changes the colour once for all points of one.
 function paintClasses() {
-  paint = column.codes;
-  shades = Array.from({ length: column.names.length + 1 }, (_, code) => colourOf(code));
+  scene.paint = scene.column.codes;
+  scene.shades = Array.from({ length: scene.column.names.length + 1 }, (_, code) => colourOf(code));
 }
 
 function paintNumbers() {
-  const known = column.values.filter(Number.isFinite);
-  column.low ??= known.reduce((a, b) => Math.min(a, b), Infinity);
-  column.high ??= known.reduce((a, b) => Math.max(a, b), -Infinity);
-  const range = column.high - column.low || 1;
-  paint = Uint32Array.from(column.values, (value) => !Number.isFinite(value) ? 0
-    : 1 + Math.min(SHADES - 1, Math.floor((value - column.low) / range * SHADES)));
-  shades = [UNKNOWN, ...Array.from({ length: SHADES }, (_, k) => viridis(k / (SHADES - 1)))];
+  const known = scene.column.values.filter(Number.isFinite);
+  scene.column.low ??= known.reduce((a, b) => Math.min(a, b), Infinity);
+  scene.column.high ??= known.reduce((a, b) => Math.max(a, b), -Infinity);
+  const range = scene.column.high - scene.column.low || 1;
+  scene.paint = Uint32Array.from(scene.column.values, (value) => !Number.isFinite(value) ? 0
+    : 1 + Math.min(SHADES - 1, Math.floor((value - scene.column.low) / range * SHADES)));
+  scene.shades = [UNKNOWN, ...Array.from({ length: SHADES }, (_, k) => viridis(k / (SHADES - 1)))];
 }
 
-function setColumn(next) {
-  column = next;
-  hidden = new Set();
-  if (column.kind === "class") paintClasses();
+export function setColumn(next) {
+  scene.column = next;
+  scene.hidden = new Set();
+  if (scene.column.kind === "class") paintClasses();
   else paintNumbers();
   // In layers of mixed points, so that no class hides another; within a layer by colour.
-  const rank = Float64Array.from(paint, (code, row) => ((row * 2654435761 >>> 0) >>> 27) * 4294967296 + code);
-  order = Uint32Array.from(paint.keys()).sort((a, b) => rank[a] - rank[b]);
+  const rank = Float64Array.from(scene.paint, (code, row) => ((row * 2654435761 >>> 0) >>> 27) * 4294967296 + code);
+  scene.order = Uint32Array.from(scene.paint.keys()).sort((a, b) => rank[a] - rank[b]);
   showLegend();
   draw();
 }
-const isVisible = (row) => !hidden.has(paint[row]);
-const screenX = (row) => (coordinates[2 * row] - 0.5) * box.unit * view.scale + box.width / 2 + view.x;
-const screenY = (row) => (0.5 - coordinates[2 * row + 1]) * box.unit * view.scale + box.height / 2 + view.y;
+
+export const isVisible = (row) => !scene.hidden.has(scene.paint[row]);
+export const screenX = (row) => (scene.coordinates[2 * row] - 0.5) * scene.box.unit * scene.view.scale + scene.box.width / 2 + scene.view.x;
+export const screenY = (row) => (0.5 - scene.coordinates[2 * row + 1]) * scene.box.unit * scene.view.scale + scene.box.height / 2 + scene.view.y;
 
 // --- the map: drawing ----------------------------------------------------------------------------------------------
 
 let isDue = false;
-function draw() {
-  if (isDue || !coordinates) return;
+export function draw() {
+  if (isDue || !scene.coordinates) return;
   isDue = true;
   requestAnimationFrame(() => { isDue = false; paintAll(); });
 }
 
 function paintAll() {
   const ratio = window.devicePixelRatio || 1;
-  const size = Math.max(2, Math.min(7, 260 / Math.sqrt(n))) * Math.min(2, Math.sqrt(view.scale));
+  const size = Math.max(2, Math.min(7, 260 / Math.sqrt(scene.n))) * Math.min(2, Math.sqrt(scene.view.scale));
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-  pen.clearRect(0, 0, box.width, box.height);
-  if (found) putPoints((row) => !found[row], 0.12, size);
-  putPoints((row) => !found || found[row], 0.85, size);
+  pen.clearRect(0, 0, scene.box.width, scene.box.height);
+  if (scene.found) putPoints((row) => !scene.found[row], 0.12, size);
+  putPoints((row) => !scene.found || scene.found[row], 0.85, size);
   pen.globalAlpha = 1;
   pen.strokeStyle = getComputedStyle(document.documentElement).getPropertyValue("--ink");
   markChosen(size);
-  if (cursor >= 0) markCursor(size);
-  if (lasso) drawLasso();
-  canvas.dataset.drawn = String(n);
+  if (scene.cursor >= 0) markCursor(size);
+  if (scene.lasso) drawLasso();
+  canvas.dataset.drawn = String(scene.n);
 }
 
 // Points of one colour are one path; squares are drawn faster than circles.
@@ -79,17 +78,17 @@ function putPoints(isWanted, alpha, size) {
   let last = -1;
   pen.globalAlpha = alpha;
   pen.beginPath();
-  for (const row of order) {
+  for (const row of scene.order) {
     if (!isVisible(row) || !isWanted(row)) continue;
     const x = screenX(row), y = screenY(row);
-    if (x < -size || y < -size || x > box.width + size || y > box.height + size) continue;
-    if (paint[row] !== last) {
+    if (x < -size || y < -size || x > scene.box.width + size || y > scene.box.height + size) continue;
+    if (scene.paint[row] !== last) {
       pen.fill();
       pen.beginPath();
-      last = paint[row];
-      pen.fillStyle = shades[last];
+      last = scene.paint[row];
+      pen.fillStyle = scene.shades[last];
     }
-    if (n > MOST_ROUND) pen.rect(x - size / 2, y - size / 2, size, size);
+    if (scene.n > MOST_ROUND) pen.rect(x - size / 2, y - size / 2, size, size);
     else { pen.moveTo(x + size / 2, y); pen.arc(x, y, size / 2, 0, 2 * Math.PI); }
   }
   pen.fill();
@@ -98,47 +97,47 @@ function putPoints(isWanted, alpha, size) {
 function markChosen(size) {
   pen.lineWidth = 1;
   const half = size / 2 + 1;
-  for (const row of order) if (chosen[row] && isVisible(row)) pen.strokeRect(screenX(row) - half, screenY(row) - half, size + 2, size + 2);
+  for (const row of scene.order) if (scene.chosen[row] && isVisible(row)) pen.strokeRect(screenX(row) - half, screenY(row) - half, size + 2, size + 2);
 }
 
 function markCursor(size) {
   pen.lineWidth = 2;
   pen.beginPath();
-  pen.arc(screenX(cursor), screenY(cursor), size + 4, 0, 2 * Math.PI);
+  pen.arc(screenX(scene.cursor), screenY(scene.cursor), size + 4, 0, 2 * Math.PI);
   pen.stroke();
 }
 
 function drawLasso() {
   pen.setLineDash([4, 3]);
   pen.beginPath();
-  lasso.forEach(([x, y], k) => k ? pen.lineTo(x, y) : pen.moveTo(x, y));
+  scene.lasso.forEach(([x, y], k) => k ? pen.lineTo(x, y) : pen.moveTo(x, y));
   pen.stroke();
   pen.setLineDash([]);
 }
 
-function resize() {
+export function resize() {
   const ratio = window.devicePixelRatio || 1;
-  box.width = canvas.clientWidth;
-  box.height = canvas.clientHeight;
-  box.unit = Math.min((box.width - 2 * MARGIN) / span.x, (box.height - 2 * MARGIN) / span.y);
-  canvas.width = Math.round(box.width * ratio);
-  canvas.height = Math.round(box.height * ratio);
+  scene.box.width = canvas.clientWidth;
+  scene.box.height = canvas.clientHeight;
+  scene.box.unit = Math.min((scene.box.width - 2 * MARGIN) / scene.span.x, (scene.box.height - 2 * MARGIN) / scene.span.y);
+  canvas.width = Math.round(scene.box.width * ratio);
+  canvas.height = Math.round(scene.box.height * ratio);
   draw();
 }
 
 function showLegend() {
-  byId("map-legend").replaceChildren(...column.kind === "number" ? scaleLegend() : classLegend());
+  byId("map-legend").replaceChildren(...scene.column.kind === "number" ? scaleLegend() : classLegend());
 }
 
 function scaleLegend() {
   const scale = make("span", { className: "scale" });
   scale.style.cssText = `height:.8rem;background:linear-gradient(to right, ${VIRIDIS.map((c) => `rgb(${c.join(" ")})`).join(",")})`;
-  return [textOf(column.low), scale, textOf(column.high)];
+  return [textOf(scene.column.low), scale, textOf(scene.column.high)];
 }
 
 function classLegend() {
   const counts = new Map();
-  for (const code of column.codes) counts.set(code, (counts.get(code) || 0) + 1);
+  for (const code of scene.column.codes) counts.set(code, (counts.get(code) || 0) + 1);
   const codes = [...counts.keys()].sort((a, b) => counts.get(b) - counts.get(a));
   const buttons = codes.slice(0, MOST_CLASSES).sort((a, b) => a - b).map((code) => classButton(code, counts.get(code)));
   return codes.length > MOST_CLASSES ? [...buttons, `and ${codes.length - MOST_CLASSES} more`] : buttons;
@@ -147,11 +146,11 @@ function classLegend() {
 function classButton(code, count) {
   const dot = make("i");
   dot.style.background = colourOf(code);
-  const button = make("button", { type: "button" }, dot, `${shown(code ? column.names[code - 1] : "missing")} (${count})`);
+  const button = make("button", { type: "button" }, dot, `${shown(code ? scene.column.names[code - 1] : "missing")} (${count})`);
   button.setAttribute("aria-pressed", "true");
   button.addEventListener("click", () => {
-    if (!hidden.delete(code)) hidden.add(code);
-    button.setAttribute("aria-pressed", String(!hidden.has(code)));
+    if (!scene.hidden.delete(code)) scene.hidden.add(code);
+    button.setAttribute("aria-pressed", String(!scene.hidden.has(code)));
     draw();
   });
   return button;

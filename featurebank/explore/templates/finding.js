@@ -1,27 +1,31 @@
 // --- the map: finding points ---------------------------------------------------------------------------------------
+import { draw, isVisible, resize, screenX, screenY, status } from "./drawing.js";
+import { byId, make, shown } from "./reading.js";
+import { scene, valueOf } from "./scene.js";
 
-const SIDE = 128;
+const SIDE = 128, REACH = 14, tip = byId("map-tip");
 const cellOf = (v) => Math.min(SIDE - 1, Math.max(0, Math.floor(v * SIDE)));
-function setMap(next) {
-  coordinates = next.coordinates;
-  span = { x: extent(0), y: extent(1) };
-  grid = Array.from({ length: SIDE * SIDE }, () => []);
-  for (let row = 0; row < n; row++) grid[cellOf(coordinates[2 * row + 1]) * SIDE + cellOf(coordinates[2 * row])].push(row);
+
+export function setMap(next) {
+  scene.coordinates = next.coordinates;
+  scene.span = { x: extent(0), y: extent(1) };
+  scene.grid = Array.from({ length: SIDE * SIDE }, () => []);
+  for (let row = 0; row < scene.n; row++) scene.grid[cellOf(scene.coordinates[2 * row + 1]) * SIDE + cellOf(scene.coordinates[2 * row])].push(row);
   resize();
 }
 
 function extent(axis) {
   let low = 1, high = 0;
-  for (let k = axis; k < 2 * n; k += 2) { low = Math.min(low, coordinates[k]); high = Math.max(high, coordinates[k]); }
+  for (let k = axis; k < 2 * scene.n; k += 2) { low = Math.min(low, scene.coordinates[k]); high = Math.max(high, scene.coordinates[k]); }
   return Math.max(high - low, 1e-3);
 }
 
-function nearest(x, y) {
-  const unit = box.unit * view.scale;
-  const u = (x - box.width / 2 - view.x) / unit + 0.5, v = 0.5 - (y - box.height / 2 - view.y) / unit, reach = REACH / unit;
+export function nearest(x, y) {
+  const unit = scene.box.unit * scene.view.scale;
+  const u = (x - scene.box.width / 2 - scene.view.x) / unit + 0.5, v = 0.5 - (y - scene.box.height / 2 - scene.view.y) / unit, reach = REACH / unit;
   let best = -1, least = REACH ** 2;
   for (let j = cellOf(v - reach); j <= cellOf(v + reach); j++) for (let i = cellOf(u - reach); i <= cellOf(u + reach); i++) {
-    for (const row of grid[j * SIDE + i]) {
+    for (const row of scene.grid[j * SIDE + i]) {
       const distance = (screenX(row) - x) ** 2 + (screenY(row) - y) ** 2;
       if (distance < least && isVisible(row)) [best, least] = [row, distance];
     }
@@ -30,10 +34,10 @@ function nearest(x, y) {
 }
 
 // The next image in a direction: the nearest one, distance across the direction counting twice.
-function neighbour(row, dx, dy) {
+export function neighbour(row, dx, dy) {
   let best = -1, least = Infinity;
   const x = screenX(row), y = screenY(row);
-  for (let other = 0; other < n; other++) {
+  for (let other = 0; other < scene.n; other++) {
     const along = (screenX(other) - x) * dx + (screenY(other) - y) * dy;
     const across = Math.abs((screenX(other) - x) * dy) + Math.abs((screenY(other) - y) * dx);
     if (along <= 1e-6 || across > 2 * along || !isVisible(other)) continue;
@@ -42,7 +46,7 @@ function neighbour(row, dx, dy) {
   return best;
 }
 
-function inside(x, y, polygon) {
+export function inside(x, y, polygon) {
   let is = false;
   for (let a = 0, b = polygon.length - 1; a < polygon.length; b = a++) {
     const [xa, ya] = polygon[a], [xb, yb] = polygon[b];
@@ -51,23 +55,23 @@ function inside(x, y, polygon) {
   return is;
 }
 
-function setCursor(row, isSpoken) {
-  if (row === cursor && !isSpoken) return;
-  cursor = row;
+export function setCursor(row, isSpoken) {
+  if (row === scene.cursor && !isSpoken) return;
+  scene.cursor = row;
   tip.hidden = row < 0;
   if (row >= 0) {
     showTip(row);
-    if (isSpoken) status.textContent = `${shown(points.paths[row])}, ${shown(column.name)} ${shown(valueOf(column, row))}${chosen[row] ? ", selected" : ""}`;
+    if (isSpoken) status.textContent = `${shown(scene.paths[row])}, ${shown(scene.column.name)} ${shown(valueOf(scene.column, row))}${scene.chosen[row] ? ", selected" : ""}`;
   }
   draw();
 }
 
 function showTip(row) {
-  const facts = columns.map((each) => make("p", { textContent: `${shown(each.name)}: ${shown(valueOf(each, row))}` }));
-  tip.replaceChildren(showPicture(make("span", { className: "picture" }), row), make("b", { textContent: shown(points.paths[row]) }), ...facts);
-  const x = screenX(row), y = screenY(row), isRight = x > box.width / 2, isLow = y > box.height / 2;
+  const facts = scene.columns.map((each) => make("p", { textContent: `${shown(each.name)}: ${shown(valueOf(each, row))}` }));
+  tip.replaceChildren(scene.showPicture(make("span", { className: "picture" }), row), make("b", { textContent: shown(scene.paths[row]) }), ...facts);
+  const x = screenX(row), y = screenY(row), isRight = x > scene.box.width / 2, isLow = y > scene.box.height / 2;
   tip.style.left = isRight ? "auto" : `${x + 14}px`;
-  tip.style.right = isRight ? `${box.width - x + 14}px` : "auto";
+  tip.style.right = isRight ? `${scene.box.width - x + 14}px` : "auto";
   tip.style.top = isLow ? "auto" : `${y + 14}px`;
   tip.style.bottom = isLow ? `calc(100% - ${y - 14}px)` : "auto";
 }

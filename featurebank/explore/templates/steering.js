@@ -1,8 +1,13 @@
 // --- the map: pointer and keys -------------------------------------------------------------------------------------
+import { showChosen } from "./choosing.js";
+import { canvas, draw, isVisible, resize, screenX, screenY } from "./drawing.js";
+import { inside, nearest, neighbour, setCursor } from "./finding.js";
+import { byId } from "./reading.js";
+import { scene } from "./scene.js";
 
-function zoom(factor, x = box.width / 2, y = box.height / 2) {
-  const scale = Math.min(400, Math.max(0.5, view.scale * factor)), real = scale / view.scale;
-  view = { scale, x: (x - box.width / 2) * (1 - real) + view.x * real, y: (y - box.height / 2) * (1 - real) + view.y * real };
+function zoom(factor, x = scene.box.width / 2, y = scene.box.height / 2) {
+  const scale = Math.min(400, Math.max(0.5, scene.view.scale * factor)), real = scale / scene.view.scale;
+  scene.view = { scale, x: (x - scene.box.width / 2) * (1 - real) + scene.view.x * real, y: (y - scene.box.height / 2) * (1 - real) + scene.view.y * real };
   setCursor(-1);
   draw();
 }
@@ -11,25 +16,25 @@ let drag = null;
 canvas.addEventListener("pointerdown", (event) => {
   canvas.setPointerCapture(event.pointerId);
   const isLasso = event.shiftKey || byId("map-lasso").getAttribute("aria-pressed") === "true";
-  drag = { x: event.offsetX, y: event.offsetY, from: { ...view } };
-  lasso = isLasso ? [[event.offsetX, event.offsetY]] : null;
+  drag = { x: event.offsetX, y: event.offsetY, from: { ...scene.view } };
+  scene.lasso = isLasso ? [[event.offsetX, event.offsetY]] : null;
 });
 canvas.addEventListener("pointermove", (event) => {
-  if (lasso) { lasso.push([event.offsetX, event.offsetY]); draw(); return; }
+  if (scene.lasso) { scene.lasso.push([event.offsetX, event.offsetY]); draw(); return; }
   if (!drag) { setCursor(nearest(event.offsetX, event.offsetY)); return; }
-  view = { ...drag.from, x: drag.from.x + event.offsetX - drag.x, y: drag.from.y + event.offsetY - drag.y };
+  scene.view = { ...drag.from, x: drag.from.x + event.offsetX - drag.x, y: drag.from.y + event.offsetY - drag.y };
   setCursor(-1);
   draw();
 });
 canvas.addEventListener("pointerup", () => {
-  if (lasso && lasso.length > 2) {
-    for (let row = 0; row < n; row++) if (isVisible(row) && (!found || found[row]) && inside(screenX(row), screenY(row), lasso)) chosen[row] = 1;
+  if (scene.lasso && scene.lasso.length > 2) {
+    for (let row = 0; row < scene.n; row++) if (isVisible(row) && (!scene.found || scene.found[row]) && inside(screenX(row), screenY(row), scene.lasso)) scene.chosen[row] = 1;
     showChosen();
   }
-  drag = lasso = null;
+  drag = scene.lasso = null;
   draw();
 });
-canvas.addEventListener("pointercancel", () => { drag = lasso = null; draw(); });
+canvas.addEventListener("pointercancel", () => { drag = scene.lasso = null; draw(); });
 canvas.addEventListener("pointerleave", () => { if (!drag) setCursor(-1); });
 canvas.addEventListener("wheel", (event) => {
   event.preventDefault();
@@ -41,10 +46,10 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], Arrow
 canvas.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey) return;
   if (event.key in ARROWS) {
-    const start = cursor >= 0 ? neighbour(cursor, ...ARROWS[event.key]) : firstVisible();
+    const start = scene.cursor >= 0 ? neighbour(scene.cursor, ...ARROWS[event.key]) : firstVisible();
     if (start >= 0) setCursor(start, true);
-  } else if ((event.key === "Enter" || event.key === " ") && cursor >= 0) {
-    chosen[cursor] ^= 1;
+  } else if ((event.key === "Enter" || event.key === " ") && scene.cursor >= 0) {
+    scene.chosen[scene.cursor] ^= 1;
     showChosen();
   } else if (event.key === "+" || event.key === "=") zoom(1.5);
   else if (event.key === "-") zoom(1 / 1.5);
@@ -55,14 +60,23 @@ canvas.addEventListener("keydown", (event) => {
 
 function firstVisible() {
   let best = -1, least = Infinity;
-  for (let row = 0; row < n; row++) {
-    const distance = (screenX(row) - box.width / 2) ** 2 + (screenY(row) - box.height / 2) ** 2;
+  for (let row = 0; row < scene.n; row++) {
+    const distance = (screenX(row) - scene.box.width / 2) ** 2 + (screenY(row) - scene.box.height / 2) ** 2;
     if (distance < least && isVisible(row)) [best, least] = [row, distance];
   }
   return best;
 }
 
-function clearChosen() {
-  chosen = new Uint8Array(n);
+export function clearChosen() {
+  scene.chosen = new Uint8Array(scene.n);
   showChosen();
+}
+
+export function listenToMap() {
+  byId("map-lasso").addEventListener("click", ({ currentTarget: button }) =>
+    button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true")));
+  byId("map-reset").addEventListener("click", () => { scene.view = { scale: 1, x: 0, y: 0 }; setCursor(-1); draw(); });
+  byId("chosen-clear").addEventListener("click", clearChosen);
+  new ResizeObserver(resize).observe(canvas);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 }

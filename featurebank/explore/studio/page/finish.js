@@ -1,0 +1,61 @@
+// --- finish: the real fit, beside the present predictor, written where the person says --------------------------------
+import { get, post } from "./api.js";
+import { byId, make, shown } from "./reading.js";
+import { register } from "./views.js";
+
+const OFTEN = 600;
+const tell = (text) => { byId("finish-status").textContent = text; };
+let isWatching = false;
+
+async function start(event) {
+  event.preventDefault();
+  const options = {
+    folds: Number(byId("finish-folds").value) || 5,
+    calibrate: byId("finish-calibrate").checked ? "sigmoid" : null,
+    learning_curve: byId("finish-curve").checked,
+  };
+  byId("finish-start").disabled = true;
+  tell("Fitting …");
+  try { await post("finish", { path: byId("finish-path").value.trim(), options }); } catch (error) { tell(error.message); byId("finish-start").disabled = false; return; }
+  watch();
+}
+
+async function watch() {
+  if (isWatching) return;
+  isWatching = true;
+  for (;;) {
+    const found = await get("finish").catch(() => null);
+    if (found) show(found);
+    if (found && found.state !== "running") break;
+    await new Promise((done) => setTimeout(done, OFTEN));
+  }
+  isWatching = false;
+}
+
+function show({ state, progress, comparison, path, message }) {
+  const isRunning = state === "running";
+  if (path && !byId("finish-path").value) byId("finish-path").value = path;
+  byId("finish-start").disabled = isRunning;
+  byId("finish-bar-part").hidden = !isRunning;
+  if (isRunning) showProgress(progress);
+  if (state === "failed") tell(shown(message ?? "The fit failed."));
+  if (state === "done") tell(`Written: ${shown(path)}. ${message ? shown(message) : ""}`.trim());
+  byId("finish-found").hidden = state !== "done" || !comparison;
+  if (comparison) showComparison(comparison);
+}
+
+function showProgress(progress) {
+  const bar = byId("finish-bar"), share = typeof progress === "number" ? progress : progress?.total ? progress.done / progress.total : null;
+  if (share === null) bar.removeAttribute("value");
+  else bar.value = share;
+  tell(typeof progress === "string" ? shown(progress) : progress?.text ? shown(progress.text) : "Fitting …");
+}
+
+function showComparison({ text, rows }) {
+  byId("finish-text").textContent = shown(text);
+  byId("finish-rows").replaceChildren(...(rows ?? []).map(([name, ...cells]) =>
+    make("tr", {}, make("th", { scope: "row", textContent: shown(name) }), ...cells.map((cell) => make("td", { textContent: shown(cell) })))));
+}
+
+byId("finish-form").addEventListener("submit", start);
+register("finish", { whenShown: watch });

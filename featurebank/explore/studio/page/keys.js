@@ -1,0 +1,26 @@
+// --- keys of the whole page ------------------------------------------------------------------------------------------
+import { undo } from "./answers.js";
+import { chooseClass, nameClass } from "./classes.js";
+import { byId } from "./reading.js";
+import { currentView, go } from "./views.js";
+
+const VIEWS = { l: "label", g: "grid", m: "map", p: "progress", t: "try", f: "finish" };
+
+const isTyping = (element) => element.closest("input, textarea, select, dialog") !== null;
+// Space and Enter press the button that has the focus.
+const isPressing = (element, key) => (key === " " || key === "Enter") && element.closest("button, a, label") !== null;
+
+document.addEventListener("keydown", (event) => {
+  if (event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey || isTyping(event.target) || isPressing(event.target, event.key)) return;
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key, own = currentView().keys?.[key];
+  if (own) own();
+  else if (key >= "1" && key <= "9") chooseClass(Number(key) - 1);
+  else if (key in VIEWS) go(VIEWS[key]);
+  else if (key === "u") undo();
+  else if (key === "n" && currentView().answer) nameClass();
+  else if (key === "?") byId("help").showModal();
+  else return;
+  event.preventDefault();
+});
+byId("undo").addEventListener("click", undo);
+byId("help-open").addEventListener("click", () => byId("help").showModal());

@@ -1,0 +1,115 @@
+// --- one image at a time --------------------------------------------------------------------------------------------
+import { pictureAddress } from "./api.js";
+import { save, whenUndone } from "./answers.js";
+import { showSuggestion } from "./classes.js";
+import { openSimilar } from "./pictures.js";
+import { byId, make, shown } from "./reading.js";
+import { store, whenState } from "./store.js";
+import { dropLabelled, fill, prepared, putBack, skipped, take } from "./upcoming.js";
+import { isShown, register } from "./views.js";
+import { percent, say } from "./words.js";
+
+const REMEMBERED = 10;
+const WHY = {
+  coverage: "covers what has no label near it",
+  uncertain: "the model is unsure of it",
+  random: "picked at random: it tests the model, so nothing is suggested",
+};
+const recent = [];
+let current = null;
+
+// No suggestion where the answer is to test the model.
+const suggestionOf = (item) => item.why === "random" || item.label !== null ? null : item.suggestion;
+
+function show(entry) {
+  current = entry;
+  entry.picture.alt = shown(entry.item.name);
+  byId("stage").replaceChildren(entry.picture);
+  byId("stage").dataset.digest = entry.item.digest;
+  entry.ready.then((isReadable) => { if (!isReadable && current === entry) showEmpty("This picture cannot be shown. Skip it, or answer all the same."); });
+  const suggestion = suggestionOf(entry.item);
+  byId("stage-name").textContent = shown(entry.item.name);
+  byId("stage-why").textContent = entry.item.label === null ? WHY[entry.item.why] ?? "" : `labelled ${shown(entry.item.label)}`;
+  showSuggestion(suggestion);
+  byId("stage").setAttribute("aria-label", `${shown(entry.item.name)}${suggestion ? `, perhaps ${shown(suggestion.label)}, ${percent(suggestion.probability)}` : ""}`);
+}
+
+function showEmpty(text) {
+  byId("stage").replaceChildren(make("p", { className: "empty", textContent: text }));
+}
+
+function showNext() {
+  dropLabelled();
+  const entry = take();
+  current = null;
+  if (entry) show(entry);
+  else waitForMore();
+  refill();
+}
+
+function waitForMore() {
+  delete byId("stage").dataset.digest;
+  byId("stage-name").textContent = byId("stage-why").textContent = "";
+  showSuggestion(null);
+  const { state } = store;
+  const isOver = state?.ready && !state.extracting && state.images > 0 && state.labelled >= state.images;
+  showEmpty(isOver ? "All images have a label. Look at Progress, or Finish." : state?.ready ? "Looking for the next image …" : "Opening the bank …");
+}
+
+async function refill() {
+  try { await fill(current ? [current.item.digest] : []); } catch { return; }  // the state's question says what is wrong
+  if (current) return;
+  const entry = take();
+  if (entry) { show(entry); refill(); } else waitForMore();
+}
+
+function answer(label) {
+  if (!current) return;
+  const { item } = current;
+  save([item], label, item.label === null ? item.why : null).then(showRecent);
+  recent.unshift(item);
+  showNext();
+  showRecent();
+}
+
+function skip() {
+  if (!current) return;
+  skipped(current.item);
+  say(`Skipped ${shown(current.item.name)}.`);
+  showNext();
+}
+
+export function reopen(item) {
+  if (current?.item === item) { show(current); return; }
+  if (current && current.item.label === null) putBack(current);
+  show(prepared(item));
+}
+
+function showRecent() {
+  const items = [...new Set(recent)].filter((item) => item.label !== null).slice(0, REMEMBERED);
+  recent.length = Math.min(recent.length, 4 * REMEMBERED);
+  byId("recent-part").hidden = !items.length;
+  byId("recent").replaceChildren(...items.map((item) => {
+    const button = make("button", { type: "button", title: shown(item.name) }, make("img", { src: pictureAddress(item.digest, 96), alt: "" }), make("span", { textContent: shown(item.label) }));
+    button.setAttribute("aria-label", `${shown(item.name)}, ${shown(item.label)}: open again`);
+    button.addEventListener("click", () => reopen(item));
+    return make("li", {}, button);
+  }));
+}
+
+whenUndone((items) => {
+  showRecent();
+  if (items.length === 1 && isShown("label")) reopen(items[0]);
+});
+whenState((state, before) => {
+  if (!current && state.ready) refill();
+  if (current && before && before.model_revision !== state.model_revision) refill();
+});
+byId("skip").addEventListener("click", skip);
+byId("similar").addEventListener("click", () => current && openSimilar(current.item));
+register("label", {
+  answer,
+  keys: { " ": skip, s: () => current && openSimilar(current.item) },
+  whenShown: () => { if (!current || current.item.label !== null) showNext(); else showSuggestion(suggestionOf(current.item)); },
+  whenHidden: () => showSuggestion(null),
+});

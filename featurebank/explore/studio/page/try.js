@@ -1,0 +1,77 @@
+// --- try it: a dropped picture, a file or the camera, what is predicted and why ---------------------------------------
+import { postPicture } from "./api.js";
+import { barRow, strip } from "./lists.js";
+import { byId, shown } from "./reading.js";
+import { remember } from "./store.js";
+import { go, register } from "./views.js";
+import { percent } from "./words.js";
+
+let stream = null, address = null, asked = 0;
+const tell = (text) => { byId("try-status").textContent = text; };
+
+export async function predict(blob) {
+  const mine = ++asked;
+  go("try");
+  showOwn(blob);
+  tell("Embedding the picture …");
+  try {
+    const found = await postPicture("predict", blob);
+    if (mine === asked) show(found);
+  } catch (error) { if (mine === asked) { byId("try-found").hidden = true; tell(error.message); } }
+}
+
+function showOwn(blob) {
+  if (address) URL.revokeObjectURL(address);
+  address = URL.createObjectURL(blob);
+  byId("try-picture").src = address;
+}
+
+function show({ label, probabilities, neighbours, map }) {
+  const sure = Object.entries(probabilities ?? {}).sort(([, a], [, b]) => b - a);
+  const text = label === null ? "No prediction yet" : `${shown(label)}${sure.length ? `, ${percent(sure[0][1])}` : ""}`;
+  byId("try-label").textContent = text;
+  byId("try-probabilities").tBodies[0].replaceChildren(...sure.map(([name, share]) => barRow(name, share, percent(share))));
+  byId("try-neighbours").replaceChildren(...strip(remember(neighbours ?? []), ({ label: own }) => own ?? "no label"));
+  byId("try-map-part").hidden = !map;
+  if (map) byId("try-map").src = map;
+  byId("try-found").hidden = false;
+  tell(`Predicted: ${text}.`);
+}
+
+async function openCamera() {
+  try { stream = await navigator.mediaDevices.getUserMedia({ video: true }); } catch (error) { tell(`The browser gives no camera (${error.message}).`); return; }
+  byId("camera-picture").srcObject = stream;
+  byId("camera").hidden = false;
+  await byId("camera-picture").play();
+}
+
+function closeCamera() {
+  stream?.getTracks().forEach((track) => track.stop());
+  stream = null;
+  byId("camera").hidden = true;
+}
+
+async function takePicture() {
+  const video = byId("camera-picture"), canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
+  canvas.getContext("2d").drawImage(video, 0, 0);
+  predict(await canvas.convertToBlob({ type: "image/jpeg", quality: 0.92 }));
+}
+
+// A picture may be dropped anywhere on the page.
+document.addEventListener("dragover", (event) => {
+  if (![...event.dataTransfer.types].includes("Files")) return;
+  event.preventDefault();
+  document.body.classList.add("dropping");
+});
+document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) document.body.classList.remove("dropping"); });
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  document.body.classList.remove("dropping");
+  const [file] = event.dataTransfer.files;
+  if (file) predict(file);
+});
+byId("drop-file").addEventListener("change", ({ target }) => { if (target.files[0]) predict(target.files[0]); target.value = ""; });
+byId("camera-open").addEventListener("click", openCamera);
+byId("camera-close").addEventListener("click", closeCamera);
+byId("camera-take").addEventListener("click", takePicture);
+register("try", { whenHidden: closeCamera });

@@ -1,0 +1,45 @@
+// --- the images that come next, fetched and decoded before they are wanted ------------------------------------------
+import { get, pictureAddress } from "./api.js";
+import { remember } from "./store.js";
+
+const AHEAD = 5, MOST_SKIPPED = 100;
+const queue = [];
+const passed = [];
+let isFilling = false;
+
+// A picture is ready once it is decoded, or once it is known that it cannot be shown.
+export function prepared(item) {
+  const picture = new Image();
+  picture.src = pictureAddress(item.digest, 1024);
+  return { item, picture, ready: picture.decode().then(() => true, () => false) };
+}
+
+export const take = () => queue.shift() ?? null;
+export const putBack = (entry) => queue.unshift(entry);
+
+// What was skipped does not come again until all else has come.
+export function skipped(item) {
+  passed.push(item.digest);
+  if (passed.length > MOST_SKIPPED) passed.shift();
+}
+
+async function ask(shownNow) {
+  const skip = [...queue.map(({ item }) => item.digest), ...shownNow, ...passed];
+  return (await get("next", { count: AHEAD, skip: skip.join(",") })).items;
+}
+
+export async function fill(shownNow) {
+  if (isFilling || queue.length >= AHEAD) return;
+  isFilling = true;
+  try {
+    let items = await ask(shownNow);
+    if (!items.length && !queue.length && passed.length) { passed.length = 0; items = await ask(shownNow); }
+    const there = new Set([...queue.map(({ item }) => item.digest), ...shownNow]);
+    queue.push(...remember(items.filter(({ digest }) => !there.has(digest))).map(prepared));
+  } finally { isFilling = false; }
+}
+
+// What other views have labelled need not be asked any more.
+export function dropLabelled() {
+  for (let k = queue.length - 1; k >= 0; k--) if (queue[k].item.label !== null) queue.splice(k, 1);
+}
