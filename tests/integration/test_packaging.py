@@ -63,7 +63,12 @@ def test_an_install_has_both_packages_and_the_command(tree, tmp_path, kind):
         (wheel,) = tmp_path.glob("*.whl")
         names = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
         assert {name for name in names if not name.endswith(".dist-info")} == {"featurebank", "featurebank_cli"}
-        data = ["py.typed", "report/templates/report.html", "explore/studio/page/index.html", "explore/studio/page/main.js"]
+        data = [
+            "py.typed",
+            "report/templates/report.html",
+            "explore/studio/page/index.html",
+            "explore/studio/page/main.js",
+        ]
         data += [f"explore/templates/{name}" for name in ("map.html", "map_section.html", "page.css", *SCRIPTS)]
         assert {f"featurebank/{name}" for name in data} <= set(zipfile.ZipFile(wheel).namelist())
         pip(*options, wheel)
