@@ -25,11 +25,11 @@ PARALLEL_BYTES = 8 << 20
 
 
 def encode_rows(
-    spec: FeatureSpec, digests: Sequence[bytes], values: NDArray[Any], made_by: Mapping[str, str] | None = None
+    spec: FeatureSpec, digests: Sequence[bytes], stored: NDArray[Any], made_by: Mapping[str, str] | None = None
 ) -> memoryview:
-    """Return the bytes of a feature segment; see `featurebank.bank.folder.BankFolder.add_features` and `to_stored`."""
+    """Return the bytes of a feature segment; see `featurebank.bank.folder.BankFolder.add_stored`."""
     keys = np.frombuffer(b"".join(digests), "u1").reshape(-1, 32)
-    return encode_stored(spec.fingerprint, keys, to_stored(values, spec), [made_by] if made_by else [])
+    return encode_stored(spec.fingerprint, keys, stored, [made_by] if made_by else [])
 
 
 def encode_stored(

@@ -214,8 +214,18 @@ class BankFolder:
         StorageError
             When the file system refuses.
         """
+        self.add_stored(spec, digests, features.to_stored(values, spec), made_by)
+
+    def add_stored(
+        self,
+        spec: FeatureSpec,
+        digests: Sequence[bytes],
+        stored: NDArray[Any],
+        made_by: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write rows that are in their stored dtype (`features.to_stored`) as one segment; see `add_features`."""
         files.commit(
-            self.feature_folder(spec) / segment.new_name(), features.encode_rows(spec, digests, values, made_by)
+            self.feature_folder(spec) / segment.new_name(), features.encode_rows(spec, digests, stored, made_by)
         )
 
     def _specs(self) -> list[FeatureSpec]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurebank.backbones.request import Request
-from featurebank.bank.features import as_keys, to_stored
+from featurebank.bank.features import as_keys
 from featurebank.bank.samples import NO_DIGEST
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import ImageError, one_line
 from featurebank.extraction.drift import Drift, compare_with_stored, measure_drift
 from featurebank.extraction.tracker import Tracker
+from featurebank.extraction.writing import Writer
 from featurebank.images.notes import DecodingNotes
 from featurebank.images.reading import read_ahead, worker_count
 from featurebank.images.views import count_views, share_batches
@@ -34,8 +34,6 @@ AHEAD = 4
 AGREEMENT_SAMPLES = 4
 DRIFT_SAMPLES = 32
 SEGMENT_ROWS = 4096
-SEGMENT_BYTES = 256 << 20
-SEGMENT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ class Pipeline:
         self.tracker = tracker
         self.compute = compute
         self.advance = advance
-        self.writer = Writer(tracker)
+        self.writer = Writer(tracker, SEGMENT_ROWS)
         self.warnings: list[str] = []
         self.drift: list[Drift] = []
         self.unseen = Unseen()
@@ -166,7 +164,7 @@ class Pipeline:
 
     def turn_to(self, tracker: Tracker) -> None:
         """Take samples of another tracker of the same feature sets next; the network stays loaded."""
-        self.tracker, self.writer = tracker, Writer(tracker)
+        self.tracker, self.writer = tracker, Writer(tracker, SEGMENT_ROWS)
         self.warnings, self.drift, self.unseen, self._noted = [], [], Unseen(), DecodingNotes()
 
     def run(self, pending: Sequence[int]) -> None:
@@ -176,9 +174,10 @@ class Pipeline:
         try:
             for specs, batches in groupby(self._batches(pending, repeats), key=self._lacking):
                 self._embed(specs, batches)
+            self.writer.close()  # the rows that the repeats point at
             self._settle_repeats(repeats)
         finally:
-            self.writer.flush()
+            self.writer.close()
             self.warnings += [line for engine in self._engines.values() for line in engine.warnings]
             self.warnings += self._noted.lines(self.request.pixels)
 
@@ -341,52 +340,3 @@ class Pipeline:
         plain = replace(self.compute, engine="eager", batch_size=None)
         engine = plain.open(self.backbone, specs, images=len(self._pending), pad=False)
         return engine.embed_views(chain.from_iterable(item.views for item in items))
-
-
-# --- writing -----------------------------------------------------------------------------------------------
-
-
-class Writer:
-    """Collects rows and writes them as segments, features before the samples that point at them.
-
-    Parameters
-    ----------
-    tracker : Tracker
-        Its bank takes the rows; it is told of each sample that is settled by them.
-    """
-
-    def __init__(self, tracker: Tracker):
-        self.tracker = tracker
-        self._rows: dict[FeatureSpec, tuple[list[bytes], list[NDArray[Any]]]] = {}
-        self._settled: list[tuple[int, bytes]] = []
-        self._made_by: Mapping[str, str] = {}
-        self._since = time.monotonic()
-
-    def add(
-        self, spec: FeatureSpec, digests: Sequence[bytes], output: NDArray[np.float32], made_by: Mapping[str, str]
-    ) -> None:
-        """Take rows of one feature set, shape (n, views, …)."""
-        stored = to_stored(output, spec)  # may refuse them, and then nothing has been taken
-        self._made_by = made_by
-        keys, batches = self._rows.setdefault(spec, ([], []))
-        batches.append(stored)
-        keys += digests
-
-    def settle(self, samples: Sequence[tuple[int, bytes]]) -> None:
-        """Take the positions and digests of samples whose rows have all been added; write when there is enough."""
-        self._settled += samples
-        size = max(sum(batch.nbytes for batch in batches) for _, batches in self._rows.values())
-        late = time.monotonic() - self._since > SEGMENT_SECONDS
-        if len(self._settled) >= SEGMENT_ROWS or size >= SEGMENT_BYTES or late:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what has been collected."""
-        for spec, (digests, batches) in self._rows.items():
-            self.tracker.bank.add_features(spec, digests, np.concatenate(batches), self._made_by)
-        for position, digest in self._settled:
-            self.tracker.settle(position, digest, "", embedded=True)
-        if self._settled:
-            self.tracker.commit_samples()
-        self._rows, self._settled = {}, []
-        self._since = time.monotonic()

@@ -195,8 +195,8 @@ class Tracker:
 
     def settle(self, position: int | np.integer[Any], digest: bytes, error: str, *, embedded: bool = False) -> None:
         """Record what became of a sample."""
-        self.digests[position], self.errors[position] = digest, error
-        self.done[position], self.embedded[position] = True, embedded
+        self.digests[position], self.errors[position], self.embedded[position] = digest, error, embedded
+        self.done[position] = True  # the last: from here on a thread may write it
 
     def part(self, positions: NDArray[np.int64]) -> tuple[Source, Known]:
         """Return some of the samples for another process to settle, and what is known of them."""
@@ -228,10 +228,13 @@ class Tracker:
         self.digests[which], self.errors[which], self.embedded[which] = digests, errors, lacked & is_read
         self.done[which] = self.committed[which] = True
 
-    def updates(self) -> tuple[SampleTable, int]:
-        """Return the rows that differ from the bank's table as it is now, and that table's newest stamp."""
+    def updates(self, which: NDArray[np.int64] | None = None) -> tuple[SampleTable, int]:
+        """Return the rows that differ from the bank's table as it is now, and that table's newest stamp.
+
+        They are those of some settled samples, by default of all that have not been written.
+        """
         self._others.read()
-        which = np.flatnonzero(self.done & ~self.committed)
+        which = self._unwritten() if which is None else which
         is_known, old = self._others.rows_now(which)
         fresh = self._rows(which)
         columns = self.source.columns.iloc[which].reset_index(drop=True)
@@ -267,13 +270,17 @@ class Tracker:
 
     def commit_samples(self) -> None:
         """Write what became of the samples so far, under the bank's lock."""
-        if not (self.done & ~self.committed).any():
+        which = self._unwritten()  # others may be settled meanwhile: a thread writes while the next are embedded
+        if not len(which):
             return
         with self.bank.locked():
-            table, newest = self.updates()
+            table, newest = self.updates(which)
             self.written += self.bank.add_samples(table, newest=newest)
             self.leave_out(self.written)
-            self.committed |= self.done  # in place: others look at it
+            self.committed[which] = True
+
+    def _unwritten(self) -> NDArray[np.int64]:
+        return np.flatnonzero(self.done & ~self.committed)
 
     def finish(self) -> None:
         """Write the last rows, and mark what is gone from a source that was listed whole."""

@@ -34,8 +34,9 @@ from featurebank import Bank
 from featurebank.backbones.request import Request
 from featurebank.bank.spec import FeatureSpec
 from featurebank.extraction.extract import run_extraction
-from featurebank.extraction.pipeline import Compute, Writer
+from featurebank.extraction.pipeline import Compute
 from featurebank.extraction.tracker import Tracker
+from featurebank.extraction.writing import Writer
 from featurebank.images.scanning import scan
 from featurebank.images.sources import Source
 
@@ -197,12 +198,13 @@ def write(path: str, writer: int, ready: Any) -> None:
     source = Source(
         "/photos", "/photos", [b"%09d.jpg" % row for row in rows], ones, ones, pd.DataFrame(index=range(count))
     )
-    out = Writer(Tracker(source, Bank(path), [SPEC], verify=False))
+    out = Writer(Tracker(source, Bank(path), [SPEC], verify=False), SEGMENT)
     ready.wait()
     for first in range(0, count, SEGMENT):
         digests = [row.to_bytes(32, "big") for row in rows[first : first + SEGMENT]]
         out.add(SPEC, digests, values, {})
         out.settle(list(enumerate(digests, first)))
+    out.close()
 
 
 def main() -> None:
