@@ -7,6 +7,7 @@ and nothing is written. Images of identical content are one question.
 from __future__ import annotations
 
 import datetime
+import os
 import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -66,8 +67,10 @@ class Answers:
         The label of each as text, None where it has none.
     changes : int
         How often labels have changed since this was opened.
+    lock : RLock
+        Held while any of the above changes.
     contents : int
-        How often the contents themselves have.
+        How often the contents themselves have changed.
 
     Raises
     ------
@@ -85,23 +88,33 @@ class Answers:
     def __init__(self, bank: Bank, column: str, by: str = "") -> None:
         self.bank, self.column, self.by = bank, column, by
         self.changes = self.contents = 0
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._read()
 
     # --- reading -------------------------------------------------------------------------------------------
 
     def find(self, digest: bytes) -> int:
         """Return the number of a content, -1 where it is none of the bank's."""
-        place = int(np.searchsorted(self.digests, np.bytes_(digest)))
-        return place if place < len(self.digests) and self.digests[place] == np.bytes_(digest) else -1
+        key = np.array([digest], "S32")  # which holds no zeros at its end, as all of them
+        place = int(np.searchsorted(self.digests, key)[0])
+        return place if place < len(self.digests) and self.digests[place] == key[0] else -1
 
-    def sample(self, number: int) -> SampleTable:
-        """Return the first sample that has a content, as it was when the table was read."""
-        return self._table.take([int(self._rows(number)[0])])
+    def name(self, number: int) -> str:
+        """Return the path of a content's first sample, as text that JSON can hold."""
+        return os.fsdecode(self._paths[self._rows(number)[0]]).encode("utf-8", "backslashreplace").decode()
+
+    def samples_of(self, numbers: NDArray[np.int64]) -> SampleTable:
+        """Return the first sample of each of some contents, as it was when the table was read."""
+        return self._table.take(self._sorted_rows[self._starts[numbers]])
+
+    @property
+    def stamps(self) -> NDArray[np.uint64]:
+        """When the first sample of each content was written, in order, shape (n,)."""
+        return self._stamps[self._sorted_rows[self._starts[:-1]]]
 
     def refresh(self) -> bool:
         """Take in what others wrote meanwhile; say whether anything changed."""
-        with self._lock:
+        with self.lock:
             before = self.changes, self.contents
             segments = self.bank.sample_segments()
             new = [each for each in segments if each.path.name not in self._known]
@@ -120,11 +133,12 @@ class Answers:
             raise ColumnError(f"column {self.column!r} holds fractions; expected classes: name a column of those")
         self._fresh: dict[int, SampleTable] = {}
         self._places: dict[tuple[str, bytes], int] = {}
+        self._paths = self._table.rows["path"].to_numpy()
         self._stamps = self._table.rows["stamp"].to_numpy(copy=True)
         rows = np.flatnonzero((self._table.rows["status"] == samples.OK).to_numpy())
         keys = as_keys(self._table.rows["digest"].iloc[rows])
         before = getattr(self, "digests", None)
-        self.digests, first, content = np.unique(keys, return_index=True, return_inverse=True)
+        self.digests, content = np.unique(keys, return_inverse=True)
         order = np.argsort(content, kind="stable")
         self._sorted_rows = rows[order]
         self._starts = np.searchsorted(content[order], np.arange(len(self.digests) + 1))
@@ -190,7 +204,7 @@ class Answers:
         StorageError
             When the file system refuses.
         """
-        with self._lock, self.bank.locked():
+        with self.lock, self.bank.locked():
             self.refresh()
             numbers = [self.find(each.digest) for each in answers]
             if min(numbers, default=0) < 0 or len(set(numbers)) < len(numbers):
@@ -224,7 +238,8 @@ class Answers:
         cells: dict[str, Any] = {self.column: label}
         if self.by or f"{self.column}_by" in now.columns:
             when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            cells |= {f"{self.column}_by": self.by or None, f"{self.column}_at": when}
+            who = (None, None) if label is None else (self.by or None, when)
+            cells |= dict(zip((f"{self.column}_by", f"{self.column}_at"), who, strict=True))
         columns = {name: now.columns[name] for name in now.columns}
         for name, cell in cells.items():
             kind = kind_of(self._table.columns[name]) if name in self._table.columns else "str"
@@ -238,7 +253,7 @@ class Answers:
 
     def compact(self) -> bool:
         """Merge the files that answers left, once there are many; say whether it was done."""
-        with self._lock:
+        with self.lock:
             few = [each for each in self.bank.sample_segments() if each.shape("stamp")[0] <= FEW]
             return len(few) >= MANY and compact_small(self.bank, FEW) > 0
 

@@ -84,8 +84,8 @@ def project(
     beside = {name: column_of(table, name) for name in columns}
     if len(table) < LEAST:
         raise BankError(f"a map of {len(table)} samples; expected at least {LEAST}: extract more images")
-    plane = _plane(principal_components(bank, chosen_sets(bank, features)), method, random_state, n_jobs)
-    return frame.assign(x=plane[:, 0], y=plane[:, 1], **beside)
+    placed = plane(principal_components(bank, chosen_sets(bank, features)), method, random_state, n_jobs)
+    return frame.assign(x=placed[:, 0], y=placed[:, 1], **beside)
 
 
 def principal_components(bank: Bank, names: Sequence[str]) -> NDArray[np.float32]:
@@ -103,19 +103,19 @@ def principal_components(bank: Bank, names: Sequence[str]) -> NDArray[np.float32
     return np.pad(found, ((0, 0), (0, max(0, 2 - found.shape[1]))))
 
 
-def _plane(components: NDArray[np.float32], method: str, random_state: int, n_jobs: int) -> NDArray[np.float64]:
-    """Return the two coordinates of each row, shape (n, 2)."""
-    n, plane = len(components), components[:, :2]
-    start = plane / np.maximum(plane[:, 0].std(), np.finfo(np.float32).tiny)
+def plane(components: NDArray[np.float32], method: str, random_state: int, n_jobs: int) -> NDArray[np.float64]:
+    """Return the two coordinates of each row of principal components, shape (n, 2); see `project`."""
+    n, flat = len(components), components[:, :2]
+    start = flat / np.maximum(flat[:, 0].std(), np.finfo(np.float32).tiny)
     if method == "tsne":
         from sklearn.manifold import TSNE
 
         perplexity = min(30.0, (n - 1) / 3)
         layout = TSNE(perplexity=perplexity, init=1e-4 * start, random_state=random_state, n_jobs=n_jobs)
-        plane = layout.fit_transform(components)
+        flat = layout.fit_transform(components)
     elif method == "umap":
         from umap import UMAP
 
         layout = UMAP(n_neighbors=min(15, n - 1), init=start, random_state=random_state, n_jobs=1)
-        plane = layout.fit_transform(components)
-    return np.asarray(plane, np.float64)
+        flat = layout.fit_transform(components)
+    return np.asarray(flat, np.float64)

@@ -1,8 +1,8 @@
 """The studio: label, refit, next, in the browser, over a bank.
 
-`answers` of the bank are written one by one (`featurebank.bank.answers`); `session` is what one studio knows, `pool` the
-embeddings in memory, `choosing` what comes next, `learner` the model that is refitted in the background; `app`, `safety`
-and `handle` are the server, `page/` what the browser gets.
+Answers are written to the bank one by one (`featurebank.bank.answers`). `work` reads the embeddings (`pool`), refits
+after answers (`learner`, `view`) and weighs what they show (`evidence`), all in the background; `choosing` says what
+comes next; `session` is what the page asks for, `app`, `safety` and `handle` are the server, ``page/`` is the page.
 """
 
 from featurebank import lazy

@@ -160,11 +160,36 @@ async def _undo(session: Session, request: Request) -> Any:
     return await run_in_threadpool(session.undo, str(fields["tab"]))
 
 
+async def _predict(session: Session, request: Request) -> Any:
+    data = await _body(request, MOST_IMAGE)
+    return await run_in_threadpool(session.predict, data)
+
+
+async def _finish(session: Session, request: Request) -> Any:
+    fields = await _fields(request)
+    return await run_in_threadpool(session.finish, fields.get("path"), fields.get("options"))
+
+
+def _confusion(session: Session, request: Request) -> Any:
+    return {"items": session.confusion(request.query_params["truth"], request.query_params["predicted"])}
+
+
+def _drop(session: Session, request: Request) -> Response:
+    made = session.drops.map(request.path_params["name"])
+    return Response(made, media_type="image/png", headers={"Cache-Control": "no-store"})
+
+
 _GET: dict[str, Handler] = {
     "state": _asking(lambda session, request: session.state()),
     "next": _asking(_next),
     "grid": _asking(_grid),
     "similar": _asking(_similar),
     "image/{digest}": _asking(_image),
+    "map": _asking(lambda session, request: session.map()),
+    "progress": _asking(lambda session, request: session.progress()),
+    "confusion": _asking(_confusion),
+    "issues": _asking(lambda session, request: {"items": session.issues()}),
+    "drop/{name}": _asking(_drop),
+    "finish": _asking(lambda session, request: session.finishing.state()),
 }
-_POST: dict[str, Handler] = {"labels": _labels, "undo": _undo}
+_POST: dict[str, Handler] = {"labels": _labels, "undo": _undo, "predict": _predict, "finish": _finish}

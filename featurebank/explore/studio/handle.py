@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from html import escape
 from importlib.util import find_spec
 from typing import Any
@@ -43,7 +44,7 @@ class Handle:
 
     def start(self) -> Handle:
         """Begin to answer, and to read the bank."""
-        self._session.start()
+        self._session.work.start()
         self._thread.start()
         deadline = time.monotonic() + WAIT
         while not self._server.started and self._thread.is_alive() and time.monotonic() < deadline:
@@ -101,6 +102,7 @@ def studio(
     *,
     target: str = "label",
     by: str = "",
+    features: str | Sequence[str] | None = None,
     port: int = 0,
     random_state: int = 0,
     host: str = "127.0.0.1",
@@ -119,6 +121,9 @@ def studio(
         out of scope.
     by : str, default ""
         Who labels: kept beside each answer, with the time, in the columns ``TARGET_by`` and ``TARGET_at``.
+    features : str or sequence of str, optional
+        Feature sets that the model sees; by default the penultimate layer, or the first pooled set, and later the one
+        that a ridge does best on.
     port : int, default 0
         Of the server; 0 is any that is free.
     random_state : int, default 0
@@ -149,13 +154,16 @@ def studio(
     """
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
         raise NotInstalledError(f"the studio needs starlette and uvicorn: {install_hint('studio')}")
+    from featurebank.bank.bank import Bank
     from featurebank.explore.studio.safety import is_loopback
     from featurebank.explore.studio.session import Session
+    from featurebank.explore.studio.work import Work
 
     if not is_loopback(host) and not allow_remote:
         raise StorageError(
             f"{host!r} lets other machines see the images and label; say that you want this (--allow-remote), or leave "
             "out --host"
         )
-    session = Session(bank, target=target, by=by, seed=random_state)
+    work = Work(lambda: Bank.of(bank), target, by, features, random_state)
+    session = Session(work, target=target, by=by)
     return Handle(session, host=host, port=port, is_open=allow_remote, in_frames=in_frames).start()

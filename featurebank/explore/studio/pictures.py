@@ -6,6 +6,7 @@ import io
 import threading
 from collections import OrderedDict
 
+import numpy as np
 from PIL import Image
 
 from featurebank.bank.answers import Answers
@@ -53,7 +54,7 @@ class Pictures:
         number = self._answers.find(digest)
         if number < 0:
             raise BankError("the bank has no image of this digest; load the page again")
-        table = self._answers.sample(number)
+        table = self._answers.samples_of(np.array([number]))
         made = next(all_images(table, lambda image: to_jpeg(image, size), least=size, pixels=self._pixels))
         self._keep((digest, size), made)
         return made

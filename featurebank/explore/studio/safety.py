@@ -1,4 +1,4 @@
-"""What keeps other pages and machines out: the token in the address, Host, Origin, the page's policy, limits of size."""
+"""What keeps other pages and machines out: the token in the address, Host, Origin, and the page's own policy."""
 
 from __future__ import annotations
 

@@ -1,22 +1,31 @@
-"""What one studio knows: the bank's answers, the embeddings, what comes next, and the work in the background."""
+"""What the page asks of a studio: contents with what is thought of them, answers, and what the labels show."""
 
 from __future__ import annotations
 
 import threading
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from featurebank.bank.answers import Answer, Answers
-from featurebank.bank.bank import Bank
-from featurebank.errors import BankError, FeatureBankError, one_line
+from featurebank.bank.answers import Answer, Answers, Conflict
+from featurebank.errors import BankError
+from featurebank.explore.label_errors import label_issues
+from featurebank.explore.studio import evidence
+from featurebank.explore.studio.choosing import COVERAGE, STAGES, UNCERTAIN, mixed
+from featurebank.explore.studio.drops import Drops
+from featurebank.explore.studio.finishing import Finishing
 from featurebank.explore.studio.pictures import Pictures
+from featurebank.explore.studio.view import Judged, View, is_given
+from featurebank.explore.studio.work import Work
+from featurebank.images.columns import text_frame
 
 LONGEST = 200
 """Characters of a class's name."""
+
+Facts = dict[str, Any]
 
 
 class Session:
@@ -24,37 +33,20 @@ class Session:
 
     Parameters
     ----------
-    bank : str or Path
+    work : Work
+        Reads the bank and learns in the background.
     target : str
         Column of classes.
     by : str, default ""
         Who labels.
-    seed : int, default 0
-        Decides which contents are the random tenth.
     """
 
-    def __init__(self, bank: str | Path, *, target: str = "label", by: str = "", seed: int = 0) -> None:
-        self.place, self.target, self.by, self.seed = bank, target, by, seed
-        self.message: str | None = None
-        self.extracting: dict[str, Any] | None = None
-        self._answers: Answers | None = None
+    def __init__(self, work: Work, *, target: str = "label", by: str = "") -> None:
+        self.work, self.target, self.by = work, target, by
+        self.drops, self.finishing = Drops(), Finishing()
         self._undo: dict[str, list[list[Answer]]] = defaultdict(list)
         self._lock = threading.Lock()
-
-    def start(self) -> None:
-        """Open the bank in the background."""
-        threading.Thread(target=self._run, name="featurebank-studio", daemon=True).start()
-
-    def close(self) -> None:
-        """End the work in the background."""
-
-    def _run(self) -> None:
-        try:
-            answers = Answers(Bank(self.place), self.target, self.by)
-            self._pictures = Pictures(answers)
-            self._answers = answers
-        except FeatureBankError as error:
-            self.message = one_line(error)
+        self._shown: Pictures | None = None
 
     @property
     def answers(self) -> Answers:
@@ -65,89 +57,243 @@ class Session:
         BankError
             While the bank is not read yet.
         """
-        if self._answers is None:
-            raise BankError(self.message or "the bank is still being read; ask again in a moment")
-        return self._answers
+        if self.work.answers is None:
+            raise BankError(self.work.message or "the bank is still being read; ask again in a moment")
+        return self.work.answers
 
     # --- what the page shows -------------------------------------------------------------------------------
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Facts:
         """Return what the page's frame shows."""
-        facts = {"ready": False, "extracting": self.extracting, "target": self.target, "classes": [], "images": 0}
-        facts |= {"labelled": 0, "revision": 0, "model_revision": 0, "by": self.by, "message": self.message}
-        if self._answers is None:
+        work = self.work
+        facts: Facts = {"ready": False, "extracting": work.extracting, "target": self.target, "classes": []}
+        facts |= {"images": 0, "labelled": 0, "revision": 0, "model_revision": work.revision, "by": self.by}
+        facts["message"] = work.message
+        if work.answers is None:
             return facts
-        self._answers.refresh()
-        labels = self._answers.labels
-        names, counts = np.unique([each for each in labels if each is not None], return_counts=True)
-        classes = [{"name": str(name), "count": int(count)} for name, count in zip(names, counts, strict=True)]
-        labelled = int(counts.sum())
-        return {
-            **facts,
-            "ready": True,
-            "classes": classes,
-            "images": len(labels),
-            "labelled": labelled,
-            "revision": self._answers.changes,
-        }
-
-    def item(self, number: int, why: str | None = None) -> dict[str, Any]:
-        """Return what the page needs to know of a content."""
-        return {
-            "digest": self.answers.digests[number].ljust(32, b"\0").hex(),
-            "name": self.answers.sample(number).paths[0].encode("utf-8", "replace").decode(),
-            "why": why,
-            "label": self.answers.labels[number],
-            "suggestion": None,
-        }
-
-    def next(self, count: int, skip: Sequence[bytes]) -> list[dict[str, Any]]:
-        """Return what is to be labelled next."""
-        left = np.flatnonzero(self.answers.labels == None)  # noqa: E711  elementwise
-        skipped = {self.answers.find(each) for each in skip}
-        order = np.random.default_rng(self.seed).permutation(len(self.answers.labels))
-        kept = [number for number in order if number not in skipped and self.answers.labels[number] is None]
-        return [self.item(number, "random") for number in kept[: min(count, len(left))]]
-
-    def grid(self, label: str | None, count: int) -> list[dict[str, Any]]:
-        """Return contents without a label whose suggestion is a class, the surest first."""
-        return self.next(count, [])
-
-    def similar(self, digest: bytes, count: int) -> list[dict[str, Any]]:
-        """Return the contents without a label that are most similar to one."""
-        return self.next(count, [digest])
+        work.answers.refresh()
+        labels = work.answers.labels
+        names, counts = np.unique(labels[is_given(labels)].astype(str), return_counts=True)
+        classes = [{"name": name, "count": count} for name, count in zip(names.tolist(), counts.tolist(), strict=True)]
+        facts |= {"ready": True, "classes": classes, "images": len(labels), "labelled": int(counts.sum())}
+        return {**facts, "revision": work.answers.changes}
 
     def picture(self, digest: bytes, size: int) -> bytes:
         """Return a content's picture as JPEG."""
-        _ = self.answers
-        return self._pictures.jpeg(digest, size)
+        if self._shown is None:
+            self._shown = Pictures(self.answers)
+        return self._shown.jpeg(digest, size)
+
+    def next(self, count: int, skip: Sequence[bytes]) -> list[Facts]:
+        """Return what is to be labelled next; `skip` is what the page has or passed over."""
+        with self.answers.lock:
+            view, draw = self.work.now, self.work.draw_now
+            is_open = ~is_given(self.answers.labels)
+            skipped = np.array([each for each in map(self.answers.find, skip) if each >= 0], np.int64)
+            skipped = np.unique(skipped[is_open[skipped]])
+            labelled = len(is_open) - int(is_open.sum()) + len(skipped)
+            tested = int((~is_open[draw.asked]).sum()) + int(draw.is_test[skipped].sum())
+            is_open[skipped] = False
+            asked = draw.asked[is_open[draw.asked]][:count].tolist()
+            is_open[draw.asked] = False
+            chosen = self._chosen(view, is_open, count)
+            return self._items(view, mixed(chosen, asked, count, labelled, tested))
+
+    def _chosen(self, view: View | None, is_open: NDArray[np.bool_], count: int) -> list[tuple[int, str | None]]:
+        """Return contents that cover the others, then those that are least certain, then any."""
+        rest = self.work.draw_now.order
+        ways: list[tuple[NDArray[np.int64], str | None]] = [(rest, None)]
+        if view is not None and not evidence.does_not_pay(self.work.evidence["paid"]):
+            ways.insert(0, (view.doubtful, UNCERTAIN))
+            if len(view.trained) < STAGES[-1]:
+                ways.insert(0, (self.work.coverage, COVERAGE))
+        found: dict[int, str | None] = {}
+        for contents, why in ways:
+            for content in contents[is_open[contents]][:count].tolist():
+                found.setdefault(content, why)
+        return list(found.items())[:count]
+
+    def grid(self, label: str | None, count: int) -> list[Facts]:
+        """Return contents without a label whose suggestion is a class, the surest first."""
+        with self.answers.lock:
+            view = self.work.now
+            if view is None or view.learned is None:
+                return self._items(view, self._chosen(view, self._open(), count))
+            is_wanted = self._open()[view.pool.contents]
+            if label is not None:
+                is_wanted &= view.learned.classes[view.said] == label
+            rows = np.flatnonzero(is_wanted)
+            rows = rows[np.argsort(-view.sure[rows], kind="stable")[:count]]
+            return self._items(view, [(content, None) for content in view.pool.contents[rows].tolist()])
+
+    def similar(self, digest: bytes, count: int) -> list[Facts]:
+        """Return the contents without a label that are most similar to one."""
+        with self.answers.lock:
+            return self._near(self._embedding(digest), self._open(), count)
+
+    def _embedding(self, digest: bytes) -> NDArray[np.float32]:
+        """Return a content's place among the principal components."""
+        view, number = self.work.now, self.answers.find(digest)
+        if view is None or number < 0 or view.pool.places[number] < 0:
+            raise BankError("the image has no embedding yet; wait until the bank is read")
+        return view.pool.Z[view.pool.places[number]]
+
+    def _near(self, place: NDArray[np.float32], is_wanted: NDArray[np.bool_], count: int) -> list[Facts]:
+        view = self.work.now
+        assert view is not None
+        rows = np.flatnonzero(is_wanted[view.pool.contents])
+        near = rows[np.argsort(-(view.pool.Z[rows] @ place), kind="stable")[:count]]
+        return self._items(view, [(content, None) for content in view.pool.contents[near].tolist()])
+
+    def _open(self) -> NDArray[np.bool_]:
+        """Return which contents have no label and are not of the test part, which no model may choose."""
+        return ~is_given(self.answers.labels) & ~self.work.draw_now.is_test
+
+    def _items(self, view: View | None, chosen: Sequence[tuple[int, str | None]]) -> list[Facts]:
+        return [self._item(view, content, why) for content, why in chosen]
+
+    def _item(self, view: View | None, content: int, why: str | None) -> Facts:
+        """Return what the page shows of a content; of the test part no suggestion, which would lead the eye."""
+        row = -1 if view is None or view.learned is None else int(view.pool.places[content])
+        suggestion = None
+        if view is not None and view.learned is not None and row >= 0 and not self.work.draw_now.is_test[content]:
+            suggestion = {"label": str(view.learned.classes[view.said[row]]), "probability": float(view.sure[row])}
+        return {
+            "digest": hex_of(self.answers.digests[content]),
+            "name": self.answers.name(content),
+            "why": why,
+            "label": self.answers.labels[content],
+            "suggestion": suggestion,
+        }
 
     # --- answers -------------------------------------------------------------------------------------------
 
-    def label(self, tab: str, given: Sequence[tuple[bytes, Any, Any]]) -> dict[str, Any]:
+    def label(self, tab: str, given: Sequence[tuple[bytes, Any, Any]]) -> Facts:
         """Write answers, each (digest, label, what the tab saw there)."""
         answers = [Answer(digest, _checked(label), _checked(seen)) for digest, label, seen in given]
-        before = {each.digest: self.answers.labels[self.answers.find(each.digest)] for each in answers}
-        saved, conflicts = self.answers.write(answers)
-        back = [Answer(each.digest, before[each.digest], each.label) for each in answers if each.digest in set(saved)]
-        with self._lock:
-            self._undo[tab].append(back)
-        return {
-            "saved": [each.hex() for each in saved],
-            "conflicts": [{**each._asdict(), "digest": each.digest.hex()} for each in conflicts],
-            "revision": self.answers.changes,
-        }
+        with self.answers.lock:
+            before = {each.digest: self.answers.find(each.digest) for each in answers}
+            there = {digest: self.answers.labels[number] for digest, number in before.items() if number >= 0}
+            saved, conflicts = self.answers.write(answers)
+        back = [Answer(each.digest, there[each.digest], each.label) for each in answers if each.digest in set(saved)]
+        if back:
+            with self._lock:
+                self._undo[tab].append(back)
+        self.work.wake()
+        return {"saved": [each.hex() for each in saved], **self._after(conflicts)}
 
-    def undo(self, tab: str) -> dict[str, Any]:
+    def undo(self, tab: str) -> Facts:
         """Take a tab's last answers back."""
         with self._lock:
             back = self._undo[tab].pop() if self._undo[tab] else []
         saved, conflicts = self.answers.write(back)
+        self.work.wake()
+        done = [{"digest": each.digest.hex(), "label": each.label} for each in back if each.digest in set(saved)]
+        return {"answers": done, **self._after(conflicts)}
+
+    def _after(self, conflicts: Sequence[Conflict]) -> Facts:
+        told = [{**each._asdict(), "digest": each.digest.hex()} for each in conflicts]
+        return {"conflicts": told, "revision": self.answers.changes}
+
+    # --- what the labels show ------------------------------------------------------------------------------
+
+    def progress(self) -> Facts:
+        """Return the scores, whether choosing pays, whether to label more, and the confusion matrix."""
+        view, found = self.work.now, self.work.evidence
+        judged = None if view is None else view.judged
         return {
-            "answers": [{"digest": each.digest.hex(), "label": each.label} for each in back if each.digest in saved],
-            "conflicts": [{**each._asdict(), "digest": each.digest.hex()} for each in conflicts],
-            "revision": self.answers.changes,
+            "curve": found["curve"],
+            "honest": evidence.honest_score(view),
+            "cross_validated": evidence.cross_validated(judged),
+            "paid": found["paid"],
+            "verdict": {"text": found["verdict"]},
+            "confusion": evidence.confusion(judged),
+            "features": None if view is None else "+".join(view.pool.names),
+            "model": "ridge",
+            "counts": {each["name"]: each["count"] for each in self.state()["classes"]},
         }
+
+    def map(self) -> Facts:
+        """Return the map: coordinates, labels, predictions and doubt."""
+        view, laid = self.work.now, self.work.plane
+        if view is None or laid is None or len(laid[0]) == 0 or laid[0].max() >= len(view.labels):
+            return {name: [] for name in ("x", "y", "digests", "labels", "predictions", "doubt")}
+        contents, coordinates = laid
+        rows = view.pool.places[contents]
+        with self.answers.lock:
+            return {
+                "x": coordinates[:, 0].round(4).tolist(),
+                "y": coordinates[:, 1].round(4).tolist(),
+                "digests": [hex_of(each) for each in self.answers.digests[contents]],
+                "labels": self.answers.labels[contents].tolist(),
+                "predictions": [] if view.learned is None else view.learned.classes[view.said[rows]].tolist(),
+                "doubt": [] if view.learned is None else (1 - view.sure[rows].astype(float)).round(4).tolist(),
+            }
+
+    def confusion(self, truth: str, predicted: str) -> list[Facts]:
+        """Return the labelled contents of one class that were judged as another."""
+        judged, view = self._judged()
+        if judged is None:
+            return []
+        cell = judged.contents[(judged.true == truth) & (judged.predicted == predicted)]
+        return self._with_judgement(view, judged, cell)
+
+    def issues(self) -> list[Facts]:
+        """Return the contents whose label is probably wrong, the most doubtful first."""
+        judged, view = self._judged()
+        if judged is None or view is None or view.learned is None:
+            return []
+        table = self.answers.samples_of(judged.contents)
+        proba = {f"proba_{name}": column for name, column in zip(view.learned.classes, judged.proba.T, strict=True)}
+        unseen = {f"proba_{name}": np.zeros(len(table)) for name in np.setdiff1d(judged.true, view.learned.classes)}
+        names = table.names()
+        found = label_issues(
+            self.answers.bank,
+            target=self.target,
+            oof=text_frame({**{name: list(names[name]) for name in names}, **proba, **unseen}),
+        )
+        contents = dict(zip(zip(names["source"], names["path"], strict=True), judged.contents, strict=True))
+        order = [contents.get(key, -1) for key in zip(found["source"], found["path"], strict=True)]
+        return self._with_judgement(view, judged, np.array([each for each in order if each >= 0], np.int64))
+
+    def _judged(self) -> tuple[Judged | None, View | None]:
+        view = self.work.now
+        return (None if view is None else view.judged), view
+
+    def _with_judgement(self, view: View | None, judged: Judged, contents: NDArray[np.int64]) -> list[Facts]:
+        """Return items whose suggestion is what a model said that had not seen them."""
+        where = {content: number for number, content in enumerate(judged.contents.tolist())}
+        found = []
+        for content in contents.tolist():
+            number = where[content]
+            suggestion = {"label": str(judged.predicted[number]), "probability": float(judged.proba[number].max())}
+            found.append({**self._item(view, content, None), "suggestion": suggestion})
+        return found
+
+    # --- a picture of one's own, and the end ---------------------------------------------------------------
+
+    def predict(self, data: bytes) -> Facts:
+        """Return what is thought of an image that the bank need not have."""
+        view = self.work.now
+        if view is None or view.learned is None:
+            raise BankError("no model yet: it takes labels of two classes; label more")
+        drop = self.drops.predict(self.answers.bank, view, self.target, data)
+        with self.answers.lock:
+            near = self._near(drop.place, np.ones(len(self.answers.labels), bool), 12)
+        return {**drop.facts, "neighbours": near}
+
+    def finish(self, path: Any, options: Any) -> Facts:
+        """Begin the fit that makes the predictor."""
+        return self.finishing.start(self.answers.bank, self.target, path, options)
+
+    def close(self) -> None:
+        """End the work in the background."""
+        self.work.close()
+
+
+def hex_of(digest: Any) -> str:
+    """Return a digest as hexadecimal text; numpy leaves out the zeros at its end."""
+    return bytes(digest).ljust(32, b"\0").hex()
 
 
 def _checked(label: Any) -> str | None:

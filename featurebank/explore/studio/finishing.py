@@ -1,0 +1,172 @@
+"""The end: the real fit with its options, compared with the present predictor on the same rows, written to a file."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from featurebank.bank.bank import Bank
+from featurebank.bank.samples import rows_of
+from featurebank.errors import BankError, FeatureBankError, one_line
+from featurebank.explore.studio.evidence import DIFFERENCE
+from featurebank.fitting.fit import default_output, fit
+from featurebank.fitting.result import FitResult
+from featurebank.predictor.predictor import Predictor
+from featurebank.topmodels.formatting import percent, signed_text
+from featurebank.topmodels.scores import score_interval
+
+SUFFIX = ".featurebank"
+OWN = ("bank", "target", "progress")
+"""Arguments of `fit` that are not the page's to set."""
+
+Facts = dict[str, Any]
+
+
+class Finishing:
+    """One fit at a time, and what became of the last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._facts: Facts = {"state": "idle", "progress": None, "comparison": None, "path": None, "message": None}
+
+    def state(self) -> Facts:
+        """Return how far it is: ``state, progress, comparison, path, message``."""
+        return dict(self._facts)
+
+    def start(self, bank: Bank, target: str, path: Any, options: Any) -> Facts:
+        """Begin a fit.
+
+        Raises
+        ------
+        BankError
+            When one is under way, the path is none for a new predictor, or there is no such option.
+        """
+        place = checked_path(bank, path)
+        wanted = _checked_options(options)
+        with self._lock:
+            if self._facts["state"] == "running":
+                raise BankError("a fit is under way; wait until it has ended")
+            self._facts = {**self._facts, "state": "running", "progress": {"done": 0, "total": 0}, "path": str(place)}
+            self._facts |= {"comparison": None, "message": None}
+        arguments = (bank, target, place, wanted)
+        threading.Thread(target=self._run, args=arguments, name="featurebank-finish", daemon=True).start()
+        return {"started": True}
+
+    def _run(self, bank: Bank, target: str, path: Path, options: Facts) -> None:
+        def progress(done: int, total: int) -> None:
+            self._facts = {**self._facts, "progress": {"done": done, "total": total}}
+
+        try:
+            result = fit(bank, target=target, progress=progress, **options)
+            comparison = compared(bank, target, result)
+            result.save(path)
+            best = result.report["best"]
+            message = f"{path.name} is written: {best['model']} on {'+'.join(best['features'])}, "
+            message += f"{percent(best['mean'])} % cross-validated."
+            self._facts = {**self._facts, "state": "done", "comparison": comparison, "message": message}
+        except FeatureBankError as error:
+            self._facts = {**self._facts, "state": "failed", "message": one_line(error)}
+        except Exception as error:  # a thread of its own has nobody else to tell
+            traceback.print_exc()
+            self._facts = {**self._facts, "state": "failed", "message": f"the fit ended: {one_line(error)}"}
+
+
+def checked_path(bank: Bank, path: Any) -> Path:
+    """Return the new file that a predictor goes to; by default that beside the bank.
+
+    A relative path is one beside the bank. A predictor that is there already stays: whether the new one takes its place
+    is for its user to say.
+
+    Raises
+    ------
+    BankError
+        When it does not end in ``.featurebank``, its folder is not there, or something is there already.
+    """
+    if path is not None and not isinstance(path, str):
+        raise BankError("a path has to be text; type one")
+    beside = default_output(bank)
+    found = beside.parent / path if path else _free(beside)
+    if found.suffix != SUFFIX or not found.parent.is_dir():
+        raise BankError(f"{str(found)!r} is no place for a predictor; expected NAME{SUFFIX} in a folder that is there")
+    if found.exists() or found.is_symlink():
+        raise BankError(f"{str(found)!r} is there already and stays; name a new file, and put it in its place by hand")
+    return found
+
+
+def _free(path: Path) -> Path:
+    """Return the first of ``NAME``, ``NAME-2``, ``NAME-3`` … that is not there."""
+    number, found = 1, path
+    while found.exists():
+        number += 1
+        found = path.with_stem(f"{path.stem}-{number}")
+    return found
+
+
+def _checked_options(options: Any) -> Facts:
+    known = set(inspect.signature(fit).parameters) - set(OWN)
+    if not isinstance(options or {}, Mapping):
+        raise BankError("the options of a fit have to be names with values")
+    unknown = sorted(set(options or {}) - known)
+    if unknown:
+        raise BankError(f"fit has no option {unknown[0]!r}; expected some of {', '.join(sorted(known))}")
+    return dict(options or {})
+
+
+def compared(bank: Bank, target: str, result: FitResult) -> Facts | None:
+    """Compare a fit with the present predictor, the one beside the bank, on the rows of the fit; None where none is.
+
+    Each of the two is taken by what it said of a row when it had not seen it: out of fold where it learned from it.
+
+    Returns
+    -------
+    dict or None
+        ``text``, the accuracies ``new`` and ``present``, ``difference``, ``ci95`` and ``rows``.
+    """
+    path = default_output(bank)
+    if not path.exists():
+        return None
+    table = bank.select(target)
+    true = np.array([str(value) for value in table.columns[target]], object)
+    try:
+        present = _said_unseen(bank, target, Predictor.load(path, allow_download=False))
+    except FeatureBankError as error:
+        return {"text": f"{path.name} could not be compared: {one_line(error)}"}
+    new = _by_row(table, result.oof, "predicted")
+    both = np.flatnonzero(np.not_equal(new, None) & np.not_equal(present, None))
+    if len(both) < 2:
+        return {"text": f"{path.name} and the new predictor have no rows in common to be compared on."}
+    first, second = (each[both] == true[both] for each in (new, present))
+    gains = first.astype(float) - second
+    gain = float(gains.mean())
+    ends = score_interval(gain, (gains - gain) / len(gains), DIFFERENCE, rows=len(gains), folds=2).ends
+    told = f"{signed_text(gain, 'accuracy')} points (95 % {signed_text(ends[0], 'accuracy')}.."
+    text = f"The new predictor is right on {percent(first.mean())} % of {len(both)} labelled images, {path.name} on "
+    text += f"{percent(second.mean())} %: {told}{signed_text(ends[1], 'accuracy')}); each as it judged images unseen."
+    facts = {"new": float(first.mean()), "present": float(second.mean()), "difference": gain, "ci95": list(ends)}
+    return {**facts, "rows": len(both), "text": text}
+
+
+def _said_unseen(bank: Bank, target: str, predictor: Predictor) -> Any:
+    """Return what a predictor says of the labelled samples, out of fold where it learned from them, shape (n,)."""
+    task, table = predictor.task_of(target), bank.select(target)
+    said = np.array([str(each) for each in task.model.predict(predictor.load_rows(bank, table, task))], object)
+    if task.oof is None:
+        return said
+    learned = _by_row(table, task.oof, "predicted")
+    return np.where(np.not_equal(learned, None), learned, said)
+
+
+def _by_row(table: Any, oof: pd.DataFrame, column: str) -> Any:
+    """Return a column of out-of-fold predictions by the samples of a table, as text, None where there is none."""
+    found, rows = np.full(len(table), None, object), rows_of(table, oof)
+    for row, value in zip(rows, oof[column], strict=True):
+        if row >= 0:
+            found[row] = str(value)
+    return found
