@@ -116,6 +116,7 @@ function drawLasso() {
 }
 
 export function resize() {
+  if (!scene.span) return;
   const ratio = window.devicePixelRatio || 1;
   scene.box.width = canvas.clientWidth;
   scene.box.height = canvas.clientHeight;

@@ -14,9 +14,10 @@ export const whenUndone = (listener) => undoListeners.push(listener);
 // The next image is shown before this is saved; only the server's answer lets the page say "saved".
 export function save(items, label, why = null) {
   const answers = items.map((item) => ({ digest: item.digest, label, seen: item.label ?? null, why }));
-  for (const item of items) item.label = label;
+  for (const item of items) { item.label = label; item.waiting += 1; }
   return inTurn(async () => {
     const found = await sent("labels", { tab, answers }).catch((error) => refused(error, answers));
+    for (const item of items) { item.waiting -= 1; item.answeredAt = performance.now(); }
     const saved = new Set(found.saved);
     showConflicts(found.conflicts, answers, correct);
     if (saved.size) say(saved.size === 1 ? `Saved: ${shown(itemOf(found.saved[0]).name)} is ${shown(label)}.` : `Saved: ${count(saved.size, "image")} as ${shown(label)}.`);
@@ -32,7 +33,7 @@ function correct(item, label, seen) {
 export function undo() {
   return inTurn(async () => {
     const found = await sent("undo", { tab }).catch((error) => refused(error, []));
-    const items = found.answers.map(({ digest, label }) => Object.assign(itemOf(digest), { label }));
+    const items = found.answers.map(({ digest, label }) => Object.assign(itemOf(digest), { label, answeredAt: performance.now() }));
     showConflicts(found.conflicts, [], correct);
     say(items.length ? `Undone: ${items.length === 1 ? shown(items[0].name) : count(items.length, "answer")}.` : "There is nothing to undo.");
     for (const listener of undoListeners) if (items.length) listener(items);

@@ -14,9 +14,10 @@ async function answerOf(response) {
   return found;
 }
 
+// `since` is when it was asked: an answer given later is not known to what was found.
 export async function get(name, parameters = {}) {
-  const query = new URLSearchParams(parameters).toString();
-  return answerOf(await fetch(`api/${name}${query ? `?${query}` : ""}`));
+  const query = new URLSearchParams(parameters).toString(), since = performance.now();
+  return { since, ...await answerOf(await fetch(`api/${name}${query ? `?${query}` : ""}`)) };
 }
 
 export async function post(name, body) {

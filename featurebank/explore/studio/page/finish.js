@@ -16,7 +16,7 @@ async function start(event) {
   };
   byId("finish-start").disabled = true;
   tell("Fitting …");
-  try { await post("finish", { path: byId("finish-path").value.trim(), options }); } catch (error) { tell(error.message); byId("finish-start").disabled = false; return; }
+  try { await post("finish", { path: byId("finish-path").value.trim() || null, options }); } catch (error) { tell(error.message); byId("finish-start").disabled = false; return; }
   watch();
 }
 

@@ -25,9 +25,9 @@ function tellSelection({ items }) {
 
 async function load() {
   const mine = ++asked;
-  const { items } = await source.load().catch((error) => { say(error.message); return { items: [] }; });
+  const { items, since } = await source.load().catch((error) => { say(error.message); return { items: [] }; });
   if (mine !== asked) return;
-  grid.show(remember(items));
+  grid.show(remember(items, since));
   if (!items.length) byId("grid-count").textContent = source.lacks;
 }
 

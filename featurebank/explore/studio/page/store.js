@@ -34,10 +34,13 @@ function plan(milliseconds) {
 
 export const refreshSoon = () => plan(150);
 
-// Items are one object in all views, so that a label given in one is seen in the others.
-export function remember(items) {
+// Items are one object in all views, so that a label given in one is seen in the others; what was asked for before an
+// answer was saved does not know of it.
+export function remember(items, since = performance.now()) {
   return items.map((item) => {
-    const mine = Object.assign(known.get(item.digest) ?? {}, item);
+    const mine = known.get(item.digest) ?? { waiting: 0, answeredAt: -1 };
+    const isNewer = mine.waiting > 0 || mine.answeredAt >= since;
+    Object.assign(mine, item, isNewer ? { label: mine.label } : {});
     known.set(item.digest, mine);
     return mine;
   });

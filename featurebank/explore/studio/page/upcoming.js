@@ -25,7 +25,8 @@ export function skipped(item) {
 
 async function ask(shownNow) {
   const skip = [...queue.map(({ item }) => item.digest), ...shownNow, ...passed];
-  return (await get("next", { count: AHEAD, skip: skip.join(",") })).items;
+  const { items, since } = await get("next", { count: AHEAD, skip: skip.join(",") });
+  return remember(items, since).filter(({ label }) => label === null);
 }
 
 export async function fill(shownNow) {
@@ -35,7 +36,7 @@ export async function fill(shownNow) {
     let items = await ask(shownNow);
     if (!items.length && !queue.length && passed.length) { passed.length = 0; items = await ask(shownNow); }
     const there = new Set([...queue.map(({ item }) => item.digest), ...shownNow]);
-    queue.push(...remember(items.filter(({ digest }) => !there.has(digest))).map(prepared));
+    queue.push(...items.filter(({ digest }) => !there.has(digest)).map(prepared));
   } finally { isFilling = false; }
 }
 
