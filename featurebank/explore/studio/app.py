@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -16,8 +16,11 @@ from starlette.routing import Mount, Route
 
 from featurebank.errors import BankError, FeatureBankError, one_line
 from featurebank.explore.page import SHARED
+from featurebank.explore.studio.opening import NotYetError, Opening
 from featurebank.explore.studio.safety import Guard
-from featurebank.explore.studio.session import Session
+
+if TYPE_CHECKING:
+    from featurebank.explore.studio.session import Session
 
 PAGE = "featurebank.explore.studio"
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -25,25 +28,31 @@ MOST_JSON, MOST_IMAGE = 4 << 20, 64 << 20
 """Bytes of a request."""
 MOST_ITEMS = 500
 
-Handler = Callable[[Session, Request], Awaitable[Any]]
+Handler = Callable[["Session", Request], Awaitable[Any]]
 
 
-def make_app(session: Session, token: str, **guard: Any) -> Starlette:
+def make_app(opening: Opening, token: str, **guard: Any) -> Starlette:
     """Return the application of a session behind a token; `guard` goes to `featurebank.explore.studio.safety.Guard`."""
-    routes = [Route("/", _index), Route("/static/{name}", _static)]
+
+    async def state(request: Request) -> Response:
+        return _json(await run_in_threadpool(opening.state))
+
+    routes = [Route("/", _index), Route("/static/{name}", _static), Route("/api/state", state)]
     for path, handler in _GET.items():
-        routes.append(Route(f"/api/{path}", _answering(session, handler), methods=["GET"]))
+        routes.append(Route(f"/api/{path}", _answering(opening, handler), methods=["GET"]))
     for path, handler in _POST.items():
-        routes.append(Route(f"/api/{path}", _answering(session, handler), methods=["POST"]))
+        routes.append(Route(f"/api/{path}", _answering(opening, handler), methods=["POST"]))
     return Starlette(routes=[Mount(f"/{token}", routes=routes)], middleware=[Middleware(Guard, **guard)])
 
 
-def _answering(session: Session, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+def _answering(opening: Opening, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
     """Return an endpoint whose errors are one line of JSON."""
 
     async def endpoint(request: Request) -> Response:
         try:
-            answer = await handler(session, request)
+            answer = await handler(opening.session, request)
+        except NotYetError as error:
+            return _json({"error": one_line(error)}, 503)
         except FeatureBankError as error:
             return _json({"error": one_line(error)}, 404 if request.method == "GET" else 400)
         except (ValueError, KeyError, TypeError) as error:  # what a page of ours never sends
@@ -180,7 +189,6 @@ def _drop(session: Session, request: Request) -> Response:
 
 
 _GET: dict[str, Handler] = {
-    "state": _asking(lambda session, request: session.state()),
     "next": _asking(_next),
     "grid": _asking(_grid),
     "similar": _asking(_similar),
@@ -190,6 +198,6 @@ _GET: dict[str, Handler] = {
     "confusion": _asking(_confusion),
     "issues": _asking(lambda session, request: {"items": session.issues()}),
     "drop/{name}": _asking(_drop),
-    "finish": _asking(lambda session, request: session.finishing.state()),
+    "finish": _asking(lambda session, request: session.finished()),
 }
 _POST: dict[str, Handler] = {"labels": _labels, "undo": _undo, "predict": _predict, "finish": _finish}

@@ -36,9 +36,10 @@ class Finishing:
         self._lock = threading.Lock()
         self._facts: Facts = {"state": "idle", "progress": None, "comparison": None, "path": None, "message": None}
 
-    def state(self) -> Facts:
-        """Return how far it is: ``state, progress, comparison, path, message``."""
-        return dict(self._facts)
+    def state(self, bank: Bank) -> Facts:
+        """Return how far it is: ``state, progress, comparison, path, message``; before, the path that is proposed."""
+        facts = dict(self._facts)
+        return facts if facts["path"] else {**facts, "path": str(_free(default_output(bank)))}
 
     def start(self, bank: Bank, target: str, path: Any, options: Any) -> Facts:
         """Begin a fit.
@@ -127,7 +128,7 @@ def compared(bank: Bank, target: str, result: FitResult) -> Facts | None:
     Returns
     -------
     dict or None
-        ``text``, the accuracies ``new`` and ``present``, ``difference``, ``ci95`` and ``rows``.
+        ``text``, ``rows`` (each name with its accuracy), ``n``, ``difference`` and its ``ci95``.
     """
     path = default_output(bank)
     if not path.exists():
@@ -149,8 +150,8 @@ def compared(bank: Bank, target: str, result: FitResult) -> Facts | None:
     told = f"{signed_text(gain, 'accuracy')} points (95 % {signed_text(ends[0], 'accuracy')}.."
     text = f"The new predictor is right on {percent(first.mean())} % of {len(both)} labelled images, {path.name} on "
     text += f"{percent(second.mean())} %: {told}{signed_text(ends[1], 'accuracy')}); each as it judged images unseen."
-    facts = {"new": float(first.mean()), "present": float(second.mean()), "difference": gain, "ci95": list(ends)}
-    return {**facts, "rows": len(both), "text": text}
+    rows = [["the new predictor", f"{percent(first.mean())} %"], [path.name, f"{percent(second.mean())} %"]]
+    return {"text": text, "rows": rows, "n": len(both), "difference": gain, "ci95": list(ends)}
 
 
 def _said_unseen(bank: Bank, target: str, predictor: Predictor) -> Any:

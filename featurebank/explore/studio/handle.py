@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
 from collections.abc import Sequence
 from html import escape
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING
 
 from featurebank.errors import NotInstalledError, StorageError, install_hint
+from featurebank.explore.studio.place import Place
+
+if TYPE_CHECKING:
+    from featurebank.bank.bank import BankLike
+    from featurebank.explore.studio.opening import Opening
+    from featurebank.explore.studio.session import Session
 
 WAIT = 10.0
 """Seconds that a server has to start, and to end."""
@@ -25,18 +32,18 @@ class Handle:
         The page's address, with its token: who knows it can label.
     """
 
-    def __init__(self, session: Any, *, host: str, port: int, is_open: bool, in_frames: bool) -> None:
+    def __init__(self, opening: Opening, *, host: str, port: int, is_open: bool, in_frames: bool) -> None:
         import uvicorn
 
         from featurebank.explore.studio.app import make_app
         from featurebank.explore.studio.safety import LOOPBACK, new_token
 
         token = new_token()
-        self._session = session
+        self._opening = opening
         self._socket = _listen(host, port)
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._socket.getsockname()[1]}/{token}/"
-        app = make_app(session, token, hosts={*LOOPBACK, shown}, is_open=is_open, in_frames=in_frames)
+        app = make_app(opening, token, hosts={*LOOPBACK, shown}, is_open=is_open, in_frames=in_frames)
         config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", server_header=False)
         config.timeout_graceful_shutdown = 2
         self._server = uvicorn.Server(config)
@@ -44,7 +51,7 @@ class Handle:
 
     def start(self) -> Handle:
         """Begin to answer, and to read the bank."""
-        self._session.work.start()
+        self._opening.start()
         self._thread.start()
         deadline = time.monotonic() + WAIT
         while not self._server.started and self._thread.is_alive() and time.monotonic() < deadline:
@@ -58,7 +65,7 @@ class Handle:
 
     def close(self) -> None:
         """End the server; every answer is in the bank."""
-        self._session.close()
+        self._opening.close()
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(WAIT)
@@ -98,8 +105,13 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def studio(
-    bank: Any,
+    source: BankLike,
     *,
+    bank: str | os.PathLike[str] | None = None,
+    backbone: str = "efficientnet_lite0",
+    layers: str | Sequence[str] = "penultimate",
+    weights: str = "DEFAULT",
+    size: int | None = None,
     target: str = "label",
     by: str = "",
     features: str | Sequence[str] | None = None,
@@ -109,13 +121,19 @@ def studio(
     allow_remote: bool = False,
     in_frames: bool = True,
 ) -> Handle:
-    """Label the images of a bank in the browser, while a model learns from every answer.
+    """Label images in the browser, while a model learns from every answer.
 
     Each answer is a label of the bank, written before the page says so.
 
     Parameters
     ----------
-    bank : path-like or Bank
+    source : path-like or Bank
+        A bank; or a folder of images, or another source (`featurebank.extract`), which becomes one while its first
+        images are labelled.
+    bank : path-like, optional
+        Of a source: its bank, made where there is none; by default its name with ``.bank``, beside it.
+    backbone, layers, weights, size
+        What is embedded of a source; see `featurebank.extract`.
     target : str, default "label"
         Column of classes; made with the first answer where there is none. Several labels an image, and numbers, are
         out of scope.
@@ -144,6 +162,8 @@ def studio(
     ------
     NotInstalledError
         When starlette or uvicorn is not installed.
+    BankError
+        When `source` is not there, or `bank` is given beside a bank.
     StorageError
         When the port cannot be had.
 
@@ -154,16 +174,22 @@ def studio(
     """
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
         raise NotInstalledError(f"the studio needs starlette and uvicorn: {install_hint('studio')}")
-    from featurebank.bank.bank import Bank
+    from featurebank.explore.studio.opening import Opening
     from featurebank.explore.studio.safety import is_loopback
-    from featurebank.explore.studio.session import Session
-    from featurebank.explore.studio.work import Work
 
     if not is_loopback(host) and not allow_remote:
         raise StorageError(
             f"{host!r} lets other machines see the images and label; say that you want this (--allow-remote), or leave "
             "out --host"
         )
-    work = Work(lambda: Bank.of(bank), target, by, features, random_state)
-    session = Session(work, target=target, by=by)
-    return Handle(session, host=host, port=port, is_open=allow_remote, in_frames=in_frames).start()
+    options = {"backbone": backbone, "layers": layers, "weights": weights, "size": size}
+    place = Place(source, bank, options)
+
+    def make() -> Session:
+        from featurebank.explore.studio.session import Session
+        from featurebank.explore.studio.work import Work
+
+        return Session(Work(place, target, by, features, random_state), target)
+
+    opening = Opening(make, title=place.title, target=target, by=by)
+    return Handle(opening, host=host, port=port, is_open=allow_remote, in_frames=in_frames).start()

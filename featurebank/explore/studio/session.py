@@ -17,6 +17,7 @@ from featurebank.explore.studio import evidence
 from featurebank.explore.studio.choosing import COVERAGE, STAGES, UNCERTAIN, mixed
 from featurebank.explore.studio.drops import Drops
 from featurebank.explore.studio.finishing import Finishing
+from featurebank.explore.studio.opening import NotYetError
 from featurebank.explore.studio.pictures import Pictures
 from featurebank.explore.studio.view import Judged, View, is_given
 from featurebank.explore.studio.work import Work
@@ -37,13 +38,12 @@ class Session:
         Reads the bank and learns in the background.
     target : str
         Column of classes.
-    by : str, default ""
-        Who labels.
     """
 
-    def __init__(self, work: Work, *, target: str = "label", by: str = "") -> None:
-        self.work, self.target, self.by = work, target, by
+    def __init__(self, work: Work, target: str = "label") -> None:
+        self.work, self.target = work, target
         self.drops, self.finishing = Drops(), Finishing()
+        self._order: list[str] = []
         self._undo: dict[str, list[list[Answer]]] = defaultdict(list)
         self._lock = threading.Lock()
         self._shown: Pictures | None = None
@@ -54,11 +54,11 @@ class Session:
 
         Raises
         ------
-        BankError
-            While the bank is not read yet.
+        NotYetError
+            Until the bank is read.
         """
         if self.work.answers is None:
-            raise BankError(self.work.message or "the bank is still being read; ask again in a moment")
+            raise NotYetError(self.work.message or "the bank is still being read; ask again in a moment")
         return self.work.answers
 
     # --- what the page shows -------------------------------------------------------------------------------
@@ -66,17 +66,25 @@ class Session:
     def state(self) -> Facts:
         """Return what the page's frame shows."""
         work = self.work
-        facts: Facts = {"ready": False, "extracting": work.extracting, "target": self.target, "classes": []}
-        facts |= {"images": 0, "labelled": 0, "revision": 0, "model_revision": work.revision, "by": self.by}
-        facts["message"] = work.message
+        facts: Facts = {"extracting": work.place.extracting, "message": work.message, "model_revision": work.revision}
         if work.answers is None:
             return facts
         work.answers.refresh()
-        labels = work.answers.labels
+        classes = self._classes()
+        facts |= {"ready": True, "classes": classes, "images": len(work.answers.labels)}
+        labelled = sum(each["count"] for each in classes)
+        return {**facts, "labelled": labelled, "revision": work.answers.changes}
+
+    def _classes(self) -> list[Facts]:
+        """Return the classes in the order in which they were first seen, so that each keeps its key."""
+        labels = self.answers.labels
         names, counts = np.unique(labels[is_given(labels)].astype(str), return_counts=True)
-        classes = [{"name": name, "count": count} for name, count in zip(names.tolist(), counts.tolist(), strict=True)]
-        facts |= {"ready": True, "classes": classes, "images": len(labels), "labelled": int(counts.sum())}
-        return {**facts, "revision": work.answers.changes}
+        found = dict(zip(names.tolist(), counts.tolist(), strict=True))
+        with self._lock:
+            self._order = list(dict.fromkeys([*self._order, *found]))
+            while self._order and self._order[-1] not in found:
+                self._order.pop()
+            return [{"name": name, "count": found.get(name, 0)} for name in self._order]
 
     def picture(self, digest: bytes, size: int) -> bytes:
         """Return a content's picture as JPEG."""
@@ -179,6 +187,7 @@ class Session:
         if back:
             with self._lock:
                 self._undo[tab].append(back)
+        self._classes()
         self.work.wake()
         return {"saved": [each.hex() for each in saved], **self._after(conflicts)}
 
@@ -210,14 +219,14 @@ class Session:
             "confusion": evidence.confusion(judged),
             "features": None if view is None else "+".join(view.pool.names),
             "model": "ridge",
-            "counts": {each["name"]: each["count"] for each in self.state()["classes"]},
+            "counts": {each["name"]: each["count"] for each in self._classes()},
         }
 
     def map(self) -> Facts:
         """Return the map: coordinates, labels, predictions and doubt."""
         view, laid = self.work.now, self.work.plane
         if view is None or laid is None or len(laid[0]) == 0 or laid[0].max() >= len(view.labels):
-            return {name: [] for name in ("x", "y", "digests", "labels", "predictions", "doubt")}
+            raise NotYetError("the map is being made; ask again in a moment")
         contents, coordinates = laid
         rows = view.pool.places[contents]
         with self.answers.lock:
@@ -225,6 +234,7 @@ class Session:
                 "x": coordinates[:, 0].round(4).tolist(),
                 "y": coordinates[:, 1].round(4).tolist(),
                 "digests": [hex_of(each) for each in self.answers.digests[contents]],
+                "names": [self.answers.name(each) for each in contents],
                 "labels": self.answers.labels[contents].tolist(),
                 "predictions": [] if view.learned is None else view.learned.classes[view.said[rows]].tolist(),
                 "doubt": [] if view.learned is None else (1 - view.sure[rows].astype(float)).round(4).tolist(),
@@ -281,6 +291,10 @@ class Session:
         with self.answers.lock:
             near = self._near(drop.place, np.ones(len(self.answers.labels), bool), 12)
         return {**drop.facts, "neighbours": near}
+
+    def finished(self) -> Facts:
+        """Return how far the fit is."""
+        return self.finishing.state(self.answers.bank)
 
     def finish(self, path: Any, options: Any) -> Facts:
         """Begin the fit that makes the predictor."""

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurebank.bank.answers import Answers
-from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import candidate_features
 from featurebank.bank.features import as_keys
 from featurebank.errors import FeatureBankError, one_line
@@ -21,6 +20,7 @@ from featurebank.explore.embedding import chosen_sets
 from featurebank.explore.projection import plane
 from featurebank.explore.studio import evidence
 from featurebank.explore.studio.choosing import coverage_order
+from featurebank.explore.studio.place import Place
 from featurebank.explore.studio.pool import Pool, read_pool
 from featurebank.explore.studio.view import Draw, View, is_given, make_view
 from featurebank.fitting.training_data import Target, load_rows
@@ -33,6 +33,8 @@ LAID_OUT = 3000
 MAPPED = 20_000
 RANKED_FROM = 40
 """Labels at which features are ranked first; then each time they have doubled."""
+GROWN = 1.5
+"""How many times as many images a bank that is filled has before its embeddings are read again."""
 BETTER = 0.01
 """Accuracy by which other features have to be better to be taken."""
 
@@ -44,8 +46,8 @@ class Work:
     ----------
     answers : Answers or None
         Once the bank is read.
-    extracting : dict or None
-        ``done, total, rate, left`` while images are embedded.
+    place : Place
+        The bank's, which may still be filled.
     coverage : ndarray of int64
         Contents that cover all.
     evidence : dict
@@ -54,27 +56,28 @@ class Work:
         The map.
     revision : int
         Of the model.
-    message : str or None
-        What went wrong.
     """
 
-    def __init__(
-        self, open_bank: Callable[[], Bank], target: str, by: str, features: str | Sequence[str] | None, seed: int
-    ) -> None:
-        self._open_bank, self._target, self._by, self._seed = open_bank, target, by, seed
+    def __init__(self, place: Place, target: str, by: str, features: str | Sequence[str] | None, seed: int) -> None:
+        self.place, self._target, self._by, self._seed = place, target, by, seed
         self._asked = features
         self._names: tuple[str, ...] | None = None
         self.answers: Answers | None = None
-        self.extracting: dict[str, Any] | None = None
         self._draw: tuple[NDArray[np.bytes_], Draw] | None = None
         self._view: tuple[NDArray[np.bytes_], View] | None = None
         self.coverage = np.empty(0, np.int64)
         self.evidence = evidence.unknown()
         self.plane: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None
-        self.revision, self.message = 0, None
+        self.revision = 0
+        self._message: str | None = None
         self._wake, self._ended = threading.Event(), threading.Event()
-        self._fitted = -1
+        self._fitted, self._held = -1, 0
         self._ranked = RANKED_FROM // 2
+
+    @property
+    def message(self) -> str | None:
+        """What went wrong; None where nothing did."""
+        return self._message or self.place.message
 
     @property
     def draw_now(self) -> Draw:
@@ -112,10 +115,10 @@ class Work:
         try:
             run()
         except FeatureBankError as error:
-            self.message = one_line(error)
+            self._message = one_line(error)
         except Exception as error:  # a thread of its own has nobody else to tell
             traceback.print_exc()
-            self.message = f"the studio's work in the background ended: {one_line(error)}; start it again"
+            self._message = f"the studio's work in the background ended: {one_line(error)}; start it again"
 
     # --- the quick thread ----------------------------------------------------------------------------------
 
@@ -130,7 +133,7 @@ class Work:
 
     def open(self) -> Answers:
         """Open the bank."""
-        return Answers(self._open_bank(), self._target, self._by)
+        return Answers(self.place.open(), self._target, self._by)
 
     def step(self) -> None:
         """Take in what is new, and refit where something is."""
@@ -138,10 +141,13 @@ class Work:
         answers.refresh()
         answers.compact()
         view = self.now
+        if view is None and self.place.extracting and len(answers.digests) < GROWN * self._held:
+            return
         if view is None or self._names not in (None, view.pool.names):
             pool = self._read_pool(answers)
             if pool is None:
                 return
+            self._held = len(pool.places)
             self.coverage = pool.contents[_coverage(pool, self.draw_now, answers.labels, self._seed)]
         elif self._fitted == answers.changes:
             return

@@ -1,0 +1,98 @@
+"""A folder of images becomes a bank while its first images are labelled already."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from featurebank.bank.bank import Bank, BankLike
+from featurebank.errors import BankError, FeatureBankError, one_line
+from featurebank.storage import files
+
+
+class Place:
+    """Where a studio's bank is, and the images that it is made of, where these are what was named.
+
+    Parameters
+    ----------
+    named : path-like or Bank
+        A bank, or a source of images (`featurebank.extract`).
+    bank : path-like, optional
+        Of a source: its bank; by default its name with ``.bank``, beside it.
+    options : mapping
+        ``backbone, layers, weights, size`` of the extraction (`featurebank.extract`).
+
+    Attributes
+    ----------
+    extracting : dict or None
+        ``done, total, rate`` (images a second) and ``left`` (seconds) while images are embedded.
+    message : str or None
+        What went wrong, or images that could not be read.
+
+    Raises
+    ------
+    BankError
+        When what is named is not there, or is a bank and another is named beside it.
+    """
+
+    def __init__(self, named: BankLike, bank: str | os.PathLike[str] | None, options: Mapping[str, Any]) -> None:
+        self._named, self._options = named, dict(options)
+        self.is_source = not isinstance(named, Bank) and not (files.as_path(named) / "bank.json").is_file()
+        if bank is not None and not self.is_source:
+            raise BankError(f"{_name(named)!r} is a bank itself; leave out the bank {os.fspath(bank)!r}")
+        if self.is_source and isinstance(files.as_path(_plain(named)), Path) and not os.path.exists(_plain(named)):
+            raise BankError(f"{_name(named)!r} is not there; expected a bank or a folder of images")
+        self.bank: BankLike = (bank or files.beside(files.as_path(_plain(named)), ".bank")) if self.is_source else named
+        self.extracting: dict[str, Any] | None = None
+        self.message: str | None = None
+        self._began = time.monotonic()
+
+    @property
+    def title(self) -> str:
+        """The bank's name."""
+        return Path(_name(self.bank)).name
+
+    def open(self) -> Bank:
+        """Open the bank; of a source make it, and begin to fill it."""
+        if not self.is_source:
+            return Bank.of(self.bank)
+        bank = Bank.create(_plain(self.bank))
+        self._began = time.monotonic()
+        self._show(0, 0)
+        threading.Thread(target=self._extract, args=(bank,), name="featurebank-extract", daemon=True).start()
+        return bank
+
+    def _extract(self, bank: Bank) -> None:
+        from featurebank.backbones.request import Request
+        from featurebank.extraction.extract import run_extraction
+        from featurebank.images.scanning import scan
+
+        try:
+            found = scan(_plain(self._named))
+            report = run_extraction(found, Bank(bank.path), Request(**self._options), progress=self._show)
+            self.message = report.about_failures() if report.failed else None
+        except FeatureBankError as error:
+            self.message = one_line(error)
+        except Exception as error:  # a thread of its own has nobody else to tell
+            traceback.print_exc()
+            self.message = f"the extraction ended: {one_line(error)}; start the studio again to go on with it"
+        finally:
+            self.extracting = None
+
+    def _show(self, done: int, total: int) -> None:
+        rate = done / max(time.monotonic() - self._began, 1e-9)
+        self.extracting = {"done": done, "total": total, "rate": rate, "left": (total - done) / rate if done else None}
+
+
+def _plain(place: BankLike) -> Any:
+    """Return the path of a bank, or a path as it is."""
+    return place.path if isinstance(place, Bank) else place
+
+
+def _name(place: BankLike) -> str:
+    return str(_plain(place))
