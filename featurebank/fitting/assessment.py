@@ -16,10 +16,13 @@ from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import Pipeline
 
 from featurebank.errors import TopModelError
-from featurebank.fitting.training_data import Target, TrainingData
+from featurebank.fitting.targets import Target
+from featurebank.fitting.training_data import TrainingData
 from featurebank.images.columns import join_frames
 from featurebank.storage.memory import releasing
-from featurebank.topmodels.calibration import KEEP_LABELS, choose_method, cross_calibrated, expected_calibration_error
+from featurebank.topmodels.calibration import KEEP_LABELS
+from featurebank.topmodels.confidence import expected_calibration_error
+from featurebank.topmodels.cross_calibration import choose_method, cross_calibrated
 from featurebank.topmodels.evaluation import scorer_of
 from featurebank.topmodels.folds import sizes_of
 from featurebank.topmodels.formatting import score_name

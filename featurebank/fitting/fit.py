@@ -18,12 +18,14 @@ from featurebank.bank.features import check_views
 from featurebank.bank.matrix import BankMatrix
 from featurebank.errors import BankError, TopModelError, renamed
 from featurebank.fitting import assessment
+from featurebank.fitting.checks import check_class_options, check_target
 from featurebank.fitting.given_split import NO_SPLIT, given_split, predefined
 from featurebank.fitting.predictor import make_calibrator, make_predictor
 from featurebank.fitting.result import FitResult
+from featurebank.fitting.targets import Target
 from featurebank.fitting.task_data import Labels, TaskData, is_multitask, load_tasks
 from featurebank.fitting.tasks import fit_tasks
-from featurebank.fitting.training_data import Target, TrainingData, bytes_of, load_rows, straddling
+from featurebank.fitting.training_data import TrainingData, bytes_of, load_rows, straddling
 from featurebank.images.reading import Progress
 from featurebank.predictor.file import check_savable
 from featurebank.predictor.task import Task
@@ -238,6 +240,16 @@ class _Plan:
     nested: bool
     learning_curve: bool
 
+    @property
+    def class_options(self) -> dict[str, Any]:
+        """The options that are about classes, with what was given for each."""
+        return {
+            "class_weight": self.class_weight,
+            "calibrate": self.calibrate,
+            "threshold": self.threshold,
+            "positive": self.options["positive"],
+        }
+
 
 def _fit_tasks(plan: _Plan, tasks: TaskData, progress: Progress | None) -> FitResult:
     """Fit several tasks on the same folds; what fits one task again, and knows no other, goes without sharing."""
@@ -245,8 +257,7 @@ def _fit_tasks(plan: _Plan, tasks: TaskData, progress: Progress | None) -> FitRe
     count, scoring = len(tasks.tasks), plan.options["scoring"]
     if scoring is not None and len({each.task for each in tasks.tasks}) > 1:
         raise TopModelError(f"scoring {scoring!r} for tasks of classes and of numbers; leave it out, or fit them apart")
-    if plan.threshold is not None and all(each.task == "regression" for each in tasks.tasks):
-        raise TopModelError("a threshold for tasks of numbers; expected one of two classes")
+    check_class_options(plan.class_options, {each.task for each in tasks.tasks})
     parts = iter(_in_turn(progress, count))
 
     def fit_one(
@@ -278,9 +289,11 @@ def _fit_tasks(plan: _Plan, tasks: TaskData, progress: Progress | None) -> FitRe
 def _for_task(plan: _Plan, labels: Labels, models: list[TopModel], count: int) -> _Plan:
     """Return the plan of one of several tasks: its own top models, its part of the time, no classes for numbers."""
     limit = plan.options["time_limit"]
-    own = replace(plan, models=models, options={**plan.options, "time_limit": limit and limit / count})
-    is_number = labels.task == "regression"
-    return replace(own, class_weight=None, calibrate=None, threshold=None) if is_number else own
+    options = {**plan.options, "time_limit": limit and limit / count}
+    if labels.task == "regression":
+        plan = replace(plan, class_weight=None, calibrate=None, threshold=None)
+        options["positive"] = None
+    return replace(plan, models=models, options=options)
 
 
 def _fit_rows(
@@ -288,10 +301,9 @@ def _fit_rows(
 ) -> FitResult:
     """Search on the rows that are not held out, say what came of it, and make the predictor."""
     started = time.perf_counter()
-    if plan.threshold is not None and every.task == "regression":
-        raise TopModelError("a threshold for numbers; expected two classes: leave it out")
+    check_class_options(plan.class_options, {every.task})
     rows = every.take(~is_held_out)
-    _check_labels(rows)
+    check_target(rows)
     for model in [] if plan.models is None else parse_models(plan.models, rows.task):
         if model.trainer is None and not is_ours(model):
             check_savable(model.estimator)
@@ -378,17 +390,6 @@ def _with_split(result: FitResult, facts: dict[str, Any] | None) -> FitResult:
     if facts is not None:
         result.report["split"] = result.predictor.report["split"] = facts
     return result
-
-
-def _check_labels(rows: TrainingData) -> None:
-    """Refuse a label that every row has, or none."""
-    shares = rows.y.mean(axis=0) if rows.labels is not None else np.empty(0)
-    for name, share in zip(rows.labels or [], shares, strict=True):
-        if share in (0, 1):
-            raise TopModelError(
-                f"label {name!r} is {'in every one' if share else 'in none'} of {len(rows.y)} rows; expected some with "
-                "it and some without: leave it out"
-            )
 
 
 def _class_weight(plan: _Plan, rows: TrainingData) -> ClassWeight:

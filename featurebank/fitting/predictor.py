@@ -12,7 +12,8 @@ from sklearn.pipeline import Pipeline
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import DigestIndex, as_keys
 from featurebank.fitting.assessment import AUTO
-from featurebank.fitting.training_data import Target, TrainingData
+from featurebank.fitting.targets import Target
+from featurebank.fitting.training_data import TrainingData
 from featurebank.predictor.evaluation import contents_of
 from featurebank.predictor.features import predictor_features
 from featurebank.predictor.predictor import Predictor

@@ -13,14 +13,8 @@ from numpy.typing import NDArray
 from featurebank.bank.bank import Bank
 from featurebank.bank.samples import SampleTable, column_of, values_of
 from featurebank.errors import ColumnError, TopModelError
-from featurebank.fitting.training_data import (
-    Target,
-    TrainingData,
-    is_zero_or_one,
-    load_table,
-    read_target,
-    torn_contents,
-)
+from featurebank.fitting.targets import Target, is_zero_or_one, read_target
+from featurebank.fitting.training_data import TrainingData, load_table, torn_contents
 from featurebank.topmodels.folds import Fold, combinations, make_folds
 
 
@@ -38,12 +32,15 @@ class Labels:
         Classes or numbers.
     task : str
         ``"classification"`` or ``"regression"``.
+    notes : list of str
+        What whole numbers were taken for.
     """
 
     name: str
     where: NDArray[np.int64]
     y: NDArray[Any]
     task: str
+    notes: list[str]
 
     def among(self, kept: NDArray[np.int64]) -> Labels:
         """Return the labels of some rows, by their places among these."""
@@ -71,7 +68,7 @@ class TaskData:
         """Return the rows that have a label of a task."""
         every, count = self.every, len(self.every.y)
         rows = every if len(labels.where) == count else every.take(labels.where)
-        return replace(rows, y=labels.y, task=labels.task, notes=_notes(rows.table, labels.name, count))
+        return replace(rows, y=labels.y, task=labels.task, notes=labels.notes + _notes(rows.table, labels.name, count))
 
     def folds(self, splitter: Any, kept: NDArray[np.int64], seed: int) -> list[Fold]:
         """Return folds of the kept rows that serve every task, stratified by what is known of each row.
@@ -146,13 +143,11 @@ def _read(table: SampleTable, name: str, task: str | None) -> Labels:
     where = np.flatnonzero(column_of(table, name).notna().to_numpy())
     if not len(where):
         raise ColumnError(f"column {name!r} has no value; label some rows with `featurebank label`")
-    y, found, _ = read_target(table.take(where), Target([name], None, task))
-    if found == "classification" and y.dtype.kind == "f" and (y % 1 != 0).any():
-        raise ColumnError(f"column {name!r} holds fractions; expected classes: leave out the task, or the column")
-    distinct = np.unique(y)
+    found = read_target(table.take(where), Target([name], None, task, either="regression"))
+    distinct = np.unique(found.y)
     if len(distinct) < 2:
         raise ColumnError(f"column {name!r} has one value, {distinct.tolist()[0]!r}; expected at least two to learn")
-    return Labels(name, where, y, found)
+    return Labels(name, where, found.y, found.task, found.notes)
 
 
 def _codes(tasks: Sequence[Labels], count: int) -> NDArray[np.int64]:

@@ -18,7 +18,8 @@ from featurebank.bank.features import DigestIndex, as_keys
 from featurebank.bank.neighbours import THRESHOLD, near_duplicate_groups, near_duplicate_pairs
 from featurebank.bank.samples import SampleTable, column_of, values_of, weights_of
 from featurebank.bank.spec import LOGITS, layer_order, parse_name
-from featurebank.errors import BankError, ColumnError
+from featurebank.errors import BankError
+from featurebank.fitting.targets import Target, read_target
 from featurebank.storage.memory import releasing
 from featurebank.topmodels.folds import tie
 from featurebank.topmodels.scaling import dead
@@ -28,30 +29,6 @@ NEAR_DUPLICATES = ("@near-duplicates", "near-duplicates")
 NEAR_DUPLICATE_ROWS = 20_000
 DEAD = 0.2
 """Share of nearly constant channels from which they are told of."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is to be learned.
-
-    Attributes
-    ----------
-    columns : list of str
-        One column of classes or numbers, or several of 0 and 1.
-    separator : str or None
-        Divides the labels in a cell.
-    task : str or None
-        ``"classification"``, ``"multilabel"`` or ``"regression"``; by default what the column looks like.
-    """
-
-    columns: list[str]
-    separator: str | None = None
-    task: str | None = None
-
-    @property
-    def name(self) -> str:
-        """Return the columns as one text."""
-        return "+".join(self.columns)
 
 
 @dataclass(frozen=True)
@@ -154,10 +131,10 @@ def load_rows(
         When a column or a row is missing, or does not fit its use.
     """
     table = bank.select(*target.columns, *([sample_weight] if sample_weight else []))
-    y, task, labels = read_target(table, target)
+    found = read_target(table, target)
     rows = load_table(bank, names, table, groups, sample_weight, views, memory)
-    notes = _left_out(bank, target.columns) + rows.notes + torn_contents(table, target.columns)
-    return replace(rows, y=y, task=task, labels=labels, notes=notes)
+    notes = found.notes + _left_out(bank, target.columns) + rows.notes + torn_contents(table, target.columns)
+    return replace(rows, y=found.y, task=found.task, labels=found.labels, notes=notes)
 
 
 def load_table(
@@ -254,53 +231,6 @@ def _embeddings(
     ends = np.cumsum([0, *(part.shape[1] for part in flat)]).tolist()
     blocks = {name: slice(start, end) for name, (start, end) in zip(names, pairwise(ends), strict=True)}
     return flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1), blocks, n_views
-
-
-def read_target(table: SampleTable, target: Target) -> tuple[NDArray[Any], str, list[str] | None]:
-    """Return y, the task, and the names of the labels where a sample has several.
-
-    Raises
-    ------
-    ColumnError
-        When a column does not fit the task.
-    """
-    if target.separator:
-        return _split_labels(table, target)
-    if len(target.columns) > 1:
-        return _stack_labels(table, target)
-    y = values_of(table, target.columns[0])
-    task = target.task or ("regression" if y.dtype.kind == "f" and (y % 1 != 0).any() else "classification")
-    if task == "multilabel":
-        raise ColumnError(f"one column {target.name!r} of several labels; name the separator, or several columns")
-    if task == "regression":
-        if y.dtype.kind not in "fi":
-            raise ColumnError(f"column {target.name!r} holds text; regression needs numbers")
-        y = y.astype(np.float64)
-    return y, task, None
-
-
-def _split_labels(table: SampleTable, target: Target) -> tuple[NDArray[Any], str, list[str]]:
-    cells = values_of(table, target.columns[0]).astype(str)
-    sets = [{part.strip() for part in cell.split(target.separator) if part.strip()} for cell in cells]
-    labels = sorted(set().union(*sets))
-    if len(labels) < 2:
-        raise ColumnError(
-            f"column {target.name!r} divided by {target.separator!r} has {len(labels)} labels; expected 2"
-        )
-    return np.array([[label in own for label in labels] for own in sets], np.int64), "multilabel", labels
-
-
-def _stack_labels(table: SampleTable, target: Target) -> tuple[NDArray[Any], str, list[str]]:
-    columns = [values_of(table, name) for name in target.columns]
-    for name, values in zip(target.columns, columns, strict=True):
-        if not is_zero_or_one(values):
-            raise ColumnError(f"column {name!r} holds more than 0 and 1; several targets are columns of 0 and 1")
-    return np.column_stack(columns).astype(np.int64), "multilabel", list(target.columns)
-
-
-def is_zero_or_one(values: NDArray[Any]) -> bool:
-    """Say whether values are 0 and 1, or False and True."""
-    return values.dtype.kind in "ifb" and bool(np.isin(values, (0, 1)).all())
 
 
 def groups_of(rows: TrainingData, column: str | None) -> NDArray[np.int64] | None:

@@ -20,7 +20,8 @@ from featurebank.fitting.assessment import class_report
 from featurebank.fitting.fit import fit
 from featurebank.fitting.result import FitResult
 from featurebank.fitting.semi_supervised import METHODS, TrainingRows, supervised
-from featurebank.fitting.training_data import Target, load_table, read_target
+from featurebank.fitting.targets import Target, read_target
+from featurebank.fitting.training_data import load_table
 from featurebank.images.reading import Progress
 from featurebank.predictor.predictor import Predictor
 from featurebank.predictor.task import Task
@@ -118,7 +119,7 @@ def _check(bank: Bank, methods: Sequence[str], target: Target, options: dict[str
     if refused or len(target.columns) > 1:
         what = refused[0].replace("_", " ") if refused else "second target"
         raise TopModelError(f"a {what} does not go with rows without a label; leave one or the other out")
-    if read_target(bank.select(*target.columns), target)[1] != "classification":
+    if read_target(bank.select(*target.columns), target).task != "classification":
         raise TopModelError(f"{target.name!r} holds numbers; rows without a label help to learn classes only")
     if "self-training" in methods and not any(map(_has_proba, _models(options.get("models")).values())):
         raise TopModelError(_NEEDS_PROBA)
@@ -168,7 +169,7 @@ def _load(
     """
     table = bank.select()
     has_label = column_of(table, target.name).notna().to_numpy()
-    known = read_target(table.take(has_label), target)[0]
+    known = read_target(table.take(has_label), target).y
     y = np.empty(len(table), known.dtype)
     y[has_label] = known
     rows = load_table(bank, names, table, groups, None, ["mean"])

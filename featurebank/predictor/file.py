@@ -22,6 +22,7 @@ from featurebank.backbones.checkpoints import checkpoint_path
 from featurebank.bank.features import VIEWS
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import CorruptError, FeatureBankError, PredictorError, one_line
+from featurebank.predictor.compatibility import INSTALLED, read_under, suit, try_out
 from featurebank.predictor.features import EMBEDDED, PredictorFeature
 from featurebank.predictor.out_of_fold_table import decode_table, encode_table
 from featurebank.predictor.task import Task
@@ -112,6 +113,7 @@ def _encode(task: Task, tensors: Mapping[str, bytes]) -> memoryview:
 def _archive(facts: Mapping[str, Any], members: Mapping[str, Any]) -> memoryview:
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
     written = {"format": FORMAT, "version": VERSION, "written_by": f"featurebank {__version__}"}
+    written["scikit_learn"] = INSTALLED
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, data in {_FACTS: _json({**written, **facts, "members": digests}, indent=1), **members}.items():
@@ -212,9 +214,12 @@ def _read_tasks(facts: Any, members: dict[str, bytes], path: Any) -> list[Task]:
 
 def _read(facts: Any, members: dict[str, bytes], weights: Mapping[str, bytes]) -> Task:
     """Return what the members of one task hold, `weights` those of its backbones among others."""
-    features = _features(facts, weights)
-    model = _undump(members[_MODEL])
-    calibrator = _undump(members[_CALIBRATOR]) if _CALIBRATOR in members else None
+    features, writer = _features(facts, weights), facts.get("scikit_learn")
+    with read_under(writer):
+        model = suit(_undump(members[_MODEL]))
+        calibrator = suit(_undump(members[_CALIBRATOR])) if _CALIBRATOR in members else None
+        if writer != INSTALLED:
+            try_out(model)
     kind, labels, report = str(facts.get("task", "classification")), _labels(facts), json.loads(members[_FIT])
     _check_model(model, calibrator, kind)
     unlike, out_of_fold = _read_unlike(members, model), None

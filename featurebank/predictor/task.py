@@ -17,7 +17,8 @@ from featurebank.errors import PredictorError
 from featurebank.images.columns import join_frames, text_frame
 from featurebank.predictor.features import PredictorFeature
 from featurebank.topmodels import held_out
-from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator, confidence_of
+from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
+from featurebank.topmodels.confidence import confidence_of
 from featurebank.topmodels.novelty import FLAG, Unlike
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
 from featurebank.errors import TopModelError, near_names
-from featurebank.topmodels.folds import folds_of
-from featurebank.topmodels.refitting import over_folds
 
 CALIBRATIONS = ("sigmoid", "isotonic", "temperature", "class-temperature")
 KEEP_LABELS = ("temperature", "class-temperature")
@@ -50,7 +47,7 @@ class Calibrator(BaseEstimator):
         neural networks), which never changes the predicted class. Scores without a mistake, of which no temperature
         is too low, get that of one mistake in n + 2 rows. ``"class-temperature"``: one number for each predicted
         class, drawn to that of all (after Frenkel and Goldberger 2021, Network calibration by class-based
-        temperature scaling), which keeps the predicted class as well. See `choose_method`.
+        temperature scaling), which keeps the predicted class as well. `choose_method` takes what the rows allow.
 
     Attributes
     ----------
@@ -99,9 +96,9 @@ class Calibrator(BaseEstimator):
         """
         if self.method not in CALIBRATIONS:
             raise TopModelError(f"no calibration {self.method!r}; {near_names(self.method, CALIBRATIONS)}")
-        self.classes_, true = _coded(y, classes)
-        some = _some(true)
-        columns = _columns(np.asarray(scores)[some], len(self.classes_))
+        self.classes_, true = coded(y, classes)
+        some = some_of(true)
+        columns = columns_of(np.asarray(scores)[some], len(self.classes_))
         true, weight = true[some], weights_of(sample_weight, len(true))[some]
         if self.method in KEEP_LABELS:
             self.temperature_ = _temperature(_logits(columns), true, weight)
@@ -135,7 +132,7 @@ class Calibrator(BaseEstimator):
             When the scores do not fit the classes.
         """
         check_is_fitted(self)
-        columns = _columns(scores, len(self.classes_))
+        columns = columns_of(scores, len(self.classes_))
         if self.method == "sigmoid":
             return softmax(_logits(columns @ self.coef_.T + self.intercept_), axis=1)
         if self.method == "temperature":
@@ -195,160 +192,7 @@ class LabelsCalibrator(BaseEstimator):
         return np.column_stack(probabilities)
 
 
-def choose_method(
-    scores: Any,
-    y: Any,
-    fold: Any,
-    sample_weight: Any = None,
-    *,
-    classes: Any = None,
-    methods: Sequence[str] = KEEP_LABELS,
-) -> str:
-    """Return the method that the rows allow, by the log loss of rows that it was not fitted on.
-
-    The first is taken unless another is better by more than one standard error of the difference.
-
-    Parameters
-    ----------
-    scores, y, fold, sample_weight, classes
-        As for `cross_calibrated`.
-    methods : sequence of str, default the two of `KEEP_LABELS`
-        The simplest first.
-
-    Examples
-    --------
-    >>> scores, y = np.array([-2.0, -1.0, 1.0, 2.0] * 5), np.array([0, 1, 0, 1] * 5)
-    >>> choose_method(scores, y, np.arange(20) % 5)
-    'temperature'
-    """
-    every, true = _coded(y, classes)
-    weight, best, lowest = weights_of(sample_weight, len(true)), "", np.zeros(0)
-    for method in methods:
-        proba = cross_calibrated(scores, y, fold, method, sample_weight, classes=every)
-        loss = -np.log(np.maximum(proba[np.arange(len(true)), true], np.finfo(float).eps))
-        gain = lowest - loss if best else np.full(len(true), np.inf)
-        mean = np.average(gain, weights=weight)
-        if not best or mean > np.sqrt(np.average((gain - mean) ** 2, weights=weight) / len(gain)):
-            best, lowest = method, loss
-    return best
-
-
-def cross_calibrated(
-    scores: Any,
-    y: Any,
-    fold: Any,
-    method: str = "sigmoid",
-    sample_weight: Any = None,
-    *,
-    classes: Any = None,
-    is_learned: Any = None,
-) -> NDArray[np.float64]:
-    """Return the probabilities that a `Calibrator` gives rows it was not fitted on.
-
-    For each fold it is fitted on the out-of-fold scores of the other folds, so the probabilities are as honest as
-    the scores.
-
-    Parameters
-    ----------
-    scores, y, sample_weight
-        As for `Calibrator.fit`: n rows.
-    fold : array-like of int, shape (n,)
-        Number of the fold that tested each row.
-    method : str, default "sigmoid"
-        A method of `Calibrator`.
-    classes : array-like, shape (k,), optional
-        Sorted; by default those of `y`.
-    is_learned : array-like of bool, shape (n,), optional
-        Rows that calibrators are fitted on, by default all; the others had scores of a model that did not know their
-        class.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, k)
-        In the order of the classes; 0 for a class that the other folds lack.
-
-    Raises
-    ------
-    TopModelError
-        When a row was never tested (fold -1), there is one fold, or a calibrator cannot be fitted.
-
-    Examples
-    --------
-    >>> cross_calibrated([-1.0, 1.0, -1.0, 1.0], [0, 1, 0, 1], [0, 0, 1, 1], "isotonic")
-    array([[1., 0.],
-           [0., 1.],
-           [1., 0.],
-           [0., 1.]])
-    """
-    classes, codes = _coded(y, classes)
-    columns, weight = _columns(scores, len(classes)), weights_of(sample_weight, len(codes))
-    proba = np.zeros((len(codes), len(classes)))
-
-    def calibrate(others: NDArray[np.int64], own: NDArray[np.int64]) -> None:
-        others = others if is_learned is None else others[np.asarray(is_learned)[others]]
-        rows = others[_some(codes[others])]
-        present = np.isin(np.arange(len(classes)), codes[rows])
-        used = slice(None) if columns.shape[1] == 1 else present
-        calibrator = Calibrator(method).fit(columns[rows][:, used], codes[rows], weight[rows], np.flatnonzero(present))
-        proba[np.ix_(own, present)] = calibrator.predict_proba(columns[own][:, used])
-
-    over_folds(calibrate, folds_of(fold))
-    return proba
-
-
-def confidence_of(proba: Any, predicted: Any = None, classes: Any = None) -> NDArray[np.float64]:
-    """Return the probability of the predicted class, by default the most probable one, shape (n,).
-
-    Examples
-    --------
-    >>> confidence_of([[0.75, 0.25], [0.75, 0.25]], ["a", "b"], ["a", "b"])
-    array([0.75, 0.25])
-    """
-    proba = np.asarray(proba)
-    if predicted is None:
-        return proba.max(axis=1)
-    return proba[np.arange(len(proba)), np.searchsorted(np.asarray(classes), np.asarray(predicted))]
-
-
-def expected_calibration_error(
-    y: Any, proba: Any, classes: Any, *, predicted: Any = None, bins: int = 15, sample_weight: Any = None
-) -> float:
-    """Return how far confidence is from accuracy, on average over rows.
-
-    Rows are binned by confidence, the probability of the predicted class, in bins of equal width closed on the
-    right; the error is the mean over rows of their bin's gap between mean confidence and accuracy (Guo et al. 2017).
-    It is never negative, so chance alone puts it above 0, the more the fewer rows there are.
-
-    Parameters
-    ----------
-    y : array-like, shape (n,)
-        True classes.
-    proba : array-like of float, shape (n, k)
-    classes : array-like, shape (k,)
-        Sorted classes of the columns.
-    predicted : array-like, shape (n,), optional
-        Predicted classes, by default the most probable ones.
-    bins : int, default 15
-    sample_weight : array-like of float, shape (n,), optional
-
-    Returns
-    -------
-    float
-        From 0 to 1.
-
-    Examples
-    --------
-    >>> expected_calibration_error(["a", "b"], [[0.75, 0.25], [0.75, 0.25]], ["a", "b"])
-    0.25
-    """
-    y, proba, weight = np.asarray(y), np.asarray(proba), weights_of(sample_weight, len(proba))
-    said = np.asarray(classes)[proba.argmax(axis=1)] if predicted is None else np.asarray(predicted)
-    confidence, right = confidence_of(proba, predicted, classes), said == y
-    number = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence)
-    return float(np.abs(np.bincount(number, weight * (right - confidence))).sum() / weight.sum())
-
-
-def _coded(y: Any, classes: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def coded(y: Any, classes: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Return the sorted classes, and the number of each row's."""
     if classes is None:
         return np.unique(np.asarray(y), return_inverse=True)
@@ -366,7 +210,7 @@ def _check_present(true: NDArray[np.int64], classes: NDArray[Any], method: str) 
         )
 
 
-def _columns(scores: Any, count: int) -> NDArray[np.float64]:
+def columns_of(scores: Any, count: int) -> NDArray[np.float64]:
     """Scores as finite columns: (n, count), or (n, 1) for two classes."""
     if count < 2:
         raise TopModelError(
@@ -382,7 +226,7 @@ def _columns(scores: Any, count: int) -> NDArray[np.float64]:
     return columns[:, 1:] - columns[:, :1] if columns.shape[1] == 2 else columns
 
 
-def _some(true: NDArray[np.int64]) -> Any:
+def some_of(true: NDArray[np.int64]) -> Any:
     """Return what indexes all rows, or about `ENOUGH` of many: each class at its share, none left out."""
     if len(true) <= ENOUGH:
         return slice(None)

@@ -265,6 +265,11 @@ def scored(data: SearchData, scoring: Any, model: TopModel, scorer: Any) -> Scor
     """
 
     def score(prediction: Prediction) -> float:
+        if prediction.proba is None and getattr(scorer, "_response_method", None) == "predict_proba":
+            raise TopModelError(
+                f"scoring {scoring!r} does not fit {type(model.estimator).__name__} here: it gives no probabilities; "
+                "choose another scoring, or a model that gives some (logreg, lda, knn, mlp)"
+            )
         try:
             return score_rows(scorer, data, prediction, np.arange(len(prediction.labels)))
         except (ValueError, TypeError, AttributeError) as error:

@@ -129,8 +129,10 @@ def make_folds(
     except TopModelError:
         raise
     except ValueError as error:
-        few = "" if groups is None else f"; there are {len(np.unique(groups))} groups: ask for as many folds at most"
-        raise TopModelError(f"the rows cannot be split into these folds: {one_line(error)}{few}") from error
+        few = "; ask for fewer folds, or for plain ones, which do not look at the classes"
+        if groups is not None:
+            few = f"; there are {len(np.unique(groups))} groups: ask for as many folds at most"
+        raise TopModelError(f"the rows cannot be split into these folds: {one_line(error).rstrip('.')}{few}") from error
     empty = [number for number, (train, test) in enumerate(folds) if not len(train) or not len(test)]
     if empty:
         raise TopModelError(f"fold {empty[0]} would be empty; ask for fewer folds than the data has groups")

@@ -17,7 +17,7 @@ from featurebank.bank.display import as_html
 from featurebank.errors import TopModelError
 from featurebank.images.reading import Progress
 from featurebank.topmodels.folds import Fold, sizes_of
-from featurebank.topmodels.scores import corrected_interval, paired_interval
+from featurebank.topmodels.scores import fold_interval, paired_interval
 from featurebank.topmodels.subsampling import Draw, Measured, Subsampling, failures, measured, subsampling
 
 EXPONENTS = np.geomspace(0.01, 2, 200)
@@ -358,7 +358,8 @@ def _curve(task: Subsampling, found: Sequence[Measured], random_state: int, note
     n_train, n_test = sizes_of(task.folds)
     bound = _bound(task.scorer)
     chance = _chance(task, _filled(found[-1].scores).mean(axis=1), n_train, n_test)
-    points = [_point(each, n_train, n_test) for each in found]
+    tested = len(np.unique(np.concatenate([test for _, test in task.folds])))
+    points = [_point(each, n_train, n_test, task.scorer, tested) for each in found]
     fitted = [each for each in found if each.size.is_fitted]
     rows = np.array([each.n_train for each in fitted])
     if len(np.unique(rows)) < LEAST_SIZES:
@@ -370,14 +371,15 @@ def _curve(task: Subsampling, found: Sequence[Measured], random_state: int, note
     return LearningCurve(points, len(task.y), law, again, chance, bound == 1, notes)
 
 
-def _point(each: Measured, n_train: float, n_test: float) -> dict[str, Any]:
+def _point(each: Measured, n_train: float, n_test: float, scorer: Any, tested: int) -> dict[str, Any]:
     by_fold = _by_fold(each.scores).compressed()
+    interval = fold_interval(by_fold.tolist(), n_train, n_test, scorer, rows=tested)
     return {
         "n_train": each.n_train,
         "per_class": None if each.size.is_share else each.size.amount,
         "share": each.size.amount if each.size.is_share else None,
         "mean": float(by_fold.mean()),
-        "ci95": list(corrected_interval(by_fold, n_train, n_test)),
+        "ci95": list(interval.ends),
         "scores": each.scores[np.isfinite(each.scores)].tolist(),
         "is_fitted": each.size.is_fitted,
     }

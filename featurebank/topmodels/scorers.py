@@ -36,6 +36,9 @@ def positive_of(classes: NDArray[Any] | None, y: NDArray[Any], asked: Any = None
     ('defect', 'fine')
     """
     if classes is None or len(classes) != 2:
+        if asked is not None:
+            count = "numbers" if classes is None else f"{len(classes)} classes"
+            raise TopModelError(f"a positive class {str(asked)!r} for {count}; expected two classes: leave it out")
         return None
     names = [str(name) for name in classes.tolist()]
     if asked is not None:

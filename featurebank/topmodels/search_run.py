@@ -257,7 +257,11 @@ class SearchRun:
         if not found and self.failures:
             raise self.failures[0]
         if not any(np.isfinite(candidate.mean) for _, candidate in found):
-            raise TopModelError("no candidate has a score that is a number; check scoring and the classes in each fold")
+            least = min(len(test) for _, test in self.data.folds)
+            raise TopModelError(
+                f"scoring {score_name(self.scoring, self.data.task)!r} gives no number on test parts of {least} "
+                f"row{'s' * (least > 1)} or more; ask for fewer folds, or a scoring that has a meaning for so few"
+            )
         return found
 
     def predictions_of(self, group: CandidateGroup, candidate: Candidate) -> list[Prediction]:

@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.errors import TopModelError
-from featurebank.topmodels.calibration import confidence_of, weights_of
+from featurebank.topmodels.calibration import weights_of
+from featurebank.topmodels.confidence import confidence_of
 from featurebank.topmodels.folds import folds_of
 from featurebank.topmodels.refitting import over_folds
 

@@ -16,7 +16,8 @@ from featurebank.bank import samples
 from featurebank.bank.defaults import candidate_features, default_target
 from featurebank.errors import BankError, ColumnError, FeatureSetError, PredictorError, TopModelError
 from featurebank.fitting.fit import default_output
-from featurebank.fitting.training_data import Target, TrainingData, load_rows
+from featurebank.fitting.targets import Target
+from featurebank.fitting.training_data import TrainingData, load_rows
 from featurebank.topmodels.scaling import FlooredScaler
 from featurebank.topmodels.scores import wilson_interval
 from featurebank.topmodels.search import TopModelSearchCV

@@ -12,9 +12,9 @@ from featurebank.errors import ColumnError, TopModelError
 from featurebank.fitting.result import FitResult
 from featurebank.fitting.shared_network import NetworkClassifier, NetworkRegressor, train
 from featurebank.fitting.sharing import SHARED
+from featurebank.fitting.targets import Target
 from featurebank.fitting.task_data import Labels, folds_of, is_multitask
 from featurebank.fitting.tasks import models_of
-from featurebank.fitting.training_data import Target
 from featurebank.topmodels.search import TopModelSearchCV
 
 PLAIN = {"logreg": {"C": [0.1]}, "ridge": {"alpha": [10.0]}}

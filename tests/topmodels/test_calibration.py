@@ -9,15 +9,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss
 
 from featurebank.errors import TopModelError
-from featurebank.topmodels.calibration import (
-    CALIBRATIONS,
-    KEEP_LABELS,
-    Calibrator,
-    _some,
-    choose_method,
-    cross_calibrated,
-    expected_calibration_error,
-)
+from featurebank.topmodels.calibration import CALIBRATIONS, KEEP_LABELS, Calibrator, some_of
+from featurebank.topmodels.confidence import expected_calibration_error
+from featurebank.topmodels.cross_calibration import choose_method, cross_calibrated
 from featurebank.topmodels.thresholds import CANDIDATES, abstention_curve, best_threshold, cross_thresholds
 
 NAMES = np.array(["cat", "dog", "elk"])
@@ -407,9 +401,9 @@ def test_of_many_rows_a_share_of_each_class_is_learned_from(monkeypatch):
     y = np.r_[np.zeros(6000, int), np.ones(3000, int), 2]
     scores = random.normal(np.eye(3)[y], 1.0)
     monkeypatch.setattr("featurebank.topmodels.calibration.ENOUGH", 900)
-    found = _some(y)
+    found = some_of(y)
     assert np.unique(y[found], return_counts=True)[1].tolist() == [600, 300, 1]
-    assert _some(y[:900]) == slice(None)
+    assert some_of(y[:900]) == slice(None)
     few = Calibrator().fit(scores, y).predict_proba(scores)
     assert np.abs(cross_calibrated(scores, y, np.arange(len(y)) % 3)[:, 0].mean() - 2 / 3) < 0.02
     monkeypatch.undo()

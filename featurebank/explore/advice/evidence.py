@@ -31,7 +31,8 @@ from featurebank.explore.advice.probe import (
 )
 from featurebank.explore.advice.rules import HALF, Evidence
 from featurebank.fitting.assessment import is_imbalanced
-from featurebank.fitting.training_data import NEAR_DUPLICATE_ROWS, Target, TrainingData, load_rows, straddling
+from featurebank.fitting.targets import Target
+from featurebank.fitting.training_data import NEAR_DUPLICATE_ROWS, TrainingData, load_rows, straddling
 from featurebank.images.reading import Progress
 from featurebank.topmodels.candidates import Candidate
 from featurebank.topmodels.evaluation import scorer_of

@@ -18,7 +18,8 @@ from featurebank.errors import renamed
 from featurebank.explore.advice.measures import h_score, logme
 from featurebank.explore.advice.networks import complete_sets
 from featurebank.explore.advice.probe import PROBE, best_by_features, compared, search_rows
-from featurebank.fitting.training_data import Target, TrainingData, load_rows, straddling
+from featurebank.fitting.targets import Target
+from featurebank.fitting.training_data import TrainingData, load_rows, straddling
 from featurebank.images.reading import Progress
 from featurebank.topmodels.folds import Folds, default_kind, fold_numbers, sizes_of
 from featurebank.topmodels.formatting import score_text

@@ -16,7 +16,8 @@ from sklearn.pipeline import make_pipeline
 from featurebank.bank.bank import Bank
 from featurebank.bank.samples import SampleTable, column_of, values_of
 from featurebank.errors import ColumnError, TopModelError, near_names
-from featurebank.fitting.training_data import Target, TrainingData, load_table, read_target
+from featurebank.fitting.targets import Target, read_target
+from featurebank.fitting.training_data import TrainingData, load_table
 from featurebank.topmodels.folds import Fold, Folds, combinations, default_kind, make_folds, sizes_of
 from featurebank.topmodels.formatting import interval_text, score_text
 from featurebank.topmodels.refitting import over_folds
@@ -100,10 +101,10 @@ def load_domains(
 ) -> tuple[TrainingData, Domains]:
     """Load some feature sets of two domains; rows of the source have labels, those of the target may lack them."""
     table, is_source, is_labelled, notes = _table(bank, pair)
-    y, task, _ = read_target(table.take(is_labelled), Target([pair.target]))
-    if task != "classification":
+    found = read_target(table.take(is_labelled), Target([pair.target], either="classification"))
+    if found.task != "classification":
         raise ColumnError(f"column {pair.target!r} holds numbers; domains are adapted for classes: name another")
-    classes, codes = np.unique(y, return_inverse=True)
+    classes, codes = np.unique(found.y, return_inverse=True)
     every = np.full(len(table), UNKNOWN)
     every[is_labelled] = codes
     known = np.unique(every[is_source])
@@ -117,7 +118,7 @@ def load_domains(
             f"{strange} samples of {pair.target_domain} are of classes that {pair.source} lacks, and so "
             "count as mistakes"
         )
-    rows = replace(load_table(bank, names, table, groups, None, ["mean"]), y=every, task=task, notes=notes)
+    rows = replace(load_table(bank, names, table, groups, None, ["mean"]), y=every, task=found.task, notes=notes)
     return rows, Domains(rows.X, every, classes, is_source, rows.groups)
 
 

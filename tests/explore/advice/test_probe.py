@@ -17,7 +17,8 @@ from featurebank.explore.advice.probe import (
     search_rows,
     standard_error,
 )
-from featurebank.fitting.training_data import Target, load_rows
+from featurebank.fitting.targets import Target
+from featurebank.fitting.training_data import load_rows
 from featurebank.topmodels.candidates import Candidate
 from featurebank.topmodels.folds import Folds, sizes_of
 from featurebank.topmodels.scores import corrected_interval

@@ -1,0 +1,52 @@
+"""Whole numbers: classes, amounts, or a question."""
+
+import numpy as np
+import pytest
+
+from featurebank.errors import ColumnError, TopModelError
+from featurebank.fitting.checks import check_class_options
+from featurebank.fitting.targets import task_of
+
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    ("y", "task", "word"),
+    [
+        (np.repeat([0, 1], 10), "classification", None),
+        (np.repeat(np.arange(10), 3), "classification", "taken for classes"),
+        (np.repeat(np.arange(100), 5), "classification", "taken for classes"),  # numbers of classes, from 0 on
+        (np.repeat(np.arange(1, 103), 8), "classification", "taken for classes"),
+        (RANDOM.permutation(np.arange(1000, 1040)), "regression", "taken for amounts"),  # prices
+        (np.array([2.5, 3.0]), "regression", None),
+        (np.repeat([7.0, 8.0], 4), "classification", None),
+        (np.array(["7", "8"]), "classification", None),
+        (np.array([True, False]), "classification", None),
+    ],
+)
+def test_task_of_column(y, task, word):
+    found, notes = task_of(y, "age")
+    assert found == task
+    assert [word in note and "'age'" in note for note in notes] == ([] if word is None else [True])
+
+
+@pytest.mark.parametrize("y", [RANDOM.integers(18, 78, 300), np.repeat(np.arange(10_000, 10_200, 7), 6)])
+def test_ages_and_numbers_of_products_are_a_question(y):
+    with pytest.raises(ColumnError, match="may be amounts or classes; expected to be told which: --task regression"):
+        task_of(y, "age")
+    assert task_of(y, "age", "regression")[0] == "regression"
+    assert task_of(y, "age", "classification") == ("classification", [])
+
+
+@pytest.mark.parametrize("name", ["class_weight", "calibrate", "threshold", "positive"])
+def test_options_about_classes_are_refused_for_numbers(name):
+    with pytest.raises(TopModelError, match=r"'x' for a target of numbers; expected classes: leave it out"):
+        check_class_options({name: "x"}, {"regression"})
+    check_class_options({name: "x"}, {"regression", "classification"})
+    check_class_options({name: None}, {"regression"})
+
+
+def test_threshold_is_refused_for_several_labels():
+    check_class_options({"calibrate": "isotonic", "class_weight": "balanced"}, {"multilabel"})
+    with pytest.raises(TopModelError, match="threshold 'f1' for a target of several labels"):
+        check_class_options({"threshold": "f1"}, {"multilabel"})
