@@ -15,6 +15,7 @@ from featurebank_cli.options import (
     PLACE,
     allow_download_option,
     brought_weights_option,
+    device_option,
     json_option,
     root_option,
     sample_weight_option,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 @sample_weight_option
 @table_options
 @root_option
+@device_option
 @brought_weights_option
 @allow_download_option
 @json_option
@@ -46,6 +48,7 @@ def evaluate(
     target: str | None,
     sample_weight: str | None,
     root: Path | None,
+    device: str,
     weights_file: Path | None,
     allow_download: bool,
     as_json: bool,
@@ -61,9 +64,8 @@ def evaluate(
     from featurebank.predictor.predictor import Predictor
 
     found = scan(source, root=root, **table)
-    report = Predictor.load(predictor, weights_file=weights_file, allow_download=allow_download).evaluate(
-        found, target=target, sample_weight=sample_weight, progress=state.progress("evaluate")
-    )
+    loaded = Predictor.load(predictor, device=device, weights_file=weights_file, allow_download=allow_download)
+    report = loaded.evaluate(found, target=target, sample_weight=sample_weight, progress=state.progress("evaluate"))
     for note in found.notes:
         state.say(printable(note))
     for failure in report["failures"]:

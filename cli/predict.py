@@ -15,6 +15,7 @@ from featurebank_cli.options import (
     PLACE,
     allow_download_option,
     brought_weights_option,
+    device_option,
     json_option,
     output_option,
     strict_option,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 @output_option("Write the CSV here.  [default: stdout]")
 @option("--proba", is_flag=True, help="One more column for the probability of each class.")
 @strict_option
+@device_option
 @brought_weights_option
 @allow_download_option
 @json_option
@@ -45,6 +47,7 @@ def predict(
     output: Path | None,
     proba: bool,
     strict: bool,
+    device: str,
     weights_file: Path | None,
     allow_download: bool,
     as_json: bool,
@@ -73,7 +76,8 @@ def predict(
     from featurebank.images.stacks import pages_of
     from featurebank.predictor.predictor import Predictor
 
-    loaded = Predictor.load(predictor, weights_file=weights_file, allow_download=allow_download)
+    brought = {"weights_file": weights_file, "allow_download": allow_download}
+    loaded = Predictor.load(predictor, device=device, **brought)
     if loaded.is_of_pages:
         paths = [page for path in paths for page in pages_of(path)]
     table = loaded.predict_table(paths, state.progress("predict")) if bank is None else loaded.predict_bank(Bank(bank))

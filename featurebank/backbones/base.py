@@ -20,6 +20,7 @@ from featurebank.images.views import check_encoded, make_views
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import torch
     from torch import nn
 
     from featurebank.backbones.layers import Layers
@@ -189,6 +190,26 @@ class Backbone:
         if not isinstance(self.preprocessing, Preprocessing):
             raise BackboneError(f"framing {framing!r} does not go with a transform of your own, which frames itself")
         return replace(self, preprocessing=replace(self.preprocessing, framing=framing))
+
+    def network_on(self, device: torch.device) -> nn.Module:
+        """Return the network on a device: itself where it lies there, else one copy for all that compute there."""
+        from featurebank.backbones.placing import network_on, settled
+
+        there = settled(device)
+        if there not in self._copies:
+            self._copies[there] = network_on(self.model, there)
+        return self._copies[there]
+
+    @cached_property
+    def _copies(self) -> dict[torch.device, nn.Module]:
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Go to other processes, and to machines without a GPU, as a network on the CPU."""
+        import torch
+
+        kept = {name: value for name, value in vars(self).items() if name != "_copies"}
+        return {**kept, "model": self.network_on(torch.device("cpu"))}
 
     @cached_property
     def layers(self) -> Layers:

@@ -41,9 +41,14 @@ def choose_device(device: str) -> torch.device:
     if not present[name]:
         raise DeviceError(f"device {device!r} is not on this machine; use --device cpu or auto")
     try:
-        return torch.device(device)
+        found = torch.device(device)
     except RuntimeError as error:
         raise DeviceError(f"device {device!r} cannot be understood; expected e.g. cuda or cuda:0") from error
+    count = torch.cuda.device_count() if name == "cuda" else 1
+    if (found.index or 0) >= count:
+        last = f"{name}:0" if count == 1 else f"{name}:0 to {name}:{count - 1}"
+        raise DeviceError(f"device {device!r} is not on this machine, which has {last}; use one of these or auto")
+    return found
 
 
 def choose_engine(engine: str, device: str, precision: str, *, is_worth: Callable[[str], bool] = lambda _: True) -> str:
@@ -96,14 +101,27 @@ def choose_batch_size(backbone: Backbone, device: torch.device) -> int:
 
 
 def _memory(device: torch.device) -> int:
-    """Return the bytes of memory: free ones of a GPU, all of this machine's otherwise."""
+    """Return the bytes of memory: of a GPU those that are free or kept by torch unused, else all of this machine's."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
     return physical_memory()
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Say whether an error of torch or ONNX Runtime means that memory ran out.
+LITTLE = 0.1
+"""Share of a GPU's memory; with less of it free, a library that fails may have found too little."""
+_UNCLEAR = ("unable to find an engine", "cublas_status_not_initialized", "api call failed at")
+"""What cuDNN, cuBLAS and compiled code say when they find no memory, and also of other troubles."""
+
+
+def is_out_of_memory(error: Exception, device: torch.device | None = None) -> bool:
+    """Say whether an error of torch, of its libraries or of ONNX Runtime means that memory ran out.
+
+    Parameters
+    ----------
+    error : Exception
+    device : torch.device, optional
+        The GPU that it came from. Some errors have many causes, and mean this one where little of its memory is free.
 
     Examples
     --------
@@ -115,4 +133,11 @@ def is_out_of_memory(error: Exception) -> bool:
     text = str(error).lower()
     kinds = (MemoryError, torch.OutOfMemoryError)
     is_said = "alloc_failed" in text or ("memory" in text and ("allocate" in text or "out of" in text))
-    return isinstance(error, kinds) or is_said
+    return isinstance(error, kinds) or is_said or (any(each in text for each in _UNCLEAR) and _has_little(device))
+
+
+def _has_little(device: torch.device | None) -> bool:
+    if device is None or device.type != "cuda":
+        return False
+    free, whole = torch.cuda.mem_get_info(device)  # without torch's cache, which was of no use to who failed
+    return free < LITTLE * whole

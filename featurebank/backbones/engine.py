@@ -26,11 +26,7 @@ from featurebank.backbones.nvjpeg import JpegDecoder
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.backbones.runtimes import CapturedModel, Runtime
 from featurebank.bank.spec import FeatureSpec
-from featurebank.errors import (
-    EngineError,
-    ImageError,
-    StorageError,
-)
+from featurebank.errors import EngineError, ImageError, StorageError, one_line
 from featurebank.images.decoding import EncodedImage
 from featurebank.images.reading import read_ahead
 from featurebank.images.views import count_views, share_batches
@@ -96,9 +92,6 @@ class Engine:
         self._is_named = engine != "auto"
         self._passes = images * self.views
         self.engine = choose_engine(engine, self.device.type, self.specs[0].precision, is_worth=self._is_worth)
-        if self.device.type == "cuda":  # TF32 keeps 10 bits of a float32's 23
-            torch.backends.cuda.matmul.allow_tf32 = False
-            torch.backends.cudnn.allow_tf32 = False
         self._eager = runtimes.run_eagerly(self._captured(self.specs))
         self._runtime: Runtime | None = None
         self._decoder: JpegDecoder | None = None
@@ -195,10 +188,17 @@ class Engine:
         """
         ahead = 1 if self.device.type == "cuda" else 0
         waiting: deque[tuple[_Tag, _Launched]] = deque()
-        for tag, prepared in batches if self._decoder is None else self._decoded_ahead(batches):
-            waiting.append((tag, self._launch(prepared)))
-            if len(waiting) > ahead:
-                yield self._finish(*waiting.popleft())
+        try:
+            for tag, prepared in batches if self._decoder is None else self._decoded_ahead(batches):
+                waiting.append((tag, self._launch(prepared)))
+                if len(waiting) > ahead:
+                    yield self._finish(*waiting.popleft())
+        except (Exception, KeyboardInterrupt):  # what was launched before is as good as if nothing had happened
+            yield from self._finish_all(waiting)
+            raise
+        yield from self._finish_all(waiting)
+
+    def _finish_all(self, waiting: deque[tuple[_Tag, _Launched]]) -> Iterator[tuple[_Tag, list[NDArray[np.float32]]]]:
         while waiting:
             yield self._finish(*waiting.popleft())
 
@@ -229,10 +229,11 @@ class Engine:
             part = prepared[start : start + self.batch_size]
             try:
                 launched.append(self._launch_batch(part))
-            except Exception as error:
-                self._halve(error)
+                start += len(part)
                 continue
-            start += len(part)
+            except Exception as error:
+                self._check_short_of_memory(error)
+            self._halve()  # out here nothing holds the tensors of the pass that failed
         return tiles, launched
 
     def _launch_batch(self, prepared: Sequence[Any] | Tensor) -> tuple[int, Sequence[Tensor], Any]:
@@ -243,14 +244,16 @@ class Engine:
         copies = [output.to("cpu", non_blocking=True) for output in outputs]  # into pinned memory
         return len(prepared), copies, torch.cuda.current_stream(self.device).record_event()
 
-    def _halve(self, error: Exception) -> None:
-        """Halve the batch size when an error says that memory ran out; raise any other one."""
-        if not is_out_of_memory(error):
+    def _check_short_of_memory(self, error: Exception) -> None:
+        """Raise an error that fewer images at once do not help against."""
+        if not is_out_of_memory(error, self.device):
             raise error
         if self.batch_size == 1:
             raise EngineError(
                 f"one image does not fit the memory of {self.device}: use a smaller --size or backbone"
             ) from error
+
+    def _halve(self) -> None:
         self.batch_size //= 2
         self._runtime = None if self.engine == "compile" else self._runtime  # its code is for the larger batch
         if self.device.type == "cuda":
@@ -284,7 +287,7 @@ class Engine:
     def _compared(self, pixels: Tensor, expected: Sequence[Tensor]) -> Sequence[Tensor]:
         """Open the engine, and refuse it where it is further off than the tolerance."""
         runtime = self._open(pixels)
-        outputs = runtime(pixels)
+        outputs = self._run_first(runtime, pixels)
         far = max(map(_distance, outputs, expected))
         tolerance = TOLERANCE[self.specs[0].precision]
         if far > tolerance:
@@ -295,6 +298,17 @@ class Engine:
         self._runtime = runtime
         return outputs
 
+    def _run_first(self, runtime: Runtime, pixels: Tensor) -> Sequence[Tensor]:
+        """Run an engine for the first time, where code that was compiled for another machine shows itself."""
+        try:
+            return runtime(pixels)
+        except Exception as error:  # whatever the engine raises
+            if is_out_of_memory(error, self.device):
+                raise
+            raise EngineError(
+                f"engine {self.engine!r} fails when it runs ({one_line(error)[:160]}): use --engine eager"
+            ) from error
+
     def _open(self, pixels: Tensor) -> Runtime:
         """Open the exported network, which is made where there is none."""
         path, is_onnx = self._path(self.engine), self.engine == "onnx"
@@ -304,8 +318,7 @@ class Engine:
         return runtimes.open_onnx(path) if is_onnx else runtimes.open_compiled(path, self.device)
 
     def _captured(self, specs: Sequence[FeatureSpec], *, stop: bool = True) -> CapturedModel:
-        model = CapturedModel(self.backbone, specs, stop=stop)
-        return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return CapturedModel(self.backbone, specs, self.device, stop=stop)
 
     def _pixels(self, prepared: Sequence[Any] | Tensor) -> Tensor:
         """Stack and pad prepared images, and bring them to the device."""

@@ -1,4 +1,4 @@
-"""JPEG files decoded, turned, resized and cropped on a CUDA GPU, by nvJPEG through torchvision.
+"""JPEG files decoded, turned, resized and cropped on a CUDA GPU, by nvJPEG through torchcodec.
 
 nvJPEG rounds otherwise than libjpeg and doubles the pixels of reduced colour channels where libjpeg interpolates them:
 embeddings are near those of the other decoders, and in a feature set of their own. What it does not decode as the pixel
@@ -7,7 +7,11 @@ policy wants is decoded on the CPU (`images.decoding.find_jpeg`), and so is a fi
 
 from __future__ import annotations
 
+import importlib.util
+import io
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -16,14 +20,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from featurebank.backbones.placing import settled
 from featurebank.backbones.preprocessing import Preprocessing
-from featurebank.errors import DeviceError, ImageError, one_line
+from featurebank.errors import DeviceError, ImageError, NotInstalledError, install_hint, one_line
 from featurebank.images import decoding
 from featurebank.images.decoding import EncodedImage
 
 GROUP_PIXELS = 1 << 25
 """Pixels that are decoded together: 100 MB, and four times as much while they are resized."""
+ENOUGH = 8
+"""Sound files that nvJPEG turns down before it has decoded any show that it does not work here."""
 _T = Image.Transpose
+_EXIF, _NO_EXIF = re.compile(rb"\xff\xe1(..Exif\0\0)", re.DOTALL), b"\xff\xef\\1"
+"""The segment of a JPEG file that EXIF data lie in, and one that no decoder looks at."""
 _Row = tuple[int, EncodedImage]
 
 
@@ -34,12 +43,35 @@ def check_device(device: torch.device) -> None:
     ------
     DeviceError
         When it is no CUDA GPU.
+    NotInstalledError
+        When torchcodec is not installed.
     """
     if device.type != "cuda":
         raise DeviceError(
             f"decoder 'nvjpeg' needs a CUDA GPU, and this runs on {device.type}: use --device cuda on a machine with "
             "one, or features of another --decoder"
         )
+    if importlib.util.find_spec("torchcodec") is None:
+        raise NotInstalledError(f"decoder 'nvjpeg' needs torchcodec: {install_hint('nvjpeg')}")
+
+
+def check_decoding(device: torch.device) -> None:
+    """Refuse nvJPEG where it does not decode a small file that every decoder takes.
+
+    Raises
+    ------
+    DeviceError
+        With what it says.
+    """
+    file = io.BytesIO()
+    Image.linear_gradient("L").convert("RGB").save(file, "JPEG")
+    try:
+        _decoded([file.getvalue()], device)
+    except (RuntimeError, ImportError, OSError) as error:  # torchcodec's library may not fit torch, or CUDA
+        raise DeviceError(
+            f"nvJPEG does not work on {device} ({one_line(error)[:160]}): use another --decoder, or install a torchcodec "
+            "that fits this torch"
+        ) from error
 
 
 class JpegDecoder:
@@ -56,22 +88,29 @@ class JpegDecoder:
 
     Attributes
     ----------
-    refused : int
-        Files that the GPU did not decode, and the CPU did.
+    counts : Counts
+        Of the files.
 
     Raises
     ------
     DeviceError
-        When the device is no CUDA GPU.
+        When the device is no CUDA GPU, or its nvJPEG does not work.
+    NotInstalledError
+        When torchcodec is not installed.
     """
 
     def __init__(self, preprocessing: Preprocessing, device: torch.device):
         check_device(device)
-        index = torch.cuda.current_device() if device.index is None else device.index
         self.preprocessing = preprocessing
-        self.device = torch.device("cuda", index)
-        self.refused = 0
+        self.device = settled(device)
+        check_decoding(self.device)
+        self.counts = Counts()
         self._stream = torch.cuda.Stream(self.device)
+
+    @property
+    def refused(self) -> int:
+        """Files that the GPU did not decode, and were left to the CPU."""
+        return self.counts.refused
 
     def __call__(self, prepared: Sequence[Any]) -> Tensor:
         """Return prepared images (`Backbone.prepare`) as uint8 (n, h, w, 3) on the device, all of it computed.
@@ -80,9 +119,46 @@ class JpegDecoder:
         """
         with torch.cuda.stream(self._stream):
             batch = torch.empty(len(prepared), *self.preprocessing.crop, 3, dtype=torch.uint8, device=self.device)
-            self.refused += fill(batch, prepared, self.preprocessing)
+            refused = fill(batch, prepared, self.preprocessing)
             self._stream.synchronize()
+        self.counts.add(prepared, refused)
         return batch
+
+
+@dataclass
+class Counts:
+    """What became of the files that nvJPEG was given.
+
+    Attributes
+    ----------
+    decoded, refused : int
+        By the GPU; the refused ones were left to the CPU.
+    sound : int
+        Those of the refused that the CPU decoded.
+    """
+
+    decoded: int = 0
+    refused: int = 0
+    sound: int = 0
+
+    def add(self, prepared: Sequence[Any], refused: int) -> None:
+        """Take the files of a batch, of which so many were refused.
+
+        Raises
+        ------
+        DeviceError
+            When nvJPEG has refused `ENOUGH` sound files and decoded none: features of the CPU's pixels would be named
+            after nvJPEG.
+        """
+        files = {id(each.data): each for each in prepared if isinstance(each, EncodedImage)}
+        self.decoded += len(files) - refused
+        self.refused += refused
+        self.sound += refused - sum(bool(each.error) for each in files.values())
+        if not self.decoded and self.sound >= ENOUGH:
+            raise DeviceError(
+                f"nvJPEG turned down all of the first {self.refused} JPEG files, and the CPU decoded {self.sound} of "
+                "them: use another --decoder"
+            )
 
 
 def fill(batch: Tensor, prepared: Sequence[Any], preprocessing: Preprocessing) -> int:
@@ -142,12 +218,7 @@ def _fill_group(batch: Tensor, files: list[list[_Row]], preprocessing: Preproces
 
 
 def _decode_on_device(batch: Tensor, files: list[list[_Row]], preprocessing: Preprocessing) -> None:
-    from torchvision.io import ImageReadMode, decode_jpeg
-
-    data = [torch.frombuffer(bytearray(views[0][1].data), dtype=torch.uint8) for views in files]
-    if batch.is_cuda:  # nvJPEG writes at once, also where work that is queued here still reads (pytorch/vision#9606)
-        torch.cuda.current_stream(batch.device).synchronize()
-    decoded = decode_jpeg(data, mode=ImageReadMode.RGB, device=batch.device)
+    decoded = _decoded([views[0][1].data for views in files], batch.device)
     by_shape: dict[torch.Size, list[tuple[int, Tensor]]] = {}
     for views, image in zip(files, decoded, strict=True):
         for row, each in views:
@@ -156,6 +227,16 @@ def _decode_on_device(batch: Tensor, files: list[list[_Row]], preprocessing: Pre
     for alike in by_shape.values():
         rows, pixels = zip(*alike, strict=True)
         _put(batch, rows, preprocessing.on_tensor(torch.stack(pixels)))
+
+
+def _decoded(data: Sequence[bytes], device: torch.device) -> list[Tensor]:
+    """Return the pixels of JPEG files, (3, h, w) as they are stored; torchcodec decodes in the order of the stream."""
+    from torchcodec.decoders import decode_jpeg
+
+    unturned = [bytearray(_EXIF.sub(_NO_EXIF, each)) for each in data]  # it would turn them by rules of its own
+    files = [torch.frombuffer(each, dtype=torch.uint8) for each in unturned]
+    found: list[Tensor] = decode_jpeg(files, mode="RGB", device=device)
+    return found
 
 
 def _decode_on_cpu(batch: Tensor, views: list[_Row], preprocessing: Preprocessing) -> None:

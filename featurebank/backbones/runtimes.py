@@ -9,7 +9,8 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
+from importlib.metadata import PackageNotFoundError, version
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SUFFIXES = {"onnx": ".onnx", "compile": ".pt2"}
 _AFTER_THE_NETWORK = ("store", "views", "pixel_policy")
 """Fields of a feature spec that the network knows nothing of."""
+_PROCESSOR, _DRIVER = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/version")
+_CPU = torch.device("cpu")
 _TRACED = 2
 """Images in the batch that an export is traced with; exporters take a length of 1 for a constant."""
 
@@ -45,6 +48,8 @@ class CapturedModel(nn.Module):
         The network and its preprocessing.
     specs : sequence of FeatureSpec
         The layers wanted, of one precision, in the order of the results.
+    device : torch.device, optional
+        Where all of it lies; the CPU by default, whatever device the backbone lies on.
     stop : bool, default True
         See `featurebank.backbones.capture.Capture`.
     """
@@ -52,17 +57,24 @@ class CapturedModel(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: Backbone, specs: Sequence[FeatureSpec], *, stop: bool = True):
+    def __init__(
+        self,
+        backbone: Backbone,
+        specs: Sequence[FeatureSpec],
+        device: torch.device = _CPU,
+        *,
+        stop: bool = True,
+    ):
         super().__init__()
         wanted = [get_layer(backbone.layers, spec.layer, spec.pool) for spec in specs]
-        self.network = backbone.model.eval()
+        self.network = backbone.network_on(device).eval()
         self.precision = specs[0].precision
         self._capture = Capture(self.network, wanted, stop=stop)
         preprocessing = backbone.preprocessing
         self.is_raw = isinstance(preprocessing, Preprocessing)
         if isinstance(preprocessing, Preprocessing):
-            self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
-            self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1))
+            self.register_buffer("mean", torch.tensor(preprocessing.mean, device=device).view(1, 3, 1, 1))
+            self.register_buffer("std", torch.tensor(preprocessing.std, device=device).view(1, 3, 1, 1))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Embed a batch.
@@ -117,9 +129,29 @@ def export_path(engine: str, specs: Sequence[FeatureSpec], device: str, batch_si
     batch_size : int
     """
     layers = [{**spec.to_dict(), **dict.fromkeys(_AFTER_THE_NETWORK)} for spec in specs]
-    made_for = [device, batch_size, platform.machine()] if engine == "compile" else []
+    made_for = [device, batch_size, *_machine()] if engine == "compile" else []
     key = digest_of({"layers": layers, "torch": str(torch.__version__), "made_for": made_for})
     return files.cache_folder() / engine / f"{key}{SUFFIXES[engine]}"
+
+
+def _machine() -> list[str]:
+    """Return what compiled code is made for beside a device's name: the processor, the driver, and the compiler."""
+    processor = [platform.machine(), torch.backends.cpu.get_cpu_capability(), _said_by(_PROCESSOR, "flags", "Features")]
+    return [*processor, _said_by(_DRIVER, "NVRM"), _version("triton")]
+
+
+def _said_by(file: Path, *starts: str) -> str:
+    """Return the first line of a file that begins so; nothing where there is none, as on other systems than Linux."""
+    try:
+        return next((line for line in file.read_text().splitlines() if line.startswith(starts)), "")
+    except OSError:
+        return ""
+
+
+def _version(library: str) -> str:
+    with suppress(PackageNotFoundError):
+        return version(library)
+    return ""
 
 
 def export_compiled(model: CapturedModel, example: Tensor, path: Path) -> None:

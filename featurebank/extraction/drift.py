@@ -13,8 +13,9 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.spec import FeatureSpec
 from featurebank.topmodels.formatting import score_text, signed_text
 
-AGREEMENT = 5e-3
-"""Largest relative difference between old and new rows of one image: ten times the rounding to float16."""
+AGREEMENT = {"fp32": 5e-3, "fp16": 2e-2, "bf16": 1e-1}
+"""Largest relative difference between old and new rows of one image, by precision: ten times the rounding to float16;
+of what is computed in fewer bits, more than compiled code and plain code differ by (4e-2 were seen in bf16)."""
 RIDGE_FOLDS = 5
 
 
@@ -40,11 +41,11 @@ def compare_with_stored(
         return []
     old = each.read(keys[there], "all").reshape(int(there.sum()), -1)
     largest = float(relative_distances(output[there], old).max())
-    if largest <= AGREEMENT:
+    if largest <= AGREEMENT[spec.precision]:
         return []
     return [
         f"rows of {spec.name} computed now differ from stored ones by {largest:.1e} (relative; expected below "
-        f"{AGREEMENT:g}): libraries or the device changed; extract into a new bank to have rows of one kind"
+        f"{AGREEMENT[spec.precision]:g}): libraries or the device changed; extract into a new bank to have rows of one kind"
     ]
 
 

@@ -281,32 +281,37 @@ class Pipeline:
             return self.request.load()
 
     @cached_property
-    def images_at_once(self) -> int:
-        """Images whose views go into one batch."""
+    def batch_size(self) -> int:
+        """Views in a forward pass, for all engines: what is read ahead fits what they take."""
         from featurebank.backbones.devices import choose_batch_size, choose_device
 
-        size = self.compute.batch_size or choose_batch_size(self.backbone, choose_device(self.compute.device))
-        return share_batches(count_views(self.tracker.specs[0].views), size)[0]
+        return self.compute.batch_size or choose_batch_size(self.backbone, choose_device(self.compute.device))
+
+    @cached_property
+    def images_at_once(self) -> int:
+        """Images whose views go into one batch."""
+        return share_batches(count_views(self.tracker.specs[0].views), self.batch_size)[0]
 
     def _engine(self, specs: tuple[FeatureSpec, ...]) -> Engine:
         """Return the engine for feature sets; with the first one, a few images are looked at."""
         is_first = not self._engines
-        if is_first:
-            self._compare_with_stored()
         if specs not in self._engines:
-            self._engines[specs] = self.compute.open(self.backbone, specs, images=len(self._pending))
+            compute = replace(self.compute, batch_size=self.batch_size)
+            self._engines[specs] = compute.open(self.backbone, specs, images=len(self._pending))
+            self._compare_with_stored(self._engines[specs])
         if is_first:
             self._measure_drift(self._engines[specs])
         return self._engines[specs]
 
-    def _compare_with_stored(self) -> None:
-        """Embed a few images that the bank already has again, and say so where the rows no longer agree."""
+    def _compare_with_stored(self, engine: Engine) -> None:
+        """Have the engine embed a few images that the bank has already, and say so where the rows no longer agree."""
         known = np.flatnonzero(self.tracker.done)
         read = self._read_again([int(i) for i in known if not self.tracker.errors[i]][:AGREEMENT_SAMPLES])
         if not read:
             return
         keys = as_keys([item.digest for item in read])
-        for spec, output in zip(self.tracker.specs, self._embed_plainly(self.tracker.specs, read), strict=True):
+        outputs = engine.embed_views(chain.from_iterable(item.views for item in read))
+        for spec, output in zip(engine.specs, outputs, strict=True):
             self.warnings += compare_with_stored(self.tracker.bank, spec, keys, output)
 
     def _measure_drift(self, engine: Engine) -> None:
@@ -337,6 +342,6 @@ class Pipeline:
         return items
 
     def _embed_plainly(self, specs: Sequence[FeatureSpec], items: Sequence[Item]) -> list[NDArray[np.float32]]:
-        plain = replace(self.compute, engine="eager", batch_size=None)
+        plain = replace(self.compute, engine="eager", batch_size=self.batch_size)
         engine = plain.open(self.backbone, specs, images=len(self._pending), pad=False)
         return engine.embed_views(chain.from_iterable(item.views for item in items))

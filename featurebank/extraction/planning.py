@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, islice, repeat, takewhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -173,7 +174,7 @@ def estimate(
         The backbone and layers.
     compute : Compute, optional
     sample : int, default 128
-        Images to time; a batch more warms up.
+        Images to time, where there are so many: in whole batches, after one that warms up.
     progress : callable, optional
         Called with (images done, images in all).
 
@@ -216,8 +217,8 @@ def _time(
     source: Source, pending: Sequence[int], engine: Engine, compute: Compute, sample: int, progress: Progress | None
 ) -> tuple[float, int, int, list[NDArray[np.float32]]]:
     """Return images a second, how many were timed and how many failed, and one batch's rows."""
-    backbone, views, warm = engine.backbone, engine.specs[0].views, engine.images_at_once
-    count = min(len(pending), sample + warm)
+    backbone, views, size = engine.backbone, engine.specs[0].views, engine.images_at_once
+    count = min(len(pending), size * (1 + math.ceil(sample / size)))
     drawn = [pending[i] for i in np.unique(np.linspace(0, len(pending) - 1, count, dtype=int))] if pending else []
     failed = 0
 
@@ -228,27 +229,39 @@ def _time(
         except ImageError:
             return None
 
+    def readable() -> Iterator[list[Any]]:
+        nonlocal failed
+        workers = worker_count(compute.workers)
+        found = read_ahead(prepare, drawn, workers=workers, most=max(workers, AHEAD * size))
+        for done, prepared in enumerate(found, 1):
+            failed += prepared is None
+            if progress is not None:
+                progress(done, len(drawn))
+            if prepared is not None:
+                yield prepared
+
     outputs: list[NDArray[np.float32]] = []
-    timed, started = 0, time.perf_counter()
-    workers = worker_count(compute.workers)
-    found = read_ahead(prepare, drawn, workers=workers, most=max(workers, AHEAD * warm))
-    for number, batch in enumerate(_batches(found, warm)):
-        read = [prepared for prepared in batch if prepared is not None]
-        failed += len(batch) - len(read)
-        if read:
-            outputs = engine.embed_views(view for prepared in read for view in prepared)
-        if number == 0 and len(drawn) > warm:  # the first batch pays for what a long tracker pays once
+    timed, seconds, started = 0, 0.0, time.perf_counter()
+    for number, batch in enumerate(_batches(readable(), len(drawn) % size or size, size)):
+        if timed and len(batch) < size:  # images that cannot be read left it short, and it would be filled up
+            continue
+        outputs = engine.embed_views(view for prepared in batch for view in prepared)
+        if number == 0 and len(drawn) > size:  # the first batch pays for what a long run pays once
             started = time.perf_counter()
         else:
-            timed += len(read)
-        if progress is not None:
-            progress(min(len(drawn), (number + 1) * warm), len(drawn))
-    seconds = time.perf_counter() - started
-    if not timed or not outputs:
+            timed, seconds = timed + len(batch), time.perf_counter() - started
+    if not timed:
         what = "nothing is left to embed" if not pending else f"none of {len(drawn)} images could be read"
         raise BankError(f"{what}; expected images to time: run extract without --estimate")
     return timed / seconds, timed, failed, outputs
 
 
-def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    return iter(lambda: list(islice(items, size)), [])
+def _batches(items: Iterator[Any], first: int, size: int) -> Iterator[list[Any]]:
+    """Cut items into batches of a size, after a first one of another size.
+
+    Examples
+    --------
+    >>> list(_batches(iter("abcdef"), 1, 3))
+    [['a'], ['b', 'c', 'd'], ['e', 'f']]
+    """
+    return takewhile(bool, (list(islice(items, each)) for each in chain([first], repeat(size))))

@@ -206,8 +206,8 @@ class LiveActivations:
         self.views = count_views(views)
         self._names, self._augment = views, parse(augment)
         self.device, self.workers = device, workers
-        self._capture = Capture(backbone.model, [(layer_at(backbone, module), "none")]) if module else None
-        backbone.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        wanted = [(layer_at(backbone, module), "none")] if module else []
+        self._capture = Capture(backbone.network_on(device), wanted) if module else None
 
     def __len__(self) -> int:
         return len(self.digests)

@@ -154,7 +154,7 @@ class Tail(nn.Module):
         """
         if not self.cut:
             return self.network(x)
-        self._count.rows = len(x)
+        self._count.rows, self._count.device = len(x), x.device
         with _given_to(self.network.get_submodule(self.cut), x):
             return self.network(self._images.to(x).expand(len(x), *self._images.shape))
 
@@ -181,9 +181,10 @@ _BLOCK = "expected a module that all goes through, for instance a whole block: n
 
 
 class _Count:
-    """How many rows the batch has that is running."""
+    """How many rows the batch has that is running, and where."""
 
     rows = 0
+    device = torch.device("cpu")
 
 
 class _Placeholder(nn.Module):
@@ -194,15 +195,15 @@ class _Placeholder(nn.Module):
         self._output, self._count = output, count  # on the meta device
 
     def forward(self, *args: Any, **named: Any) -> Any:
-        device = next((each.device for each in args if isinstance(each, Tensor)), torch.device("cpu"))
-        return self._fill(self._output, device)
+        return self._fill(self._output)
 
-    def _fill(self, shadow: Any, device: torch.device) -> Any:
+    def _fill(self, shadow: Any) -> Any:
         if isinstance(shadow, (tuple, list)):
-            return type(shadow)(self._fill(each, device) for each in shadow)
+            return type(shadow)(self._fill(each) for each in shadow)
         if not isinstance(shadow, Tensor):
             return shadow
-        value = torch.full((), math.nan if shadow.is_floating_point() else 0, dtype=shadow.dtype, device=device)
+        nothing = math.nan if shadow.is_floating_point() else 0
+        value = torch.full((), nothing, dtype=shadow.dtype, device=self._count.device)
         if not shadow.ndim:
             return value
         rows = self._count.rows if shadow.shape[0] == _PROBED else shadow.shape[0]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from featurebank.backbones.capture import Capture
+from featurebank.backbones.placing import synchronize
 from featurebank.errors import ImageError, StorageError
 from featurebank.finetuning.cut import layer_at
 from featurebank.finetuning.experiment import Experiment
@@ -111,7 +112,7 @@ def _frozen_seconds(experiment: Experiment, network: Network) -> float:
     """Return the seconds that one image takes up to the cut."""
     if not network.module:
         return 0.0
-    model = experiment.backbone.model.to(experiment.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = experiment.backbone.network_on(experiment.device)
     capture = Capture(model, [(layer_at(experiment.backbone, network.module), "none")])
     images = network.place(torch.zeros(_IMAGES, 3, *experiment.backbone.input_size))
 
@@ -138,9 +139,9 @@ def _reading_seconds(experiment: Experiment) -> float:
 def _timed(run: Callable[[], Any], device: torch.device) -> float:
     """Return the seconds of a run, after one to warm up."""
     run()
+    synchronize(device)
     started = time.perf_counter()
     for _ in range(_TIMES):
         run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(device)
     return (time.perf_counter() - started) / _TIMES

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featurebank.backbones.base import Backbone
+from featurebank.backbones.placing import configure_torch
 from featurebank.errors import LayerError
 from featurebank.finetuning.activations import Activations, Rows, split
 from featurebank.finetuning.cut import Tail, classifier_of, find_cut, layer_at
@@ -165,6 +166,7 @@ class Network:
         precision: str = "fp32",
         trains_batchnorm: bool = False,
     ):
+        configure_torch()
         self.module = find_cut(backbone, cut)
         self.head = classifier_of(backbone)
         self.width = int(backbone.model.get_submodule(self.head).in_features)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from featurebank.backbones.placing import seeded
 from featurebank.errors import FineTuneError
 from featurebank.finetuning.activations import Activations, split
 from featurebank.finetuning.experiment import Experiment, Rows
@@ -287,8 +288,7 @@ class Trainer:
         order = random.permutation(self.train)
         batches = split(order, self.recipe.batch_size)
         draws = split(self.activations.draw(random, len(order)), self.recipe.batch_size)
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(int(random.integers(1 << 62)))  # of dropout
+        with seeded(int(random.integers(1 << 62)), self.network.device):  # of dropout
             streamed = self.activations.stream(list(zip(batches, draws, strict=True)))
             for rows, x in zip(batches, streamed, strict=True):
                 yield rows, x, random

@@ -20,6 +20,7 @@ from featurebank.images.items import picture_of
 from featurebank.images.listing import read_image
 from featurebank.images.pixels import PLAIN, PixelRules
 from featurebank.images.sources import Source
+from featurebank.storage.cores import usable_cores
 
 Progress = Callable[[int, int], None]
 ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
@@ -99,8 +100,8 @@ def naming(item: Any) -> Iterator[None]:
 
 
 def worker_count(wanted: int | None = None) -> int:
-    """Return how many threads read: as many as are wanted, by default one a core."""
-    return wanted or os.cpu_count() or 1
+    """Return how many threads read: as many as are wanted, by default one for each core that this process may use."""
+    return wanted or usable_cores()
 
 
 def read_ahead(

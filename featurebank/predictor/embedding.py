@@ -50,6 +50,13 @@ class Embedder:
         A checkpoint to take the backbone's weights from; their digest must be the one the features were made with.
     allow_download : bool, default True
         Whether a hub may be asked for weights that are not on this machine.
+    device : str, default "auto"
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    Raises
+    ------
+    DeviceError
+        When the device is not on this machine.
     """
 
     def __init__(
@@ -60,12 +67,14 @@ class Embedder:
         backbone: Backbone | None = None,
         weights_file: str | os.PathLike[str] | None = None,
         allow_download: bool = True,
+        device: str = "auto",
     ):
         self.features = list(features)
         self.tensors = dict(tensors or {})
         self.backbone = backbone
         self.weights_file = weights_file
         self.allow_download = allow_download
+        self.device = _present(device)
         self._engines: list[tuple[Backbone, Any, list[int]]] | None = None
 
     def embed(self, images: Any) -> NDArray[np.float32]:
@@ -183,7 +192,7 @@ class Embedder:
         for spec in specs:
             _check_spec(backbone, spec)
         made = [replace(spec, views=made_views(self.features[numbers[0]])) for spec in specs]
-        return Engine(backbone, made, batch_size=BATCH, images=count, pad=False)
+        return Engine(backbone, made, device=self.device, batch_size=BATCH, images=count, pad=False)
 
     def _load_backbone(self, feature: PredictorFeature) -> Backbone:
         spec = feature.spec
@@ -231,6 +240,15 @@ def _try_open(item: Any, opening: dict[str, Any], noted: DecodingNotes) -> tuple
         return (image, digest), ""
     except ImageError as error:
         return None, one_line(error)
+
+
+def _present(device: str) -> str:
+    """Return a device's name; one that this machine lacks is refused at once, what always is there costs nothing."""
+    if device not in ("auto", "cpu"):
+        from featurebank.backbones.devices import choose_device
+
+        choose_device(device)
+    return device
 
 
 def _name_of(item: Any) -> bytes:

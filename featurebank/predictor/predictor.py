@@ -53,6 +53,8 @@ class Predictor(Embedder):
         A checkpoint to take the backbone's weights from; their digest must be the one the model was trained on.
     allow_download : bool, default True
         Whether a hub may be asked for weights that are not on this machine.
+    device : str, default "auto"
+        Where images are embedded: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
     Attributes
     ----------
@@ -77,14 +79,14 @@ class Predictor(Embedder):
         backbone: Backbone | None = None,
         weights_file: str | os.PathLike[str] | None = None,
         allow_download: bool = True,
+        device: str = "auto",
     ):
         every = [tasks] if isinstance(tasks, Task) else list(tasks)
         features: list[PredictorFeature] = []
         for each in every:
             features += [feature for feature in each.features if feature not in features]
-        super().__init__(
-            features, tensors=tensors, backbone=backbone, weights_file=weights_file, allow_download=allow_download
-        )
+        brought: dict[str, Any] = {"tensors": tensors, "backbone": backbone, "weights_file": weights_file}
+        super().__init__(features, **brought, allow_download=allow_download, device=device)
         self.tasks = {each.target: each for each in every}
         self.report: dict[str, Any] = every[0].report if len(every) == 1 else dict(report or {})
 
@@ -330,6 +332,7 @@ class Predictor(Embedder):
         backbone: Backbone | None = None,
         weights_file: str | os.PathLike[str] | None = None,
         allow_download: bool = False,
+        device: str = "auto",
     ) -> Predictor:
         """Read a predictor file; no code in it is run, and it cannot name a file or have anything fetched.
 
@@ -342,9 +345,13 @@ class Predictor(Embedder):
             A checkpoint with the backbone's weights.
         allow_download : bool, default False
             Whether a hub may be asked for weights that are not on this machine.
+        device : str, default "auto"
+            Where images are embedded: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
         Raises
         ------
+        DeviceError
+            When the device is not on this machine.
         PredictorError
             When the file is missing, damaged, or holds anything but what `save` writes.
         """
@@ -356,4 +363,5 @@ class Predictor(Embedder):
             backbone=backbone,
             weights_file=weights_file,
             allow_download=allow_download,
+            device=device,
         )

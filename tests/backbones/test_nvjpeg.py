@@ -1,6 +1,6 @@
 """JPEG files for the GPU: which, turned and resized how, and what becomes of the others.
 
-`fill` is the same code on both devices: on the CPU torchvision's libjpeg decodes in nvJPEG's place.
+`fill` is the same code on both devices: on the CPU torchcodec's libjpeg decodes in nvJPEG's place.
 """
 
 import io
@@ -151,15 +151,15 @@ def test_the_exif_orientation_and_the_views_are_applied(photo, orientation, view
 
 
 def test_each_file_is_decoded_once_and_large_ones_apart(photo, monkeypatch):
-    from torchvision import io as torchvision_io
+    from torchcodec import decoders
 
-    decode, counts = torchvision_io.decode_jpeg, []
+    decode, counts = decoders.decode_jpeg, []
 
     def counting(data, **options):
         counts.append(len(data))
         return decode(data, **options)
 
-    monkeypatch.setattr(torchvision_io, "decode_jpeg", counting)
+    monkeypatch.setattr(decoders, "decode_jpeg", counting)
     monkeypatch.setattr(nvjpeg, "GROUP_PIXELS", 3 * 100 * 80)
     files = [find_jpeg(jpeg(photo.resize((100, 80 + number % 2)))) for number in range(5)] + [find_jpeg(jpeg(photo))]
     prepared = [view for each in files for view in make_views(each, "flips", b"")]
@@ -183,9 +183,9 @@ def test_arrays_and_files_keep_their_places(photo, noise):
 
 @pytest.mark.parametrize("kind", [RuntimeError, torch.OutOfMemoryError])
 def test_what_the_device_turns_down_the_cpu_decodes_and_no_other_file(photo, monkeypatch, kind):
-    from torchvision import io as torchvision_io
+    from torchcodec import decoders
 
-    decode = torchvision_io.decode_jpeg
+    decode = decoders.decode_jpeg
     files = [find_jpeg(jpeg(photo.resize((100 + number, 80)))) for number in range(7)]
 
     def without_the_fourth(data, **options):
@@ -194,7 +194,7 @@ def test_what_the_device_turns_down_the_cpu_decodes_and_no_other_file(photo, mon
         return decode(data, **options)
 
     expected, _ = filled(files, preprocessing("nvjpeg"))
-    monkeypatch.setattr(torchvision_io, "decode_jpeg", without_the_fourth)
+    monkeypatch.setattr(decoders, "decode_jpeg", without_the_fourth)
     found, refused = filled(files, preprocessing("nvjpeg"))
     assert refused == 1
     assert np.array_equal(np.delete(found, 3, 0), np.delete(expected, 3, 0))

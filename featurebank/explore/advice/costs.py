@@ -12,6 +12,7 @@ from featurebank.backbones.base import Backbone
 from featurebank.backbones.capture import Capture
 from featurebank.backbones.devices import choose_device
 from featurebank.backbones.layers import INPUT, Layers, get_layer
+from featurebank.backbones.placing import synchronize
 from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.images import source_of
@@ -38,15 +39,15 @@ def extraction_cost(backbone: Backbone, layers: Sequence[str], spec: FeatureSpec
     """
     device = choose_device("auto")
     wanted = [get_layer(backbone.layers, *split_pool(layer)) for layer in layers]
-    capture = Capture(backbone.model.to(device), wanted)
+    capture = Capture(backbone.network_on(device), wanted)
     batch = torch.zeros(IMAGES, 3, *backbone.input_size, device=device)
     with torch.inference_mode():
         width = sum(each[0].numel() for each in capture(batch))
+        synchronize(device)
         started = time.perf_counter()
         for _ in range(TIMES):
             capture(batch)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+        synchronize(device)
     each = (time.perf_counter() - started) / (TIMES * IMAGES)
     views = count_views(spec.views)
     return each * images * views, width * np.dtype(spec.store).itemsize * images * views
