@@ -69,8 +69,8 @@ def check_decoding(device: torch.device) -> None:
         _decoded([file.getvalue()], device)
     except (RuntimeError, ImportError, OSError) as error:  # torchcodec's library may not fit torch, or CUDA
         raise DeviceError(
-            f"nvJPEG does not work on {device} ({one_line(error)[:160]}): use another --decoder, or install a torchcodec "
-            "that fits this torch"
+            f"nvJPEG does not work on {device} ({one_line(error)[:160]}): use another --decoder, or install a "
+            "torchcodec that fits this torch"
         ) from error
 
 

@@ -41,11 +41,12 @@ def compare_with_stored(
         return []
     old = each.read(keys[there], "all").reshape(int(there.sum()), -1)
     largest = float(relative_distances(output[there], old).max())
-    if largest <= AGREEMENT[spec.precision]:
+    most = AGREEMENT[spec.precision]
+    if largest <= most:
         return []
     return [
         f"rows of {spec.name} computed now differ from stored ones by {largest:.1e} (relative; expected below "
-        f"{AGREEMENT[spec.precision]:g}): libraries or the device changed; extract into a new bank to have rows of one kind"
+        f"{most:g}): libraries or the device changed; extract into a new bank to have rows of one kind"
     ]
 
 
