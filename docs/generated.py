@@ -30,8 +30,8 @@ def write_commands(folder: Path) -> None:
 
 _FIRST = """# Commands
 
-Each page is the command's `--help`. Before the name of a command, `--quiet` prints results and errors only, `--verbose` also the
-warnings of the libraries underneath; `featurebank --version` prints the version.
+Each page is the command's `--help`. Before the name of a command, `--quiet` prints results and errors only,
+`--verbose` also the warnings of the libraries underneath; `featurebank --version` prints the version.
 """
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import featurebank.predictor.backbone  # noqa: F401  adds predictor files to the sources of backbones; loads no torch
 from featurebank.errors import FeatureBankError, notice
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from featurebank.backbones.base import Backbone

@@ -16,7 +16,20 @@ R = TypeVar("R")
 
 
 class FeatureBankError(Exception):
-    """Base of every error that featurebank raises on purpose."""
+    """Base of every error that featurebank raises on purpose.
+
+    See Also
+    --------
+    featurebank.errors : All of its children, by name.
+
+    Examples
+    --------
+    >>> issubclass(BankError, FeatureBankError), issubclass(BankError, ValueError)
+    (True, True)
+    >>> raise BankError("no bank at 'x.bank'; expected a folder NAME.bank: make one with featurebank extract")
+    Traceback (most recent call last):
+    featurebank.errors.BankError: no bank at 'x.bank'; expected a folder NAME.bank: make one with featurebank extract
+    """
 
 
 class SourceError(FeatureBankError, ValueError):

@@ -20,6 +20,11 @@ DOCS = ROOT / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.parts)
 FEATUREBANK = Path(sys.executable).with_name("featurebank")
 ENVIRONMENT = {**os.environ, "PATH": f"{FEATUREBANK.parent}:{os.environ['PATH']}"}
+FIRST = (
+    "extract photos/ --bank photos.bank --layer penultimate --layer blocks.4:avgmax",
+    "fit photos.bank",
+)
+"""The commands of the first tutorial whose files the guides begin with."""
 _BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _TARGET = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -60,6 +65,13 @@ def make_folder(folder: Path) -> None:
     with tarfile.open(folder / "shard.tar", "w") as archive:
         for image in sorted((folder / "photos").glob("*/*.jpg")):
             archive.add(image, f"{image.parent.name}-{image.name}")
+
+
+def begin(folder: Path) -> None:
+    """Make the folder that the first tutorial leaves."""
+    make_folder(folder)
+    for line in FIRST:
+        subprocess.run([FEATUREBANK, "--quiet", *line.split()], cwd=folder, check=True, stdout=subprocess.DEVNULL)
 
 
 def run(page: Path) -> None:

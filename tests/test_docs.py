@@ -1,43 +1,27 @@
 """The pages of the documentation are true: their commands and their Python run, their links lead somewhere."""
 
+import inspect
+import pkgutil
 import re
-import shutil
 import subprocess
 import sys
 
 import pytest
-from doc_pages import DOCS, ENVIRONMENT, FEATUREBANK, PAGES, README, anchors, blocks, links, make_folder
+from doc_pages import DOCS, ENVIRONMENT, FIRST, PAGES, README, anchors, blocks, links, make_folder
 
-FIRST = (
-    "extract photos/ --bank photos.bank --layer penultimate --layer blocks.4:avgmax",
-    "fit photos.bank",
-)
-"""What the first tutorial leaves to the guides."""
+import featurebank
+from featurebank import errors, explore
 
 
 def name_of(page):
     return page.relative_to(DOCS.parent).with_suffix("").as_posix()
 
 
-@pytest.fixture(scope="module")
-def begun(tmp_path_factory):
-    """A folder, and a copy of what the first tutorial leaves in it; a source of images is known by its path."""
-    folder, kept = tmp_path_factory.mktemp("pages") / "work", tmp_path_factory.mktemp("kept") / "work"
-    make_folder(folder)
-    for line in FIRST:
-        subprocess.run([FEATUREBANK, "--quiet", *line.split()], cwd=folder, check=True)
-    shutil.copytree(folder, kept)
-    return folder, kept
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name_of)
 def test_a_page_runs(page, begun):
-    folder, kept = begun
-    shutil.rmtree(folder)
-    shutil.copytree(kept, folder)
     line = [sys.executable, DOCS.parent / "tests" / "doc_pages.py", page]
-    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, env=ENVIRONMENT)
+    done = subprocess.run(line, cwd=begun, capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr[-4000:]
 
 
@@ -76,3 +60,34 @@ def test_the_completion_line_completes():
     assert done.returncode == 0, done.stderr
     assert "-F _featurebank_completion featurebank" in done.stdout
     assert done.stdout.splitlines()[-1] == "duplicates"
+
+
+def public_names():
+    """The names on the page of the Python reference, each with a page of its own."""
+    text = (DOCS / "reference" / "api.md").read_text()
+    return re.findall(r"^   ([\w.]+)$", text, re.MULTILINE)
+
+
+def found(name):
+    return pkgutil.resolve_name(f"featurebank.{name}")
+
+
+def test_every_public_name_has_a_page():
+    listed = public_names()
+    assert len(listed) == len(set(listed))
+    children = {f"errors.{name}" for name, each in vars(errors).items() if is_error(each)} - {"errors.FeatureBankError"}
+    wanted = {*featurebank.__all__, *children} - {"__version__"}
+    assert wanted - set(listed) == set()
+    assert {found(name) for name in listed} >= {getattr(explore, name) for name in explore.__all__}
+
+
+def is_error(each):
+    return isinstance(each, type) and issubclass(each, featurebank.FeatureBankError)
+
+
+@pytest.mark.parametrize("name", [name for name in public_names() if not name.startswith("errors.")])
+def test_a_public_name_has_an_example_that_runs_and_says_what_to_see_also(name):
+    text = found(name).__doc__
+    assert "\nSee Also\n" in inspect.cleandoc(text)
+    assert ">>> " in text.split("Examples\n")[1]
+    assert "SKIP" not in text

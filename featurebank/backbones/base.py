@@ -44,6 +44,21 @@ class Backbone:
         Name of the module that is the last classifier, where its source knows it.
     pixels : PixelRules
         What of an image's values, pages and channels is seen; it belongs to the images, not to the weights.
+
+    See Also
+    --------
+    load_backbone : One by name.
+    Backbone.from_module : One of your own network.
+    Preprocessing : What the network sees of an image.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from featurebank.backbones.preprocessing import Preprocessing
+    >>> module = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    >>> eyes = Backbone("eyes", module, Preprocessing(72, (64, 64), "bilinear", (0.5,) * 3, (0.5,) * 3), version="1")
+    >>> eyes.input_size, list(eyes.layers)
+    ((64, 64), ['0', '1', '2'])
     """
 
     name: str

@@ -58,6 +58,16 @@ class Preprocessing:
         ``"crop"``: the middle, as above. ``"squash"``: the whole image, resized to the crop's height and width.
         ``"pad"``: the whole image within the crop, the rest in the mean colour. ``"tiles"``: overlapping crops of the
         whole image, see `featurebank.backbones.framing`.
+
+    See Also
+    --------
+    Backbone : The network that it belongs to.
+
+    Examples
+    --------
+    >>> seen = Preprocessing(256, (224, 224), "bilinear", (0.5,) * 3, (0.5,) * 3)
+    >>> seen.target(640, 480), round(seen.unseen(640, 480), 2)
+    ((341, 256), 0.43)
     """
 
     resize: int

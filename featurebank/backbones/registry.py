@@ -55,6 +55,11 @@ def load_backbone(
     WeightsError
         When the weights cannot be had: what was wanted, where it was looked for, how to bring a file.
 
+    See Also
+    --------
+    list_backbones : What there is.
+    Backbone : What comes back.
+
     Examples
     --------
     >>> load_backbone("efficientnet_lite0").input_size
@@ -177,6 +182,15 @@ def list_backbones(pattern: str | None = None) -> list[dict[str, Any]]:
     ----------
     pattern : str, optional
         A glob over names. Without it: the packaged ones and torchvision's; ``"timm:vit*"`` lists timm's.
+
+    See Also
+    --------
+    load_backbone : One of them.
+
+    Examples
+    --------
+    >>> [(each["name"], each["weights_here"]) for each in list_backbones("efficientnet_lite0")]
+    [('efficientnet_lite0', True)]
     """
     if pattern is not None and pattern.startswith(timm_models.PREFIX):
         return [timm_models.describe(name) for name in timm_models.names(pattern.removeprefix(timm_models.PREFIX))]

@@ -47,6 +47,12 @@ class Bank(BankReader):
     StorageError
         When the store of an address does not answer, or the library for it is not installed.
 
+    See Also
+    --------
+    extract : Make a bank, or add to one.
+    fit : Learn from a bank.
+    export_bank : One file for other programs.
+
     Examples
     --------
     >>> import tempfile

@@ -81,6 +81,17 @@ class FeatureSpec:
         Compute dtype: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
     store : str
         Stored dtype: ``"float16"`` or ``"float32"``.
+
+    See Also
+    --------
+    Bank.feature_sets : The sets of a bank, each with its spec.
+    Backbone.spec : The spec of a layer.
+
+    Examples
+    --------
+    >>> spec = Bank("photos.bank").feature_set("penultimate").spec
+    >>> spec.name, spec.store
+    ('efficientnet_lite0/penultimate', 'float16')
     """
 
     backbone: str

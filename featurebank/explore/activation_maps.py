@@ -59,6 +59,17 @@ class ActivationMap:
         Of a class activation map: the map of each feature set at the layer's own resolution. Their means add up to
         ``score - bias``.
     bias : float
+
+    See Also
+    --------
+    explain : What makes it.
+
+    Examples
+    --------
+    >>> from featurebank import Predictor
+    >>> found = explain(Predictor.load("photos.featurebank"), "new.jpg")
+    >>> found.plot().get_images()[0].get_array().shape[:2]
+    (64, 64)
     """
 
     map: NDArray[np.float32]
@@ -158,12 +169,17 @@ def explain(
     ImageError
         When the image cannot be read.
 
+    See Also
+    --------
+    ActivationMap : What comes back.
+    Predictor : What is explained.
+
     Examples
     --------
-    >>> found = explain(Predictor.load("photos.featurebank"), "cat.jpg")  # doctest: +SKIP
-    >>> found.label, found.map.shape  # doctest: +SKIP
-    ('cat', (480, 640))
-    >>> found.plot()  # doctest: +SKIP
+    >>> from featurebank import Predictor
+    >>> found = explain(Predictor.load("photos.featurebank"), "new.jpg")
+    >>> found.label, found.map.shape
+    ('dog', (64, 64))
     """
     if method not in METHODS:
         raise PredictorError(f"no method {method!r}; {near_names(method, METHODS)}")

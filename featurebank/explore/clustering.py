@@ -57,6 +57,15 @@ class Clusters:
     table : DataFrame
         ``source, path, cluster, distance`` of the best feature set: the cluster is missing where HDBSCAN gave none,
         the distance is that from the (nearest) cluster's mean.
+
+    See Also
+    --------
+    cluster : What makes it.
+
+    Examples
+    --------
+    >>> cluster("photos.bank", features="penultimate", method="kmeans", clusters=2).table.columns.tolist()[:2]
+    ['source', 'path']
     """
 
     report: dict[str, Any]
@@ -127,9 +136,16 @@ def cluster(
     FeatureBankError
         When the method, the number, a feature set or the column does not fit.
 
+    See Also
+    --------
+    outliers : What lies in no cluster.
+    label_issues : Labels that a model disputes.
+
     Examples
     --------
-    >>> cluster("photos.bank", method="kmeans").table  # doctest: +SKIP
+    >>> found = cluster("photos.bank", features="penultimate", method="kmeans", clusters=2)
+    >>> found.table["cluster"].nunique()
+    2
     """
     bank = Bank.of(bank)
     _check(method, clusters)

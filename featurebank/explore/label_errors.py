@@ -70,11 +70,15 @@ def label_issues(
     TopModelError
         When no fit is possible.
 
+    See Also
+    --------
+    duplicates : Copies, which may have two labels.
+    Bank.label : Put a label right.
+
     Examples
     --------
-    >>> label_issues("photos.bank")  # doctest: +SKIP
-        source      path given suggested  quality label
-    0  /photos cat/7.jpg   cat       dog     0.02  None
+    >>> label_issues("photos.bank", features="penultimate", models=["logreg"])["path"].tolist()
+    []
     """
     if find_spec("cleanlab") is None:
         raise NotInstalledError(f"label issues need cleanlab: {install_hint('explore')}")

@@ -64,9 +64,20 @@ def next_to_label(
     FeatureBankError
         When the strategy does not fit, nothing is left to label, or the bank lacks the predictor's features.
 
+    See Also
+    --------
+    fit_semi_supervised : Use the unlabelled as they are.
+    Bank.label : Read the answers back.
+
     Examples
     --------
-    >>> next_to_label("photos.bank", Predictor.load("photos.featurebank"), count=20)  # doctest: +SKIP
+    >>> from featurebank import fit
+    >>> bank = Bank("photos.bank")
+    >>> bank.label(pd.read_csv("few.csv"))
+    12
+    >>> result = fit(bank, target="kind", features="penultimate", models=["logreg"])
+    >>> len(next_to_label(bank, result.predictor, count=5))
+    5
     """
     bank = Bank.of(bank)
     tasks = _tasks(predictor, strategy, count)

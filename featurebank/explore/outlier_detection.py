@@ -62,9 +62,15 @@ def outliers(
     FeatureBankError
         When the method, the features or the column does not fit, or there are fewer than 20 different images.
 
+    See Also
+    --------
+    cluster : Groups of images.
+    Predictor.predict_table : Says the same of new images.
+
     Examples
     --------
-    >>> outliers("photos.bank").head()  # doctest: +SKIP
+    >>> outliers("photos.bank", features="penultimate").columns.tolist()
+    ['source', 'path', 'distance', 'unlike']
     """
     bank = Bank.of(bank)
     if method not in METHODS:

@@ -58,6 +58,11 @@ def map_page(points: pd.DataFrame, *, color: str | None = None, title: str = "ma
     NotInstalledError
         When Jinja2 is not installed.
 
+    See Also
+    --------
+    project : The points.
+    make_report : A page with more on it.
+
     Examples
     --------
     >>> points = pd.DataFrame({"path": ["</script>"], "x": [0.0], "y": [0.0]})

@@ -51,6 +51,11 @@ def plot_map(points: pd.DataFrame, *, color: str | None = None, ax: Axes | None 
     ColumnError
         When the points have no such column.
 
+    See Also
+    --------
+    project : The points.
+    map_page : A page in the place of a picture.
+
     Examples
     --------
     >>> points = pd.DataFrame({"x": [0.0, 1.0], "y": [1.0, 0.0], "label": ["cat", "dog"]})
@@ -119,6 +124,17 @@ def plot_candidates(report: Mapping[str, Any], *, ax: Axes | None = None) -> Axe
     Returns
     -------
     Axes
+
+    See Also
+    --------
+    featurebank.fit : Makes the report.
+
+    Examples
+    --------
+    >>> from featurebank import fit
+    >>> report = fit("photos.bank", models=["ridge", "logreg"]).report
+    >>> len(plot_candidates(report).get_yticklabels())
+    4
     """
     ax = ax or new_axes()
     best = ranked(report["candidates"])[:CANDIDATES_SHOWN]
@@ -145,6 +161,18 @@ def plot_layer_curve(report: Mapping[str, Any], *, ax: Axes | None = None) -> Ax
     ------
     PlotError
         When no candidate is of a single feature set.
+
+    See Also
+    --------
+    featurebank.fit : Makes the report.
+    featurebank.advise : Reads the curve.
+
+    Examples
+    --------
+    >>> from featurebank import fit
+    >>> report = fit("photos.bank", models=["ridge", "logreg"]).report
+    >>> [text.get_text() for text in plot_layer_curve(report).get_xticklabels()]
+    ['blocks.4:avgmax', 'penultimate']
     """
     single = [each for each in report["candidates"] if len(each["features"]) == 1]
     if not single:
@@ -178,6 +206,17 @@ def plot_learning_curve(report: Mapping[str, Any], *, ax: Axes | None = None) ->
     ------
     PlotError
         When the fit made none.
+
+    See Also
+    --------
+    featurebank.fit : ``learning_curve=True`` makes it.
+
+    Examples
+    --------
+    >>> from featurebank import fit
+    >>> report = fit("photos.bank", models=["ridge", "logreg"], learning_curve=True).report
+    >>> plot_learning_curve(report).get_xlabel() != ""
+    True
     """
     curve = _part(report, "learning_curve", "--learning-curve")
     ax = ax or new_axes()
@@ -211,6 +250,17 @@ def plot_abstention(report: Mapping[str, Any], *, ax: Axes | None = None) -> Axe
     ------
     PlotError
         When the fit was of something else.
+
+    See Also
+    --------
+    featurebank.fit : Makes the report.
+
+    Examples
+    --------
+    >>> from featurebank import fit
+    >>> report = fit("photos.bank", models=["ridge", "logreg"]).report
+    >>> plot_abstention(report).get_xlabel() != ""
+    True
     """
     rows = pd.DataFrame(_part(report, "abstention", "a column of classes"))
     ax = ax or new_axes()
@@ -230,6 +280,17 @@ def plot_training(report: Mapping[str, Any]) -> Figure:
     Returns
     -------
     Figure
+
+    See Also
+    --------
+    featurebank.finetune : Makes the report.
+
+    Examples
+    --------
+    >>> from featurebank import Recipe, finetune
+    >>> report = finetune("photos.bank", Recipe("blocks.6", epochs=1, augment="cached:hflip")).report
+    >>> len(plot_training(report).axes)
+    2
     """
     require_matplotlib()
     from matplotlib.figure import Figure

@@ -65,11 +65,16 @@ def project(
     NotInstalledError
         When UMAP is asked for and not installed.
 
+    See Also
+    --------
+    featurebank.explore.plot_map : Draw the points.
+    map_page : The same as a page.
+
     Examples
     --------
-    >>> project("photos.bank", method="tsne", columns=["label"])  # doctest: +SKIP
-        source       path     x     y label
-    0  /photos  cat/0.jpg  -3.1  12.0   cat
+    >>> points = project("photos.bank", method="pca", columns=["label"])
+    >>> points[["x", "y", "label"]].shape
+    (24, 3)
     """
     bank = Bank.of(bank)
     if method not in METHODS:

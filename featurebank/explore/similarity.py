@@ -84,12 +84,15 @@ def similar(
     NotInstalledError
         When faiss is asked for and not installed.
 
+    See Also
+    --------
+    duplicates : Pairs that are the same picture.
+    outliers : What resembles nothing.
+
     Examples
     --------
-    >>> similar("photos.bank", "cat/1.jpg", k=2)  # doctest: +SKIP
-        source       path  similarity
-    0  /photos  cat/9.jpg        0.93
-    1  /photos  cat/4.jpg        0.91
+    >>> similar("photos.bank", "new.jpg", features="penultimate", k=2)["path"].str[:3].tolist()
+    ['dog', 'dog']
     """
     bank = Bank.of(bank)
     if k < 1:

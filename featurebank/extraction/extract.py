@@ -170,6 +170,12 @@ def extract(
         When images could not be read (``bank.samples`` lists them with the reason), when damaged files were set aside,
         and whatever else a reader of the embeddings should know.
 
+    See Also
+    --------
+    FeatureExtractor : The same inside a scikit-learn pipeline.
+    fit : Learn from what was embedded.
+    scan : List a source without reading an image.
+
     Examples
     --------
     >>> import tempfile

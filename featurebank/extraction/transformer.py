@@ -74,6 +74,11 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
     batch_size : int, optional
         Images a forward pass; each view of an image counts as one. By default as many as memory allows.
 
+    See Also
+    --------
+    extract : Fill a bank from a whole source.
+    Bank.load : The arrays, when they are all there.
+
     Examples
     --------
     >>> pixels = np.random.default_rng(0).integers(0, 255, (2, 40, 40, 3), dtype="uint8")

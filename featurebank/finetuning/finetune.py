@@ -69,6 +69,17 @@ class FineTuneResult:
     predictor : Predictor
     report : dict
         What ``featurebank finetune --json`` prints.
+
+    See Also
+    --------
+    featurebank.finetune : What makes it.
+    featurebank.Predictor : What it ships.
+
+    Examples
+    --------
+    >>> result = finetune("photos.bank", Recipe("blocks.6", epochs=1, augment="cached:hflip"))
+    >>> result.to_frame()["number"].tolist()
+    [0, 1]
     """
 
     tuned: Tuned = field(repr=False)
@@ -158,10 +169,18 @@ def finetune(
     FeatureBankError
         A child of it says what was found, what was expected and what to do.
 
+    See Also
+    --------
+    FineTuner : A scikit-learn classifier of images.
+    Recipe : How to train.
+    fit : Frozen features, often as good.
+
     Examples
     --------
-    >>> result = finetune("photos.bank", Recipe("blocks.5", epochs=5))  # doctest: +SKIP
-    >>> result.save("tuned.featurebank")  # doctest: +SKIP
+    >>> result = finetune("photos.bank", Recipe("blocks.6", epochs=1, augment="cached:hflip"))
+    >>> result.save("tuned.featurebank")
+    >>> result.report["n_samples"]
+    24
     """
     started = time.perf_counter()
     told = callbacks or Callbacks()

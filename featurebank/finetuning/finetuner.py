@@ -72,6 +72,11 @@ class FineTuner(ClassifierMixin, BaseEstimator, RecipeOptions):
     predictor_ : Predictor
         What predicts; ``predictor_.save(path)`` ships it.
 
+    See Also
+    --------
+    finetune : From a bank, with a report.
+    Recipe : The options, explained.
+
     Examples
     --------
     >>> pixels = [np.full((40, 40, 3), 100 * (i % 2) + i, "uint8") for i in range(12)]

@@ -129,6 +129,11 @@ class Recipe(RecipeOptions):
     FineTuneError
         When a choice is not one that there is, or two do not go together.
 
+    See Also
+    --------
+    finetune : Takes one.
+    FineTuner : Takes the same options.
+
     Examples
     --------
     >>> Recipe("layer4").cached_views, Recipe("layer4", augment="cached:flips").cached_views

@@ -150,11 +150,18 @@ def fit(
     FeatureBankError
         A child of it says what was found, what was expected and what to do.
 
+    See Also
+    --------
+    TopModelSearchCV : The search alone, for any X.
+    adapt : Labels in one domain, images of another.
+    finetune : Train the network too.
+    FitResult.save : Keep the best as a file.
+
     Examples
     --------
-    >>> result = fit("photos.bank", models=["logreg"])  # doctest: +SKIP
-    >>> result.report["best"]["mean"]  # doctest: +SKIP
-    0.91
+    >>> result = fit("photos.bank", models=["ridge", "logreg"])
+    >>> result.report["n_samples"], result.report["best"]["mean"]
+    (24, 1.0)
     """
     if cv is not None and not isinstance(cv, str | int):
         raise TopModelError(f"cv of {type(cv).__name__}; expected a number of folds or a name, as 'stratified'")

@@ -31,6 +31,19 @@ class FitResult:
     ----------
     tasks : dict of str to FitResult
         By target; of one task, itself.
+
+    See Also
+    --------
+    featurebank.fit : What makes it.
+    featurebank.Predictor : What it ships.
+
+    Examples
+    --------
+    >>> from featurebank import fit
+    >>> result = fit("photos.bank", models=["ridge"])
+    >>> result.to_frame()["model"].unique().tolist()
+    ['ridge']
+    >>> result.save("ridge.featurebank")
     """
 
     def __init__(

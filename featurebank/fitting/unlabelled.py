@@ -76,10 +76,19 @@ def fit_semi_supervised(
     FeatureBankError
         As `featurebank.fit`; also when every sample has a label, or a method does not fit.
 
+    See Also
+    --------
+    fit : Labelled rows alone.
+    next_to_label : Which images to label.
+
     Examples
     --------
-    >>> fit_semi_supervised("photos.bank", ["self-training"])  # doctest: +SKIP
-    <FitResult: logreg on resnet18/penultimate, 0.910 of 120 rows>
+    >>> bank = Bank("photos.bank")
+    >>> bank.label(pd.read_csv("few.csv"))
+    12
+    >>> found = fit_semi_supervised(bank, ["spreading"], target="kind", features="penultimate", models=["logreg"])
+    >>> found.predictor.predict(["new.jpg"]).tolist()
+    ['dog']
     """
     bank = Bank.of(bank)
     named = options.get("target") or default_target(bank)

@@ -100,6 +100,18 @@ def decode(data: bytes, least: int = 0, pixels: PixelRules = PLAIN) -> Image.Ima
     ------
     ImageError
         When the bytes are not such an image, are cut short, or declare more than `MAX_PIXELS` pixels.
+
+    See Also
+    --------
+    featurebank.extract : Decodes by the same rules.
+
+    Examples
+    --------
+    >>> import io
+    >>> file = io.BytesIO()
+    >>> Image.new("L", (6, 4), 200).save(file, "PNG")
+    >>> decode(file.getvalue()).getpixel((0, 0))
+    (200, 200, 200)
     """
     if not data:
         raise ImageError("the file is empty")

@@ -76,6 +76,16 @@ def scan(
         When the source is missing, empty, or not of these kinds.
     StorageError
         When a store does not answer, or the library for it is not installed.
+
+    See Also
+    --------
+    extract : Embed what was listed.
+
+    Examples
+    --------
+    >>> found = scan([("photos/cat/1.jpg", "cat"), ("photos/dog/1.jpg", "dog")])
+    >>> len(found.samples)
+    2
     """
     options = TableOptions(separator, encoding, labels_as)
     if isinstance(source, (str, Path, ObjectPath)):

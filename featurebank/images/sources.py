@@ -51,6 +51,16 @@ class Source:
         The columns as releases before this one read them, where they differ: what a bank has of them is no correction.
     get_image : callable, optional
         Position to what `read_image` takes, for images in memory.
+
+    See Also
+    --------
+    featurebank.scan : Make one.
+
+    Examples
+    --------
+    >>> from featurebank import scan
+    >>> len(scan("photos/").samples)
+    24
     """
 
     name: str

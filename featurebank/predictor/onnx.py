@@ -102,9 +102,16 @@ def export_predictor(predictor: Predictor, path: str | os.PathLike[str]) -> dict
     StorageError
         When the file system refuses.
 
+    See Also
+    --------
+    Predictor : What is exported.
+    export_bank : Embeddings as one file.
+
     Examples
     --------
-    >>> export_predictor(Predictor.load("photos.featurebank"), "photos.onnx")["classes"]  # doctest: +SKIP
+    >>> from featurebank import fit
+    >>> result = fit("photos.bank", features="penultimate", models=["logreg"])
+    >>> export_predictor(result.predictor, "photos.onnx")["classes"]
     ['cat', 'dog']
     """
     if not all(importlib.util.find_spec(name) for name in _LIBRARIES):

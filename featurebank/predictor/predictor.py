@@ -63,11 +63,19 @@ class Predictor(Embedder):
     report : dict
         What the fit that made it reported.
 
+    See Also
+    --------
+    fit : What makes one.
+    export_predictor : The same as ONNX.
+    explain : Where it looks.
+
     Examples
     --------
-    >>> predictor = Predictor.load("photos.featurebank")  # doctest: +SKIP
-    >>> predictor.predict(["new.jpg"])  # doctest: +SKIP
-    array(['cat'], dtype='<U3')
+    >>> predictor = Predictor.load("photos.featurebank")
+    >>> predictor.predict(["new.jpg"])
+    array(['dog'], dtype='<U3')
+    >>> predictor.predict_proba(["new.jpg"]).shape
+    (1, 2)
     """
 
     def __init__(

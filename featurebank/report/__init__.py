@@ -26,6 +26,15 @@ class Report:
         The page.
     facts : dict
         What it shows, by the names of the template.
+
+    See Also
+    --------
+    make_report : What makes it.
+
+    Examples
+    --------
+    >>> make_report("photos.bank").counts["images"]
+    24
     """
 
     html: str
@@ -96,10 +105,17 @@ def make_report(
     FeatureBankError
         When something that is named is not there, or cannot be shown.
 
+    See Also
+    --------
+    map_page : The map alone.
+    featurebank.explore : Its parts as functions.
+
     Examples
     --------
-    >>> page = make_report("photos.bank", "photos.featurebank")  # doctest: +SKIP
-    >>> Path("report.html").write_bytes(page.encode())  # doctest: +SKIP
+    >>> page = make_report("photos.bank", "photos.featurebank")
+    >>> with open("report.html", "w") as file:
+    ...     file.write(page.html) > 10_000
+    True
     """
     for library, name in (("jinja2", "Jinja2"), ("matplotlib", "matplotlib")):
         if find_spec(library) is None:

@@ -137,6 +137,11 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
     warnings_ : list of str
         What was solved another way or left out, and what scikit-learn warned about, with counts.
 
+    See Also
+    --------
+    fit : The same over a bank, with a predictor as the result.
+    sklearn.model_selection.GridSearchCV : What it is measured against.
+
     Examples
     --------
     >>> from sklearn.datasets import load_digits

@@ -68,6 +68,11 @@ def export_bank(
     StorageError
         When the file system refuses.
 
+    See Also
+    --------
+    import_features : The way back.
+    export_predictor : The predictor, as ONNX.
+
     Examples
     --------
     >>> import tempfile

@@ -99,6 +99,11 @@ def import_features(
     FeatureBankError
         A child of it says what was found, what was expected and what to do.
 
+    See Also
+    --------
+    export_bank : The way out.
+    extract : Embed images here.
+
     Examples
     --------
     >>> import tempfile

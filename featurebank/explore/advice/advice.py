@@ -35,6 +35,15 @@ class Advice:
         fine-tuning is to be compared with.
     report : dict
         What ``featurebank advise --json`` prints.
+
+    See Also
+    --------
+    advise : What makes it.
+
+    Examples
+    --------
+    >>> print(advise("photos.bank").verdict.size)
+    small
     """
 
     verdict: Verdict
@@ -104,11 +113,19 @@ def advise(
     FeatureBankError
         A child of it says what was found, what was expected and what to do.
 
+    See Also
+    --------
+    rank_features : Which of the cached features.
+    fit : A frequent answer.
+    finetune : Another.
+
     Examples
     --------
-    >>> advice = advise("photos.bank")  # doctest: +SKIP
-    >>> advice.verdict.action, advice.steps[0].commands  # doctest: +SKIP
-    ('penultimate', ('featurebank fit photos.bank --target label …',))
+    >>> advice = advise("photos.bank")
+    >>> advice.verdict.size, advice.verdict.action
+    ('small', 'penultimate')
+    >>> advice.steps[0].commands[0][:30]
+    'featurebank fit photos.bank --'
     """
     started = time.perf_counter()
     bank = Bank.of(bank)

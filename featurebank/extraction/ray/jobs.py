@@ -36,10 +36,17 @@ def jobs_on_ray(address: str | None = None) -> Iterator[None]:
     NotInstalledError, ClusterError
         When Ray is not installed, or the cluster cannot be joined.
 
+    See Also
+    --------
+    featurebank.fit : What it is mostly used for.
+
     Examples
     --------
-    >>> with jobs_on_ray("auto"):  # doctest: +SKIP
-    ...     result = fit("photos.bank")
+    >>> from featurebank import fit
+    >>> with jobs_on_ray():
+    ...     result = fit("photos.bank", features="penultimate", models=["svm"])
+    >>> result.report["best"]["model"]
+    'svm'
     """
     with connected(address) as ray, parallel_config(backend=RayThreads(ray)):
         yield

@@ -106,15 +106,23 @@ def adapt(
     FeatureBankError
         A child of it says what was found, what was expected and what to do.
 
+    See Also
+    --------
+    fit : All rows of one domain.
+    fit_semi_supervised : Images without labels of the same domain.
+
     Notes
     -----
     The intervals are Wilson's for accuracies and a bootstrap of rows for F1, given these fits.
 
     Examples
     --------
-    >>> result = adapt("solar.bank", domain="type", source="mono", target_domain="poly")  # doctest: +SKIP
-    >>> result.report["chosen"]["target"]["accuracy"]  # doctest: +SKIP
-    0.76
+    >>> bank = Bank("photos.bank")
+    >>> bank.label(pd.read_csv("labels.csv"))
+    24
+    >>> result = adapt(bank, domain="site", source="A", target_domain="B", target="label", models=["logreg"])
+    >>> result.report["chosen"]["target"]["accuracy"]
+    1.0
     """
     opened = Bank.of(bank)
     pair = DomainPair(domain, source, target_domain, target or default_target(opened))
