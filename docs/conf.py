@@ -1,6 +1,5 @@
 """How Sphinx builds the site: from these pages, the docstrings, the commands and the notebooks, without a network."""
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -51,8 +50,7 @@ html_theme_options = {
     "footer_end": ["theme-version"],
 }
 
-shutil.rmtree(HERE / "tutorials" / "notebooks", ignore_errors=True)
-shutil.copytree(HERE.parent / "notebooks", HERE / "tutorials" / "notebooks", ignore=shutil.ignore_patterns("*.py"))
+generated.copy_notebooks(HERE.parent / "notebooks", HERE / "tutorials" / "notebooks")
 generated.write_commands(HERE / "reference" / "commands")
 
 

@@ -1,6 +1,9 @@
-"""What is made from the code when the site is built: a page for each command, from its help, which is plain text."""
+"""What is made when the site is built: the notebooks with a picture of each, and a page for each command from its help."""
 
+import base64
+import json
 import re
+import shutil
 from collections.abc import Iterator
 from inspect import cleandoc
 from pathlib import Path
@@ -13,6 +16,17 @@ from sphinx.application import Sphinx
 from featurebank_cli import SECTIONS
 
 _OPTION = ".. option::"
+
+
+def copy_notebooks(notebooks: Path, folder: Path) -> None:
+    """Copy the notebooks with their outputs, and beside each its last picture."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(notebooks, folder, ignore=shutil.ignore_patterns("*.py", ".*"))
+    for file in folder.glob("*.ipynb"):
+        cells = json.loads(file.read_text())["cells"]
+        data = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+        pictures = [each["image/png"] for each in data if "image/png" in each]
+        file.with_suffix(".png").write_bytes(base64.b64decode("".join(pictures[-1])))
 
 
 def write_commands(folder: Path) -> None:

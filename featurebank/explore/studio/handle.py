@@ -30,6 +30,17 @@ class Handle:
     ----------
     url : str
         The page's address, with its token: who knows it can label.
+
+    See Also
+    --------
+    studio : What makes it.
+
+    Examples
+    --------
+    >>> running = studio("photos.bank")
+    >>> running.url.startswith("http://")
+    True
+    >>> running.close()
     """
 
     def __init__(self, opening: Opening, *, host: str, port: int, is_open: bool, in_frames: bool) -> None:
@@ -167,10 +178,17 @@ def studio(
     StorageError
         When the port cannot be had.
 
+    See Also
+    --------
+    next_to_label : The images to label, as a table.
+    Bank.label : Labels from a table.
+
     Examples
     --------
-    >>> running = studio("photos.bank")  # doctest: +SKIP
-    >>> running.close()  # doctest: +SKIP
+    >>> running = studio("photos.bank")
+    >>> running.url.startswith("http://127.0.0.1:")
+    True
+    >>> running.close()
     """
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
         raise NotInstalledError(f"the studio needs starlette and uvicorn: {install_hint('studio')}")
