@@ -13,9 +13,18 @@ from cloup import command, option, option_group
 
 from featurebank.bank.spec import common_backbone, short
 from featurebank.errors import printable
-from featurebank.topmodels.formatting import interval_text, is_share, percent, score_text, signed_text
+from featurebank.topmodels.formatting import (
+    COMMITTEE,
+    cost_text,
+    interval_text,
+    is_share,
+    percent,
+    score_text,
+    signed_text,
+)
 from featurebank_cli.adapt import adapt
 from featurebank_cli.options import (
+    POSITIVE,
     backend_options,
     bank_argument,
     class_weight_option,
@@ -104,6 +113,24 @@ class _Fit(cloup.Command):
     option("--rule", type=click.Choice(["best", "one-se"]), default="best", help="What wins."),
 )
 @option_group(
+    "A committee of models",
+    option(
+        "--ensemble",
+        is_flag=True,
+        help="Also average what several models say, best of several backbones; shipped where it wins.",
+    ),
+    option("--members", type=POSITIVE, help="At most so many models in it.  [default: as many as help]"),
+    option(
+        "--with",
+        "given",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="FILE.featurebank",
+        help="A predictor that may be in it, as a fine-tuned one; it learned from none of the samples that are tested. "
+        "May be repeated.",
+    ),
+)
+@option_group(
     "What the labels are",
     task_option,
     option("--separator", help="Divides the labels in a cell of the target, where an image has several."),
@@ -178,6 +205,7 @@ def fit(
     \b
     Example:
         featurebank fit photos.bank --model svm --features resnet18/layer3+resnet18/penultimate
+        featurebank fit photos.bank --ensemble
     """
     from featurebank.bank.bank import Bank
 
@@ -217,7 +245,7 @@ def _run(state: State, bank: Any, options: dict[str, Any]) -> Any:
 
 def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     """Return the library's arguments: a flag that was not given is left to its default."""
-    several = ("features", "models", "target", "views", "normalize", "select")
+    several = ("features", "models", "target", "views", "normalize", "select", "given")
     lists = {name: list(options.pop(name)) for name in several}
     words = {name: "all" for name in ("features", "models") if lists[name] == ["all"]}
     memory = options.pop("memory")
@@ -274,6 +302,8 @@ def print_candidates(report: dict[str, Any], title: str = "") -> None:
 
 
 def _features(each: dict[str, Any], common: str) -> str:
+    if each["model"] == COMMITTEE:
+        return f"{len(each['features'])} feature sets"
     extra = {"mean": [], "first": ["first view"], "all": ["all views"]}[each["views"]]
     extra += [] if each["normalize"] == "standardize" else [each["normalize"]]
     extra += [] if each["select"] is None else [f"{each['select']:g} of them"]
@@ -288,6 +318,8 @@ def print_findings(report: dict[str, Any]) -> None:
     if report["comparison"]:
         common = common_backbone("+".join(each["features"]) for each in report["candidates"])
         click.echo(f"{report['comparison']['sentence'].replace(common, '')}.")
+    if "ensemble" in report:
+        _print_committee(report["ensemble"])
     if "nested" in report:
         nested = report["nested"]
         selected, honest = (score_text(each["mean"], report["scoring"], unit="") for each in (best, nested))
@@ -316,10 +348,26 @@ def print_findings(report: dict[str, Any]) -> None:
     if calibration.get("method") and calibration["ece_before"] is not None:
         change = f"{calibration['ece_before']:.3f} -> {calibration['ece_after']:.3f}"
         click.echo(f"Expected calibration error, {calibration['method']}: {change}.")
+    if "second_backbone" in report:
+        click.echo(report["second_backbone"])
     if "unlabelled" in report:
         _print_unlabelled(report)
     if "learning_curve" in report:
         click.echo(report["learning_curve"]["verdict"])
+
+
+def _print_committee(found: dict[str, Any]) -> None:
+    """Print whether a committee paid, who is in it, and what it costs where it is shipped."""
+    sentence = found["sentence"]
+    click.echo(f"{sentence[0].upper()}{sentence[1:]}.")
+    if not found["is_shipped"]:
+        return
+    for each in found["members"]:
+        click.echo(f"  {each['weight']:.2f} {each['model']} on {short('+'.join(each['features']))}")
+    losses = found.get("log_loss", {})
+    if losses.get("single") is not None:
+        click.echo(f"Log loss, out of fold: {losses['single']:.3f} -> {losses['committee']:.3f}.")
+    click.echo(cost_text(found["cost"]))
 
 
 def _print_unlabelled(report: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ from featurebank.topmodels.evaluation import scorer_of
 from featurebank.topmodels.folds import sizes_of
 from featurebank.topmodels.formatting import score_name
 from featurebank.topmodels.learning_curve import learning_curve as make_learning_curve
+from featurebank.topmodels.models import OVERSURE
 from featurebank.topmodels.out_of_fold import OutOfFold
 from featurebank.topmodels.refitting import fit_pipeline, over_folds, score_fitted
 from featurebank.topmodels.scores import fold_interval
@@ -34,8 +35,6 @@ from featurebank.topmodels.search import TopModelSearchCV
 from featurebank.topmodels.thresholds import abstention_curve, best_threshold, cross_thresholds
 
 AUTO = "auto"
-OVERSURE = frozenset({"centroid"})
-"""Models whose own probabilities, in many dimensions, are nearly always 0 or 1."""
 IMBALANCE = 3.0
 """Largest class over smallest from which the table shows the balanced accuracy."""
 
@@ -55,9 +54,17 @@ def facts(search: TopModelSearchCV, rows: TrainingData, target: Target) -> dict[
         "candidates": [candidate.to_dict() for candidate in search.candidates_],
         "best": search.best_candidate_.to_dict(),
         "comparison": search.comparison_,
+        **({} if search.committee_ is None else {"ensemble": _about_committee(search)}),
         "interrupted": search.interrupted_,
         "timed_out": search.timed_out_,
     }
+
+
+def _about_committee(search: TopModelSearchCV) -> dict[str, Any]:
+    """Return what is said of the committee: its scores, its members, whether it paid, whether it is shipped."""
+    found = search.committee_
+    assert found is not None
+    return {**found.candidate.to_dict(), **found.report, "is_shipped": search.best_candidate_ is found.candidate}
 
 
 @releasing
@@ -146,7 +153,7 @@ def calibrated(
     The probabilities of a fold come from a calibrator that saw the other folds only; without a method they are the
     model's own, where it has any.
     """
-    known, own, parts = found.is_learned, found.proba, _parts(found)
+    known, own, parts = found.is_learned, found.proba, found.parts
     used = calibration_of(found, model, method, is_weighted)
     proba = own
     if used is not None:
@@ -175,14 +182,7 @@ def calibration_of(found: OutOfFold, model: str, method: str | None, is_weighted
         return method
     methods = (*KEEP_LABELS, "sigmoid") if is_weighted and found.is_learned.all() else KEEP_LABELS
     options: dict[str, Any] = {"classes": found.classes, "methods": methods}
-    return choose_method(learned.scores, learned.true, _parts(learned), learned.weight, **options)
-
-
-def _parts(found: OutOfFold) -> NDArray[np.int64]:
-    """Return the folds, or five parts drawn from the rows where there is but one fold."""
-    if len(np.unique(found.fold)) > 1:
-        return found.fold
-    return np.random.default_rng(0).permutation(len(found.fold)) % 5
+    return choose_method(learned.scores, learned.true, learned.parts, learned.weight, **options)
 
 
 def thresholded(search: TopModelSearchCV, rows: TrainingData, scoring: str) -> tuple[dict[str, Any], Pipeline]:
@@ -207,7 +207,7 @@ def thresholded(search: TopModelSearchCV, rows: TrainingData, scoring: str) -> t
     else:
         score = np.asarray(found.scores).reshape(-1) * (1 if is_second else -1)
     true = found.true == positive
-    said = cross_thresholds(true, score, _parts(found), metric, found.weight)
+    said = cross_thresholds(true, score, found.parts, metric, found.weight)
     threshold = best_threshold(true, score, metric, found.weight)
     options = {} if found.weight is None else {"sample_weight": found.weight}
     pipeline = clone(search.best_estimator_)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,9 +20,11 @@ from featurebank.bank.matrix import BankMatrix
 from featurebank.errors import BankError, TopModelError, renamed
 from featurebank.fitting import assessment
 from featurebank.fitting.checks import check_class_options, check_target
+from featurebank.fitting.committee import GivenFile, check_targets, given_members, read_given, with_cost
 from featurebank.fitting.given_split import NO_SPLIT, given_split, predefined
 from featurebank.fitting.predictor import make_calibrator, make_predictor
 from featurebank.fitting.result import FitResult
+from featurebank.fitting.second_backbone import about_second_backbone
 from featurebank.fitting.targets import Target
 from featurebank.fitting.task_data import Labels, TaskData, is_multitask, load_tasks
 from featurebank.fitting.tasks import fit_tasks
@@ -63,6 +66,9 @@ def fit(
     select: float | Sequence[float | None] | None = None,
     class_weight: ClassWeight = None,
     rule: str = "best",
+    ensemble: bool = False,
+    members: int | None = None,
+    given: Sequence[str | os.PathLike[str]] = (),
     calibrate: str | None = None,
     threshold: str | None = None,
     learning_curve: bool = False,
@@ -118,6 +124,15 @@ def fit(
         a new image.
     positive, normalize, select, class_weight, rule, time_limit
         See `TopModelSearchCV`; the positive class is that of `threshold` as well.
+    ensemble : bool, default False
+        Also average what several models say, of one backbone or of several (`TopModelSearchCV`). The committee is
+        shipped where it is better by `rule`; the report says under ``ensemble`` whether it paid, and what its
+        predictor costs: seconds an image, measured on a few of the bank's, for which its networks are loaded.
+    members : int, optional
+        At most so many models in it.
+    given : sequence of path-like, optional
+        Predictor files, as of fine-tuned networks, whose models may be in it; the bank has their feature sets. One
+        that learned from samples which the folds test is refused.
     calibrate : str, optional
         ``"auto"`` (a temperature, or one a class, by what the rows allow), or a method of
         `featurebank.topmodels.calibration.Calibrator`: probabilities are calibrated on out-of-fold scores. A
@@ -170,6 +185,11 @@ def fit(
     candidates = candidate_features(bank, features)
     names = list(dict.fromkeys(name for candidate in candidates for name in candidate))
     chosen = _chosen_views(bank, names, views)
+    if nested and len(given):
+        raise TopModelError("a nested score fits again, which a given predictor cannot; leave out one or the other")
+    others = read_given(bank, given, chosen)
+    check_targets(others, [*wanted.columns, wanted.name])
+    tried, names = names, list(dict.fromkeys([*names, *(name for each in others for name in each.names)]))
     if threshold is not None:
         assessment.label_metric(threshold)
     plan = _Plan(
@@ -183,6 +203,8 @@ def fit(
             "normalize": normalize,
             "select": select,
             "rule": rule,
+            "ensemble": ensemble,
+            "members": members,
             "time_limit": time_limit,
             "random_state": random_state,
             "n_jobs": n_jobs,
@@ -197,18 +219,20 @@ def fit(
         threshold,
         nested,
         learning_curve,
+        tried,
+        others,
     )
     memory = available_memory() / 3 if memory is None else memory
     if is_multitask(bank, wanted):
         if bytes_of(bank, names, bank.select(), chosen) > memory:
             check_streamed({"several tasks": True})
         tasks = load_tasks(bank, names, wanted, groups, sample_weight, chosen)
-        return _fit_tasks(plan, tasks, progress)
+        return with_cost(_fit_tasks(plan, tasks, progress), bank)
     every = load_rows(bank, names, wanted, groups, sample_weight, chosen, memory)
     if isinstance(every.X, BankMatrix):
         check_streamed({"nested": nested, "a learning curve": learning_curve, "a threshold": threshold})
     splitter, is_held_out, split_facts = _splitter(plan, every)
-    return _with_split(_fit_rows(plan, every, wanted, splitter, is_held_out, progress), split_facts)
+    return with_cost(_with_split(_fit_rows(plan, every, wanted, splitter, is_held_out, progress), split_facts), bank)
 
 
 def _chosen_views(bank: Bank, names: Sequence[str], views: str | Sequence[str]) -> list[str]:
@@ -246,6 +270,8 @@ class _Plan:
     threshold: str | None
     nested: bool
     learning_curve: bool
+    tried: list[str]
+    given: list[GivenFile]
 
     @property
     def class_options(self) -> dict[str, Any]:
@@ -319,7 +345,8 @@ def _fit_rows(
         plan.models,
         task=rows.task,
         cv=cv,
-        blocks=rows.blocks,
+        blocks={name: rows.blocks[name] for name in plan.tried},
+        given=given_members(plan.given, rows, target.name),
         n_views=rows.n_views,
         class_weight=_class_weight(plan, rows),
         progress=_part(progress, 0, parts),
@@ -354,6 +381,9 @@ def _fit_rows(
         report["nested"] = assessment.nested(search, rows, inner, lambda number: _part(progress, number + 1, parts))
     if plan.learning_curve and not search.interrupted_:
         report["learning_curve"] = assessment.learning_curve(search, rows)
+    hint = about_second_backbone(plan.bank, report)
+    if hint is not None:
+        report["second_backbone"] = hint
     report["seconds"] = time.perf_counter() - started
     predictor = make_predictor(plan.bank, search, model, rows, target, report, oof, calibrator)
     return FitResult(report, predictor, search=search)

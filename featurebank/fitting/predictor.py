@@ -6,16 +6,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import DigestIndex, as_keys
 from featurebank.fitting.assessment import AUTO
+from featurebank.fitting.committee import Shipped, shipped_committee, shipped_of
 from featurebank.fitting.targets import Target
 from featurebank.fitting.training_data import TrainingData
 from featurebank.predictor.evaluation import contents_of
-from featurebank.predictor.features import predictor_features
 from featurebank.predictor.predictor import Predictor
 from featurebank.predictor.task import Task
 from featurebank.storage.memory import releasing
@@ -23,9 +22,6 @@ from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
 from featurebank.topmodels.folds import fold_numbers
 from featurebank.topmodels.novelty import LEAST_ROWS, Unlike, draw
 from featurebank.topmodels.search import TopModelSearchCV
-
-BEFORE_THE_MODEL = ("columns", "views")
-"""Steps that a predictor does without: it computes just the features and views that its model sees."""
 
 
 @releasing
@@ -40,26 +36,29 @@ def make_predictor(
     calibrator: Calibrator | LabelsCalibrator | None,
 ) -> Predictor:
     """Make the predictor of a search's best candidate."""
-    model = Pipeline([step for step in fitted.steps if step[0] not in BEFORE_THE_MODEL])
-    features, tensors = predictor_features(bank, search.best_features_, search.best_candidate_.views)
+    shipped = _shipped(bank, search, fitted, rows)
     kept = {**report, "contents": contents_of(rows.table.rows["digest"]), "samples": _fold_of_each(rows, search)}
-    unlike = _unlike(fitted, rows)
-    task = Task(features, model, target.name, rows.task, rows.labels, calibrator, kept, unlike, oof)
-    return Predictor(task, tensors=tensors)
+    unlike = _unlike(shipped, rows)
+    task = Task(shipped.features, shipped.model, target.name, rows.task, rows.labels, calibrator, kept, unlike, oof)
+    return Predictor(task, tensors=shipped.tensors)
+
+
+def _shipped(bank: Bank, search: TopModelSearchCV, fitted: Pipeline, rows: TrainingData) -> Shipped:
+    best = search.best_candidate_
+    if search.committee_ is not None and best is search.committee_.candidate:
+        return shipped_committee(bank, search.committee_, fitted, rows)
+    return shipped_of(bank, best.features, best.views, fitted)
 
 
 @releasing
-def _unlike(fitted: Pipeline, rows: TrainingData) -> Unlike | None:
+def _unlike(shipped: Shipped, rows: TrainingData) -> Unlike | None:
     """Return what tells whether a new image is unlike the training images; None of too few."""
     keys = as_keys(rows.table.rows["digest"])
     first = DigestIndex(keys).first
     if len(first) < LEAST_ROWS:
         return None
     drawn = first[np.argsort(keys[first])[draw(len(first))]]  # the same rows in whatever order they come
-    X: NDArray[Any] = np.asarray(rows.X[drawn])
-    for step in [step for name, step in fitted.steps if name in BEFORE_THE_MODEL]:
-        X = step.transform(X)
-    return Unlike().fit(X, rows.y[drawn] if rows.task == "classification" else None)
+    return Unlike().fit(shipped.seen(rows, drawn), rows.y[drawn] if rows.task == "classification" else None)
 
 
 @releasing

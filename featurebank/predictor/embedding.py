@@ -174,6 +174,17 @@ class Embedder:
             self._engines = engines
         return self._engines
 
+    @property
+    def backbone_names(self) -> list[str]:
+        """The networks that embed each new image, by name, each once."""
+        alike = _groups(range(len(self.features)), self.features, _BACKBONE)
+        return [self.features[numbers[0]].spec.backbone for numbers in alike]
+
+    @property
+    def engine_names(self) -> list[str]:
+        """What runs each network, in the order of `backbone_names`; they are loaded for it."""
+        return [engine.engine for _, engine, _ in self._open_engines(1)]
+
     def backbone_of(self, feature: PredictorFeature) -> Backbone:
         """Return the backbone of one of `features`, loaded once and checked against the feature's spec.
 

@@ -156,11 +156,16 @@ def contents_of(digests: Any) -> str:
     return np.unique(heads).astype(">u8").tobytes().hex()
 
 
-def count_seen(reports: Iterable[Mapping[str, Any]], items: Sequence[Item]) -> int:
-    """Return how many readable images of a source are among those that fits learned from, given their reports."""
+def known_contents(reports: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Return how the digest of each content that fits learned from begins, 16 hex digits each, given their reports."""
     found = [report.get("contents", "") for report in reports]
     contents = "".join(each if isinstance(each, str) else "".join(each) for each in found)  # a list in earlier files
-    known, seen = {contents[start : start + 16] for start in range(0, len(contents), 16)}, 0
+    return {contents[start : start + 16] for start in range(0, len(contents), 16)}
+
+
+def count_seen(reports: Iterable[Mapping[str, Any]], items: Sequence[Item]) -> int:
+    """Return how many readable images of a source are among those that fits learned from, given their reports."""
+    known, seen = known_contents(reports), 0
     for item in items if known else []:
         try:
             seen += item.source.read(item.position)[0].hex()[:16] in known

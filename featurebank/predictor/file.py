@@ -47,6 +47,8 @@ _SAFE_WEIGHTS = re.compile(r"[A-Za-z0-9_.]+|random:[0-9]+")
 ALLOWED_TYPES = (  # beyond skops's own; nothing else is ever loaded or saved
     "featurebank.topmodels.calibration.Calibrator",
     "featurebank.topmodels.calibration.LabelsCalibrator",
+    "featurebank.topmodels.committee_models.CommitteeClassifier",
+    "featurebank.topmodels.committee_models.CommitteeRegressor",
     "featurebank.fitting.shared_network.NetworkClassifier",
     "featurebank.fitting.shared_network.NetworkRegressor",
     "featurebank.topmodels.multiview.ClassifierOverViews",

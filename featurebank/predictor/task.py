@@ -18,6 +18,7 @@ from featurebank.images.columns import join_frames, text_frame
 from featurebank.predictor.features import PredictorFeature
 from featurebank.topmodels import held_out
 from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
+from featurebank.topmodels.committee_models import probabilities_of
 from featurebank.topmodels.confidence import confidence_of
 from featurebank.topmodels.novelty import FLAG, Unlike
 
@@ -95,12 +96,7 @@ class Task:
         """
         if self.kind == "regression":
             raise PredictorError(f"this predictor gives numbers of {self.target!r}, which have no probabilities")
-        if self.calibrator is None:
-            return self.model.predict_proba(X)
-        if not hasattr(self.model, "predict_proba"):
-            return self.calibrator.predict_proba(self.model.decision_function(X).reshape(len(X), -1))
-        with np.errstate(divide="ignore"):
-            return self.calibrator.predict_proba(np.log(self.model.predict_proba(X)))
+        return probabilities_of(self.model, self.calibrator, X)
 
     def table(self, X: NDArray[np.float32], ok: NDArray[np.bool_]) -> pd.DataFrame:
         """Return what the model says of embeddings (m, d) of the readable ones (m of n True in `ok`) of n images."""

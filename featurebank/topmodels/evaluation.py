@@ -285,9 +285,14 @@ def score_rows(scorer: Any, data: SearchData, prediction: Prediction, chosen: ND
     """Score a prediction on some of its test rows, repeats allowed."""
     rows = data.folds[prediction.fold][1][chosen]
     prediction = _of_all_classes(_taken(prediction, chosen), data)
-    said = (_SaidNumbers if prediction.classes is None else _SaidClasses)(prediction)
     X = None if hasattr(scorer, "_score_func") else data.X[rows]
-    return score_fitted(scorer, said, X, data.y[rows], None if data.weight is None else data.weight[rows])
+    return score_answers(scorer, prediction, X, data.y[rows], None if data.weight is None else data.weight[rows])
+
+
+def score_answers(scorer: Any, prediction: Prediction, X: Any, y: NDArray[Any], weight: Any) -> float:
+    """Score what a model said of rows with true values y; X is for a scorer that is a function of your own."""
+    said = (_SaidNumbers if prediction.classes is None else _SaidClasses)(prediction)
+    return score_fitted(scorer, said, X, y, weight)
 
 
 def _of_all_classes(prediction: Prediction, data: SearchData) -> Prediction:

@@ -18,6 +18,8 @@ _SHARES: tuple[str, ...] = (
     "roc_auc",
     "top_k",
 )
+COMMITTEE = "committee"
+"""The name of a committee among the models of a report."""
 _RANGES = {
     "matthews_corrcoef": (-1.0, 1.0),
     "r2": (-math.inf, 1.0),
@@ -166,6 +168,25 @@ def told_apart_text(first: str, second: str, found: Mapping[str, Any], scoring: 
         return f"{first} and {second} have the same score in every fold"
     verb = "can be told apart" if found["told_apart"] else "cannot be told apart"
     return f"{first} and {second} {verb}: {gain_text(found, scoring)}"
+
+
+def cost_text(cost: Mapping[str, Any]) -> str:
+    """Say what new images cost a predictor of several backbones.
+
+    Parameters
+    ----------
+    cost : mapping
+        ``backbones`` and ``seconds_an_image``, None with ``why`` where that could not be measured.
+
+    Examples
+    --------
+    >>> cost_text({"backbones": ["lite0", "lite1"], "seconds_an_image": 0.0412, "images": 64})
+    'Cost: each new image is embedded by lite0 and lite1, 0.041 s an image (measured on 64).'
+    """
+    text = f"Cost: each new image is embedded by {' and '.join(cost['backbones'])}"
+    if cost["seconds_an_image"] is None:
+        return f"{text}; not measured: {cost['why']}"
+    return f"{text}, {cost['seconds_an_image']:.2g} s an image (measured on {cost['images']})."
 
 
 def paid_text(what: str, found: Mapping[str, Any]) -> str:

@@ -156,6 +156,8 @@ DEFAULT_MODELS = {
     "multilabel": ("logreg", "svm", "mlp"),
     "regression": ("ridge", "svr", "mlp"),
 }
+OVERSURE = frozenset({"centroid"})
+"""Models whose own probabilities, in many dimensions, are nearly always 0 or 1."""
 
 
 def get_top_model(name: str, task: str = "classification") -> TopModel:

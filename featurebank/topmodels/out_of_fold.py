@@ -56,6 +56,13 @@ class OutOfFold:
         """What a calibrator takes, shape (m,) or (m, k); see `score_values`. None for numbers."""
         return score_values(self.decision, self.proba)
 
+    @property
+    def parts(self) -> NDArray[np.int64]:
+        """The folds, or five parts drawn from the rows where there is but one fold, shape (m,)."""
+        if len(np.unique(self.fold)) > 1:
+            return self.fold
+        return np.random.default_rng(0).permutation(len(self.fold)) % 5
+
     def to_frame(self, labels: Sequence[str] | None = None) -> pd.DataFrame:
         """Return ``row, fold, true, predicted``, a row for each answer.
 

@@ -24,6 +24,7 @@ from featurebank.storage.memory import physical_memory
 from featurebank.topmodels.calibration import Calibrator
 from featurebank.topmodels.candidates import CandidateGroup, best_of, called, ranked, to_results
 from featurebank.topmodels.class_weights import ClassWeight, under_looked_up_names
+from featurebank.topmodels.committee_search import GivenMember, form_committee
 from featurebank.topmodels.evaluation import SearchData, refitted, scorer_of
 from featurebank.topmodels.folds import make_folds, sizes_of
 from featurebank.topmodels.formatting import score_name, told_apart_text
@@ -92,6 +93,14 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         Weights of the classes in fitting.
     rule : str, default "best"
         ``"best"``, or ``"one-se"``: the simplest candidate within one standard error of the best.
+    ensemble : bool, default False
+        Also average what several of the candidates say: those that together are the best, by log loss or the scoring
+        asked for, chosen greedily from out-of-fold answers (`featurebank.topmodels.committee`). It is one more
+        candidate, ``committee``, and scored on rows that had no part in choosing it.
+    members : int, optional
+        At most so many models in it.
+    given : sequence of GivenMember, optional
+        Models from elsewhere that may be in it (`featurebank.topmodels.committee_search.GivenMember`).
     refine : int, default 1
         Rounds of refinement of C and gamma around the best cell of each model whose grid is the default one.
     refit : bool, default True
@@ -120,6 +129,9 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         The best pipeline, refitted on all rows of X.
     best_score_, best_params_, best_model_, best_features_, best_index_
         Facts of the best candidate.
+    committee_ : Committee or None
+        With `ensemble`, the committee that was chosen, whether or not it is the best
+        (`featurebank.topmodels.committee_search.Committee`).
     comparison_ : dict or None
         The best candidate against the best of another recipe: difference, interval and a sentence.
     positive_ : class or None
@@ -167,6 +179,9 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         select: float | Sequence[float | None] | None = None,
         class_weight: ClassWeight = None,
         rule: str = "best",
+        ensemble: bool = False,
+        members: int | None = None,
+        given: Sequence[GivenMember] = (),
         refine: int = 1,
         refit: bool = True,
         time_limit: float | None = None,
@@ -188,6 +203,9 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         self.select = select
         self.class_weight = class_weight
         self.rule = rule
+        self.ensemble = ensemble
+        self.members = members
+        self.given = given
         self.refine = refine
         self.refit = refit
         self.time_limit = time_limit
@@ -242,7 +260,8 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
             deadline = None if self.time_limit is None else started + self.time_limit
             self.positive_ = positive_of(classes, y, self.positive) if self.task == "classification" else None
             self.scorer_ = self._scorer()
-            run = SearchRun(data, self.scoring, self._options(), groups, deadline, self.progress, scorer=self.scorer_)
+            known: dict[str, Any] = {"scorer": self.scorer_, "for_committee": self.ensemble}
+            run = SearchRun(data, self.scoring, self._options(), groups, deadline, self.progress, **known)
             self._evaluate(run)
             self._keep(run)
         self.warnings_[:0] = [*(positive_note(self.scorer_, self.scoring) if self.positive is None else []), *run.notes]
@@ -315,6 +334,10 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
             raise TopModelError("0 jobs; expected a number of threads, or -1 for one a core")
         if self.time_limit is not None and not self.time_limit > 0:
             raise TopModelError(f"a time limit of {self.time_limit!r}; expected seconds above 0")
+        if self.members is not None and self.members < 1:
+            raise TopModelError(f"{self.members} members of a committee; expected at least 1")
+        if not self.ensemble and (self.members is not None or len(self.given)):
+            raise TopModelError("members without a committee; expected ensemble=True (--ensemble) beside them")
         scorer_of(self.scoring, self.task)
 
     def _check_rows(self, X: Any, y: Any) -> tuple[Any, NDArray[Any]]:
@@ -325,6 +348,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
                 "views": self.n_views != 1 and self.n_views != {},
                 "several labels an image": self.task == "multilabel",
                 "center-l2": "center-l2" in _several(self.normalize),
+                "a committee": self.ensemble,
             }
             check_streamed(asked)
             check_consistent_length(X, y)
@@ -405,19 +429,27 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
     def _keep(self, run: SearchRun) -> None:
         found = run.finished()
         self.interrupted_, self.timed_out_ = run.interrupted, run.timed_out
-        self.candidates_ = [candidate for _, candidate in found]
+        run.set_intervals(found)
+        self.committee_ = form_committee(run, found, self.members, self.given) if self.ensemble else None
+        chosen = None if self.committee_ is None or self.committee_.is_one else self.committee_
+        self.candidates_ = [candidate for _, candidate in found] + ([] if chosen is None else [chosen.candidate])
         order = sorted(TASKS[self.task], key=lambda name: TASKS[self.task][name].simplicity)
         self.best_index_ = best_of(self.candidates_, self.rule, order)
-        group, best = found[self.best_index_]
-        self.best_candidate_ = best
+        best = self.best_candidate_ = self.candidates_[self.best_index_]
         self.best_score_, self.best_params_ = best.mean, best.params
         self.best_model_, self.best_features_ = best.model, best.features
-        run.set_intervals(found)
         self.comparison_ = self._compared()
         self.cv_results_ = to_results(self.candidates_)
-        self.oof_: OutOfFold = gather(run.data, run.predictions_of(group, best))
-        group.predictions.clear()  # of many rows they take much memory
-        if self.refit:
+        if chosen is not None and best is chosen.candidate:
+            self.oof_: OutOfFold = gather(run.data, chosen.predictions)
+        else:
+            chosen, (group, _) = None, found[self.best_index_]
+            self.oof_ = gather(run.data, run.predictions_of(group, best))
+        for each in run.groups:
+            each.predictions.clear()  # of many rows they take much memory
+        if self.refit and chosen is not None:
+            self.best_estimator_ = chosen.fitted(run, int(self.random_state))
+        elif self.refit:
             self.best_estimator_ = refitted(run.data, group, best, int(self.random_state))
 
     def _compared(self) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,9 @@ class SearchRun:
         Called with (fits done, fits in all).
     scorer : callable, optional
         What `scoring` names, where it was resolved already.
+    for_committee : bool, default False
+        Whether the predictions are kept that a committee may be made of: also those of the candidate of each group
+        that is the best on all folds that share no row with one of them.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class SearchRun:
         deadline: float | None,
         progress: Progress | None,
         scorer: Any = None,
+        for_committee: bool = False,
     ):
         self.data, self.scoring, self.clusters = data, scoring, clusters
         self.scorer = scorer_of(scoring, data.task) if scorer is None else scorer
@@ -84,6 +88,7 @@ class SearchRun:
         self.done = self.total = 0
         self.folds = range(len(data.folds))
         self.n_train, self.n_test = sizes_of(data.folds)
+        self.for_committee = for_committee
 
     # --- order ---------------------------------------------------------------------------------------------
 
@@ -207,25 +212,39 @@ class SearchRun:
         return any(len(scores) == len(self.folds) for group in self.groups for scores in group.scores.values())
 
     def _finish(self, group: CandidateGroup) -> None:
-        """Give finished candidates their scores; keep the predictions of the best only, and of unfinished ones."""
+        """Give finished candidates their scores; keep the predictions of the best, and of unfinished ones."""
         for number in self._whole(group):
             candidate = group.candidates[number]
             if number in group.predictions and not candidate.fold_scores:
-                candidate.fold_scores = [group.scores[number][fold] for fold in self.folds]
-                if self._is_accuracy():
-                    self._set_accuracy_interval(candidate, group.predictions[number])
-                if self.data.task == "classification":
-                    candidate.extra["balanced_accuracy"] = balanced_accuracy(self.data, group.predictions[number])
+                scores = [group.scores[number][fold] for fold in self.folds]
+                self._set_scores(candidate, scores, group.predictions[number])
         rivals = [
             (each, number)
             for each in (self.groups if self._keeps_one() else [group])
             for number in self._whole(each)
             if number in each.predictions
         ]
-        best = max(rivals, key=lambda rival: rival[0].candidates[rival[1]].mean, default=None)  # the first of equals
+        kept = [max(rivals, key=partial(_mean_over, folds), default=None) for folds in self.compared]  # first of equals
         for rival in rivals:
-            if rival is not best:
+            if rival not in kept:
                 rival[0].predictions.pop(rival[1])
+
+    def _set_scores(self, candidate: Candidate, scores: list[float], found: Sequence[Prediction]) -> None:
+        candidate.fold_scores = scores
+        if self._is_accuracy():
+            self._set_accuracy_interval(candidate, found)
+        if self.data.task == "classification":
+            candidate.extra["balanced_accuracy"] = balanced_accuracy(self.data, found)
+
+    @cached_property
+    def compared(self) -> list[list[int]]:
+        """Sets of folds: all of them, and for a committee those that share no row with each; all where none is left."""
+        every = list(self.folds)
+        if not self.for_committee:
+            return [every]
+        tested = [np.bincount(test, minlength=len(self.data.y)) > 0 for _, test in self.data.folds]
+        apart = [[other for other in every if not (tested[fold] & tested[other]).any()] for fold in every]
+        return [every, *(folds or every for folds in apart)]
 
     def _whole(self, group: CandidateGroup) -> list[int]:
         """Return the numbers of a group's candidates that every fold has scored."""
@@ -272,6 +291,14 @@ class SearchRun:
             events = predictions(self.data, group, self.folds, self.settings, {number: candidate.params})
             found = [event for event in events if isinstance(event, Prediction)]
         return sorted(found, key=lambda prediction: prediction.fold)
+
+    def score_committee(self, candidate: Candidate, found: Sequence[Prediction]) -> None:
+        """Set the scores and the interval of a candidate that no group has, from what it says of each fold."""
+        score = self._score_of(found)
+        scores = [score(fold, np.arange(len(found[fold].labels))) for fold in self.folds]
+        self._set_scores(candidate, scores, found)
+        if not candidate.interval:
+            self._set_interval(candidate, block_influence(score, self._parts(found)))
 
     def set_intervals(self, found: Found) -> None:
         """Set the 95 % interval of every candidate that has none yet (`featurebank.topmodels.scores`)."""
@@ -344,6 +371,10 @@ class SearchRun:
         for _, step in group.before():
             X = step.fit(X, seen.y).transform(X)
         return float(1 / (X.shape[1] * max(X.var(dtype=np.float64), 1e-12)))
+
+
+def _mean_over(folds: Sequence[int], rival: tuple[CandidateGroup, int]) -> float:
+    return float(np.mean(np.array(rival[0].candidates[rival[1]].fold_scores)[folds]))
 
 
 def means(group: CandidateGroup) -> list[float]:
