@@ -104,8 +104,9 @@ def _predictor(source: Path, onnx: Path, as_json: bool, weights_file: Path | Non
     if as_json:
         print_json(facts)
         return
-    crop = "x".join(map(str, facts["preprocessing"]["crop"]))
-    click.echo(f"{onnx} ({facts['bytes'] / 1e6:.1f} MB): {facts['input']} of {crop} to {facts['output']}")
+    inputs = facts.get("inputs", [{"name": facts["input"], "preprocessing": facts["preprocessing"]}])
+    pixels = " and ".join(f"{each['name']} of {'x'.join(map(str, each['preprocessing']['crop']))}" for each in inputs)
+    click.echo(f"{onnx} ({facts['bytes'] / 1e6:.1f} MB): {pixels} to {facts['output']}")
     if "threshold" in facts:
         positive = printable(str(facts["positive"]))
         click.echo(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import platform
 import shutil
@@ -224,7 +225,7 @@ def export_onnx(model: CapturedModel, example: Tensor, path: Path) -> None:
 
 
 def trace_onnx(
-    model: nn.Module, example: Tensor, inputs: Sequence[str] | None = None, outputs: Sequence[str] | None = None
+    model: nn.Module, *examples: Tensor, inputs: Sequence[str] | None = None, outputs: Sequence[str] | None = None
 ) -> Any:
     """Return the ONNX program of a network that takes batches of any size; see `export_onnx`.
 
@@ -232,15 +233,18 @@ def trace_onnx(
     ----------
     model : nn.Module
         On the CPU.
-    example : Tensor
-        A batch on the CPU.
+    *examples : Tensor
+        A batch on the CPU of each input, of equal length.
     inputs, outputs : sequence of str, optional
         Names in the graph.
     """
-    images = example[:1].repeat(_TRACED, *[1] * (example.ndim - 1))
+    images = tuple(each[:1].repeat(_TRACED, *[1] * (each.ndim - 1)) for each in examples)
     with _engine_errors("onnx"), torch.no_grad():
-        any_count = ({0: torch.export.Dim.DYNAMIC},)
-        traced = torch.export.export(model, (images,), dynamic_shapes=any_count, strict=False)
+        any_count: tuple[Any, ...] = ({0: torch.export.Dim.DYNAMIC},) * len(images)
+        takes = inspect.signature(model.forward).parameters.values()
+        if any(each.kind is each.VAR_POSITIONAL for each in takes):  # whose shapes are one entry
+            any_count = (any_count,)
+        traced = torch.export.export(model, images, dynamic_shapes=any_count, strict=False)
         return torch.onnx.export(traced, dynamo=True, verbose=False, input_names=inputs, output_names=outputs)
 
 

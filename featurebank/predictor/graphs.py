@@ -5,7 +5,7 @@ Each takes a float32 tensor (n, d) and computes what the fitted scikit-learn obj
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from featurebank.errors import PredictorError
 from featurebank.topmodels.calibration import Calibrator
 
+_WITHIN = {"FixedThresholdClassifier": "estimator_", "FrozenEstimator": "estimator"}
+"""Where the model is in what is wrapped about it."""
 LEAST_LOG = float(np.log(np.finfo(np.float64).eps))
 """What stands for the logarithm of no chance at all; see `featurebank.topmodels.calibration.Calibrator`."""
 
@@ -46,13 +48,38 @@ def graph_of(model: Any, calibrator: Any, task: str) -> nn.Module:
         raise PredictorError("a predictor of several labels an image cannot be expressed in ONNX: fit each label apart")
     *steps, (_, last) = model.steps
     parts: list[nn.Module] = [_find(_STEPS, step) for _, step in steps]
-    last = getattr(last, "estimator_", last) if type(last).__name__ == "FixedThresholdClassifier" else last
-    parts.append(_find(_REGRESSORS if task == "regression" else _CLASSIFIERS, last))
+    last = getattr(last, _WITHIN.get(type(last).__name__, ""), last)
+    if hasattr(last, "members_"):
+        parts.append(_committee(last, task))
+    else:
+        parts.append(_find(_REGRESSORS if task == "regression" else _CLASSIFIERS, last))
     if calibrator is None:
         return nn.Sequential(*parts)
     if not hasattr(last, "predict_proba"):
         return nn.Sequential(*parts, _calibrated(calibrator))
     return nn.Sequential(*parts, Logarithm(), _calibrated(calibrator))
+
+
+class Averaged(nn.Module):
+    """The weighted mean of what several modules make of the same rows."""
+
+    def __init__(self, members: Sequence[nn.Module], weights: Sequence[float]):
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.weights = [float(each) for each in weights]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (n, k), or (n,) for numbers."""
+        said = [weight * member(x) for weight, member in zip(self.weights, self.members, strict=True)]
+        return torch.stack(said).sum(0)
+
+
+def _committee(fitted: Any, task: str) -> nn.Module:
+    """Return the mean of a committee's members (`featurebank.topmodels.committee_models`)."""
+    fixed = getattr(fitted, "calibrators", None) or [None] * len(fitted.members_)
+    calibrators = [getattr(each, "estimator", each) for each in fixed]
+    pairs = zip(fitted.members_, calibrators, strict=True)
+    return Averaged([graph_of(member, calibrator, task) for member, calibrator in pairs], fitted.weights)
 
 
 def _find(known: dict[str, Callable[[Any], nn.Module]], fitted: Any) -> nn.Module:

@@ -30,6 +30,7 @@ from featurebank.storage import files
 KEY = "featurebank"
 """The metadata under this name is JSON: how an image becomes pixels, and what the numbers mean."""
 INPUT, CHANCES, VALUES = "pixels", "probabilities", "values"
+LAYOUT = {"channels": "RGB", "layout": "NHWC", "dtype": "uint8"}
 TOLERANCE = 1e-4
 LARGEST = (1 << 31) - 1
 """Bytes of a protocol buffer."""
@@ -43,7 +44,9 @@ class Whole(nn.Module):
     Parameters
     ----------
     captured : sequence of CapturedModel
-        The networks, which share their pixels.
+        The networks.
+    inputs : sequence of int
+        Which of the pixels each of them takes.
     order : sequence of (int, int)
         Network and layer of each feature set that the model takes.
     specs : sequence of FeatureSpec
@@ -55,19 +58,21 @@ class Whole(nn.Module):
     def __init__(
         self,
         captured: Sequence[CapturedModel],
+        inputs: Sequence[int],
         order: Sequence[tuple[int, int]],
         specs: Sequence[FeatureSpec],
         model: nn.Module,
     ):
         super().__init__()
         self.captured = nn.ModuleList(captured)
+        self.inputs = list(inputs)
         self.order = list(order)
         self.halved = [spec.store == "float16" for spec in specs]
         self.model = model
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Return probabilities (n, k) or numbers (n,) of uint8 pixels (n, height, width, 3)."""
-        outputs = [each(pixels) for each in self.captured]
+    def forward(self, *pixels: Tensor) -> Tensor:
+        """Return probabilities (n, k) or numbers (n,) of uint8 pixels (n, height, width, 3), once a way to resize."""
+        outputs = [each(pixels[number]) for each, number in zip(self.captured, self.inputs, strict=True)]
         rows = [outputs[network][layer].flatten(1) for network, layer in self.order]
         stored = [row.half().float() if is_halved else row for row, is_halved in zip(rows, self.halved, strict=True)]
         said: Tensor = self.model(torch.cat(stored, 1))
@@ -82,6 +87,8 @@ def export_predictor(predictor: Predictor, path: str | os.PathLike[str]) -> dict
     the order of the metadata's ``classes``, or ``values``, float32 (n,). The label of a support vector machine is its
     own decision, and need not be the most probable class. Where a threshold was tuned, the metadata hold ``positive``
     and ``threshold``: the label is that class where its probability in this file reaches the threshold, else the other.
+    Networks that resize or crop otherwise take pixels of their own, ``pixels_2`` and so on; the metadata's ``inputs``
+    hold the name and the preprocessing of each.
 
     Parameters
     ----------
@@ -121,12 +128,12 @@ def export_predictor(predictor: Predictor, path: str | os.PathLike[str]) -> dict
     _check(predictor)
     head = graph_of(predictor.model, predictor.calibrator, predictor.task)
     decided = _threshold(predictor)
-    whole, backbone = _whole(predictor, head)
-    images = _example_images(backbone.input_size)
-    pixels = torch.from_numpy(np.stack([backbone.prepare(from_array(image)) for image in images]))
-    facts = _facts(predictor, backbone) | decided
+    whole, eyes = _whole(predictor, head)
+    images = _example_images(eyes[0].input_size)
+    pixels = [np.stack([backbone.prepare(from_array(image)) for image in images]) for backbone in eyes]
+    facts = _facts(predictor, eyes) | decided
     data = _encode(whole, pixels, facts)
-    worst = _difference(data, pixels.numpy(), _expected(predictor, images))
+    worst = _difference(data, pixels, _expected(predictor, images))
     if not worst <= TOLERANCE:
         raise PredictorError(
             f"the ONNX file is {worst:.1e} off this predictor's own answers on noise; expected below {TOLERANCE:g}: "
@@ -154,12 +161,6 @@ def _check(predictor: Predictor) -> None:
             raise PredictorError(
                 f"{spec.name} is computed in {spec.precision}; ONNX files are float32: extract in fp32"
             )
-    described = {json.dumps(feature.spec.preprocessing, sort_keys=True): feature for feature in predictor.features}
-    if len(described) > 1:
-        names = " and ".join(feature.spec.name for feature in described.values())
-        raise PredictorError(
-            f"{names} see images of different preprocessing; one ONNX file takes one: extract with one --size"
-        )
 
 
 def _threshold(predictor: Predictor) -> dict[str, Any]:
@@ -198,8 +199,8 @@ def _calibrated_cut(predictor: Predictor, cut: float, has_proba: bool, number: i
     return float(chances[1])
 
 
-def _whole(predictor: Predictor, head: nn.Module) -> tuple[Whole, Backbone]:
-    """Return the graph, each network once, and a backbone whose preprocessing all share."""
+def _whole(predictor: Predictor, head: nn.Module) -> tuple[Whole, list[Backbone]]:
+    """Return the graph, each network once, and a backbone for each of its inputs, which prepares images for it."""
     backbones = [predictor.backbone_of(feature) for feature in predictor.features]
     distinct = list({id(backbone): backbone for backbone in backbones}.values())
     if not all(isinstance(backbone.preprocessing, Preprocessing) for backbone in distinct):
@@ -209,12 +210,36 @@ def _whole(predictor: Predictor, head: nn.Module) -> tuple[Whole, Backbone]:
     captured = [CapturedModel(each, group, stop=False) for each, group in zip(distinct, groups, strict=True)]
     numbers = [next(i for i, each in enumerate(distinct) if each is own) for own in backbones]
     order = [(number, groups[number].index(spec)) for number, spec in zip(numbers, specs, strict=True)]
-    return Whole(captured, order, specs, head).eval(), distinct[0]
+    seen = [_geometry(each) for each in distinct]
+    ways = list(dict.fromkeys(seen))
+    whole = Whole(captured, [ways.index(each) for each in seen], order, specs, head).eval()
+    return whole, [distinct[seen.index(way)] for way in ways]
 
 
-def _facts(predictor: Predictor, backbone: Backbone) -> dict[str, Any]:
+def _geometry(backbone: Backbone) -> str:
+    """Return all that decides a network's pixels, which is not their normalisation: that is in the graph."""
+    described = backbone.describe_preprocessing()
+    return json.dumps({name: value for name, value in described.items() if name not in ("mean", "std")}, sort_keys=True)
+
+
+def _names(count: int) -> list[str]:
+    """Return the names of the inputs.
+
+    Examples
+    --------
+    >>> _names(2)
+    ['pixels', 'pixels_2']
+    """
+    return [INPUT, *(f"{INPUT}_{number}" for number in range(2, count + 1))]
+
+
+def _facts(predictor: Predictor, eyes: Sequence[Backbone]) -> dict[str, Any]:
     """Return the metadata: all that is needed to use the file without featurebank."""
     is_number = predictor.task == "regression"
+    inputs = [
+        {"name": name, "preprocessing": {**each.describe_preprocessing(), **LAYOUT}}
+        for name, each in zip(_names(len(eyes)), eyes, strict=True)
+    ]
     return {
         "written_by": f"featurebank {__version__}",
         "task": predictor.task,
@@ -222,17 +247,19 @@ def _facts(predictor: Predictor, backbone: Backbone) -> dict[str, Any]:
         "classes": predictor.single.classes.tolist(),
         "input": INPUT,
         "output": VALUES if is_number else CHANCES,
-        "preprocessing": {**backbone.describe_preprocessing(), "channels": "RGB", "layout": "NHWC", "dtype": "uint8"},
+        "preprocessing": inputs[0]["preprocessing"],
+        **({"inputs": inputs} if len(inputs) > 1 else {}),
         "pixel_policy": PIXEL_POLICY,
         "feature_sets": [{"name": each.spec.name, "fingerprint": each.spec.fingerprint} for each in predictor.features],
     }
 
 
-def _encode(whole: Whole, pixels: Tensor, facts: dict[str, Any]) -> bytes:
+def _encode(whole: Whole, pixels: Sequence[NDArray[np.uint8]], facts: dict[str, Any]) -> bytes:
     import onnx
 
+    examples, inputs = [torch.from_numpy(each) for each in pixels], _names(len(pixels))
     try:
-        proto = runtimes.trace_onnx(whole, pixels, [INPUT], [facts["output"]]).model_proto
+        proto = runtimes.trace_onnx(whole, *examples, inputs=inputs, outputs=[facts["output"]]).model_proto
     except EngineError as error:
         raise PredictorError(
             f"this network cannot be expressed in ONNX: {one_line(error.__cause__ or error)[:160]}"
@@ -266,10 +293,10 @@ def _expected(predictor: Predictor, images: Sequence[Any]) -> NDArray[Any]:
     return found
 
 
-def _difference(data: bytes, pixels: NDArray[np.uint8], expected: NDArray[Any]) -> float:
+def _difference(data: bytes, pixels: Sequence[NDArray[np.uint8]], expected: NDArray[Any]) -> float:
     """Return how far the file is from the predictor, relative to the numbers where they are above 1."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    found = session.run(None, {INPUT: pixels})[0]
+    found = session.run(None, dict(zip(_names(len(pixels)), pixels, strict=True)))[0]
     return float((np.abs(found - expected) / np.maximum(1, np.abs(expected))).max())
