@@ -13,10 +13,11 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
 from featurebank.errors import TopModelError
-from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator, cross_calibrated
+from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
 from featurebank.topmodels.candidates import Candidate, CandidateGroup, called
 from featurebank.topmodels.committee import Judge, Part, select, unseen_answers
 from featurebank.topmodels.committee_models import CommitteeClassifier, CommitteeRegressor, said
+from featurebank.topmodels.cross_calibration import cross_calibrated
 from featurebank.topmodels.evaluation import refitted, score_answers
 from featurebank.topmodels.folds import sizes_of
 from featurebank.topmodels.formatting import COMMITTEE, gain_text, paid_text, score_name
