@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.bank import sample_segments, samples
+from featurebank.bank import sample_segments, samples, segment
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import as_keys
 from featurebank.bank.samples import SampleTable
@@ -225,10 +225,9 @@ class Answers:
         """Write answers as one file, and let them count."""
         rows = np.concatenate([self._rows(number) for number, _ in changed])
         table = samples.stack([self._answered(number, label) for number, label in changed])
-        names = self.bank.add_samples(table, newest=int(self._stamps.max()))
-        written = next(each for each in self.bank.sample_segments() if each.path.name in names)
-        self._known |= set(names)
-        stored = sample_segments.decode_table(written)
+        (name,) = self.bank.add_samples(table, newest=int(self._stamps.max()))
+        self._known.add(name)
+        stored = sample_segments.decode_table(segment.open_segment(self.bank.path / "samples" / name, "samples"))
         for position, row in enumerate(rows):
             self._place(int(row), stored.take([position]))
 

@@ -1,0 +1,201 @@
+"""The studio's server: from an answer to the next item, opening, memory; and labels needed by simulated annotators.
+
+    python tests/benchmarks/bench_studio.py speed [IMAGES WIDTH ANSWERS]
+    python tests/benchmarks/bench_studio.py labels [SEEDS]
+
+``speed`` makes a bank of Gaussian rows (10,000 × 1,280 and 100,000 × 1,280 by default) and answers over HTTP, as the
+page does: it posts an answer and asks for the next item, while the model refits in the background. ``labels`` has
+annotators who know the truth label what the studio asks for, beside others who label at random, on the solar cells
+(module type, defects; ``featurebank demo`` makes the bank), scikit-learn's digits and textures, and prints the balanced
+accuracy on rows that nobody labels.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import balanced_accuracy_score
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from made_bank import make_bank
+
+from featurebank import Bank
+from featurebank.explore.studio.learner import learn
+from featurebank.explore.studio.pool import make_pool
+from featurebank.explore.studio.session import Session
+from featurebank.explore.studio.work import Work
+
+CLASSES = 5
+SIZES = (20, 50, 100, 200)
+SERVE = """
+import resource, sys
+from featurebank import studio
+running = studio(sys.argv[1])
+print(running.url, flush=True)
+sys.stdin.readline()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, flush=True)
+"""
+
+
+# --- speed -------------------------------------------------------------------------------------------------
+
+
+def speed(images: int, width: int, answers: int) -> None:
+    """Print how long answers take."""
+    random = np.random.default_rng(0)
+    y = random.integers(0, CLASSES, images)
+    X = random.normal(size=(images, width)).astype(np.float32)
+    X[np.arange(images), y] += 4
+    with tempfile.TemporaryDirectory() as folder:
+        make_bank(Path(folder) / "a.bank", X)
+        del X
+        command = [sys.executable, "-c", SERVE, f"{folder}/a.bank"]
+        began = time.perf_counter()
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        painted = time.perf_counter() - began
+        with httpx.Client(base_url=url, trust_env=False, timeout=600) as client:
+            while client.get("api/next", params={"count": 1}).status_code != 200:
+                time.sleep(0.01)
+            first = time.perf_counter() - began
+            while not client.get("api/state").json()["model_revision"]:
+                time.sleep(0.05)
+            read = time.perf_counter() - began
+            seconds = _answered(client, y, answers)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        memory = int(process.stdout.readline()) / 1e6
+        process.wait()
+    ends = np.percentile(1000 * np.array(seconds), [50, 95, 100])
+    print(
+        f"{images:,} x {width:,}: page {painted:.1f} s, first item {first:.1f} s, embeddings read {read:.1f} s; answer to "
+        f"next item {ends[0]:.0f} ms, 95th percentile {ends[1]:.0f}, longest {ends[2]:.0f} of {answers}; {memory:.2f} GB; "
+        f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+    )
+
+
+def _answered(client: httpx.Client, y: NDArray[np.int64], answers: int) -> list[float]:
+    """Answer what comes, as the page does with what it asked ahead; return the seconds of each."""
+    seconds, ahead = [], client.get("api/next", params={"count": 8}).json()["items"]
+    for _ in range(answers):
+        item = ahead.pop(0)
+        label = f"kind {y[int(item['digest'], 16)]}"
+        body = {
+            "tab": "bench",
+            "answers": [{"digest": item["digest"], "label": label, "seen": None, "why": item["why"]}],
+        }
+        began = time.perf_counter()
+        assert client.post("api/labels", json=body).json()["saved"] == [item["digest"]]
+        skip = ",".join(each["digest"] for each in ahead)
+        ahead += client.get("api/next", params={"count": 1, "skip": skip}).json()["items"]
+        seconds.append(time.perf_counter() - began)
+        time.sleep(0.2)  # nobody answers faster
+    return seconds
+
+
+# --- labels ------------------------------------------------------------------------------------------------
+
+
+def tasks() -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.str_]]]:
+    """Yield names, embeddings and classes."""
+    from sklearn.datasets import load_digits
+
+    if Path("solar.bank").exists():
+        bank = Bank("solar.bank")
+        for name, column in (("module type", "type"), ("defects", "A")):
+            X, y = bank.load("penultimate", column)
+            yield name, X, y.astype(str)
+    X, y = load_digits(return_X_y=True)
+    yield "digits", X.astype(np.float32), y.astype(str)
+    yield "textures", *textures()
+
+
+def textures(n: int = 1200, side: int = 32) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+    """Return the spectra of noisy stripes of eight directions and widths, some kinds rarer than others."""
+    random = np.random.default_rng(0)
+    shares = np.array([0.3, 0.2, 0.15, 0.1, 0.1, 0.05, 0.05, 0.05])
+    y = random.choice(8, n, p=shares)
+    rows, columns = np.mgrid[:side, :side]
+    angle, rate = (y % 4) * np.pi / 4 + random.normal(0, 0.15, n), np.where(y < 4, 0.9, 1.4) * random.normal(1, 0.1, n)
+    waves = np.cos(angle)[:, None, None] * rows + np.sin(angle)[:, None, None] * columns
+    images = np.sin(rate[:, None, None] * waves + random.uniform(0, 6, (n, 1, 1))) + random.normal(
+        0, 2, (n, side, side)
+    )
+    spectra = np.abs(np.fft.rfft2(images))
+    return np.log(spectra[:, :, :12]).reshape(n, -1).astype(np.float32), y.astype(str)
+
+
+def labels(seeds: int) -> None:
+    """Print the balanced accuracy by number of labels."""
+    for name, X, y in tasks():
+        for way in ("random", "studio"):
+            found = [annotated(X, y, seed, way) for seed in range(seeds)]
+            cells = [f"{size}: {np.mean([each[size] for each in found]):5.1f}" for size in SIZES]
+            needed = [each["needed"] for each in found]
+            print(f"{name:12} {way:7} {'  '.join(cells)}  95 % of all: {np.median(needed):.0f} labels", flush=True)
+
+
+def annotated(X: NDArray[np.float32], y: NDArray[np.str_], seed: int, way: str) -> dict[Any, float]:
+    """Return the balanced accuracy (%) at `SIZES`, and how many labels reach 95 % of what all labels do."""
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(X))
+    known, held = np.sort(order[: int(0.7 * len(X))]), order[int(0.7 * len(X)) :]
+    pool = make_pool(("all",), X[known].copy(), np.arange(len(known)), len(known), seed)
+    test = pool.standardised(X[held])
+
+    def score(rows: NDArray[np.int64]) -> float:
+        learned = learn(pool.X[rows], y[known][rows])
+        return 0.0 if learned is None else 100 * float(balanced_accuracy_score(y[held], learned.predict(test)))
+
+    goal = 0.95 * score(np.arange(len(known)))
+    asked = random.permutation(len(known)) if way == "random" else _asked(X[known], y[known], seed, max(SIZES))
+    found: dict[Any, float] = {size: score(asked[:size]) for size in SIZES}
+    steps = range(10, min(len(asked), 600) + 1, 10)
+    found["needed"] = next((size for size in steps if score(asked[:size]) >= goal), np.inf)
+    return found
+
+
+def _asked(X: NDArray[np.float32], y: NDArray[np.str_], seed: int, count: int) -> NDArray[np.int64]:
+    """Return the rows that a studio asks for, in order; its random tenth counts as labels too."""
+    from featurebank.explore.studio.place import Place
+
+    with tempfile.TemporaryDirectory() as folder:
+        make_bank(Path(folder) / "a.bank", X)
+        work = Work(Place(f"{folder}/a.bank", None, {}), "label", "", None, seed)
+        work.answers = work.open()
+        session = Session(work)
+        found: list[int] = []
+        while len(found) < count:
+            work.step()
+            items = session.next(5, [])
+            digests = [bytes.fromhex(each["digest"]) for each in items]
+            rows = [int.from_bytes(digest, "big") for digest in digests]
+            session.label("bench", [(digest, str(y[row]), None) for digest, row in zip(digests, rows, strict=True)])
+            found += rows
+            if len(found) % 50 == 0 and work.now is not None:
+                work.look(work.now)
+    return np.array(found)
+
+
+if __name__ == "__main__":
+    kind, given = sys.argv[1], [int(each) for each in sys.argv[2:]]
+    if kind == "labels":
+        labels(*(given or [6]))
+    else:
+        for shape in [given] if given else [[10_000, 1280, 200], [100_000, 1280, 200]]:
+            speed(*shape)
+    print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_utime:.0f} s of this process")

@@ -1,0 +1,117 @@
+"""A studio as it runs: a server, its threads, a folder that becomes a bank, and a process that is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import httpx
+import numpy as np
+import pytest
+from made_bank import planted
+from studio_run import picture_bank, until
+
+from featurebank import Bank, studio
+
+
+def ready(client):
+    return until(lambda: (state := client.get("api/state").json())["ready"] and state)
+
+
+def test_a_notebook_shows_it_and_closes_it(tmp_path):
+    X, _ = planted(np.random.default_rng(0), groups=2, size=10, width=6)
+    bank, _ = picture_bank(tmp_path / "pictures", X)
+    running = studio(bank, by="anna")
+    try:
+        assert f'src="{running.url}"' in running._repr_html_()
+        with httpx.Client(base_url=running.url, trust_env=False, timeout=60) as client:
+            assert client.get("").headers["content-security-policy"].endswith("https://127.0.0.1:*")
+            state = ready(client)
+            assert (state["images"], state["title"], state["by"]) == (20, "pictures.bank", "anna")
+            item = client.get("api/next", params={"count": 1}).json()["items"][0]
+            body = {"tab": "x", "answers": [{"digest": item["digest"], "label": "ant", "seen": None}]}
+            assert client.post("api/labels", json=body).json()["saved"] == [item["digest"]]
+    finally:
+        running.close()
+    assert Bank(bank.path).samples["label_by"].dropna().tolist() == ["anna"]
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(running.url, trust_env=False)
+    assert not [each for each in threading.enumerate() if each.name == "featurebank-server"]
+
+
+@pytest.mark.slow
+def test_a_folder_becomes_a_bank_and_a_dropped_picture_is_explained(tmp_path, noise):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(24):
+        noise(40, 40, number).point(lambda value, number=number: value // 2 + 127 * (number % 2)).save(
+            folder / f"{number}.png"
+        )
+    running = studio(folder, backbone="resnet18", weights="random:0", size=64)
+    try:
+        with httpx.Client(base_url=running.url, trust_env=False, timeout=60) as client:
+            until(
+                lambda: (
+                    (state := client.get("api/state").json())["ready"]
+                    and state["extracting"] is None
+                    and state["images"] == 24
+                )
+            )
+            for item in client.get("api/next", params={"count": 20}).json()["items"]:
+                label = "light" if int(item["name"].split(".")[0]) % 2 else "dark"
+                body = {"tab": "x", "answers": [{"digest": item["digest"], "label": label, "seen": None}]}
+                assert client.post("api/labels", json=body).status_code == 200
+            until(lambda: client.get("api/progress").json()["cross_validated"]["score"])
+            found = client.post("api/predict", content=(folder / "1.png").read_bytes()).json()
+            assert found["label"] == "light", found
+            assert sum(found["probabilities"].values()) == pytest.approx(1)
+            assert found["neighbours"][0]["name"] == "1.png"
+            assert client.get(found["map"]).headers["content-type"] == "image/png"
+            assert client.get("api/drop/99.png").status_code == 404
+    finally:
+        running.close()
+    assert (tmp_path / "photos.bank" / "bank.json").exists()
+
+
+SERVE = """
+import sys, time
+from featurebank import studio
+running = studio(sys.argv[1])
+print(running.url, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_loses_at_most_the_answer_under_way(tmp_path):
+    X, _ = planted(np.random.default_rng(0), groups=3, size=200, width=8)
+    bank, digests = picture_bank(tmp_path / "pictures", X)
+    random, told, under_way, left = np.random.default_rng(0), {}, {}, list(digests)
+    for round_ in range(int(os.environ.get("FEATUREBANK_KILLS", "6"))):
+        process = subprocess.Popen([sys.executable, "-c", SERVE, str(bank.path)], stdout=subprocess.PIPE, text=True)
+        url = process.stdout.readline().strip()
+        with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
+            ready(client)
+            threading.Timer(random.uniform(0.05, 1.0), process.send_signal, (signal.SIGKILL,)).start()
+            while left:
+                digest = left.pop()
+                label = f"kind {round_} {len(left)}"
+                body = {"tab": "x", "answers": [{"digest": digest.hex(), "label": label, "seen": None}]}
+                try:
+                    assert client.post("api/labels", json=body).json()["saved"] == [digest.hex()]
+                except httpx.TransportError:
+                    under_way[digest] = label
+                    break
+                told[digest] = label
+        process.wait()
+    table = Bank(bank.path).samples
+    found = {
+        bytes.fromhex(key): label
+        for key, label in zip(table["digest"], table["label"], strict=True)
+        if label is not None
+    }
+    assert {key: label for key, label in found.items() if key not in under_way} == told
+    assert all(found.get(key) in (None, label) for key, label in under_way.items())
+    assert told
+    assert Bank(bank.path).verify() == []

@@ -1,0 +1,251 @@
+"""What the page asks for and gets, from no labels to a predictor; background work is done step by step."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_bank import make_bank
+from PIL import Image
+from studio_run import picture_bank, start, until
+
+from featurebank import Bank, Predictor
+from featurebank.topmodels.scores import wilson_interval
+
+
+def test_from_no_label_to_scores_that_are_known(planted_run):
+    run = planted_run
+    assert run.get("progress")["honest"]["n"] == 0
+    whys = run.annotate(60)
+    assert whys.count("random") in (5, 6, 7)
+    assert set(whys[:50]) == {"coverage", "random"}
+    assert "uncertain" in whys[50:] or set(whys[50:]) <= {"coverage", "random"}
+    run.work.step()
+    run.work.look(run.work.now)
+    found = run.get("progress")
+    n = found["honest"]["n"]
+    assert found["honest"]["score"] == 1.0
+    assert (found["honest"]["low"], found["honest"]["high"]) == pytest.approx(wilson_interval(n, n))
+    assert found["cross_validated"]["score"] == 1.0
+    assert sum(found["counts"].values()) == 60
+    assert np.trace(found["confusion"]["counts"]) == 60
+    assert found["confusion"]["classes"] == ["ant", "bee", "cat"]
+    assert found["features"] == "net/penultimate"
+    assert [point["labels"] for point in found["curve"]] == [10, 20, 35, 50, 60 - len(run.work.now.tested)][
+        : len(found["curve"])
+    ]
+    assert found["verdict"]["text"].split(":")[0] == "Stop"
+    assert "known yet" in found["paid"]["text"]
+
+
+def test_suggestions_and_neighbours_are_of_the_kind_and_never_of_the_test_part(planted_run):
+    run = planted_run
+    run.annotate(40)
+    run.work.step()
+    items = run.get("grid", label="bee", count=30)["items"]
+    assert {run.truth[each["digest"]] for each in items} == {"bee"}
+    assert all(each["suggestion"]["label"] == "bee" and each["label"] is None for each in items)
+    sure = [each["suggestion"]["probability"] for each in items]
+    assert sure == sorted(sure, reverse=True)
+    some = next(digest for digest, label in run.truth.items() if label == "cat")
+    near = run.get("similar", digest=some, count=20)["items"]
+    assert {run.truth[each["digest"]] for each in near} == {"cat"}
+    tested = {bytes(run.work.answers.digests[each]).hex() for each in run.work.draw_now.asked}
+    assert not tested & {each["digest"] for each in [*items, *near, *run.get("grid", count=200)["items"]]}
+
+
+def test_what_is_asked_of_the_test_part_comes_without_a_suggestion(planted_run):
+    run = planted_run
+    run.annotate(40)
+    run.work.step()
+    items = run.get("next", count=40)["items"]
+    assert {each["why"] for each in items} >= {"random", "uncertain"}
+    assert all((each["suggestion"] is None) == (each["why"] == "random") for each in items)
+
+
+def test_what_the_page_has_or_passed_over_does_not_come_again(planted_run):
+    run = planted_run
+    first = [each["digest"] for each in run.get("next", count=20)["items"]]
+    second = [each["digest"] for each in run.get("next", count=20, skip=",".join(first))["items"]]
+    assert len(set(first) | set(second)) == 40
+    assert sum(each["why"] == "random" for each in run.get("next", count=8, skip=",".join(first))["items"]) <= 2
+
+
+def test_undo_goes_back_as_often_as_one_likes_in_its_own_tab(planted_run):
+    run = planted_run
+    digests = list(run.truth)[:3]
+    for digest in digests:
+        run.label(digest, "ant")
+    run.label(digests[0], "bee", seen="ant", tab="two")
+    assert run.post("undo", {"tab": "one"}).json()["answers"] == [{"digest": digests[2], "label": None}]
+    assert run.post("undo", {"tab": "one"}).json()["answers"] == [{"digest": digests[1], "label": None}]
+    refused = run.post("undo", {"tab": "one"}).json()
+    assert refused["answers"] == []
+    assert [each["label"] for each in refused["conflicts"]] == ["bee"]  # the other tab's answer stays
+    assert run.post("undo", {"tab": "two"}).json()["answers"] == [{"digest": digests[0], "label": "ant"}]
+    assert run.post("undo", {"tab": "three"}).json()["answers"] == []
+
+
+def test_two_tabs_never_cover_each_other(planted_run):
+    run = planted_run
+    digest = next(iter(run.truth))
+    assert run.label(digest, "ant")["conflicts"] == []
+    found = run.label(digest, "bee", tab="two")
+    assert (found["saved"], found["conflicts"][0]["label"]) == ([], "ant")
+    assert run.label(digest, "bee", seen="ant", tab="two")["saved"] == [digest]
+
+
+def test_classes_keep_the_order_in_which_they_came(planted_run):
+    run = planted_run
+    digests = list(run.truth)
+    for number, name in enumerate(["wasp", "ant", "wasp", "moth"]):
+        run.label(digests[number], name)
+    assert run.get("state")["classes"] == [
+        {"name": "wasp", "count": 2},
+        {"name": "ant", "count": 1},
+        {"name": "moth", "count": 1},
+    ]
+    run.post("undo", {"tab": "one"})
+    assert [each["name"] for each in run.get("state")["classes"]] == ["wasp", "ant"]
+    Bank(run.bank.path).label(pd.DataFrame({"path": ["150.png"], "label": ["aaa"]}))
+    assert [each["name"] for each in run.get("state")["classes"]] == ["wasp", "ant", "aaa"]
+
+
+def test_a_cell_of_the_confusion_matrix_opens_its_pictures_and_errors_are_suspected(planted_run):
+    run = planted_run
+    pytest.importorskip("cleanlab")
+    for number, (digest, label) in enumerate(list(run.truth.items())[:60]):
+        run.label(digest, {"ant": "bee"}.get(label, label) if number in (5, 40) and label == "ant" else label)
+    wrong = next(digest for digest, label in run.truth.items() if label == "cat")
+    there = next(each["label"] for each in [run.session._item(None, run.work.answers.find(bytes.fromhex(wrong)), None)])
+    run.label(wrong, "ant", seen=there)
+    run.work.step()
+    items = run.get("confusion", truth="ant", predicted="cat")["items"]
+    assert [each["digest"] for each in items] == [wrong]
+    assert items[0]["suggestion"]["label"] == "cat"
+    first = run.get("issues")["items"][0]
+    assert (first["digest"], first["label"], first["suggestion"]["label"]) == (wrong, "ant", "cat")
+
+
+def test_the_map_has_every_image_with_what_is_thought_of_it(planted_run):
+    run = planted_run
+    assert run.client.get("/token/api/map").status_code == 503
+    run.annotate(20)
+    run.work.step()
+    from featurebank.explore.studio.work import _laid_out
+
+    run.work.plane = _laid_out(run.work.now.pool, 0)
+    found = run.get("map")
+    assert {name: len(values) for name, values in found.items()} == dict.fromkeys(found, 201)
+    assert set(found["digests"]) == set(run.truth)
+    assert sum(each is not None for each in found["labels"]) == 20
+    right = [run.truth[digest] == said for digest, said in zip(found["digests"], found["predictions"], strict=True)]
+    assert np.mean(right) > 0.95
+
+
+def test_labels_of_whole_numbers_stay_numbers(tmp_path):
+    bank, digests = picture_bank(tmp_path / "pictures", np.eye(6), digit=pd.array([1, 2, *[None] * 4], "Int64"))
+    run = start(bank, digests, ["1", "2"] * 3, target="digit")
+    run.label(digests[2].hex(), "1")
+    refused = run.post(
+        "labels", {"tab": "one", "answers": [{"digest": digests[3].hex(), "label": "cat", "seen": None}]}
+    )
+    assert refused.status_code == 400
+    assert "holds whole numbers" in refused.json()["error"]
+    assert Bank(bank.path).samples["digit"].tolist()[:3] == [1, 2, 1]
+
+
+@pytest.mark.slow
+def test_random_labels_are_never_claimed_to_be_learned(tmp_path):
+    random = np.random.default_rng(0)
+    claims = 0
+    for seed in range(4):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        bank = make_bank(folder / "a.bank", random.normal(size=(600, 16)))
+        digests = [int(number).to_bytes(32, "big") for number in range(600)]
+        run = start(bank, digests, random.choice(["a", "b"], 600), seed=seed)
+        for way in (lambda each: each.annotate(80, every=20), _label_suggested):
+            way(run)
+            run.work.step()
+            honest = run.get("progress")["honest"]
+            claims += honest["n"] > 0 and honest["low"] > 0.5
+            run.work.look(run.work.now)
+            assert not run.work.evidence["paid"]["text"].startswith("Choosing pays")
+    assert claims == 0
+
+
+def _label_suggested(run):
+    """Agree with what the model suggests, which makes the labels look as if they could be learned."""
+    items = run.get("grid", count=100)["items"]
+    answers = [{"digest": each["digest"], "label": each["suggestion"]["label"], "seen": None} for each in items]
+    assert run.post("labels", {"tab": "one", "answers": answers}).status_code == 200
+
+
+@pytest.mark.slow
+def test_the_final_fit_is_written_beside_the_bank_and_compared_with_the_one_before(planted_run):
+    run = planted_run
+    run.annotate(45, every=15)
+    proposed = run.get("finish")["path"]
+    assert proposed == str(run.bank.path.with_suffix(".featurebank"))
+    options = {"models": ["ridge"], "folds": 3, "n_jobs": 1}
+    assert run.post("finish", {"path": None, "options": options}).json() == {"started": True}
+    first = until(lambda: (found := run.get("finish"))["state"] != "running" and found)
+    assert (first["state"], first["comparison"], first["path"]) == ("done", None, proposed)
+    assert Predictor.load(proposed).target == "label"
+    run.post("finish", {"path": "second.featurebank", "options": options})
+    second = until(lambda: (found := run.get("finish"))["state"] != "running" and found)
+    assert second["state"] == "done", second
+    assert second["comparison"]["rows"] == [["the new predictor", "100.0 %"], ["pictures.featurebank", "100.0 %"]]
+    assert (second["comparison"]["n"], second["comparison"]["difference"]) == (45, 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"path": "a.txt"}, "is no place for a predictor"),
+        ({"path": "nowhere/a.featurebank"}, "is no place for a predictor"),
+        ({"path": 7}, "a path has to be text"),
+        ({"path": None, "options": {"bank": "x"}}, "fit has no option 'bank'"),
+        ({"path": None, "options": [1]}, "have to be names with values"),
+    ],
+)
+def test_a_fit_that_cannot_be_is_refused(planted_run, fields, message):
+    answer = planted_run.post("finish", fields)
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]
+
+
+def test_a_predictor_that_is_there_stays(planted_run):
+    there = planted_run.bank.path.with_name("mine.featurebank")
+    there.write_bytes(b"precious")
+    answer = planted_run.post("finish", {"path": "mine.featurebank"})
+    assert "is there already and stays" in answer.json()["error"]
+    assert there.read_bytes() == b"precious"
+
+
+def test_a_picture_comes_as_jpeg_of_the_size_that_is_asked(planted_run):
+    digest = next(iter(planted_run.truth))
+    answer = planted_run.client.get(f"/token/api/image/{digest}", params={"size": 96})
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert Image.open(io.BytesIO(answer.content)).size == (30, 20)
+    assert planted_run.client.get(f"/token/api/image/{digest}", params={"size": 97}).status_code == 404
+
+
+def test_a_picture_whose_file_has_gone_is_told_of(planted_run):
+    digest = planted_run.work.answers.digests[0].hex()
+    name = planted_run.work.answers.name(0)
+    (planted_run.bank.path.parent / "pictures" / name).unlink()
+    answer = planted_run.client.get(f"/token/api/image/{digest}")
+    assert answer.status_code == 404
+    assert name in answer.json()["error"]
+
+
+def test_a_bank_without_embeddings_can_be_labelled_and_new_images_are_taken_in(tmp_path):
+    bank, digests = picture_bank(tmp_path / "pictures", np.eye(4))
+    run = start(bank, digests, list("abab"))
+    for segment in (bank.path / "features").glob("*/*.h5"):
+        segment.unlink()
+    run = start(bank, digests, list("abab"))
+    assert len(run.get("next", count=8)["items"]) == 4
+    assert run.post("predict", None).status_code in (400, 503)
