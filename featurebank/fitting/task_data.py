@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ class Labels:
     where: NDArray[np.int64]
     y: NDArray[Any]
     task: str
-    notes: list[str]
+    notes: list[str] = field(default_factory=list)
 
     def among(self, kept: NDArray[np.int64]) -> Labels:
         """Return the labels of some rows, by their places among these."""
