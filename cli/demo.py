@@ -20,9 +20,10 @@ from featurebank_cli.state import State
 @json_option
 @click.pass_obj
 def demo(state: State, as_json: bool) -> None:
-    """Run it all on 2,624 photographs of solar cells: bank, table of top models, predictor.
+    """Run it all on 2,624 photographs of solar cells: bank, table of top models, predictor, report.
 
-    The files go to the working folder: solar.bank, solar.featurebank, solar_cells.csv. Needs the extra demo.
+    The files go to the working folder: solar.bank, solar.featurebank, solar.report.html, solar_cells.csv.
+    Needs the extra demo.
 
     \b
     Example:
@@ -63,7 +64,9 @@ def _print(report: dict[str, Any]) -> None:
     for each in report["predictions"]:
         click.echo(f"  {each['path']}: {each['label']} ({percent(each['probability'])} %)")
     click.echo(
-        f"\nSaved {report['bank']}, {report['predictor']} and solar_cells.csv in {report['seconds']:.0f} s. Try next:\n"
+        f"\nSaved {report['bank']}, {report['predictor']} and solar_cells.csv in {report['seconds']:.0f} s.\n"
+        f"The report, to open in a browser: {Path(report['report']).resolve().as_uri()}\n"
+        "Try next:\n"
         f"  featurebank info {report['bank']}\n"
         f"  featurebank fit {report['bank']} --target type --model logreg -o type.featurebank\n"
         f"  featurebank predict {report['predictor']} YOUR_IMAGE.png\n"

@@ -20,10 +20,12 @@ from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.samples import values_of, weights_of
 from featurebank.errors import NotInstalledError, install_hint
+from featurebank.explore.plots import require_matplotlib
 from featurebank.extraction.extract import run_extraction
 from featurebank.fitting.fit import fit
 from featurebank.fitting.result import FitResult
 from featurebank.images.scanning import scan
+from featurebank.report import make_report
 from featurebank.storage import files
 from featurebank.topmodels.search import TopModelSearchCV
 
@@ -47,12 +49,12 @@ MakeProgress = Callable[[str], Callable[[int, int], None] | None]
 
 
 def run_demo(folder: Path, *, say: Say, make_progress: MakeProgress) -> dict[str, Any]:
-    """Extract the solar cells, fit top models under three protocols, save bank and predictor, predict three cells.
+    """Extract the solar cells, fit top models under three protocols, save bank, predictor and report, predict three.
 
     Parameters
     ----------
     folder : Path
-        Where ``solar.bank``, ``solar.featurebank`` and ``solar_cells.csv`` go.
+        Where ``solar.bank``, ``solar.featurebank``, ``solar.report.html`` and ``solar_cells.csv`` go.
     say : callable
         Called with each line for the reader.
     make_progress : callable
@@ -61,7 +63,7 @@ def run_demo(folder: Path, *, say: Say, make_progress: MakeProgress) -> dict[str
     Returns
     -------
     dict
-        ``extract, fit, protocols, predictions, bank, predictor, seconds``.
+        ``extract, fit, protocols, predictions, bank, predictor, report, seconds``.
 
     Raises
     ------
@@ -70,6 +72,7 @@ def run_demo(folder: Path, *, say: Say, make_progress: MakeProgress) -> dict[str
     """
     started = time.perf_counter()
     cells = cells_folder()
+    require_matplotlib()
     manifest = write_manifest(cells, folder / "solar_cells.csv")
     bank = Bank.create(folder / "solar.bank")
     say(f"Embedding {LAYERS[0]} and {len(BLOCKS)} middle blocks of {BACKBONE} in one pass …")
@@ -86,6 +89,9 @@ def run_demo(folder: Path, *, say: Say, make_progress: MakeProgress) -> dict[str
         "B": _protocol(result),
         "C": _protocol(fit(bank, features=MIDDLE, models=RECIPE, target="C")),
     }
+    say("The report …")
+    report = folder / "solar.report.html"
+    files.commit(report, make_report(bank, predictor, progress=make_progress).encode())
     return {
         "extract": extracted.to_dict(),
         "fit": result.report,
@@ -93,6 +99,7 @@ def run_demo(folder: Path, *, say: Say, make_progress: MakeProgress) -> dict[str
         "predictions": _predict_three(result, cells),
         "bank": str(bank.path),
         "predictor": str(predictor),
+        "report": str(report),
         "seconds": time.perf_counter() - started,
     }
 

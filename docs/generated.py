@@ -1,4 +1,4 @@
-"""What is made when the site is built: the notebooks with a picture of each, and a page for each command from its help."""
+"""What is made when the site is built: the notebooks, a picture of each, and a page for each command from its help."""
 
 import base64
 import json

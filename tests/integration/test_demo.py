@@ -46,7 +46,9 @@ def test_it_embeds_every_cell_and_reports_what_is_promised(folder, first):
         found = first["protocols"][protocol]
         assert {"score", "ci95", "features", "model"} <= set(found)
         assert found["ci95"][0] < found["score"] < found["ci95"][1]
-    assert {"solar.bank", "solar.featurebank", "solar_cells.csv"} <= {path.name for path in folder.iterdir()}
+    made = {"solar.bank", "solar.featurebank", "solar.report.html", "solar_cells.csv"}
+    assert made <= {path.name for path in folder.iterdir()}
+    assert (folder / first["report"]).read_text().startswith("<!doctype html>")
 
 
 def test_the_scores_are_the_known_ones(first):
