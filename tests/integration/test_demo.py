@@ -48,7 +48,7 @@ def test_it_embeds_every_cell_and_reports_what_is_promised(folder, first):
         assert found["ci95"][0] < found["score"] < found["ci95"][1]
     made = {"solar.bank", "solar.featurebank", "solar.report.html", "solar_cells.csv"}
     assert made <= {path.name for path in folder.iterdir()}
-    assert (folder / first["report"]).read_text().startswith("<!doctype html>")
+    assert "<!doctype html>" in (folder / first["report"]).read_text()
 
 
 def test_the_scores_are_the_known_ones(first):
