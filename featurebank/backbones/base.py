@@ -211,9 +211,10 @@ class Backbone:
         from featurebank.backbones.placing import network_on, settled
 
         there = settled(device)
-        if there not in self._copies:
-            self._copies[there] = network_on(self.model, there)
-        return self._copies[there]
+        found = self._copies.get(there) or network_on(self.model, there)
+        if found is not self.model:
+            self._copies[there] = found
+        return found
 
     @cached_property
     def _copies(self) -> dict[torch.device, nn.Module]:

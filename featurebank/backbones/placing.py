@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import nn
@@ -48,13 +49,20 @@ def network_on(model: nn.Module, device: torch.device) -> nn.Module:
     configure_torch()
     there = settled(device)
     own = {tensor.device for tensor in chain(model.parameters(), model.buffers())}
-    network = model if own <= {there} else _copy(model, there)
-    return network.to(there, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    if own <= {there}:
+        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return _copy(model, there)
 
 
 def _copy(model: nn.Module, device: torch.device) -> nn.Module:
+    """Copy a network, its tensors straight to the device."""
+    memo: dict[int, Any] = {}
+    for tensor in chain(model.parameters(), model.buffers()):
+        layout = torch.channels_last if tensor.ndim == 4 else torch.preserve_format
+        there = tensor.detach().to(device, copy=True, memory_format=layout)
+        memo[id(tensor)] = nn.Parameter(there, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else there
     try:
-        return copy.deepcopy(model)
+        return copy.deepcopy(model, memo)
     except Exception as error:  # modules may hold anything
         raise BackboneError(
             f"the network cannot be copied to {device} ({one_line(error)[:120]}): move it there yourself, with "

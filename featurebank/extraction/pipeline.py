@@ -159,6 +159,7 @@ class Pipeline:
         self._pending: Sequence[int] = []
         self._loading = threading.Lock()
         self._engines: dict[tuple[FeatureSpec, ...], Engine] = {}
+        self._compared: set[FeatureSpec] = set()
         self._damaged: dict[bytes, str] = {}
         self._noted = DecodingNotes()
 
@@ -312,7 +313,9 @@ class Pipeline:
         keys = as_keys([item.digest for item in read])
         outputs = engine.embed_views(chain.from_iterable(item.views for item in read))
         for spec, output in zip(engine.specs, outputs, strict=True):
-            self.warnings += compare_with_stored(self.tracker.bank, spec, keys, output)
+            if spec not in self._compared:
+                self.warnings += compare_with_stored(self.tracker.bank, spec, keys, output)
+        self._compared |= set(engine.specs)
 
     def _measure_drift(self, engine: Engine) -> None:
         """Where a reduced precision is asked for, embed images from all over the source in float32 as well."""

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from featurebank.backbones.devices import choose_batch_size, choose_device
 from featurebank.backbones.engine import Engine
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.backbones.registry import load_backbone
-from featurebank.errors import DeviceError, LayerError
+from featurebank.errors import DeviceError, ImageError, LayerError
 
 TINY = Preprocessing(32, (32, 32), "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -184,3 +185,42 @@ def test_a_gpus_features_equal_the_cpus(backbone, prepared, distance):
     on_cpu = Engine(backbone, wanted, device="cpu", batch_size=8)(prepared)
     on_gpu = Engine(backbone, wanted, device="cuda", batch_size=8)(prepared)
     assert max(map(distance, on_gpu, on_cpu)) < 1e-5
+
+
+# --- when something fails ----------------------------------------------------------------------------------
+
+
+def test_the_tensors_of_a_pass_that_failed_are_gone_before_the_next(backbone, prepared, monkeypatch):
+    engine = Engine(backbone, specs(backbone, "penultimate"), device="cpu", engine="eager", batch_size=4)
+    run, left = engine._eager, []
+
+    def short_of_memory(pixels):
+        activations = torch.empty(len(pixels))
+        assert all(each() is None for each in left)
+        left.append(weakref.ref(activations))
+        if len(pixels) > 1:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 1.00 GiB")
+        return run(pixels)
+
+    monkeypatch.setattr(engine, "_eager", short_of_memory)
+    assert engine(prepared)[0].shape == (5, 24)
+    assert engine.warnings == [f"memory ran out: batches of {size} from here on" for size in (2, 1)]
+
+
+@pytest.mark.parametrize("kind", [ImageError, KeyboardInterrupt])
+def test_the_batch_in_flight_is_given_before_the_next_ones_error(backbone, monkeypatch, kind):
+    engine = Engine(backbone, specs(backbone, "penultimate"), device="cpu", engine="eager", batch_size=1)
+    launched = lambda prepared: (None, [(1, [torch.full((1, 2), float(prepared[0]))], None)])  # noqa: E731
+    monkeypatch.setattr(engine, "_launch", launched)
+    engine.device = torch.device("cuda")  # where one batch is computed while the next is put together
+
+    def batches():
+        yield "a", [1]
+        yield "b", [2]
+        raise kind("the third")
+
+    stream = engine.stream(batches())
+    found = [(tag, rows[0][0, 0].tolist()) for tag, rows in (next(stream), next(stream))]
+    assert found == [("a", [1.0, 1.0]), ("b", [2.0, 2.0])]
+    with pytest.raises(kind, match="the third"):
+        next(stream)

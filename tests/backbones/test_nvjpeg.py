@@ -3,6 +3,7 @@
 `fill` is the same code on both devices: on the CPU torchcodec's libjpeg decodes in nvJPEG's place.
 """
 
+import importlib.util
 import io
 import warnings
 
@@ -19,7 +20,7 @@ from featurebank.backbones.engine import Engine
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.backbones.registry import load_backbone
 from featurebank.backbones.request import Request
-from featurebank.errors import BackboneError, BankError, DeviceError, EngineError, ImageError
+from featurebank.errors import BackboneError, BankError, DeviceError, EngineError, ImageError, NotInstalledError
 from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.pipeline import Compute
 from featurebank.images import decoding
@@ -362,3 +363,41 @@ def test_random_views_and_other_uses_of_the_images_are_refused():
 def test_a_panorama_that_cannot_be_resized_is_an_image_error():
     with pytest.raises(ImageError, match="when resized: crop the image first"):
         backbone().prepare(EncodedImage(b"", (10**7, 1)))
+
+
+# --- nvJPEG that does not work -----------------------------------------------------------------------------
+
+
+def test_a_decoder_that_fails_on_any_file_is_refused_before_the_first(monkeypatch):
+    from torchcodec import decoders
+
+    def fail(*args, **options):
+        raise RuntimeError("nvjpegCreateEx failed: 6")
+
+    nvjpeg.check_decoding(torch.device("cpu"))
+    monkeypatch.setattr(decoders, "decode_jpeg", fail)
+    with pytest.raises(DeviceError, match=r"nvJPEG does not work on cpu \(nvjpegCreateEx failed: 6\): use another"):
+        nvjpeg.check_decoding(torch.device("cpu"))
+
+
+def test_without_torchcodec_it_is_said_what_brings_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(NotInstalledError, match=r"needs torchcodec: pip install 'featurebank\[nvjpeg\]'"):
+        nvjpeg.check_device(torch.device("cuda"))
+
+
+def test_a_decoder_that_turns_all_files_down_is_refused(photo):
+    files = [find_jpeg(jpeg(photo.resize((32, 32 + number)))) for number in range(nvjpeg.ENOUGH)]
+    counts = nvjpeg.Counts()
+    counts.add(files, 3)  # some odd ones among others
+    counts.add(files, len(files))
+    assert (counts.decoded, counts.refused) == (nvjpeg.ENOUGH - 3, nvjpeg.ENOUGH + 3)
+    counts = nvjpeg.Counts()
+    counts.add([np.zeros((4, 4, 3), np.uint8), *files[:3]], 3)
+    with pytest.raises(DeviceError, match="turned down all of the first 11 JPEG files, and the CPU decoded 11"):
+        counts.add(files, len(files))
+    for each in files:
+        each.error = "cannot be decoded"  # by the CPU neither
+    counts = nvjpeg.Counts()
+    counts.add(files, len(files))
+    assert counts.sound == 0

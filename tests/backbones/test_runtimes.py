@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import nn
 
+from featurebank.backbones import runtimes
 from featurebank.backbones.base import Backbone
 from featurebank.backbones.devices import MANY, choose_engine
 from featurebank.backbones.engine import Engine
@@ -155,3 +156,67 @@ def test_compiled_bf16_agrees_with_eager_bf16(distance):
     assert distance(compiled(pixels(5))[0], plain(pixels(5))[0]) < 2e-2
     (again,) = Engine(backbone, specs, device="cpu", batch_size=8)(pixels(5))  # auto takes what was compiled before
     assert distance(again, compiled(pixels(5))[0]) == 0
+
+
+# --- compiled packages, by a compiler that only writes down ------------------------------------------------
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    """Have "compiled" packages that run eagerly where they were made here, and fail where they were not."""
+    made = []
+
+    def export(model, example, path):
+        made.append(model)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"made here")
+
+    def open_package(path, device):
+        if path.read_bytes() == b"made here":
+            return runtimes.run_eagerly(made[-1])
+
+        def fail(pixels):
+            raise RuntimeError("API call failed at model_container_runner.cpp, line 145")
+
+        return fail
+
+    monkeypatch.setattr(runtimes, "export_compiled", export)
+    monkeypatch.setattr(runtimes, "open_compiled", open_package)
+    return made
+
+
+def test_a_package_that_loads_and_fails_when_it_runs_is_made_again(compiler, distance):
+    plain, compiled = engines(backbone_of(Net()), ["logits"], "compile")
+    path = compiled._path("compile")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"made elsewhere")
+    assert distance(compiled(pixels(4))[0], plain(pixels(4))[0]) < 1e-5
+    assert path.read_bytes() == b"made here"
+    assert (len(compiler), compiled.warnings) == (1, [])
+
+
+def test_a_package_that_never_runs_is_refused_by_name_and_replaced_under_auto(compiler, monkeypatch):
+    monkeypatch.setattr(runtimes, "open_compiled", lambda path, device: lambda pixels: pixels.no_such_thing)
+    backbone = backbone_of(Net())
+    with pytest.raises(EngineError, match=r"engine 'compile' fails when it runs .*no_such_thing.*use --engine eager"):
+        engines(backbone, ["logits"], "compile")[1](pixels(3))
+    spec = backbone.spec("logits", precision="bf16")
+    auto = Engine(backbone, [spec], device="cpu", batch_size=8, images=MANY["compile"])
+    assert auto(pixels(3))[0].shape == (3, 7)
+    assert (auto.engine, len(auto.warnings)) == ("eager", 1)
+
+
+@pytest.mark.parametrize("what", ["capability", "processor", "driver", "triton"])
+def test_packages_are_for_one_processor_driver_and_compiler(what, monkeypatch, tmp_path):
+    _, engine = engines(backbone_of(Net()), ["logits"], "compile")
+    before, onnx = engine._path("compile"), engine._path("onnx")
+    (tmp_path / "said").write_text("flags : none\nNVRM version: 999\n")
+    change = {
+        "capability": lambda: monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX1024"),
+        "processor": lambda: monkeypatch.setattr(runtimes, "_PROCESSOR", tmp_path / "said"),
+        "driver": lambda: monkeypatch.setattr(runtimes, "_DRIVER", tmp_path / "said"),
+        "triton": lambda: monkeypatch.setattr(runtimes, "_version", lambda library: "999"),
+    }
+    change[what]()
+    assert engine._path("compile") != before
+    assert engine._path("onnx") == onnx

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from featurebank import Predictor, extract, fit
+from featurebank.backbones.engine import Engine
 
 
 @pytest.fixture
@@ -159,3 +160,22 @@ def test_a_name_with_brackets_is_a_name(run_cli, two_class_predictor, new, tmp_p
     (tmp_path / "a[1].png").write_bytes((new / "cat" / "00.png").read_bytes())
     (row,) = rows_of(run_cli("predict", two_class_predictor, tmp_path / "a[1].png").stdout)
     assert row["path"] == str(tmp_path / "a[1].png")
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_a_device_is_taken_by_its_name_or_refused(
+    run_cli, two_class_predictor, two_class_bank, new, command, monkeypatch
+):
+    for images in ([new], ["--bank", two_class_bank])[: 1 + (command == "predict")]:
+        result = run_cli(command, two_class_predictor, *images, "--device", "cuda:99")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "device 'cuda:99' is not on this machine" in result.stderr
+    taken, make = [], Engine.__init__
+
+    def noted(self, *args, **options):
+        taken.append(options["device"])
+        make(self, *args, **options)
+
+    monkeypatch.setattr(Engine, "__init__", noted)
+    assert run_cli(command, two_class_predictor, new, "--device", "cpu").exit_code == 0
+    assert taken == ["cpu"]

@@ -7,10 +7,15 @@ import pytest
 from PIL import Image
 
 from featurebank import Bank, extract
+from featurebank.backbones import devices, engine
 from featurebank.backbones.base import Backbone
+from featurebank.backbones.engine import Engine
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.backbones.request import Request
+from featurebank.bank.features import as_keys
+from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, DeviceError, EngineError
+from featurebank.extraction.drift import AGREEMENT, compare_with_stored
 from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.pipeline import Compute
 from featurebank.images.scanning import scan
@@ -113,3 +118,40 @@ def test_rows_that_float16_cannot_hold_are_named_though_none_were_written_before
     loud = Backbone.from_module(network, name="loud", version="1", transform=half)
     with pytest.raises(BankError, match="more than float16 holds"):
         extract(photos, tmp_path / "a.bank", backbone=loud, layers="logits", engine="eager")
+
+
+# --- rows of before, and the memory ------------------------------------------------------------------------
+
+
+CLOSE = [("fp32", 3e-3, 8e-3), ("fp16", 1e-2, 3e-2), ("bf16", 5e-2, 0.2)]
+
+
+@pytest.mark.parametrize(("precision", "near", "far"), CLOSE)
+def test_stored_rows_may_differ_as_far_as_their_precision_lets_them(tmp_path, precision, near, far):
+    layer = FeatureSpec("net", "", "00", "fc", "vector", 0, "none", {}, 1, "none", precision, "float32")
+    bank, keys, rows = Bank.create(tmp_path / "a.bank"), [bytes(32)], np.ones((1, 1, 4), np.float32)
+    bank.add_spec(layer, None)
+    bank.add_features(layer, keys, rows)
+    assert compare_with_stored(bank, layer, as_keys(keys), rows * (1 + near)) == []
+    (warning,) = compare_with_stored(bank, layer, as_keys(keys), rows * (1 + far))
+    assert f"expected below {AGREEMENT[precision]:g}" in warning
+
+
+def test_the_runs_own_engine_is_compared_and_memory_is_looked_at_once(photos, tmp_path, monkeypatch):
+    opened, sizes = [], iter([4, 2, 1])
+    monkeypatch.setattr(devices, "choose_batch_size", lambda backbone, device: next(sizes))
+    monkeypatch.setattr(engine, "choose_batch_size", lambda backbone, device: next(sizes))
+    make = Engine.__init__
+
+    def counted(self, *args, **options):
+        make(self, *args, **options)
+        opened.append((self.batch_size, self.pad))
+
+    monkeypatch.setattr(Engine, "__init__", counted)
+    run(photos / "a", tmp_path / "a.bank")
+    assert opened == [(4, True)]
+    sizes = iter([4, 2, 1])
+    (photos / "a" / "more.png").write_bytes((photos / "b" / "01.png").read_bytes())
+    report = run(photos / "a", tmp_path / "a.bank")
+    assert (report.embedded, report.warnings) == (1, [])
+    assert opened == [(4, True)] * 2  # four images of before went through the one that computes the new one

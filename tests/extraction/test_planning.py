@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from featurebank import Bank, extract, scan
+from featurebank.backbones.engine import Engine
 from featurebank.backbones.request import Request
 from featurebank.errors import BankError
 from featurebank.extraction.pipeline import Compute
@@ -89,3 +90,18 @@ def test_the_page_on_sizing_adds_up():
         assert number(machines) == math.ceil(images / speed / 3600 / deadline)
         assert number(cost) == pytest.approx(images / speed / 3600 * price, rel=0.005)
     assert number(re.search(r"([0-9.]+) a million", GUIDE)[1]) == pytest.approx(1e6 / speed / 3600 * price, rel=0.005)
+
+
+def test_no_batch_that_is_timed_is_padded(two_classes, tmp_path, monkeypatch):
+    (two_classes / "cat" / "00.png").write_bytes(b"no image")
+    request, sizes, embed = Request("resnet18", "penultimate", **RESNET), [], Engine.embed_views
+
+    def counted(self, prepared):
+        prepared = list(prepared)
+        sizes.append(len(prepared))
+        return embed(self, prepared)
+
+    monkeypatch.setattr(Engine, "embed_views", counted)
+    found = estimate(scan(two_classes), tmp_path / "a.bank", request, Compute("cpu", "eager", batch_size=16), sample=20)
+    assert (found.images, found.timed, found.failed) == (40, 16, 1)
+    assert sizes == [8, 16]  # what is over warms up; the last 15 would have been filled up

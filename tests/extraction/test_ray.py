@@ -1,5 +1,6 @@
 """What decides and does an extraction over a cluster, apart from Ray itself (see tests/integration/test_ray.py)."""
 
+import pickle
 import shutil
 import socket
 import sys
@@ -10,8 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from featurebank import Bank, extract
+from featurebank import Backbone, Bank, Preprocessing, extract
 from featurebank.backbones.request import Request
 from featurebank.bank import sample_segments
 from featurebank.errors import (
@@ -511,3 +513,20 @@ def test_jobs_count_from_the_cores_of_the_cluster():
     )
     backend = RayThreads(ray)
     assert [backend.effective_n_jobs(jobs) for jobs in (-1, -2, 3, 1)] == [12, 11, 3, 1]
+
+
+def test_a_module_of_ones_own_goes_to_the_workers_as_a_backbone_on_the_cpu():
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2))
+    half = Preprocessing(8, (8, 8), "bilinear", (0.5,) * 3, (0.5,) * 3)
+    own = Backbone.from_module(net, name="tiny", version="1", transform=half)
+    own.network_on(torch.device("meta"))
+    given = []
+    ray = SimpleNamespace(
+        nodes=lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}],
+        put=given.append,
+        remote=lambda worker: SimpleNamespace(options=lambda **options: None),
+    )
+    WorkerPool(ray, Request(own, "penultimate"), Compute())
+    again = pickle.loads(pickle.dumps(given[0]))  # noqa: S301
+    assert again.load().weights == own.weights
+    assert {parameter.device.type for parameter in again.load().model.parameters()} == {"cpu"}
