@@ -46,7 +46,7 @@ SECTIONS = {
 @cloup.group(cls=NamedErrors, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, prog_name="featurebank")
 @click.option("--quiet", is_flag=True, help="Print results and errors only.")
-@click.option("--verbose", is_flag=True, help="Print warnings of the libraries underneath as well.")
+@click.option("--verbose", is_flag=True, help="Print how images are read, and warnings of the libraries underneath.")
 @click.pass_context
 def main(context: click.Context, quiet: bool, verbose: bool) -> None:
     """Embed images once, then train, compare and ship top models in seconds.

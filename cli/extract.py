@@ -154,6 +154,8 @@ def extract(
         state.warn(printable(note))
     for each in report.drift:
         state.say(str(Drift(**each)))
+    if state.verbose and report.readers:
+        state.say(f"read by {report.readers}")
     for line in [*report.notes, about_ignored(report.ignored)]:
         if line:
             state.say(printable(line))

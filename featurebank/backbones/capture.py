@@ -90,6 +90,11 @@ class Capture:
         self.model = model
         self.wanted = list(wanted)
         self.stop = stop
+        modules, targets = dict(model.named_modules()), dict[str, list[int]]()
+        for index, (layer, _) in enumerate(self.wanted):
+            if layer.module:
+                targets.setdefault(layer.module, []).append(index)
+        self._targets = [(modules[name], indices) for name, indices in targets.items()]
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         """Return one tensor for each wanted layer.
@@ -118,14 +123,9 @@ class Capture:
 
     @contextmanager
     def _watching(self, captured: dict[int, Tensor]) -> Iterator[None]:
-        modules = dict(self.model.named_modules())
-        targets: dict[str, list[int]] = {}
-        for index, (layer, _) in enumerate(self.wanted):
-            if layer.module:
-                targets.setdefault(layer.module, []).append(index)
         with ExitStack() as stack:
-            for name, indices in targets.items():
-                for handle in self._hooks(modules[name], indices, captured):
+            for module, indices in self._targets:
+                for handle in self._hooks(module, indices, captured):
                     stack.callback(handle.remove)
             yield
 

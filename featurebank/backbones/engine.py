@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from torch import Tensor
 from featurebank import __version__
 from featurebank.backbones import runtimes
 from featurebank.backbones.base import Backbone
+from featurebank.backbones.batches import stacked
 from featurebank.backbones.devices import MANY, choose_batch_size, choose_device, choose_engine, is_out_of_memory
 from featurebank.backbones.framing import average_tiles, flatten_tiles
 from featurebank.backbones.nvjpeg import JpegDecoder
@@ -329,10 +331,22 @@ class Engine:
             return torch.cat([prepared, prepared[-1:].expand(short, -1, -1, -1)]) if short else prepared
         arrays = [each if isinstance(each, np.ndarray) else each.detach().cpu().float().numpy() for each in prepared]
         arrays += arrays[-1:] * (self.batch_size - len(arrays) if self.pad else 0)
-        pixels = torch.from_numpy(np.stack(arrays))
-        if self.device.type == "cuda":
-            return pixels.pin_memory().to(self.device, non_blocking=True)
-        return pixels.to(self.device)
+        pixels = torch.from_numpy(stacked(arrays))
+        return self._copied(pixels) if self.device.type == "cuda" else pixels.to(self.device)
+
+    def _copied(self, pixels: Tensor) -> Tensor:
+        """Copy pixels to a GPU beside what it computes."""
+        source = pixels if pixels.is_pinned() else pixels.pin_memory()
+        computing = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(self._copying):
+            copied = source.to(self.device, non_blocking=True)
+        computing.wait_stream(self._copying)
+        copied.record_stream(computing)  # its memory is free again only when the network, too, is done with it
+        return copied
+
+    @cached_property
+    def _copying(self) -> torch.cuda.Stream:
+        return torch.cuda.Stream(self.device)
 
 
 def _collect(launched: _Launched) -> list[NDArray[np.float32]]:

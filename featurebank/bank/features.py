@@ -164,6 +164,11 @@ class FeatureSet:
             "made_by": self.made_by,
         }
 
+    @property
+    def digests(self) -> NDArray[np.bytes_]:
+        """The distinct contents that have an embedding, sorted."""
+        return np.sort(self._index.keys[self._index.first])
+
     @cached_property
     def _index(self) -> DigestIndex:
         """The distinct digests, each at its first position in the stack of all segments."""

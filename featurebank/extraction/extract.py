@@ -299,4 +299,4 @@ def _embed(
     pipeline.run(pending)
     tracker.warnings += pipeline.warnings
     report.engines, report.drift = pipeline.engines, [each.to_dict() for each in pipeline.drift]
-    report.unseen = pipeline.unseen.share
+    report.unseen, report.readers = pipeline.unseen.share, pipeline.readers

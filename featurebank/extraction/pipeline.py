@@ -1,11 +1,11 @@
-"""From pending samples to rows: reading, hashing and decoding in threads beside the network, in order and bounded."""
+"""From pending samples to rows: what is read and prepared goes through the network, in order, and is written."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any
@@ -13,24 +13,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurebank.backbones.batches import pinned
 from featurebank.backbones.request import Request
 from featurebank.bank.features import as_keys
-from featurebank.bank.samples import NO_DIGEST
 from featurebank.bank.spec import FeatureSpec
-from featurebank.errors import ImageError, one_line
+from featurebank.errors import ImageError
 from featurebank.extraction.drift import Drift, compare_with_stored, measure_drift
+from featurebank.extraction.preparing import Item, Preparer
 from featurebank.extraction.tracker import Tracker
 from featurebank.extraction.writing import Writer
-from featurebank.images.notes import DecodingNotes
-from featurebank.images.reading import read_ahead, worker_count
 from featurebank.images.views import count_views, share_batches
 
 if TYPE_CHECKING:
+    from mmap import mmap
+
     from featurebank.backbones.base import Backbone
     from featurebank.backbones.engine import Engine
 
-AHEAD = 4
-"""Batches that may lie read and decoded before the network."""
 AGREEMENT_SAMPLES = 4
 DRIFT_SAMPLES = 32
 SEGMENT_ROWS = 4096
@@ -88,18 +87,6 @@ class Compute:
 
 
 @dataclass
-class Item:
-    """One sample that was read: its digest, the feature sets that lack it, and its prepared views if any does."""
-
-    position: int
-    digest: bytes
-    lacking: tuple[FeatureSpec, ...] = ()
-    views: list[Any] = field(default_factory=list)
-    unseen: float = 0.0
-    error: str = ""
-
-
-@dataclass
 class Unseen:
     """How much of the images that were embedded the network never saw, added up.
 
@@ -143,6 +130,8 @@ class Pipeline:
         What the reader of the features should know.
     unseen : Unseen
         What of the images the network never saw.
+    readers : str
+        What read and decoded, once it has run.
     drift : list of Drift
         At a reduced precision: how far each layer is from float32.
     """
@@ -156,31 +145,50 @@ class Pipeline:
         self.warnings: list[str] = []
         self.drift: list[Drift] = []
         self.unseen = Unseen()
+        self.readers = ""
         self._pending: Sequence[int] = []
         self._loading = threading.Lock()
         self._engines: dict[tuple[FeatureSpec, ...], Engine] = {}
         self._compared: set[FeatureSpec] = set()
         self._damaged: dict[bytes, str] = {}
-        self._noted = DecodingNotes()
 
     def turn_to(self, tracker: Tracker) -> None:
         """Take samples of another tracker of the same feature sets next; the network stays loaded."""
         self.tracker, self.writer = tracker, Writer(tracker, SEGMENT_ROWS)
-        self.warnings, self.drift, self.unseen, self._noted = [], [], Unseen(), DecodingNotes()
+        self.warnings, self.drift, self.unseen = [], [], Unseen()
 
     def run(self, pending: Sequence[int]) -> None:
         """Settle every pending sample; whatever ends it, what was computed is written."""
         self._pending = pending
         repeats: dict[bytes, list[int]] = {}
-        try:
-            for specs, batches in groupby(self._batches(pending, repeats), key=self._lacking):
-                self._embed(specs, batches)
-            self.writer.close()  # the rows that the repeats point at
-            self._settle_repeats(repeats)
-        finally:
-            self.writer.close()
-            self.warnings += [line for engine in self._engines.values() for line in engine.warnings]
-            self.warnings += self._noted.lines(self.request.pixels)
+        with self._preparer() as prepare:
+            try:
+                for specs, batches in groupby(self._batches(prepare(pending), repeats), key=self._lacking):
+                    self._embed(specs, batches)
+                self.writer.close()  # the rows that the repeats point at
+                self._settle_repeats(repeats)
+            finally:
+                self.writer.close()
+                self.warnings += [line for engine in self._engines.values() for line in engine.warnings]
+                self.warnings += prepare.notes.lines(self.request.pixels)
+                self.readers = str(prepare)
+
+    def _preparer(self) -> Preparer:
+        """Return what reads and prepares the samples of the tracker."""
+        return Preparer(
+            self.tracker.source,
+            lambda: [(self.backbone, self.tracker.specs[0].views)],
+            lacking=self.tracker.lacking,
+            known=self.tracker.known,
+            batch=lambda: self.__dict__.get("images_at_once", 0),  # as long as no network is loaded
+            workers=self.compute.workers,
+            pin=self._pinned,
+        )
+
+    def _pinned(self, memory: mmap) -> AbstractContextManager[None]:
+        from featurebank.backbones.devices import choose_device
+
+        return pinned(memory, choose_device(self.compute.device).type)
 
     @property
     def engines(self) -> list[str]:
@@ -190,7 +198,7 @@ class Pipeline:
     def _embed(self, specs: tuple[FeatureSpec, ...], batches: Iterator[list[Item]]) -> None:
         """Embed batches that lack the same feature sets."""
         engine = self._engine(specs)
-        prepared = ((batch, [view for item in batch for view in item.views]) for batch in batches)
+        prepared = ((batch, [view for item in batch for view in item.views[0]]) for batch in batches)
         for batch, outputs in engine.stream(prepared):
             self._note_damaged(batch)
             for spec, output in zip(specs, outputs, strict=True):
@@ -205,7 +213,7 @@ class Pipeline:
     def _note_damaged(self, batch: list[Item]) -> None:
         """Settle the samples whose file turned out not to be decodable when a GPU was to do it."""
         for item in batch:
-            item.error = next((error for view in item.views if (error := getattr(view, "error", ""))), "")
+            item.error = next((error for view in item.views[0] if (error := getattr(view, "error", ""))), "")
             if item.error:
                 self._damaged[item.digest] = item.error
                 self.tracker.settle(item.position, item.digest, item.error)
@@ -213,10 +221,10 @@ class Pipeline:
     def _lacking(self, batch: list[Item]) -> tuple[FeatureSpec, ...]:
         return tuple(spec for spec in self.tracker.specs if any(spec in item.lacking for item in batch))
 
-    def _batches(self, pending: Sequence[int], repeats: dict[bytes, list[int]]) -> Iterator[list[Item]]:
+    def _batches(self, items: Iterator[Item], repeats: dict[bytes, list[int]]) -> Iterator[list[Item]]:
         """Yield the items to embed, a batch at a time; settle those that need nothing, note repeated contents."""
         batch: list[Item] = []
-        for item in self._read_all(pending):
+        for item in items:
             if item.lacking and item.digest not in repeats:
                 repeats[item.digest] = []
                 batch.append(item)
@@ -242,36 +250,6 @@ class Pipeline:
             error = self._damaged.get(digest, "")
             for position in positions:
                 self.tracker.settle(position, digest, error, embedded=not error)
-
-    # --- reading -------------------------------------------------------------------------------------------
-
-    def _read_all(self, pending: Sequence[int]) -> Iterator[Item]:
-        """Read and prepare in threads, in order, with a bounded number in flight."""
-        workers = worker_count(self.compute.workers)
-        return read_ahead(self._read, pending, workers=workers, most=lambda: max(workers, AHEAD * self._known_batch()))
-
-    def _known_batch(self) -> int:
-        """Return the images in a batch, 0 as long as the network that decides it is not loaded."""
-        return self.__dict__.get("images_at_once", 0)
-
-    def _read(self, position: int) -> Item:
-        digest = NO_DIGEST
-        try:
-            digest, decode = self.tracker.source.read(position)
-            lacking = self.tracker.lacking(digest)
-            if not lacking:
-                return Item(position, digest)
-            return Item(position, digest, lacking, *self._prepare(decode, digest, self.tracker.source.paths[position]))
-        except ImageError as error:
-            return Item(position, digest, error=one_line(error))
-
-    def _prepare(self, decode: Callable[..., Any], digest: bytes, path: bytes | None = None) -> tuple[list[Any], float]:
-        """Return the prepared views of an image, and the share of it that the network does not see."""
-        image = decode(**self.backbone.opening)
-        if path is not None:
-            self._noted.add(image, path)
-        views = list(self.backbone.prepare_views(image, self.tracker.specs[0].views, digest))
-        return views, self.backbone.unseen(image.size)
 
     # --- the network ---------------------------------------------------------------------------------------
 
@@ -329,22 +307,23 @@ class Pipeline:
         columns = self.tracker.source.columns
         labels = [columns["label"].iloc[item.position] for item in read] if "label" in columns else None
         exact = self._embed_plainly([replace(spec, precision="fp32") for spec in specs], read)
-        reduced = engine.embed_views(chain.from_iterable(item.views for item in read))
+        reduced = engine.embed_views(chain.from_iterable(item.views[0] for item in read))
         pairs = zip(specs, exact, reduced, strict=True)
         self.drift = [measure_drift(spec, full, reduced, labels) for spec, full, reduced in pairs]
 
     def _read_again(self, positions: Sequence[int]) -> list[Item]:
         """Read and prepare samples for a comparison; what cannot be read now is left to the run itself."""
+        prepare = self._preparer()
+        prepare.lacking = lambda digests: [tuple(self.tracker.specs)] * len(digests)
         items = []
         for position in positions:
             with suppress(ImageError):
-                digest, decode = self.tracker.source.read(position)
                 if self.backbone.decoder == "nvjpeg":
-                    decode()  # what is damaged shows here, not among others on the GPU
-                items.append(Item(position, digest, views=self._prepare(decode, digest)[0]))
-        return items
+                    self.tracker.source.read(position)[1]()  # what is damaged shows here, not among others on the GPU
+                items.append(prepare.read(position))
+        return [item for item in items if not item.error]
 
     def _embed_plainly(self, specs: Sequence[FeatureSpec], items: Sequence[Item]) -> list[NDArray[np.float32]]:
         plain = replace(self.compute, engine="eager", batch_size=self.batch_size)
         engine = plain.open(self.backbone, specs, images=len(self._pending), pad=False)
-        return engine.embed_views(chain.from_iterable(item.views for item in items))
+        return engine.embed_views(chain.from_iterable(item.views[0] for item in items))

@@ -17,8 +17,9 @@ from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, ImageError
-from featurebank.extraction.pipeline import AHEAD, Compute
+from featurebank.extraction.pipeline import Compute
 from featurebank.extraction.pixel_range import settle_source
+from featurebank.extraction.preparing import AHEAD
 from featurebank.extraction.tracker import Tracker
 from featurebank.images.reading import Progress, read_ahead, worker_count
 from featurebank.images.views import count_views
@@ -71,7 +72,7 @@ def explain(source: Source, bank: Bank, request: Request) -> dict[str, Any]:
 
 
 def _explain_set(tracker: Tracker, spec: FeatureSpec, same: list[bytes], others: list[FeatureSpec]) -> dict[str, Any]:
-    misses = sum(spec in tracker.lacking(digest) for digest in same)
+    misses = sum(spec in lacking for lacking in tracker.lacking(same))
     facts = {"name": spec.name, "fingerprint": spec.fingerprint, "hits": len(same) - misses, "misses": misses}
     if spec in others or not others:
         return facts

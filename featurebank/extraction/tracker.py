@@ -6,6 +6,8 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
+from functools import reduce
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -55,6 +57,8 @@ class ExtractReport:
         What the reader of the features should know.
     engines : list of str
         What computed: engine, device, batch size; empty when nothing was missing.
+    readers : str
+        What read and decoded: threads, with the reason, or processes.
     drift : list of dict
         At a reduced precision: how far each layer is from float32 (`featurebank.extraction.drift.Drift`).
     unseen : float, optional
@@ -77,6 +81,7 @@ class ExtractReport:
     repaired: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     engines: list[str] = field(default_factory=list)
+    readers: str = ""
     drift: list[dict[str, Any]] = field(default_factory=list)
     unseen: float | None = None
     seconds: float = 0.0
@@ -151,10 +156,15 @@ class Tracker:
         self.specs = list(specs)
         self._sets = [bank.feature_set_of(spec) for spec in specs] if sets is None else list(sets)
 
-    def lacking(self, digest: bytes) -> tuple[FeatureSpec, ...]:
-        """Return the feature sets asked for that have no row of a content."""
-        key = as_keys([digest])
-        return tuple(spec for spec, each in zip(self.specs, self._sets, strict=True) if each.find(key)[0] < 0)
+    def lacking(self, digests: Sequence[bytes]) -> list[tuple[FeatureSpec, ...]]:
+        """Return for each content the feature sets asked for that have no row of it."""
+        keys = as_keys(digests)
+        absent = np.array([each.find(keys) < 0 for each in self._sets])
+        return [tuple(compress(self.specs, here)) for here in absent.T]
+
+    def known(self) -> NDArray[np.bytes_]:
+        """Return the digests of the contents that all feature sets asked for have a row of, sorted."""
+        return reduce(np.intersect1d, [each.digests for each in self._sets])
 
     def pending(self) -> list[int]:
         """Return the samples to read; those whose file is unchanged and embedded are settled here."""

@@ -18,11 +18,13 @@ from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import as_keys, as_loaded
 from featurebank.bank.spec import FeatureSpec
+from featurebank.errors import ImageError
+from featurebank.extraction.embedding import ImageEmbedder, ImageList
 from featurebank.extraction.pipeline import Compute
 from featurebank.extraction.pixel_range import settle_range
 from featurebank.images.frames import as_items
 from featurebank.images.pixels import PixelRules
-from featurebank.images.reading import image_digest, open_image
+from featurebank.images.reading import image_digest, naming
 from featurebank.storage import files
 
 if TYPE_CHECKING:
@@ -232,14 +234,18 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         self, engine: Engine, items: list[Any], digests: list[bytes] | None = None
     ) -> list[NDArray[np.float32]]:
         """Embed images in padded batches: an array (n, views, …) for each spec; a file must still have its digest."""
-        expected: Sequence[bytes | None] = digests or [None] * len(items)
-        opening = engine.backbone.opening
-        opened = (open_image(item, digest=key, **opening) for item, key in zip(items, expected, strict=True))
-        prepared = (view for image, key in opened for view in engine.backbone.prepare_views(image, self.views, key))
-        outputs = engine.embed_views(prepared)
-        for line in engine.warnings:
+        embedder = ImageEmbedder([engine], ImageList(items), len(items))
+        parts = [outputs for (outputs,) in embedder.outputs()]
+        read = zip(items, embedder.errors, embedder.digests, digests or embedder.digests, strict=True)
+        for item, error, digest, key in read:
+            with naming(item):
+                if error:
+                    raise ImageError(error)
+                if digest != key:
+                    raise ImageError("changed while it was read: try again")
+        for line in embedder.warnings:
             warnings.warn(line, stacklevel=2)
-        return outputs
+        return [np.concatenate(rows) for rows in zip(*parts, strict=True)]
 
     def __sklearn_tags__(self) -> Tags:
         tags: Tags = super().__sklearn_tags__()

@@ -245,7 +245,7 @@ def _own_limit() -> Iterator[int | None]:
 
 
 def to_rgb(image: Image.Image, pixels: PixelRules = PLAIN) -> Image.Image:
-    """Bring a loaded image to RGB under the pixel policy (see `decode`).
+    """Bring a loaded image, which may be returned itself, to RGB under the pixel policy (see `decode`).
 
     Raises
     ------
@@ -309,7 +309,7 @@ def as_image(item: Any, pixels: PixelRules = PLAIN) -> Image.Image:
         When it is none of these.
     """
     item = unwrap(item)
-    return to_rgb(item, pixels) if isinstance(item, Image.Image) else from_array(item, pixels)
+    return to_rgb(item.copy(), pixels) if isinstance(item, Image.Image) else from_array(item, pixels)
 
 
 def unwrap(item: Any) -> Image.Image | NDArray[Any]:

@@ -20,6 +20,9 @@ _RARER = (".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf"
 _PHONES = (".avif", ".avifs", ".heic", ".heics", ".heif", ".heifs", ".hif")
 SUFFIXES = frozenset((*_COMMON, *_RARER, *_PHONES))
 """Endings of the files of a folder that are samples; what cannot be read of them fails with the reason."""
+SHARD, PARQUET = ".tar", (".parquet", ".pq")
+PACKED = (SHARD, *PARQUET)
+"""Endings of files that hold many images."""
 _MICROSCOPES = (".czi", ".lif", ".nd2", ".oib", ".oif", ".oir", ".vsi", ".lsm", ".ims")
 CONVERSIONS = dict.fromkeys(_MICROSCOPES, "export OME-TIFF from microscopes' files (Fiji, bioio-conversion)")
 CONVERSIONS |= dict.fromkeys((".dcm", ".dicom"), "export PNG or 16-bit TIFF from DICOM (pydicom, DCMTK's dcm2img)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,23 +11,18 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from featurebank.errors import ImageError, SourceError, StorageError, one_line
-from featurebank.images import clutter, decoding, formats, parquet, shards
+from featurebank.errors import SourceError, one_line
+from featurebank.images import clutter, decoding, formats
+from featurebank.images.content import A_PAGE, INSIDE, read_file
 from featurebank.images.items import picture_of
 from featurebank.images.pixels import PLAIN, PixelRules
-from featurebank.images.tiff import page_alone
 from featurebank.images.values import deep_values, values_digest
 from featurebank.storage import files
 from featurebank.storage.files import AnyPath
-from featurebank.storage.objects import ObjectPath, is_address
+from featurebank.storage.objects import ObjectPath
 
 Entry = tuple[bytes, int, int, str]
 """Path, size, modification time (ns) and problem of an image."""
-_PACKED = {shards.SUFFIX: shards.read_member, **dict.fromkeys(parquet.SUFFIXES, parquet.read_row)}
-"""What reads one image of a file that holds many, by the end of that file's name."""
-PAGE = "page"
-_A_PAGE = re.compile(f"(.+)#{PAGE}=([1-9][0-9]{{0,5}})", re.DOTALL)
-_INSIDE = re.compile(f"({'|'.join(map(re.escape, _PACKED))})/", re.IGNORECASE)
 
 
 def walk(root: AnyPath, ignored: Counter[str]) -> Iterator[Entry]:
@@ -121,42 +115,9 @@ def stat_below(root: AnyPath) -> Callable[[bytes], tuple[int, int, str]]:
     return look
 
 
-def read_file(path: str | os.PathLike[str]) -> bytes:
-    """Return the bytes of a regular file, an object on a store, or an image in a file that holds many.
-
-    That is a member of a tar shard (``shard.tar/member``), a row of a Parquet file (``images.parquet/0017``), or a page
-    of a TIFF file (``stack.tif#page=3``), alone in a file of its own.
-
-    Raises
-    ------
-    ImageError
-        When it is missing, special (a pipe would block for ever), or refused by the system.
-    StorageError
-        When a store does not answer.
-    """
-    name = os.fsdecode(path)
-    page = _A_PAGE.fullmatch(name)
-    if page is not None and not os.path.lexists(name):
-        return page_alone(read_file(page[1]), int(page[2]))
-    try:
-        if is_address(name):
-            return _read_packed(name) if _INSIDE.search(name) else ObjectPath.parse(name).read_bytes()
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ImageError("not a regular file")
-        with open(path, "rb") as file:
-            return file.read()
-    except StorageError:
-        raise
-    except OSError as error:
-        if isinstance(error, NotADirectoryError) and _INSIDE.search(name):
-            return _read_packed(name)
-        why = "no such object" if is_address(name) else error.strerror or one_line(error)
-        raise ImageError(f"cannot be read: {why}") from error
-
-
 def is_there(path: AnyPath) -> bool:
     """Say whether a file or folder is there, or one that holds many images or pages of which the path names one."""
-    page, inside = _A_PAGE.fullmatch(str(path)), _INSIDE.search(str(path))
+    page, inside = A_PAGE.fullmatch(str(path)), INSIDE.search(str(path))
     if page is not None and not path.exists():
         return is_there(files.as_path(page[1]))
     return path.exists() or (inside is not None and files.as_path(str(path)[: inside.end() - 1]).exists())
@@ -164,19 +125,7 @@ def is_there(path: AnyPath) -> bool:
 
 def holds_many(path: AnyPath) -> bool:
     """Say whether a path names a folder, or a file that holds many images."""
-    return path.suffix.lower() in _PACKED or path.is_dir()
-
-
-def _read_packed(name: str) -> bytes:
-    """Read an image by the path of the file that holds it, and its name in there."""
-    ends = list(_INSIDE.finditer(name))
-    match = next((each for each in ends if os.path.isfile(name[: each.end() - 1])), ends[0])
-    try:
-        return _PACKED[match[1].lower()](files.as_path(name[: match.end() - 1]), name[match.end() :])
-    except (StorageError, ImageError):
-        raise
-    except (OSError, ValueError) as error:
-        raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or one_line(error)}") from error
+    return path.suffix.lower() in formats.PACKED or path.is_dir()
 
 
 def read_image(item: Any) -> tuple[bytes, Callable[..., Any]]:

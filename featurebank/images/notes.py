@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from featurebank.errors import printable
@@ -17,7 +17,7 @@ MOST_CLIPPED = 0.05
 
 
 class DecodingNotes:
-    """Counts what `featurebank.images.decoding` noted of images; threads may share one.
+    """Counts what `featurebank.images.decoding` noted of images.
 
     Examples
     --------
@@ -25,34 +25,30 @@ class DecodingNotes:
     >>> stack = Image.new("RGB", (4, 4))
     >>> stack.info["featurebank"] = {"pages": 5}
     >>> notes = DecodingNotes()
-    >>> notes.add(stack, b"a.tif")
+    >>> notes.take(stack.info["featurebank"], b"a.tif")
     >>> notes.lines(PixelRules())
     ['1 image is a stack of several pages (a.tif has 5): only the first page is seen; choose with --pages first, mean,
     max or each']
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._examples: dict[str, str] = {}
 
-    def add(self, image: Any, path: bytes) -> None:
-        """Take what was noted of a decoded image; one that is left to a GPU has nothing."""
-        noted = getattr(image, "info", {}).get("featurebank", {})
-        if not noted:
-            return
-        with self._lock:
-            self._take("pages", "pages" in noted, f"{os.fsdecode(path)} has {noted.get('pages')}")
-            self._take("frames", "frames" in noted, os.fsdecode(path))
-            self._take("deep", "levels" in noted, "")
-            self._take("dark", noted.get("levels", 256) < FEWEST_LEVELS, os.fsdecode(path))
-            self._take("clipped", noted.get("clipped", 0.0) > MOST_CLIPPED, os.fsdecode(path))
+    def take(self, noted: Mapping[str, Any], path: bytes) -> None:
+        """Take what was noted of a decoded image (`featurebank.images.values.note_of`)."""
+        if noted:
+            self._count("pages", "pages" in noted, f"{os.fsdecode(path)} has {noted.get('pages')}")
+            self._count("frames", "frames" in noted, os.fsdecode(path))
+            self._count("deep", "levels" in noted, "")
+            self._count("dark", noted.get("levels", 256) < FEWEST_LEVELS, os.fsdecode(path))
+            self._count("clipped", noted.get("clipped", 0.0) > MOST_CLIPPED, os.fsdecode(path))
 
-    def _take(self, what: str, is_so: bool, example: str) -> None:
+    def _count(self, what: str, is_so: bool, example: str) -> None:
         if is_so:
             self._counts[what] += 1
             said = printable(example)
-            self._examples[what] = min(self._examples.get(what, said), said)  # the same in every order of threads
+            self._examples[what] = min(self._examples.get(what, said), said)  # the same in every order
 
     def lines(self, rules: PixelRules) -> list[str]:
         """Return what the reader of the features should know, a line each; a few odd images are no news."""

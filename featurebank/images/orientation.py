@@ -43,10 +43,10 @@ def turn_of(image: Image.Image) -> Image.Transpose | None:
 
 
 def turned(image: Image.Image) -> Image.Image:
-    """Return a copy of a loaded image as it is shown, without what names its orientation: it is not turned again."""
+    """Return a loaded image as it is shown: itself, or turned, without what names its orientation."""
     turn = turn_of(image)
     if turn is None:
-        return image.copy()
+        return image
     shown = image.transpose(turn)
     for name in _CARRIERS:
         shown.info.pop(name, None)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from featurebank.errors import ImageError, SourceError, StorageError, one_line
-from featurebank.images import decoding
+from featurebank.images import decoding, formats
 from featurebank.images.arrow import BYTES, IMAGE_COLUMNS, choose_column, holds_bytes, user_columns
 from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow.parquet as pq
 
-SUFFIXES = (".parquet", ".pq")
+SUFFIXES = formats.PARQUET
 ROWS = 16
 """Rows that are read at once."""
 KEPT_BLOCKS = 4

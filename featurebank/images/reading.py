@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
@@ -111,7 +111,7 @@ def read_ahead(
     workers: int | None = None,
     most: int | Callable[[], int] = AHEAD,
     name: str = "featurebank-read",
-) -> Iterator[_Made]:
+) -> Generator[_Made, None, None]:
     """Yield what a function makes of each item, in their order, made in threads before it is needed.
 
     When the caller stops early, by an error or by Ctrl-C, what was not begun is cancelled.
@@ -135,7 +135,7 @@ def read_ahead(
         try:
             while True:
                 room = (most() if callable(most) else most) - len(waiting)
-                waiting.extend(pool.submit(work, item) for item in islice(items, room))
+                waiting.extend(pool.submit(work, item) for item in islice(items, max(0, room)))
                 if not waiting:
                     return
                 yield waiting.popleft().result()

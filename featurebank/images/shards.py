@@ -31,7 +31,7 @@ from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath
 from featurebank.storage.retries import at_once
 
-SUFFIX = ".tar"
+SUFFIX = formats.SHARD
 MOST_SHARDS = 1_000_000
 BLOCK = 8 << 20
 """Bytes of a shard on a store that are fetched at once."""

@@ -101,7 +101,18 @@ class Source:
             raise ImageError(self.problems[position])
         if self.get_image is not None:
             return self.get_image(position)
-        return read_file(os.fsdecode(os.path.join(os.fsencode(self.root), self.paths[position])))
+        return read_file(self._file(position))
+
+    def place(self, position: int) -> str | None:
+        """Return the path or the address that any process can read a sample by, None for one that has none."""
+        return None if position in self.problems or self.get_image is not None else self._file(position)
+
+    def path(self, position: int) -> bytes:
+        """Return the path of a sample, or its id."""
+        return self.paths[position]
+
+    def _file(self, position: int) -> str:
+        return os.fsdecode(os.path.join(os.fsencode(self.root), self.paths[position]))
 
     def take(self, positions: Sequence[int] | NDArray[np.int64]) -> Source:
         """Return the samples at these positions as a source of the same name, which is then not whole."""

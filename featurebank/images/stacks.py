@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from featurebank.errors import ImageError, SourceError
-from featurebank.images.listing import PAGE, read_file
+from featurebank.images.content import PAGE, read_file
 from featurebank.images.sources import Source
 from featurebank.images.tiff import is_tiff, look
 from featurebank.storage.objects import is_address

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +16,9 @@ from numpy.typing import NDArray
 from featurebank.bank.features import as_loaded
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, ImageError, PredictorError, one_line
+from featurebank.extraction.embedding import ImageEmbedder, ImageList, Outputs
 from featurebank.images.frames import as_items
-from featurebank.images.listing import read_image
-from featurebank.images.notes import DecodingNotes
-from featurebank.images.reading import Progress, read_ahead
+from featurebank.images.reading import Progress
 from featurebank.images.views import count_views
 from featurebank.predictor.features import EMBEDDED, PredictorFeature, made_views
 
@@ -30,7 +28,8 @@ if TYPE_CHECKING:
     from featurebank.bank.bank import Bank
     from featurebank.images.sources import Source
 
-BATCH = 16
+CPU_BATCH = 16
+"""Images in a pass on a CPU: larger ones are hardly faster there, and a progress bar moves less often."""
 _BACKBONE = ("backbone", "version", "weights", "preprocessing")
 Parts = list[NDArray[np.float32]]
 """What the models see of each feature set, each of shape (n, d)."""
@@ -123,45 +122,32 @@ class Embedder:
 
     def embed_some(self, items: list[Any], progress: Progress | None = None) -> tuple[Parts, list[str]]:
         """Embed the readable ones of some images; return their feature sets, and an error or "" for each image."""
-        errors: list[str] = []
-        batches: list[Parts] = []
-        opening, noted = self._opening(len(items)), DecodingNotes()
-        try_open = partial(_try_open, opening=opening, noted=noted)
-        for start in range(0, len(items), BATCH):
-            tried = list(read_ahead(try_open, items[start : start + BATCH]))
-            opened = [each for each, _ in tried if each is not None]
-            errors += [error for _, error in tried]
-            if opened:
-                batches.append(self._embed_batch(opened))
-            if progress is not None:
-                progress(len(errors), len(items))
-        said = [line for _, engine, _ in self._open_engines(len(items)) for line in engine.warnings]
-        for line in [*said, *noted.lines(opening["pixels"])]:
+        engines = self._open_engines(len(items))
+        self._check_opening()
+        embedder = ImageEmbedder([engine for _, engine, _ in engines], _Images(items), len(items))
+        batches = [self._as_loaded(outputs) for outputs in embedder.outputs(progress)]
+        for line in embedder.warnings:
             warnings.warn(line, stacklevel=2)
         if not batches:
-            return [np.empty((0, 0), np.float32) for _ in self.features], errors
-        return [np.concatenate(rows) for rows in zip(*batches, strict=True)], errors
+            return [np.empty((0, 0), np.float32) for _ in self.features], embedder.errors
+        return [np.concatenate(rows) for rows in zip(*batches, strict=True)], embedder.errors
 
-    def _embed_batch(self, opened: list[tuple[Any, bytes]]) -> Parts:
-        """Embed RGB images with their digests as the bank stores and loads them."""
+    def _as_loaded(self, outputs: list[Outputs]) -> Parts:
+        """Return each feature set of a batch as the bank stores and loads it."""
         parts: dict[int, NDArray[np.float32]] = {}
-        for backbone, engine, numbers in self._open_engines(len(opened)):
-            views = made_views(self.features[numbers[0]])
-            prepared = (view for image, digest in opened for view in backbone.prepare_views(image, views, digest))
-            outputs = engine.embed_views(prepared)
-            for number, output in zip(numbers, outputs, strict=True):
+        for (_, _, numbers), rows in zip(self._open_engines(1), outputs, strict=True):
+            for number, output in zip(numbers, rows, strict=True):
                 parts[number] = as_loaded(output, self.features[number].spec, self.features[number].views)
         return [parts[number] for number in sorted(parts)]
 
-    def _opening(self, count: int) -> dict[str, Any]:
-        """Return how so many images are opened (`Backbone.opening`), which is one way for all backbones."""
-        first, *others = [backbone.opening for backbone, _, _ in self._open_engines(count)]
+    def _check_opening(self) -> None:
+        """Refuse backbones that do not all open images in one way (`Backbone.opening`)."""
+        first, *others = [backbone.opening for backbone, _, _ in self._open_engines(1)]
         if any(other != first for other in others):
             raise PredictorError(
                 "the features of this predictor were extracted with decoders or pixel rules that open images "
                 "differently: fit it on feature sets of one --decoder, one --size and one --range"
             )
-        return first
 
     def _open_engines(self, count: int) -> list[tuple[Backbone, Any, list[int]]]:
         """Load each backbone once, for so many images, with the numbers of the features that one pass of it gives."""
@@ -197,13 +183,15 @@ class Embedder:
         return next(backbone for backbone, _, numbers in self._open_engines(1) if number in numbers)
 
     def _engine(self, backbone: Backbone, numbers: Sequence[int], count: int) -> Engine:
+        from featurebank.backbones.devices import choose_device
         from featurebank.backbones.engine import Engine
 
         specs = [self.features[number].spec for number in numbers]
         for spec in specs:
             _check_spec(backbone, spec)
         made = [replace(spec, views=made_views(self.features[numbers[0]])) for spec in specs]
-        return Engine(backbone, made, device=self.device, batch_size=BATCH, images=count, pad=False)
+        size = CPU_BATCH if choose_device(self.device).type == "cpu" else None
+        return Engine(backbone, made, device=self.device, batch_size=size, images=count, pad=False)
 
     def _load_backbone(self, feature: PredictorFeature) -> Backbone:
         spec = feature.spec
@@ -242,15 +230,23 @@ class Item:
     position: int
 
 
-def _try_open(item: Any, opening: dict[str, Any], noted: DecodingNotes) -> tuple[tuple[Any, bytes] | None, str]:
-    """Return an image with its digest and no error, or nothing and why; take what is to be said of it."""
-    try:
-        digest, decode = item.source.read(item.position) if isinstance(item, Item) else read_image(item)
-        image = decode(**opening)
-        noted.add(image, item.source.paths[item.position] if isinstance(item, Item) else _name_of(item))
-        return (image, digest), ""
-    except ImageError as error:
-        return None, one_line(error)
+class _Images(ImageList):
+    """Images in a list, some of them samples of sources."""
+
+    def read(self, position: int) -> tuple[bytes, Callable[..., Any]]:
+        """Read an image once."""
+        item = self.items[position]
+        return item.source.read(item.position) if isinstance(item, Item) else super().read(position)
+
+    def place(self, position: int) -> str | None:
+        """Return the path or the address of an image, None for one in memory."""
+        item = self.items[position]
+        return item.source.place(item.position) if isinstance(item, Item) else super().place(position)
+
+    def path(self, position: int) -> bytes:
+        """Return the path of an image, or what it is."""
+        item = self.items[position]
+        return item.source.path(item.position) if isinstance(item, Item) else super().path(position)
 
 
 def _present(device: str) -> str:
@@ -260,10 +256,6 @@ def _present(device: str) -> str:
 
         choose_device(device)
     return device
-
-
-def _name_of(item: Any) -> bytes:
-    return os.fsencode(item) if isinstance(item, (str, os.PathLike)) else type(item).__name__.encode()
 
 
 def _groups(numbers: Iterable[int], features: Sequence[PredictorFeature], fields: Sequence[str]) -> list[list[int]]:

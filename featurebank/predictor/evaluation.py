@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from featurebank.bank.features import as_keys
 from featurebank.bank.samples import SampleTable, weights_of
 from featurebank.errors import ImageError, PredictorError
-from featurebank.images.listing import PAGE
+from featurebank.images.content import PAGE
 from featurebank.images.reading import Progress
 from featurebank.predictor.embedding import Embedder, Item, Parts
 from featurebank.predictor.task import Task

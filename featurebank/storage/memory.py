@@ -1,11 +1,13 @@
-"""How much memory this machine has, how much of it is free, and giving some back."""
+"""How much memory this machine has, how much of it is free, giving some back, and sharing some with a process."""
 
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -72,3 +74,36 @@ def releasing(function: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
             release()
 
     return released
+
+
+def anonymous_file(size: int) -> int:
+    """Return the descriptor of a file without a name, which is gone with its last user, however that ends.
+
+    Parameters
+    ----------
+    size : int
+        Its bytes, which are taken at once.
+
+    Raises
+    ------
+    OSError
+        When there is no room for it.
+    """
+    if hasattr(os, "memfd_create"):
+        file = os.memfd_create("featurebank")
+    else:
+        with tempfile.TemporaryFile() as unnamed:
+            file = os.dup(unnamed.fileno())
+    try:
+        os.ftruncate(file, size)
+        if hasattr(os, "posix_fallocate"):  # without, a lack of memory would end the process that writes into it
+            os.posix_fallocate(file, 0, size)
+    except OSError:
+        os.close(file)
+        raise
+    return file
+
+
+def map_file(file: int, size: int) -> mmap.mmap:
+    """Return an open file as memory that is shared by all who map it."""
+    return mmap.mmap(file, size)
