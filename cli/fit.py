@@ -80,8 +80,9 @@ class _Fit(cloup.Command):
         "models",
         multiple=True,
         help="centroid, ridge, lda, logreg, linear-svm, knn, svm, mlp (numbers: ridge, knn, svr, mlp), all, "
-        "sgd-logreg, sgd-svm, or the import path of your own; may be repeated.  [default: logreg svm mlp, or ridge "
-        "svr mlp; ridge lda sgd-logreg, or ridge mlp, where embeddings do not fit into memory]",
+        "sgd-logreg, sgd-svm, or the import path of your own; may be repeated; with --normal mahalanobis, knn, "
+        "pca-residual, ocsvm, gmm.  [default: logreg svm mlp, or ridge svr mlp; ridge lda sgd-logreg, or ridge mlp, "
+        "where embeddings do not fit into memory; with --normal all of these]",
     ),
     target_option(
         "Column of classes or numbers; several columns are several tasks, or labels where all are of 0 and 1.  "
@@ -139,6 +140,23 @@ class _Fit(cloup.Command):
         type=click.Choice(["self-training", "spreading", "whiten"]),
         multiple=True,
         help="Let rows without a label help, and compare on the same folds whether that pays; may be repeated.",
+    ),
+)
+@option_group(
+    "From normal images alone",
+    option(
+        "--normal",
+        metavar="VALUE",
+        is_flag=False,
+        flag_value="*",
+        help="Learn from the images alone that have this value of the target; others only score. Without a value: "
+        "every image is normal.",
+    ),
+    option(
+        "--false-alarms",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        help="Share of new normal images that may be flagged.  [default: 0.01, or the least that so few normals can "
+        "promise]",
     ),
 )
 @option_group(
@@ -292,7 +310,7 @@ def print_candidates(report: dict[str, Any], title: str = "") -> None:
         ]
         for each in best
     ]
-    kind = "" if report["task"] == "regression" else f", {len(report['classes'])} classes"
+    kind = "" if report["task"] in ("regression", "anomaly") else f", {len(report['classes'])} classes"
     title += f"{report['scoring']}, {report['folds']}-fold, {report['n_samples']} samples{kind}" + (
         f", {common.rstrip('/')}" if common else ""
     )
@@ -352,6 +370,8 @@ def print_findings(report: dict[str, Any]) -> None:
         click.echo(report["second_backbone"])
     if "unlabelled" in report:
         _print_unlabelled(report)
+    for sentence in report.get("one_class", {}).get("sentences", []):
+        click.echo(f"{printable(sentence)}.")
     if "learning_curve" in report:
         click.echo(report["learning_curve"]["verdict"])
 

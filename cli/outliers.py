@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 from cloup import command, option
 
+from featurebank.bank.spec import short
 from featurebank_cli.options import (
     bank_argument,
+    features_option,
     json_option,
-    one_features_option,
     output_option,
     seed_option,
     target_option,
@@ -27,7 +28,10 @@ SHOWN = 10
 
 @command()
 @bank_argument
-@one_features_option
+@features_option(
+    "NAME or NAME+NAME.  [default: the middle blocks of one backbone where they are cached, else the penultimate "
+    "layer, or the first pooled set]"
+)
 @option(
     "--method",
     type=click.Choice(["mahalanobis", "knn"]),
@@ -55,8 +59,10 @@ def outliers(state: State, bank: AnyPath, output: Path | None, as_json: bool, **
         write_csv(output, found)
         state.say(f"{len(found)} images in {output}")
     if as_json:
-        print_json({"method": options["method"], "target": options["target"], "images": records(found)})
+        facts = {"method": options["method"], "target": options["target"], "features": found.attrs["features"]}
+        print_json({**facts, "images": records(found)})
     elif output is None:
         rows = [[row.path, f"{row.distance:.3g}", f"{row.unlike:.3f}"] for row in found.head(SHOWN).itertuples()]
-        title = f"{options['method']}, {len(rows)} of {len(found)} images"
+        names = short("+".join(found.attrs["features"]))
+        title = f"{options['method']}, {len(rows)} of {len(found)} images, by {names}"
         print_table(title, ["path", "distance", "unlike"], rows, right=(1, 2))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from cloup import command, option
 
-from featurebank.errors import SourceError, printable
+from featurebank.errors import PredictorError, SourceError, printable
 from featurebank_cli.options import (
     FILE,
     PLACE,
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 @option("--bank", type=PLACE, help="Predict the rows that are already embedded in this bank.")
 @output_option("Write the CSV here.  [default: stdout]")
 @option("--proba", is_flag=True, help="One more column for the probability of each class.")
+@option(
+    "--maps", type=FILE, help="Of a predictor that learned from normal images: write a mask of each image here, as PNG."
+)
 @strict_option
 @device_option
 @brought_weights_option
@@ -46,6 +49,7 @@ def predict(
     bank: AnyPath | None,
     output: Path | None,
     proba: bool,
+    maps: Path | None,
     strict: bool,
     device: str,
     weights_file: Path | None,
@@ -60,6 +64,10 @@ def predict(
     unlike is the share of the training images that are less unusual than the image; is_unlike says that it is above
     0.99, so that the label is a guess.
 
+    A predictor that learned from normal images gives path, label, score, anomaly (a p-value: the share of the normal
+    images that are at least as unusual), is_anomaly (at the promised rate of false alarms), error. --maps DIR marks
+    where: white places of the mask PATH.mask.png are unlike any on normal images.
+
     A predictor of several tasks gives label_TASK and probability_TASK for each.
 
     \b
@@ -70,6 +78,8 @@ def predict(
     state: State = context.obj
     if bool(images) == (bank is not None):
         raise click.UsageError("give either images or --bank")
+    if bank is not None and maps is not None:
+        raise click.UsageError("--maps looks at images; name them in place of --bank")
     paths = _listed([place for each in images for place in _named(each)])
 
     from featurebank.bank.bank import Bank
@@ -81,6 +91,8 @@ def predict(
     if loaded.is_of_pages:
         paths = [page for path in paths for page in pages_of(path)]
     table = loaded.predict_table(paths, state.progress("predict")) if bank is None else loaded.predict_bank(Bank(bank))
+    if maps is not None:
+        table = _with_masks(state, loaded, paths, table, maps)
     shown = table if proba else table.loc[:, [not name.startswith("proba_") for name in table.columns]]
     if as_json:
         print_json({"predictor": str(predictor), "target": loaded.target, "predictions": records(shown)})
@@ -90,12 +102,35 @@ def predict(
         write_csv(output, shown)
         state.say(f"{len(table)} predictions in {output}")
     unlike = table[table["is_unlike"] == True] if "is_unlike" in table else ()  # noqa: E712
+    strange = table[table["is_anomaly"] == True] if "is_anomaly" in table else ()  # noqa: E712
+    if len(strange):
+        state.say(f"{len(strange)} of {len(table)} images are anomalies: column is_anomaly")
     if len(unlike):
         state.warn(f"{len(unlike)} of {len(table)} images are unlike those it learned from: column is_unlike")
     failed = table[table["error"] != ""]
     for row in failed.itertuples():
         state.warn(f"{printable(row.path)}: {printable(row.error)}")
     context.exit(1 if len(failed) and (strict or len(failed) == len(table)) else 0)
+
+
+def _with_masks(state: State, predictor: Any, paths: list[str], table: Any, folder: Path) -> Any:
+    """Write the masks of readable images into a folder; return the table with their names."""
+    from featurebank.explore.anomaly_maps import NO_MAPS, mask_names, masks
+    from featurebank.storage import files
+
+    if predictor.task != "anomaly" or predictor.single.patches is None:
+        raise PredictorError(NO_MAPS)
+    places = [folder / name for name in mask_names(paths)]
+    read = [number for number, error in enumerate(table["error"]) if not error]
+    progress = state.progress("maps")
+    for done, (number, mask) in enumerate(zip(read, masks(predictor, [paths[i] for i in read]), strict=True), 1):
+        files.make_folder(places[number].parent)
+        files.commit(places[number], mask)
+        if progress is not None:
+            progress(done, len(read))
+    state.say(f"{len(read)} masks in {folder}")
+    table["mask"] = [str(place) if not error else "" for place, error in zip(places, table["error"], strict=True)]
+    return table
 
 
 def _named(image: AnyPath) -> list[AnyPath]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from featurebank.bank.features import FeatureSet
 from featurebank.bank.folder import BankFolder
+from featurebank.bank.spec import LOGITS, PENULTIMATE, canonical_json, layer_order
 from featurebank.errors import BankError, ColumnError
 from featurebank.images.splits import SPLIT, holds_split
 
@@ -45,3 +47,24 @@ def candidate_features(bank: BankFolder, features: str | Sequence[str] | None) -
     if not pooled:
         raise BankError(f"{str(bank.path)!r} has no pooled feature set; run `featurebank extract` first")
     return [[name] for name in pooled]
+
+
+def middle_blocks(bank: BankFolder) -> list[list[str]]:
+    """Return the pooled maps of middle blocks, a list for each network that made some, most layers first.
+
+    A layer that is cached with several pools comes once, with the widest.
+    """
+    networks: dict[str, dict[str, FeatureSet]] = {}
+    for each in bank.feature_sets:
+        spec = each.spec
+        if spec.pool == "none" or spec.layout == "vector" or spec.layer in (PENULTIMATE, LOGITS) or spec.origin:
+            continue
+        made_by = canonical_json([spec.backbone, spec.weights, spec.preprocessing, spec.views, spec.precision])
+        layers = networks.setdefault(made_by.decode(), {})
+        layers[spec.layer] = max(layers.get(spec.layer, each), each, key=lambda one: one.width)
+    found = [[each.name for _, each in sorted(own.items(), key=_order)] for own in networks.values()]
+    return sorted(found, key=len, reverse=True)
+
+
+def _order(item: tuple[str, FeatureSet]) -> tuple[int, list[tuple[int, str]]]:
+    return layer_order(item[0])

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from featurebank import lazy
 
 if TYPE_CHECKING:
-    from featurebank.explore.activation_maps import ActivationMap, explain
+    from featurebank.explore.activation_maps import explain
     from featurebank.explore.clustering import Clusters, cluster
+    from featurebank.explore.image_map import ActivationMap
     from featurebank.explore.label_errors import label_issues
     from featurebank.explore.labelling import next_to_label
     from featurebank.explore.near_duplicates import duplicates
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from featurebank.explore.similarity import similar
 
 _HOMES = {
-    "ActivationMap": "activation_maps",
+    "ActivationMap": "image_map",
     "Clusters": "clustering",
     "cluster": "clustering",
     "duplicates": "near_duplicates",

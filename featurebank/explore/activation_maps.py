@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from html import escape
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,17 +12,16 @@ from PIL import Image
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
+from featurebank.bank.maps import as_maps
 from featurebank.errors import PredictorError, near_names
-from featurebank.explore.occlusion import occlusion_map, window_of
-from featurebank.explore.plots import new_axes
+from featurebank.explore.anomaly_maps import anomaly_map
+from featurebank.explore.image_map import ActivationMap, unfolded
+from featurebank.explore.occlusion import occlusion_map
 from featurebank.images.reading import ImageLike, Progress, open_image
-from featurebank.images.views import undo_view, view_size
 from featurebank.predictor.features import made_views
 from featurebank.topmodels.transforms import SelectDimensions, SelectRelevant
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from featurebank.backbones.base import Backbone
     from featurebank.backbones.layers import Layer
     from featurebank.predictor.features import PredictorFeature
@@ -40,99 +36,6 @@ TOLERANCE = 1e-4
 """Largest difference of a linear function to the model's own decisions, relative to their size or to 1."""
 
 
-@dataclass(frozen=True, repr=False)
-class ActivationMap:
-    """What the parts of an image say for a class, or against it.
-
-    Attributes
-    ----------
-    map : ndarray of float32, shape (height, width)
-        In the pixels of the image: above 0 for the class, below 0 against it, 0 where the network does not look.
-    image : PIL.Image.Image
-    label : object
-        The class; None for a predicted number.
-    score : float
-        The model's decision value for the class, its probability or the predicted number.
-    method : str
-        ``"cam"`` or ``"occlusion"``.
-    cells : list of ndarray of float64, each of shape (views, h, w)
-        Of a class activation map: the map of each feature set at the layer's own resolution. Their means add up to
-        ``score - bias``.
-    bias : float
-
-    See Also
-    --------
-    explain : What makes it.
-
-    Examples
-    --------
-    >>> from featurebank import Predictor
-    >>> found = explain(Predictor.load("photos.featurebank"), "new.jpg")
-    >>> found.plot().get_images()[0].get_array().shape[:2]
-    (64, 64)
-    """
-
-    map: NDArray[np.float32]
-    image: Image.Image
-    label: object
-    score: float
-    method: str
-    cells: list[NDArray[np.float64]] = field(default_factory=list)
-    bias: float = 0.0
-
-    @property
-    def peak(self) -> tuple[int, int]:
-        """Row and column of the pixel that says most for the class."""
-        row, column = np.unravel_index(int(self.map.argmax()), self.map.shape)
-        return int(row), int(column)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what can be said in words: ``label, score, method`` and the peak's ``row`` and ``column``."""
-        row, column = self.peak
-        return {"label": self.label, "score": self.score, "method": self.method, "row": row, "column": column}
-
-    def __repr__(self) -> str:
-        of, (row, column) = "a number" if self.label is None else repr(self.label), self.peak
-        return f"<ActivationMap: {of}, {self.score:.3g} by {self.method}, peak at row {row}, column {column}>"
-
-    def _repr_html_(self) -> str:
-        return f'<img src="{data_uri(self.overlay())}"><p>{escape(repr(self))}</p>'
-
-    def overlay(self, side: int = 400) -> Image.Image:
-        """Return the image in grey, of at most so many pixels a side, with the map over it: red above 0, blue below."""
-        small = self.image.copy()
-        small.thumbnail((side, side))
-        scaled = np.asarray(Image.fromarray(self.map).resize(small.size, Image.Resampling.BILINEAR))
-        strength = scaled / (float(np.abs(scaled).max()) or 1.0)
-        colour = np.where(strength[..., None] > 0, [214, 40, 40], [30, 90, 200])
-        share = 0.7 * np.abs(strength)[..., None]
-        mixed = (1 - share) * np.asarray(small.convert("L"))[..., None] + share * colour
-        return Image.fromarray(mixed.round().astype(np.uint8))
-
-    def plot(self, *, ax: Axes | None = None) -> Axes:
-        """Draw the map over the image: red for the class, blue against it.
-
-        Parameters
-        ----------
-        ax : Axes, optional
-            Where to draw; by default a new figure.
-        """
-        ax = ax or new_axes(5, 5)
-        reach = float(np.abs(self.map).max()) or 1.0
-        ax.imshow(np.asarray(self.image))
-        ax.imshow(self.map, cmap="RdBu_r", vmin=-reach, vmax=reach, alpha=0.7 * np.abs(self.map) / reach)
-        name = f"{self.score:.3g}" if self.label is None else f"{self.label}: {self.score:.3g}"
-        ax.set(xticks=[], yticks=[], title=name.replace("$", r"\$"))
-        return ax
-
-
-def data_uri(image: Image.Image) -> str:
-    """Return an image as the address that an HTML page shows it by."""
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=70, method=2)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
 def explain(
     predictor: Predictor,
     image: ImageLike,
@@ -145,7 +48,8 @@ def explain(
 
     A class activation map (Zhou et al. 2016) is exact: where the model is linear and the embedding is the mean of a
     map, its decision is the mean of the maps weighted alike, plus a constant. For any other model or pooling, parts of
-    the image are covered in turn, and the map shows how much the decision falls (Zeiler and Fergus 2014).
+    the image are covered in turn, and the map shows how much the decision falls (Zeiler and Fergus 2014). Of a
+    predictor that learned from normal images, the map shows where the image is unlike them (method ``"patches"``).
 
     Parameters
     ----------
@@ -183,6 +87,8 @@ def explain(
     """
     if method not in METHODS:
         raise PredictorError(f"no method {method!r}; {near_names(method, METHODS)}")
+    if predictor.task == "anomaly":
+        return anomaly_map(predictor, image, label, method)
     opened, _ = open_image(image, pixels=predictor.features[0].spec.pixels)
     X = predictor.embed([opened])
     column, name = _column(predictor, X, label)
@@ -233,7 +139,7 @@ def _cam(
         width = maps.shape[1] * (len(maps) if feature.views == "all" else 1)
         columns = slice(start, start + width)
         own = _weighted(maps, embedding[columns], linear.weights[column, columns])  # (views, h, w)
-        whole += np.mean([_unfolded(each, number, backbone, feature, image) for number, each in enumerate(own)], axis=0)
+        whole += np.mean([unfolded(each, number, backbone, feature, image) for number, each in enumerate(own)], axis=0)
         cells.append(own)
         start = columns.stop
     return whole, cells, float(linear.bias[column])
@@ -305,33 +211,6 @@ def _captured(
     specs = [backbone.spec(name if layouts[name] == "vector" else f"{name}:none", **own) for name in names]
     engine = Engine(backbone, specs, engine="eager", pad=False)
     return engine(list(backbone.prepare_views(image, made_views(feature), b"")))
-
-
-def as_maps(values: NDArray[np.float32], layout: str, prefix: int) -> NDArray[np.float32]:
-    """Bring maps and square grids of tokens to (n, channels, h, w)."""
-    if layout == "NCHW":
-        return values
-    if layout != "NHWC":
-        values = values[:, prefix:]  # (n, cells, channels)
-        side = round(values.shape[1] ** 0.5)
-        shape = (side, side) if side * side == values.shape[1] else (1, values.shape[1])
-        values = values.reshape(values.shape[0], *shape, values.shape[2])
-    return values.swapaxes(2, 3).swapaxes(1, 2)  # NHWC to NCHW
-
-
-def _unfolded(
-    cells: NDArray[np.float64], number: int, backbone: Backbone, feature: PredictorFeature, image: Image.Image
-) -> NDArray[np.float32]:
-    """Return the cells (h, w) of a view as a map in the pixels of the image."""
-    views = made_views(feature)
-    view = view_size(image.size, views, number)
-    left, top, right, bottom = window_of(backbone, view)
-    across, down = cells.shape[1] / (right - left), cells.shape[0] / (bottom - top)
-    box = (-left * across, -top * down, (view[0] - left) * across, (view[1] - top) * down)
-    drawn = Image.fromarray(cells.astype(np.float32)).transform(
-        view, Image.Transform.EXTENT, box, Image.Resampling.BILINEAR
-    )
-    return np.asarray(undo_view(drawn, views, number), np.float32)
 
 
 # --- a model as one linear function -------------------------------------------------------------------------

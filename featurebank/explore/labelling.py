@@ -107,9 +107,9 @@ def _tasks(predictor: Predictor, strategy: str, count: int) -> list[Task]:
         raise TopModelError(f"no strategy {strategy!r}; {near_names(strategy, STRATEGIES)}")
     if count < 1:
         raise TopModelError(f"{count} samples are asked for; expected at least 1")
-    tasks = [each for each in predictor.tasks.values() if strategy == "coverage" or each.kind != "regression"]
+    tasks = [each for each in predictor.tasks.values() if strategy == "coverage" or each.has_probabilities]
     if not tasks:
-        raise TopModelError(f"numbers have no probabilities, so no {strategy}; use coverage")
+        raise TopModelError(f"numbers and anomalies have no probabilities, so no {strategy}; use coverage")
     return tasks
 
 

@@ -11,6 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from featurebank.bank.bank import Bank, BankLike
+from featurebank.bank.defaults import middle_blocks
 from featurebank.bank.samples import column_of
 from featurebank.errors import BankError, ColumnError, TopModelError, near_names, renamed
 from featurebank.explore.embedding import chosen_sets, distinct_contents
@@ -41,7 +42,8 @@ def outliers(
     ----------
     bank : path-like or Bank
     features : str, optional
-        A feature set, or ``A+B``; by default ``penultimate`` where the bank has it, else its first pooled set.
+        A feature set, or ``A+B``; by default the middle blocks of one backbone side by side where the bank has some,
+        which tell more of what is unusual, else ``penultimate``, else its first pooled set.
     method : str, default "mahalanobis"
         Or ``"knn"``.
     target : str, optional
@@ -56,6 +58,7 @@ def outliers(
     -------
     DataFrame
         ``source, path, distance, unlike`` (the share of the images that are less unusual), the most unusual first.
+        Its ``attrs["features"]`` are the feature sets that were looked at.
 
     Raises
     ------
@@ -81,12 +84,16 @@ def outliers(
     first, contents = distinct_contents(table)
     if len(first) < LEAST_ROWS:
         raise BankError(f"{len(first)} different images; expected at least {LEAST_ROWS} to say what is usual")
-    X = bank.features(chosen_sets(bank, features), table.take(first))
+    names = next(iter(middle_blocks(bank)), None) if features is None else None
+    names = names or chosen_sets(bank, features)
+    X = bank.features(names, table.take(first))
     classes = None if target is None else column_of(table.take(first), target)
     distances = nearest_distances(X, n_jobs) if method == "knn" else _mahalanobis(X, classes, random_state)
     ranks = np.searchsorted(np.sort(distances), distances) / max(len(distances) - 1, 1)
     found = table.names().assign(distance=distances[contents], unlike=ranks[contents])
-    return found.sort_values("distance", ascending=False, kind="stable", ignore_index=True)
+    found = found.sort_values("distance", ascending=False, kind="stable", ignore_index=True)
+    found.attrs["features"] = names
+    return found
 
 
 def nearest_distances(X: NDArray[Any], n_jobs: int = 1) -> NDArray[np.float64]:

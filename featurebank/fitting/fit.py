@@ -22,6 +22,7 @@ from featurebank.fitting import assessment
 from featurebank.fitting.checks import check_class_options, check_target
 from featurebank.fitting.committee import GivenFile, check_targets, given_members, read_given, with_cost
 from featurebank.fitting.given_split import NO_SPLIT, given_split, predefined
+from featurebank.fitting.one_class import fit_normal
 from featurebank.fitting.predictor import make_calibrator, make_predictor
 from featurebank.fitting.result import FitResult
 from featurebank.fitting.second_backbone import about_second_backbone
@@ -73,6 +74,8 @@ def fit(
     threshold: str | None = None,
     learning_curve: bool = False,
     time_limit: float | None = None,
+    normal: object = None,
+    false_alarms: float | None = None,
     random_state: int = 0,
     n_jobs: int = -1,
     memory: float | None = None,
@@ -141,6 +144,14 @@ def fit(
         A scorer of labels, for instance ``"f1"``, that the decision threshold of two classes is tuned for.
     learning_curve : bool, default False
         Also tell what more labels would bring.
+    normal : object, optional
+        The value of the target that normal images have, or ``"*"``: every row is normal. Then the top models learn
+        from these rows alone what is normal (`featurebank.topmodels.one_class`: ``mahalanobis``, ``knn``,
+        ``pca-residual``, ``ocsvm``, ``gmm``), and rows of another value, the anomalies, only score. What tells folds,
+        weights and labels apart does not go with it.
+    false_alarms : float, optional
+        With `normal`: the share of new normal images that may be flagged, in expectation; by default 0.01, or the
+        least that so few normals can promise.
     random_state : int, default 0
         Of the folds and the estimators.
     n_jobs : int, default -1
@@ -181,6 +192,42 @@ def fit(
     if cv is not None and not isinstance(cv, str | int):
         raise TopModelError(f"cv of {type(cv).__name__}; expected a number of folds or a name, as 'stratified'")
     bank = Bank.of(bank)
+    if false_alarms is not None and normal is None:
+        raise TopModelError("a rate of false alarms goes with normal images; name their value: --normal VALUE")
+    if normal is not None:
+        _check_one_class(
+            {
+                "several targets": not isinstance(target, str | None),
+                "a separator": separator is not None,
+                "a task": task is not None,
+                "sample weights": sample_weight is not None,
+                "a cv": cv is not None or folds != 5 or repeats != 1,
+                "a nested score": nested,
+                "a scoring": scoring is not None or positive is not None,
+                "a choice of views": views not in ("mean", ["mean"]),
+                "a normalisation": normalize not in ("standardize", ["standardize"]) or select is not None,
+                "class weights": class_weight is not None,
+                "a rule": rule != "best",
+                "calibration": calibrate is not None,
+                "a threshold": threshold is not None,
+                "a learning curve": learning_curve,
+                "a time limit": time_limit is not None,
+                "a limit of memory": memory is not None,
+            }
+        )
+        return fit_normal(
+            bank,
+            normal=normal,
+            features=features,
+            models=models,
+            target=target,
+            groups=groups,
+            split=split,
+            false_alarms=false_alarms,
+            random_state=random_state,
+            n_jobs=n_jobs,
+            progress=progress,
+        )
     wanted = Target([target] if isinstance(target, str) else list(target or [default_target(bank)]), separator, task)
     candidates = candidate_features(bank, features)
     names = list(dict.fromkeys(name for candidate in candidates for name in candidate))
@@ -233,6 +280,13 @@ def fit(
         check_streamed({"nested": nested, "a learning curve": learning_curve, "a threshold": threshold})
     splitter, is_held_out, split_facts = _splitter(plan, every)
     return with_cost(_with_split(_fit_rows(plan, every, wanted, splitter, is_held_out, progress), split_facts), bank)
+
+
+def _check_one_class(asked: dict[str, bool]) -> None:
+    """Refuse what has no meaning where normal rows alone are learned from."""
+    for name, is_asked in asked.items():
+        if is_asked:
+            raise TopModelError(f"{name} and normal images alone do not go together; leave one or the other out")
 
 
 def _chosen_views(bank: Bank, names: Sequence[str], views: str | Sequence[str]) -> list[str]:

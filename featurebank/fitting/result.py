@@ -66,8 +66,10 @@ class FitResult:
         Raises
         ------
         TopModelError
-            When there are several, one of each task.
+            When there are several, one of each task; or none, as of normal images alone.
         """
+        if self._search is None and self.predictor.task == "anomaly":
+            raise TopModelError("normal images alone have no search; the candidates are in the report")
         if self._search is None:
             raise TopModelError(f"a search for each of {', '.join(self.tasks)}; name one: result.tasks[TASK].search")
         return self._search
@@ -102,8 +104,10 @@ class FitResult:
         if len(self.tasks) > 1:
             found = ", ".join(f"{name}: {each.report['best']['mean']:.3f}" for name, each in self.tasks.items())
             return f"<FitResult: {found}>"
-        best = self.search.best_candidate_
-        return f"<FitResult: {best.model} on {'+'.join(best.features)}, {best.mean:.3f} of {len(self.oof)} rows>"
+        best = self.report["best"]
+        return (
+            f"<FitResult: {best['model']} on {'+'.join(best['features'])}, {best['mean']:.3f} of {len(self.oof)} rows>"
+        )
 
     def _repr_html_(self) -> str:
         """Return the candidates as a table, for notebooks."""

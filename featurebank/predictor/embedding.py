@@ -75,6 +75,7 @@ class Embedder:
         self.allow_download = allow_download
         self.device = _present(device)
         self._engines: list[tuple[Backbone, Any, list[int]]] | None = None
+        self._beside: Embedder | None = None
 
     def embed(self, images: Any) -> NDArray[np.float32]:
         """Return the feature sets of images side by side, shape (n, d).
@@ -181,6 +182,18 @@ class Embedder:
         """
         number = self.features.index(feature)
         return next(backbone for backbone, _, numbers in self._open_engines(1) if number in numbers)
+
+    def embedder_of(self, features: Sequence[PredictorFeature]) -> Embedder:
+        """Return what embeds other feature sets with the same weights; it is kept for the next time."""
+        if self._beside is None or self._beside.features != list(features):
+            self._beside = Embedder(
+                features,
+                tensors=self.tensors,
+                backbone=self.backbone,
+                weights_file=self.weights_file,
+                allow_download=self.allow_download,
+            )
+        return self._beside
 
     def _engine(self, backbone: Backbone, numbers: Sequence[int], count: int) -> Engine:
         from featurebank.backbones.devices import choose_device

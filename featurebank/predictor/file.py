@@ -25,19 +25,22 @@ from featurebank.errors import CorruptError, FeatureBankError, PredictorError, o
 from featurebank.predictor.compatibility import INSTALLED, read_under, suit, try_out
 from featurebank.predictor.features import EMBEDDED, PredictorFeature
 from featurebank.predictor.out_of_fold_table import decode_table, encode_table
+from featurebank.predictor.patch_maps import PatchMaps
 from featurebank.predictor.task import Task
 from featurebank.storage.memory import releasing
 from featurebank.topmodels.novelty import Unlike
+from featurebank.topmodels.one_class.model import OneClassModel
+from featurebank.topmodels.one_class.patches import PatchMemory
 from featurebank.topmodels.scaling import plain
 
 FORMAT = "featurebank-predictor"
 VERSION = 3
 _READABLE = (1, 2, 3)
 _FACTS, _MODEL, _CALIBRATOR, _FIT = "predictor.json", "model.skops", "calibrator.skops", "fit.json"
-_UNLIKE, _OUT_OF_FOLD = "unlike.skops", "outoffold.safetensors"
+_UNLIKE, _OUT_OF_FOLD, _PATCHES = "unlike.skops", "outoffold.safetensors", "patches.skops"
 _SCHEMA = "schema.json"  # of skops: the types, by module and name
 _LIMITS = {_FACTS: 1 << 20, _MODEL: 4 << 30, _CALIBRATOR: 16 << 20, _UNLIKE: 256 << 20, _FIT: 1 << 30}
-_LIMITS[_OUT_OF_FOLD] = 4 << 30
+_LIMITS |= {_OUT_OF_FOLD: 4 << 30, _PATCHES: 256 << 20}
 _WEIGHTS = re.compile(r"weights/[0-9a-f]{64}\.safetensors")
 _WEIGHTS_LIMIT = 16 << 30
 _TASK = re.compile(r"tasks/[0-9]+\.featurebank")
@@ -55,6 +58,12 @@ ALLOWED_TYPES = (  # beyond skops's own; nothing else is ever loaded or saved
     "featurebank.topmodels.multiview.RegressorOverViews",
     "featurebank.topmodels.novelty.Mahalanobis",
     "featurebank.topmodels.novelty.Unlike",
+    "featurebank.topmodels.one_class.conformal.Conformal",
+    "featurebank.topmodels.one_class.detectors.NeighbourDistance",
+    "featurebank.topmodels.one_class.detectors.PCAResidual",
+    "featurebank.topmodels.one_class.detectors.ShrunkMahalanobis",
+    "featurebank.topmodels.one_class.model.OneClassModel",
+    "featurebank.topmodels.one_class.patches.PatchMemory",
     "featurebank.topmodels.transforms.SelectDimensions",
     "featurebank.topmodels.transforms.SelectRelevant",
     "featurebank.topmodels.transforms.SignedSquareRoot",
@@ -104,12 +113,19 @@ def _encode(task: Task, tensors: Mapping[str, bytes]) -> memoryview:
         "target": task.target,
         "task": task.kind,
         "labels": task.labels,
-        "features": [
-            {"spec": each.spec.to_dict(), "weights": each.weights, "size": each.size, "views": each.views}
-            for each in task.features
-        ],
+        "features": _feature_facts(task.features),
     }
+    if task.patches is not None:
+        members[_PATCHES] = _dump(task.patches.memory)
+        facts["maps"] = {"features": _feature_facts(task.patches.features), "shapes": list(task.patches.shapes)}
     return _archive(facts, {**members, **_weights(tensors)})
+
+
+def _feature_facts(features: Sequence[PredictorFeature]) -> list[dict[str, Any]]:
+    return [
+        {"spec": each.spec.to_dict(), "weights": each.weights, "size": each.size, "views": each.views}
+        for each in features
+    ]
 
 
 def _archive(facts: Mapping[str, Any], members: Mapping[str, Any]) -> memoryview:
@@ -146,9 +162,13 @@ def read(path: str | os.PathLike[str]) -> tuple[list[Task], dict[str, Any], dict
         else:
             tasks = [_read(facts, members, members)]
             report = tasks[0].report
-        used = {each.spec.weights for task in tasks for each in task.features if each.weights == EMBEDDED}
+        used = {each.spec.weights for task in tasks for each in _seen_by(task) if each.weights == EMBEDDED}
         weights = {digest: f"weights/{digest}.safetensors" for digest in used}
         return tasks, report, {digest: members[name] for digest, name in weights.items()}
+
+
+def _seen_by(task: Task) -> list[PredictorFeature]:
+    return [*task.features, *([] if task.patches is None else task.patches.features)]
 
 
 @contextmanager
@@ -227,7 +247,8 @@ def _read(facts: Any, members: dict[str, bytes], weights: Mapping[str, bytes]) -
     unlike, out_of_fold = _read_unlike(members, model), None
     if _OUT_OF_FOLD in members:
         out_of_fold = decode_table(members[_OUT_OF_FOLD], {"row": len(report["samples"])})
-    return Task(features, model, str(facts["target"]), kind, labels, calibrator, report, unlike, out_of_fold)
+    patches = _read_patches(facts, members, weights)
+    return Task(features, model, str(facts["target"]), kind, labels, calibrator, report, unlike, out_of_fold, patches)
 
 
 def _read_checked(file: Any, path: Any = None) -> tuple[Any, dict[str, bytes]]:
@@ -285,6 +306,8 @@ def _labels(facts: dict[str, Any]) -> list[str] | None:
 
 
 def _check_model(model: Any, calibrator: Any, kind: str) -> None:
+    if kind == "anomaly" and isinstance(model, OneClassModel):
+        return model.check()
     if kind == "regression" and hasattr(model, "predict"):
         return
     has_proba = any(hasattr(each, "predict_proba") for each in (model, calibrator))
@@ -300,6 +323,18 @@ def _read_unlike(members: Mapping[str, bytes], model: Any) -> Unlike | None:
         raise CorruptError(f"its {_UNLIKE} holds {type(found).__name__}")
     found.check(getattr(model, "n_features_in_", None))
     return found
+
+
+def _read_patches(
+    facts: dict[str, Any], members: Mapping[str, bytes], weights: Mapping[str, bytes]
+) -> PatchMaps | None:
+    if _PATCHES not in members:
+        return None
+    memory, maps = _undump(members[_PATCHES]), facts["maps"]
+    if not isinstance(memory, PatchMemory):
+        raise CorruptError(f"its {_PATCHES} holds {type(memory).__name__}")
+    shapes = [tuple(int(side) for side in shape) for shape in maps["shapes"]]
+    return PatchMaps(_features(maps, weights), shapes, memory)
 
 
 def check_savable(estimator: Any) -> None:

@@ -44,6 +44,8 @@ def graph_of(model: Any, calibrator: Any, task: str) -> nn.Module:
     PredictorError
         When a part of it cannot be expressed; it is named.
     """
+    if task == "anomaly":
+        raise PredictorError("a predictor of anomalies cannot be expressed in ONNX; use it with `featurebank predict`")
     if task not in ("classification", "regression"):
         raise PredictorError("a predictor of several labels an image cannot be expressed in ONNX: fit each label apart")
     *steps, (_, last) = model.steps

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.pipeline import Pipeline
 
 from featurebank.bank.features import as_keys
 from featurebank.bank.samples import SampleTable
@@ -147,8 +146,8 @@ class Predictor(Embedder):
         return self._each(lambda task: task.classes)
 
     @property
-    def model(self) -> Pipeline:
-        """The fitted pipeline of the only task."""
+    def model(self) -> Any:
+        """The fitted pipeline, or `OneClassModel`, of the only task."""
         return self.single.model
 
     @property
@@ -198,7 +197,8 @@ class Predictor(Embedder):
         Returns
         -------
         ndarray, shape (n,), or of 0 and 1 with shape (n, labels)
-            Of several tasks a DataFrame: one row an image, one column a task.
+            Of normal images and anomalies 1 and -1, as scikit-learn's outlier detection has them. Of several tasks a
+            DataFrame: one row an image, one column a task.
 
         Raises
         ------
@@ -214,12 +214,12 @@ class Predictor(Embedder):
     def predict_proba(self, images: Any) -> NDArray[np.float64] | dict[str, NDArray[np.float64]]:
         """Return class probabilities, shape (n, k), in the order of `classes`; of several tasks, a dict by task.
 
-        Tasks of numbers, which have none, are left out of the dict; see `predict`.
+        Tasks of numbers and of anomalies, which have none, are left out of the dict; see `predict`.
         """
         parts = self.embed_all(images)
         if len(self.tasks) == 1:
             return self.single.probabilities(self.seen_by(self.single.features, parts))
-        asked = {name: each for name, each in self.tasks.items() if each.kind != "regression"}
+        asked = {name: each for name, each in self.tasks.items() if each.has_probabilities}
         return {name: each.probabilities(self.seen_by(each.features, parts)) for name, each in asked.items()}
 
     def predict_table(self, paths: Sequence[str | os.PathLike[str]], progress: Progress | None = None) -> pd.DataFrame:
@@ -232,6 +232,9 @@ class Predictor(Embedder):
             unusual, from 0 to 1) and ``is_unlike`` (whether that is above 0.99), ``error``, and ``proba_CLASS`` for
             each class. A predictor of an earlier version, or of fewer than 20 images, cannot tell what is unlike.
             Of several tasks ``label_TASK, probability_TASK, proba_TASK_CLASS``, and the highest ``unlike`` of them.
+            Of a predictor that learned from normal images ``path, label, score`` (the higher the more normal),
+            ``anomaly`` (a p-value: the share of the normals that are at least as unusual), ``is_anomaly`` (whether it
+            is at most the promised rate of false alarms), ``error``.
         """
         items = as_items(paths)
         parts, errors = self.embed_some(items, progress)

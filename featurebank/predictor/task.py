@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.pipeline import Pipeline
 
 from featurebank.bank.matrix import BankMatrix, in_batches
 from featurebank.bank.samples import SampleTable, values_of
 from featurebank.errors import PredictorError
 from featurebank.images.columns import join_frames, text_frame
 from featurebank.predictor.features import PredictorFeature
+from featurebank.predictor.patch_maps import PatchMaps
 from featurebank.topmodels import held_out
 from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
 from featurebank.topmodels.committee_models import probabilities_of
 from featurebank.topmodels.confidence import confidence_of
 from featurebank.topmodels.novelty import FLAG, Unlike
+from featurebank.topmodels.one_class.judging import detection_scores
 
 
 @dataclass(eq=False)
@@ -31,12 +33,13 @@ class Task:
     ----------
     features : list of PredictorFeature
         The feature sets whose concatenation the model takes.
-    model : Pipeline
+    model : Pipeline or OneClassModel
         Fitted on that concatenation.
     target : str
         Name of the column it predicts.
     kind : str, default "classification"
-        ``"classification"``, ``"multilabel"`` or ``"regression"``.
+        ``"classification"``, ``"multilabel"``, ``"regression"`` or ``"anomaly"``: its model is then a
+        `featurebank.topmodels.one_class.model.OneClassModel`.
     labels : list of str, optional
         Names of the labels where an image has several.
     calibrator : Calibrator, optional
@@ -48,10 +51,12 @@ class Task:
     out_of_fold : DataFrame, optional
         What the fit said of each sample when it had not seen it: ``row`` (a number in the report's ``samples``),
         ``fold, true, predicted`` and ``proba_CLASS``.
+    patches : PatchMaps, optional
+        Says where an image is strange.
     """
 
     features: Sequence[PredictorFeature]
-    model: Pipeline
+    model: Any
     target: str
     kind: str = "classification"
     labels: list[str] | None = None
@@ -59,13 +64,24 @@ class Task:
     report: dict[str, Any] = field(default_factory=dict)
     unlike: Unlike | None = None
     out_of_fold: pd.DataFrame | None = None
+    patches: PatchMaps | None = None
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether it gives probabilities of classes or labels."""
+        return self.kind in ("classification", "multilabel")
 
     @property
     def classes(self) -> NDArray[Any]:
-        """The classes, sorted, shape (k,); the names of the labels where an image has several; none for numbers."""
-        if self.kind == "regression":
+        """The classes, sorted, shape (k,); the names of the labels where an image has several; none of other kinds."""
+        if not self.has_probabilities:
             return np.empty(0)
         return self.model.classes_ if self.labels is None else np.array(self.labels)
+
+    @property
+    def normal(self) -> str:
+        """The value of the target that normal images have, as text; ``"normal"`` where it learned from every row."""
+        return str(self.report.get("normal") or "normal")
 
     @property
     def columns(self) -> list[str]:
@@ -94,18 +110,21 @@ class Task:
         -------
         ndarray of float64, shape (n, k)
         """
-        if self.kind == "regression":
-            raise PredictorError(f"this predictor gives numbers of {self.target!r}, which have no probabilities")
+        if not self.has_probabilities:
+            gives = "numbers" if self.kind == "regression" else "p-values"
+            raise PredictorError(f"this predictor gives {gives} of {self.target!r}, which have no probabilities")
         return probabilities_of(self.model, self.calibrator, X)
 
     def table(self, X: NDArray[np.float32], ok: NDArray[np.bool_]) -> pd.DataFrame:
         """Return what the model says of embeddings (m, d) of the readable ones (m of n True in `ok`) of n images."""
+        if self.kind == "anomaly":
+            return anomaly_table(self, X, ok)
         labels, best = np.full(len(ok), None, object), np.full(len(ok), np.nan)
         proba = np.full((len(ok), len(self.classes)), np.nan)
         share = None if self.unlike is None else np.full(len(ok), np.nan)
         if ok.any():
             labels[ok] = self._as_shown(self.model.predict(X))
-            if self.kind != "regression":
+            if self.has_probabilities:
                 proba[ok] = self.probabilities(X)
             if self.kind == "classification":
                 best[ok] = confidence_of(proba[ok], labels[ok].astype(self.classes.dtype), self.classes)
@@ -135,6 +154,8 @@ class Task:
         PredictorError
             When a label is not one that the model knows.
         """
+        if self.kind == "anomaly":
+            return self._normal_rows(table.columns[names[0]])
         if self.kind == "classification":
             return self._known_classes(table.columns[names[0]], names[0])
         if self.kind == "regression":
@@ -153,6 +174,9 @@ class Task:
         groups: NDArray[Any] | None = None,
     ) -> dict[str, Any]:
         """Score the model on embeddings with true values; see `featurebank.Predictor.evaluate`."""
+        if self.kind == "anomaly":
+            scores = np.concatenate([self.model.score_samples(part) for part in in_batches(X)])
+            return detection_scores(~y, scores, scores < self.model.offset_, groups)
         predicted = np.concatenate([self.model.predict(part) for part in in_batches(X)])
         if self.kind == "regression":
             return held_out.regression_scores(y, predicted, weight, groups)
@@ -169,6 +193,14 @@ class Task:
             )
         return values.astype(np.float64)
 
+    def _normal_rows(self, values: pd.Series) -> NDArray[np.bool_]:
+        if self.report.get("normal") is None:
+            raise PredictorError(
+                "this predictor learned from every row, and knows no value that normal images have: fit it with "
+                "--normal VALUE to score labelled images"
+            )
+        return has_value(values, self.normal)
+
     def _known_classes(self, labels: Iterable[Any], name: str) -> NDArray[Any]:
         """Map labels to the predictor's classes by their text, so that a folder named 1 is the class 1."""
         known = {str(value): value for value in self.classes.tolist()}
@@ -180,6 +212,8 @@ class Task:
 
 
 _NAMES = ("source", "path")
+ANOMALY = "anomaly"
+"""The label of an image that is called an anomaly."""
 
 
 def unlike_columns(share: NDArray[np.float64] | None) -> dict[str, Any]:
@@ -198,6 +232,32 @@ def unlike_columns(share: NDArray[np.float64] | None) -> dict[str, Any]:
     if share is None:
         return {}
     return {"unlike": share, "is_unlike": [None if np.isnan(each) else bool(each > FLAG) for each in share]}
+
+
+def has_value(column: pd.Series, value: object) -> NDArray[np.bool_]:
+    """Return where a column has a value, which may be given as text, shape (n,).
+
+    Examples
+    --------
+    >>> has_value(pd.Series([0.0, 1.0]), "0").tolist(), has_value(pd.Series(["good", None]), "good").tolist()
+    ([True, False], [True, False])
+    """
+    texts = np.array([str(cell) == str(value) for cell in column], bool)
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        with suppress(ValueError):
+            return texts | (column.astype(float) == float(str(value))).to_numpy()
+    return texts
+
+
+def anomaly_table(task: Task, X: NDArray[np.float32], ok: NDArray[np.bool_]) -> pd.DataFrame:
+    """Return what a one-class model says of embeddings: ``label, score, anomaly`` (a p-value), ``is_anomaly``."""
+    scores, p_values = np.full(len(ok), np.nan), np.full(len(ok), np.nan)
+    if ok.any():
+        scores[ok] = task.model.score_samples(X)
+        p_values[ok] = task.model.conformal_.p_values(scores[ok])
+    flags = [bool(each < task.model.offset_) if good else None for each, good in zip(scores, ok, strict=True)]
+    labels = [None if flag is None else ANOMALY if flag else task.normal for flag in flags]
+    return text_frame({"label": labels, "score": scores, "anomaly": p_values, "is_anomaly": flags})
 
 
 def task_column(column: str, task: str) -> str:

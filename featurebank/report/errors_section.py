@@ -13,7 +13,7 @@ from featurebank.bank.images import images_of
 from featurebank.bank.samples import rows_of
 from featurebank.errors import ColumnError, FeatureBankError, ImageError, NotInstalledError, PredictorError, one_line
 from featurebank.explore import duplicates, explain, label_issues
-from featurebank.explore.activation_maps import data_uri
+from featurebank.explore.image_map import data_uri
 from featurebank.images.columns import join_frames, text_frame
 from featurebank.images.reading import Progress
 from featurebank.report.data_section import sides
@@ -35,6 +35,7 @@ EXPLAINED = 4
 """Mistakes, and right answers, that are explained by exact maps; one of each where parts have to be covered in turn."""
 _TOLD = {
     "cam": "Class activation maps, exact for this predictor: red parts speak for the answer, blue ones against it.",
+    "auto": "Each place is compared with patches of normal images: red ones are unlike any, the redder the more.",
     "occlusion": "Parts of the image were covered in turn: the answer leans on the red ones, blue ones are against it.",
 }
 _OUT_OF_FOLD = " The answers are those out of fold; the predictor that is asked why has since seen the images."
@@ -224,7 +225,8 @@ def explanations(inputs: Inputs, progress: Progress | None = None) -> dict[str, 
     if inputs.predictor is None:
         return {"why": [], "why_note": "Activation maps show where a predictor looks. This makes one:"}
     note = ""
-    for method, each in (("cam", EXPLAINED), ("occlusion", 1)):
+    is_anomaly = inputs.predictor.task == "anomaly"
+    for method, each in (("auto", EXPLAINED),) if is_anomaly else (("cam", EXPLAINED), ("occlusion", 1)):
         try:
             return _explained(inputs, method, each, progress)
         except FeatureBankError as error:
@@ -235,7 +237,7 @@ def explanations(inputs: Inputs, progress: Progress | None = None) -> dict[str, 
 
 
 def _explained(inputs: Inputs, method: str, each: int, progress: Progress | None) -> dict[str, Any]:
-    rows, said = examples(inputs, each), _said(inputs)
+    rows, said = examples(inputs, each), {} if method == "auto" else _said(inputs)
     wanted = inputs.table.take(rows)
     images = images_of(wanted, lambda image: image, pixels=inputs.bank.pixels)
     found = []
@@ -252,11 +254,23 @@ def _explained(inputs: Inputs, method: str, each: int, progress: Progress | None
 def examples(inputs: Inputs, each: int) -> list[int]:
     """Return the rows that are explained: the most confident mistakes and right answers, else some of the samples."""
     found = inputs.oof
+    if inputs.predictor is not None and inputs.predictor.task == "anomaly":
+        return _strangest(inputs, 2 * each)
     if found is None or found.confidence is None:
         return np.linspace(0, len(inputs.table) - 1, min(2 * each, len(inputs.table))).astype(int).tolist()
     order = np.argsort(-np.nan_to_num(found.confidence, nan=-1.0), kind="stable")
     wrong, right = (found.row[order[found.wrong[order] == is_wrong]][:each] for is_wrong in (True, False))
     return [*wrong.tolist(), *right.tolist()]
+
+
+def _strangest(inputs: Inputs, count: int) -> list[int]:
+    """Return the rows that are least like the normal ones."""
+    assert inputs.predictor is not None
+    frame = inputs.predictor.oof
+    if frame is None:
+        return []
+    rows = rows_of(inputs.table, frame.sort_values("score", kind="stable"))
+    return rows[rows >= 0][:count].tolist()
 
 
 def _said(inputs: Inputs) -> dict[int, str]:

@@ -17,7 +17,7 @@ from featurebank.bank.samples import SampleTable, column_of, rows_of
 from featurebank.errors import BankError, ColumnError, PredictorError, one_line
 from featurebank.explore.embedding import chosen_sets
 from featurebank.predictor.predictor import Predictor
-from featurebank.predictor.task import Task
+from featurebank.predictor.task import ANOMALY, Task
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ class Inputs:
     def relabelled(self) -> int:
         """How many samples have another class now than when the predictor was fitted, as far as that is known."""
         found, name = self.oof, None if self.predictor is None else self.predictor.target
+        if self.predictor is None or self.predictor.task == "anomaly":  # all that is not normal is one class
+            return 0
         if found is None or not found.classes or name not in self.table.columns:
             return 0
         now = self.table.columns[name].iloc[found.row]
@@ -140,7 +142,8 @@ def match_predictions(task: Task, table: SampleTable) -> OofPredictions | None:
     if frame is None:
         return None
     try:
-        found = _aligned(frame, table, task.classes.tolist(), task.kind)
+        classes = [task.normal, ANOMALY] if task.kind == "anomaly" else task.classes.tolist()
+        found = _aligned(frame, table, classes, task.kind)
     except (TypeError, ValueError, LookupError) as error:
         raise PredictorError(
             f"the out-of-fold predictions in the file are not of its model: {one_line(error)[:120]}; fit again"

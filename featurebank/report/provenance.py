@@ -49,7 +49,7 @@ def commands(inputs: Inputs) -> dict[str, Any]:
     report = f"featurebank report {bank}{given} -o report.html"
     return {
         "fit": fit,
-        "learning": "" if "domain" in inputs.fit else f"{fit} --learning-curve",
+        "learning": "" if {"domain", "one_class"} & set(inputs.fit) else f"{fit} --learning-curve",
         "label": f"featurebank label {bank} labels.csv",
         "layer": f"featurebank extract SOURCE --bank {bank} --layer LAYER",
         "duplicates": f"featurebank duplicates {bank} -o duplicates.csv",
@@ -99,6 +99,9 @@ def _fit_command(inputs: Inputs) -> str:
         values = dict.fromkeys(str(each[key]) for each in tried if each.get(key) is not None)
         is_default = list(values) == [_DEFAULTS.get(key)]
         words += [word for value in values if not is_default for word in (f"--{key}", value)]
+    if "one_class" in fit:
+        words += [*_one_class_words(fit), "-o", str(inputs.file)]
+        return " ".join(map(shell_word, words))
     words += [word for name in _targets(inputs) for word in ("--target", name)]
     for key in ("separator", "folds", "seed", *([] if "domain" in fit else ["scoring"])):
         words += [f"--{key}", str(fit[key])] if fit.get(key) is not None else []
@@ -112,6 +115,13 @@ def _extra_words(fit: Mapping[str, Any]) -> list[str]:
     method = (fit.get("calibration") or {}).get("method")
     words = ["--calibrate", str(method)] if method else []
     return words + [f"--{name.replace('_', '-')}" for name in ("nested", "learning_curve") if fit.get(name)]
+
+
+def _one_class_words(fit: Mapping[str, Any]) -> list[str]:
+    """Return the flags of a fit of normal images alone."""
+    known = fit.get("normal")
+    words = ["--normal", "*"] if known is None else ["--target", str(fit["target"]), "--normal", str(known)]
+    return [*words, "--false-alarms", f"{fit['one_class']['false_alarms']:g}", "--seed", str(fit["seed"])]
 
 
 def _targets(inputs: Inputs) -> list[str]:

@@ -60,7 +60,8 @@ def scores(fit: Fit) -> dict[str, Any]:
     calibration, curve = fit.get("calibration"), fit.get("learning_curve")
     return {
         "plan": plan_text(fit),
-        "headline": f"Best: {rows[0]['score']} {fit['scoring']}, {rows[0]['interval']}." if rows else "",
+        "headline": headline(fit, rows),
+        "one_class": [str(each) for each in fit.get("one_class", {}).get("sentences", [])],
         "candidates": rows,
         "comparison": str((fit.get("comparison") or {}).get("sentence", "")),
         "nested": nested_text(fit),
@@ -70,6 +71,17 @@ def scores(fit: Fit) -> dict[str, Any]:
         "calibration": calibration_text(calibration) if calibration else "",
         "learning_verdict": str(curve["verdict"]) if curve else "",
     }
+
+
+def headline(fit: Fit, rows: list[dict[str, Any]]) -> str:
+    """Return the best score; of normal images alone, how well the bank's anomalies are told from them."""
+    if "one_class" not in fit:
+        return f"Best: {rows[0]['score']} {fit['scoring']}, {rows[0]['interval']}." if rows else ""
+    found = fit["one_class"]["scores"]
+    if found is None or "roc_auc" not in found:
+        return f"Learned from {fit['one_class']['normals']} normal images; no anomaly to score on."
+    ends = interval_text(found["intervals"]["roc_auc"], "roc_auc", between=" to ", unit=" %")
+    return f"AUROC {score_text(found['roc_auc'], 'roc_auc')}, {ends}, of {found['n_anomalies']} anomalies."
 
 
 def drawn(fit: Fit, found: OofPredictions | None) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""One-class top models: what is normal, learned without anomalies; thresholds that keep a promise."""
