@@ -109,7 +109,8 @@ def _tasks(predictor: Predictor, strategy: str, count: int) -> list[Task]:
         raise TopModelError(f"{count} samples are asked for; expected at least 1")
     tasks = [each for each in predictor.tasks.values() if strategy == "coverage" or each.has_probabilities]
     if not tasks:
-        raise TopModelError(f"numbers and anomalies have no probabilities, so no {strategy}; use coverage")
+        what = "numbers" if any(each.kind == "regression" for each in predictor.tasks.values()) else "p-values"
+        raise TopModelError(f"{what} have no probabilities, so no {strategy}; use coverage")
     return tasks
 
 

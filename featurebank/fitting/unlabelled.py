@@ -38,7 +38,7 @@ from featurebank.topmodels.solvers.problem import Prediction, prediction_of
 
 SUPERVISED = "supervised"
 _NEEDS_PROBA = "self-training needs a top model with probabilities; add one: --model logreg"
-_REFUSED = ("sample_weight", "threshold", "separator", "memory", "ensemble")
+_REFUSED = ("sample_weight", "threshold", "separator", "memory", "ensemble", "normal", "false_alarms")
 
 
 def fit_semi_supervised(

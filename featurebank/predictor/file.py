@@ -34,8 +34,10 @@ from featurebank.topmodels.one_class.patches import PatchMemory
 from featurebank.topmodels.scaling import plain
 
 FORMAT = "featurebank-predictor"
-VERSION = 3
-_READABLE = (1, 2, 3)
+VERSION = 4
+_USUAL = 3
+"""The version of files that hold no one-class model, which earlier releases read too."""
+_READABLE = (1, 2, 3, 4)
 _FACTS, _MODEL, _CALIBRATOR, _FIT = "predictor.json", "model.skops", "calibrator.skops", "fit.json"
 _UNLIKE, _OUT_OF_FOLD, _PATCHES = "unlike.skops", "outoffold.safetensors", "patches.skops"
 _SCHEMA = "schema.json"  # of skops: the types, by module and name
@@ -115,6 +117,8 @@ def _encode(task: Task, tensors: Mapping[str, bytes]) -> memoryview:
         "labels": task.labels,
         "features": _feature_facts(task.features),
     }
+    if task.kind == "anomaly":
+        facts["version"] = VERSION
     if task.patches is not None:
         members[_PATCHES] = _dump(task.patches.memory)
         facts["maps"] = {"features": _feature_facts(task.patches.features), "shapes": list(task.patches.shapes)}
@@ -130,7 +134,7 @@ def _feature_facts(features: Sequence[PredictorFeature]) -> list[dict[str, Any]]
 
 def _archive(facts: Mapping[str, Any], members: Mapping[str, Any]) -> memoryview:
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
-    written = {"format": FORMAT, "version": VERSION, "written_by": f"featurebank {__version__}"}
+    written = {"format": FORMAT, "version": _USUAL, "written_by": f"featurebank {__version__}"}
     written["scikit_learn"] = INSTALLED
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
@@ -333,6 +337,7 @@ def _read_patches(
     memory, maps = _undump(members[_PATCHES]), facts["maps"]
     if not isinstance(memory, PatchMemory):
         raise CorruptError(f"its {_PATCHES} holds {type(memory).__name__}")
+    memory.check()
     shapes = [tuple(int(side) for side in shape) for shape in maps["shapes"]]
     return PatchMaps(_features(maps, weights), shapes, memory)
 

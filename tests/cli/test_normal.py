@@ -132,7 +132,7 @@ def test_the_page_tells_and_shows_where(parts):
             "40 normals can promise false alarms of 0.0244",
         ),
         (["export", "parts.featurebank", "--onnx", "a.onnx"], "a predictor of anomalies cannot be expressed in ONNX"),
-        (["next", "parts.bank", "--predictor", "parts.featurebank"], "numbers and anomalies have no probabilities"),
+        (["next", "parts.bank", "--predictor", "parts.featurebank"], "p-values have no probabilities"),
     ],
 )
 def test_what_cannot_be_done_is_said(parts, run_cli, monkeypatch, words, message):

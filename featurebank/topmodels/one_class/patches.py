@@ -118,6 +118,22 @@ class PatchMemory(BaseEstimator):
         reach = max(self.limit_ - self.usual_, float(np.finfo(np.float32).tiny))
         return np.maximum((self.distances(maps) - self.usual_) / reach, 0).astype(np.float32)
 
+    def check(self) -> None:
+        """Refuse parts that do not fit together: a file may hold anything.
+
+        Raises
+        ------
+        TopModelError
+            When they do not.
+        """
+        numbers = [vars(self).get(name) for name in ("usual_", "limit_")]
+        parts = (
+            isinstance(vars(self).get("reduce_"), Pipeline),
+            isinstance(vars(self).get("nearest_"), NearestNeighbors),
+        )
+        if not all(parts) or not all(isinstance(each, float) and np.isfinite(each) for each in numbers):
+            raise TopModelError("what says where an image is strange holds other parts; expected one that was fitted")
+
 
 def _parted(
     groups: NDArray[np.int64], rate: float, random: np.random.Generator
