@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from featurebank.fitting import assessment
 from featurebank.fitting.checks import check_class_options, check_target
 from featurebank.fitting.committee import GivenFile, check_targets, given_members, read_given, with_cost
 from featurebank.fitting.given_split import NO_SPLIT, given_split, predefined
-from featurebank.fitting.one_class import fit_normal
+from featurebank.fitting.one_class import fit_normal, options_of
 from featurebank.fitting.predictor import make_calibrator, make_predictor
 from featurebank.fitting.result import FitResult
 from featurebank.fitting.second_backbone import about_second_backbone
@@ -189,45 +190,14 @@ def fit(
     >>> result.report["n_samples"], result.report["best"]["mean"]
     (24, 1.0)
     """
+    given = dict(locals())
     if cv is not None and not isinstance(cv, str | int):
         raise TopModelError(f"cv of {type(cv).__name__}; expected a number of folds or a name, as 'stratified'")
     bank = Bank.of(bank)
     if false_alarms is not None and normal is None:
         raise TopModelError("a rate of false alarms goes with normal images; name their value: --normal VALUE")
     if normal is not None:
-        _check_one_class(
-            {
-                "several targets": not isinstance(target, str | None),
-                "a separator": separator is not None,
-                "a task": task is not None,
-                "sample weights": sample_weight is not None,
-                "a cv": cv is not None or folds != 5 or repeats != 1,
-                "a nested score": nested,
-                "a scoring": scoring is not None or positive is not None,
-                "a choice of views": views not in ("mean", ["mean"]),
-                "a normalisation": normalize not in ("standardize", ["standardize"]) or select is not None,
-                "class weights": class_weight is not None,
-                "a rule": rule != "best",
-                "calibration": calibrate is not None,
-                "a threshold": threshold is not None,
-                "a learning curve": learning_curve,
-                "a time limit": time_limit is not None,
-                "a limit of memory": memory is not None,
-            }
-        )
-        return fit_normal(
-            bank,
-            normal=normal,
-            features=features,
-            models=models,
-            target=target,
-            groups=groups,
-            split=split,
-            false_alarms=false_alarms,
-            random_state=random_state,
-            n_jobs=n_jobs,
-            progress=progress,
-        )
+        return fit_normal(bank, **options_of(given, signature(fit)))
     wanted = Target([target] if isinstance(target, str) else list(target or [default_target(bank)]), separator, task)
     candidates = candidate_features(bank, features)
     names = list(dict.fromkeys(name for candidate in candidates for name in candidate))
@@ -280,13 +250,6 @@ def fit(
         check_streamed({"nested": nested, "a learning curve": learning_curve, "a threshold": threshold})
     splitter, is_held_out, split_facts = _splitter(plan, every)
     return with_cost(_with_split(_fit_rows(plan, every, wanted, splitter, is_held_out, progress), split_facts), bank)
-
-
-def _check_one_class(asked: dict[str, bool]) -> None:
-    """Refuse what has no meaning where normal rows alone are learned from."""
-    for name, is_asked in asked.items():
-        if is_asked:
-            raise TopModelError(f"{name} and normal images alone do not go together; leave one or the other out")
 
 
 def _chosen_views(bank: Bank, names: Sequence[str], views: str | Sequence[str]) -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import Signature, signature
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,26 @@ def fit_normal(
     }
     task = Task(specs, model, known.target, "anomaly", report=kept, out_of_fold=said, patches=maps)
     return FitResult(report, Predictor(task, tensors={**tensors, **map_tensors}))
+
+
+def options_of(given: Mapping[str, Any], fit: Signature) -> dict[str, Any]:
+    """Return `fit_normal`'s options of those of `featurebank.fit`.
+
+    Raises
+    ------
+    TopModelError
+        When another one is given: it has no meaning where normal rows alone are learned from.
+    """
+    own = signature(fit_normal).parameters
+    for name, option in fit.parameters.items():
+        if name not in own and given[name] != option.default:
+            words = name.replace("_", " ")
+            raise TopModelError(f"{words} and normal images alone do not go together; leave one or the other out")
+    target = given["target"]
+    named = [target] if isinstance(target, str) else list(target or [])
+    if len(named) > 1:
+        raise TopModelError("several targets and normal images alone do not go together; name one target")
+    return {name: given[name] for name in own if name != "bank"} | {"target": named[0] if named else None}
 
 
 # --- what is learned from ----------------------------------------------------------------------------------

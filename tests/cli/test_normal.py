@@ -124,8 +124,8 @@ def test_the_page_tells_and_shows_where(parts):
     ("words", "message"),
     [
         (
-            ["fit", "parts.bank", "--normal", "good", "--nested"],
-            "a nested score and normal images alone do not go together",
+            ["fit", "parts.bank", "--target", "label", "--normal", "good", "--nested"],
+            "nested and normal images alone do not go together",
         ),
         (
             ["fit", "parts.bank", "--normal", "good", "--false-alarms", "0.01"],

@@ -105,7 +105,8 @@ def test_what_contamination_may_cost_is_what_is_left_of_the_rate(tmp_path, rando
     ("options", "error", "message"),
     [
         ({"normal": "god"}, ColumnError, "no readable sample has kind 'god'; did you mean good"),
-        ({"normal": "good", "scoring": "f1"}, TopModelError, "a scoring and normal images alone do not go together"),
+        ({"normal": "good", "scoring": "f1"}, TopModelError, "scoring and normal images alone do not go together"),
+        ({"normal": "good", "folds": 3}, TopModelError, "folds and normal images alone do not go together"),
         ({"normal": "*"}, TopModelError, "every row is normal, and a target 'kind' is given"),
         ({"false_alarms": 0.1}, TopModelError, "a rate of false alarms goes with normal images"),
         ({"normal": "good", "false_alarms": 0.001}, TopModelError, "160 normals can promise false alarms of 0.00621"),
