@@ -17,6 +17,7 @@ from featurebank.bank.neighbours import close_pairs, groups_of, near_duplicate_p
 from featurebank.bank.samples import SampleTable
 from featurebank.explore.embedding import distinct_contents
 from featurebank.images.pixels import PLAIN, PixelRules
+from featurebank.images.progress import shown
 from featurebank.images.reading import Progress
 
 SIDE = 24
@@ -81,7 +82,7 @@ def duplicates(bank: BankLike, *, features: str | None = None, progress: Progres
     table = bank.select()
     first, contents = distinct_contents(table)
     distinct = table.take(first)
-    ties = {"near": near_pairs(thumbnails_of(distinct, progress, bank.pixels))}
+    ties = {"near": near_pairs(thumbnails_of(distinct, shown(progress, "pictures"), bank.pixels))}
     if features is not None:
         ties["alike"] = _alike(bank, features, distinct)
     return _listed(table, contents, len(first), ties)

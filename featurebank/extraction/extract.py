@@ -23,6 +23,7 @@ from featurebank.extraction.pipeline import Compute, Pipeline
 from featurebank.extraction.pixel_range import settle_source
 from featurebank.extraction.tracker import Embed, ExtractReport, Tracker
 from featurebank.images.pixels import PixelRules
+from featurebank.images.progress import shown
 from featurebank.images.reading import Progress
 from featurebank.images.scanning import scan
 
@@ -211,7 +212,7 @@ def extract(
         ),
         Compute(device, engine, batch_size, workers, backend, ray_address),
         verify=verify,
-        progress=progress,
+        progress=shown(progress, "extract"),
     )
     for line in [*report.repaired, *report.warnings]:
         warnings.warn(line, stacklevel=2)

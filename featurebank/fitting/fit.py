@@ -31,6 +31,7 @@ from featurebank.fitting.targets import Target
 from featurebank.fitting.task_data import Labels, TaskData, is_multitask, load_tasks
 from featurebank.fitting.tasks import fit_tasks
 from featurebank.fitting.training_data import TrainingData, bytes_of, load_rows, straddling
+from featurebank.images.progress import shown
 from featurebank.images.reading import Progress
 from featurebank.predictor.file import check_savable
 from featurebank.predictor.task import Task
@@ -191,6 +192,7 @@ def fit(
     (24, 1.0)
     """
     given = dict(locals())
+    progress = shown(progress, "fit")
     if cv is not None and not isinstance(cv, str | int):
         raise TopModelError(f"cv of {type(cv).__name__}; expected a number of folds or a name, as 'stratified'")
     bank = Bank.of(bank)

@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from featurebank.bank.display import as_html
 from featurebank.bank.features import as_keys
 from featurebank.bank.samples import SampleTable
 from featurebank.errors import PredictorError, notice
 from featurebank.images.columns import text_frame
 from featurebank.images.frames import as_items
+from featurebank.images.progress import shown
 from featurebank.images.reading import Progress
 from featurebank.predictor import file
 from featurebank.predictor.embedding import Embedder, Parts
@@ -101,6 +103,10 @@ class Predictor(Embedder):
 
     def __repr__(self) -> str:
         return f"Predictor({', '.join(self.tasks)} from {'+'.join(each.spec.name for each in self.features)})"
+
+    def _repr_html_(self) -> str:
+        rows = [(name, each.kind, ", ".join(map(str, each.classes))) for name, each in self.tasks.items()]
+        return as_html(self, pd.DataFrame(rows, columns=["target", "task", "classes"]))
 
     @property
     def is_of_pages(self) -> bool:
@@ -319,7 +325,7 @@ class Predictor(Embedder):
         ColumnError
             When the column of weights holds something else.
         """
-        return evaluate(self, self.tasks, source, target, sample_weight, progress)
+        return evaluate(self, self.tasks, source, target, sample_weight, shown(progress, "evaluate"))
 
     # --- files ---------------------------------------------------------------------------------------------
 

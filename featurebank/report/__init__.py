@@ -43,6 +43,13 @@ class Report:
     def __repr__(self) -> str:
         return f"<Report: {self.facts['title']}, {len(self.facts['paths'])} images, {len(self.html)} characters>"
 
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        from featurebank.bank.display import as_html
+
+        return as_html(self, pd.DataFrame(self.counts().items(), columns=["what", "shown"]))
+
     def encode(self) -> bytes:
         """Return the bytes of the file."""
         return self.html.encode()
@@ -120,6 +127,7 @@ def make_report(
     for library, name in (("jinja2", "Jinja2"), ("matplotlib", "matplotlib")):
         if find_spec(library) is None:
             raise NotInstalledError(f"a report needs {name}: {install_hint('report')}")
+    from featurebank.images.progress import shown
     from featurebank.report.errors_section import checks, explanations
     from featurebank.report.inputs import read_inputs
     from featurebank.report.map_section import NAMES, coordinates, default_methods, map_note
@@ -128,7 +136,7 @@ def make_report(
     unknown = [name for name in maps or [] if name not in NAMES]
     if unknown:
         raise PlotError(f"a map called {unknown[0]!r}; {near_names(unknown[0], NAMES)}")
-    bars = progress or (lambda title: None)
+    bars = progress or (lambda title: shown(None, title))
     inputs = read_inputs(bank, predictor, target=target, features=features)
     methods = list(dict.fromkeys(maps or default_methods(len(inputs.table))))
     facts = collect(

@@ -16,6 +16,7 @@ from featurebank.explore.advice.commands import Planner, Recommendation
 from featurebank.explore.advice.evidence import Measurements, Question, measure
 from featurebank.explore.advice.probe import Interval
 from featurebank.explore.advice.rules import LARGE, LARGE_CLASS, OVERFITS, SENTENCES, TUNING, Action, Verdict, decide
+from featurebank.images.progress import shown
 from featurebank.images.reading import Progress
 from featurebank.topmodels.formatting import gain_text, percent, score_text
 
@@ -131,7 +132,7 @@ def advise(
     bank = Bank.of(bank)
     asked = (groups, sample_weight, scoring, folds, repeats, random_state, n_jobs)
     question = Question(target or default_target(bank), *asked)
-    found = measure(bank, question, progress)
+    found = measure(bank, question, shown(progress, "advise"))
     verdict = decide(found.evidence)
     steps = [Planner(bank, question, found).recommend(action) for action in wanted_actions(verdict)]
     lines = evidence_lines(found, verdict)

@@ -20,6 +20,7 @@ from featurebank.explore.advice.networks import complete_sets
 from featurebank.explore.advice.probe import PROBE, best_by_features, compared, search_rows
 from featurebank.fitting.targets import Target
 from featurebank.fitting.training_data import TrainingData, load_rows, straddling
+from featurebank.images.progress import shown
 from featurebank.images.reading import Progress
 from featurebank.topmodels.folds import Folds, default_kind, fold_numbers, sizes_of
 from featurebank.topmodels.formatting import score_text
@@ -149,7 +150,9 @@ def rank_features(
     model = model or MODELS[rows.task]
     models = list(dict.fromkeys([model, PROBE]))
     cv = Folds(default_kind(rows.task, rows.groups is not None), folds, repeats, random_state)
-    search = search_rows(rows, candidates, models, cv, scoring=scoring, n_jobs=n_jobs, progress=progress)
+    search = search_rows(
+        rows, candidates, models, cv, scoring=scoring, n_jobs=n_jobs, progress=shown(progress, "compare")
+    )
     ranked = pd.concat([_scored(rows, search, model), _unscored(len(rows.y), lacking)], ignore_index=True)[COLUMNS]
     ranked = ranked.astype({"dimensions": "Int64", "rows": int, "missing": int, "told_apart": "boolean"})
     report = {
