@@ -11,7 +11,7 @@ import numpy as np
 from featurebank.bank.images import source_of
 from featurebank.bank.samples import SampleTable
 from featurebank.errors import ImageError
-from featurebank.predictor.embedding import BATCH, Item
+from featurebank.predictor.embedding import CPU_BATCH, Item
 
 if TYPE_CHECKING:
     from featurebank.predictor.predictor import Predictor
@@ -43,13 +43,13 @@ def measure_cost(predictor: Predictor, table: SampleTable) -> dict[str, Any]:
     files = table.take(table.rows["root"].to_numpy() != "")
     if not len(files):
         raise ImageError("the images of this bank were in memory, so that none can be read again to time it")
-    wanted = np.unique(np.linspace(0, len(files) - 1, (MEASURED + 1) * BATCH).astype(np.int64))
+    wanted = np.unique(np.linspace(0, len(files) - 1, (MEASURED + 1) * CPU_BATCH).astype(np.int64))
     source = source_of(files.take(wanted))
-    items = list(islice(cycle(Item(source, row) for row in range(len(wanted))), (MEASURED + 1) * BATCH))
+    items = list(islice(cycle(Item(source, row) for row in range(len(wanted))), (MEASURED + 1) * CPU_BATCH))
     seconds = []
-    for start in range(0, len(items), BATCH):
+    for start in range(0, len(items), CPU_BATCH):
         started = time.perf_counter()
-        parts, errors = predictor.embed_some(items[start : start + BATCH])
+        parts, errors = predictor.embed_some(items[start : start + CPU_BATCH])
         if all(errors):
             raise ImageError(errors[0])
         if not any(errors):
@@ -60,8 +60,8 @@ def measure_cost(predictor: Predictor, table: SampleTable) -> dict[str, Any]:
     if not timed:
         raise ImageError("no sixteen images in a row could be read to time it")
     return {
-        "seconds_an_image": float(np.median(timed)) / BATCH,
-        "images": len(timed) * BATCH,
+        "seconds_an_image": float(np.median(timed)) / CPU_BATCH,
+        "images": len(timed) * CPU_BATCH,
         "backbones": predictor.backbone_names,
         "engine": predictor.engine_names,
     }
