@@ -88,7 +88,8 @@ def start(bank, digests=(), labels=(), **options):
     work = Work(Place(bank.path, None, {}), **options)
     session = Session(work, options["target"])
     opening = Opening(lambda: session, title="pictures.bank", target=options["target"], by=options["by"])
-    opening._session, work.answers = session, work.open()
+    opening._session = session
+    work.open()
     work.step()
     client = TestClient(make_app(opening, TOKEN), base_url="http://127.0.0.1:8000")
     truth = {digest.hex(): label for digest, label in zip(digests, labels, strict=True)}

@@ -274,3 +274,8 @@ def _value(name: str, text: str | None, kind: str) -> Any:
         return int(text)
     expected = "whole numbers" if kind == "int" else "true and false"
     raise ColumnError(f"{text!r} does not fit column {name!r}, which holds {expected}; use another column (--target)")
+
+
+def is_given(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which labels are there, of an array of labels or None, shape (n,)."""
+    return np.not_equal(labels, None).astype(bool)

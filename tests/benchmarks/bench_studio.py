@@ -82,9 +82,9 @@ def speed(images: int, width: int, answers: int) -> None:
         process.wait()
     ends = np.percentile(1000 * np.array(seconds), [50, 95, 100])
     print(
-        f"{images:,} x {width:,}: page {painted:.1f} s, first item {first:.1f} s, embeddings read {read:.1f} s; answer to "
-        f"next item {ends[0]:.0f} ms, 95th percentile {ends[1]:.0f}, longest {ends[2]:.0f} of {answers}; {memory:.2f} GB; "
-        f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+        f"{images:,} x {width:,}: page {painted:.1f} s, first item {first:.1f} s, embeddings read {read:.1f} s; answer "
+        f"to next item {ends[0]:.0f} ms, 95th percentile {ends[1]:.0f}, longest {ends[2]:.0f} of {answers}; "
+        f"{memory:.2f} GB; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
     )
 
 
@@ -176,7 +176,7 @@ def _asked(X: NDArray[np.float32], y: NDArray[np.str_], seed: int, count: int) -
     with tempfile.TemporaryDirectory() as folder:
         make_bank(Path(folder) / "a.bank", X)
         work = Work(Place(f"{folder}/a.bank", None, {}), "label", "", None, seed)
-        work.answers = work.open()
+        work.open()
         session = Session(work)
         found: list[int] = []
         while len(found) < count:

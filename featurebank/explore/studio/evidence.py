@@ -58,12 +58,6 @@ def _scored(score: float, ends: tuple[float, float]) -> Facts:
     return {"score": score, "low": ends[0], "high": ends[1]}
 
 
-def unknown() -> Facts:
-    """Return what is known before there are labels."""
-    few = "Label more: there are too few labels to say what more would bring."
-    return {"paid": {"text": "Whether choosing pays is not known yet."}, "curve": [], "verdict": few}
-
-
 def paid(view: View, seed: int) -> Facts:
     """Return whether the chosen labels teach more than as many random ones.
 
@@ -113,11 +107,6 @@ def _paid_text(gain: float, ends: tuple[float, float], count: int) -> str:
     if ends[1] < 0:
         return f"Choosing does not pay here: {told}; the next images are drawn at random."
     return f"Choosing has not been shown to pay: {told}."
-
-
-def does_not_pay(facts: Facts) -> bool:
-    """Say whether random labels surely teach more."""
-    return "ci95" in facts and facts["ci95"][1] < 0
 
 
 def curve(view: View, order: NDArray[np.int64], against: Facts) -> list[Facts]:

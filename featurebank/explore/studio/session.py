@@ -5,23 +5,24 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurebank.bank.answers import Answer, Answers, Conflict
+from featurebank.bank.answers import Answer, Answers, Conflict, is_given
 from featurebank.errors import BankError
-from featurebank.explore.label_errors import label_issues
-from featurebank.explore.studio import evidence
-from featurebank.explore.studio.choosing import COVERAGE, STAGES, UNCERTAIN, mixed
-from featurebank.explore.studio.drops import Drops
-from featurebank.explore.studio.finishing import Finishing
+from featurebank.explore.studio.chance import mixed
 from featurebank.explore.studio.opening import NotYetError
 from featurebank.explore.studio.pictures import Pictures
-from featurebank.explore.studio.view import Judged, View, is_given
 from featurebank.explore.studio.work import Work
 from featurebank.images.columns import text_frame
+
+if TYPE_CHECKING:
+    from featurebank.explore.studio.drops import Drops
+    from featurebank.explore.studio.finishing import Finishing
+    from featurebank.explore.studio.view import Judged, View
 
 LONGEST = 200
 """Characters of a class's name."""
@@ -42,7 +43,6 @@ class Session:
 
     def __init__(self, work: Work, target: str = "label") -> None:
         self.work, self.target = work, target
-        self.drops, self.finishing = Drops(), Finishing()
         self._order: list[str] = []
         self._undo: dict[str, list[list[Answer]]] = defaultdict(list)
         self._lock = threading.Lock()
@@ -60,6 +60,20 @@ class Session:
         if self.work.answers is None:
             raise NotYetError(self.work.message or "the bank is still being read; ask again in a moment")
         return self.work.answers
+
+    @cached_property
+    def drops(self) -> Drops:
+        """Predicts pictures."""
+        from featurebank.explore.studio.drops import Drops
+
+        return Drops()
+
+    @cached_property
+    def finishing(self) -> Finishing:
+        """Makes the predictor."""
+        from featurebank.explore.studio.finishing import Finishing
+
+        return Finishing()
 
     # --- what the page shows -------------------------------------------------------------------------------
 
@@ -104,17 +118,12 @@ class Session:
             is_open[skipped] = False
             asked = draw.asked[is_open[draw.asked]][:count].tolist()
             is_open[draw.asked] = False
-            chosen = self._chosen(view, is_open, count)
+            chosen = self._chosen(is_open, count)
             return self._items(view, mixed(chosen, asked, count, labelled, tested))
 
-    def _chosen(self, view: View | None, is_open: NDArray[np.bool_], count: int) -> list[tuple[int, str | None]]:
+    def _chosen(self, is_open: NDArray[np.bool_], count: int) -> list[tuple[int, str | None]]:
         """Return contents that cover the others, then those that are least certain, then any."""
-        rest = self.work.draw_now.order
-        ways: list[tuple[NDArray[np.int64], str | None]] = [(rest, None)]
-        if view is not None and not evidence.does_not_pay(self.work.evidence["paid"]):
-            ways.insert(0, (view.doubtful, UNCERTAIN))
-            if len(view.trained) < STAGES[-1]:
-                ways.insert(0, (self.work.coverage, COVERAGE))
+        ways = [*self.work.ways(), (self.work.draw_now.order, None)]
         found: dict[int, str | None] = {}
         for contents, why in ways:
             for content in contents[is_open[contents]][:count].tolist():
@@ -126,7 +135,7 @@ class Session:
         with self.answers.lock:
             view = self.work.now
             if view is None or view.learned is None:
-                return self._items(view, self._chosen(view, self._open(), count))
+                return self._items(view, self._chosen(self._open(), count))
             is_wanted = self._open()[view.pool.contents]
             if label is not None:
                 is_wanted &= view.learned.classes[view.said] == label
@@ -208,6 +217,8 @@ class Session:
 
     def progress(self) -> Facts:
         """Return the scores, whether choosing pays, whether to label more, and the confusion matrix."""
+        from featurebank.explore.studio import evidence
+
         view, found = self.work.now, self.work.evidence
         judged = None if view is None else view.judged
         return {
@@ -250,6 +261,8 @@ class Session:
 
     def issues(self) -> list[Facts]:
         """Return the contents whose label is probably wrong, the most doubtful first."""
+        from featurebank.explore.label_errors import label_issues
+
         judged, view = self._judged()
         if judged is None or view is None or view.learned is None:
             return []

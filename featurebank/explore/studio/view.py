@@ -9,36 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurebank.explore.studio.choosing import draws, honest_part, least_certain, tenth_of
+from featurebank.bank.answers import is_given
+from featurebank.explore.studio.chance import Draw, honest_part
+from featurebank.explore.studio.choosing import least_certain
 from featurebank.explore.studio.learner import Learned, learn
 from featurebank.explore.studio.pool import Pool
 
 ROWS_AT_ONCE = 8192
-
-
-@dataclass(frozen=True)
-class Draw:
-    """The random order of the contents, and the tenth of them that tests.
-
-    Attributes
-    ----------
-    order : ndarray of int64, shape (n,)
-    asked : ndarray of int64
-        The test part, in the order in which it is asked.
-    is_test : ndarray of bool, shape (n,)
-    """
-
-    order: NDArray[np.int64]
-    asked: NDArray[np.int64]
-    is_test: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, digests: NDArray[np.bytes_], seed: int) -> Draw:
-        """Draw by digests and a seed."""
-        numbers = draws(digests, seed)
-        asked, is_test = tenth_of(numbers), np.zeros(len(digests), bool)
-        is_test[asked] = True
-        return cls(np.argsort(numbers), asked, is_test)
 
 
 @dataclass(frozen=True)
@@ -148,8 +125,3 @@ def make_view(pool: Pool, draw: Draw, labels: NDArray[Any]) -> View:
     left = np.flatnonzero(~is_given(labels)[pool.contents] & ~draw.is_test[pool.contents])
     doubtful = pool.contents[least_certain(proba, pool.Z, left)]
     return View(pool, draw, labels, learned, said, proba[np.arange(len(said)), said], doubtful)
-
-
-def is_given(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return which labels are there, shape (n,)."""
-    return np.not_equal(labels, None).astype(bool)

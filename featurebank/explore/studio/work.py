@@ -5,38 +5,35 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurebank.bank.answers import Answers
-from featurebank.bank.defaults import candidate_features
-from featurebank.bank.features import as_keys
 from featurebank.errors import FeatureBankError, one_line
-from featurebank.explore.advice.networks import complete_sets
-from featurebank.explore.advice.probe import PROBE, best_by_features, search_rows
-from featurebank.explore.embedding import chosen_sets
-from featurebank.explore.projection import plane
-from featurebank.explore.studio import evidence
-from featurebank.explore.studio.choosing import coverage_order
+from featurebank.explore.studio.chance import Draw
 from featurebank.explore.studio.place import Place
-from featurebank.explore.studio.pool import Pool, read_pool
-from featurebank.explore.studio.view import Draw, View, is_given, make_view
-from featurebank.fitting.training_data import Target, load_rows
-from featurebank.topmodels.folds import Folds, default_kind
 
+if TYPE_CHECKING:
+    from featurebank.explore.studio.view import View
+
+COVERAGE, UNCERTAIN = "coverage", "uncertain"
+COVERED = 50
+"""Labels after which images come for what the model is least certain of."""
 PAUSE = 1.0
 """Seconds after which labels of other writers are looked for."""
-LAID_OUT = 3000
-"""Rows up to which the map is t-SNE; beyond, the first principal components of a draw."""
-MAPPED = 20_000
 RANKED_FROM = 40
 """Labels at which features are ranked first; then each time they have doubled."""
 GROWN = 1.5
 """How many times as many images a bank that is filled has before its embeddings are read again."""
-BETTER = 0.01
-"""Accuracy by which other features have to be better to be taken."""
+UNKNOWN = {
+    "paid": {"text": "Whether choosing pays is not known yet."},
+    "curve": [],
+    "verdict": "Label more: there are too few labels to say what more would bring.",
+    "may_pay": True,
+}
 
 
 class Work:
@@ -51,7 +48,7 @@ class Work:
     coverage : ndarray of int64
         Contents that cover all.
     evidence : dict
-        ``paid, curve, verdict``.
+        ``paid, curve, verdict, may_pay``; see `featurebank.explore.studio.looking.weighed`.
     plane : tuple of (contents, coordinates) or None
         The map.
     revision : int
@@ -66,13 +63,14 @@ class Work:
         self._draw: tuple[NDArray[np.bytes_], Draw] | None = None
         self._view: tuple[NDArray[np.bytes_], View] | None = None
         self.coverage = np.empty(0, np.int64)
-        self.evidence = evidence.unknown()
+        self.evidence: dict[str, Any] = UNKNOWN
         self.plane: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None
         self.revision = 0
         self._message: str | None = None
         self._wake, self._ended = threading.Event(), threading.Event()
         self._fitted, self._held = -1, 0
         self._ranked = RANKED_FROM // 2
+        self._seen: View | None = None
 
     @property
     def message(self) -> str | None:
@@ -92,6 +90,14 @@ class Work:
         """The newest model and what it says of the contents that there are; None until these are read."""
         return self._view[1] if self._view is not None and self._view[0] is self._opened.digests else None
 
+    def ways(self) -> list[tuple[NDArray[np.int64], str]]:
+        """Return contents that a model asks for, each with why, the first first: none where random ones teach more."""
+        view = self.now
+        if view is None or not self.evidence["may_pay"]:
+            return []
+        found = [(view.doubtful, UNCERTAIN)]
+        return [(self.coverage, COVERAGE), *found] if len(view.trained) < COVERED else found
+
     @property
     def _opened(self) -> Answers:
         assert self.answers is not None
@@ -99,7 +105,7 @@ class Work:
 
     def start(self) -> None:
         """Begin."""
-        threading.Thread(target=self._guarded, args=(self._follow,), name="featurebank-refit", daemon=True).start()
+        threading.Thread(target=self._follow, name="featurebank-refit", daemon=True).start()
 
     def wake(self) -> None:
         """Refit soon: there is a new answer."""
@@ -110,33 +116,39 @@ class Work:
         self._ended.set()
         self._wake.set()
 
-    def _guarded(self, run: Callable[[], None]) -> None:
+    def _guarded(self, run: Callable[[], Any]) -> None:
         """Run, and keep what went wrong for the page."""
         try:
             run()
+            self._message = None
         except FeatureBankError as error:
             self._message = one_line(error)
         except Exception as error:  # a thread of its own has nobody else to tell
             traceback.print_exc()
-            self._message = f"the studio's work in the background ended: {one_line(error)}; start it again"
+            self._message = f"the work in the background failed: {one_line(error)}"
 
     # --- the quick thread ----------------------------------------------------------------------------------
 
     def _follow(self) -> None:
         """Read the bank, and refit whenever labels have changed."""
-        self.answers = self.open()
-        threading.Thread(target=self._guarded, args=(self._look,), name="featurebank-look", daemon=True).start()
+        self._guarded(self.open)
+        if self.answers is None:
+            return
+        threading.Thread(target=self._look, name="featurebank-look", daemon=True).start()
         while not self._ended.is_set():
-            self.step()
+            self._guarded(self.step)
             self._wake.wait(PAUSE)
             self._wake.clear()
 
-    def open(self) -> Answers:
+    def open(self) -> None:
         """Open the bank."""
-        return Answers(self.place.open(), self._target, self._by)
+        self.answers = Answers(self.place.open(), self._target, self._by)
 
     def step(self) -> None:
         """Take in what is new, and refit where something is."""
+        from featurebank.explore.studio import looking
+        from featurebank.explore.studio.view import make_view
+
         answers = self._opened
         answers.refresh()
         answers.compact()
@@ -144,11 +156,11 @@ class Work:
         if view is None and self.place.extracting and len(answers.digests) < GROWN * self._held:
             return
         if view is None or self._names not in (None, view.pool.names):
-            pool = self._read_pool(answers)
+            pool = looking.embeddings(answers, self._names, self._asked, self._seed)
             if pool is None:
                 return
             self._held = len(pool.places)
-            self.coverage = pool.contents[_coverage(pool, self.draw_now, answers.labels, self._seed)]
+            self.coverage = looking.coverage(pool, self.draw_now, answers.labels, self._seed)
         elif self._fitted == answers.changes:
             return
         else:
@@ -159,69 +171,29 @@ class Work:
             self._view = digests, make_view(pool, self.draw_now, labels)
             self.revision += 1
 
-    def _read_pool(self, answers: Answers) -> Pool | None:
-        """Read the embeddings of the contents that there are; None while there are none."""
-        if not answers.bank.feature_sets or not len(answers.digests):
-            return None
-        names = self._names or tuple(chosen_sets(answers.bank, self._asked))
-        pool = read_pool(answers.bank, names, answers.digests, self._seed)
-        return pool if len(pool.X) else None
-
     # --- the slow thread -----------------------------------------------------------------------------------
 
     def _look(self) -> None:
         """Do what takes longer whenever enough has changed."""
-        seen: View | None = None
         while not self._ended.wait(PAUSE):
-            view = self.now
-            if view is None or view is seen:
+            view, seen = self.now, self._seen
+            if view is None:
                 continue
-            if seen is None or view.pool is not seen.pool:
-                self.plane = _laid_out(view.pool, self._seed)
-            is_more = seen is None or abs(view.n_labelled - seen.n_labelled) > 0.05 * view.n_labelled
-            if is_more:
-                self.look(view)
-                seen = view
+            is_new = seen is None or view.pool is not seen.pool
+            if is_new or (seen is not None and abs(view.n_labelled - seen.n_labelled) > view.n_labelled / 20):
+                self._seen = view
+                self._guarded(partial(self.look, view, is_new=is_new))
 
-    def look(self, view: View) -> None:
-        """Weigh the evidence, and choose features anew each time the labels have doubled."""
-        answers = self._opened
-        order = view.trained[np.argsort(answers.stamps[view.trained], kind="stable")]
-        found = evidence.paid(view, self._seed)
-        self.evidence = {**self.evidence, "paid": found, "curve": evidence.curve(view, order, found)}
-        self.evidence = {**self.evidence, "verdict": evidence.verdict(view, self._seed)}
+    def look(self, view: View, *, is_new: bool = True) -> None:
+        """Lay out a new map, weigh the evidence, and choose features anew each time the labels have doubled."""
+        from featurebank.explore.studio import looking
+
+        if is_new:
+            self.plane = looking.laid_out(view.pool, self._seed)
+        self.evidence = looking.weighed(view, self._opened, self._seed)
         if self._asked is None and len(view.trained) >= 2 * self._ranked:
             self._ranked = len(view.trained)
-            better = _better_features(answers, view, self._seed)
+            better = looking.better_features(self._opened, view, self._seed)
             if better is not None:
                 self._names = better
                 self.wake()
-
-
-def _coverage(pool: Pool, draw: Draw, labels: NDArray[Any], seed: int) -> NDArray[np.int64]:
-    is_known, is_test = is_given(labels)[pool.contents], draw.is_test[pool.contents]
-    return coverage_order(pool.Z, np.flatnonzero(is_known), np.flatnonzero(~is_known & ~is_test), seed)
-
-
-def _laid_out(pool: Pool, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return contents and their coordinates on the map."""
-    rows = np.sort(np.random.default_rng(seed).permutation(len(pool.Z))[:MAPPED])
-    method = "tsne" if 3 <= len(rows) <= LAID_OUT else "pca"
-    return pool.contents[rows], plane(pool.Z[rows], method, seed, 1)
-
-
-def _better_features(answers: Answers, view: View, seed: int) -> tuple[str, ...] | None:
-    """Return the feature set that a ridge does best on, without the test part; None where it is the present one."""
-    bank, target = answers.bank, answers.column
-    candidates = candidate_features(bank, None)
-    if len(candidates) < 2:
-        return None
-    candidates, _, _ = complete_sets(bank, candidates, bank.select(target))
-    rows = load_rows(bank, [name for each in candidates for name in each], Target([target]), None, None)
-    places = np.array([answers.find(bytes(each)) for each in as_keys(rows.table.rows["digest"])])
-    rows = rows.take(np.flatnonzero((places >= 0) & ~view.draw.is_test[places]))
-    folds = Folds(default_kind(rows.task, rows.groups is not None), evidence.FOLDS, 1, seed)
-    found = best_by_features(search_rows(rows, candidates, [PROBE], folds, n_jobs=1).candidates_, PROBE)
-    best = max(found, key=lambda names: found[names].mean)
-    is_better = view.pool.names not in found or found[best].mean > found[view.pool.names].mean + BETTER
-    return tuple(best) if is_better and tuple(best) != view.pool.names else None

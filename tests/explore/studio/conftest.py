@@ -8,7 +8,21 @@ from studio_run import picture_bank, start
 
 @pytest.fixture
 def planted_run(tmp_path):
-    """A studio over 200 pictures of three kinds that lie far apart."""
-    X, numbers = planted(np.random.default_rng(0), groups=3, size=67, width=8, away=4.0)
-    bank, digests = picture_bank(tmp_path / "pictures", X)
+    """A studio over pictures of three kinds that lie far apart."""
+    return planted_studio(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def annotated_run(tmp_path_factory):
+    """Such a studio with 60 labels, to look at; and why each image was asked for."""
+    run = planted_studio(tmp_path_factory.mktemp("annotated"))
+    whys = run.annotate(60, every=10)
+    run.work.step()
+    run.work.look(run.work.now)
+    return run, whys
+
+
+def planted_studio(folder):
+    X, numbers = planted(np.random.default_rng(0), groups=3, size=50, width=8, away=7.0)
+    bank, digests = picture_bank(folder / "pictures", X)
     return start(bank, digests, np.array(["ant", "bee", "cat"])[numbers])

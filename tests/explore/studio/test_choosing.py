@@ -4,7 +4,8 @@ import numpy as np
 from made_bank import planted
 
 from featurebank.bank.neighbours import unit_rows
-from featurebank.explore.studio.choosing import coverage_order, draws, honest_part, least_certain, mixed, tenth_of
+from featurebank.explore.studio.chance import draws, honest_part, mixed, tenth_of
+from featurebank.explore.studio.choosing import coverage_order, least_certain
 
 
 def digests(n):

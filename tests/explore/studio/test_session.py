@@ -13,15 +13,18 @@ from featurebank import Bank, Predictor
 from featurebank.topmodels.scores import wilson_interval
 
 
-def test_from_no_label_to_scores_that_are_known(planted_run):
-    run = planted_run
-    assert run.get("progress")["honest"]["n"] == 0
-    whys = run.annotate(60)
+def test_before_there_are_labels_nothing_is_claimed(planted_run):
+    found = planted_run.get("progress")
+    assert (found["honest"]["n"], found["honest"]["score"], found["cross_validated"]["score"]) == (0, None, None)
+    assert found["confusion"] == {"classes": [], "counts": []}
+    assert planted_run.client.get("/token/api/map").status_code == 503
+
+
+def test_from_no_label_to_scores_that_are_known(annotated_run):
+    run, whys = annotated_run
     assert whys.count("random") in (5, 6, 7)
     assert set(whys[:50]) == {"coverage", "random"}
     assert "uncertain" in whys[50:] or set(whys[50:]) <= {"coverage", "random"}
-    run.work.step()
-    run.work.look(run.work.now)
     found = run.get("progress")
     n = found["honest"]["n"]
     assert found["honest"]["score"] == 1.0
@@ -38,10 +41,8 @@ def test_from_no_label_to_scores_that_are_known(planted_run):
     assert "known yet" in found["paid"]["text"]
 
 
-def test_suggestions_and_neighbours_are_of_the_kind_and_never_of_the_test_part(planted_run):
-    run = planted_run
-    run.annotate(40)
-    run.work.step()
+def test_suggestions_and_neighbours_are_of_the_kind_and_never_of_the_test_part(annotated_run):
+    run, _ = annotated_run
     items = run.get("grid", label="bee", count=30)["items"]
     assert {run.truth[each["digest"]] for each in items} == {"bee"}
     assert all(each["suggestion"]["label"] == "bee" and each["label"] is None for each in items)
@@ -54,10 +55,8 @@ def test_suggestions_and_neighbours_are_of_the_kind_and_never_of_the_test_part(p
     assert not tested & {each["digest"] for each in [*items, *near, *run.get("grid", count=200)["items"]]}
 
 
-def test_what_is_asked_of_the_test_part_comes_without_a_suggestion(planted_run):
-    run = planted_run
-    run.annotate(40)
-    run.work.step()
+def test_what_is_asked_of_the_test_part_comes_without_a_suggestion(annotated_run):
+    run, _ = annotated_run
     items = run.get("next", count=40)["items"]
     assert {each["why"] for each in items} >= {"random", "uncertain"}
     assert all((each["suggestion"] is None) == (each["why"] == "random") for each in items)
@@ -107,18 +106,19 @@ def test_classes_keep_the_order_in_which_they_came(planted_run):
     ]
     run.post("undo", {"tab": "one"})
     assert [each["name"] for each in run.get("state")["classes"]] == ["wasp", "ant"]
-    Bank(run.bank.path).label(pd.DataFrame({"path": ["150.png"], "label": ["aaa"]}))
+    Bank(run.bank.path).label(pd.DataFrame({"path": ["140.png"], "label": ["aaa"]}))
     assert [each["name"] for each in run.get("state")["classes"]] == ["wasp", "ant", "aaa"]
 
 
 def test_a_cell_of_the_confusion_matrix_opens_its_pictures_and_errors_are_suspected(planted_run):
     run = planted_run
     pytest.importorskip("cleanlab")
-    for number, (digest, label) in enumerate(list(run.truth.items())[:60]):
-        run.label(digest, {"ant": "bee"}.get(label, label) if number in (5, 40) and label == "ant" else label)
-    wrong = next(digest for digest, label in run.truth.items() if label == "cat")
-    there = next(each["label"] for each in [run.session._item(None, run.work.answers.find(bytes.fromhex(wrong)), None)])
-    run.label(wrong, "ant", seen=there)
+    is_test = dict(zip(run.work.answers.digests, run.work.draw_now.is_test, strict=True))
+    cats = [digest for digest, label in list(run.truth.items())[:60] if label == "cat"]
+    wrong = next(digest for digest in cats if not is_test[np.bytes_(bytes.fromhex(digest))])
+    given = {**run.truth, wrong: "ant"}
+    answers = [{"digest": digest, "label": given[digest], "seen": None} for digest in list(run.truth)[:60]]
+    assert len(run.post("labels", {"tab": "one", "answers": answers}).json()["saved"]) == 60
     run.work.step()
     items = run.get("confusion", truth="ant", predicted="cat")["items"]
     assert [each["digest"] for each in items] == [wrong]
@@ -127,18 +127,12 @@ def test_a_cell_of_the_confusion_matrix_opens_its_pictures_and_errors_are_suspec
     assert (first["digest"], first["label"], first["suggestion"]["label"]) == (wrong, "ant", "cat")
 
 
-def test_the_map_has_every_image_with_what_is_thought_of_it(planted_run):
-    run = planted_run
-    assert run.client.get("/token/api/map").status_code == 503
-    run.annotate(20)
-    run.work.step()
-    from featurebank.explore.studio.work import _laid_out
-
-    run.work.plane = _laid_out(run.work.now.pool, 0)
+def test_the_map_has_every_image_with_what_is_thought_of_it(annotated_run):
+    run, _ = annotated_run
     found = run.get("map")
-    assert {name: len(values) for name, values in found.items()} == dict.fromkeys(found, 201)
+    assert {name: len(values) for name, values in found.items()} == dict.fromkeys(found, 150)
     assert set(found["digests"]) == set(run.truth)
-    assert sum(each is not None for each in found["labels"]) == 20
+    assert sum(each is not None for each in found["labels"]) == 60
     right = [run.truth[digest] == said for digest, said in zip(found["digests"], found["predictions"], strict=True)]
     assert np.mean(right) > 0.95
 
