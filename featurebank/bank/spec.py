@@ -89,6 +89,7 @@ class FeatureSpec:
 
     Examples
     --------
+    >>> from featurebank import Bank
     >>> spec = Bank("photos.bank").feature_set("penultimate").spec
     >>> spec.name, spec.store
     ('efficientnet_lite0/penultimate', 'float16')

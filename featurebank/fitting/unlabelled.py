@@ -83,6 +83,7 @@ def fit_semi_supervised(
 
     Examples
     --------
+    >>> import pandas as pd
     >>> bank = Bank("photos.bank")
     >>> bank.label(pd.read_csv("few.csv"))
     12

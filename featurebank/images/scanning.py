@@ -84,8 +84,8 @@ def scan(
     Examples
     --------
     >>> found = scan([("photos/cat/1.jpg", "cat"), ("photos/dog/1.jpg", "dog")])
-    >>> len(found.samples)
-    2
+    >>> found.columns["label"].tolist()
+    ['cat', 'dog']
     """
     options = TableOptions(separator, encoding, labels_as)
     if isinstance(source, (str, Path, ObjectPath)):

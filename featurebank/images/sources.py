@@ -59,7 +59,7 @@ class Source:
     Examples
     --------
     >>> from featurebank import scan
-    >>> len(scan("photos/").samples)
+    >>> len(scan("photos/").paths)
     24
     """
 

@@ -33,7 +33,7 @@ class Report:
 
     Examples
     --------
-    >>> make_report("photos.bank").counts["images"]
+    >>> make_report("photos.bank").counts()["images"]
     24
     """
 
