@@ -36,7 +36,21 @@ def load(name: str, weights: str, size: int | None, allow_download: bool = True)
     official = partial(_official, architecture, weights, options, allow_download)
     untrained = partial(timm_model, architecture, **options)
     model = make_network(weights, untrained, lambda found: build(name, found, size), official)
+    if size is not None:
+        _check_patches(name, model, size)
     return Backbone(name, model, preprocessing_of(model).with_size(size), classifier=classifier_of(model))
+
+
+def _check_patches(name: str, model: Any, size: int) -> None:
+    """Refuse a size that leaves a border which no patch of a transformer covers, and which it never sees."""
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    side = patch[0] if isinstance(patch, tuple) else patch
+    if side and size % side and not getattr(model.patch_embed, "dynamic_img_pad", False):
+        below = size - size % side
+        raise BackboneError(
+            f"size {size} for {name}, whose patches of {side} pixels see {below} of them; expected a multiple of "
+            f"{side}: --size {below} or {below + side}"
+        )
 
 
 def _check(architecture: str, allow_download: bool) -> None:

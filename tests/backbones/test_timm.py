@@ -181,3 +181,9 @@ def test_models_are_listed_with_their_facts():
         "weights": "fb_in1k",
         "weights_here": False,
     }
+
+
+def test_a_size_that_patches_do_not_cover_is_refused():
+    with pytest.raises(BackboneError, match=r"patches of 16 pixels see 32 of them.*--size 32 or 48"):
+        load_backbone("timm:vit_tiny_patch16_224", weights="random:0", size=40)
+    assert load_backbone("timm:vit_tiny_patch16_224", weights="random:0", size=48).input_size == (48, 48)
