@@ -278,4 +278,4 @@ def _value(name: str, text: str | None, kind: str) -> Any:
 
 def is_given(labels: NDArray[Any]) -> NDArray[np.bool_]:
     """Return which labels are there, of an array of labels or None, shape (n,)."""
-    return np.not_equal(labels, None).astype(bool)
+    return np.asarray(pd.notna(labels), bool)

@@ -86,8 +86,9 @@ def paid(view: View, seed: int) -> Facts:
     gains = (right[0] - right[1]) / REPEATS
     gain = float(gains.mean())
     ends = score_interval(gain, (gains - gain) / len(gains), DIFFERENCE, rows=len(gains), folds=FOLDS).ends
-    facts = {"labels": len(tested) * (FOLDS - 1) // FOLDS, "chosen": float(chosen_score), "random": float(random_score)}
-    return {**facts, "gain": gain, "ci95": list(ends), "text": _paid_text(gain, ends, facts["labels"])}
+    count = len(tested) * (FOLDS - 1) // FOLDS
+    facts = {"labels": count, "chosen": float(chosen_score), "random": float(random_score)}
+    return {**facts, "gain": gain, "ci95": list(ends), "text": _paid_text(gain, ends, count)}
 
 
 def _predicted(view: View, rows: NDArray[np.int64], asked: NDArray[np.int64]) -> NDArray[np.str_]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from featurebank.bank.answers import is_given
 from featurebank.bank.bank import Bank
 from featurebank.bank.samples import rows_of
 from featurebank.errors import BankError, FeatureBankError, one_line
@@ -140,7 +141,7 @@ def compared(bank: Bank, target: str, result: FitResult) -> Facts | None:
     except FeatureBankError as error:
         return {"text": f"{path.name} could not be compared: {one_line(error)}"}
     new = _by_row(table, result.oof, "predicted")
-    both = np.flatnonzero(np.not_equal(new, None) & np.not_equal(present, None))
+    both = np.flatnonzero(is_given(new) & is_given(present))
     if len(both) < 2:
         return {"text": f"{path.name} and the new predictor have no rows in common to be compared on."}
     first, second = (each[both] == true[both] for each in (new, present))
@@ -161,7 +162,7 @@ def _said_unseen(bank: Bank, target: str, predictor: Predictor) -> Any:
     if task.oof is None:
         return said
     learned = _by_row(table, task.oof, "predicted")
-    return np.where(np.not_equal(learned, None), learned, said)
+    return np.where(is_given(learned), learned, said)
 
 
 def _by_row(table: Any, oof: pd.DataFrame, column: str) -> Any:

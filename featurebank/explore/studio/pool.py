@@ -99,13 +99,13 @@ def make_pool(names: tuple[str, ...], X: NDArray[np.float32], contents: NDArray[
     places[contents] = np.arange(len(contents))
     drawn = np.sort(np.random.default_rng(seed).permutation(len(X))[:DRAWN])
     sample = X[drawn].astype(np.float64)
-    mean = sample.mean(axis=0) if len(X) else np.zeros(X.shape[1])
-    scale = sample.std(axis=0) if len(X) else np.ones(X.shape[1])
-    scale[scale <= 1e-6 * scale.max(initial=0)] = np.inf  # a column that carries nothing is 0
-    sample = (sample - mean) / scale
+    middle = sample.mean(axis=0) if len(X) else np.zeros(X.shape[1])
+    spread = sample.std(axis=0) if len(X) else np.ones(X.shape[1])
+    spread[spread <= 1e-6 * spread.max(initial=0)] = np.inf  # a column that carries nothing is 0
+    sample = (sample - middle) / spread
     axes = np.linalg.eigh(sample.T @ sample)[1][:, : -COMPONENTS - 1 : -1].astype(np.float32)
     Z = np.empty((len(X), axes.shape[1]), np.float32)
-    mean, scale = mean.astype(np.float32), scale.astype(np.float32)
+    mean, scale = np.asarray(middle, np.float32), np.asarray(spread, np.float32)
     for start in range(0, len(X), ROWS_AT_ONCE):
         part = X[start : start + ROWS_AT_ONCE]
         part -= mean

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
@@ -23,10 +23,6 @@ HEADERS = {
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
 }
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 def new_token() -> str:
@@ -67,7 +63,7 @@ class Guard:
     """
 
     def __init__(
-        self, app: Any, hosts: Iterable[str] = LOOPBACK, *, is_open: bool = False, in_frames: bool = False
+        self, app: ASGIApp, hosts: Iterable[str] = LOOPBACK, *, is_open: bool = False, in_frames: bool = False
     ) -> None:
         self._app, self._hosts, self._is_open = app, frozenset(hosts), is_open
         policy = POLICY.format(ancestors=NOTEBOOKS if in_frames else "'none'")
@@ -80,7 +76,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
-        async def send_guarded(message: dict[str, Any]) -> None:
+        async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *self._headers]
             await send(message)
