@@ -191,7 +191,7 @@ def fit(
     >>> result.report["n_samples"], result.report["best"]["mean"]
     (24, 1.0)
     """
-    given = dict(locals())
+    asked = dict(locals())
     progress = shown(progress, "fit")
     if cv is not None and not isinstance(cv, str | int):
         raise TopModelError(f"cv of {type(cv).__name__}; expected a number of folds or a name, as 'stratified'")
@@ -199,7 +199,7 @@ def fit(
     if false_alarms is not None and normal is None:
         raise TopModelError("a rate of false alarms goes with normal images; name their value: --normal VALUE")
     if normal is not None:
-        return fit_normal(bank, **options_of(given, signature(fit)))
+        return fit_normal(bank, **options_of(asked, signature(fit)))
     wanted = Target([target] if isinstance(target, str) else list(target or [default_target(bank)]), separator, task)
     candidates = candidate_features(bank, features)
     names = list(dict.fromkeys(name for candidate in candidates for name in candidate))
