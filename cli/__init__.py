@@ -7,6 +7,7 @@ from featurebank import __version__
 from featurebank_cli.adapt import adapt
 from featurebank_cli.advise import advise
 from featurebank_cli.backbones import backbones
+from featurebank_cli.cache import cache
 from featurebank_cli.cluster import cluster
 from featurebank_cli.compact import compact, prune
 from featurebank_cli.compare import compare
@@ -38,7 +39,7 @@ SECTIONS = {
     "Learn from them": (fit, adapt, finetune, advise, compare),
     "Use what was learned": (predict, evaluate, export),
     "Look at them": (report, draw_map, similar, duplicates, label_issues, cluster, outliers, next_, studio),
-    "Keep a bank": (info, label, verify, compact, prune, merge),
+    "Keep a bank": (info, label, verify, compact, prune, merge, cache),
     "Try it": (demo,),
 }
 

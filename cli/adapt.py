@@ -89,12 +89,14 @@ def adapt(state: State, bank: AnyPath, output: Path | None, as_json: bool, **opt
     path = predictor_path(Bank(bank), output)
     progress = {"progress": state.progress("fit", "fit"), "on_compared": state.progress("adapt", "fit")}
     told = {} if as_json else {"on_shift": _print_shift}
-    report = save_fit(state, run_adapt(Bank(bank), **_arguments(options), **progress, **told), path)
+    result = run_adapt(Bank(bank), **_arguments(options), **progress, **told)
+    report = save_fit(state, result, path)
     if as_json:
         print_json(report)
-        return
-    print_adaptations(report)
-    click.echo(f"predictor: {path}   next: featurebank predict {path} IMAGES...")
+    else:
+        print_adaptations(report)
+        click.echo(f"predictor: {path}   next: featurebank predict {path} IMAGES...")
+    result.predictor.keep_networks()
 
 
 def _arguments(options: dict[str, Any]) -> dict[str, Any]:

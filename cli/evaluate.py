@@ -77,9 +77,10 @@ def evaluate(
         )
     if as_json:
         print_json(report)
-        return
-    for name, each in report.get("tasks", {"": report}).items():
-        _print(each, f"{printable(name)}: " if name else "")
+    else:
+        for name, each in report.get("tasks", {"": report}).items():
+            _print(each, f"{printable(name)}: " if name else "")
+    loaded.keep_networks()
 
 
 def _print(report: dict[str, Any], title: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -121,6 +123,7 @@ def extract(
     Example:
         featurebank extract photos/ --bank photos.bank --backbone resnet18 --layer layer3 --layer penultimate
     """
+    from featurebank.backbones.opening import keep
     from featurebank.backbones.request import Request
     from featurebank.bank.bank import Bank
     from featurebank.extraction.drift import Drift
@@ -165,6 +168,11 @@ def extract(
         _summary(report, bank)
     if report.failed == report.samples:
         raise ImageError(f"{report.about_failures()}; `featurebank info {bank} --failures` lists them")
+    if report.embedded and compute.backend == "local":
+        made = {each["fingerprint"] for each in report.feature_sets}
+        specs = [each.spec for each in Bank(bank).feature_sets if each.spec.fingerprint in made]
+        settled = replace(request, pixels=specs[0].pixels)
+        keep(partial(settled.known_by, specs[0]), specs, device=compute.device, engine=compute.engine)
     context.exit(1 if strict and report.failed else 0)
 
 

@@ -164,6 +164,7 @@ def finetune(
         print_json(report)
     else:
         _print(report)
+    result.predictor.keep_networks()
 
 
 def _epoch_printer(state: State, epochs: int) -> Any:

@@ -233,9 +233,10 @@ def fit(
     report = save_fit(state, result, path)
     if as_json:
         print_json(report)
-        return
-    print_report(report)
-    click.echo(f"predictor: {path}   next: featurebank predict {path} IMAGES...")
+    else:
+        print_report(report)
+        click.echo(f"predictor: {path}   next: featurebank predict {path} IMAGES...")
+    result.predictor.keep_networks()
 
 
 def _jobs(backend: str, ray_address: str | None) -> AbstractContextManager[None]:

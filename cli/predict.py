@@ -110,6 +110,8 @@ def predict(
     failed = table[table["error"] != ""]
     for row in failed.itertuples():
         state.warn(f"{printable(row.path)}: {printable(row.error)}")
+    if bank is None:
+        loaded.keep_networks()
     context.exit(1 if len(failed) and (strict or len(failed) == len(table)) else 0)
 
 

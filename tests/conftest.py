@@ -21,6 +21,7 @@ settings.register_profile("repeatable", derandomize=True)  # the same cases in e
 settings.load_profile("repeatable")
 
 os.environ["FEATUREBANK_CACHE"] = tempfile.mkdtemp(prefix="featurebank-tests-")  # exports; child processes inherit it
+os.environ["FEATUREBANK_EXPORT"] = "never"  # a few seconds for each network; the tests of it ask for it
 atexit.register(shutil.rmtree, os.environ["FEATUREBANK_CACHE"], ignore_errors=True)
 
 

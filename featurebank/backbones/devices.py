@@ -9,6 +9,7 @@ import torch
 
 from featurebank.backbones import runtimes
 from featurebank.backbones.base import Backbone
+from featurebank.backbones.memory import LARGEST_BATCH, fitting_batch, says_out_of_memory
 from featurebank.errors import DeviceError, EngineError, NotInstalledError, install_hint, near_names
 from featurebank.storage.memory import physical_memory
 
@@ -18,10 +19,7 @@ BEST = {("cpu", "fp32"): "onnx", ("cpu", "bf16"): "compile"}
 """The fastest engine by device and precision, as measured; eager for all others."""
 MANY = {"onnx": 256, "compile": 4096}
 """Images from which `auto` exports a network: it takes seconds once, or half a minute, which fewer do not win back."""
-LARGEST_BATCH, LARGEST_GPU_BATCH = 32, 256
-LIVE_LAYERS = 6
-"""Tensors of the largest layer's size that one image keeps alive at once, rounded up from what was measured."""
-MEMORY_SHARE = 0.25
+LARGEST_GPU_BATCH = 256
 
 
 def choose_device(device: str) -> torch.device:
@@ -91,13 +89,9 @@ def choose_engine(engine: str, device: str, precision: str, *, is_worth: Callabl
 
 
 def choose_batch_size(backbone: Backbone, device: torch.device) -> int:
-    """Return how many images a forward pass may take: a power of two, by the memory that there is.
-
-    The largest layer is counted `LIVE_LAYERS` times in float32, and a quarter of the memory may go there.
-    """
-    largest = max(math.prod(layer.shape) for layer in backbone.layers.values()) * 4 * LIVE_LAYERS
-    fitting = max(1, int(MEMORY_SHARE * _memory(device) / largest))
-    return min(LARGEST_BATCH if device.type == "cpu" else LARGEST_GPU_BATCH, 1 << (fitting.bit_length() - 1))
+    """Return how many images a forward pass may take, by the memory that there is; see `fitting_batch`."""
+    floats = max(math.prod(layer.shape) for layer in backbone.layers.values())
+    return fitting_batch(floats, _memory(device), LARGEST_BATCH if device.type == "cpu" else LARGEST_GPU_BATCH)
 
 
 def _memory(device: torch.device) -> int:
@@ -130,10 +124,9 @@ def is_out_of_memory(error: Exception, device: torch.device | None = None) -> bo
     >>> is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
     True
     """
-    text = str(error).lower()
-    kinds = (MemoryError, torch.OutOfMemoryError)
-    is_said = "alloc_failed" in text or ("memory" in text and ("allocate" in text or "out of" in text))
-    return isinstance(error, kinds) or is_said or (any(each in text for each in _UNCLEAR) and _has_little(device))
+    is_unclear = any(each in str(error).lower() for each in _UNCLEAR)
+    is_known = isinstance(error, torch.OutOfMemoryError) or says_out_of_memory(error)
+    return is_known or (is_unclear and _has_little(device))
 
 
 def _has_little(device: torch.device | None) -> bool:

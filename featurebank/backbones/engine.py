@@ -23,6 +23,7 @@ from featurebank.backbones import runtimes
 from featurebank.backbones.base import Backbone
 from featurebank.backbones.batches import stacked
 from featurebank.backbones.devices import MANY, choose_batch_size, choose_device, choose_engine, is_out_of_memory
+from featurebank.backbones.exported import cache
 from featurebank.backbones.framing import average_tiles, flatten_tiles
 from featurebank.backbones.nvjpeg import JpegDecoder
 from featurebank.backbones.preprocessing import Preprocessing
@@ -128,8 +129,10 @@ class Engine:
         return engine != "eager" and (self._passes >= MANY[engine] or self._path(engine).is_file())
 
     def _path(self, engine: str) -> Path:
+        if engine == "onnx":
+            return cache.path_of(self.specs)
         device = f"cuda {self._device_name}" if self.device.type == "cuda" else self.device.type
-        return runtimes.export_path(engine, self.specs, device, self.batch_size)  # a GPU's code is for its kind alone
+        return runtimes.compiled_path(self.specs, device, self.batch_size)  # a GPU's code is for its kind alone
 
     def __call__(self, prepared: Sequence[Any]) -> list[NDArray[np.float32]]:
         """Embed prepared images (`Backbone.prepare`), a batch at a time.
@@ -266,7 +269,7 @@ class Engine:
         """Choose the runtime, which is to give what eager gives on a first batch, and return what it gave."""
         if self.engine != "eager":
             try:
-                return self._agreeing(pixels)
+                return self._exported(pixels) if self.engine == "onnx" else self._agreeing(pixels)
             except (EngineError, StorageError) as error:
                 if self._is_named:
                     raise
@@ -275,8 +278,16 @@ class Engine:
         self._runtime = self._eager
         return self._eager(pixels)
 
+    def _exported(self, pixels: Tensor) -> Sequence[Tensor]:
+        """Open the exported network, which is made, and compared with eager, where there is none that fits."""
+        from featurebank.backbones.exported.making import export
+
+        network = export(self.backbone, self.specs, pixels.numpy())
+        self._runtime = lambda pixels: list(map(torch.from_numpy, network.run(pixels.numpy())))
+        return self._runtime(pixels)
+
     def _agreeing(self, pixels: Tensor) -> Sequence[Tensor]:
-        """Open the engine and compare; an export in the cache that is not this network's is made anew."""
+        """Open the compiled network and compare; one in the cache that is not this network's is made anew."""
         exact = [replace(spec, precision="fp32") for spec in self.specs]
         expected = runtimes.run_eagerly(self._captured(exact))(pixels[:CHECKED])
         path = self._path(self.engine)
@@ -312,12 +323,11 @@ class Engine:
             ) from error
 
     def _open(self, pixels: Tensor) -> Runtime:
-        """Open the exported network, which is made where there is none."""
-        path, is_onnx = self._path(self.engine), self.engine == "onnx"
+        """Open the compiled network, which is made where there is none."""
+        path = self._path(self.engine)
         if not path.is_file():
-            export = runtimes.export_onnx if is_onnx else runtimes.export_compiled
-            export(self._captured(self.specs, stop=False), pixels, path)
-        return runtimes.open_onnx(path) if is_onnx else runtimes.open_compiled(path, self.device)
+            runtimes.export_compiled(self._captured(self.specs, stop=False), pixels, path)
+        return runtimes.open_compiled(path, self.device)
 
     def _captured(self, specs: Sequence[FeatureSpec], *, stop: bool = True) -> CapturedModel:
         return CapturedModel(self.backbone, specs, self.device, stop=stop)

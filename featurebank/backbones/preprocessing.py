@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,10 +111,19 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
-        """Build one from `to_dict`'s dictionary, or a feature spec's, whose pixel rules are left to the backbone."""
+        """Build one from `to_dict`'s dictionary, or a feature spec's, whose pixel rules are left to the backbone.
+
+        Raises
+        ------
+        BackboneError
+            When these are not the fields of one.
+        """
         own = {key: value for key, value in values.items() if key != PIXELS}
-        fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in own.items()}
-        return cls(**fields)
+        given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in own.items()}
+        names = {each.name for each in fields(cls)}
+        if not names - {"mode", "decoder", "framing"} <= set(given) <= names:
+            raise BackboneError(f"preprocessing with the fields {', '.join(sorted(given))[:80]}; make the file again")
+        return cls(**given)
 
     def with_size(self, size: int | None) -> Preprocessing:
         """Return the same for another input size, if one is named, the share that the crop keeps unchanged."""

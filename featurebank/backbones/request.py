@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from featurebank.backbones.framing import FRAMINGS, check_tiles
 from featurebank.backbones.preprocessing import DECODERS
 from featurebank.backbones.registry import as_backbone, backbone_request
+from featurebank.backbones.remembered import recall, remember
 from featurebank.backbones.sources import file_source
+from featurebank.backbones.unloaded import UnloadedBackbone
 from featurebank.bank.request import StoredRequest
 from featurebank.bank.spec import PIXELS, PRECISIONS, FeatureSpec
 from featurebank.errors import BackboneError, BankError
@@ -71,14 +73,23 @@ class Request(StoredRequest):
             self.loaded = backbone.with_decoder(self.decoder).with_framing(self.framing).with_pixels(self.pixels)
         return self.loaded
 
+    def known_by(self, spec: FeatureSpec) -> Backbone:
+        """Return the backbone that a spec is of; its network is loaded when something asks for it."""
+        if self.loaded is not None or not isinstance(self.backbone, str):
+            return self.load()
+        try:
+            return UnloadedBackbone(spec, self.load)
+        except (TypeError, BackboneError):  # a spec of another version
+            return self.load()
+
     def spec(self, layer: str) -> FeatureSpec:
         """Return the feature spec of one layer, from the loaded backbone."""
         return self.load().spec(layer, store=self.store, views=self.views, precision=self.precision)
 
     def specs(self, bank: Bank | None = None) -> list[FeatureSpec]:
-        """Return the feature spec of each layer, from a bank's earlier requests where it has them."""
+        """Return the feature spec of each layer, from earlier requests of a bank or of this machine where there are."""
         known = [None if bank is None else self._known(bank, layer) for layer in self.layers]
-        specs = [spec or self._computed(bank, layer) for spec, layer in zip(known, self.layers, strict=True)]
+        specs = [spec or self._new(bank, layer) for spec, layer in zip(known, self.layers, strict=True)]
         return list(dict.fromkeys(specs))
 
     def check_unasked(self, bank: Bank) -> None:
@@ -108,7 +119,7 @@ class Request(StoredRequest):
         """Make the feature sets' folders in a bank and keep the request beside them."""
         for layer in self.layers:
             if self._known(bank, layer) is None:
-                bank.add_spec(self.spec(layer), self.to_dict(layer))
+                bank.add_spec(self._new(bank, layer), self.to_dict(layer))
 
     def to_dict(self, layer: str) -> dict[str, Any] | None:
         """Return what a bank keeps of the request for one layer; None for a module of the user's own."""
@@ -123,6 +134,16 @@ class Request(StoredRequest):
     def _known(self, bank: Bank, layer: str) -> FeatureSpec | None:
         kept = self.to_dict(layer)
         return None if kept is None else bank.find_spec(kept)
+
+    def _new(self, bank: Bank | None, layer: str) -> FeatureSpec:
+        """Return the spec of one layer that a bank does not know."""
+        kept = self.to_dict(layer)
+        spec = recall(kept) if kept is not None and self.loaded is None else None  # a loaded network says it itself
+        if spec is None:
+            spec = self._computed(bank, layer)
+            if kept is not None:
+                remember(kept, spec)
+        return spec
 
     def _computed(self, bank: Bank | None, layer: str) -> FeatureSpec:
         """Return the spec of one layer from the backbone; one that was only ever imported is said to be."""

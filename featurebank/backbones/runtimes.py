@@ -1,10 +1,11 @@
-"""The ways to run a captured backbone: plain eager PyTorch, TorchInductor, ONNX Runtime."""
+"""The ways to run a captured backbone with torch: plain and eager, or compiled by TorchInductor.
+
+What ONNX Runtime computes is in `featurebank.backbones.exported`.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-import inspect
-import os
 import platform
 import shutil
 import tempfile
@@ -31,13 +32,10 @@ Runtime = Callable[[Tensor], Sequence[Tensor]]
 """Takes pixels, a tensor (n, …) on the device, and gives one float32 tensor (n, …) for each layer."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-SUFFIXES = {"onnx": ".onnx", "compile": ".pt2"}
 _AFTER_THE_NETWORK = ("store", "views", "pixel_policy")
 """Fields of a feature spec that the network knows nothing of."""
 _PROCESSOR, _DRIVER = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/version")
 _CPU = torch.device("cpu")
-_TRACED = 2
-"""Images in the batch that an export is traced with; exporters take a length of 1 for a constant."""
 
 
 class CapturedModel(nn.Module):
@@ -117,22 +115,20 @@ def is_available(engine: str) -> bool:
     return engine == "eager" or any(map(shutil.which, ("c++", "g++", "clang++", "cl")))
 
 
-def export_path(engine: str, specs: Sequence[FeatureSpec], device: str, batch_size: int) -> Path:
-    """Return where the exported network of feature specs lies, or would lie, in the user's cache folder.
+def compiled_path(specs: Sequence[FeatureSpec], device: str, batch_size: int) -> Path:
+    """Return where the compiled network of feature specs lies, or would lie, in the user's cache folder.
 
     Parameters
     ----------
-    engine : str
-        ``"onnx"`` or ``"compile"``.
     specs : sequence of FeatureSpec
     device : str
-        With `batch_size`, what compiled code is made for; an ONNX file is for batches of any size.
+        With `batch_size`, what the code is made for.
     batch_size : int
     """
     layers = [{**spec.to_dict(), **dict.fromkeys(_AFTER_THE_NETWORK)} for spec in specs]
-    made_for = [device, batch_size, *_machine()] if engine == "compile" else []
+    made_for = [device, batch_size, *_machine()]
     key = digest_of({"layers": layers, "torch": str(torch.__version__), "made_for": made_for})
-    return files.cache_folder() / engine / f"{key}{SUFFIXES[engine]}"
+    return files.cache_folder() / "compile" / f"{key}.pt2"
 
 
 def _machine() -> list[str]:
@@ -165,7 +161,7 @@ def export_compiled(model: CapturedModel, example: Tensor, path: Path) -> None:
     example : Tensor
         A batch of the size and on the device that it will run with.
     path : Path
-        See `export_path`.
+        See `compiled_path`.
 
     Raises
     ------
@@ -174,7 +170,7 @@ def export_compiled(model: CapturedModel, example: Tensor, path: Path) -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder, path.name)
-        with _engine_errors("compile"), torch.no_grad():
+        with engine_errors("compile"), torch.no_grad():
             traced = torch.export.export(model, (example,), strict=False)
             options = {"freezing": True}
             torch._inductor.aoti_compile_and_package(traced, package_path=str(package), inductor_configs=options)
@@ -190,7 +186,7 @@ def open_compiled(path: Path, device: torch.device) -> Runtime:
     EngineError
         When it cannot be loaded.
     """
-    with _engine_errors("compile"):
+    with engine_errors("compile"):
         index = -1 if device.index is None else device.index
         compiled: Any = torch._inductor.aoti_load_package(str(path), device_index=index)
 
@@ -202,77 +198,8 @@ def open_compiled(path: Path, device: torch.device) -> Runtime:
     return run
 
 
-def export_onnx(model: CapturedModel, example: Tensor, path: Path) -> None:
-    """Export a network to an ONNX file that takes batches of any size.
-
-    Parameters
-    ----------
-    model : CapturedModel
-        Made with ``stop=False``, on the CPU.
-    example : Tensor
-        A batch on the CPU.
-    path : Path
-        See `export_path`.
-
-    Raises
-    ------
-    EngineError
-        When the exporter cannot follow the network.
-    """
-    data = trace_onnx(model, example).model_proto.SerializeToString()
-    files.make_folder(path.parent)
-    files.commit(path, data)
-
-
-def trace_onnx(
-    model: nn.Module, *examples: Tensor, inputs: Sequence[str] | None = None, outputs: Sequence[str] | None = None
-) -> Any:
-    """Return the ONNX program of a network that takes batches of any size; see `export_onnx`.
-
-    Parameters
-    ----------
-    model : nn.Module
-        On the CPU.
-    *examples : Tensor
-        A batch on the CPU of each input, of equal length.
-    inputs, outputs : sequence of str, optional
-        Names in the graph.
-    """
-    images = tuple(each[:1].repeat(_TRACED, *[1] * (each.ndim - 1)) for each in examples)
-    with _engine_errors("onnx"), torch.no_grad():
-        any_count: tuple[Any, ...] = ({0: torch.export.Dim.DYNAMIC},) * len(images)
-        takes = inspect.signature(model.forward).parameters.values()
-        if any(each.kind is each.VAR_POSITIONAL for each in takes):  # whose shapes are one entry
-            any_count = (any_count,)
-        traced = torch.export.export(model, images, dynamic_shapes=any_count, strict=False)
-        return torch.onnx.export(traced, dynamo=True, verbose=False, input_names=inputs, output_names=outputs)
-
-
-def open_onnx(path: Path) -> Runtime:
-    """Return a runtime that has ONNX Runtime compute an exported network on the CPU.
-
-    Raises
-    ------
-    EngineError
-        When the file cannot be read.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # decoding wants the cores meanwhile
-    with _engine_errors("onnx"):
-        session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def run(pixels: Tensor) -> Sequence[Tensor]:
-        return [torch.from_numpy(output) for output in session.run(None, {name: pixels.numpy()})]
-
-    return run
-
-
 @contextmanager
-def _engine_errors(engine: str) -> Iterator[None]:
+def engine_errors(engine: str) -> Iterator[None]:
     """Turn whatever a tracer, an exporter or a compiler raises into an `EngineError`, and keep them quiet."""
     try:
         with warnings.catch_warnings(), redirect_stdout(StringIO()):

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurebank.backbones.batches import pinned
+from featurebank.backbones.opening import device_type, fitting_size, open_engine
 from featurebank.backbones.request import Request
 from featurebank.bank.features import as_keys
 from featurebank.bank.spec import FeatureSpec
@@ -80,10 +81,8 @@ class Compute:
 
     def open(self, backbone: Backbone, specs: Sequence[FeatureSpec], *, images: int, pad: bool = True) -> Engine:
         """Return the engine that computes feature sets of so many images."""
-        from featurebank.backbones.engine import Engine
-
         how: dict[str, Any] = {"device": self.device, "engine": self.engine, "batch_size": self.batch_size}
-        return Engine(backbone, specs, images=images, pad=pad, **how)
+        return open_engine(backbone, specs, images=images, pad=pad, **how)
 
 
 @dataclass
@@ -148,6 +147,7 @@ class Pipeline:
         self.readers = ""
         self._pending: Sequence[int] = []
         self._loading = threading.Lock()
+        self._backbone: Backbone | None = None
         self._engines: dict[tuple[FeatureSpec, ...], Engine] = {}
         self._compared: set[FeatureSpec] = set()
         self._damaged: dict[bytes, str] = {}
@@ -186,9 +186,7 @@ class Pipeline:
         )
 
     def _pinned(self, memory: mmap) -> AbstractContextManager[None]:
-        from featurebank.backbones.devices import choose_device
-
-        return pinned(memory, choose_device(self.compute.device).type)
+        return pinned(memory, device_type(self.compute.device))
 
     @property
     def engines(self) -> list[str]:
@@ -257,14 +255,16 @@ class Pipeline:
     def backbone(self) -> Backbone:
         """The backbone; whichever thread comes first loads it."""
         with self._loading:
-            return self.request.load()
+            if self._backbone is None:
+                self._backbone = self.request.known_by(self.tracker.specs[0])
+            return self._backbone
 
     @cached_property
     def batch_size(self) -> int:
         """Views in a forward pass, for all engines: what is read ahead fits what they take."""
-        from featurebank.backbones.devices import choose_batch_size, choose_device
-
-        return self.compute.batch_size or choose_batch_size(self.backbone, choose_device(self.compute.device))
+        how: dict[str, Any] = {"device": self.compute.device, "engine": self.compute.engine}
+        specs, images = self.tracker.specs, len(self._pending)
+        return self.compute.batch_size or fitting_size(self.backbone, specs, images=images, **how)
 
     @cached_property
     def images_at_once(self) -> int:

@@ -188,7 +188,7 @@ def estimate(
     opened = Bank(bank) if os.path.isfile(os.path.join(bank, "bank.json")) else None
     request, source, _ = settle_source(request, source, opened)
     pending, specs = _pending(source, opened, request)
-    engine = compute.open(request.load(), specs, images=len(pending))
+    engine = compute.open(request.known_by(specs[0]), specs, images=len(pending))
     speed, timed, failed, outputs = _time(source, pending, engine, compute, sample, progress)
     widths = [int(np.prod(output.shape[2:], dtype=int)) for output in outputs]
     paths = sum(len(source.paths[position]) for position in pending) / max(1, len(pending))

@@ -228,7 +228,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             bank.add_features(spec, digests, out[rows], engine.made_by)
 
     def _engine(self, request: Request, specs: list[FeatureSpec], count: int) -> Engine:
-        return Compute(self.device, self.engine, self.batch_size).open(request.load(), specs, images=count)
+        return Compute(self.device, self.engine, self.batch_size).open(request.known_by(specs[0]), specs, images=count)
 
     def _compute(
         self, engine: Engine, items: list[Any], digests: list[bytes] | None = None

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from inspect import Parameter, signature
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import sklearn
-from sklearn.base import BaseEstimator
 
 from featurebank.errors import PredictorError, one_line
 
-INSTALLED: str = sklearn.__version__
+if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
+
+INSTALLED = version("scikit-learn")
 _DEPRECATED = "deprecated"
 """What scikit-learn puts for a parameter that is going away and was not given."""
 
@@ -28,6 +30,8 @@ def estimators_in(value: Any) -> Iterator[BaseEstimator]:
     >>> [type(each).__name__ for each in estimators_in(make_pipeline(SVC()))]
     ['Pipeline', 'SVC']
     """
+    from sklearn.base import BaseEstimator
+
     if isinstance(value, BaseEstimator):
         yield value
         value = list(vars(value).values())

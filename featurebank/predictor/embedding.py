@@ -7,16 +7,20 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featurebank.backbones.opening import device_type, keep, open_engine
+from featurebank.backbones.unloaded import UnloadedBackbone
 from featurebank.bank.features import as_loaded
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import BankError, ImageError, PredictorError, one_line
 from featurebank.extraction.embedding import ImageEmbedder, ImageList, Outputs
+from featurebank.images.decoding import PIXEL_POLICY
 from featurebank.images.frames import as_items
 from featurebank.images.reading import Progress
 from featurebank.images.views import count_views
@@ -25,6 +29,7 @@ from featurebank.predictor.features import EMBEDDED, PredictorFeature, made_view
 if TYPE_CHECKING:
     from featurebank.backbones.base import Backbone
     from featurebank.backbones.engine import Engine
+    from featurebank.backbones.exported.engine import ExportedEngine
     from featurebank.bank.bank import Bank
     from featurebank.images.sources import Source
 
@@ -155,7 +160,7 @@ class Embedder:
         if self._engines is None:
             engines = []
             for alike in _groups(range(len(self.features)), self.features, _BACKBONE):
-                backbone = self._load_backbone(self.features[alike[0]])
+                backbone = self._backbone([self.features[number] for number in alike])
                 parts = _groups(alike, self.features, ("views", "precision"))
                 engines += [(backbone, self._engine(backbone, numbers, count), numbers) for numbers in parts]
             self._engines = engines
@@ -195,29 +200,43 @@ class Embedder:
             )
         return self._beside
 
-    def _engine(self, backbone: Backbone, numbers: Sequence[int], count: int) -> Engine:
-        from featurebank.backbones.devices import choose_device
-        from featurebank.backbones.engine import Engine
+    def keep_networks(self) -> None:
+        """Export the networks that are not yet, so that images start at once from now on; see `opening.keep`."""
+        for alike in _groups(range(len(self.features)), self.features, (*_BACKBONE, "views", "precision")):
+            features = [self.features[number] for number in alike]
+            if features[0].weights:
+                keep(partial(self._backbone, features), [each.spec for each in features])
 
-        specs = [self.features[number].spec for number in numbers]
-        for spec in specs:
-            _check_spec(backbone, spec)
-        made = [replace(spec, views=made_views(self.features[numbers[0]])) for spec in specs]
-        size = CPU_BATCH if choose_device(self.device).type == "cpu" else None
-        return Engine(backbone, made, device=self.device, batch_size=size, images=count, pad=False)
+    def _engine(self, backbone: Backbone, numbers: Sequence[int], count: int) -> Engine | ExportedEngine:
+        views = made_views(self.features[numbers[0]])
+        made = [replace(self.features[number].spec, views=views) for number in numbers]
+        size = CPU_BATCH if device_type(self.device) == "cpu" else None
+        return open_engine(backbone, made, device=self.device, batch_size=size, images=count, pad=False)
 
-    def _load_backbone(self, feature: PredictorFeature) -> Backbone:
-        spec = feature.spec
+    def _backbone(self, features: Sequence[PredictorFeature]) -> Backbone:
+        """Return the backbone of features, whose network is loaded only where no exported one gives what they say."""
+        spec, is_brought = features[0].spec, self.backbone is not None or self.weights_file is not None
+        is_known = all(_is_known(each.spec) for each in features)
+        if is_brought or not is_known or not features[0].weights or spec.origin is not None:
+            return self._load_backbone(features)
+        return UnloadedBackbone(spec, partial(self._load_backbone, features))
+
+    def _load_backbone(self, features: Sequence[PredictorFeature]) -> Backbone:
+        """Load the backbone of features, and check it against what they say."""
+        spec = features[0].spec
         if spec.origin is not None:
             raise PredictorError(f"{spec.about_origin}: this predictor takes rows of a bank (--bank), not images")
         given = self.backbone
-        backbone = given if given is not None and given.name == spec.backbone else self._named_backbone(feature)
+        backbone = given if given is not None and given.name == spec.backbone else self._named_backbone(features[0])
         if backbone.weights != spec.weights:
             raise PredictorError(
                 f"the weights of {spec.backbone} here have digest {backbone.weights[:12]}, the predictor was trained "
                 f"on {spec.weights[:12]}: bring the weights it was trained on"
             )
-        return backbone.with_pixels(spec.pixels)
+        backbone = backbone.with_pixels(spec.pixels)
+        for each in features:
+            _check_spec(backbone, each.spec)
+        return backbone
 
     def _named_backbone(self, feature: PredictorFeature) -> Backbone:
         """Load a backbone by name, with the preprocessing that the predictor was trained with."""
@@ -278,6 +297,14 @@ def _groups(numbers: Iterable[int], features: Sequence[PredictorFeature], fields
         key = json.dumps([getattr(features[number].spec, field) for field in fields], sort_keys=True)
         groups.setdefault(key, []).append(number)
     return list(groups.values())
+
+
+def _is_known(spec: FeatureSpec) -> bool:
+    """Say whether images are prepared as they were for a spec."""
+    try:
+        return count_views(spec.views) > 0 and spec.pixel_policy == PIXEL_POLICY
+    except BankError:
+        return False
 
 
 def _check_spec(backbone: Backbone, spec: FeatureSpec) -> None:

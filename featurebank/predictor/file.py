@@ -10,12 +10,12 @@ import re
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import clone
 
 from featurebank import __version__
 from featurebank.backbones.checkpoints import checkpoint_path
@@ -24,14 +24,15 @@ from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import CorruptError, FeatureBankError, PredictorError, one_line
 from featurebank.predictor.compatibility import INSTALLED, read_under, suit, try_out
 from featurebank.predictor.features import EMBEDDED, PredictorFeature
+from featurebank.predictor.light import read_light
 from featurebank.predictor.out_of_fold_table import decode_table, encode_table
-from featurebank.predictor.patch_maps import PatchMaps
+from featurebank.predictor.stored import StoredTask
 from featurebank.predictor.task import Task
 from featurebank.storage.memory import releasing
-from featurebank.topmodels.novelty import Unlike
-from featurebank.topmodels.one_class.model import OneClassModel
-from featurebank.topmodels.one_class.patches import PatchMemory
-from featurebank.topmodels.scaling import plain
+
+if TYPE_CHECKING:
+    from featurebank.predictor.patch_maps import PatchMaps
+    from featurebank.topmodels.novelty import Unlike
 
 FORMAT = "featurebank-predictor"
 VERSION = 4
@@ -40,6 +41,7 @@ _USUAL = 3
 _READABLE = (1, 2, 3, 4)
 _FACTS, _MODEL, _CALIBRATOR, _FIT = "predictor.json", "model.skops", "calibrator.skops", "fit.json"
 _UNLIKE, _OUT_OF_FOLD, _PATCHES = "unlike.skops", "outoffold.safetensors", "patches.skops"
+_MEMBERS = {"model": _MODEL, "calibrator": _CALIBRATOR, "unlike": _UNLIKE}
 _SCHEMA = "schema.json"  # of skops: the types, by module and name
 _LIMITS = {_FACTS: 1 << 20, _MODEL: 4 << 30, _CALIBRATOR: 16 << 20, _UNLIKE: 256 << 20, _FIT: 1 << 30}
 _LIMITS |= {_OUT_OF_FOLD: 4 << 30, _PATCHES: 256 << 20}
@@ -240,19 +242,32 @@ def _read_tasks(facts: Any, members: dict[str, bytes], path: Any) -> list[Task]:
 
 def _read(facts: Any, members: dict[str, bytes], weights: Mapping[str, bytes]) -> Task:
     """Return what the members of one task hold, `weights` those of its backbones among others."""
-    features, writer = _features(facts, weights), facts.get("scikit_learn")
+    report, kind = json.loads(members[_FIT]), str(facts.get("task", "classification"))
+    about = {"features": _features(facts, weights), "target": str(facts["target"]), "kind": kind}
+    about |= {"labels": _labels(facts), "report": report, "out_of_fold": None}
+    if _OUT_OF_FOLD in members:
+        about["out_of_fold"] = decode_table(members[_OUT_OF_FOLD], {"row": len(report["samples"])})
+    writer = facts.get("scikit_learn")
+    if writer == INSTALLED:
+        with suppress(CorruptError):  # other models, or none: skops reads them, or says why not
+            light = read_light(*map(members.get, (_MODEL, _CALIBRATOR, _UNLIKE)), kind)
+            make = {name: partial(_made, members.get(member)) for name, member in _MEMBERS.items()}
+            return StoredTask(light, make, **about)
+    return Task(**about, **_read_models(members, kind, writer), patches=_read_patches(facts, members, weights))
+
+
+def _made(data: bytes | None) -> Any:
+    return None if data is None else suit(_undump(data))
+
+
+def _read_models(members: Mapping[str, bytes], kind: str, writer: str | None) -> dict[str, Any]:
+    """Return the model of a task, its calibrator and what says how unlike an image is."""
     with read_under(writer):
-        model = suit(_undump(members[_MODEL]))
-        calibrator = suit(_undump(members[_CALIBRATOR])) if _CALIBRATOR in members else None
+        model, calibrator = _made(members[_MODEL]), _made(members.get(_CALIBRATOR))
         if writer != INSTALLED:
             try_out(model)
-    kind, labels, report = str(facts.get("task", "classification")), _labels(facts), json.loads(members[_FIT])
     _check_model(model, calibrator, kind)
-    unlike, out_of_fold = _read_unlike(members, model), None
-    if _OUT_OF_FOLD in members:
-        out_of_fold = decode_table(members[_OUT_OF_FOLD], {"row": len(report["samples"])})
-    patches = _read_patches(facts, members, weights)
-    return Task(features, model, str(facts["target"]), kind, labels, calibrator, report, unlike, out_of_fold, patches)
+    return {"model": model, "calibrator": calibrator, "unlike": _read_unlike(members, model)}
 
 
 def _read_checked(file: Any, path: Any = None) -> tuple[Any, dict[str, bytes]]:
@@ -310,8 +325,11 @@ def _labels(facts: dict[str, Any]) -> list[str] | None:
 
 
 def _check_model(model: Any, calibrator: Any, kind: str) -> None:
-    if kind == "anomaly" and isinstance(model, OneClassModel):
-        return model.check()
+    if kind == "anomaly":
+        from featurebank.topmodels.one_class.model import OneClassModel
+
+        if isinstance(model, OneClassModel):
+            return model.check()
     if kind == "regression" and hasattr(model, "predict"):
         return
     has_proba = any(hasattr(each, "predict_proba") for each in (model, calibrator))
@@ -320,6 +338,8 @@ def _check_model(model: Any, calibrator: Any, kind: str) -> None:
 
 
 def _read_unlike(members: Mapping[str, bytes], model: Any) -> Unlike | None:
+    from featurebank.topmodels.novelty import Unlike
+
     if _UNLIKE not in members:
         return None
     found = _undump(members[_UNLIKE])
@@ -334,6 +354,9 @@ def _read_patches(
 ) -> PatchMaps | None:
     if _PATCHES not in members:
         return None
+    from featurebank.predictor.patch_maps import PatchMaps
+    from featurebank.topmodels.one_class.patches import PatchMemory
+
     memory, maps = _undump(members[_PATCHES]), facts["maps"]
     if not isinstance(memory, PatchMemory):
         raise CorruptError(f"its {_PATCHES} holds {type(memory).__name__}")
@@ -350,6 +373,8 @@ def check_savable(estimator: Any) -> None:
     PredictorError
         When it holds a type outside the fixed allow-list.
     """
+    from sklearn.base import clone
+
     random = np.random.default_rng(0)
     X, y = random.normal(size=(40, 8)), np.arange(40) % 2
     try:
@@ -407,6 +432,8 @@ def _import_skops() -> Any:
 
 
 def _dump(model: Any) -> bytes:
+    from featurebank.topmodels.scaling import plain
+
     skops = _import_skops()
     data = skops.dumps(plain(model))
     unknown = sorted(set(skops.get_untrusted_types(data=data)) - set(ALLOWED_TYPES))

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from featurebank import __version__
-from featurebank.backbones import runtimes
 from featurebank.backbones.base import Backbone
+from featurebank.backbones.exported.making import trace
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.backbones.runtimes import CapturedModel
 from featurebank.bank.spec import FeatureSpec
@@ -259,7 +259,7 @@ def _encode(whole: Whole, pixels: Sequence[NDArray[np.uint8]], facts: dict[str, 
 
     examples, inputs = [torch.from_numpy(each) for each in pixels], _names(len(pixels))
     try:
-        proto = runtimes.trace_onnx(whole, *examples, inputs=inputs, outputs=[facts["output"]]).model_proto
+        proto = trace(whole, *examples, inputs=inputs, outputs=[facts["output"]]).model_proto
     except EngineError as error:
         raise PredictorError(
             f"this network cannot be expressed in ONNX: {one_line(error.__cause__ or error)[:160]}"

@@ -26,12 +26,12 @@ from featurebank.predictor.evaluation import evaluate, is_of_pages, task_named
 from featurebank.predictor.features import PredictorFeature
 from featurebank.predictor.task import Task, task_column, unlike_columns
 from featurebank.storage import files
-from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
 
 if TYPE_CHECKING:
     from featurebank.backbones.base import Backbone
     from featurebank.bank.bank import Bank
     from featurebank.images.sources import Source
+    from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
 
 _KEYS = ["source", "path", "fold"]
 R = TypeVar("R")
@@ -214,7 +214,7 @@ class Predictor(Embedder):
             When the backbone's weights are not the ones the model was trained on.
         """
         parts = self.embed_all(images)
-        found = self._each(lambda task: task.model.predict(self.seen_by(task.features, parts)))
+        found = self._each(lambda task: task.predict(self.seen_by(task.features, parts)))
         return text_frame(found) if isinstance(found, dict) else found
 
     def predict_proba(self, images: Any) -> NDArray[np.float64] | dict[str, NDArray[np.float64]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,13 +16,13 @@ from featurebank.bank.samples import SampleTable, values_of
 from featurebank.errors import PredictorError
 from featurebank.images.columns import join_frames, text_frame
 from featurebank.predictor.features import PredictorFeature
-from featurebank.predictor.patch_maps import PatchMaps
-from featurebank.topmodels import held_out
-from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
-from featurebank.topmodels.committee_models import probabilities_of
 from featurebank.topmodels.confidence import confidence_of
-from featurebank.topmodels.novelty import FLAG, Unlike
-from featurebank.topmodels.one_class.judging import detection_scores
+from featurebank.topmodels.formulas import FLAG
+
+if TYPE_CHECKING:
+    from featurebank.predictor.patch_maps import PatchMaps
+    from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
+    from featurebank.topmodels.novelty import Unlike
 
 
 @dataclass(eq=False)
@@ -98,6 +98,19 @@ class Task:
         names = {name: pd.Series([samples[row][i] for row in rows], dtype=object) for i, name in enumerate(_NAMES)}
         return join_frames(pd.DataFrame(names), self.out_of_fold.drop(columns="row"))
 
+    @property
+    def knows_unlike(self) -> bool:
+        """Whether it can say how unlike the training images an image is."""
+        return self.unlike is not None
+
+    def predict(self, X: NDArray[np.float32]) -> NDArray[Any]:
+        """Return what the model says of embeddings: labels or numbers, shape (n,), or of 0 and 1, (n, labels)."""
+        return self.model.predict(X)
+
+    def share(self, X: NDArray[np.float32]) -> NDArray[np.float64] | None:
+        """Return the share of the training images that are less unusual than each image, None where not known."""
+        return None if self.unlike is None else self.unlike.share(X)
+
     def probabilities(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return class probabilities of embeddings.
 
@@ -113,6 +126,8 @@ class Task:
         if not self.has_probabilities:
             gives = "numbers" if self.kind == "regression" else "p-values"
             raise PredictorError(f"this predictor gives {gives} of {self.target!r}, which have no probabilities")
+        from featurebank.topmodels.committee_models import probabilities_of
+
         return probabilities_of(self.model, self.calibrator, X)
 
     def table(self, X: NDArray[np.float32], ok: NDArray[np.bool_]) -> pd.DataFrame:
@@ -121,15 +136,15 @@ class Task:
             return anomaly_table(self, X, ok)
         labels, best = np.full(len(ok), None, object), np.full(len(ok), np.nan)
         proba = np.full((len(ok), len(self.classes)), np.nan)
-        share = None if self.unlike is None else np.full(len(ok), np.nan)
+        share = np.full(len(ok), np.nan) if self.knows_unlike else None
         if ok.any():
-            labels[ok] = self._as_shown(self.model.predict(X))
+            labels[ok] = self._as_shown(self.predict(X))
             if self.has_probabilities:
                 proba[ok] = self.probabilities(X)
             if self.kind == "classification":
                 best[ok] = confidence_of(proba[ok], labels[ok].astype(self.classes.dtype), self.classes)
-            if self.unlike is not None and share is not None:
-                share[ok] = self.unlike.share(X)
+            if share is not None:
+                share[ok] = self.share(X)
         columns: dict[str, Any] = {"label": labels}
         if self.kind == "classification":
             columns["probability"] = best
@@ -174,10 +189,14 @@ class Task:
         groups: NDArray[Any] | None = None,
     ) -> dict[str, Any]:
         """Score the model on embeddings with true values; see `featurebank.Predictor.evaluate`."""
+        from featurebank.topmodels import held_out
+
         if self.kind == "anomaly":
+            from featurebank.topmodels.one_class.judging import detection_scores
+
             scores = np.concatenate([self.model.score_samples(part) for part in in_batches(X)])
             return detection_scores(~y, scores, scores < self.model.offset_, groups)
-        predicted = np.concatenate([self.model.predict(part) for part in in_batches(X)])
+        predicted = np.concatenate([self.predict(part) for part in in_batches(X)])
         if self.kind == "regression":
             return held_out.regression_scores(y, predicted, weight, groups)
         if self.kind == "multilabel":

@@ -148,6 +148,18 @@ def remove(path: AnyPath) -> None:
         os.unlink(path)
 
 
+def mark_used(path: Path) -> None:
+    """Set the times of a file to now.
+
+    Raises
+    ------
+    StorageError
+        When the file system refuses, or there is no such file.
+    """
+    with _storage_errors("mark", path):
+        os.utime(path)
+
+
 def set_aside(path: AnyPath) -> None:
     """Rename a damaged file to ``NAME.damaged``, so that nothing reads it and nothing is lost.
 

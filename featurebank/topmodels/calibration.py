@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax
 from sklearn.base import BaseEstimator
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
 from featurebank.errors import TopModelError, near_names
+from featurebank.topmodels.formulas import calibrated, columns_of, logits
 
 CALIBRATIONS = ("sigmoid", "isotonic", "temperature", "class-temperature")
 KEEP_LABELS = ("temperature", "class-temperature")
@@ -21,7 +22,6 @@ KEEP_LABELS = ("temperature", "class-temperature")
 ENOUGH = 100_000
 """Rows that a calibrator learns from, about, where there are more."""
 _TEMPERATURES = 1e-4, 1e4
-_LEAST = np.log(np.finfo(np.float64).eps)
 _PULL = 5.0
 """How many rows' log loss it costs to move a class's temperature to e times that of all classes."""
 
@@ -101,11 +101,11 @@ class Calibrator(BaseEstimator):
         columns = columns_of(np.asarray(scores)[some], len(self.classes_))
         true, weight = true[some], weights_of(sample_weight, len(true))[some]
         if self.method in KEEP_LABELS:
-            self.temperature_ = _temperature(_logits(columns), true, weight)
+            self.temperature_ = _temperature(logits(columns), true, weight)
         else:
             _check_present(true, self.classes_, self.method)
         if self.method == "class-temperature":
-            self.temperatures_ = _class_temperatures(_logits(columns), true, weight, self.temperature_)
+            self.temperatures_ = _class_temperatures(logits(columns), true, weight, self.temperature_)
         elif self.method == "sigmoid":
             model = LogisticRegression(max_iter=1000).fit(columns, true, sample_weight=weight)
             self.coef_, self.intercept_ = model.coef_, model.intercept_
@@ -132,16 +132,7 @@ class Calibrator(BaseEstimator):
             When the scores do not fit the classes.
         """
         check_is_fitted(self)
-        columns = columns_of(scores, len(self.classes_))
-        if self.method == "sigmoid":
-            return softmax(_logits(columns @ self.coef_.T + self.intercept_), axis=1)
-        if self.method == "temperature":
-            return softmax(_logits(columns) / self.temperature_, axis=1)
-        if self.method == "class-temperature":
-            logits = _logits(columns)
-            return softmax(logits / self.temperatures_[logits.argmax(axis=1)][:, None], axis=1)
-        probabilities = np.column_stack([np.interp(*each) for each in zip(columns.T, self.x_, self.y_, strict=True)])
-        return _shares(np.hstack([1 - probabilities, probabilities]) if len(self.classes_) == 2 else probabilities)
+        return calibrated(self, scores)
 
 
 class LabelsCalibrator(BaseEstimator):
@@ -210,22 +201,6 @@ def _check_present(true: NDArray[np.int64], classes: NDArray[Any], method: str) 
         )
 
 
-def columns_of(scores: Any, count: int) -> NDArray[np.float64]:
-    """Scores as finite columns: (n, count), or (n, 1) for two classes."""
-    if count < 2:
-        raise TopModelError(
-            f"{count} class in the rows to calibrate on; expected at least 2: use fewer folds or more rows"
-        )
-    columns = np.asarray(scores, np.float64)
-    is_none = np.isneginf(columns)
-    columns = (np.where(is_none, _LEAST, columns) if is_none.any() else columns).reshape(len(columns), -1)
-    if columns.shape[1] != count and (columns.shape[1], count) != (1, 2):
-        raise TopModelError(f"{columns.shape[1]} scores a row for {count} classes; expected {count}: one a class")
-    if not np.isfinite(columns).all():
-        raise TopModelError("a score that is no number; expected decision values or log-probabilities: check the model")
-    return columns[:, 1:] - columns[:, :1] if columns.shape[1] == 2 else columns
-
-
 def some_of(true: NDArray[np.int64]) -> Any:
     """Return what indexes all rows, or about `ENOUGH` of many: each class at its share, none left out."""
     if len(true) <= ENOUGH:
@@ -240,11 +215,6 @@ def weights_of(sample_weight: Any, count: int) -> NDArray[np.float64]:
     return np.ones(count) if sample_weight is None else np.asarray(sample_weight, np.float64)
 
 
-def _logits(columns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Columns whose softmax is meant: one decision value becomes (0, decision)."""
-    return np.hstack([np.zeros_like(columns), columns]) if columns.shape[1] == 1 else columns
-
-
 def _isotonic(
     columns: NDArray[np.float64], true: NDArray[np.int64], weight: NDArray[np.float64]
 ) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
@@ -255,14 +225,6 @@ def _isotonic(
         for number, column in enumerate(columns.T, first)
     ]
     return [each.X_thresholds_ for each in fitted], [each.y_thresholds_ for each in fitted]
-
-
-def _shares(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows divided by their sum; uniform where that is 0."""
-    totals = probabilities.sum(axis=1, keepdims=True)
-    return np.divide(
-        probabilities, totals, out=np.full_like(probabilities, 1 / probabilities.shape[1]), where=totals > 0
-    )
 
 
 def _temperature(logits: NDArray[np.float64], true: NDArray[np.int64], weight: NDArray[np.float64]) -> float:

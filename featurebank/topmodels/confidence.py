@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurebank.topmodels.calibration import weights_of
-
 
 def confidence_of(proba: Any, predicted: Any = None, classes: Any = None) -> NDArray[np.float64]:
     """Return the probability of the predicted class, by default the most probable one, shape (n,).
@@ -55,6 +53,8 @@ def expected_calibration_error(
     >>> expected_calibration_error(["a", "b"], [[0.75, 0.25], [0.75, 0.25]], ["a", "b"])
     0.25
     """
+    from featurebank.topmodels.calibration import weights_of
+
     y, proba, weight = np.asarray(y), np.asarray(proba), weights_of(sample_weight, len(proba))
     said = np.asarray(classes)[proba.argmax(axis=1)] if predicted is None else np.asarray(predicted)
     confidence, right = confidence_of(proba, predicted, classes), said == y

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurebank.topmodels.calibration import KEEP_LABELS, Calibrator, coded, columns_of, some_of, weights_of
+from featurebank.topmodels.calibration import KEEP_LABELS, Calibrator, coded, some_of, weights_of
 from featurebank.topmodels.folds import folds_of
+from featurebank.topmodels.formulas import columns_of
 from featurebank.topmodels.refitting import over_folds
 
 

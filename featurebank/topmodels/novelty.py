@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.decomposition import PCA
-from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import normalize
 from sklearn.utils.validation import check_is_fitted
 
 from featurebank.errors import TopModelError
+from featurebank.topmodels.formulas import FLAG as FLAG
+from featurebank.topmodels.formulas import unusual
 from featurebank.topmodels.refitting import in_place, over_folds
 
 COMPONENTS = 64
@@ -25,10 +26,7 @@ ROWS = 2048
 POWER = 2
 """Iterations of the randomised decomposition; more take twice the time and flag the same images."""
 FOLDS = 3
-FLAG = 0.99
-"""A row is flagged when more than this share of the training rows are less unusual."""
 _SMALLEST = 1e-7
-_DECIMALS = 3  # of a distance in standard deviations: what lies below is rounding
 _CHUNK = 4096
 
 
@@ -97,17 +95,8 @@ class Mahalanobis(BaseEstimator):
     def distances(self, X: Any) -> NDArray[np.float64]:
         """Return the distance of each row from the nearest mean, shape (n,)."""
         check_is_fitted(self)
-        parts = [self._distances(X[start : start + _CHUNK]) for start in range(0, len(X), _CHUNK)]
+        parts = [unusual(self, X[start : start + _CHUNK]) for start in range(0, len(X), _CHUNK)]
         return np.concatenate([np.empty(0), *parts])
-
-    def _distances(self, X: NDArray[Any]) -> NDArray[np.float64]:
-        # |x - m|^2 / noise counts every direction alike; the second term corrects the ones with their own variance
-        unit, means = normalize(np.asarray(X, np.float64)), self.means_.astype(np.float64)
-        turn = self.components_.T * np.sqrt(1 / self.noise_ - 1 / self.variances_)  # (d, q)
-        plain = euclidean_distances(unit, means, squared=True) / self.noise_  # (n, k)
-        squares = plain - euclidean_distances(unit @ turn, means @ turn, squared=True)
-        nearest: NDArray[np.float64] = np.sqrt(np.maximum(squares.min(axis=1), 0))
-        return nearest.round(_DECIMALS)
 
 
 def _check_count(count: int, least: int) -> None:

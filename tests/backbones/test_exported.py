@@ -1,0 +1,213 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from featurebank.backbones import opening
+from featurebank.backbones.base import Backbone
+from featurebank.backbones.engine import Engine
+from featurebank.backbones.exported import cache
+from featurebank.backbones.exported.engine import ExportedEngine
+from featurebank.backbones.exported.making import export
+from featurebank.backbones.exported.network import ExportedNetwork, distance
+from featurebank.backbones.exported.record import Record
+from featurebank.backbones.preprocessing import Preprocessing
+from featurebank.backbones.unloaded import UnloadedBackbone
+from featurebank.errors import EngineError
+from featurebank.storage import files
+
+LAYERS = ["3", "penultimate"]
+TINY = Preprocessing(32, (32, 32), "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3, stride=2), nn.BatchNorm2d(16), nn.ReLU(inplace=True), nn.Conv2d(16, 32, 3),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 24), nn.Linear(24, 7),
+    )  # fmt: skip
+    return Backbone.from_module(net, name="tiny", version="1", transform=TINY)
+
+
+@pytest.fixture(autouse=True)
+def on_cpu(monkeypatch, folder):
+    monkeypatch.setenv("FEATUREBANK_CACHE", str(folder))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+@pytest.fixture
+def specs(backbone):
+    return [backbone.spec(layer) for layer in LAYERS]
+
+
+@pytest.fixture
+def network(backbone, specs):
+    """The exported network, made by whichever test comes first."""
+    return export(backbone, specs)
+
+
+@pytest.fixture
+def prepared():
+    return list(np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), np.uint8))
+
+
+def test_an_exported_network_gives_what_plain_pytorch_gives(network, backbone, specs, prepared):
+    plain = Engine(backbone, specs, device="cpu", engine="eager")(prepared)
+    found = ExportedEngine(network, backbone, specs)(prepared)
+    assert max(map(distance, found, plain)) < 1e-5
+    assert network.record.off < 1e-5
+    assert network.record.weights == backbone.weights
+
+
+def test_torchs_engine_and_the_one_without_torch_give_the_same_bits(network, backbone, specs, prepared):
+    with_torch = Engine(backbone, specs, device="cpu", engine="onnx", batch_size=4)
+    without = ExportedEngine(network, backbone, specs, batch_size=4)
+    assert all(map(np.array_equal, with_torch(prepared), without(prepared)))
+    assert (without.engine, with_torch.engine) == ("onnx", "onnx")
+    assert {**with_torch.made_by, "onnxruntime": ""}.keys() == without.made_by.keys()
+
+
+def test_one_image_is_not_padded_where_its_bits_do_not_depend_on_its_neighbours(network, backbone, specs, prepared):
+    sizes = []
+    engine, run = ExportedEngine(network, backbone, specs, batch_size=8), network.run
+    network.run = lambda pixels: (sizes.append(len(pixels)), run(pixels))[1]
+    assert network.is_apart
+    together = engine(prepared)
+    assert all(np.array_equal(one, many[:1]) for one, many in zip(engine(prepared[:1]), together, strict=True))
+    assert sizes == [8, 1, 1]
+    padded = ExportedEngine(network, backbone, specs, batch_size=8)
+    padded.pad = True
+    assert all(map(np.array_equal, padded(prepared), together))
+    assert sizes[3:] == [8, 8]
+
+
+def test_an_exported_network_serves_some_of_its_layers(network, backbone, specs, prepared):
+    last = opening.open_exported(backbone, specs[1:])
+    assert np.array_equal(last.run(np.stack(prepared))[0], network.run(np.stack(prepared))[1])
+    assert cache.find(specs[1:], no_deeper=True) is not None
+    assert cache.find(specs[:1]) is not None
+    assert cache.find(specs[:1], no_deeper=True) is None  # many images want a network that ends with that layer
+    assert cache.find([backbone.spec("0")]) is None
+
+
+@pytest.mark.parametrize("damage", ["graph", "record", "outputs", "gone"])
+def test_what_does_not_fit_falls_back_to_torch_and_says_so(network, backbone, specs, damage, caplog):
+    path, record = network.path, network.record
+    graph, kept = path.read_bytes(), record.encode()
+    if damage == "graph":
+        files.commit(path, graph[:-1] + b"\0")
+    elif damage == "record":
+        files.commit(path.with_suffix(".npz"), b"no record")
+    elif damage == "outputs":
+        outputs = [each + 1 for each in record.outputs]
+        files.commit(path.with_suffix(".npz"), Record(**{**vars(record), "outputs": outputs}).encode())
+    else:
+        files.remove(path)
+    try:
+        assert isinstance(opening.open_engine(backbone, specs), Engine)
+        said = [each for each in caplog.messages if each.endswith("PyTorch computes instead")]
+        assert len(said) == (damage in ("graph", "outputs"))
+    finally:
+        files.commit(path, graph)
+        files.commit(path.with_suffix(".npz"), kept)
+    assert isinstance(opening.open_engine(backbone, specs), ExportedEngine)
+
+
+def test_torch_computes_what_is_asked_for_by_name_or_may_be_on_a_gpu(network, backbone, specs, monkeypatch):
+    assert opening.open_exported(backbone, specs, engine="eager") is None
+    assert opening.open_exported(backbone, specs, device="cuda") is None
+    assert opening.open_exported(backbone, [backbone.spec("penultimate", precision="bf16")]) is None
+    assert opening.open_exported(backbone, specs, device="cpu", engine="onnx") is not None
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(opening, "_DRIVERS", ("/",))
+    assert opening.open_exported(backbone, specs) is None
+
+
+def test_a_backbone_is_loaded_when_its_network_is_asked_for(backbone, specs):
+    loads = []
+    unloaded = UnloadedBackbone(specs[0], lambda: loads.append(1) or backbone)
+    assert unloaded.weights == backbone.weights
+    assert unloaded.input_size == (32, 32)
+    assert unloaded.opening == backbone.opening
+    assert loads == []
+    assert unloaded.spec("penultimate") == specs[1]
+    assert unloaded.model is backbone.model
+    assert loads == [1]
+
+
+def test_networks_are_removed_that_were_used_longest_ago(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEATUREBANK_CACHE", str(tmp_path))
+    files.make_folder(cache.folder())
+    for number in range(4):
+        path = cache.folder() / f"{number}.onnx"
+        files.commit(path, bytes(100))
+        files.commit(path.with_suffix(".npz"), bytes(10))
+        os.utime(path, ns=(number, number))
+    cache.used(cache.folder() / "0.onnx")
+    assert [path.stem for path, _ in cache.networks()] == ["1", "2", "3", "0"]
+    assert {size for _, size in cache.networks()} == {110}
+    assert cache.bound(cache.folder() / "1.onnx", most=250) == 220
+    assert sorted(path.name for path in cache.folder().iterdir()) == ["0.npz", "0.onnx", "1.npz", "1.onnx"]
+    assert cache.bound() == 0
+
+
+def test_keep_exports_once_and_notes_what_cannot_be(tmp_path, monkeypatch, backbone, specs, caplog):
+    monkeypatch.setenv("FEATUREBANK_CACHE", str(tmp_path))
+    tried = []
+
+    def refuse(*args):
+        tried.append(args)
+        raise EngineError("no")
+
+    monkeypatch.setattr("featurebank.backbones.exported.making._made", refuse)
+    opening.keep(lambda: backbone, specs)
+    assert (tried, cache.networks()) == ([], [])  # FEATUREBANK_EXPORT=never, as in all tests
+    monkeypatch.delenv("FEATUREBANK_EXPORT")
+    with caplog.at_level("INFO"):
+        opening.keep(lambda: backbone, specs)
+        opening.keep(lambda: backbone, specs)
+    assert len(tried) == 1
+    assert [each.split(" once")[0] for each in caplog.messages] == [
+        "exporting resnet18",
+        "resnet18 is not exported: no",
+    ]
+
+
+WRITER = """
+import json, sys
+from featurebank.backbones.exported import making
+made, spec = [], making._made
+making._made = lambda *args: made.append(1) or spec(*args)
+backbone = load_backbone("resnet18", "random:3", 32)
+network = making.export(backbone, [backbone.spec("layer1")])
+print(json.dumps([len(made), network.path.name]))
+"""
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_exports_and_both_use_it(tmp_path):
+    environment = {**os.environ, "FEATUREBANK_CACHE": str(tmp_path)}
+    running = [
+        subprocess.Popen([sys.executable, "-c", WRITER], env=environment, stdout=subprocess.PIPE) for _ in range(2)
+    ]
+    found = [json.loads(each.communicate()[0]) for each in running]
+    assert sorted(count for count, _ in found) == [0, 1]
+    assert found[0][1] == found[1][1]
+
+
+def test_networks_do_not_open_without_their_record(network):
+    with pytest.raises(FileNotFoundError):
+        Record.read(network.path.with_suffix(".nothing"))
+    with pytest.raises(EngineError, match="does not fit"):
+        ExportedNetwork(cache.Found(network.path.with_suffix(".npz"), network.record, [0]))
