@@ -179,13 +179,14 @@ def test_keep_exports_once_and_notes_what_cannot_be(tmp_path, monkeypatch, backb
         opening.keep(lambda: backbone, specs)
     assert len(tried) == 1
     assert [each.split(" once")[0] for each in caplog.messages] == [
-        "exporting resnet18",
-        "resnet18 is not exported: no",
+        "exporting tiny",
+        "tiny is not exported: no",
     ]
 
 
 WRITER = """
 import json, sys
+from featurebank.backbones.registry import load_backbone
 from featurebank.backbones.exported import making
 made, spec = [], making._made
 making._made = lambda *args: made.append(1) or spec(*args)
