@@ -26,7 +26,6 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
-suppress_warnings = ["toc.empty_glob"]  # pages that nobody listed, where there are some
 smartquotes = False  # options begin with two hyphens
 
 myst_enable_extensions = ["colon_fence"]

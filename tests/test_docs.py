@@ -91,3 +91,18 @@ def test_a_public_name_has_an_example_that_runs_and_says_what_to_see_also(name):
     assert "\nSee Also\n" in inspect.cleandoc(text)
     assert ">>> " in text.split("Examples\n")[1]
     assert "SKIP" not in text
+
+
+@pytest.mark.slow
+def test_the_fields_of_json_are_those_of_the_page(run_json, two_classes, two_class_predictor, own_bank, tmp_path):
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", (DOCS / "reference" / "json.md").read_text(), re.MULTILINE)
+    promised = {command: set(re.findall(r"`(\w+)`", text)) for command, text in rows}
+    shown = {
+        "extract": run_json(
+            "extract", two_classes, "--bank", own_bank, "--backbone", "resnet18", "--weights", "random:0"
+        ),
+        "fit": run_json("fit", own_bank, "--model", "ridge", "--nested", "-o", tmp_path / "a.featurebank"),
+        "evaluate": run_json("evaluate", two_class_predictor, two_classes.parent / "new"),
+    }
+    missing = {command: promised[command] - set(found) for command, found in shown.items()}
+    assert missing == {command: set() for command in shown}
