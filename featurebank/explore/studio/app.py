@@ -16,7 +16,8 @@ from starlette.routing import Mount, Route
 
 from featurebank.errors import BankError, FeatureBankError, one_line
 from featurebank.explore.page import SHARED
-from featurebank.explore.studio.opening import NotYetError, Opening
+from featurebank.explore.studio.opening import Opening
+from featurebank.explore.studio.place import NotYetError
 from featurebank.explore.studio.safety import Guard
 
 if TYPE_CHECKING:

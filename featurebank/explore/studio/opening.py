@@ -7,14 +7,11 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from featurebank.errors import BankError, FeatureBankError, one_line
+from featurebank.errors import FeatureBankError, one_line
+from featurebank.explore.studio.place import NotYetError
 
 if TYPE_CHECKING:
     from featurebank.explore.studio.session import Session
-
-
-class NotYetError(BankError):
-    """What is asked for is being made: ask again in a moment."""
 
 
 class Opening:

@@ -15,6 +15,10 @@ from featurebank.errors import BankError, FeatureBankError, one_line
 from featurebank.storage import files
 
 
+class NotYetError(BankError):
+    """What is asked for is being made: ask again in a moment."""
+
+
 class Place:
     """Where a studio's bank is, and the images that it is made of, where these are what was named.
 

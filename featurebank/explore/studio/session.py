@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from featurebank.bank.answers import Answer, Answers, Conflict, is_given
 from featurebank.errors import BankError
 from featurebank.explore.studio.chance import mixed
-from featurebank.explore.studio.opening import NotYetError
 from featurebank.explore.studio.pictures import Pictures
+from featurebank.explore.studio.place import NotYetError
 from featurebank.explore.studio.work import Work
 from featurebank.images.columns import text_frame
 
