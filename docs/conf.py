@@ -40,6 +40,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"featurebank {release}"
 html_static_path = ["_static"]
 html_css_files = ["featurebank.css"]
+html_js_files = ["featurebank.js"]
 html_show_sourcelink = False
 html_theme_options = {
     "logo": {"text": "featurebank"},
