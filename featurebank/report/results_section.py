@@ -23,7 +23,7 @@ from featurebank.explore import plot_abstention, plot_layer_curve, plot_learning
 from featurebank.explore.plots import figure_bytes
 from featurebank.report.inputs import OofPredictions
 from featurebank.topmodels.candidates import ranked
-from featurebank.topmodels.formatting import bounded, interval_text, score_text
+from featurebank.topmodels.formatting import bounded, cost_text, interval_text, score_text
 
 BINS = 10
 PAINT = {"#010203": "var(--ink)", "#010204": "var(--accent)", "#010205": "var(--second)", "#010206": "var(--line)"}
@@ -64,6 +64,7 @@ def scores(fit: Fit) -> dict[str, Any]:
         "one_class": [str(each) for each in fit.get("one_class", {}).get("sentences", [])],
         "candidates": rows,
         "comparison": str((fit.get("comparison") or {}).get("sentence", "")),
+        "committee": committee_lines(fit.get("ensemble")),
         "nested": nested_text(fit),
         "held_out": held_out(fit),
         "warnings": [str(each) for each in fit.get("warnings", [])],
@@ -139,6 +140,20 @@ def plan_text(fit: Fit) -> str:
         return ""
     grouped = ", kept together in groups" if fit["grouped"] else ""
     return f"Scored by {fit['scoring']} over {fit['folds']} folds of {fit['n_samples']} images{grouped}."
+
+
+def committee_lines(found: Mapping[str, Any] | None) -> list[str]:
+    """Return whether a committee paid; of one that is shipped also its members and what it costs."""
+    if found is None:
+        return []
+    sentence = str(found["sentence"])
+    lines = [f"{sentence[0].upper()}{sentence[1:]}."]
+    if not found["is_shipped"]:
+        return lines
+    members = [
+        f"{each['weight']:.2f} {each['model']} on {short('+'.join(each['features']))}" for each in found["members"]
+    ]
+    return [*lines, f"Its members, with their weights: {'; '.join(members)}.", cost_text(found["cost"])]
 
 
 def nested_text(fit: Fit) -> str:

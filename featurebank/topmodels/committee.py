@@ -16,7 +16,9 @@ Choose = Callable[[Sequence[NDArray[np.float64]], NDArray[np.bool_]], NDArray[np
 ROUNDS = 40
 """At most so many members are drawn; the weights are multiples of one over their number."""
 LEAST_GAIN = 1e-3
-"""Selection ends where the next member brings less than this part of what has been reached."""
+"""A committee must be better than the last by this part of its score to take its place."""
+PATIENCE = 5
+"""Selection ends after so many rounds without one; drawing the best again makes room for small shares of others."""
 
 
 class Part(NamedTuple):
@@ -34,8 +36,8 @@ def select(answers: Sequence[NDArray[np.float64]], judge: Judge, *, members: int
     """Return the weights of models whose weighted mean answers best, chosen greedily with replacement.
 
     Caruana, Niculescu-Mizil, Crew and Ksikes (2004), Ensemble selection from libraries of models. The best model comes
-    first; then, round by round, that whose answers improve the mean most, which may be in it already. It ends where
-    none does.
+    first; then, round by round, that with whose answers the mean is best, which may be in it already. It ends early
+    where that no longer brings anything, and the best of all rounds is returned.
 
     Parameters
     ----------
@@ -58,18 +60,19 @@ def select(answers: Sequence[NDArray[np.float64]], judge: Judge, *, members: int
     >>> select([low, high, bad], lambda said: -((said - truth) ** 2).mean()).tolist()
     [0.5, 0.5, 0.0]
     """
-    counts = np.zeros(len(answers), np.int64)
-    total, reached = np.zeros_like(answers[0]), -np.inf
+    counts = chosen = np.zeros(len(answers), np.int64)
+    total, reached, when = np.zeros_like(answers[0]), -np.inf, 0
     for drawn in range(1, ROUNDS + 1):
         allowed = _allowed(counts, members)
-        scores = [judge((total + answers[number]) / drawn) for number in allowed]
-        best = int(np.argmax(np.nan_to_num(scores, nan=-np.inf)))
-        if drawn > 1 and not scores[best] - reached > LEAST_GAIN * abs(reached):
-            break
-        reached = scores[best]
-        counts[allowed[best]] += 1
+        scores = np.nan_to_num([judge((total + answers[number]) / drawn) for number in allowed], nan=-np.inf)
+        best = int(np.argmax(scores))
         total = total + answers[allowed[best]]
-    return counts / counts.sum()
+        counts = counts + (np.arange(len(answers)) == allowed[best])
+        if drawn == 1 or scores[best] - reached > LEAST_GAIN * abs(reached):
+            chosen, reached, when = counts, scores[best], drawn
+        elif drawn - when >= PATIENCE:
+            break
+    return chosen / chosen.sum()
 
 
 def _allowed(counts: NDArray[np.int64], members: int | None) -> NDArray[np.intp]:

@@ -134,7 +134,7 @@ def test_one_fold_repeats_and_the_scoring_asked_for(digits):
         X, y
     )
     assert len(other.committee_.candidate.fold_scores) == 4
-    assert 0.8 < other.committee_.candidate.mean < 1
+    assert 0.7 < other.committee_.candidate.mean < 1
 
 
 def _folds(y, seed):
