@@ -124,8 +124,8 @@ def test_rows_of_a_group_stay_together_and_the_promise_counts_groups(random):
     assert model.conformal_.units_ == 30
     with pytest.raises(TopModelError, match=r"30 normals can promise false alarms of 0\.0323 at least"):
         model_of(false_alarms=0.01).fit(X, groups=groups)
-    with pytest.raises(TopModelError, match="10 groups of normals to learn from; expected at least 20"):
-        model_of(false_alarms=0.1).fit(X[:40], groups=groups[:40])
+    with pytest.raises(TopModelError, match="8 groups of normals to learn from; expected at least 10"):
+        model_of(false_alarms=0.1).fit(X[:32], groups=groups[:32])
 
 
 # --- what is fused -----------------------------------------------------------------------------------------

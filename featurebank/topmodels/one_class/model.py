@@ -14,12 +14,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from featurebank.errors import TopModelError
 from featurebank.topmodels.folds import Fold, Folds, fold_numbers, make_folds
-from featurebank.topmodels.novelty import LEAST_ROWS
 from featurebank.topmodels.one_class.conformal import Conformal
 from featurebank.topmodels.refitting import in_place
 from featurebank.topmodels.threads import delayed
 
 FOLDS = 5
+LEAST_ROWS = 10
+"""Fewer normals say too little of what is normal; these can promise false alarms of a tenth."""
 _DEVIATIONS = 1.349
 """The interquartile range of a normal distribution, in standard deviations."""
 
@@ -94,7 +95,7 @@ class OneClassModel(OutlierMixin, BaseEstimator):
         Raises
         ------
         TopModelError
-            When there are fewer than 20 rows (or groups), or too few for the promise.
+            When there are fewer than 10 rows (or groups), or too few for the promise.
         """
         X = np.asarray(X)
         folds = normal_folds(len(X), groups, self.random_state)
@@ -162,7 +163,7 @@ def normal_folds(count: int, groups: Any, random_state: int, n_splits: int = FOL
     Raises
     ------
     TopModelError
-        When there are fewer than 20 rows, or groups.
+        When there are fewer than 10 rows, or groups.
     """
     units = count if groups is None else len(np.unique(groups))
     if units < LEAST_ROWS:
