@@ -30,7 +30,7 @@ def merge(state: State, bank: AnyPath, others: tuple[AnyPath, ...], as_json: boo
         featurebank merge all.bank photos.bank more_photos.bank
     """
     from featurebank.bank.bank import Bank
-    from featurebank.bank.upkeep import merge as run_merge
+    from featurebank.bank.merging import merge as run_merge
 
     opened = [Bank(other) for other in others]
     done = run_merge(Bank.create(bank), opened, progress=state.progress("Copying", "file"))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from featurebank.bank import samples, upkeep
+from featurebank.bank import merging, samples, upkeep
 from featurebank.bank.display import as_html
 from featurebank.bank.label_paths import meant_paths
 from featurebank.bank.loading import BankReader
@@ -200,8 +200,8 @@ class Bank(BankReader):
         return upkeep.compact(self, grace=grace)
 
     def merge(self, *others: str | os.PathLike[str] | Bank) -> dict[str, int]:
-        """Copy what other banks hold into this one; see `featurebank.bank.upkeep.merge`."""
-        return upkeep.merge(self, others)
+        """Copy what other banks hold into this one; see `featurebank.bank.merging.merge`."""
+        return merging.merge(self, others)
 
     def prune(self, *, grace: float = GRACE, source: str | os.PathLike[str] | None = None) -> dict[str, int]:
         """Drop embeddings that no sample points at, a whole source first; see `featurebank.bank.upkeep.prune`."""

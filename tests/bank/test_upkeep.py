@@ -4,7 +4,7 @@ import pytest
 from made_bank import make_bank
 
 from featurebank import Bank
-from featurebank.bank import samples, upkeep
+from featurebank.bank import merging, samples
 from featurebank.bank.spec import FeatureSpec
 from featurebank.bank.upkeep import prune, set_damaged_features_aside, set_damaged_tables_aside
 from featurebank.errors import BankError, CorruptError
@@ -137,7 +137,7 @@ def test_progress_counts_the_files_and_one_that_two_banks_have_is_copied_once(ba
     first, second, _ = banks
     second.merge(first)
     seen = []
-    found = upkeep.merge(Bank.create(tmp_path / "all.bank"), [first, second], progress=lambda *step: seen.append(step))
+    found = merging.merge(Bank.create(tmp_path / "all.bank"), [first, second], progress=lambda *step: seen.append(step))
     assert (found["copied"], found["there"]) == (5, 2)
     assert seen == [(number, 5) for number in range(1, 6)]
 
@@ -153,7 +153,7 @@ def test_samples_are_listed_first_and_copied_last(banks, tmp_path):
             first.merge(second)
 
     bank = Bank.create(tmp_path / "all.bank")
-    upkeep.merge(bank, [first], progress=show)
+    merging.merge(bank, [first], progress=show)
     assert [[name.split("/")[0] for name in names] for names in copied] == [["features"], ["features", "samples"]]
     assert bank.load("net/penultimate").shape == (3, 2)
     assert bank.merge(first)["copied"] == 3
@@ -201,4 +201,4 @@ def test_a_file_that_a_compaction_replaced_meanwhile_is_named(banks, tmp_path):
     (file,) = first.feature_set("net/penultimate").segments
     file.path.unlink()
     with pytest.raises(BankError, match="was replaced while it was read: try again"):
-        upkeep._copy((file, tmp_path / "copy.h5"))
+        merging._copy((file, tmp_path / "copy.h5"))
