@@ -41,7 +41,8 @@ function take(found) {
   scene.n = digests.length;
   scene.paths = found.names;
   if (!isSame) scene.chosen = new Uint8Array(scene.n);
-  scene.columns = [classColumn("label", found.labels), classColumn("prediction", found.predictions), numberColumn("doubt", found.doubt)];
+  const [predictions, doubt] = [found.predictions, found.doubt].map((values) => values.length ? values : new Array(scene.n).fill(null));
+  scene.columns = [classColumn("label", found.labels), classColumn("prediction", predictions), numberColumn("doubt", doubt)];
   setColumn(scene.columns[Number(byId("map-colour").value)]);
   if (!isSame || !scene.coordinates) setMap({ coordinates: placed(found.x, found.y) });
 }
@@ -51,9 +52,9 @@ async function read() {
   isReading = true;
   const started = performance.now(), wanted = revisionOf(store.state);
   try {
-    take(await get("map"));
-    revision = wanted;
-    if (!chosenRows().length) status.textContent = count(scene.n, "image");
+    const found = await get("map");
+    if (found.digests.length) { take(found); revision = wanted; }
+    if (!chosenRows().length) status.textContent = scene.n ? count(scene.n, "image") : "The map is being made …";
   } catch (error) { status.textContent = error.message; }
   took = performance.now() - started;
   readAt = performance.now();

@@ -1,0 +1,187 @@
+"""Labelling in a real browser: by keys, undo, new classes, reloads, two tabs, a server that is away."""
+
+import pytest
+from studio_walks import (
+    answer,
+    go,
+    kind_of,
+    labels_of,
+    make_bank,
+    press_kind,
+    running,
+    save_photos,
+    saved,
+    shown,
+    watched,
+)
+
+from featurebank import Predictor
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory):
+    return make_bank(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture
+def studio(bank, tmp_path):
+    with running(bank, tmp_path) as started:
+        yield started
+
+
+@pytest.fixture
+def page(browser, studio):
+    with watched(browser, studio[1]) as opened:
+        yield opened
+
+
+def test_from_images_without_labels_to_a_predictor_by_keys_alone(page, studio, tmp_path):
+    bank, _ = studio
+    names = answer(page, 24)
+    assert labels_of(bank) == {name: kind_of(name) for name in names}
+    go(page, "finish")
+    page.keyboard.press("Tab")
+    while page.evaluate("document.activeElement.id") != "finish-path":
+        page.keyboard.press("Tab")
+    page.keyboard.press("Control+a")
+    page.keyboard.type(str(tmp_path / "photos.featurebank"))
+    page.keyboard.press("Enter")
+    page.wait_for_function(
+        "document.getElementById('finish-status').textContent.startsWith('Written')", timeout=120_000
+    )
+    new = save_photos(tmp_path / "new", 2, seed=1)
+    paths = sorted(new.iterdir())
+    assert list(Predictor.load(tmp_path / "photos.featurebank").predict(paths)) == [
+        kind_of(each.name) for each in paths
+    ]
+
+
+def test_undo_takes_back_answer_after_answer_and_shows_its_image(page, studio):
+    bank, _ = studio
+    names = answer(page, 4)
+    for name in reversed(names[1:]):
+        page.keyboard.press("u")
+        page.wait_for_function("name => document.getElementById('stage-name').textContent === name", arg=name)
+    saved(page)
+    assert labels_of(bank) == {names[0]: kind_of(names[0])}
+    press_kind(page, "something new")
+    saved(page)
+    assert labels_of(bank) == {names[0]: kind_of(names[0]), names[1]: "something new"}
+
+
+def test_a_class_can_be_made_in_the_middle_and_keeps_its_key(page, studio):
+    bank, _ = studio
+    answer(page, 4)
+    before = page.locator("#classes b").all_inner_texts()
+    name = shown(page)
+    press_kind(page, "a new one")
+    page.wait_for_function("document.querySelectorAll('#classes b').length === " + str(len(before) + 1))
+    saved(page)
+    page.wait_for_timeout(1000)
+    assert page.locator("#classes b").all_inner_texts() == [*before, "a new one"]
+    assert labels_of(bank)[name] == "a new one"
+    other = shown(page)
+    page.keyboard.press(str(len(before) + 1))
+    page.wait_for_function("name => document.getElementById('stage-name').textContent !== name", arg=other)
+    saved(page)
+    assert labels_of(bank)[other] == "a new one"
+
+
+def test_a_skipped_image_has_no_label_and_does_not_come_back_at_once(page, studio):
+    bank, _ = studio
+    name = shown(page)
+    page.keyboard.press("Escape")  # out of the field that is open where there is no class yet
+    page.keyboard.press(" ")
+    page.wait_for_function("name => document.getElementById('stage-name').textContent !== name", arg=name)
+    assert name not in answer(page, 5)
+    assert name not in labels_of(bank)
+
+
+def test_nothing_is_lost_by_a_reload_in_the_middle(page, studio):
+    bank, _ = studio
+    names = [shown(page)]
+    press_kind(page, kind_of(names[0]))
+    names.append(shown(page))
+    press_kind(page, kind_of(names[1]))
+    page.reload()
+    page.wait_for_function("document.getElementById('labelled').textContent.startsWith('2 of')")
+    assert labels_of(bank) == {name: kind_of(name) for name in names}
+    assert shown(page) not in names
+    page.keyboard.press("Escape")
+    page.keyboard.press("u")
+    page.wait_for_function("name => document.getElementById('stage-name').textContent === name", arg=names[1])
+    assert labels_of(bank) == {names[0]: kind_of(names[0])}
+
+
+def test_two_tabs_never_overwrite_each_other_silently(browser, page, studio):
+    bank, url = studio
+    name = shown(page)
+    with watched(browser, url) as other:
+        assert shown(other) == name
+        press_kind(page, "mine")
+        saved(page)
+        press_kind(other, "yours")
+        alert = other.locator("#alert-conflict")
+        alert.wait_for()
+        assert name in alert.inner_text()
+        assert "“mine”" in alert.inner_text()
+        assert labels_of(bank) == {name: "mine"}
+        alert.get_by_role("button", name="Make it “yours”").click()
+        saved(other)
+        assert labels_of(bank) == {name: "yours"}
+        assert alert.count() == 0
+
+
+def test_answers_wait_for_a_server_that_is_away(browser, studio):
+    bank, url = studio
+    with watched(browser, url, allowed=["ERR_FAILED"]) as page:
+        name = shown(page)
+        page.route("**/api/labels", lambda route: route.abort())
+        press_kind(page, "kept")
+        page.wait_for_selector("#alert-unsaved")
+        assert page.inner_text("#saving") == "saving 1 …"
+        assert labels_of(bank) == {}
+        page.unroute("**/api/labels")
+        saved(page)
+        page.wait_for_selector("#alert-unsaved", state="detached")
+        assert labels_of(bank) == {name: "kept"}
+
+
+def test_the_page_is_painted_before_the_bank_is_read(browser, studio):
+    held = []
+    with watched(
+        browser, studio[1], prepare=lambda page: page.route("**/api/state", lambda route: held.append(route))
+    ) as page:
+        page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
+        assert page.inner_text("h1") == "featurebank studio"
+        assert page.inner_text("#labelled") == page.inner_text("#stage-empty") == "Opening the bank …"
+        page.unroute("**/api/state")
+        held[0].continue_()
+        assert shown(page)
+
+
+def test_hostile_names_are_text(page, studio):
+    bank, _ = studio
+    name, hostile = shown(page), "<img src=x onerror=alert(1)>"
+    press_kind(page, hostile)
+    saved(page)
+    assert labels_of(bank) == {name: hostile}
+    assert hostile in page.locator("#classes b").all_inner_texts()
+    for view in ("grid", "map", "progress", "label"):
+        go(page, view)
+        page.wait_for_timeout(200)
+        assert page.locator("img[src=x]").count() == 0
+
+
+def test_an_image_answered_before_can_be_opened_and_corrected(page, studio):
+    bank, _ = studio
+    names = answer(page, 3)
+    page.locator("#recent button").last.click()
+    assert shown(page) == names[0]
+    press_kind(page, "corrected")
+    saved(page)
+    assert labels_of(bank)[names[0]] == "corrected"
+    assert set(labels_of(bank)) == set(names)
+    assert {labels_of(bank)[each] for each in names[1:]} == {kind_of(each) for each in names[1:]}
