@@ -48,14 +48,10 @@ def test_from_images_without_labels_to_a_predictor_by_keys_alone(page, studio, t
     page.keyboard.press("Control+a")
     page.keyboard.type(str(tmp_path / "photos.featurebank"))
     page.keyboard.press("Enter")
-    page.wait_for_function(
-        "document.getElementById('finish-status').textContent.startsWith('Written')", timeout=120_000
-    )
-    new = save_photos(tmp_path / "new", 2, seed=1)
-    paths = sorted(new.iterdir())
-    assert list(Predictor.load(tmp_path / "photos.featurebank").predict(paths)) == [
-        kind_of(each.name) for each in paths
-    ]
+    page.locator("#finish-status", has_text="Written").wait_for(timeout=120_000)
+    paths = sorted(save_photos(tmp_path / "new", 2, seed=1).iterdir())
+    predictor = Predictor.load(tmp_path / "photos.featurebank")
+    assert list(predictor.predict(paths)) == [kind_of(each.name) for each in paths]
 
 
 def test_undo_takes_back_answer_after_answer_and_shows_its_image(page, studio):
@@ -77,7 +73,7 @@ def test_a_class_can_be_made_in_the_middle_and_keeps_its_key(page, studio):
     before = page.locator("#classes b").all_inner_texts()
     name = shown(page)
     press_kind(page, "a new one")
-    page.wait_for_function("document.querySelectorAll('#classes b').length === " + str(len(before) + 1))
+    page.wait_for_function("() => document.querySelectorAll('#classes b').length === " + str(len(before) + 1))
     saved(page)
     page.wait_for_timeout(1000)
     assert page.locator("#classes b").all_inner_texts() == [*before, "a new one"]
@@ -106,7 +102,7 @@ def test_nothing_is_lost_by_a_reload_in_the_middle(page, studio):
     names.append(shown(page))
     press_kind(page, kind_of(names[1]))
     page.reload()
-    page.wait_for_function("document.getElementById('labelled').textContent.startsWith('2 of')")
+    page.wait_for_function("() => document.getElementById('labelled').textContent.startsWith('2 of')")
     assert labels_of(bank) == {name: kind_of(name) for name in names}
     assert shown(page) not in names
     page.keyboard.press("Escape")
@@ -151,12 +147,14 @@ def test_answers_wait_for_a_server_that_is_away(browser, studio):
 
 def test_the_page_is_painted_before_the_bank_is_read(browser, studio):
     held = []
-    with watched(
-        browser, studio[1], prepare=lambda page: page.route("**/api/state", lambda route: held.append(route))
-    ) as page:
-        page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
+
+    def hold(page):
+        page.route("**/api/state", lambda route: held.append(route))
+
+    with watched(browser, studio[1], prepare=hold) as page:
+        page.wait_for_function("() => performance.getEntriesByName('first-contentful-paint').length")
         assert page.inner_text("h1") == "featurebank studio"
-        assert page.inner_text("#labelled") == page.inner_text("#stage-empty") == "Opening the bank …"
+        assert page.inner_text("#labelled") == page.inner_text("#stage") == "Opening the bank …"
         page.unroute("**/api/state")
         held[0].continue_()
         assert shown(page)
