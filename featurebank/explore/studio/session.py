@@ -206,12 +206,17 @@ class Session:
             back = self._undo[tab].pop() if self._undo[tab] else []
         saved, conflicts = self.answers.write(back)
         self.work.wake()
-        done = [{"digest": each.digest.hex(), "label": each.label} for each in back if each.digest in set(saved)]
+        written = set(saved)
+        done = [{**self._named(each.digest), "label": each.label} for each in back if each.digest in written]
         return {"answers": done, **self._after(conflicts)}
 
     def _after(self, conflicts: Sequence[Conflict]) -> Facts:
-        told = [{**each._asdict(), "digest": each.digest.hex()} for each in conflicts]
+        told = [{**each._asdict(), **self._named(each.digest)} for each in conflicts]
         return {"conflicts": told, "revision": self.answers.changes}
+
+    def _named(self, digest: bytes) -> Facts:
+        """Return a content's digest and name, which a page that was reloaded does not know."""
+        return {"digest": digest.hex(), "name": self.answers.name(self.answers.find(digest))}
 
     # --- what the labels show ------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ function correct(item, label, seen) {
 export function undo() {
   return inTurn(async () => {
     const found = await sent("undo", { tab }).catch((error) => refused(error, []));
-    const items = found.answers.map(({ digest, label }) => Object.assign(itemOf(digest), { label, answeredAt: performance.now() }));
+    const items = found.answers.map(({ digest, label, name }) => Object.assign(itemOf(digest, name), { label, answeredAt: performance.now() }));
     showConflicts(found.conflicts, [], correct);
     say(items.length ? `Undone: ${items.length === 1 ? shown(items[0].name) : count(items.length, "answer")}.` : "There is nothing to undo.");
     for (const listener of undoListeners) if (items.length) listener(items);

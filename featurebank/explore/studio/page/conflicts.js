@@ -12,8 +12,8 @@ export function showConflicts(conflicts, answers, correct) {
   warn("conflict", `${count(conflicts.length, "image")} had another answer by now. Nothing was overwritten:`, make("ul", { className: "conflicts" }, ...rows));
 }
 
-function rowOf({ digest, label, by, when }, mine, correct) {
-  const item = Object.assign(itemOf(digest), { label });
+function rowOf({ digest, name, label, by, when }, mine, correct) {
+  const item = Object.assign(itemOf(digest, name), { label });
   const there = label === null ? "no label" : `“${shown(label)}”`;
   const text = `${shown(item.name)} has ${there}${by ? ` by ${shown(by)}` : ""}${when ? `, ${shown(when)}` : ""}`;
   const row = make("li", {}, make("img", { src: pictureAddress(digest, 96), alt: "" }), make("span", { textContent: text }));

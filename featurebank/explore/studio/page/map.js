@@ -9,12 +9,12 @@ import { openPictures } from "./pictures.js";
 import { byId } from "./reading.js";
 import { scene } from "./scene.js";
 import { clearChosen, listenToMap } from "./steering.js";
-import { itemOf, remember, store, whenState } from "./store.js";
+import { remember, store, whenState } from "./store.js";
 import { isShown, register } from "./views.js";
 import { count, say } from "./words.js";
 
 const PATIENCE = 3000;
-let digests = [], revision = null, readAt = 0, took = 0, isReading = false;
+let digests = [], since = 0, revision = null, readAt = 0, took = 0, isReading = false;
 
 // As classes, with the numbers that the other views give them, so that a class has one colour.
 function classColumn(name, values) {
@@ -37,7 +37,7 @@ function placed(x, y) {
 
 function take(found) {
   const isSame = digests.length === found.digests.length && digests.every((digest, row) => digest === found.digests[row]);
-  digests = found.digests;
+  ({ digests, since } = found);
   scene.n = digests.length;
   scene.paths = found.names;
   if (!isSame) scene.chosen = new Uint8Array(scene.n);
@@ -68,7 +68,8 @@ const isDue = (state) => state?.ready && revisionOf(state) !== revision && perfo
 
 function itemAt(row) {
   const column = scene.columns[0];
-  return Object.assign(itemOf(digests[row]), { name: scene.paths[row], label: column.codes[row] ? column.names[column.codes[row] - 1] : null });
+  const label = column.codes[row] ? column.names[column.codes[row] - 1] : null;
+  return remember([{ digest: digests[row], name: scene.paths[row], label }], since)[0];
 }
 
 async function answer(label) {
@@ -83,7 +84,7 @@ async function answer(label) {
 }
 
 function openChosen() {
-  const items = remember(chosenRows().map(itemAt));
+  const items = chosenRows().map(itemAt);
   if (items.length) openPictures({ title: `${count(items.length, "image")} of the map`, load: async () => ({ items }), lacks: "No image of the region is left." });
 }
 

@@ -46,4 +46,4 @@ export function remember(items, since = performance.now()) {
   });
 }
 
-export const itemOf = (digest) => remember([known.get(digest) ?? { digest, name: digest.slice(0, 12), label: null, suggestion: null, why: null }])[0];
+export const itemOf = (digest, name) => known.get(digest) ?? remember([{ digest, name, label: null, suggestion: null, why: null }])[0];
