@@ -34,7 +34,7 @@ def save_photos(folder, count=PER_KIND, seed=0):
 def make_bank(folder):
     """Return the path of a bank of photos without labels."""
     save_photos(folder / "photos")
-    options = {"backbone": "resnet18", "weights": "random:0", "size": 32}
+    options = {"backbone": "resnet18", "weights": "random:0", "size": 64}
     return extract(folder / "photos", folder / "photos.bank", layers=["layer3", "penultimate"], **options).path
 
 
@@ -62,9 +62,11 @@ def watched(browser, url, *, allowed=(), prepare=None, **options):
         prepare(page)
     page.goto(url)
     yield page
-    assert [text for text in said if not any(each in text for each in allowed)] == []
+    wrong = [text for text in said if not any(each in text for each in allowed)]
+    assert not wrong, wrong
     origin = "/".join(url.split("/")[:3])
-    assert [each for each in asked if not each.startswith((origin, "blob:", "data:"))] == []
+    elsewhere = [each for each in asked if not each.startswith((origin, "blob:", "data:"))]
+    assert not elsewhere, elsewhere
     page.close()
 
 
