@@ -1,5 +1,5 @@
 // --- answers: saved one after the other, undone, and what another tab had said meanwhile ----------------------------
-import { Refused, post, tab } from "./api.js";
+import { Refused, isReload, post, tab } from "./api.js";
 import { showConflicts } from "./conflicts.js";
 import { byId, shown } from "./reading.js";
 import { itemOf, refreshSoon } from "./store.js";
@@ -7,22 +7,39 @@ import { count, say, unwarn, warn } from "./words.js";
 
 const LONGEST = 8000;
 const undoListeners = [];
-let chain = Promise.resolve(), waiting = 0;
+const unsaved = new Map();
+let chain = Promise.resolve(), waiting = 0, numbered = 0;
 
 export const whenUndone = (listener) => undoListeners.push(listener);
 
 // The next image is shown before this is saved; only the server's answer lets the page say "saved".
 export function save(items, label, why = null) {
-  const answers = items.map((item) => ({ digest: item.digest, label, seen: item.label ?? null, why }));
+  return send(items.map((item) => ({ digest: item.digest, label, seen: item.label ?? null, why })));
+}
+
+function send(answers) {
+  const items = answers.map(({ digest }) => itemOf(digest)), number = numbered++, { label } = answers[0];
   for (const item of items) { item.label = label; item.waiting += 1; }
+  keep(number, answers);
   return inTurn(async () => {
     const found = await sent("labels", { tab, answers }).catch((error) => refused(error, answers));
+    keep(number, null);
     for (const item of items) { item.waiting -= 1; item.answeredAt = performance.now(); }
-    const saved = new Set(found.saved);
-    showConflicts(found.conflicts, answers, correct);
-    if (saved.size) say(saved.size === 1 ? `Saved: ${shown(itemOf(found.saved[0]).name)} is ${shown(label)}.` : `Saved: ${count(saved.size, "image")} as ${shown(label)}.`);
-    return saved;
+    showConflicts(found.conflicts.filter((each) => each.label !== label), answers, correct);
+    if (found.saved.length) say(found.saved.length === 1 ? `Saved: ${shown(items[0].name ?? "the image")} is ${shown(label)}.` : `Saved: ${count(found.saved.length, "image")} as ${shown(label)}.`);
   });
+}
+
+// What is not saved yet outlives a reload of the tab, which then sends it again.
+function keep(number, answers) {
+  if (answers) unsaved.set(number, answers);
+  else unsaved.delete(number);
+  sessionStorage.setItem("unsaved", JSON.stringify([...unsaved.values()]));
+}
+
+function sendUnsaved() {
+  const left = isReload ? JSON.parse(sessionStorage.getItem("unsaved") ?? "[]") : [];
+  for (const answers of left) send(answers);
 }
 
 function correct(item, label, seen) {
@@ -75,4 +92,5 @@ function showWaiting() {
   byId("saving").dataset.waiting = String(waiting);
 }
 
+sendUnsaved();
 window.addEventListener("beforeunload", (event) => { if (waiting) event.preventDefault(); });

@@ -1,16 +1,16 @@
 // --- talking to the server: every address is relative to the page's ---------------------------------------------------
 
 // A reload is the same tab, so that it can still undo; a copy of a tab is another one.
-const isReload = performance.getEntriesByType("navigation")[0]?.type === "reload";
+export const isReload = performance.getEntriesByType("navigation")[0]?.type === "reload";
 export const tab = (isReload && sessionStorage.getItem("tab")) || crypto.randomUUID();
 sessionStorage.setItem("tab", tab);
 
-// What the server refused, in its words; a server that does not answer is a TypeError of fetch.
+// What the server refused, in its words; that it cannot yet (503), or does not answer, is any other error.
 export class Refused extends Error {}
 
 async function answerOf(response) {
   const found = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Refused(found.error || `the studio answered ${response.status}`);
+  if (!response.ok) throw new (response.status === 503 ? Error : Refused)(found.error || `the studio answered ${response.status}`);
   return found;
 }
 

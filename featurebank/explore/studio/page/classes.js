@@ -5,9 +5,16 @@ import { store, whenState } from "./store.js";
 import { currentView } from "./views.js";
 import { percent } from "./words.js";
 
-let suggestion = null, isFirst = true;
+let suggestion = null, isFirst = true, made = [];
 
-export const classNames = () => store.state?.classes.map(({ name }) => name) ?? [];
+// A class that was just named has its key before the server has counted it.
+function classesNow() {
+  const there = store.state?.classes ?? [], names = new Set(there.map(({ name }) => name));
+  made = made.filter((name) => !names.has(name));
+  return [...there, ...made.map((name) => ({ name, count: 0 }))];
+}
+
+export const classNames = () => classesNow().map(({ name }) => name);
 
 export function showSuggestion(next) {
   suggestion = next;
@@ -21,7 +28,7 @@ export function chooseClass(position) {
 
 // Buttons are kept and only told what is new, so that no focus and no click is lost.
 function showClasses() {
-  const classes = store.state?.classes ?? [], list = byId("classes");
+  const classes = classesNow(), list = byId("classes");
   while (list.children.length > classes.length) list.lastChild.remove();
   while (list.children.length < classes.length) list.append(make("li", {}, buttonOf(list.children.length)));
   classes.forEach((each, position) => tellButton(list.children[position].firstChild, each, position));
@@ -60,10 +67,9 @@ function listenToName() {
   field.addEventListener("keydown", (event) => { if (event.key === "Escape") { field.value = ""; field.blur(); } });
 }
 
-// A new class has its key before the server has counted it.
 function addClass(name) {
-  if (!store.state || classNames().includes(name)) return;
-  store.state.classes.push({ name, count: 0 });
+  if (classNames().includes(name)) return;
+  made.push(name);
   showClasses();
 }
 

@@ -57,6 +57,7 @@ function waitForMore() {
 }
 
 async function refill() {
+  if (!store.state?.ready) return;
   try { await fill(current ? [current.item.digest] : []); } catch { return; }  // the state's question says what is wrong
   if (current) return;
   const entry = take();
