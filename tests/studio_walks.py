@@ -54,6 +54,7 @@ def watched(browser, url, *, allowed=(), prepare=None, **options):
     """Open a page; at the end it must have met no error and asked no other place than its own."""
     options.setdefault("viewport", {"width": 1280, "height": 800})
     page = browser.new_page(**options)
+    page.set_default_timeout(20_000)
     said, asked = [], []
     page.on("console", lambda message: message.type in ("error", "warning") and said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))

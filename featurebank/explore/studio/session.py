@@ -192,8 +192,10 @@ class Session:
             before = {each.digest: self.answers.find(each.digest) for each in answers}
             there = {digest: self.answers.labels[number] for digest, number in before.items() if number >= 0}
             saved, conflicts = self.answers.write(answers)
-        back = [Answer(each.digest, there[each.digest], each.label) for each in answers if each.digest in set(saved)]
-        if back:
+        written = set(saved)
+        new = [each for each in answers if each.digest in written and there[each.digest] != each.label]
+        back = [Answer(each.digest, there[each.digest], each.label) for each in new]
+        if back:  # an answer that was sent twice is taken back once
             with self._lock:
                 self._undo[tab].append(back)
         self._classes()

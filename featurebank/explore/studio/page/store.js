@@ -46,4 +46,8 @@ export function remember(items, since = performance.now()) {
   });
 }
 
-export const itemOf = (digest, name) => known.get(digest) ?? remember([{ digest, name, label: null, suggestion: null, why: null }])[0];
+export function itemOf(digest, name) {
+  const item = known.get(digest) ?? remember([{ digest, label: null, suggestion: null, why: null }])[0];
+  item.name ??= name;
+  return item;
+}
