@@ -76,12 +76,18 @@ def test_undo_goes_back_as_often_as_one_likes_in_its_own_tab(planted_run):
     for digest in digests:
         run.label(digest, "ant")
     run.label(digests[0], "bee", seen="ant", tab="two")
-    assert run.post("undo", {"tab": "one"}).json()["answers"] == [{"digest": digests[2], "label": None}]
-    assert run.post("undo", {"tab": "one"}).json()["answers"] == [{"digest": digests[1], "label": None}]
+    assert run.post("undo", {"tab": "one"}).json()["answers"] == [
+        {"digest": digests[2], "name": "002.png", "label": None}
+    ]
+    assert run.post("undo", {"tab": "one"}).json()["answers"] == [
+        {"digest": digests[1], "name": "001.png", "label": None}
+    ]
     refused = run.post("undo", {"tab": "one"}).json()
     assert refused["answers"] == []
     assert [each["label"] for each in refused["conflicts"]] == ["bee"]  # the other tab's answer stays
-    assert run.post("undo", {"tab": "two"}).json()["answers"] == [{"digest": digests[0], "label": "ant"}]
+    assert run.post("undo", {"tab": "two"}).json()["answers"] == [
+        {"digest": digests[0], "name": "000.png", "label": "ant"}
+    ]
     assert run.post("undo", {"tab": "three"}).json()["answers"] == []
 
 
