@@ -25,6 +25,7 @@ from featurebank.extraction.readers import ReaderError, Readers, Views, task_siz
 from featurebank.images.notes import DecodingNotes
 from featurebank.images.reading import read_ahead, worker_count
 from featurebank.images.views import count_views
+from featurebank.storage.memory import available_memory
 
 if TYPE_CHECKING:
     from mmap import mmap
@@ -39,8 +40,8 @@ LEAST_IMAGES = 1000
 """Images from which processes are worth their start."""
 LEAST_CORES = 4
 """Cores, or workers, from which threads hinder one another."""
-MOST_MEMORY = 1 << 30
-"""Bytes that processes may share."""
+MEMORY_SHARE = 0.125
+"""Share of the memory that is available which processes may share with this one."""
 ON_PROCESSES = ("pil", "reduced")
 """Decoders that need no torch."""
 
@@ -236,7 +237,7 @@ def why_threads(preparations: Sequence[tuple[Backbone, str]], images: int, worke
         How many images processes would hold in memory.
     """
     if workers < LEAST_CORES:
-        return f"fewer than {LEAST_CORES} cores"
+        return f"fewer than {LEAST_CORES} cores or workers"
     if images < LEAST_IMAGES:
         return f"fewer than {LEAST_IMAGES} images"
     if os.name != "posix" or not sys.executable or getattr(sys, "frozen", False):
@@ -247,4 +248,4 @@ def why_threads(preparations: Sequence[tuple[Backbone, str]], images: int, worke
     if any(each.framing == "tiles" for each in backbones):
         return "images have differing numbers of tiles"
     size = sum(3 * int(np.prod(backbone.input_size)) * count_views(views) for backbone, views in preparations)
-    return "views of this size take too much memory" if held * size > MOST_MEMORY else ""
+    return "views of this size take too much memory" if held * size > MEMORY_SHARE * available_memory() else ""

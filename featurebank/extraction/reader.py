@@ -86,7 +86,10 @@ def main() -> None:
     warnings.simplefilter("ignore")  # what decoders warn of is noted of the image, or an error of it
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
-    serve(sys.stdin.buffer, answers)
+    try:
+        serve(sys.stdin.buffer, answers)
+    except BrokenPipeError:  # the parent has ended, and nobody is left to be told
+        os._exit(1)
 
 
 def serve(tasks: BinaryIO, answers: BinaryIO) -> None:

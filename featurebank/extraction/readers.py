@@ -40,6 +40,7 @@ from featurebank.extraction.reader import main
 main()
 """
 """It finds the modules that this process finds, and never imports the one that the user runs."""
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 Views = list[NDArray[np.uint8]]
 """The views of an image, for each preparation an array (views, height, width, 3)."""
 
@@ -177,7 +178,8 @@ class _Reader:
 
     def __init__(self, file: int):
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _MAIN, json.dumps(sys.path)],
+            [sys.executable, "-c", _MAIN, json.dumps(list(map(str, sys.path)))],
+            env={**os.environ, **_ONE_THREAD},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=[file],

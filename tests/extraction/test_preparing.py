@@ -182,13 +182,13 @@ def test_an_error_or_an_interrupt_ends_the_readers(photos, with_processes):
 def test_what_reads_is_chosen_by_what_is_there(monkeypatch):
     tensor = Preprocessing(20, (16, 16), "bicubic", (0.5,) * 3, (0.5,) * 3, decoder="tensor")
     tiles = Preprocessing(20, (16, 16), "bicubic", (0.5,) * 3, (0.5,) * 3, framing="tiles")
-    huge = Preprocessing(4096, (4096, 4096), "bicubic", (0.5,) * 3, (0.5,) * 3)
+    huge = Preprocessing(8192, (8192, 8192), "bicubic", (0.5,) * 3, (0.5,) * 3)
 
     def why(preprocessing=PLAIN, images=10**6, workers=16):
         return why_threads([(backbone(preprocessing), "none")], images, workers, 1000)
 
     assert why() == ""
-    assert why(workers=2) == "fewer than 4 cores"
+    assert why(workers=2) == "fewer than 4 cores or workers"
     assert why(images=999) == "fewer than 1000 images"
     assert "decoder" in why(tensor)
     assert "transform" in why(lambda image: image)
