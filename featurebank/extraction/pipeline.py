@@ -289,7 +289,7 @@ class Pipeline:
         if not read:
             return
         keys = as_keys([item.digest for item in read])
-        outputs = engine.embed_views(chain.from_iterable(item.views for item in read))
+        outputs = engine.embed_views(chain.from_iterable(item.views[0] for item in read))
         for spec, output in zip(engine.specs, outputs, strict=True):
             if spec not in self._compared:
                 self.warnings += compare_with_stored(self.tracker.bank, spec, keys, output)
