@@ -34,7 +34,8 @@ class Bar:
     """A bar in the output of a cell, drawn a few times a second and gone when all is done."""
 
     def __init__(self, title: str):
-        self._title, self._drawn, self._handle = title, 0.0, None
+        self._title, self._drawn = title, 0.0
+        self._handle: Any = None
 
     def __call__(self, done: int, total: int) -> None:
         """Draw how much of how much is done."""
@@ -52,4 +53,4 @@ class Bar:
         if self._handle is not None:
             self._handle.update(HTML(html))
         elif html:
-            self._handle: Any = display(HTML(html), display_id=True)
+            self._handle = display(HTML(html), display_id=True)
