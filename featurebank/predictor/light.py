@@ -56,15 +56,16 @@ def read_light(model: bytes, calibrator: bytes | None, unlike: bytes | None, kin
         When they hold anything but the models that are known here, or arrays that do not fit together.
     """
     try:
-        return _light(*(None if data is None else read_fitted(data) for data in (model, calibrator, unlike)), kind)
+        more = [None if data is None else read_fitted(data) for data in (calibrator, unlike)]
+        return _light(read_fitted(model), more[0], more[1], kind)
     except CorruptError:
         raise
     except Exception as error:  # attributes that are missing, arrays of other shapes: whoever asks falls back to skops
         raise CorruptError(f"arrays that do not fit together ({one_line(error)[:100]})") from error
 
 
-def _light(model: Fitted | None, calibrator: Fitted | None, unlike: Fitted | None, kind: str) -> Light:
-    if model is None or model.kind != "sklearn.pipeline.Pipeline" or kind not in ("classification", "regression"):
+def _light(model: Fitted, calibrator: Fitted | None, unlike: Fitted | None, kind: str) -> Light:
+    if model.kind != "sklearn.pipeline.Pipeline" or kind not in ("classification", "regression"):
         raise CorruptError("no pipeline of one target")
     *steps, (_, last) = model.steps
     before = _before([step for _, step in steps])
@@ -127,7 +128,7 @@ def _share(unlike: Fitted | None) -> Callable[[Rows], Rows] | None:
 
 def _probe(found: Light, X: Rows) -> None:
     """Refuse arrays that do not fit together: whatever rows of zeros raise, and results of other shapes."""
-    shapes = [(found.predict(X), (len(X),))]
+    shapes: list[tuple[Rows, tuple[int, ...]]] = [(found.predict(X), (len(X),))]
     shapes += [(found.chances(X), (len(X), len(found.classes)))] if found.chances else []
     shapes += [(found.share(X), (len(X),))] if found.share else []
     if any(values.shape != shape for values, shape in shapes):

@@ -91,7 +91,12 @@ def logistic_chances(fitted: Any, X: Rows) -> Rows:
 
 def perceptron(fitted: Any, X: Rows) -> Rows:
     """Return the activations of the last layer of an MLP, shape (n, k)."""
-    hidden = {"relu": lambda x: np.maximum(x, 0), "tanh": np.tanh, "identity": lambda x: x}[fitted.activation]
+    known: dict[str, Callable[[Rows], Rows]] = {
+        "relu": lambda x: np.maximum(x, 0),
+        "tanh": np.tanh,
+        "identity": lambda x: x,
+    }
+    hidden = known[fitted.activation]
     last = len(fitted.coefs_) - 1
     for number, (matrix, offset) in enumerate(zip(fitted.coefs_, fitted.intercepts_, strict=True)):
         X = X @ matrix

@@ -49,7 +49,7 @@ def made(run, two_classes, tmp_path_factory):
     """A bank whose network was exported after the extraction, and a predictor of it."""
     folder = tmp_path_factory.mktemp("made")
     options = ["--backbone", "timm:test_resnet", "--weights", "random:0", "--size", "32"]
-    _, done = run("extract", two_classes / "photos", "--bank", folder / "a.bank", *options)
+    _, done = run("extract", two_classes, "--bank", folder / "a.bank", *options)
     assert "exporting timm:test_resnet once, so that it starts at once" in done.stderr
     found, _ = run("fit", folder / "a.bank", "--model", "svm", "-o", folder / "a.featurebank")
     assert "torch" not in found
@@ -58,15 +58,15 @@ def made(run, two_classes, tmp_path_factory):
 
 def test_predict_imports_neither_torch_nor_what_fits_models(run, made, two_classes):
     folder, _ = made
-    found, done = run("predict", folder / "a.featurebank", two_classes / "new" / "cat" / "00.png")
-    assert found <= {"pandas", "h5py", "onnxruntime"}
+    found, done = run("predict", folder / "a.featurebank", two_classes.parent / "new" / "cat" / "00.png")
+    assert found <= {"pandas", "h5py", "onnxruntime", "joblib"}
     assert done.stdout.splitlines()[1].split(",")[1] == "cat"
 
 
 def test_extract_of_new_images_into_a_new_bank_imports_no_torch(run, made, two_classes):
     folder, options = made
-    found, done = run("extract", two_classes / "new", "--bank", folder / "new.bank", *options, "--json")
-    assert found <= {"pandas", "h5py", "onnxruntime"}
+    found, done = run("extract", two_classes.parent / "new", "--bank", folder / "new.bank", *options, "--json")
+    assert found <= {"pandas", "h5py", "onnxruntime", "joblib"}
     assert json.loads(done.stdout)["embedded"] == 10
 
 
@@ -91,7 +91,7 @@ def test_feature_extractor_has_the_bits_of_torchs_engine_without_importing_torch
     rows = []
     for with_torch in (1, 0):
         file = tmp_path / f"{with_torch}.npy"
-        command = [sys.executable, "-c", ROWS, two_classes / "new", file, "onnx", with_torch]
+        command = [sys.executable, "-c", ROWS, two_classes.parent / "new", file, "onnx", with_torch]
         subprocess.run(list(map(str, command)), env=environment, check=True)
         rows.append(np.load(file))
     assert rows[0].shape[0] == 10
@@ -100,7 +100,7 @@ def test_feature_extractor_has_the_bits_of_torchs_engine_without_importing_torch
 
 def test_evaluate_imports_scikit_learn_for_its_scores_and_no_torch(run, made, two_classes):
     folder, _ = made
-    found, _ = run("evaluate", folder / "a.featurebank", two_classes / "new", "--json")
+    found, _ = run("evaluate", folder / "a.featurebank", two_classes.parent / "new", "--json")
     assert not found & {"torch", "torchvision", "timm", "onnxscript"}
 
 

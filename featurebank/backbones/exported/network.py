@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from featurebank.backbones.exported import cache
 from featurebank.backbones.exported.cache import Found
 from featurebank.errors import EngineError, one_line
+from featurebank.storage.cores import usable_cores
 
 TOLERANCE = 1e-4
 """Largest relative distance of a row: from plain float32 PyTorch when exported, from the record when opened."""
@@ -116,8 +117,7 @@ def thread_count() -> int:
     if torch is not None:
         return int(torch.get_num_threads())
     asked = next(filter(None, map(os.environ.get, ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))), "")
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return int(asked) if asked.isdecimal() and int(asked) else usable
+    return int(asked) if asked.isdecimal() and int(asked) else usable_cores()
 
 
 def here() -> dict[str, Any]:

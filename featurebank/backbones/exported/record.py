@@ -63,7 +63,7 @@ class Record:
     def encode(self) -> bytes:
         """Return the bytes of the record's file."""
         facts = {name: value for name, value in vars(self).items() if name not in ("known", "outputs")}
-        arrays = {f"{_OUTPUT}{number}": each for number, each in enumerate(self.outputs)}
+        arrays: dict[str, Any] = {f"{_OUTPUT}{number}": each for number, each in enumerate(self.outputs)}
         buffer = io.BytesIO()
         text = json.dumps({"format": FORMAT, **facts}).encode("ascii")
         np.savez(buffer, **{_FACTS: np.frombuffer(text, np.uint8), _INPUT: self.known, **arrays})
