@@ -62,7 +62,7 @@ class Answers:
     Attributes
     ----------
     digests : ndarray of S32, shape (n,)
-        The readable contents, each once, sorted.
+        The readable contents, each once, sorted; another object when they have changed.
     labels : ndarray of object, shape (n,)
         The label of each as text, None where it has none.
     changes : int
@@ -119,7 +119,8 @@ class Answers:
             segments = self.bank.sample_segments()
             new = [each for each in segments if each.path.name not in self._known]
             tables = [sample_segments.decode_table(each) for each in new]
-            if sum(map(len, tables)) > FEW or not all(map(self._lay_over, tables)):
+            is_much = sum(map(len, tables)) + len(self._fresh) > FEW
+            if is_much or not all(map(self._lay_over, tables)):
                 self._read()
             self._known |= {each.path.name for each in new}
             return (self.changes, self.contents) != before
@@ -135,10 +136,11 @@ class Answers:
         self._places: dict[tuple[str, bytes], int] = {}
         self._paths = self._table.rows["path"].to_numpy()
         self._stamps = self._table.rows["stamp"].to_numpy(copy=True)
+        self._keys = _contents(self._table)
         rows = np.flatnonzero((self._table.rows["status"] == samples.OK).to_numpy())
-        keys = as_keys(self._table.rows["digest"].iloc[rows])
-        before = getattr(self, "digests", None)
-        self.digests, content = np.unique(keys, return_inverse=True)
+        digests, content = np.unique(self._keys[rows], return_inverse=True)
+        is_new = not hasattr(self, "digests") or not np.array_equal(self.digests, digests)
+        self.digests = digests if is_new else self.digests  # the same object as long as it holds the same
         order = np.argsort(content, kind="stable")
         self._sorted_rows = rows[order]
         self._starts = np.searchsorted(content[order], np.arange(len(self.digests) + 1))
@@ -149,21 +151,19 @@ class Answers:
         for row in reversed(rows[np.array([texts[row] is not None for row in rows], bool)]):
             self.labels[self._content_of[row]] = texts[row]
         self.changes += 1
-        self.contents += before is None or not np.array_equal(before, self.digests)
+        self.contents += is_new
 
     def _lay_over(self, table: SampleTable) -> bool:
         """Take in rows of samples that are known already; False where one is not, or is another image now."""
         if not self._places:
-            keys = zip(self._table.rows["source"], self._table.rows["path"].to_numpy(), strict=True)
+            keys = zip(self._table.rows["source"], self._paths, strict=True)
             self._places = {key: row for row, key in enumerate(keys)}
-        for number, key in enumerate(zip(table.rows["source"], table.rows["path"].to_numpy(), strict=True)):
-            row = self._places.get(key, -1)
-            if row < 0 or any(
-                table.rows[name].iloc[number] != self._table.rows[name].iloc[row] for name in ("digest", "status")
-            ):
-                return False
-            if table.rows["stamp"].iloc[number] > self._stamps[row]:
-                self._place(row, table.take([number]))
+        keys = zip(table.rows["source"], table.rows["path"].to_numpy(), strict=True)
+        rows = np.fromiter((self._places.get(key, -1) for key in keys), np.int64, len(table))
+        if (rows < 0).any() or (_contents(table) != self._keys[rows]).any():
+            return False
+        for number in np.flatnonzero(table.rows["stamp"].to_numpy() > self._stamps[rows]):
+            self._place(int(rows[number]), table.take([number]))
         return True
 
     def _place(self, row: int, fresh: SampleTable) -> None:
@@ -255,6 +255,11 @@ class Answers:
         with self.lock:
             few = [each for each in self.bank.sample_segments() if each.shape("stamp")[0] <= FEW]
             return len(few) >= MANY and compact_small(self.bank, FEW) > 0
+
+
+def _contents(table: SampleTable) -> NDArray[np.bytes_]:
+    """Return the digest of each sample, empty where it cannot be read, shape (n,)."""
+    return np.where(table.rows["status"].to_numpy() == samples.OK, as_keys(table.rows["digest"]), b"")
 
 
 def _texts(table: SampleTable, name: str) -> list[str | None]:

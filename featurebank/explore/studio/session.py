@@ -187,7 +187,7 @@ class Session:
 
     def label(self, tab: str, given: Sequence[tuple[bytes, Any, Any]]) -> Facts:
         """Write answers, each (digest, label, what the tab saw there)."""
-        answers = [Answer(digest, _checked(label), _checked(seen)) for digest, label, seen in given]
+        answers = [Answer(digest, _checked(label), _seen(seen)) for digest, label, seen in given]
         with self.answers.lock:
             before = {each.digest: self.answers.find(each.digest) for each in answers}
             there = {digest: self.answers.labels[number] for digest, number in before.items() if number >= 0}
@@ -242,8 +242,9 @@ class Session:
 
     def map(self) -> Facts:
         """Return the map: coordinates, labels, predictions and doubt."""
-        view, laid = self.work.now, self.work.plane
-        if view is None or laid is None or len(laid[0]) == 0 or laid[0].max() >= len(view.labels):
+        view = self.work.now
+        laid = None if view is None else self.work.plane(view)
+        if view is None or laid is None:
             raise NotYetError("the map is being made; ask again in a moment")
         contents, coordinates = laid
         rows = view.pool.places[contents]
@@ -343,3 +344,16 @@ def _checked(label: Any) -> str | None:
     if not isinstance(label, str) or not label.strip() or len(label) > LONGEST or not label.isprintable():
         raise BankError(f"a label has to be a line of 1 to {LONGEST} characters; type a name")
     return label.strip()
+
+
+def _seen(label: Any) -> str | None:
+    """Return what a tab believed to be there.
+
+    Raises
+    ------
+    BankError
+        When it is no text.
+    """
+    if label is not None and not isinstance(label, str):
+        raise BankError("what was seen has to be a label or nothing; load the page again")
+    return label

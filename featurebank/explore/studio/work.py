@@ -17,6 +17,7 @@ from featurebank.explore.studio.chance import Draw
 from featurebank.explore.studio.place import Place
 
 if TYPE_CHECKING:
+    from featurebank.explore.studio.pool import Pool
     from featurebank.explore.studio.view import View
 
 COVERAGE, UNCERTAIN = "coverage", "uncertain"
@@ -49,8 +50,6 @@ class Work:
         Contents that cover all.
     evidence : dict
         ``paid, curve, verdict, may_pay``; see `featurebank.explore.studio.looking.weighed`.
-    plane : tuple of (contents, coordinates) or None
-        The map.
     revision : int
         Of the model.
     """
@@ -64,7 +63,7 @@ class Work:
         self._view: tuple[NDArray[np.bytes_], View] | None = None
         self.coverage = np.empty(0, np.int64)
         self.evidence: dict[str, Any] = UNKNOWN
-        self.plane: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None
+        self._plane: tuple[Pool, tuple[NDArray[np.int64], NDArray[np.float64]]] | None = None
         self.revision = 0
         self._message: str | None = None
         self._wake, self._ended = threading.Event(), threading.Event()
@@ -89,6 +88,10 @@ class Work:
     def now(self) -> View | None:
         """The newest model and what it says of the contents that there are; None until these are read."""
         return self._view[1] if self._view is not None and self._view[0] is self._opened.digests else None
+
+    def plane(self, view: View) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+        """Return the contents on the map and their coordinates; None until it is made."""
+        return self._plane[1] if self._plane is not None and self._plane[0] is view.pool else None
 
     def ways(self) -> list[tuple[NDArray[np.int64], str]]:
         """Return contents that a model asks for, each with why, the first first: none where random ones teach more."""
@@ -189,7 +192,7 @@ class Work:
         from featurebank.explore.studio import looking
 
         if is_new:
-            self.plane = looking.laid_out(view.pool, self._seed)
+            self._plane = view.pool, looking.laid_out(view.pool, self._seed)
         self.evidence = looking.weighed(view, self._opened, self._seed)
         if self._asked is None and len(view.trained) >= 2 * self._ranked:
             self._ranked = len(view.trained)
