@@ -264,8 +264,8 @@ def contamination(rows, seeds=3):
         ranking, *rates = np.mean(found, axis=0)
         for rate, detected, alarms in zip(RATES, rates[::2], rates[1::2], strict=True):
             print(
-                f"contaminated by {share:.0%}, promised {rate:.0%}: AUROC {ranking:.3f}, detected {detected:.3f}, false "
-                f"alarms {alarms:.4f} (the report: from {max(0, (rate - share) / (1 - share)):.3f} to {rate:.3f})",
+                f"contaminated by {share:.0%}, promised {rate:.0%}: AUROC {ranking:.3f}, detected {detected:.3f}, "
+                f"false alarms {alarms:.4f} (at worst {max(0, (rate - share) / (1 - share)):.3f} by the report)",
                 flush=True,
             )
 

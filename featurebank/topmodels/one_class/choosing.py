@@ -5,8 +5,10 @@ column keeps its distribution; what columns have to do with each other is broken
 unsupervised forests (Shi and Horvath 2006), in a share of the columns only. A detector that tells such rows from whole
 ones has learned what normal rows look like.
 
-Measured on solar cells (two detectors by five, six feature sets): detectors come in the order in which they tell real
-defects; between feature sets the order is rougher, and the three best together are about as good as the best.
+Measured on solar cells and digits, six feature sets of one network by five detectors, and those of three networks: by
+artificial and by real anomalies, detectors come in nearly the same order; feature sets in a rougher one. Those within
+`NEAR` of the best, fused, were better than the best three in eleven of twelve trials (solar cells, means of four: 0.911
+against 0.907 with one network, 0.909 against 0.906 with three), and are mostly fewer.
 """
 
 from __future__ import annotations
@@ -31,8 +33,9 @@ from featurebank.topmodels.scores import fold_interval
 from featurebank.topmodels.threads import delayed
 
 SCORING = "roc_auc on artificial anomalies"
-FUSED = 3
-"""The most detectors that are fused: the best by their scores."""
+NEAR = 0.02
+"""Detectors are fused whose area under the ROC curve is less than this below the best one's."""
+MOST = 6
 ROWS = 1024
 """Normals that detectors are compared on; more are drawn from."""
 FOLDS = 3
@@ -110,6 +113,6 @@ def _score(detector: Any, rows: NDArray[Any], strange: NDArray[Any], fold: Fold)
 
 
 def fuse(found: Sequence[Candidate]) -> list[Candidate]:
-    """Return the candidates that are fused: the best three that tell artificial anomalies apart at all, or the best."""
-    best = sorted(found, key=lambda each: -each.mean)[:FUSED]
-    return [each for number, each in enumerate(best) if number == 0 or each.mean > 0.5]
+    """Return the candidates that are fused: the best, and at most five others whose scores are near its own."""
+    ordered = sorted(found, key=lambda each: -each.mean)
+    return [each for each in ordered if each.mean > ordered[0].mean - NEAR][:MOST]
