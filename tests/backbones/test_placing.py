@@ -21,7 +21,6 @@ from featurebank.finetuning.network import Network
 from featurebank.finetuning.optimization import Mix, mixed_loss
 from featurebank.predictor import onnx
 from featurebank.predictor.features import PredictorFeature
-from featurebank.storage import cores
 
 TINY = Preprocessing(32, (32, 32), "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CUDA, CPU, META = torch.device("cuda"), torch.device("cpu"), torch.device("meta")
@@ -193,17 +192,6 @@ def test_torch_takes_no_more_threads_than_the_process_has_cores(monkeypatch):
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
-
-
-def test_cores_are_counted_by_affinity_and_quota(monkeypatch):
-    context = pytest.importorskip("joblib.externals.loky.backend.context")
-    monkeypatch.delenv("LOKY_MAX_CPU_COUNT", raising=False)
-    monkeypatch.setattr("os.cpu_count", lambda: 64)
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(5)))
-    monkeypatch.setattr(context, "_cpu_count_cgroup", lambda cores: cores)
-    assert cores.usable_cores() == 5
-    monkeypatch.setattr(context, "_cpu_count_cgroup", lambda cores: 3)
-    assert cores.usable_cores() == 3
 
 
 def test_seeded_draws_are_repeated_and_touch_no_gpu(monkeypatch):

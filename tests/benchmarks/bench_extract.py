@@ -186,6 +186,7 @@ def limits(args: argparse.Namespace) -> dict[str, Any]:
     """(c): the engine alone on prepared images, and reading, hashing, decoding and preparing alone, a thread a core."""
     from featurebank.backbones.engine import Engine
     from featurebank.images import decoding
+    from featurebank.storage.cores import usable_cores
 
     backbone = backbone_of(args.backbone)
     specs = [backbone.spec(layer, precision=args.precision) for layer in args.layers]
@@ -208,7 +209,7 @@ def limits(args: argparse.Namespace) -> dict[str, Any]:
     for _ in engine.stream((None, batch) for _ in range(repeats)):
         pass
     forward = rate(repeats * len(batch), start)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         start = time.perf_counter()
         for _ in pool.map(read, files):
             pass
@@ -240,7 +241,7 @@ def stages(args: argparse.Namespace) -> dict[str, Any]:
     ]
     opened = _seconds(lambda: engine(batches[0]))
     pixels = engine._pixels(batches[0])
-    run = engine._runner
+    run = engine._runtime
     assert run is not None
     repeats = max(3, int(args.seconds / _seconds(lambda: _computed(run, pixels, 3)) * 3))
     forward = repeats * len(pixels) / _seconds(lambda: _computed(run, pixels, repeats))
@@ -391,8 +392,10 @@ def machine(device: str) -> str:
     """Return the name of what computes, and the versions that do."""
     import torchvision
 
+    from featurebank.storage.cores import usable_cores
+
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
-    return f"{name}, {os.cpu_count()} cores, torch {torch.__version__}, torchvision {torchvision.__version__}"
+    return f"{name}, {usable_cores()} cores, torch {torch.__version__}, torchvision {torchvision.__version__}"
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from sklearn.model_selection import GridSearchCV, ParameterGrid, StratifiedKFold
 from threadpoolctl import threadpool_info
 
 from featurebank import TopModelSearchCV
+from featurebank.storage.cores import usable_cores
 from featurebank.topmodels.models import CLASSIFIERS
 from featurebank.topmodels.transforms import normalization
 
@@ -160,7 +161,7 @@ def main(names: list[str]) -> None:
     for data, shape in SHAPES.items():
         kind = "ELPV lite0" if data == "solar" and Path(__file__).with_name("elpv.npz").exists() else "seeded"
         print(f"{data}: {kind}, (n, d, classes) = {shape}, seed {SEED}")
-    print(f"5 stratified folds (seed {SEED}), jobs {JOBS}, cores {os.cpu_count()}")
+    print(f"5 stratified folds (seed {SEED}), jobs {JOBS}, cores {usable_cores()}")
     for case in names or CASES:
         report(case)
 

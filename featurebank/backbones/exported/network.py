@@ -115,9 +115,9 @@ def thread_count() -> int:
     """Return the threads that a network computes on: as many as torch takes where it is loaded, or would take."""
     torch = sys.modules.get("torch")
     if torch is not None:
-        return int(torch.get_num_threads())
+        return min(int(torch.get_num_threads()), usable_cores())
     asked = next(filter(None, map(os.environ.get, ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))), "")
-    return int(asked) if asked.isdecimal() and int(asked) else usable_cores()
+    return min(int(asked), usable_cores()) if asked.isdecimal() and int(asked) else usable_cores()
 
 
 def here() -> dict[str, Any]:
