@@ -60,6 +60,7 @@ def make_folder(folder: Path) -> None:
     for part, count in (("train", 8), ("val", 5), ("test", 4)):
         make_photos(folder / "split" / part, count)
     (folder / "new.jpg").write_bytes((folder / "test_photos" / "dog" / "1.jpg").read_bytes())
+    _make_tiles(folder / "tiles")
     _make_tables(folder)
     _make_microscope(folder)
     with tarfile.open(folder / "shard.tar", "w") as archive:
@@ -93,6 +94,15 @@ def _stripes(is_dog: bool, random: np.random.Generator) -> np.ndarray:
 def _save(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
+
+
+def _make_tiles(folder: Path) -> None:
+    """Write 24 good tiles with level stripes, and four whose stripes stand upright."""
+    random = np.random.default_rng(1)
+    for number in range(24):
+        _save(folder / "good" / f"{number}.jpg", _stripes(True, random))
+    for number in range(4):
+        _save(folder / "bad" / f"{number}.jpg", _stripes(False, random))
 
 
 def _make_tables(folder: Path) -> None:
