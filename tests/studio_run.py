@@ -1,5 +1,6 @@
 """Banks of small pictures with given embeddings, and a studio over one without a server."""
 
+import io
 import time
 from dataclasses import dataclass
 
@@ -16,14 +17,21 @@ from featurebank.images.decoding import content_digest
 TOKEN = "token"
 
 
-def picture_bank(folder, X, **columns):
-    """Make a bank of one-coloured pictures, ``000.png`` …, with these embeddings; return it and their digests."""
+def one_colour(number):
+    """Return a small picture as the bytes of its file; no two numbers have the same."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (30, 20), (number % 256, number // 256, 9)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def picture_bank(folder, X, picture=one_colour, **columns):
+    """Make a bank of pictures, ``000.png`` …, with these embeddings; return it and their digests."""
     folder.mkdir(exist_ok=True)
     digests = []
     for number in range(len(X)):
-        colour = (number % 256, number // 256, 9)
-        Image.new("RGB", (30, 20), colour).save(folder / f"{number:03}.png")
-        digests.append(content_digest((folder / f"{number:03}.png").read_bytes()))
+        data = picture(number)
+        (folder / f"{number:03}.png").write_bytes(data)
+        digests.append(content_digest(data))
     bank = Bank.create(folder.parent / "pictures.bank")
     spec = FeatureSpec(
         "net", "1", "0" * 64, "penultimate", "vector", 0, "none", {"crop": [4, 4]}, 1, "none", "fp32", "float32"

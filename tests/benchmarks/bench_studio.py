@@ -1,35 +1,41 @@
 """The studio's server: from an answer to the next item, opening, memory; and labels needed by simulated annotators.
 
     python tests/benchmarks/bench_studio.py speed [IMAGES WIDTH ANSWERS]
+    python tests/benchmarks/bench_studio.py page [IMAGES WIDTH ANSWERS]
     python tests/benchmarks/bench_studio.py labels [SEEDS]
 
 ``speed`` makes a bank of Gaussian rows (10,000 × 1,280 and 100,000 × 1,280 by default) and answers over HTTP, as the
-page does: it posts an answer and asks for the next item, while the model refits in the background. ``labels`` has
-annotators who know the truth label what the studio asks for, beside others who label at random, on the solar cells
-(module type, defects; ``featurebank demo`` makes the bank), scikit-learn's digits and textures, and prints the balanced
-accuracy on rows that nobody labels.
+page does: it posts an answer and asks for the next item, while the model refits in the background. ``page`` answers in
+Chromium, over pictures of 800 × 600: from a key press to the next picture on the screen. ``labels`` has annotators who
+know the truth label what the studio asks for, beside others who label at random, on the solar cells (module type,
+defects; ``featurebank demo`` makes the bank), scikit-learn's digits and textures, and prints the balanced accuracy on
+rows that nobody labels.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from sklearn.metrics import balanced_accuracy_score
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from made_bank import make_bank
+from studio_run import picture_bank
 
 from featurebank import Bank
 from featurebank.explore.studio.learner import learn
@@ -54,19 +60,12 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, flush=True)
 
 def speed(images: int, width: int, answers: int) -> None:
     """Print how long answers take."""
-    random = np.random.default_rng(0)
-    y = random.integers(0, CLASSES, images)
-    X = random.normal(size=(images, width)).astype(np.float32)
-    X[np.arange(images), y] += 4
+    X, y = _rows(images, width)
     with tempfile.TemporaryDirectory() as folder:
         make_bank(Path(folder) / "a.bank", X)
         del X
-        command = [sys.executable, "-c", SERVE, f"{folder}/a.bank"]
         began = time.perf_counter()
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert process.stdin is not None
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
+        process, url = _served(f"{folder}/a.bank")
         painted = time.perf_counter() - began
         with httpx.Client(base_url=url, trust_env=False, timeout=600) as client:
             while client.get("api/next", params={"count": 1}).status_code != 200:
@@ -76,16 +75,36 @@ def speed(images: int, width: int, answers: int) -> None:
                 time.sleep(0.05)
             read = time.perf_counter() - began
             seconds = _answered(client, y, answers)
-        process.stdin.write("\n")
-        process.stdin.flush()
-        memory = int(process.stdout.readline()) / 1e6
-        process.wait()
+        memory = _ended(process)
     ends = np.percentile(1000 * np.array(seconds), [50, 95, 100])
     print(
         f"{images:,} x {width:,}: page {painted:.1f} s, first item {first:.1f} s, embeddings read {read:.1f} s; answer "
         f"to next item {ends[0]:.0f} ms, 95th percentile {ends[1]:.0f}, longest {ends[2]:.0f} of {answers}; "
         f"{memory:.2f} GB; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
     )
+
+
+def _rows(images: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return Gaussian rows and their classes."""
+    random = np.random.default_rng(0)
+    y = random.integers(0, CLASSES, images)
+    X = random.normal(size=(images, width)).astype(np.float32)
+    X[np.arange(images), y] += 4
+    return X, y
+
+
+def _served(bank: Any) -> tuple[subprocess.Popen[str], str]:
+    """Start a studio of its own process; return that and the page's address."""
+    command = [sys.executable, "-c", SERVE, str(bank)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, process.stdout.readline().strip()
+
+
+def _ended(process: subprocess.Popen[str]) -> float:
+    """End a studio; return the gigabytes that it took."""
+    memory, _ = process.communicate("\n")
+    return int(memory) / 1e6
 
 
 def _answered(client: httpx.Client, y: NDArray[np.int64], answers: int) -> list[float]:
@@ -105,6 +124,74 @@ def _answered(client: httpx.Client, y: NDArray[np.int64], answers: int) -> list[
         seconds.append(time.perf_counter() - began)
         time.sleep(0.2)  # nobody answers faster
     return seconds
+
+
+# --- the page ----------------------------------------------------------------------------------------------
+
+
+PRESS = """async (key) => {
+    const stage = document.getElementById("stage"), before = stage.dataset.digest, started = performance.now();
+    const picture = () => stage.dataset.digest && stage.dataset.digest !== before && stage.querySelector("img");
+    document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+    while (!picture()?.complete) await new Promise(requestAnimationFrame);
+    await picture().decode();
+    await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+    return performance.now() - started;
+}"""
+"""Presses a key and gives the milliseconds until the next picture was painted."""
+
+
+def page(images: int, width: int, answers: int) -> None:
+    """Print how long the next picture takes in a browser."""
+    from playwright.sync_api import sync_playwright
+
+    X, y = _rows(images, width)
+    with tempfile.TemporaryDirectory() as folder:
+        bank, _ = picture_bank(Path(folder) / "pictures", X, _photos())
+        del X
+        process, url = _served(bank.path)
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+            opened = browser.new_page(viewport={"width": 1280, "height": 800})
+            began = time.perf_counter()
+            opened.goto(url)
+            opened.wait_for_selector("#stage[data-digest] img", timeout=120_000)
+            opened.wait_for_function("() => document.querySelector('#stage img').complete")
+            first = time.perf_counter() - began
+            milliseconds = [_pressed(opened, y) for _ in range(answers)]
+            opened.wait_for_selector("#saving[data-waiting='0']", timeout=60_000)
+            browser.close()
+        _ended(process)
+    ends = np.percentile([each for each in milliseconds if each], [50, 95, 100])
+    print(
+        f"{images:,} x {width:,}: first picture {first:.1f} s after the page was asked for; key press to next picture "
+        f"{ends[0]:.0f} ms, 95th percentile {ends[1]:.0f}, longest {ends[2]:.0f} of {answers}; "
+        f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+    )
+
+
+def _pressed(opened: Any, y: NDArray[np.int64]) -> float | None:
+    """Answer the image that is shown by its class's key; the name of a class that has none yet is typed, unmeasured."""
+    opened.wait_for_timeout(200)  # nobody answers faster
+    name = f"kind {y[int(opened.inner_text('#stage-name').split('.')[0])]}"
+    classes = opened.locator("#classes b").all_inner_texts()
+    if name in classes:
+        return float(opened.evaluate(PRESS, str(classes.index(name) + 1)))
+    opened.fill("#name", name)
+    opened.press("#name", "Enter")
+    return None
+
+
+def _photos() -> Callable[[int], bytes]:
+    """Return what gives each number a file of its own: one of a few pictures, with the number after its end."""
+    random = np.random.default_rng(0)
+    files = []
+    for _ in range(24):
+        coarse = Image.fromarray(random.integers(0, 256, (60, 80, 3), dtype=np.uint8))
+        buffer = io.BytesIO()
+        coarse.resize((800, 600), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=80)
+        files.append(buffer.getvalue())
+    return lambda number: files[number % len(files)] + b"%d" % number
 
 
 # --- labels ------------------------------------------------------------------------------------------------
@@ -196,6 +283,7 @@ if __name__ == "__main__":
     if kind == "labels":
         labels(*(given or [6]))
     else:
+        measure = {"speed": speed, "page": page}[kind]
         for shape in [given] if given else [[10_000, 1280, 200], [100_000, 1280, 200]]:
-            speed(*shape)
+            measure(*shape)
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_utime:.0f} s of this process")

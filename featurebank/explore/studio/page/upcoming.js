@@ -2,7 +2,7 @@
 import { get, pictureAddress } from "./api.js";
 import { remember } from "./store.js";
 
-const AHEAD = 5, MOST_SKIPPED = 100;
+const AHEAD = 8, MOST_SKIPPED = 100;
 const queue = [];
 const passed = [];
 let isFilling = false;
