@@ -59,7 +59,7 @@ def take_picture(bank: Path, picture: Path) -> None:
         browser.close()
     running.close()
     with Image.open(picture) as image:
-        image.convert("P", palette=Image.Palette.ADAPTIVE, colors=64).save(picture, optimize=True)
+        image.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE).save(picture, optimize=True)
 
 
 if __name__ == "__main__":
