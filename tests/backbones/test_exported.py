@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from featurebank.backbones.exported.making import export
 from featurebank.backbones.exported.network import ExportedNetwork, distance
 from featurebank.backbones.exported.record import Record
 from featurebank.backbones.preprocessing import Preprocessing
+from featurebank.backbones.request import Request
 from featurebank.backbones.unloaded import UnloadedBackbone
 from featurebank.errors import EngineError
 from featurebank.storage import files
@@ -144,6 +146,22 @@ def test_a_backbone_is_loaded_when_its_network_is_asked_for(backbone, specs):
     assert unloaded.spec("penultimate") == specs[1]
     assert unloaded.model is backbone.model
     assert loads == [1]
+
+
+def test_a_new_bank_knows_a_spec_that_was_asked_for_before_without_a_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEATUREBANK_CACHE", str(tmp_path))
+    asked = {"weights": "random:3", "size": 32}
+    first = Request("resnet18", ["layer2", "penultimate"], **asked)
+    specs = first.specs()
+    again = Request("resnet18", ["layer2", "penultimate"], views="hflip", store="float32", **asked)
+    assert again.specs() == [replace(spec, views="hflip", store="float32") for spec in specs]
+    assert (first.loaded is None, again.loaded) == (False, None)
+    assert again.known_by(specs[0]).weights == first.load().weights
+    assert again.loaded is None
+    monkeypatch.setattr("featurebank.backbones.remembered.PIXEL_POLICY", 99)  # images are seen otherwise now
+    third = Request("resnet18", "layer2", **asked)
+    assert third.specs() == specs[:1]
+    assert third.loaded is not None
 
 
 def test_networks_are_removed_that_were_used_longest_ago(tmp_path, monkeypatch):
