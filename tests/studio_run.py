@@ -104,7 +104,7 @@ def start(bank, digests=(), labels=(), **options):
     return Run(bank, work, session, client, truth)
 
 
-def until(ask, seconds=60):
+def until(ask, seconds=300):
     """Return what a question gives once it is true."""
     end = time.monotonic() + seconds
     while not (found := ask()):

@@ -38,10 +38,10 @@ def test_it_prints_its_address_answers_there_and_ends_by_ctrl_c(tmp_path):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     line = process.stdout.readline()
     assert line.startswith("studio: http://127.0.0.1:")
-    with httpx.Client(base_url=line.split()[1], trust_env=False, timeout=60) as client:
+    with httpx.Client(base_url=line.split()[1], trust_env=False, timeout=300) as client:
         state = until(lambda: (found := client.get("api/state").json())["ready"] and found)
     assert (state["images"], state["by"]) == (6, "anna")
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=300)
     assert process.returncode == 0, told
     assert "the studio has ended; every answer is in the bank" in told
