@@ -61,12 +61,12 @@ class Images(Protocol):
 
 @dataclass
 class Item:
-    """One image that was read: its digest, what lacks it, and its views for each preparation if anything does."""
+    """One image that was read: its digest, what lacks it, and a sequence of views for each preparation if any does."""
 
     position: int
     digest: bytes
     lacking: tuple[Any, ...] = ()
-    views: list[Sequence[Any]] = field(default_factory=list)
+    views: Sequence[Any] = field(default_factory=list)
     unseen: float = 0.0
     error: str = ""
     noted: dict[str, Any] = field(default_factory=dict)

@@ -12,7 +12,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +92,7 @@ def main() -> None:
         os._exit(1)
 
 
-def serve(tasks: BinaryIO, answers: BinaryIO) -> None:
+def serve(tasks: IO[bytes], answers: IO[bytes]) -> None:
     """Answer each task with a line; the first line says how to work."""
     setup = json.loads(tasks.readline() or "null")
     if setup is None:
@@ -109,7 +109,7 @@ def serve(tasks: BinaryIO, answers: BinaryIO) -> None:
         say(answers, found)
 
 
-def say(to: BinaryIO, what: Any) -> None:
+def say(to: IO[bytes], what: Any) -> None:
     """Write a line of JSON."""
     to.write(json.dumps(what).encode() + b"\n")
     to.flush()
@@ -128,7 +128,7 @@ def prepare(
         data = read_file(place)
         digest = content_digest(data)
         answer["digest"] = digest.hex()
-        if len(known) and known[min(np.searchsorted(known, digest), len(known) - 1)] == digest:
+        if len(known) and known[min(int(np.searchsorted(known, digest)), len(known) - 1)] == digest:
             return answer
         image = decode(data, **opening)
         for (preprocessing, views), own in zip(how, rows, strict=True):
