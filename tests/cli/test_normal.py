@@ -61,6 +61,7 @@ def test_the_report_says_what_is_promised_and_found(parts):
     assert (found["normals"], found["scores"]["n_anomalies"], found["scores"]["detection"]) == (40, 4, 1.0)
 
 
+@pytest.mark.slow
 def test_fit_prints_sentences_and_takes_every_image_without_a_value(parts, run_cli, tmp_path):
     folder, _ = parts
     models = ["--model", "knn", "-o", tmp_path / "all.featurebank"]
@@ -109,6 +110,7 @@ def test_evaluate_scores_what_is_not_normal(parts, run_cli, run_json):
     assert "roc auc" in run_cli("evaluate", folder / "parts.featurebank", folder / "new").stdout
 
 
+@pytest.mark.slow
 def test_the_page_tells_and_shows_where(parts):
     folder, _ = parts
     page = make_report(folder / "parts.bank", folder / "parts.featurebank", maps=["pca"])

@@ -62,9 +62,9 @@ class OneClassModel(OutlierMixin, BaseEstimator):
     Examples
     --------
     >>> from featurebank.topmodels.one_class.detectors import make_detector
-    >>> X = np.random.default_rng(0).normal(size=(300, 6))
+    >>> X = np.random.default_rng(0).normal(3, 1, size=(300, 6))
     >>> model = OneClassModel([("knn", make_detector("knn", np.arange(6), 300))], false_alarms=0.05).fit(X)
-    >>> model.predict([[0.0] * 6, [9.0] * 6]).tolist(), model.p_values([[9.0] * 6]).round(4).tolist()
+    >>> model.predict([[3.0] * 6, [-3.0] * 6]).tolist(), model.p_values([[-3.0] * 6]).round(4).tolist()
     ([1, -1], [0.0033])
     """
 
