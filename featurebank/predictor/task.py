@@ -192,6 +192,8 @@ class Task:
         from featurebank.topmodels import held_out
 
         if self.kind == "anomaly":
+            if weight is not None:
+                raise PredictorError("a predictor of anomalies is scored without weights; leave out --sample-weight")
             from featurebank.topmodels.one_class.judging import detection_scores
 
             scores = np.concatenate([self.model.score_samples(part) for part in in_batches(X)])

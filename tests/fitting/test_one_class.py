@@ -38,9 +38,7 @@ def test_nothing_is_learned_from_anomalies(tmp_path, random):
     bank, X, kind = parts_bank(tmp_path / "a.bank", random)
     X[160:] = 100 * random.normal(size=(18, 8))
     other = make_bank(tmp_path / "b.bank", X, kind=kind)
-    one, two = (
-        fit(each, target="kind", normal="good", models="gmm").predictor.model for each in (bank, other)
-    )
+    one, two = (fit(each, target="kind", normal="good", models="gmm").predictor.model for each in (bank, other))
     np.testing.assert_array_equal(one.score_samples(X), two.score_samples(X))
 
 

@@ -85,7 +85,8 @@ class Conformal(BaseEstimator):
         """
         check_rate(rate, self.units_)
         allowed = rate * (self.units_ + 1) - 1 + _ROUNDING
-        return float(self.scores_[min(np.searchsorted(self.weights_, allowed, side="right"), len(self.scores_) - 1)])
+        first = int(np.searchsorted(self.weights_, allowed, side="right"))
+        return float(self.scores_[min(first, len(self.scores_) - 1)])
 
 
 def check_rate(rate: float, units: int) -> None:
