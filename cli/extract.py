@@ -53,10 +53,19 @@ COMPUTE = ("device", "engine", "batch_size", "workers", "backend", "ray_address"
     new_bank_option,
     option(
         "--backbone",
-        default="efficientnet_lite0",
-        help="See `featurebank backbones`; or the file of a fine-tuned predictor.",
+        "backbones",
+        multiple=True,
+        default=["efficientnet_lite0"],
+        help="See `featurebank backbones`; or the file of a fine-tuned predictor. Repeated, each image is read and "
+        "decoded once for all.  [default: efficientnet_lite0]",
     ),
-    option("--layer", "layers", multiple=True, default=["penultimate"], help="LAYER[:POOL]; may be repeated."),
+    option(
+        "--layer",
+        "layers",
+        multiple=True,
+        default=["penultimate"],
+        help="LAYER[:POOL]; may be repeated. BACKBONE/LAYER is of one of several backbones.",
+    ),
     weights_option,
     size_option,
     option(
@@ -124,11 +133,11 @@ def extract(
         featurebank extract photos/ --bank photos.bank --backbone resnet18 --layer layer3 --layer penultimate
     """
     from featurebank.backbones.opening import keep
-    from featurebank.backbones.request import Request
     from featurebank.bank.bank import Bank
     from featurebank.extraction.drift import Drift
     from featurebank.extraction.extract import run_extraction
     from featurebank.extraction.pipeline import Compute
+    from featurebank.extraction.several import requests_for
     from featurebank.images.pixels import PixelRules
     from featurebank.images.scanning import scan
     from featurebank.images.sources import about_ignored
@@ -138,7 +147,10 @@ def extract(
         raise click.UsageError("give --explain or --estimate, not both")
     asked = {name: options.pop(name) for name in ASKED}
     pixels = PixelRules.parse(*(options.pop(name) for name in ("range", "pages", "channels")))
-    request = Request(options.pop("backbone"), options.pop("layers"), **asked, pixels=pixels)
+    requests = requests_for(options.pop("backbones"), options.pop("layers"), **asked, pixels=pixels)
+    if len(requests) > 1 and (explain or estimate):
+        raise click.UsageError("--explain and --estimate look at one --backbone at a time")
+    request = requests[0]
     found = scan(source, root=options.pop("root"), **{name: options.pop(name) for name in TABLE})
     if explain:
         _explain(found, bank, request, as_json)
@@ -148,7 +160,7 @@ def extract(
         _estimate(found, bank, request, compute, as_json, state)
         return
     progress = state.progress("extract")
-    report = run_extraction(found, Bank.create(bank), request, compute, verify=options["verify"], progress=progress)
+    report = run_extraction(found, Bank.create(bank), requests, compute, verify=options["verify"], progress=progress)
     for failure in report.failures[:SHOWN]:
         state.warn(f"{printable(failure['path'])}: {printable(failure['error'])}")
     if len(report.failures) > SHOWN:
@@ -171,8 +183,10 @@ def extract(
     if report.embedded and compute.backend == "local":
         made = {each["fingerprint"] for each in report.feature_sets}
         specs = [each.spec for each in Bank(bank).feature_sets if each.spec.fingerprint in made]
-        settled = replace(request, pixels=specs[0].pixels)
-        keep(partial(settled.known_by, specs[0]), specs, device=compute.device, engine=compute.engine)
+        for each in requests:
+            settled = replace(each, pixels=specs[0].pixels)
+            own = [spec for spec in specs if spec in settled.specs(Bank(bank))]
+            keep(partial(settled.known_by, own[0]), own, device=compute.device, engine=compute.engine)
     context.exit(1 if strict and report.failed else 0)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from featurebank.errors import BankError, ImageError, near_names
 from featurebank.extraction.naming import about_replaced, tell_apart
 from featurebank.extraction.pipeline import Compute, Pipeline
 from featurebank.extraction.pixel_range import settle_source
+from featurebank.extraction.several import SharedPipeline, alike, requests_for
 from featurebank.extraction.tracker import Embed, ExtractReport, Tracker
 from featurebank.images.pixels import PixelRules
 from featurebank.images.progress import shown
@@ -40,7 +41,7 @@ def extract(
     source: Any,
     bank: BankLike,
     *,
-    backbone: str | Backbone | nn.Module = "efficientnet_lite0",
+    backbone: str | Backbone | nn.Module | Sequence[str | Backbone | nn.Module] = "efficientnet_lite0",
     layers: str | Sequence[str] = "penultimate",
     weights: str = "DEFAULT",
     size: int | None = None,
@@ -82,9 +83,10 @@ def extract(
     bank : path-like or Bank
         The bank; made when it does not exist.
     backbone : str, Backbone or torch.nn.Module, default "efficientnet_lite0"
-        See `featurebank.load_backbone` and `featurebank.Backbone.from_module`.
+        See `featurebank.load_backbone` and `featurebank.Backbone.from_module`. With several, images are read and
+        decoded once for all of them.
     layers : str or sequence of str, default "penultimate"
-        ``LAYER[:POOL]``, all computed in one forward pass.
+        ``LAYER[:POOL]``, all computed in one forward pass; ``BACKBONE/LAYER[:POOL]`` is of one of several backbones.
     weights : str, default "DEFAULT"
         ``DEFAULT``, a weight enum's name, a checkpoint file, or ``random:SEED``.
     size : int, optional
@@ -198,8 +200,8 @@ def extract(
     report = run_extraction(
         found,
         opened,
-        Request(
-            backbone,
+        requests_for(
+            list(backbone) if isinstance(backbone, list | tuple) else [backbone],
             layers,
             weights=weights,
             size=size,
@@ -226,7 +228,7 @@ def extract(
 def run_extraction(
     source: Source,
     bank: Bank,
-    request: Request,
+    request: Request | Sequence[Request],
     compute: Compute | None = None,
     *,
     verify: bool = False,
@@ -240,14 +242,19 @@ def run_extraction(
         When the batch size or the number of workers is below 1, or the backend is unknown.
     """
     started = time.perf_counter()
-    compute = compute or Compute()
-    _check(source, request, compute)
-    request, source, said = settle_source(request, source, bank)
+    compute, requests = compute or Compute(), [request] if isinstance(request, Request) else list(request)
+    if len(requests) > 1 and compute.backend == "ray":
+        raise BankError("several backbones on a Ray cluster; expected one: extract with one after the other")
+    for each in requests:
+        _check(source, each, compute)
+    requests[0], source, said = settle_source(requests[0], source, bank)
+    requests = alike(requests)
     damaged = set_damaged_tables_aside(bank)
-    with _backend(request, compute) as (asked, embed):
-        specs = asked.specs(bank)
+    with _backend(requests, compute) as (asked, embed):
+        specs = [spec for each in asked for spec in each.specs(bank)]
         damaged += set_damaged_features_aside(bank, specs)
-        asked.register(bank)
+        for each in asked:
+            each.register(bank)
         tracker = Tracker(source, bank, specs, verify)
         report = ExtractReport(repaired=damaged)
         embed(tracker, progress, report)
@@ -275,17 +282,20 @@ def _check(source: Source, request: Request, compute: Compute) -> None:
         compute.check(request)
 
 
-def _backend(request: Request, compute: Compute) -> AbstractContextManager[tuple[Request, Embed]]:
+@contextmanager
+def _backend(requests: list[Request], compute: Compute) -> Iterator[tuple[list[Request], Embed]]:
     """Return a context in which what is asked for can be looked up and embedded."""
     if compute.backend == "ray":
         from featurebank.extraction.ray.driver import on_ray
 
-        return on_ray(request, compute)
-    return nullcontext((request, partial(_embed, request, compute)))
+        with on_ray(requests[0], compute) as (asked, embed):
+            yield [asked], embed
+        return
+    yield requests, partial(_embed, requests, compute)
 
 
 def _embed(
-    request: Request, compute: Compute, tracker: Tracker, progress: Progress | None, report: ExtractReport
+    requests: list[Request], compute: Compute, tracker: Tracker, progress: Progress | None, report: ExtractReport
 ) -> None:
     """Embed the pending samples, and note in the report how."""
     pending = tracker.pending()
@@ -296,7 +306,11 @@ def _embed(
         if progress is not None:
             progress(count, len(pending))
 
-    pipeline = Pipeline(request, tracker, compute, advance)
+    if len(requests) == 1:
+        pipeline = Pipeline(requests[0], tracker, compute, advance)
+    else:
+        own = [each.specs(tracker.bank) for each in requests]
+        pipeline = SharedPipeline(requests, tracker, own, compute, advance)
     pipeline.run(pending)
     tracker.warnings += pipeline.warnings
     report.engines, report.drift = pipeline.engines, [each.to_dict() for each in pipeline.drift]

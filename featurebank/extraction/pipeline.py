@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from featurebank.backbones.base import Backbone
     from featurebank.backbones.engine import Engine
 
+Outputs = tuple[list[Item], list[tuple[FeatureSpec, NDArray[np.float32], Mapping[str, str]]]]
+"""A batch, and of each feature set its rows and what made them."""
 AGREEMENT_SAMPLES = 4
 DRIFT_SAMPLES = 32
 SEGMENT_ROWS = 4096
@@ -195,18 +197,23 @@ class Pipeline:
 
     def _embed(self, specs: tuple[FeatureSpec, ...], batches: Iterator[list[Item]]) -> None:
         """Embed batches that lack the same feature sets."""
-        engine = self._engine(specs)
-        prepared = ((batch, [view for item in batch for view in item.views[0]]) for batch in batches)
-        for batch, outputs in engine.stream(prepared):
+        for batch, outputs in self._outputs(specs, batches):
             self._note_damaged(batch)
-            for spec, output in zip(specs, outputs, strict=True):
+            for spec, output, made_by in outputs:
                 rows = [row for row, item in enumerate(batch) if spec in item.lacking and not item.error]
                 if rows:
-                    self.writer.add(spec, [batch[row].digest for row in rows], output[rows], engine.made_by)
+                    self.writer.add(spec, [batch[row].digest for row in rows], output[rows], made_by)
             if embedded := [(item.position, item.digest) for item in batch if not item.error]:
                 self.writer.settle(embedded)
             for _ in batch:
                 self.advance()
+
+    def _outputs(self, specs: tuple[FeatureSpec, ...], batches: Iterator[list[Item]]) -> Iterator[Outputs]:
+        """Yield batches with what the network makes of them."""
+        engine = self._engine(specs)
+        prepared = ((batch, [view for item in batch for view in item.views[0]]) for batch in batches)
+        for batch, outputs in engine.stream(prepared):
+            yield batch, [(spec, output, engine.made_by) for spec, output in zip(specs, outputs, strict=True)]
 
     def _note_damaged(self, batch: list[Item]) -> None:
         """Settle the samples whose file turned out not to be decodable when a GPU was to do it."""
