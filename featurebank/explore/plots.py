@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from featurebank.bank.spec import layer_order
 from featurebank.errors import ColumnError, NotInstalledError, PlotError, install_hint
 from featurebank.topmodels.candidates import ranked
+from featurebank.topmodels.formatting import COMMITTEE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -174,7 +175,7 @@ def plot_layer_curve(report: Mapping[str, Any], *, ax: Axes | None = None) -> Ax
     >>> [text.get_text() for text in plot_layer_curve(report).get_xticklabels()]
     ['blocks.4:avgmax', 'penultimate']
     """
-    single = [each for each in report["candidates"] if len(each["features"]) == 1]
+    single = [each for each in report["candidates"] if len(each["features"]) == 1 and each["model"] != COMMITTEE]
     if not single:
         raise PlotError("the report has no candidate of a single layer; fit without --features, or with one layer each")
     ax = ax or new_axes()
