@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from featurebank.backbones import runtimes
 from featurebank.backbones.devices import choose_batch_size, choose_device
 from featurebank.backbones.engine import Engine
+from featurebank.backbones.exported.making import trace
 from featurebank.backbones.placing import configure_torch, seeded
 from featurebank.backbones.registry import load_backbone
 from featurebank.backbones.runtimes import CapturedModel
@@ -80,7 +80,7 @@ def a_network_on_a_gpu_is_exported(size: Any) -> bool:
     own = backbone()
     embed(size.device, own)
     model = CapturedModel(own, [own.spec("penultimate")], stop=False).eval()
-    return bool(runtimes.trace_onnx(model, torch.from_numpy(np.stack(pixels(2)))).model_proto.ByteSize())
+    return bool(trace(model, torch.from_numpy(np.stack(pixels(2)))).model_proto.ByteSize())
 
 
 def two_engines_on_two_devices_stay_apart(size: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,8 @@ def test_the_page_on_sizing_adds_up():
 
 
 def test_no_batch_that_is_timed_is_padded(two_classes, tmp_path, monkeypatch):
-    (two_classes / "cat" / "00.png").write_bytes(b"no image")
+    shutil.copytree(two_classes, tmp_path / "photos")
+    (tmp_path / "photos" / "cat" / "00.png").write_bytes(b"no image")
     request, sizes, embed = Request("resnet18", "penultimate", **RESNET), [], Engine.embed_views
 
     def counted(self, prepared):
@@ -102,6 +104,8 @@ def test_no_batch_that_is_timed_is_padded(two_classes, tmp_path, monkeypatch):
         return embed(self, prepared)
 
     monkeypatch.setattr(Engine, "embed_views", counted)
-    found = estimate(scan(two_classes), tmp_path / "a.bank", request, Compute("cpu", "eager", batch_size=16), sample=20)
+    found = estimate(
+        scan(tmp_path / "photos"), tmp_path / "a.bank", request, Compute("cpu", "eager", batch_size=16), sample=20
+    )
     assert (found.images, found.timed, found.failed) == (40, 16, 1)
     assert sizes == [8, 16]  # what is over warms up; the last 15 would have been filled up
