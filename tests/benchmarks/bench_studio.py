@@ -274,7 +274,7 @@ def _asked(X: NDArray[np.float32], y: NDArray[np.str_], seed: int, count: int) -
             session.label("bench", [(digest, str(y[row]), None) for digest, row in zip(digests, rows, strict=True)])
             found += rows
             if len(found) % 50 == 0 and work.now is not None:
-                work.look(work.now)
+                work.look(work.now, is_new=False)
     return np.array(found)
 
 
