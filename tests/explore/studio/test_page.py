@@ -1,5 +1,7 @@
 """Labelling in a real browser: by keys, undo, new classes, reloads, two tabs, a server that is away."""
 
+from contextlib import closing
+
 import pytest
 from studio_walks import (
     answer,
@@ -15,6 +17,7 @@ from studio_walks import (
     watched,
 )
 
+import featurebank
 from featurebank import Predictor
 
 pytestmark = pytest.mark.slow
@@ -37,18 +40,21 @@ def page(browser, studio):
         yield opened
 
 
-def test_from_images_without_labels_to_a_predictor_by_keys_alone(page, studio, tmp_path):
-    bank, _ = studio
-    names = answer(page, 24)
-    assert labels_of(bank) == {name: kind_of(name) for name in names}
-    go(page, "finish")
-    page.keyboard.press("Tab")
-    while page.evaluate("document.activeElement.id") != "finish-path":
-        page.keyboard.press("Tab")
-    page.keyboard.press("Control+a")
-    page.keyboard.type(str(tmp_path / "photos.featurebank"))
-    page.keyboard.press("Enter")
-    page.locator("#finish-status", has_text="Written").wait_for(timeout=120_000)
+def test_from_a_folder_of_images_without_labels_to_a_predictor_by_keys_alone(browser, tmp_path):
+    bank = tmp_path / "photos.bank"
+    options = {"backbone": "resnet18", "weights": "random:0", "size": 64}
+    handle = featurebank.studio(save_photos(tmp_path / "photos"), bank=bank, **options)
+    with closing(handle), watched(browser, handle.url) as page:
+        page.set_default_timeout(120_000)
+        names = answer(page, 24)
+        assert labels_of(bank) == {name: kind_of(name) for name in names}
+        go(page, "finish")
+        while page.evaluate("document.activeElement.id") != "finish-path":
+            page.keyboard.press("Tab")
+        page.keyboard.press("Control+a")
+        page.keyboard.type(str(tmp_path / "photos.featurebank"))
+        page.keyboard.press("Enter")
+        page.locator("#finish-status", has_text="Written").wait_for()
     paths = sorted(save_photos(tmp_path / "new", 2, seed=1).iterdir())
     predictor = Predictor.load(tmp_path / "photos.featurebank")
     assert list(predictor.predict(paths)) == [kind_of(each.name) for each in paths]
@@ -93,6 +99,21 @@ def test_a_skipped_image_has_no_label_and_does_not_come_back_at_once(page, studi
     page.wait_for_function("name => document.getElementById('stage-name').textContent !== name", arg=name)
     assert name not in answer(page, 5)
     assert name not in labels_of(bank)
+
+
+def test_single_keys_can_be_switched_off(page):
+    answer(page, 2)
+    page.keyboard.press("?")
+    page.locator("#single-keys").uncheck()
+    page.keyboard.press("Escape")
+    name = shown(page)
+    page.keyboard.press("1")
+    page.keyboard.press("g")
+    page.wait_for_timeout(300)
+    assert (shown(page), page.get_attribute("body", "data-view")) == (name, "label")
+    page.reload()
+    shown(page)
+    assert not page.locator("#single-keys").is_checked()
 
 
 def test_nothing_is_lost_by_a_reload_in_the_middle(page, studio):

@@ -15,7 +15,7 @@ export function showConflicts(conflicts, answers, correct) {
 function rowOf({ digest, name, label, by, when }, mine, correct) {
   const item = Object.assign(itemOf(digest, name), { label });
   const there = label === null ? "no label" : `“${shown(label)}”`;
-  const text = `${shown(item.name)} has ${there}${by ? ` by ${shown(by)}` : ""}${when ? `, ${shown(when)}` : ""}`;
+  const text = `${shown(item.name)} has ${there}${by ? ` by ${shown(by)}` : ""}${when ? `, ${new Date(when).toLocaleString()}` : ""}`;
   const row = make("li", {}, make("img", { src: pictureAddress(digest, 96), alt: "" }), make("span", { textContent: text }));
   if (mine === undefined || mine === label) return row;
   const keep = make("button", { type: "button", textContent: `Keep ${there}` });

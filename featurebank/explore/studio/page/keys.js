@@ -10,8 +10,14 @@ const isTyping = (element) => element.closest("input, textarea, select, dialog")
 // Space and Enter press the button that has the focus.
 const isPressing = (element, key) => (key === " " || key === "Enter") && element.closest("button, a, label") !== null;
 
+// Who speaks to the computer, or types by accident, can switch single keys off.
+const switched = byId("single-keys");
+switched.checked = localStorage.getItem("single-keys") !== "off";
+switched.addEventListener("change", () => localStorage.setItem("single-keys", switched.checked ? "on" : "off"));
+const isOff = (key) => !switched.checked && key.length === 1 && key !== "?";
+
 document.addEventListener("keydown", (event) => {
-  if (event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey || isTyping(event.target) || isPressing(event.target, event.key)) return;
+  if (isOff(event.key) || event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey || isTyping(event.target) || isPressing(event.target, event.key)) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key, own = currentView().keys?.[key];
   if (own) own();
   else if (key >= "1" && key <= "9") chooseClass(Number(key) - 1);
