@@ -1,7 +1,9 @@
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
+from made_bank import make_bank
 
 from featurebank import Bank, Predictor, fit
 from featurebank.bank.spec import common_backbone, short
@@ -232,3 +234,21 @@ def test_a_split_is_taken_and_said_or_not_taken(run_cli, run_json, own_bank):
     assert (report["n_samples"], "split" in report) == (40, False)
     assert run_json(*arguments, "--split", "split")["split"]["parts"] == {"train": 30, "test": 10}
     assert "gives no split" in run_cli(*arguments, "--split", "label").stderr
+
+
+def test_a_committee_its_members_and_its_cost_are_told(run_cli, run_json, tmp_path):
+    random = np.random.default_rng(0)
+    known = random.normal(size=(160, 2))
+    layers = {name: np.c_[known[:, [i]], random.normal(size=(160, 4))] for i, name in enumerate("xy")}
+    make_bank(tmp_path / "a.bank", layers, label=np.where(known.sum(axis=1) > 0, "b", "a"))
+    said = run_cli("fit", tmp_path / "a.bank", "--ensemble", "--model", "ridge").stdout
+    assert "2 feature sets" in said
+    assert "A committee of 2 " in said
+    assert "ridge on net/x" in said
+    assert "Log loss, out of fold: 0." in said
+    assert "Cost: each new image is embedded by net; not measured:" in said
+    one = run_json("fit", tmp_path / "a.bank", "--ensemble", "--members", 1, "--model", "ridge")
+    assert one["ensemble"]["is_shipped"] is False
+    refused = run_cli("fit", tmp_path / "a.bank", "--members", 2)
+    assert refused.exit_code == 1
+    assert "members without a committee" in refused.stderr
