@@ -22,6 +22,7 @@ from featurebank.storage.objects import is_address
 
 if TYPE_CHECKING:
     from featurebank.backbones.engine import Engine
+    from featurebank.backbones.exported.engine import ExportedEngine
 
 Outputs = list[NDArray[np.float32]]
 """Of one engine, for each of its specs, shape (n, views, …)."""
@@ -80,7 +81,7 @@ class ImageEmbedder:
         What the reader of the embeddings should know, once all are done.
     """
 
-    def __init__(self, engines: Sequence[Engine], images: Images, count: int):
+    def __init__(self, engines: Sequence[Engine | ExportedEngine], images: Images, count: int):
         self.engines, self.images = engines, images
         self.errors, self.digests = [""] * count, [NO_DIGEST] * count
         self.warnings: list[str] = []
@@ -140,7 +141,7 @@ class ImageEmbedder:
 
 
 def _embedded(
-    engine: Engine, number: int, batches: Iterator[tuple[list[Item], list[Outputs]]]
+    engine: Engine | ExportedEngine, number: int, batches: Iterator[tuple[list[Item], list[Outputs]]]
 ) -> Iterator[tuple[list[Item], list[Outputs]]]:
     """Add the rows of one more engine."""
     given = (((batch, done), [view for item in batch for view in item.views[number]]) for batch, done in batches)

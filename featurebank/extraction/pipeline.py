@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from featurebank.backbones.base import Backbone
     from featurebank.backbones.engine import Engine
+    from featurebank.backbones.exported.engine import ExportedEngine
 
 Outputs = tuple[list[Item], list[tuple[FeatureSpec, NDArray[np.float32], Mapping[str, str]]]]
 """A batch, and of each feature set its rows and what made them."""
@@ -81,7 +82,9 @@ class Compute:
             if is_on_gpu:
                 check_device(device)
 
-    def open(self, backbone: Backbone, specs: Sequence[FeatureSpec], *, images: int, pad: bool = True) -> Engine:
+    def open(
+        self, backbone: Backbone, specs: Sequence[FeatureSpec], *, images: int, pad: bool = True
+    ) -> Engine | ExportedEngine:
         """Return the engine that computes feature sets of so many images."""
         how: dict[str, Any] = {"device": self.device, "engine": self.engine, "batch_size": self.batch_size}
         return open_engine(backbone, specs, images=images, pad=pad, **how)
@@ -150,7 +153,7 @@ class Pipeline:
         self._pending: Sequence[int] = []
         self._loading = threading.Lock()
         self._backbone: Backbone | None = None
-        self._engines: dict[tuple[FeatureSpec, ...], Engine] = {}
+        self._engines: dict[tuple[FeatureSpec, ...], Engine | ExportedEngine] = {}
         self._compared: set[FeatureSpec] = set()
         self._damaged: dict[bytes, str] = {}
 
@@ -278,7 +281,7 @@ class Pipeline:
         """Images whose views go into one batch."""
         return share_batches(count_views(self.tracker.specs[0].views), self.batch_size)[0]
 
-    def _engine(self, specs: tuple[FeatureSpec, ...]) -> Engine:
+    def _engine(self, specs: tuple[FeatureSpec, ...]) -> Engine | ExportedEngine:
         """Return the engine for feature sets; with the first one, a few images are looked at."""
         is_first = not self._engines
         if specs not in self._engines:
@@ -289,7 +292,7 @@ class Pipeline:
             self._measure_drift(self._engines[specs])
         return self._engines[specs]
 
-    def _compare_with_stored(self, engine: Engine) -> None:
+    def _compare_with_stored(self, engine: Engine | ExportedEngine) -> None:
         """Have the engine embed a few images that the bank has already, and say so where the rows no longer agree."""
         known = np.flatnonzero(self.tracker.done)
         read = self._read_again([int(i) for i in known if not self.tracker.errors[i]][:AGREEMENT_SAMPLES])
@@ -302,7 +305,7 @@ class Pipeline:
                 self.warnings += compare_with_stored(self.tracker.bank, spec, keys, output)
         self._compared |= set(engine.specs)
 
-    def _measure_drift(self, engine: Engine) -> None:
+    def _measure_drift(self, engine: Engine | ExportedEngine) -> None:
         """Where a reduced precision is asked for, embed images from all over the source in float32 as well."""
         specs = engine.specs
         if specs[0].precision == "fp32":

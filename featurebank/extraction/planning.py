@@ -26,6 +26,7 @@ from featurebank.images.views import count_views
 
 if TYPE_CHECKING:
     from featurebank.backbones.engine import Engine
+    from featurebank.backbones.exported.engine import ExportedEngine
     from featurebank.images.sources import Source
 
 SAMPLE = 128
@@ -215,7 +216,12 @@ def _pending(source: Source, bank: Bank | None, request: Request) -> tuple[list[
 
 
 def _time(
-    source: Source, pending: Sequence[int], engine: Engine, compute: Compute, sample: int, progress: Progress | None
+    source: Source,
+    pending: Sequence[int],
+    engine: Engine | ExportedEngine,
+    compute: Compute,
+    sample: int,
+    progress: Progress | None,
 ) -> tuple[float, int, int, list[NDArray[np.float32]]]:
     """Return images a second, how many were timed and how many failed, and one batch's rows."""
     backbone, views, size = engine.backbone, engine.specs[0].views, engine.images_at_once

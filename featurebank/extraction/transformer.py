@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from featurebank.backbones.base import Backbone
     from featurebank.backbones.engine import Engine
+    from featurebank.backbones.exported.engine import ExportedEngine
 
 
 class FeatureExtractor(TransformerMixin, BaseEstimator):
@@ -227,11 +228,11 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             digests = [missing[row] for row in rows]
             bank.add_features(spec, digests, out[rows], engine.made_by)
 
-    def _engine(self, request: Request, specs: list[FeatureSpec], count: int) -> Engine:
+    def _engine(self, request: Request, specs: list[FeatureSpec], count: int) -> Engine | ExportedEngine:
         return Compute(self.device, self.engine, self.batch_size).open(request.known_by(specs[0]), specs, images=count)
 
     def _compute(
-        self, engine: Engine, items: list[Any], digests: list[bytes] | None = None
+        self, engine: Engine | ExportedEngine, items: list[Any], digests: list[bytes] | None = None
     ) -> list[NDArray[np.float32]]:
         """Embed images in padded batches: an array (n, views, …) for each spec; a file must still have its digest."""
         embedder = ImageEmbedder([engine], ImageList(items), len(items))
