@@ -113,7 +113,7 @@ def _encode(task: Task, tensors: Mapping[str, bytes]) -> memoryview:
         members[_UNLIKE] = _dump(task.unlike)
     if task.out_of_fold is not None:
         members[_OUT_OF_FOLD] = encode_table(task.out_of_fold)
-    facts = {
+    facts: dict[str, Any] = {
         "target": task.target,
         "task": task.kind,
         "labels": task.labels,

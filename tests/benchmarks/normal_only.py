@@ -36,6 +36,7 @@ from featurebank.topmodels.one_class.model import OneClassModel
 from featurebank.topmodels.one_class.patches import _patches
 
 RATES = (0.01, 0.05, 0.1)
+LAST = "efficientnet_lite0/blocks.5:avgmax"
 
 
 def auroc(normal, strange):
@@ -188,7 +189,7 @@ def digits_detection(rows):
 
 def planted(bank, images, folder, size=40):
     """Share of images with a planted patch of another texture in which the map peaks inside the patch."""
-    predictor = fit(bank, target="C", normal="functional", models="knn").predictor
+    predictor = fit(bank, target="C", normal="functional", features=LAST, models="knn").predictor
     predictor.save(folder / "planted.featurebank")
     loaded = Predictor.load(folder / "planted.featurebank")
     random, right, beyond = np.random.default_rng(0), 0, 0
@@ -196,7 +197,7 @@ def planted(bank, images, folder, size=40):
     normals = np.flatnonzero(table.columns["C"] == "functional")
     roots = table.rows["root"]
     chosen = random.permutation(normals)[:images]
-    for row in chosen:
+    for done, row in enumerate(chosen, 1):
         picture = np.asarray(Image.open(Path(roots.iloc[row]) / table.paths[row]).convert("L")).copy()
         top, left = random.integers(30, 300 - 30 - size, 2)
         other = np.asarray(Image.open(Path(roots.iloc[row]) / table.paths[int(random.choice(normals))]).convert("L"))
@@ -208,7 +209,8 @@ def planted(bank, images, folder, size=40):
         y, x = found.peak
         right += top - 8 <= y < top + size + 8 and left - 8 <= x < left + size + 8
         beyond += found.map.max() > 1
-    print(f"planted patches of {size} px: the peak is on {right} of {images}; {beyond} beyond the limit", flush=True)
+        if done % 20 == 0:
+            print(f"patches of {size} px: the peak is on {right} of {done}; {beyond} beyond the limit", flush=True)
 
 
 # --- cost --------------------------------------------------------------------------------------------------
