@@ -235,7 +235,8 @@ def _decoded(data: Sequence[bytes], device: torch.device) -> list[Tensor]:
 
     unturned = [bytearray(_EXIF.sub(_NO_EXIF, each)) for each in data]  # it would turn them by rules of its own
     files = [torch.frombuffer(each, dtype=torch.uint8) for each in unturned]
-    found: list[Tensor] = decode_jpeg(files, mode="RGB", device=device)
+    found = decode_jpeg(files, mode="RGB", device=device)
+    assert isinstance(found, list)  # as several files are given
     return found
 
 

@@ -24,11 +24,11 @@ def configure_torch() -> None:
     if torch.get_num_threads() > usable_cores():
         torch.set_num_threads(usable_cores())
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # or these can no longer be read
-    torch.backends.fp32_precision = "ieee"
+    torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     for library in (torch.backends.cudnn, torch.backends.mkldnn):
-        library.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
-        library.rnn.fp32_precision = "ieee"  # type: ignore[attr-defined]
+        library.conv.fp32_precision = "ieee"
+        library.rnn.fp32_precision = "ieee"
     torch.backends.mkldnn.matmul.fp32_precision = "ieee"  # type: ignore[attr-defined]
 
 
@@ -50,7 +50,7 @@ def network_on(model: nn.Module, device: torch.device) -> nn.Module:
     there = settled(device)
     own = {tensor.device for tensor in chain(model.parameters(), model.buffers())}
     if own <= {there}:
-        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return model.to(memory_format=torch.channels_last)
     return _copy(model, there)
 
 

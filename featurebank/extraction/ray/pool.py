@@ -50,8 +50,8 @@ class WorkerPool:
         self.ray = ray
         self.size = plan_pool(machines(ray), compute.device)
         self.batch_size = compute.batch_size or BATCH[self.size.device]
-        own_module = {} if isinstance(request.backbone, str) else {"backbone": request.load()}  # goes as one on the CPU
-        asked = replace(request, loaded=None, **own_module)
+        backbone = request.backbone if isinstance(request.backbone, str) else request.load()  # goes as one on the CPU
+        asked = replace(request, backbone=backbone, loaded=None)
         threads = compute.workers or max(1, self.size.cpus)
         own = replace(compute, device=self.size.device, workers=threads, backend="local")
         self._given = ray.put(asked), own
