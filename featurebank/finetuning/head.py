@@ -18,6 +18,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import LabelBinarizer, StandardScaler
 from torch import Tensor, nn
 
+from featurebank.backbones.placing import seeded
 from featurebank.errors import TopModelError
 from featurebank.finetuning.recipe import hidden_units
 from featurebank.topmodels.refitting import fit_pipeline
@@ -203,8 +204,7 @@ def _fill(layer: nn.Linear, weight: NDArray[Any], bias: NDArray[Any]) -> None:
 def random_layers(width: int, classes: int, head: str, random_state: int) -> nn.Module:
     """Return a head with random weights, as PyTorch draws them."""
     units = hidden_units(head)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(random_state)
+    with seeded(random_state, torch.device("cpu")):
         if not units:
             return nn.Linear(width, classes)
         return nn.Sequential(nn.Linear(width, units), nn.ReLU(), nn.Linear(units, classes))
