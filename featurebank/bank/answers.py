@@ -89,6 +89,7 @@ class Answers:
         self.bank, self.column, self.by = bank, column, by
         self.changes = self.contents = 0
         self.lock = threading.RLock()
+        self.digests = np.empty(0, "S32")
         self._read()
 
     # --- reading -------------------------------------------------------------------------------------------
@@ -139,7 +140,7 @@ class Answers:
         self._keys = _contents(self._table)
         rows = np.flatnonzero((self._table.rows["status"] == samples.OK).to_numpy())
         digests, content = np.unique(self._keys[rows], return_inverse=True)
-        is_new = not hasattr(self, "digests") or not np.array_equal(self.digests, digests)
+        is_new = not np.array_equal(self.digests, digests)
         self.digests = digests if is_new else self.digests  # the same object as long as it holds the same
         order = np.argsort(content, kind="stable")
         self._sorted_rows = rows[order]
