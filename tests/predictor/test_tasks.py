@@ -10,7 +10,7 @@ from predictor_files import members_of, write_members
 import featurebank
 from featurebank import Bank, Predictor, extract, fit, load_backbone, scan
 from featurebank.errors import BankError, ImageError, PredictorError
-from featurebank.predictor import embedding
+from featurebank.extraction import embedding
 
 TASKS = ["label", "side", "bright"]
 
@@ -58,10 +58,8 @@ def new_images(two_classes):
 
 def test_every_task_of_new_images_is_predicted_by_one_pass_of_the_network(file, resnet, two_classes, monkeypatch):
     loaded = Predictor.load(file, backbone=resnet)
-    images, opened, real = new_images(two_classes), [], embedding._try_open
-    monkeypatch.setattr(
-        embedding, "_try_open", lambda item, *how, **more: opened.append(item) or real(item, *how, **more)
-    )
+    images, opened, real = new_images(two_classes), [], embedding.read_image
+    monkeypatch.setattr(embedding, "read_image", lambda item: opened.append(item) or real(item))
     frame = loaded.predict(images)
     assert sorted(opened) == images
     assert list(frame) == TASKS
