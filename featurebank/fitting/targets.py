@@ -79,7 +79,8 @@ def read_target(table: SampleTable, target: Target) -> TargetValues:
         return _split_labels(table, target)
     if len(target.columns) > 1:
         return _stack_labels(table, target)
-    name, notes = target.columns[0], []
+    name = target.columns[0]
+    notes: list[str] = []
     y = values_of(table, name)
     if target.task == "multilabel":
         raise ColumnError(f"one column {name!r} of several labels; name the separator, or several columns")
