@@ -59,7 +59,7 @@ class UnloadedBackbone(Backbone):
         return self.loaded.classifier
 
     @property
-    def weights(self) -> str:  # type: ignore[override]
+    def weights(self) -> str:
         """SHA-256 (hex) of the network's tensors."""
         return self._weights
 

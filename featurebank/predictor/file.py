@@ -243,14 +243,14 @@ def _read_tasks(facts: Any, members: dict[str, bytes], path: Any) -> list[Task]:
 def _read(facts: Any, members: dict[str, bytes], weights: Mapping[str, bytes]) -> Task:
     """Return what the members of one task hold, `weights` those of its backbones among others."""
     report, kind = json.loads(members[_FIT]), str(facts.get("task", "classification"))
-    about = {"features": _features(facts, weights), "target": str(facts["target"]), "kind": kind}
+    about: dict[str, Any] = {"features": _features(facts, weights), "target": str(facts["target"]), "kind": kind}
     about |= {"labels": _labels(facts), "report": report, "out_of_fold": None}
     if _OUT_OF_FOLD in members:
         about["out_of_fold"] = decode_table(members[_OUT_OF_FOLD], {"row": len(report["samples"])})
     writer = facts.get("scikit_learn")
     if writer == INSTALLED:
         with suppress(CorruptError):  # other models, or none: skops reads them, or says why not
-            light = read_light(*map(members.get, (_MODEL, _CALIBRATOR, _UNLIKE)), kind)
+            light = read_light(members[_MODEL], members.get(_CALIBRATOR), members.get(_UNLIKE), kind)
             make = {name: partial(_made, members.get(member)) for name, member in _MEMBERS.items()}
             return StoredTask(light, make, **about)
     return Task(**about, **_read_models(members, kind, writer), patches=_read_patches(facts, members, weights))

@@ -40,7 +40,7 @@ class StoredTask(Task):
         self._light, self._make = light, make
 
     @cached_property
-    def model(self) -> Pipeline:  # type: ignore[override]
+    def model(self) -> Pipeline:
         """The fitted pipeline."""
         return self._make["model"]()
 
