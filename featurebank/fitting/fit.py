@@ -33,7 +33,7 @@ from featurebank.fitting.tasks import fit_tasks
 from featurebank.fitting.training_data import TrainingData, bytes_of, load_rows, straddling
 from featurebank.images.progress import shown
 from featurebank.images.reading import Progress
-from featurebank.predictor.file import check_savable
+from featurebank.predictor.serialization import check_savable
 from featurebank.predictor.task import Task
 from featurebank.storage import files
 from featurebank.storage.memory import available_memory, release, releasing

@@ -7,25 +7,22 @@ import io
 import json
 import os
 import re
-import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from featurebank import __version__
 from featurebank.backbones.checkpoints import checkpoint_path
 from featurebank.bank.features import VIEWS
 from featurebank.bank.spec import FeatureSpec
-from featurebank.errors import CorruptError, FeatureBankError, PredictorError, one_line
+from featurebank.errors import CorruptError, PredictorError, one_line
 from featurebank.predictor.compatibility import INSTALLED, read_under, suit, try_out
 from featurebank.predictor.features import EMBEDDED, PredictorFeature
 from featurebank.predictor.light import read_light
 from featurebank.predictor.out_of_fold_table import decode_table, encode_table
+from featurebank.predictor.serialization import dump, undump
 from featurebank.predictor.stored import StoredTask
 from featurebank.predictor.task import Task
 from featurebank.storage.memory import releasing
@@ -42,7 +39,6 @@ _READABLE = (1, 2, 3, 4)
 _FACTS, _MODEL, _CALIBRATOR, _FIT = "predictor.json", "model.skops", "calibrator.skops", "fit.json"
 _UNLIKE, _OUT_OF_FOLD, _PATCHES = "unlike.skops", "outoffold.safetensors", "patches.skops"
 _MEMBERS = {"model": _MODEL, "calibrator": _CALIBRATOR, "unlike": _UNLIKE}
-_SCHEMA = "schema.json"  # of skops: the types, by module and name
 _LIMITS = {_FACTS: 1 << 20, _MODEL: 4 << 30, _CALIBRATOR: 16 << 20, _UNLIKE: 256 << 20, _FIT: 1 << 30}
 _LIMITS |= {_OUT_OF_FOLD: 4 << 30, _PATCHES: 256 << 20}
 _WEIGHTS = re.compile(r"weights/[0-9a-f]{64}\.safetensors")
@@ -50,37 +46,6 @@ _WEIGHTS_LIMIT = 16 << 30
 _TASK = re.compile(r"tasks/[0-9]+\.featurebank")
 _TASK_LIMIT = 5 << 30
 _SAFE_WEIGHTS = re.compile(r"[A-Za-z0-9_.]+|random:[0-9]+")
-
-ALLOWED_TYPES = (  # beyond skops's own; nothing else is ever loaded or saved
-    "featurebank.topmodels.calibration.Calibrator",
-    "featurebank.topmodels.calibration.LabelsCalibrator",
-    "featurebank.topmodels.committee_models.CommitteeClassifier",
-    "featurebank.topmodels.committee_models.CommitteeRegressor",
-    "featurebank.fitting.shared_network.NetworkClassifier",
-    "featurebank.fitting.shared_network.NetworkRegressor",
-    "featurebank.topmodels.multiview.ClassifierOverViews",
-    "featurebank.topmodels.multiview.RegressorOverViews",
-    "featurebank.topmodels.novelty.Mahalanobis",
-    "featurebank.topmodels.novelty.Unlike",
-    "featurebank.topmodels.one_class.conformal.Conformal",
-    "featurebank.topmodels.one_class.detectors.NeighbourDistance",
-    "featurebank.topmodels.one_class.detectors.PCAResidual",
-    "featurebank.topmodels.one_class.detectors.ShrunkMahalanobis",
-    "featurebank.topmodels.one_class.model.OneClassModel",
-    "featurebank.topmodels.one_class.patches.PatchMemory",
-    "featurebank.topmodels.transforms.SelectDimensions",
-    "featurebank.topmodels.transforms.SelectRelevant",
-    "featurebank.topmodels.transforms.SignedSquareRoot",
-    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-)
-
-MOVED_MODULES = {  # where the types of files written before 0.2 live now
-    "featurebank.calibration": "featurebank.topmodels.calibration",
-    "featurebank.multitask.network": "featurebank.fitting.shared_network",
-    "featurebank.multiview": "featurebank.topmodels.multiview",
-    "featurebank.novelty": "featurebank.topmodels.novelty",
-    "featurebank.transforms": "featurebank.topmodels.transforms",
-}
 
 
 def encode(tasks: Sequence[Task], report: Mapping[str, Any], tensors: Mapping[str, bytes]) -> memoryview:
@@ -106,11 +71,11 @@ def _weights(tensors: Mapping[str, bytes]) -> dict[str, bytes]:
 @releasing
 def _encode(task: Task, tensors: Mapping[str, bytes]) -> memoryview:
     """Return the bytes of the predictor file of one task."""
-    members = {_FIT: _json(task.report), _MODEL: _dump(task.model)}
+    members = {_FIT: _json(task.report), _MODEL: dump(task.model)}
     if task.calibrator is not None:
-        members[_CALIBRATOR] = _dump(task.calibrator)
+        members[_CALIBRATOR] = dump(task.calibrator)
     if task.unlike is not None:
-        members[_UNLIKE] = _dump(task.unlike)
+        members[_UNLIKE] = dump(task.unlike)
     if task.out_of_fold is not None:
         members[_OUT_OF_FOLD] = encode_table(task.out_of_fold)
     facts: dict[str, Any] = {
@@ -122,7 +87,7 @@ def _encode(task: Task, tensors: Mapping[str, bytes]) -> memoryview:
     if task.kind == "anomaly":
         facts["version"] = VERSION
     if task.patches is not None:
-        members[_PATCHES] = _dump(task.patches.memory)
+        members[_PATCHES] = dump(task.patches.memory)
         facts["maps"] = {"features": _feature_facts(task.patches.features), "shapes": list(task.patches.shapes)}
     return _archive(facts, {**members, **_weights(tensors)})
 
@@ -257,7 +222,7 @@ def _read(facts: Any, members: dict[str, bytes], weights: Mapping[str, bytes]) -
 
 
 def _made(data: bytes | None) -> Any:
-    return None if data is None else suit(_undump(data))
+    return None if data is None else suit(undump(data))
 
 
 def _read_models(members: Mapping[str, bytes], kind: str, writer: str | None) -> dict[str, Any]:
@@ -342,7 +307,7 @@ def _read_unlike(members: Mapping[str, bytes], model: Any) -> Unlike | None:
 
     if _UNLIKE not in members:
         return None
-    found = _undump(members[_UNLIKE])
+    found = undump(members[_UNLIKE])
     if not isinstance(found, Unlike):
         raise CorruptError(f"its {_UNLIKE} holds {type(found).__name__}")
     found.check(getattr(model, "n_features_in_", None))
@@ -357,31 +322,12 @@ def _read_patches(
     from featurebank.predictor.patch_maps import PatchMaps
     from featurebank.topmodels.one_class.patches import PatchMemory
 
-    memory, maps = _undump(members[_PATCHES]), facts["maps"]
+    memory, maps = undump(members[_PATCHES]), facts["maps"]
     if not isinstance(memory, PatchMemory):
         raise CorruptError(f"its {_PATCHES} holds {type(memory).__name__}")
     memory.check()
     shapes = [tuple(int(side) for side in shape) for shape in maps["shapes"]]
     return PatchMaps(_features(maps, weights), shapes, memory)
-
-
-def check_savable(estimator: Any) -> None:
-    """Refuse an estimator that a predictor file may not hold, by fitting it to a few rows and looking.
-
-    Raises
-    ------
-    PredictorError
-        When it holds a type outside the fixed allow-list.
-    """
-    from sklearn.base import clone
-
-    random = np.random.default_rng(0)
-    X, y = random.normal(size=(40, 8)), np.arange(40) % 2
-    try:
-        fitted = clone(estimator).fit(X, y)
-    except Exception:  # it may want other rows than these; saving checks again
-        return
-    _dump(fitted)
 
 
 def _read_members(archive: zipfile.ZipFile) -> dict[str, bytes]:
@@ -416,59 +362,3 @@ def _check_members(facts: Any, members: dict[str, bytes]) -> None:
 def _json(value: Any, indent: int | None = None) -> bytes:
     """Return a value as JSON; indented, a million samples would take five times as long, and memory."""
     return json.dumps(value, indent=indent, sort_keys=True).encode("ascii")
-
-
-def _import_skops() -> Any:
-    """Return skops.io, imported without torch: it lists scikit-learn's estimators, by importing all its packages."""
-    bridge = "sklearn.externals.array_api_compat.torch"  # it has no estimators, and imports torch
-    is_free = bridge not in sys.modules
-    if is_free:
-        sys.modules[bridge] = None  # type: ignore[assignment]  # refuses the import, which the listing passes over
-    try:
-        return import_module("skops.io")
-    finally:
-        if is_free:
-            del sys.modules[bridge]
-
-
-def _dump(model: Any) -> bytes:
-    from featurebank.topmodels.scaling import plain
-
-    skops = _import_skops()
-    data = skops.dumps(plain(model))
-    unknown = sorted(set(skops.get_untrusted_types(data=data)) - set(ALLOWED_TYPES))
-    if unknown:
-        raise PredictorError(
-            f"the model holds {unknown[0]}, which a predictor may not: use models of plain arrays (linear, SVM, kNN, "
-            "naive Bayes, MLP), or keep the fitted TopModelSearchCV in Python"
-        )
-    return data
-
-
-def _undump(data: bytes) -> Any:
-    skops = _import_skops()
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-                raise CorruptError("its model is compressed, which may hide a bomb")
-        return skops.loads(_with_today_names(data), trusted=list(ALLOWED_TYPES))
-    except FeatureBankError:
-        raise
-    except Exception as error:  # a refused type, or damaged bytes
-        raise CorruptError(f"its model cannot be trusted or read: {one_line(error)[:160]}") from error
-
-
-def _with_today_names(data: bytes) -> bytes:
-    """Return a skops archive whose types are named by the modules they live in today; most are returned as they are."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        schema = archive.read(_SCHEMA).decode()
-        if not any(f'"{old}"' in schema for old in MOVED_MODULES):
-            return data
-        for old, new in MOVED_MODULES.items():
-            schema = schema.replace(f'"__module__": "{old}"', f'"__module__": "{new}"')
-        members = {name: archive.read(name) for name in archive.namelist()} | {_SCHEMA: schema}
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, member in members.items():
-            archive.writestr(name, member)
-    return buffer.getvalue()

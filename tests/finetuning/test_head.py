@@ -19,7 +19,7 @@ from featurebank.finetuning.head import (
     to_layers,
     to_model,
 )
-from featurebank.predictor.file import _dump, _undump
+from featurebank.predictor.serialization import dump, undump
 
 
 def rows(classes, count=80, width=12):
@@ -43,7 +43,7 @@ def test_the_layers_say_what_the_top_model_says_and_the_other_way_round(classes,
     np.testing.assert_allclose(probabilities(layers, X), model.predict_proba(X), atol=1e-5)
     plain = fold(layers)
     np.testing.assert_allclose(probabilities(plain, X), model.predict_proba(X), atol=1e-5)
-    back = _undump(_dump(to_model(plain, model.classes_)))  # as a predictor file keeps it
+    back = undump(dump(to_model(plain, model.classes_)))  # as a predictor file keeps it
     np.testing.assert_allclose(back.predict_proba(X), model.predict_proba(X), atol=1e-5)
     assert (back.predict(X) == model.predict(X)).all()
     assert back.classes_.tolist() == sorted(set(y))

@@ -13,8 +13,8 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.svm import SVC, SVR
 
 from featurebank.errors import CorruptError
-from featurebank.predictor.file import _dump
 from featurebank.predictor.light import read_light
+from featurebank.predictor.serialization import dump
 from featurebank.topmodels.calibration import Calibrator
 from featurebank.topmodels.novelty import Unlike
 
@@ -50,7 +50,7 @@ def test_arrays_say_what_the_fitted_pipeline_says_bit_by_bit(model, classes, ste
     else:
         calibrator = Calibrator("class-temperature").fit(fitted.decision_function(X), y)
         expected = calibrator.predict_proba(fitted.decision_function(new).reshape(len(new), -1))
-    light = read_light(_dump(fitted), None if calibrator is None else _dump(calibrator), None, "classification")
+    light = read_light(dump(fitted), None if calibrator is None else dump(calibrator), None, "classification")
     assert light.predict(new).tolist() == fitted.predict(new).tolist()
     assert np.array_equal(light.chances(new), expected)
     assert light.classes.tolist() == fitted.classes_.tolist()
@@ -60,7 +60,7 @@ def test_arrays_say_what_the_fitted_pipeline_says_bit_by_bit(model, classes, ste
 def test_arrays_say_the_numbers_that_the_fitted_pipeline_says(model):
     X, _, new = rows(2)
     fitted = Pipeline([("step", StandardScaler()), ("model", model)]).fit(X, X[:, 0] * 2)
-    light = read_light(_dump(fitted), None, None, "regression")
+    light = read_light(dump(fitted), None, None, "regression")
     assert np.array_equal(light.predict(new), fitted.predict(new))
     assert light.chances is None
 
@@ -68,7 +68,7 @@ def test_arrays_say_the_numbers_that_the_fitted_pipeline_says(model):
 def test_arrays_say_how_unlike_a_row_is():
     X, y, new = rows(2)
     fitted, unlike = Pipeline([("model", LogisticRegression())]).fit(X, y), Unlike().fit(X, y)
-    light = read_light(_dump(fitted), None, _dump(unlike), "classification")
+    light = read_light(dump(fitted), None, dump(unlike), "classification")
     assert light.share(new).tolist() == unlike.share(new).tolist()
 
 
@@ -77,7 +77,7 @@ def test_other_models_and_other_kinds_are_left_to_skops():
     plain = Pipeline([("model", LogisticRegression())]).fit(X, y)
     for model, kind in ((plain, "multilabel"), (plain, "regression"), (SVC().fit(X, y), "classification")):
         with pytest.raises(CorruptError):
-            read_light(_dump(model), None, None, kind)
+            read_light(dump(model), None, None, kind)
     forest = Pipeline([("model", RandomForestClassifier(2))]).fit(X, y)
     with pytest.raises(CorruptError, match="it holds"):
         read_light(dumps(forest), None, None, "classification")
@@ -92,7 +92,7 @@ def dumps(model):
 @pytest.mark.parametrize("change", ["module", "loader", "key", "missing", "compressed"])
 def test_an_archive_with_anything_but_plain_values_is_refused(change):
     X, y, _ = rows(2)
-    data = _dump(Pipeline([("model", LogisticRegression())]).fit(X, y))
+    data = dump(Pipeline([("model", LogisticRegression())]).fit(X, y))
     with zipfile.ZipFile(BytesIO(data)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     schema = json.loads(members["schema.json"])

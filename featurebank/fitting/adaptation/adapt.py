@@ -23,8 +23,8 @@ from featurebank.fitting.training_data import straddling
 from featurebank.images.reading import Progress
 from featurebank.predictor.evaluation import contents_of
 from featurebank.predictor.features import predictor_features
-from featurebank.predictor.file import check_savable
 from featurebank.predictor.predictor import Predictor
+from featurebank.predictor.serialization import check_savable
 from featurebank.predictor.task import Task
 from featurebank.topmodels.folds import Fold, Folds, default_kind, fold_numbers
 from featurebank.topmodels.models import DEFAULT_MODELS, Models, TopModel, is_ours, parse_models
