@@ -24,7 +24,7 @@ from featurebank.predictor.evaluation import known_contents
 from featurebank.predictor.features import PredictorFeature, predictor_features
 from featurebank.predictor.predictor import Predictor
 from featurebank.predictor.task import Task
-from featurebank.topmodels.committee_search import Committee, GivenMember, Member
+from featurebank.topmodels.committees.search import Committee, GivenMember, Member
 from featurebank.topmodels.transforms import SelectDimensions
 
 BEFORE_THE_MODEL = ("columns", "views")

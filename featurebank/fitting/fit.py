@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.bank.bank import Bank, BankLike
@@ -20,30 +18,24 @@ from featurebank.bank.features import check_views
 from featurebank.bank.matrix import BankMatrix
 from featurebank.errors import BankError, TopModelError, renamed
 from featurebank.fitting import assessment
-from featurebank.fitting.checks import check_class_options, check_target
-from featurebank.fitting.committee import GivenFile, check_targets, given_members, read_given, with_cost
-from featurebank.fitting.given_split import NO_SPLIT, given_split, predefined
+from featurebank.fitting.checks import check_class_options
+from featurebank.fitting.committee import check_targets, read_given, with_cost
 from featurebank.fitting.one_class import fit_normal, options_of
-from featurebank.fitting.predictor import make_calibrator, make_predictor
+from featurebank.fitting.one_task import fit_rows
+from featurebank.fitting.plan import Plan, splitter_of
 from featurebank.fitting.result import FitResult
-from featurebank.fitting.second_backbone import about_second_backbone
 from featurebank.fitting.targets import Target
 from featurebank.fitting.task_data import Labels, TaskData, is_multitask, load_tasks
 from featurebank.fitting.tasks import fit_tasks
-from featurebank.fitting.training_data import TrainingData, bytes_of, load_rows, straddling
+from featurebank.fitting.training_data import TrainingData, bytes_of, load_rows
 from featurebank.images.progress import shown
 from featurebank.images.reading import Progress
-from featurebank.predictor.serialization import check_savable
-from featurebank.predictor.task import Task
 from featurebank.storage import files
-from featurebank.storage.memory import available_memory, release, releasing
+from featurebank.storage.memory import available_memory
 from featurebank.topmodels.class_weights import ClassWeight, resolve_class_weight
-from featurebank.topmodels.folds import Fold, Folds, default_kind, fold_numbers
-from featurebank.topmodels.models import Models, TopModel, is_ours, parse_models
-from featurebank.topmodels.search import TopModelSearchCV
+from featurebank.topmodels.folds import Fold
+from featurebank.topmodels.models import Models, TopModel
 from featurebank.topmodels.streaming.trainer import check_streamed
-
-PREDEFINED = "predefined:"
 
 
 @renamed(seed="random_state", jobs="n_jobs")
@@ -211,7 +203,7 @@ def fit(
     tried, names = names, list(dict.fromkeys([*names, *(name for each in others for name in each.names)]))
     if threshold is not None:
         assessment.label_metric(threshold)
-    plan = _Plan(
+    plan = Plan(
         bank,
         models,
         {
@@ -250,8 +242,8 @@ def fit(
     every = load_rows(bank, names, wanted, groups, sample_weight, chosen, memory)
     if isinstance(every.X, BankMatrix):
         check_streamed({"nested": nested, "a learning curve": learning_curve, "a threshold": threshold})
-    splitter, is_held_out, split_facts = _splitter(plan, every)
-    return with_cost(_with_split(_fit_rows(plan, every, wanted, splitter, is_held_out, progress), split_facts), bank)
+    splitter, is_held_out, split_facts = splitter_of(plan, every)
+    return with_cost(_with_split(fit_rows(plan, every, wanted, splitter, is_held_out, progress), split_facts), bank)
 
 
 def _chosen_views(bank: Bank, names: Sequence[str], views: str | Sequence[str]) -> list[str]:
@@ -272,40 +264,9 @@ def _chosen_views(bank: Bank, names: Sequence[str], views: str | Sequence[str]) 
     return chosen
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """How rows are fitted, whatever is to be learned of them: `fit`'s options."""
-
-    bank: Bank
-    models: Models | None
-    options: dict[str, Any]
-    class_weight: ClassWeight
-    groups: str | None
-    cv: str | int | None
-    split: str | None
-    folds: int
-    repeats: int
-    calibrate: str | None
-    threshold: str | None
-    nested: bool
-    learning_curve: bool
-    tried: list[str]
-    given: list[GivenFile]
-
-    @property
-    def class_options(self) -> dict[str, Any]:
-        """The options that are about classes, with what was given for each."""
-        return {
-            "class_weight": self.class_weight,
-            "calibrate": self.calibrate,
-            "threshold": self.threshold,
-            "positive": self.options["positive"],
-        }
-
-
-def _fit_tasks(plan: _Plan, tasks: TaskData, progress: Progress | None) -> FitResult:
+def _fit_tasks(plan: Plan, tasks: TaskData, progress: Progress | None) -> FitResult:
     """Fit several tasks on the same folds; what fits one task again, and knows no other, goes without sharing."""
-    splitter, is_held_out, split_facts = _splitter(plan, tasks.every)
+    splitter, is_held_out, split_facts = splitter_of(plan, tasks.every)
     count, scoring = len(tasks.tasks), plan.options["scoring"]
     if scoring is not None and len({each.task for each in tasks.tasks}) > 1:
         raise TopModelError(f"scoring {scoring!r} for tasks of classes and of numbers; leave it out, or fit them apart")
@@ -315,9 +276,7 @@ def _fit_tasks(plan: _Plan, tasks: TaskData, progress: Progress | None) -> FitRe
     def fit_one(
         labels: Labels, rows: TrainingData, folds: list[Fold], is_out: NDArray[np.bool_], models: list[TopModel]
     ) -> FitResult:
-        return _fit_rows(
-            _for_task(plan, labels, models, count), rows, Target([labels.name]), folds, is_out, next(parts)
-        )
+        return fit_rows(_for_task(plan, labels, models, count), rows, Target([labels.name]), folds, is_out, next(parts))
 
     result = fit_tasks(
         tasks,
@@ -338,7 +297,7 @@ def _fit_tasks(plan: _Plan, tasks: TaskData, progress: Progress | None) -> FitRe
     return _with_split(result, split_facts)
 
 
-def _for_task(plan: _Plan, labels: Labels, models: list[TopModel], count: int) -> _Plan:
+def _for_task(plan: Plan, labels: Labels, models: list[TopModel], count: int) -> Plan:
     """Return the plan of one of several tasks: its own top models, its part of the time, no classes for numbers."""
     limit = plan.options["time_limit"]
     options = {**plan.options, "time_limit": limit and limit / count}
@@ -348,116 +307,11 @@ def _for_task(plan: _Plan, labels: Labels, models: list[TopModel], count: int) -
     return replace(plan, models=models, options=options)
 
 
-def _fit_rows(
-    plan: _Plan, every: TrainingData, target: Target, cv: Any, is_held_out: NDArray[np.bool_], progress: Progress | None
-) -> FitResult:
-    """Search on the rows that are not held out, say what came of it, and make the predictor."""
-    started = time.perf_counter()
-    check_class_options(plan.class_options, {every.task})
-    rows = every.take(~is_held_out)
-    check_target(rows)
-    for model in [] if plan.models is None else parse_models(plan.models, rows.task):
-        if model.trainer is None and not is_ours(model):
-            check_savable(model.estimator)
-    parts = 1 + plan.nested * (cv.get_n_splits() if isinstance(cv, Folds) else len(cv))
-    search = TopModelSearchCV(
-        plan.models,
-        task=rows.task,
-        cv=cv,
-        blocks={name: rows.blocks[name] for name in plan.tried},
-        given=given_members(plan.given, rows, target.name),
-        n_views=rows.n_views,
-        class_weight=_class_weight(plan, rows),
-        progress=_part(progress, 0, parts),
-        **plan.options,
-    ).fit(rows.X, rows.y, groups=rows.groups, sample_weight=rows.weight)
-    release()
-    report = assessment.facts(search, rows, target)
-    report["warnings"] = rows.notes + straddling(every, _place(search, is_held_out), plan.groups) + search.warnings_
-    oof = _frame(rows, search)
-    if rows.task == "classification":
-        is_weighted = search.class_weight is not None or rows.weight is not None
-        about, oof = assessment.class_report(
-            search.oof_, search.best_model_, plan.calibrate, oof, is_weighted=is_weighted
-        )
-        report |= about
-        report["warnings"] += assessment.unlearned(search.oof_, rows.paths)
-    if rows.labels is not None:
-        report["per_label"] = assessment.per_label(search.oof_, rows.labels)
-    model = search.best_estimator_
-    if plan.threshold is not None:
-        report["threshold"], model = assessment.thresholded(search, rows, plan.threshold)
-    method = report["calibration"]["method"] if "calibration" in report else plan.calibrate
-    calibrator = make_calibrator(search, model, method)
-    if is_held_out.any():
-        test = every.take(is_held_out)
-        task = Task([], model, target.name, rows.task, rows.labels, calibrator)
-        report["held_out"] = task.score(test.X, test.y, test.weight, test.groups)
-    if (plan.nested or plan.learning_curve) and search.interrupted_:
-        report["warnings"].append("interrupted: neither a nested score nor a learning curve was made")
-    elif plan.nested:
-        inner = cv if isinstance(cv, Folds) else _folds(plan, rows)
-        report["nested"] = assessment.nested(search, rows, inner, lambda number: _part(progress, number + 1, parts))
-    if plan.learning_curve and not search.interrupted_:
-        report["learning_curve"] = assessment.learning_curve(search, rows)
-    hint = about_second_backbone(plan.bank, report)
-    if hint is not None:
-        report["second_backbone"] = hint
-    report["seconds"] = time.perf_counter() - started
-    predictor = make_predictor(plan.bank, search, model, rows, target, report, oof, calibrator)
-    return FitResult(report, predictor, search=search)
-
-
-def _place(search: TopModelSearchCV, is_held_out: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the fold that tests each row, -1 for rows that only train, -2 for rows that are held out."""
-    place = np.full(len(is_held_out), -2)
-    place[~is_held_out] = fold_numbers(search.folds_, int((~is_held_out).sum()))
-    return place
-
-
-def _splitter(plan: _Plan, rows: TrainingData) -> tuple[Any, NDArray[np.bool_], dict[str, Any] | None]:
-    """Return the folds as the search takes them, the rows that are held out of it, and what to say of a split."""
-    if isinstance(plan.cv, str) and plan.cv.startswith(PREDEFINED):
-        if plan.nested or plan.repeats > 1:
-            raise TopModelError("predefined folds can be neither nested nor repeated; leave out one or the other")
-        if plan.split not in (None, NO_SPLIT):
-            raise TopModelError(f"--cv {plan.cv} and --split {plan.split} are two splits; leave out one or the other")
-        return *predefined(rows.table, plan.cv.removeprefix(PREDEFINED)), None
-    given = given_split(rows.table, rows.y, plan.split)
-    if isinstance(given, str):
-        facts: dict[str, Any] | None = {"column": None, "parts": {}, "sentence": given} if given else None
-        return _folds(plan, rows), np.zeros(len(rows.y), bool), facts
-    fold = given.fold(rows.y, rows.task) if plan.cv is None and not plan.nested and plan.repeats == 1 else []
-    return fold or _folds(plan, rows), given.is_held_out, given.facts(bool(fold))
-
-
-def _folds(plan: _Plan, rows: TrainingData) -> Folds:
-    """Return the folds that are drawn."""
-    is_grouped = rows.groups is not None
-    count, name = (plan.cv, None) if isinstance(plan.cv, int) else (plan.folds, plan.cv)
-    kind = name or default_kind(rows.task, is_grouped)
-    if is_grouped and kind in ("stratified", "plain"):
-        kind = {"stratified": "stratified-group", "plain": "group"}[kind]
-    return Folds(kind, count, plan.repeats, plan.options["random_state"])
-
-
 def _with_split(result: FitResult, facts: dict[str, Any] | None) -> FitResult:
     """Put into a result's report, and its predictor's, by which column the rows were split."""
     if facts is not None:
         result.report["split"] = result.predictor.report["split"] = facts
     return result
-
-
-def _class_weight(plan: _Plan, rows: TrainingData) -> ClassWeight:
-    """Return the weights of the classes themselves; numbers and several labels take them as they are given."""
-    return resolve_class_weight(plan.class_weight, rows.y) if rows.task == "classification" else plan.class_weight
-
-
-def _part(progress: Progress | None, part: int, parts: int) -> Progress | None:
-    """Return a progress callback for one of several searches of equal size."""
-    if progress is None:
-        return None
-    return lambda done, total: progress(part * total + done, parts * total)
 
 
 def _in_turn(progress: Progress | None, count: int) -> list[Progress | None]:
@@ -473,14 +327,6 @@ def _in_turn(progress: Progress | None, count: int) -> list[Progress | None]:
         return show
 
     return [None if progress is None else part(number) for number in range(count)]
-
-
-@releasing
-def _frame(rows: TrainingData, search: TopModelSearchCV) -> pd.DataFrame:
-    """Return the out-of-fold predictions, and which rows they are about."""
-    frame = search.oof_.to_frame(rows.labels)
-    frame["row"] = frame["row"].astype(np.int32)
-    return frame
 
 
 def default_output(bank: Bank) -> Path:

@@ -77,7 +77,7 @@ class Averaged(nn.Module):
 
 
 def _committee(fitted: Any, task: str) -> nn.Module:
-    """Return the mean of a committee's members (`featurebank.topmodels.committee_models`)."""
+    """Return the mean of a committee's members (`featurebank.topmodels.committees.models`)."""
     fixed = getattr(fitted, "calibrators", None) or [None] * len(fitted.members_)
     calibrators = [getattr(each, "estimator", each) for each in fixed]
     pairs = zip(fitted.members_, calibrators, strict=True)

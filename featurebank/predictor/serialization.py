@@ -17,8 +17,8 @@ _SCHEMA = "schema.json"  # of skops: the types, by module and name
 ALLOWED_TYPES = (  # beyond skops's own; nothing else is ever loaded or saved
     "featurebank.topmodels.calibration.Calibrator",
     "featurebank.topmodels.calibration.LabelsCalibrator",
-    "featurebank.topmodels.committee_models.CommitteeClassifier",
-    "featurebank.topmodels.committee_models.CommitteeRegressor",
+    "featurebank.topmodels.committees.models.CommitteeClassifier",
+    "featurebank.topmodels.committees.models.CommitteeRegressor",
     "featurebank.fitting.shared_network.NetworkClassifier",
     "featurebank.fitting.shared_network.NetworkRegressor",
     "featurebank.topmodels.multiview.ClassifierOverViews",

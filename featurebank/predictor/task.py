@@ -126,7 +126,7 @@ class Task:
         if not self.has_probabilities:
             gives = "numbers" if self.kind == "regression" else "p-values"
             raise PredictorError(f"this predictor gives {gives} of {self.target!r}, which have no probabilities")
-        from featurebank.topmodels.committee_models import probabilities_of
+        from featurebank.topmodels.committees.models import probabilities_of
 
         return probabilities_of(self.model, self.calibrator, X)
 

@@ -24,7 +24,7 @@ from featurebank.storage.memory import physical_memory
 from featurebank.topmodels.calibration import Calibrator
 from featurebank.topmodels.candidates import CandidateGroup, best_of, called, ranked, to_results
 from featurebank.topmodels.class_weights import ClassWeight, under_looked_up_names
-from featurebank.topmodels.committee_search import GivenMember, form_committee
+from featurebank.topmodels.committees.search import GivenMember, form_committee
 from featurebank.topmodels.evaluation import SearchData, refitted, scorer_of
 from featurebank.topmodels.folds import make_folds, sizes_of
 from featurebank.topmodels.formatting import score_name, told_apart_text
@@ -95,12 +95,12 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         ``"best"``, or ``"one-se"``: the simplest candidate within one standard error of the best.
     ensemble : bool, default False
         Also average what several of the candidates say: those that together are the best, by log loss or the scoring
-        asked for, chosen greedily from out-of-fold answers (`featurebank.topmodels.committee`). It is one more
-        candidate, ``committee``, and scored on rows that had no part in choosing it.
+        asked for, chosen greedily from out-of-fold answers (`featurebank.topmodels.committees.selection`). It is one
+        more candidate, ``committee``, and scored on rows that had no part in choosing it.
     members : int, optional
         At most so many models in it.
     given : sequence of GivenMember, optional
-        Models from elsewhere that may be in it (`featurebank.topmodels.committee_search.GivenMember`).
+        Models from elsewhere that may be in it (`featurebank.topmodels.committees.search.GivenMember`).
     refine : int, default 1
         Rounds of refinement of C and gamma around the best cell of each model whose grid is the default one.
     refit : bool, default True
@@ -131,7 +131,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         Facts of the best candidate.
     committee_ : Committee or None
         With `ensemble`, the committee that was chosen, whether or not it is the best
-        (`featurebank.topmodels.committee_search.Committee`).
+        (`featurebank.topmodels.committees.search.Committee`).
     comparison_ : dict or None
         The best candidate against the best of another recipe: difference, interval and a sentence.
     positive_ : class or None

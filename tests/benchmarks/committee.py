@@ -30,8 +30,8 @@ from sklearn.metrics import log_loss
 
 from featurebank import Bank, Predictor, extract, fit
 from featurebank.bank.images import source_of
-from featurebank.topmodels.committee_models import probabilities_of
-from featurebank.topmodels.committee_search import form_committee
+from featurebank.topmodels.committees.models import probabilities_of
+from featurebank.topmodels.committees.search import form_committee
 from featurebank.topmodels.folds import make_folds, sizes_of
 from featurebank.topmodels.scores import paired_interval
 from featurebank.topmodels.search import TopModelSearchCV

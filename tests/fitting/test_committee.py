@@ -10,7 +10,7 @@ from featurebank import Bank, Predictor, extract, fit
 from featurebank.errors import BankError, PredictorError, TopModelError
 from featurebank.fitting.unlabelled import fit_semi_supervised
 from featurebank.predictor.cost import measure_cost
-from featurebank.topmodels.committee_models import CommitteeClassifier, probabilities_of
+from featurebank.topmodels.committees.models import CommitteeClassifier, probabilities_of
 from featurebank.topmodels.formatting import cost_text
 
 LINEAR = {"linear-svm": {"C": [0.1]}}

@@ -437,7 +437,7 @@ def test_a_member_that_is_there_twice_is_refused(two_class_predictor, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda facts: facts.update(version=9), "is a predictor of version 9, this reads up to 3: upgrade"),
+        (lambda facts: facts.update(version=9), "is a predictor of version 9, this reads up to 4: upgrade"),
         (lambda facts: facts.update(format="other"), "is no predictor; expected format 'featurebank-predictor'"),
         (lambda facts: facts.update(features=[]), "it names no feature set"),
         (lambda facts: facts["features"][0]["spec"].pop("pool"), "a feature spec with other fields"),

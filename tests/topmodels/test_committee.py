@@ -11,9 +11,9 @@ from sklearn.pipeline import Pipeline
 
 from featurebank.errors import TopModelError
 from featurebank.topmodels.candidates import best_of_each, mean_of
-from featurebank.topmodels.committee import Part, mean_answer, select, unseen_answers
-from featurebank.topmodels.committee_models import CommitteeClassifier, CommitteeRegressor, probabilities_of
-from featurebank.topmodels.committee_search import GivenMember
+from featurebank.topmodels.committees.models import CommitteeClassifier, CommitteeRegressor, probabilities_of
+from featurebank.topmodels.committees.search import GivenMember
+from featurebank.topmodels.committees.selection import Part, mean_answer, select, unseen_answers
 from featurebank.topmodels.search import TopModelSearchCV
 
 MODELS = {"svm": {"C": [1.0, 10.0]}, "lda": {}}

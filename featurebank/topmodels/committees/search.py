@@ -15,8 +15,8 @@ from sklearn.pipeline import Pipeline
 from featurebank.errors import TopModelError
 from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
 from featurebank.topmodels.candidates import Candidate, CandidateGroup, called
-from featurebank.topmodels.committee import Judge, Part, select, unseen_answers
-from featurebank.topmodels.committee_models import CommitteeClassifier, CommitteeRegressor, said
+from featurebank.topmodels.committees.models import CommitteeClassifier, CommitteeRegressor, said
+from featurebank.topmodels.committees.selection import Judge, Part, select, unseen_answers
 from featurebank.topmodels.cross_calibration import cross_calibrated
 from featurebank.topmodels.evaluation import refitted, score_answers
 from featurebank.topmodels.folds import sizes_of

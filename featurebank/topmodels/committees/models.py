@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
 
-from featurebank.topmodels.committee import mean_answer
+from featurebank.topmodels.committees.selection import mean_answer
 from featurebank.topmodels.refitting import fit_pipeline
 
 
