@@ -5,7 +5,7 @@ import shutil
 import pytest
 from _pytest.doctest import DoctestItem
 
-FILES = ("photos.bank", '"photos/')
+FILES = ("photos.bank", "photos.featurebank", '"photos/', "new.jpg")
 
 
 def _needs_files(item: pytest.Item) -> bool:

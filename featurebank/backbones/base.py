@@ -58,7 +58,7 @@ class Backbone:
     >>> module = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     >>> eyes = Backbone("eyes", module, Preprocessing(72, (64, 64), "bilinear", (0.5,) * 3, (0.5,) * 3), version="1")
     >>> eyes.input_size, list(eyes.layers)
-    ((64, 64), ['0', '1', '2'])
+    ((64, 64), ['0', '1', '2', 'logits', 'penultimate'])
     """
 
     name: str

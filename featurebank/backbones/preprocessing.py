@@ -66,7 +66,7 @@ class Preprocessing:
     Examples
     --------
     >>> seen = Preprocessing(256, (224, 224), "bilinear", (0.5,) * 3, (0.5,) * 3)
-    >>> seen.target(640, 480), round(seen.unseen(640, 480), 2)
+    >>> seen.target((640, 480)), round(seen.unseen((640, 480)), 2)
     ((341, 256), 0.43)
     """
 

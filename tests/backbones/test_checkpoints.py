@@ -216,7 +216,7 @@ def test_old_checkpoints_without_counters_of_batches_load(tmp_path, states):
     assert load_backbone("resnet18", saved(tmp_path, old)).weights == state_digest(states[0])
 
 
-@pytest.mark.parametrize("name", ["densenet121", "vit_b_16", "googlenet"])
+@pytest.mark.parametrize("name", ["densenet121", pytest.param("vit_b_16", marks=pytest.mark.slow), "googlenet"])
 def test_networks_that_are_built_after_their_tensors_take_prefixes_too(tmp_path, name):
     options = {"densenet121": {}, "vit_b_16": {"image_size": 32}, "googlenet": {"aux_logits": False}}[name]
     if name == "googlenet":

@@ -58,12 +58,12 @@ def photos(noise):
     ("name", "last", "middle"),
     [
         ("alexnet", "classifier.5", "features.12"),
-        ("vgg16", "classifier.5", "features.23"),
+        pytest.param("vgg16", "classifier.5", "features.23", marks=pytest.mark.slow),
         ("googlenet", "dropout", "inception4d"),
         ("resnet18", "flatten", "layer3"),
         ("densenet121", "flatten", "features.transition2"),
-        ("inception_v3", "flatten", "Mixed_6e"),
-        ("vit_b_16", "encoder.ln", "encoder.layers.encoder_layer_5"),
+        pytest.param("inception_v3", "flatten", "Mixed_6e", marks=pytest.mark.slow),
+        pytest.param("vit_b_16", "encoder.ln", "encoder.layers.encoder_layer_5", marks=pytest.mark.slow),
     ],
 )
 def test_features_equal_those_of_torchvisions_own_extractor(photos, distance, name, last, middle):
@@ -176,6 +176,7 @@ def test_densenet_checkpoints_with_the_old_names_load(tmp_path):
     assert load_backbone("densenet121", write(tmp_path / "old.pth", old)).weights == state_digest(state)
 
 
+@pytest.mark.slow
 def test_a_vision_transformers_checkpoint_brings_its_input_size(tmp_path):
     state = build("vit_b_16", image_size=96).state_dict()
     backbone = load_backbone("vit_b_16", write(tmp_path / "mine.pth", state))

@@ -95,6 +95,7 @@ def test_a_tuned_backbone_can_be_tuned_again(run_json, tuned, tmp_path):
     assert again["weights"] != report["weights"]
 
 
+@pytest.mark.slow
 def test_a_predictor_gives_backbone_head_target_and_folds(run_json, run_cli, own_bank, tmp_path):
     path = tmp_path / "logreg.featurebank"
     fit(own_bank, features="resnet18/penultimate", models={"logreg": {"C": 0.01}}, folds=3).save(path)

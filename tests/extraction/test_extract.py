@@ -276,7 +276,7 @@ extract(sys.argv[1], sys.argv[2], backbone="resnet18", weights="random:0", batch
 """
 
 
-@pytest.mark.parametrize("at", [2, 7, 11])
+@pytest.mark.parametrize("at", [pytest.param(2, marks=pytest.mark.slow), 7, pytest.param(11, marks=pytest.mark.slow)])
 def test_a_killed_run_resumes_and_ends_with_the_same_features(photos, tmp_path, at):
     killed = subprocess.run([sys.executable, "-c", KILLED.format(at=at), str(photos), str(tmp_path / "a.bank")])
     assert killed.returncode == -signal.SIGKILL

@@ -9,10 +9,10 @@ from featurebank.errors import LayerError
 from featurebank.finetuning.cut import Tail, classifier_of, find_cut, layer_at
 
 FAMILIES = [
-    ("alexnet", "features.8", 64),
-    ("vgg16", "features.28", 32),
-    ("googlenet", "inception5a", 64),
-    ("inception_v3", "Mixed_7a", 96),
+    pytest.param("alexnet", "features.8", 64, marks=pytest.mark.slow),
+    pytest.param("vgg16", "features.28", 32, marks=pytest.mark.slow),
+    pytest.param("googlenet", "inception5a", 64, marks=pytest.mark.slow),
+    pytest.param("inception_v3", "Mixed_7a", 96, marks=pytest.mark.slow),
     ("resnet18", "layer4", 32),
     ("resnet50", "layer3", 32),
     ("densenet121", "denseblock4", 32),
@@ -39,7 +39,9 @@ def own(module, size=8):
     )
 
 
-@pytest.mark.parametrize(("name", "cut", "size"), [*FAMILIES, ("vit_b_16", "encoder_layer_9", None)])
+@pytest.mark.parametrize(
+    ("name", "cut", "size"), [*FAMILIES, pytest.param("vit_b_16", "encoder_layer_9", None, marks=pytest.mark.slow)]
+)
 def test_from_the_cut_on_every_family_gives_what_the_whole_network_gives(name, cut, size):
     backbone = load_backbone(name, "random:0", size)
     module = find_cut(backbone, cut)

@@ -20,13 +20,13 @@ from featurebank.finetuning.tuning import finish, train_network
 from featurebank.topmodels.scaling import FlooredScaler
 
 FAMILIES = [
-    ("alexnet", "features.8", 64),
-    ("vgg16", "features.28", 32),
-    ("googlenet", "inception5a", 64),
-    ("inception_v3", "Mixed_7a", 96),
+    pytest.param("alexnet", "features.8", 64, marks=pytest.mark.slow),
+    pytest.param("vgg16", "features.28", 32, marks=pytest.mark.slow),
+    pytest.param("googlenet", "inception5a", 64, marks=pytest.mark.slow),
+    pytest.param("inception_v3", "Mixed_7a", 96, marks=pytest.mark.slow),
     ("resnet18", "layer4", 32),
     ("resnet50", "layer4", 32),
-    ("densenet121", "denseblock4", 32),
+    pytest.param("densenet121", "denseblock4", 32, marks=pytest.mark.slow),
     ("efficientnet_lite0", "blocks.5", 64),
     ("vit_b_16", "encoder_layer_11", 32),
 ]
@@ -261,7 +261,7 @@ def stop_after(epoch):
     return tell
 
 
-@pytest.mark.parametrize("cut", ["head", "layer4"])
+@pytest.mark.parametrize("cut", ["head", pytest.param("layer4", marks=pytest.mark.slow)])
 def test_an_interruption_keeps_the_best_so_far_and_resuming_ends_as_if_there_had_been_none(make, tmp_path, cut):
     path = tmp_path / "a.checkpoint"
     setup = make(cut, epochs=4, patience=9, average="ema")

@@ -60,6 +60,7 @@ def test_many_images_like_the_old_ones_get_their_top_blocks_tuned(advised):
     assert [step.action for step in advice.steps] == ["top-blocks", "penultimate"]
 
 
+@pytest.mark.slow
 def test_many_images_unlike_the_old_ones_are_tuned_from_after_the_plateau_or_as_a_whole(advised):
     advice = advised(1200, 2, EARLY)
     assert cell(advice) == ("large", "different", "all")
