@@ -20,6 +20,7 @@ FAMILIES = [
     ("timm:vit_tiny_patch16_224", "blocks.9", 32),
     ("swin_t", "features.5", 64),
     ("convnext_tiny", "features.5", 64),
+    pytest.param("vit_b_16", "encoder_layer_9", None, marks=pytest.mark.slow),
 ]
 HALF = (0.5, 0.5, 0.5)
 
@@ -40,7 +41,7 @@ def own(module, size=8):
 
 
 @pytest.mark.parametrize(
-    ("name", "cut", "size"), [*FAMILIES, pytest.param("vit_b_16", "encoder_layer_9", None, marks=pytest.mark.slow)]
+    ("name", "cut", "size"), FAMILIES
 )
 def test_from_the_cut_on_every_family_gives_what_the_whole_network_gives(name, cut, size):
     backbone = load_backbone(name, "random:0", size)
