@@ -40,9 +40,7 @@ def own(module, size=8):
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "cut", "size"), FAMILIES
-)
+@pytest.mark.parametrize(("name", "cut", "size"), FAMILIES)
 def test_from_the_cut_on_every_family_gives_what_the_whole_network_gives(name, cut, size):
     backbone = load_backbone(name, "random:0", size)
     module = find_cut(backbone, cut)
