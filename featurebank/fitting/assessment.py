@@ -21,7 +21,7 @@ from featurebank.fitting.training_data import TrainingData
 from featurebank.images.columns import join_frames
 from featurebank.storage.memory import releasing
 from featurebank.topmodels.calibration import KEEP_LABELS
-from featurebank.topmodels.confidence import expected_calibration_error
+from featurebank.topmodels.calibration_error import expected_calibration_error
 from featurebank.topmodels.cross_calibration import choose_method, cross_calibrated
 from featurebank.topmodels.evaluation import scorer_of
 from featurebank.topmodels.folds import sizes_of

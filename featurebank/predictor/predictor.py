@@ -29,7 +29,7 @@ from featurebank.storage import files
 
 if TYPE_CHECKING:
     from featurebank.backbones.base import Backbone
-    from featurebank.bank.bank import Bank
+    from featurebank.bank.bank import Bank, BankLike
     from featurebank.images.sources import Source
     from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
 
@@ -246,8 +246,12 @@ class Predictor(Embedder):
         parts, errors = self.embed_some(items, progress)
         return self._table([str(path) for path in items], parts, errors)
 
-    def predict_bank(self, bank: Bank) -> pd.DataFrame:
+    def predict_bank(self, bank: BankLike) -> pd.DataFrame:
         """Predict every readable sample of a bank from the embeddings it already has.
+
+        Parameters
+        ----------
+        bank : Bank or path
 
         Returns
         -------
@@ -259,6 +263,9 @@ class Predictor(Embedder):
         BankError
             When the bank lacks one of the feature sets, or rows of it.
         """
+        from featurebank.bank.bank import Bank
+
+        bank = Bank.of(bank)
         table = bank.select()
         frame = self._table(table.paths, self.read(bank, as_keys(table.rows["digest"])), [""] * len(table))
         frame.insert(0, "source", table.rows["source"])

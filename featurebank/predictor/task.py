@@ -16,7 +16,7 @@ from featurebank.bank.samples import SampleTable, values_of
 from featurebank.errors import PredictorError
 from featurebank.images.columns import join_frames, text_frame
 from featurebank.predictor.features import PredictorFeature
-from featurebank.topmodels.confidence import confidence_of
+from featurebank.topmodels.calibration_error import confidence_of
 from featurebank.topmodels.formulas import FLAG
 
 if TYPE_CHECKING:

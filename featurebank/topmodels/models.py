@@ -46,6 +46,8 @@ class TopModel:
         Order of the models for the one-standard-error rule, the simplest first.
     is_cheap : bool
         Whether it is so fast that a search with little time starts with it.
+    is_oversure : bool
+        Whether its own probabilities, in many dimensions, are nearly always 0 or 1, so that they are calibrated.
     is_default_grid : bool
         Whether the grid is the model's own, not the caller's.
     trainer : object or None
@@ -61,6 +63,7 @@ class TopModel:
     refined: tuple[str, ...] = ()
     simplicity: int = 9
     is_cheap: bool = False
+    is_oversure: bool = False
     is_default_grid: bool = True
     trainer: Any = None
 
@@ -103,7 +106,7 @@ EPOCHS = 50
 CLASSIFIERS = {
     model.name: model
     for model in (
-        TopModel("centroid", NearestCentroid(), {}, simplicity=0, is_cheap=True),
+        TopModel("centroid", NearestCentroid(), {}, simplicity=0, is_cheap=True, is_oversure=True),
         TopModel("ridge", RidgeClassifier(), {"alpha": ALPHAS}, ridge.solve, simplicity=1, is_cheap=True),
         TopModel(
             "lda",
@@ -156,7 +159,7 @@ DEFAULT_MODELS = {
     "multilabel": ("logreg", "svm", "mlp"),
     "regression": ("ridge", "svr", "mlp"),
 }
-OVERSURE = frozenset({"centroid"})
+OVERSURE = frozenset(each.name for each in CLASSIFIERS.values() if each.is_oversure)
 """Models whose own probabilities, in many dimensions, are nearly always 0 or 1."""
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from featurebank.errors import TopModelError
 from featurebank.topmodels.calibration import weights_of
-from featurebank.topmodels.confidence import confidence_of
+from featurebank.topmodels.calibration_error import confidence_of
 from featurebank.topmodels.folds import folds_of
 from featurebank.topmodels.refitting import over_folds
 

@@ -7,6 +7,7 @@ from made_bank import make_bank
 
 from featurebank import Bank, Predictor, fit
 from featurebank.bank.spec import common_backbone, short
+from featurebank.topmodels.models import CLASSIFIERS, FOR_MANY_ROWS, REGRESSORS
 
 
 def test_json_has_the_promised_fields_and_equals_the_library(run_json, two_class_bank, tmp_path):
@@ -252,3 +253,9 @@ def test_a_committee_its_members_and_its_cost_are_told(run_cli, run_json, tmp_pa
     refused = run_cli("fit", tmp_path / "a.bank", "--members", 2)
     assert refused.exit_code == 1
     assert "members without a committee" in refused.stderr
+
+
+def test_the_help_names_every_top_model(run_cli):
+    said = " ".join(run_cli("fit", "--help").output.split())
+    named = {*CLASSIFIERS, *REGRESSORS, *FOR_MANY_ROWS}
+    assert [name for name in named if name not in said] == []

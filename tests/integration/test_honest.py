@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from featurebank import Bank
 from featurebank.bank import samples
 from featurebank.images.columns import tidy
+from featurebank.topmodels.models import CLASSIFIERS
 from featurebank.topmodels.transforms import SelectRelevant
 from featurebank_cli import main
 
@@ -149,7 +150,7 @@ def test_groups_stay_at_chance_through_the_whole_search(tmp_path):
     assert report["best"]["interval"] == "korn-graubard"
 
 
-@pytest.mark.parametrize("model", ["logreg", "svm", "mlp", "linear-svm", "ridge", "lda", "knn", "centroid"])
+@pytest.mark.parametrize("model", list(CLASSIFIERS))
 def test_random_labels_are_chance_for_every_top_model(tmp_path, model):
     random = np.random.default_rng(3)
     bank = make_bank(

@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, l
 
 from featurebank.errors import TopModelError
 from featurebank.topmodels.calibration import CALIBRATIONS, KEEP_LABELS, Calibrator, some_of
-from featurebank.topmodels.confidence import expected_calibration_error
+from featurebank.topmodels.calibration_error import expected_calibration_error
 from featurebank.topmodels.cross_calibration import choose_method, cross_calibrated
 from featurebank.topmodels.thresholds import CANDIDATES, abstention_curve, best_threshold, cross_thresholds
 
