@@ -83,8 +83,7 @@ def press_kind(page, kind):
     if kind in classes:
         page.keyboard.press(str(classes.index(kind) + 1))
         return
-    if page.evaluate("document.activeElement.id") != "name":
-        page.keyboard.press("n")
+    page.keyboard.press("n")
     page.keyboard.type(kind)
     page.keyboard.press("Enter")
 

@@ -91,10 +91,24 @@ def test_a_class_can_be_made_in_the_middle_and_keeps_its_key(page, studio):
     assert labels_of(bank)[other] == "a new one"
 
 
+def test_the_first_keys_are_keys_and_not_letters_of_a_name(page, studio):
+    bank, _ = studio
+    name = shown(page)
+    page.wait_for_timeout(1000)  # another answer of the state
+    page.keyboard.press("?")
+    page.locator("#help").wait_for()
+    page.keyboard.press("Escape")
+    page.locator("#help").wait_for(state="hidden")
+    page.keyboard.press("n")
+    page.keyboard.type("flower")
+    page.keyboard.press("Enter")
+    saved(page)
+    assert labels_of(bank) == {name: "flower"}
+
+
 def test_a_skipped_image_has_no_label_and_does_not_come_back_at_once(page, studio):
     bank, _ = studio
     name = shown(page)
-    page.keyboard.press("Escape")  # out of the field that is open where there is no class yet
     page.keyboard.press(" ")
     page.wait_for_function("name => document.getElementById('stage-name').textContent !== name", arg=name)
     assert name not in answer(page, 5)
@@ -126,7 +140,6 @@ def test_nothing_is_lost_by_a_reload_in_the_middle(page, studio):
     page.wait_for_function("() => document.getElementById('labelled').textContent.startsWith('2 of')")
     assert labels_of(bank) == {name: kind_of(name) for name in names}
     assert shown(page) not in names
-    page.keyboard.press("Escape")
     page.keyboard.press("u")
     page.wait_for_function("name => document.getElementById('stage-name').textContent === name", arg=names[1])
     assert labels_of(bank) == {names[0]: kind_of(names[0])}

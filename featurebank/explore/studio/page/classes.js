@@ -5,7 +5,7 @@ import { store, whenState } from "./store.js";
 import { currentView } from "./views.js";
 import { percent } from "./words.js";
 
-let suggestion = null, isFirst = true, made = [];
+let suggestion = null, made = [];
 
 // A class that was just named has its key before the server has counted it.
 function classesNow() {
@@ -78,10 +78,8 @@ export function nameClass() {
   byId("name").select();
 }
 
-whenState((state) => {
+whenState(() => {
   showClasses();
   byId("names").replaceChildren(...classNames().map((name) => make("option", { value: name })));
-  if (isFirst && state.ready && !state.classes.length && currentView().answer) nameClass();
-  if (state.ready) isFirst = false;
 });
 listenToName();
