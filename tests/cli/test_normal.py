@@ -117,6 +117,7 @@ def test_the_page_tells_and_shows_where(parts):
     assert "AUROC 100.0 %" in page.html
     assert "Learned from 40 normal images" in page.html
     assert "--normal good --false-alarms 0.1" in page.html
+    assert "They come with a predictor of classes" not in page.html
     shown = [page.facts["paths"][each["row"]] for each in page.facts["why"]]
     assert set(shown[:4]) == {f"bad/{i:02}.png" for i in range(4)}
     assert page.facts["confusion"]["classes"] == ["good", "anomaly"]
