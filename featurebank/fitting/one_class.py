@@ -256,7 +256,7 @@ def _report(
         "scores": scores,
         "contamination": [_contaminated(share, rate, known, said) for share in CONTAMINATIONS],
     }
-    one_class["sentences"] = _sentences(one_class, known)
+    one_class["sentences"] = _sentences(one_class, known, found)
     return {
         "n_samples": len(known.learned),
         "classes": [],
@@ -303,12 +303,13 @@ def _contaminated(share: float, rate: float, known: Normals, said: pd.DataFrame)
     return {"share": share, "false_alarms": left, "detection": detection}
 
 
-def _sentences(found: dict[str, Any], known: Normals) -> list[str]:
+def _sentences(found: dict[str, Any], known: Normals, judged: Sequence[Candidate]) -> list[str]:
     """Say what was learned, what is promised, what was found, and what anomalies among the normals may cost."""
     what = "normal images" if known.groups is None else "groups of normal images"
     rate, units = found["false_alarms"], found["units"]
     fused = "; ".join(f"{each['model']} on {short('+'.join(each['features']))}" for each in found["fused"])
     said = [
+        _judged_text(judged),
         f"Learned from {units} {what}; chosen by artificial anomalies and fused: {fused}",
         f"False alarms: at most {_percent(rate)} of new normal images are expected to be flagged; {units} {what} can "
         f"promise {_percent(found['least'])} at least, 5 % takes {least_units(0.05)}, 1 % {least_units(0.01)}, 0.1 % "
@@ -322,6 +323,14 @@ def _sentences(found: dict[str, Any], known: Normals) -> list[str]:
             less += f", and of the anomalies {_percent(each['detection'])}"
         said.append(f"If {_percent(each['share'])} of the normals were anomalies in truth, {less}")
     return said
+
+
+def _judged_text(judged: Sequence[Candidate]) -> str:
+    """Say what the scores of detectors are of, and whether they could choose among these."""
+    text = "The table judges detectors by artificial anomalies, mixed from normal images: no measure of real ones"
+    is_arbitrary = not any(each.ci95[0] > 0.5 for each in judged)
+    arbitrary = "; none is surely better than a coin's toss (50 %), so the choice among them is arbitrary"
+    return text + arbitrary * is_arbitrary
 
 
 def _percent(share: float) -> str:

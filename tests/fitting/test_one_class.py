@@ -31,6 +31,9 @@ def test_normal_rows_are_learned_and_the_others_score(tmp_path, random):
     assert "false_alarms" not in found["scores"]  # of rows that set the threshold
     assert (table["fold"][kind != "good"] == -1).all()
     assert (table["anomaly"][kind == "good"] <= 0.05).mean() <= 0.05
+    assert "no measure of real ones" in found["sentences"][0]
+    is_better = any(each["ci95"][0] > 0.5 for each in result.report["candidates"])
+    assert ("choice among them is arbitrary" in found["sentences"][0]) != is_better
     assert any("5 % takes 19, 1 % 99, 0.1 % 999" in each for each in found["sentences"])
 
 
