@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import threading
 import traceback
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from featurebank.explore.studio.evidence import DIFFERENCE
 from featurebank.fitting.fit import default_output, fit
 from featurebank.fitting.result import FitResult
 from featurebank.predictor.predictor import Predictor
-from featurebank.topmodels.formatting import percent, signed_text
+from featurebank.topmodels.formatting import bounded, interval_text, percent, score_text, signed_text
 from featurebank.topmodels.scores import score_interval
 
 SUFFIX = ".featurebank"
@@ -28,6 +29,8 @@ OWN = ("bank", "target", "progress")
 """Arguments of `fit` that are not the page's to set."""
 
 Facts = dict[str, Any]
+NOTHING: Facts = {"comparison": None, "written": None, "message": None}
+"""What is told of a fit that has not ended."""
 
 
 class Finishing:
@@ -35,12 +38,15 @@ class Finishing:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._facts: Facts = {"state": "idle", "progress": None, "comparison": None, "path": None, "message": None}
+        self._facts: Facts = {"state": "idle", "progress": None, "path": None, **NOTHING}
 
     def state(self, bank: Bank) -> Facts:
-        """Return how far it is: ``state, progress, comparison, path, message``; before, the path that is proposed."""
-        facts = dict(self._facts)
-        return facts if facts["path"] else {**facts, "path": str(_free(default_output(bank)))}
+        """Return how far it is: ``state, progress, path, comparison, written, message``; and a path that is free.
+
+        ``proposed`` is the path for the next predictor, and ``path`` too before the first.
+        """
+        facts, proposed = dict(self._facts), str(_free(_beside(bank)))
+        return {**facts, "path": facts["path"] or proposed, "proposed": proposed}
 
     def start(self, bank: Bank, target: str, path: Any, options: Any) -> Facts:
         """Begin a fit.
@@ -56,7 +62,7 @@ class Finishing:
             if self._facts["state"] == "running":
                 raise BankError("a fit is under way; wait until it has ended")
             self._facts = {**self._facts, "state": "running", "progress": {"done": 0, "total": 0}, "path": str(place)}
-            self._facts |= {"comparison": None, "message": None}
+            self._facts |= NOTHING
         arguments = (bank, target, place, wanted)
         threading.Thread(target=self._run, args=arguments, name="featurebank-finish", daemon=True).start()
         return {"started": True}
@@ -69,10 +75,8 @@ class Finishing:
             result = fit(bank, target=target, progress=progress, **options)
             comparison = compared(bank, target, result)
             result.save(path)
-            best = result.report["best"]
-            message = f"{path.name} is written: {best['model']} on {'+'.join(best['features'])}, "
-            message += f"{percent(best['mean'])} % cross-validated."
-            self._facts = {**self._facts, "state": "done", "comparison": comparison, "message": message}
+            told = {"comparison": comparison, "written": after(bank, path, result), "message": about(result)}
+            self._facts = {**self._facts, "state": "done", **told}
         except FeatureBankError as error:
             self._facts = {**self._facts, "state": "failed", "message": one_line(error)}
         except Exception as error:  # a thread of its own has nobody else to tell
@@ -80,26 +84,53 @@ class Finishing:
             self._facts = {**self._facts, "state": "failed", "message": f"the fit ended: {one_line(error)}"}
 
 
+def about(result: FitResult) -> str:
+    """Say in one sentence which model a fit took, and its score with the interval."""
+    report, best = result.report, result.report["best"]
+    scoring = report["scoring"]
+    score = f"{score_text(best['mean'], scoring)} (95 % {interval_text(best['ci95'], scoring)})"
+    return f"{best['model']} on {'+'.join(best['features'])}: {score}, cross-validated over {report['folds']} folds."
+
+
+def after(bank: Bank, path: Path, result: FitResult) -> Facts:
+    """Return what one does with a predictor: ``commands``; and its learning curve, ``curve`` and ``verdict``."""
+    predictor, place = shlex.quote(str(path)), shlex.quote(str(bank.path))
+    commands = [f"featurebank predict {predictor} IMAGES", f"featurebank report {place} --predictor {predictor}"]
+    found = result.report.get("learning_curve", {"points": [], "verdict": None})
+    return {"commands": commands, "curve": [_point(each) for each in found["points"]], "verdict": found["verdict"]}
+
+
+def _point(found: Mapping[str, Any]) -> Facts:
+    low, high = bounded("accuracy", found["ci95"])
+    return {"labels": round(found["n_train"]), "score": found["mean"], "low": low, "high": high}
+
+
 def checked_path(bank: Bank, path: Any) -> Path:
     """Return the new file that a predictor goes to; by default that beside the bank.
 
-    A relative path is one beside the bank. A predictor that is there already stays: whether the new one takes its place
-    is for its user to say.
+    A relative path is one beside the bank, and a name without a suffix gets ``.featurebank``. A predictor that is there
+    already stays: whether the new one takes its place is for its user to say.
 
     Raises
     ------
     BankError
-        When it does not end in ``.featurebank``, its folder is not there, or something is there already.
+        When it ends in another suffix than ``.featurebank``, its folder is not there, or something is there already.
     """
     if path is not None and not isinstance(path, str):
         raise BankError("a path has to be text; type one")
-    beside = default_output(bank)
+    beside = _beside(bank)
     found = beside.parent / path if path else _free(beside)
+    if not found.suffix and not found.is_dir():
+        found = found.with_name(found.name + SUFFIX)
     if found.suffix != SUFFIX or not found.parent.is_dir():
         raise BankError(f"{str(found)!r} is no place for a predictor; expected NAME{SUFFIX} in a folder that is there")
     if found.exists() or found.is_symlink():
         raise BankError(f"{str(found)!r} is there already and stays; name a new file, and put it in its place by hand")
     return found
+
+
+def _beside(bank: Bank) -> Path:
+    return default_output(bank).absolute()
 
 
 def _free(path: Path) -> Path:

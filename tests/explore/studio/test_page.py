@@ -55,6 +55,9 @@ def test_from_a_folder_of_images_without_labels_to_a_predictor_by_keys_alone(bro
         page.keyboard.type(str(tmp_path / "photos.featurebank"))
         page.keyboard.press("Enter")
         page.locator("#finish-status", has_text="Written").wait_for()
+        assert page.inner_text("#finish-status").count("ritten") == 1
+        assert f"featurebank predict {tmp_path / 'photos.featurebank'} IMAGES" in page.inner_text("#finish-commands")
+        assert page.input_value("#finish-path") == str(tmp_path / "photos-2.featurebank")
     paths = sorted(save_photos(tmp_path / "new", 2, seed=1).iterdir())
     predictor = Predictor.load(tmp_path / "photos.featurebank")
     assert list(predictor.predict(paths)) == [kind_of(each.name) for each in paths]

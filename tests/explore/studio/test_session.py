@@ -188,14 +188,23 @@ def test_the_final_fit_is_written_beside_the_bank_and_compared_with_the_one_befo
     run.annotate(45, every=15)
     proposed = run.get("finish")["path"]
     assert proposed == str(run.bank.path.with_suffix(".featurebank"))
-    options = {"models": ["ridge"], "folds": 3, "n_jobs": 1}
+    options = {"models": ["ridge"], "folds": 3, "n_jobs": 1, "learning_curve": True}
     assert run.post("finish", {"path": None, "options": options}).json() == {"started": True}
     first = until(lambda: (found := run.get("finish"))["state"] != "running" and found)
     assert (first["state"], first["comparison"], first["path"]) == ("done", None, proposed)
+    assert first["message"].startswith("ridge on net/penultimate: 100.0 % (95 % ")
+    assert first["written"]["commands"] == [
+        f"featurebank predict {proposed} IMAGES",
+        f"featurebank report {run.bank.path} --predictor {proposed}",
+    ]
+    assert [point["labels"] for point in first["written"]["curve"]][-1] == 30
+    assert first["written"]["verdict"].startswith("Stop")
+    assert first["proposed"] == str(run.bank.path.with_name("pictures-2.featurebank"))
     assert Predictor.load(proposed).target == "label"
-    run.post("finish", {"path": "second.featurebank", "options": options})
+    run.post("finish", {"path": "second", "options": options})
     second = until(lambda: (found := run.get("finish"))["state"] != "running" and found)
     assert second["state"] == "done", second
+    assert second["path"] == str(run.bank.path.with_name("second.featurebank"))
     assert second["comparison"]["rows"] == [["the new predictor", "100.0 %"], ["pictures.featurebank", "100.0 %"]]
     assert (second["comparison"]["n"], second["comparison"]["difference"]) == (45, 0)
 
@@ -219,8 +228,9 @@ def test_a_fit_that_cannot_be_is_refused(planted_run, fields, message):
 def test_a_predictor_that_is_there_stays(planted_run):
     there = planted_run.bank.path.with_name("mine.featurebank")
     there.write_bytes(b"precious")
-    answer = planted_run.post("finish", {"path": "mine.featurebank"})
-    assert "is there already and stays" in answer.json()["error"]
+    for name in ("mine.featurebank", "mine"):
+        answer = planted_run.post("finish", {"path": name})
+        assert "is there already and stays" in answer.json()["error"]
     assert there.read_bytes() == b"precious"
 
 

@@ -1,11 +1,12 @@
 // --- finish: the real fit, beside the present predictor, written where the person says --------------------------------
 import { get, post } from "./api.js";
+import { curveOf } from "./curve.js";
 import { byId, make, shown } from "./reading.js";
 import { register } from "./views.js";
 
 const OFTEN = 600;
 const tell = (text) => { byId("finish-status").textContent = text; };
-let isWatching = false;
+let isWatching = false, asked = "", offered = "";
 
 async function start(event) {
   event.preventDefault();
@@ -14,9 +15,10 @@ async function start(event) {
     calibrate: byId("finish-calibrate").checked ? "sigmoid" : null,
     learning_curve: byId("finish-curve").checked,
   };
+  asked = byId("finish-path").value.trim();
   byId("finish-start").disabled = true;
   tell("Fitting …");
-  try { await post("finish", { path: byId("finish-path").value.trim() || null, options }); } catch (error) { tell(error.message); byId("finish-start").disabled = false; return; }
+  try { await post("finish", { path: asked || null, options }); } catch (error) { tell(error.message); byId("finish-start").disabled = false; return; }
   watch();
 }
 
@@ -32,9 +34,16 @@ async function watch() {
   isWatching = false;
 }
 
-function show({ state, progress, comparison, path, message }) {
+// A free place for the next one, unless another was typed.
+function offer(proposed, isDone) {
+  const field = byId("finish-path");
+  if (!["", offered, isDone ? asked : ""].includes(field.value.trim())) return;
+  field.value = offered = proposed;
+}
+
+function show({ state, progress, comparison, path, proposed, written, message }) {
   const isRunning = state === "running";
-  if (path && !byId("finish-path").value) byId("finish-path").value = path;
+  offer(proposed, state === "done");
   byId("finish-start").disabled = isRunning;
   byId("finish-bar-part").hidden = !isRunning;
   if (isRunning) showProgress(progress);
@@ -42,6 +51,8 @@ function show({ state, progress, comparison, path, message }) {
   if (state === "done") tell(`Written: ${shown(path)}. ${message ? shown(message) : ""}`.trim());
   byId("finish-found").hidden = state !== "done" || !comparison;
   if (comparison) showComparison(comparison);
+  byId("finish-written").hidden = !written;
+  if (written) showWritten(written);
 }
 
 function showProgress(progress) {
@@ -55,6 +66,13 @@ function showComparison({ text, rows }) {
   byId("finish-text").textContent = shown(text);
   byId("finish-rows").replaceChildren(...(rows ?? []).map(([name, ...cells]) =>
     make("tr", {}, make("th", { scope: "row", textContent: shown(name) }), ...cells.map((cell) => make("td", { textContent: shown(cell) })))));
+}
+
+function showWritten({ commands, curve, verdict }) {
+  byId("finish-commands").textContent = commands.map(shown).join("\n");
+  byId("finish-learning").hidden = !verdict;
+  byId("finish-verdict").textContent = verdict ?? "";
+  byId("finish-points").replaceChildren(...(curve.length > 1 ? curveOf(curve) : []));
 }
 
 byId("finish-form").addEventListener("submit", start);
