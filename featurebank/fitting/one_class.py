@@ -318,6 +318,8 @@ def _sentences(found: dict[str, Any], known: Normals, judged: Sequence[Candidate
     if found["scores"] is not None:
         said.append(_scores_text(found["scores"]))
     for each in found["contamination"]:
+        if each["share"] * units < 1 or each["false_alarms"] < found["least"]:  # not one image, or nothing is left
+            continue
         less = f"as few as {_percent(each['false_alarms'])} of normal images would be flagged"
         if each["detection"] is not None:
             less += f", and of the anomalies {_percent(each['detection'])}"

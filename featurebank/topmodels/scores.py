@@ -83,11 +83,12 @@ def score_interval(
         return Interval(np.nan, np.nan, "none")
     variance = float(influence @ influence) * units / (units - 1) * (SHARED if folds > 1 else 1)
     reach = _student(units - 1)
-    if not is_share(scoring) or not 0 <= mean <= 1:
+    share = round(mean, 12)  # a sum of steps, as average precision is, may miss 1 by a rounding
+    if not is_share(scoring) or not 0 <= share <= 1:
         return Interval(mean - reach * variance**0.5, mean + reach * variance**0.5, "jackknife")
-    trials = min(mean * (1 - mean) / variance, rows) if variance > 0 else min(rows, units)
+    trials = min(share * (1 - share) / variance, rows) if variance > 0 and 0 < share < 1 else min(rows, units)
     fewer = (_student(max(rows - 1, 1)) / reach) ** 2  # a variance of few units is a guess
-    return Interval(*exact_interval(mean, max(trials * min(fewer, 1), 1)), "korn-graubard")
+    return Interval(*exact_interval(share, max(trials * min(fewer, 1), 1)), "korn-graubard")
 
 
 def fold_interval(scores: Sequence[float], n_train: float, n_test: float, scoring: Any, *, rows: float) -> Interval:

@@ -103,6 +103,13 @@ def test_what_contamination_may_cost_is_what_is_left_of_the_rate(tmp_path, rando
     one, five = result.report["one_class"]["contamination"]
     assert (one["share"], one["false_alarms"]) == (0.01, pytest.approx(0.09 / 0.99))
     assert five["detection"] == (result.oof["anomaly"][kind != "good"] <= 0.05 / 0.95).mean()
+    assert sum("in truth" in each for each in result.report["one_class"]["sentences"]) == 2
+
+
+def test_of_few_normals_contamination_is_not_told(tmp_path, random):
+    bank, _, _ = parts_bank(tmp_path / "a.bank", random, good=16)
+    found = fit(bank, target="kind", normal="good", models="mahalanobis", false_alarms=0.1).report["one_class"]
+    assert not any("in truth" in each for each in found["sentences"])  # 5 % of 16 is not one image
 
 
 @pytest.mark.parametrize(

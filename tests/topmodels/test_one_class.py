@@ -177,6 +177,12 @@ def test_perfect_detection_of_few_anomalies_has_a_wide_interval():
     assert found["intervals"]["roc_auc"][0] < 0.9
 
 
+def test_both_curves_of_a_perfect_ranking_have_one_interval():
+    is_anomaly = np.arange(32) >= 24
+    found = detection_scores(is_anomaly, -np.arange(32.0), is_anomaly)["intervals"]
+    assert found["average_precision"] == pytest.approx(found["roc_auc"])  # a rounding once made 2.5 % of the former
+
+
 # --- where -------------------------------------------------------------------------------------------------
 
 
