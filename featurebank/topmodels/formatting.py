@@ -125,10 +125,10 @@ def signed_text(value: float, scoring: Any) -> str:
 
     Examples
     --------
-    >>> signed_text(0.0123, "accuracy"), signed_text(-0.0123, "r2")
-    ('+1.2', '-0.012')
+    >>> signed_text(0.0123, "accuracy"), signed_text(-0.0123, "r2"), signed_text(-0.0001, "accuracy")
+    ('+1.2', '-0.012', '+0.0')
     """
-    return f"{100 * value:+.1f}" if is_share(scoring) else f"{value:+.3f}"
+    return f"{100 * value:+z.1f}" if is_share(scoring) else f"{value:+z.3f}"
 
 
 def gain_text(found: Mapping[str, Any], scoring: Any) -> str:

@@ -233,7 +233,7 @@ class LearningCurve:
         return as_html(self, self.to_frame())
 
     def _promise(self, n: int, gain: float, ci95: list[float]) -> str:
-        told, low, high = (f"{100 * each:+.1f}" if self.in_points else f"{each:+.3g}" for each in (gain, *ci95))
+        told, low, high = (f"{100 * each:+z.1f}" if self.in_points else f"{each:+.3g}" for each in (gain, *ci95))
         unit = " points" if self.in_points else ""
         return f"twice the labels ({n:,}) promise {told}{unit} (95 % {low}…{high})."
 

@@ -71,6 +71,9 @@ def paid(view: View, seed: int) -> Facts:
         ``ci95``.
     """
     tested, trained = view.honest, view.trained
+    if view.n_tests < LEAST_RANDOM:
+        why = f"it takes {LEAST_RANDOM} labels of images drawn at random, one in ten is, and there are {view.n_tests}"
+        return {"text": f"Whether choosing pays cannot be known with so few images: {why}."}
     if len(tested) < LEAST_RANDOM or len(trained) < len(tested):
         more = f"{LEAST_RANDOM} labels of images drawn at random, and {len(tested)} are there"
         return {"text": f"Whether choosing pays is not known yet: it takes {more}."}
@@ -135,10 +138,20 @@ def curve(view: View, order: NDArray[np.int64], against: Facts) -> list[Facts]:
 
 
 def verdict(view: View, seed: int) -> str:
-    """Say whether more labels would help; see `featurebank.topmodels.learning_curve`."""
+    """Say whether more labels would help, and where there are no images left for them."""
+    n, images = view.n_labelled, len(view.labels)
+    if view.is_complete:
+        return f"All images have a label ({images}), so more labels take more images. {_promise(view, seed)}"
+    is_beyond = n >= LEAST_FOR_VERDICT and images < 2 * n
+    return _promise(view, seed) + (f" There are {images} images in all." if is_beyond else "")
+
+
+def _promise(view: View, seed: int) -> str:
+    """Say what twice the labels would bring; see `featurebank.topmodels.learning_curve`."""
     contents = np.concatenate([view.trained, view.tested])
     if len(contents) < LEAST_FOR_VERDICT or view.learned is None:
-        return f"Label more: {len(contents)} labels are too few to say what more would bring."
+        told = "1 label is" if len(contents) == 1 else f"{len(contents)} labels are"
+        return f"Label more: {told} too few to say what more would bring."
     X, y = view.rows(contents), view.classes_of(contents)
     try:
         folds = make_folds(FOLDS, X, y, None, seed)

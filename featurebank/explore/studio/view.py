@@ -75,6 +75,16 @@ class View:
         """How many contents have a label and an embedding."""
         return len(self.trained) + len(self.tested)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether every content has a label."""
+        return bool(is_given(self.labels).all())
+
+    @property
+    def n_tests(self) -> int:
+        """How many contents the random tenth has, with a label or without."""
+        return len(self._asked)
+
     @cached_property
     def trained(self) -> NDArray[np.int64]:
         """The contents that the model learned from."""
@@ -88,7 +98,11 @@ class View:
     @cached_property
     def honest(self) -> NDArray[np.int64]:
         """Those of them that an honest score stands on; see `honest_part`."""
-        return honest_part(self.draw.asked[self.pool.places[self.draw.asked] >= 0], self._known)
+        return honest_part(self._asked, self._known)
+
+    @cached_property
+    def _asked(self) -> NDArray[np.int64]:
+        return self.draw.asked[self.pool.places[self.draw.asked] >= 0]
 
     @cached_property
     def _known(self) -> NDArray[np.bool_]:

@@ -183,7 +183,8 @@ class Work:
             if view is None:
                 continue
             is_new = seen is None or view.pool is not seen.pool
-            if is_new or (seen is not None and abs(view.n_labelled - seen.n_labelled) > view.n_labelled / 20):
+            changed = 0 if seen is None else abs(view.n_labelled - seen.n_labelled)
+            if is_new or changed > (0 if view.is_complete else view.n_labelled / 20):
                 self._seen = view
                 self._guarded(partial(self.look, view, is_new=is_new))
 

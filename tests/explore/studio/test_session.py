@@ -5,11 +5,12 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
-from made_bank import make_bank
+from made_bank import make_bank, planted
 from PIL import Image
 from studio_run import picture_bank, start, until
 
 from featurebank import Bank, Predictor
+from featurebank.explore.studio import evidence, looking
 from featurebank.topmodels.scores import wilson_interval
 
 
@@ -39,6 +40,23 @@ def test_from_no_label_to_scores_that_are_known(annotated_run):
     ]
     assert found["verdict"]["text"].split(":")[0] == "Stop"
     assert "known yet" in found["paid"]["text"]
+
+
+def test_where_all_images_are_labelled_no_more_labels_are_asked_for(tmp_path):
+    X, numbers = planted(np.random.default_rng(0), groups=2, size=20, width=8, away=7.0)
+    bank, digests = picture_bank(tmp_path / "pictures", X)
+    run = start(bank, digests, np.array(["ant", "bee"])[numbers])
+    first = next(iter(run.truth))
+    run.label(first, run.truth[first])
+    run.work.step()
+    assert evidence.verdict(run.work.now, 0) == "Label more: 1 label is too few to say what more would bring."
+    run.annotate(34, every=17)
+    assert evidence.verdict(run.work.now, 0).endswith(" There are 40 images in all.")
+    run.annotate(5)
+    found = looking.weighed(run.work.now, run.work.answers, 0)
+    assert found["verdict"].startswith("All images have a label (40), so more labels take more images. Stop: ")
+    assert found["paid"]["text"].endswith(f"one in ten is, and there are {len(run.work.draw_now.asked)}.")
+    assert "-0.0" not in found["verdict"]
 
 
 def test_suggestions_and_neighbours_are_of_the_kind_and_never_of_the_test_part(annotated_run):
