@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from cloup import command
+from cloup import command, option
 
 from featurebank.errors import printable
 from featurebank.topmodels.formatting import percent
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.argument("source", type=PLACE)
 @target_option("Column of labels, or the one task to score.  [default: what the predictor learned]")
 @sample_weight_option
+@option("--groups", help="Column of what belongs together, e.g. patients: intervals rest on these, not on the images.")
 @table_options
 @root_option
 @device_option
@@ -47,6 +48,7 @@ def evaluate(
     source: AnyPath,
     target: str | None,
     sample_weight: str | None,
+    groups: str | None,
     root: Path | None,
     device: str,
     weights_file: Path | None,
@@ -65,7 +67,9 @@ def evaluate(
 
     found = scan(source, root=root, **table)
     loaded = Predictor.load(predictor, device=device, weights_file=weights_file, allow_download=allow_download)
-    report = loaded.evaluate(found, target=target, sample_weight=sample_weight, progress=state.progress("evaluate"))
+    report = loaded.evaluate(
+        found, target=target, sample_weight=sample_weight, groups=groups, progress=state.progress("evaluate")
+    )
     for note in found.notes:
         state.say(printable(note))
     for failure in report["failures"]:

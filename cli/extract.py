@@ -57,7 +57,7 @@ COMPUTE = ("device", "engine", "batch_size", "workers", "backend", "ray_address"
         multiple=True,
         default=["efficientnet_lite0"],
         help="See `featurebank backbones`; or the file of a fine-tuned predictor. Repeated, each image is read and "
-        "decoded once for all.  [default: efficientnet_lite0]",
+        "decoded once for all.",
     ),
     option(
         "--layer",

@@ -347,8 +347,8 @@ def print_findings(report: dict[str, Any]) -> None:
     if "held_out" in report:
         held = report["held_out"]
         name = "r2" if report["task"] == "regression" else "accuracy"
-        low, high = (percent(end) for end in held["intervals"][name])
-        click.echo(f"Held-out {name}: {percent(held[name])} % (95 % {low}..{high}) of {held['n_samples']} samples.")
+        ends = interval_text(held["intervals"][name], name)
+        click.echo(f"Held-out {name}: {score_text(held[name], name)} (95 % {ends}) of {held['n_samples']} samples.")
     if report.get("imbalanced"):
         recalls = ", ".join(f"{each['class']} {percent(each['recall'])}" for each in report["per_class"])
         click.echo(f"Recall by class, %: {recalls}.")

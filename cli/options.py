@@ -161,7 +161,7 @@ range_option = option(
     default="auto",
     metavar="auto|full|LOW..HIGH",
     help="What is black and white in images of more than 8 bits: full is 0 and 65535; auto keeps the bank's range, or "
-    "measures it over SOURCE.  [default: auto]",
+    "measures it over SOURCE.",
 )
 pages_option = option(
     "--pages",

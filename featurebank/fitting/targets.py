@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from featurebank.bank.samples import SampleTable, values_of
 from featurebank.errors import ColumnError
 
-CLASSES_AT_MOST = 20
+CLASSES_AT_MOST = 10
 """Distinct whole numbers that are taken for classes without more ado."""
+NUMBERED_AT_MOST = 20
+"""The same of 0, 1, 2, … or 1, 2, 3, … without a gap."""
 CODES = 5
-"""Rows a value from which 0, 1, 2, … without a gap are taken for the numbers of classes, however many."""
+"""Rows a value from which such are taken for the numbers of classes, however many."""
 REPEATS = 2
 """Rows a value below which whole numbers are amounts: hardly one would be a class of two rows."""
 
@@ -123,7 +125,8 @@ def task_of(y: NDArray[Any], name: str, either: str | None = None) -> tuple[str,
         return "regression", []
     values = np.unique(y)
     count, rows = len(values), len(y) / max(1, len(values))
-    is_numbering = rows >= CODES and values[0] in (0, 1) and count == values[-1] - values[0] + 1
+    is_numbering = values[0] in (0, 1) and count == values[-1] - values[0] + 1
+    is_numbering &= count <= NUMBERED_AT_MOST or rows >= CODES
     what = f"column {name!r} holds {count} different whole numbers in {len(y)} rows"
     if count <= CLASSES_AT_MOST or is_numbering:
         other = "--task regression takes them for amounts"

@@ -11,17 +11,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.bank.features import as_keys
-from featurebank.bank.samples import SampleTable, weights_of
+from featurebank.bank.samples import SampleTable, values_of, weights_of
 from featurebank.errors import ImageError, PredictorError
 from featurebank.images.content import PAGE
 from featurebank.images.reading import Progress
+from featurebank.images.stacks import each_page
 from featurebank.predictor.embedding import Embedder, Item, Parts
 from featurebank.predictor.task import Task
 from featurebank.storage.memory import releasing
 
 if TYPE_CHECKING:
     from featurebank.images.sources import Source
-from featurebank.images.stacks import each_page
 
 
 class Truth(NamedTuple):
@@ -38,12 +38,13 @@ def evaluate(
     source: Source,
     target: str | None,
     sample_weight: str | None,
+    groups: str | None,
     progress: Progress | None,
 ) -> dict[str, Any]:
     """Score tasks on a source; see `featurebank.Predictor.evaluate`."""
     source = each_page(source) if is_of_pages(tasks) else source
     columns = _columns(tasks, target)
-    _check_columns(source, columns, sample_weight, _ways(tasks, target))
+    _check_columns(source, columns, {"--sample-weight": sample_weight, "--groups": groups}, _ways(tasks, target))
     known = pd.DataFrame({task: source.columns[names].notna().all(axis=1) for task, names in columns.items()})
     if sample_weight:
         known[source.columns[sample_weight].isna()] = False
@@ -56,7 +57,8 @@ def evaluate(
     ok = np.array([not error for error in errors], bool)
     if not ok.any():
         raise PredictorError(f"no labelled image of the source could be read; expected at least one: {errors[0]}")
-    found = {name: _score(embedder, tasks[name], parts, ok, truth) for name, truth in truths.items()}
+    together = _groups(tasks, source, rows, groups)
+    found = {name: _score(embedder, tasks[name], parts, ok, truth, together) for name, truth in truths.items()}
     paths = [os.fsdecode(source.paths[row]) for row in rows]
     return {
         **(next(iter(found.values())) if len(tasks) == 1 else {"n_samples": int(ok.sum()), "tasks": found}),
@@ -99,17 +101,22 @@ def _ways(tasks: Mapping[str, Task], target: str | None) -> str:
     return f"give the one with the true values of {next(iter(tasks))!r} as --target"
 
 
-def _check_columns(source: Source, columns: Mapping[str, Sequence[str]], sample_weight: str | None, ways: str) -> None:
-    """Refuse to score on a source that lacks a column; `ways` says how to bring one of labels."""
-    wanted = [name for names in columns.values() for name in names] + [sample_weight] * bool(sample_weight)
+def _check_columns(
+    source: Source, columns: Mapping[str, Sequence[str]], others: Mapping[str, str | None], ways: str
+) -> None:
+    """Refuse to score on a source that lacks a column.
+
+    `others` are the columns that options name, by option; `ways` says how to bring one of labels.
+    """
+    wanted = [name for names in [*columns.values(), filter(None, others.values())] for name in names]
     absent = [name for name in wanted if name not in source.columns]
     if not absent:
         return
     have = ", ".join(map(repr, source.columns))
     if not have:
         ways = f"give folders named by class, or a manifest with a column {absent[0]!r}"
-    elif absent[0] == sample_weight:
-        ways = "name one of them with --sample-weight"
+    else:
+        ways = next((f"name one of them with {way}" for way, name in others.items() if name == absent[0]), ways)
     raise PredictorError(f"the source has no column {absent[0]!r}; it has {have or 'none'}: {ways}")
 
 
@@ -129,13 +136,34 @@ def _truth(
     return Truth(is_known, task.true_values(table, columns), weight)
 
 
-def _score(embedder: Embedder, task: Task, parts: Parts, ok: NDArray[np.bool_], truth: Truth) -> dict[str, Any]:
-    """Score a task on the readable images that have its label."""
+def _groups(
+    tasks: Mapping[str, Task], source: Source, rows: NDArray[np.int64], column: str | None
+) -> NDArray[np.intp] | None:
+    """Return the number of what each row belongs to: a column's value, or the stack that a page is of."""
+    if column is not None:
+        values = values_of(SampleTable(pd.DataFrame(), source.columns.iloc[rows]), column).astype(str)
+    elif is_of_pages(tasks):
+        values = np.array([os.fsdecode(source.paths[row]).partition(f"#{PAGE}=")[0] for row in rows])
+    else:
+        return None
+    return np.unique(values, return_inverse=True)[1]
+
+
+def _score(
+    embedder: Embedder,
+    task: Task,
+    parts: Parts,
+    ok: NDArray[np.bool_],
+    truth: Truth,
+    groups: NDArray[np.intp] | None,
+) -> dict[str, Any]:
+    """Score a task on the readable images that have its label; intervals count what belongs together once."""
     read = ok[truth.is_known]
     if not read.any():
         raise PredictorError(f"no image labelled with {task.target!r} could be read; expected at least one")
     X = embedder.seen_by(task.features, parts)[truth.is_known[ok]]
-    return task.score(X, truth.y[read], None if truth.weight is None else truth.weight[read])
+    weight = None if truth.weight is None else truth.weight[read]
+    return task.score(X, truth.y[read], weight, None if groups is None else groups[truth.is_known][read])
 
 
 # --- what was learned from ---------------------------------------------------------------------------------

@@ -302,6 +302,7 @@ class Predictor(Embedder):
         *,
         target: str | None = None,
         sample_weight: str | None = None,
+        groups: str | None = None,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Score the predictor on labelled images that it was not trained on, each task on those that have its label.
@@ -315,6 +316,9 @@ class Predictor(Embedder):
             default all.
         sample_weight : str, optional
             Column of weights.
+        groups : str, optional
+            Column of what belongs together, e.g. patients: intervals then rest on the groups, not on the images.
+            Pages of one stack belong together by themselves.
         progress : callable, optional
             Called with (images done, images in all).
 
@@ -330,9 +334,9 @@ class Predictor(Embedder):
         PredictorError
             When the source has no such column, or labels that the predictor does not know.
         ColumnError
-            When the column of weights holds something else.
+            When the column of weights or groups holds something else, or lacks values.
         """
-        return evaluate(self, self.tasks, source, target, sample_weight, shown(progress, "evaluate"))
+        return evaluate(self, self.tasks, source, target, sample_weight, groups, shown(progress, "evaluate"))
 
     # --- files ---------------------------------------------------------------------------------------------
 

@@ -30,6 +30,18 @@ def test_json_has_the_promised_fields_and_the_known_confusion(run_json, two_clas
     assert report["log_loss"] > 0
 
 
+def test_intervals_rest_on_groups_where_these_are_named(run_cli, run_json, two_class_predictor, labelled, tmp_path):
+    table = tmp_path / "new.csv"
+    head, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([f"{head},patient", *(f"{row},P{i // 5}" for i, row in enumerate(rows))]))
+    report = run_json("evaluate", two_class_predictor, *labelled, "--groups", "patient")
+    assert report["accuracy"] == 0.9
+    assert report["ci95"][0] < 0.2  # two patients tell next to nothing
+    result = run_cli("evaluate", two_class_predictor, *labelled, "--groups", "Patient")
+    assert "no column 'Patient'" in result.stderr
+    assert "name one of them with --groups" in result.stderr
+
+
 def test_weights_count(run_json, two_class_predictor, labelled):
     report = run_json("evaluate", two_class_predictor, *labelled, "--sample-weight", "w")
     assert report["confusion"] == [[14, 0], [5, 15]]

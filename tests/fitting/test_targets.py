@@ -15,6 +15,7 @@ RANDOM = np.random.default_rng(0)
     [
         (np.repeat([0, 1], 10), "classification", None),
         (np.repeat(np.arange(10), 3), "classification", "taken for classes"),
+        (np.repeat(np.arange(1, 16), 2), "classification", "taken for classes"),
         (np.repeat(np.arange(100), 5), "classification", "taken for classes"),  # numbers of classes, from 0 on
         (np.repeat(np.arange(1, 103), 8), "classification", "taken for classes"),
         (RANDOM.permutation(np.arange(1000, 1040)), "regression", "taken for amounts"),  # prices
@@ -30,7 +31,14 @@ def test_task_of_column(y, task, word):
     assert [word in note and "'age'" in note for note in notes] == ([] if word is None else [True])
 
 
-@pytest.mark.parametrize("y", [RANDOM.integers(18, 78, 300), np.repeat(np.arange(10_000, 10_200, 7), 6)])
+@pytest.mark.parametrize(
+    "y",
+    [
+        RANDOM.integers(18, 78, 300),
+        np.repeat([23, 31, 40, 44, 52, 58, 61, 63, 66, 70, 71], 5),
+        np.repeat(np.arange(10_000, 10_200, 7), 6),
+    ],
+)
 def test_ages_and_numbers_of_products_are_a_question(y):
     with pytest.raises(ColumnError, match="may be amounts or classes; expected to be told which: --task regression"):
         task_of(y, "age")
