@@ -60,6 +60,7 @@ class Drops:
             shares = dict(zip(view.learned.classes.tolist(), map(float, proba), strict=True))
             name = self._explained(predictor, image)
         facts = {"label": str(view.learned.classes[proba.argmax()]), "probabilities": shares, "map": name}
+        facts["model"] = f"ridge over {'+'.join(view.pool.names)}, of {len(view.trained)} labels"
         return Drop(facts, unit_rows(row @ view.pool.axes)[0])
 
     def _explained(self, predictor: Predictor, image: Any) -> str | None:

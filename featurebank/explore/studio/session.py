@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 LONGEST = 200
 """Characters of a class's name."""
+ANY = "any"
+"""Why a content comes that no model asks for."""
 
 Facts = dict[str, Any]
 
@@ -123,7 +125,7 @@ class Session:
 
     def _chosen(self, is_open: NDArray[np.bool_], count: int) -> list[tuple[int, str | None]]:
         """Return contents that cover the others, then those that are least certain, then any."""
-        ways = [*self.work.ways(), (self.work.draw_now.order, None)]
+        ways = [*self.work.ways(), (self.work.draw_now.order, ANY)]
         found: dict[int, str | None] = {}
         for contents, why in ways:
             for content in contents[is_open[contents]][:count].tolist():

@@ -194,6 +194,7 @@ def test_a_dropped_picture_is_predicted_with_neighbours_and_an_activation_map(pa
     page.evaluate(DROP, [path.name, base64.b64encode(path.read_bytes()).decode()])
     page.wait_for_selector("#try-found:not([hidden])", timeout=120_000)
     assert page.inner_text("#try-label").startswith("checks, ")
+    assert page.inner_text("#try-model").startswith("Says the studio's own model: ridge over ")
     assert page.locator("#try-neighbours li").count() > 3
     assert page.locator("#try-map").evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
     assert "Predicted: checks" in page.inner_text("#try-status")

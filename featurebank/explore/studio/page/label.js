@@ -13,6 +13,7 @@ const REMEMBERED = 10;
 const WHY = {
   coverage: "covers what has no label near it",
   uncertain: "the model is unsure of it",
+  any: "any image, drawn without a model",
   random: "picked at random: it tests the model, so nothing is suggested",
 };
 const recent = [];

@@ -40,7 +40,7 @@ export function remember(items, since = performance.now()) {
   return items.map((item) => {
     const mine = known.get(item.digest) ?? { waiting: 0, answeredAt: -1 };
     const isNewer = mine.waiting > 0 || mine.answeredAt >= since;
-    Object.assign(mine, item, isNewer ? { label: mine.label } : {});
+    Object.assign(mine, item, { why: item.why ?? mine.why ?? null }, isNewer ? { label: mine.label } : {});
     known.set(item.digest, mine);
     return mine;
   });

@@ -26,10 +26,11 @@ function showOwn(blob) {
   byId("try-picture").src = address;
 }
 
-function show({ label, probabilities, neighbours, map }) {
+function show({ label, probabilities, neighbours, map, model }) {
   const sure = Object.entries(probabilities ?? {}).sort(([, a], [, b]) => b - a);
   const text = label === null ? "No prediction yet" : `${shown(label)}${sure.length ? `, ${percent(sure[0][1])}` : ""}`;
   byId("try-label").textContent = text;
+  byId("try-model").textContent = `Says the studio's own model: ${shown(model)}. What Finish writes is a fit of its own, with other probabilities.`;
   byId("try-probabilities").tBodies[0].replaceChildren(...sure.map(([name, share]) => barRow(name, share, percent(share))));
   byId("try-neighbours").replaceChildren(...strip(remember(neighbours ?? []), ({ label: own }) => own ?? "no label"));
   byId("try-map-part").hidden = !map;
