@@ -3,6 +3,7 @@
 import base64
 
 import pytest
+from studio_run import until
 from studio_walks import answer, go, kind_of, labels_of, make_bank, press_kind, running, save_photos, saved, watched
 
 pytestmark = pytest.mark.slow
@@ -107,6 +108,7 @@ def test_a_grid_is_selected_by_keys(page, studio):
 def test_what_looks_like_an_image_is_labelled_in_a_row(page, studio):
     bank, _ = studio
     answer(page, 6)
+    until(lambda: page.evaluate("fetch('api/state').then((found) => found.json())")["model_revision"])
     name = page.inner_text("#stage-name")
     page.keyboard.press("s")
     page.wait_for_selector("body[data-view=grid]")

@@ -52,9 +52,14 @@ function waitForMore() {
   delete byId("stage").dataset.digest;
   byId("stage-name").textContent = byId("stage-why").textContent = "";
   showSuggestion(null);
-  const { state } = store;
-  const isOver = state?.ready && !state.extracting && state.images > 0 && state.labelled >= state.images;
-  showEmpty(isOver ? "All images have a label. Look at Progress, or Finish." : state?.ready ? "Looking for the next image …" : "Opening the bank …");
+  showEmpty(waitingFor(store.state));
+}
+
+function waitingFor(state) {
+  if (!state?.ready) return "Opening the bank …";
+  if (state.extracting && !state.images) return "The network is loading and the first images are being embedded, which takes some seconds. The first one appears here by itself.";
+  if (!state.images || state.labelled < state.images) return "Looking for the next image …";
+  return state.extracting ? "All images so far have a label. The next ones appear once they are embedded." : "All images have a label. Look at Progress, or Finish.";
 }
 
 async function refill() {

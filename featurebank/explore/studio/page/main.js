@@ -10,10 +10,17 @@ import { refresh, whenState } from "./store.js";
 import { showView } from "./views.js";
 import { count } from "./words.js";
 
-function showHead({ title, target, labelled, images, by, ready }) {
+function headline({ target, labelled, images, by, ready, extracting }) {
+  if (!ready) return "Opening the bank …";
+  if (extracting && !images) return "No image is ready yet";
+  return `${labelled} of ${images} labelled${target ? ` (${shown(target)})` : ""}${by ? ` by ${shown(by)}` : ""}`;
+}
+
+function showHead(state) {
+  const { title } = state;
   byId("title").textContent = shown(title ?? "featurebank studio");
   document.title = `${shown(title ?? "studio")}: featurebank studio`;
-  byId("labelled").textContent = ready ? `${labelled} of ${images} labelled${target ? ` (${shown(target)})` : ""}${by ? ` by ${shown(by)}` : ""}` : "Opening the bank …";
+  byId("labelled").textContent = headline(state);
   byId("undo").disabled = false;
 }
 
@@ -22,10 +29,11 @@ const timeText = (seconds) => seconds < 90 ? count(Math.max(1, Math.round(second
 function showExtracting(extracting) {
   byId("extracting").hidden = !extracting;
   if (!extracting) return;
-  const { done, total, rate, left } = extracting;
-  byId("extracting-bar").max = total || 1;
-  byId("extracting-bar").value = done;
-  byId("extracting-text").textContent = `Extracting: ${done} of ${total} images${rate ? `, ${rate.toFixed(rate < 10 ? 1 : 0)} a second` : ""}${left ? `, about ${timeText(left)} left` : ""}. What is there can be labelled already.`;
+  const { done, total, rate, left } = extracting, bar = byId("extracting-bar");
+  bar.max = total || 1;
+  if (done) bar.value = done;
+  else bar.removeAttribute("value");
+  byId("extracting-text").textContent = !done ? `Loading the network${total ? ` for ${count(total, "image")}` : ""} …` : `Extracting: ${done} of ${total} images${rate ? `, ${rate.toFixed(rate < 10 ? 1 : 0)} a second` : ""}${left ? `, about ${timeText(left)} left` : ""}. What is there can be labelled already.`;
 }
 
 function showMessage(message) {

@@ -25,10 +25,10 @@ function tellSelection({ items }) {
 
 async function load() {
   const mine = ++asked;
-  const { items, since } = await source.load().catch((error) => { say(error.message); return { items: [] }; });
+  const { items, since, error } = await source.load().catch((error) => ({ items: [], error }));
   if (mine !== asked) return;
   grid.show(remember(items, since));
-  if (!items.length) byId("grid-count").textContent = source.lacks;
+  if (!items.length) byId("grid-count").textContent = error?.message ?? source.lacks;
 }
 
 export function openPictures(next) {
