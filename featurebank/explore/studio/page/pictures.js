@@ -78,7 +78,9 @@ whenState((state, before) => {
     byId("grid-wanted").replaceChildren(byId("grid-wanted").options[0], ...names.map((name) => make("option", { value: name, textContent: shown(name) })));
     byId("grid-wanted").value = names.includes(value) ? value : "";
   }
-  if (isShown("grid") && state.ready && !before?.ready) load();
+  const lacksModel = !grid.selected().length && !grid.items.some(({ suggestion }) => suggestion);
+  const isLate = !before?.ready || (lacksModel && state.model_revision !== before.model_revision);
+  if (isShown("grid") && state.ready && isLate) load();
 });
 byId("grid-wanted").addEventListener("change", load);
 byId("grid-back").addEventListener("click", () => openPictures(suggestions));
