@@ -16,6 +16,7 @@ from featurebank.explore import duplicates, explain, label_issues
 from featurebank.explore.image_map import data_uri
 from featurebank.images.columns import join_frames, text_frame
 from featurebank.images.reading import Progress
+from featurebank.predictor.task import ANOMALY
 from featurebank.report.data_section import sides
 from featurebank.report.inputs import Inputs, OofPredictions
 from featurebank.topmodels.scores import wilson_interval
@@ -41,12 +42,14 @@ _TOLD = {
 _OUT_OF_FOLD = " The answers are those out of fold; the predictor that is asked why has since seen the images."
 
 
-def errors(found: OofPredictions | None) -> dict[str, Any]:
+def errors(inputs: Inputs) -> dict[str, Any]:
     """Return the facts of the page's sections on confusion, mistakes and classes."""
+    found = inputs.oof
     is_classes = found is not None and bool(found.classes)
     return {
         "confusion": confusion(found) if found is not None and is_classes else None,
         "mistakes": mistakes(found) if found is not None else [],
+        "flagged": flagged(inputs),
         "per_class": per_class(found) if found is not None and is_classes else [],
     }
 
@@ -107,6 +110,19 @@ def mistakes(found: OofPredictions) -> list[dict[str, Any]]:
             "surety": "" if sure is None or np.isnan(sure[i]) else f"{100 * sure[i]:.0f} % sure",
         }
         for i in worst
+    ]
+
+
+def flagged(inputs: Inputs) -> list[dict[str, Any]]:
+    """Return what a predictor of anomalies calls one, the strangest first: ``row, true, p_value``; else nothing."""
+    if inputs.predictor is None or inputs.predictor.task != "anomaly" or inputs.predictor.oof is None:
+        return []
+    said = inputs.predictor.oof
+    said = said[said["predicted"] == ANOMALY].sort_values("score", kind="stable")
+    said = said.assign(row=rows_of(inputs.table, said))
+    return [
+        {"row": int(each.row), "true": str(each.true), "p_value": float(each.anomaly)}
+        for each in said[said["row"] >= 0].head(MOST_MISTAKES).itertuples()
     ]
 
 

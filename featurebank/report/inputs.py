@@ -71,7 +71,10 @@ class Inputs:
     @property
     def folds(self) -> pd.Series | None:
         """Fold of each sample, missing for those in none; None where there are no out-of-fold predictions."""
-        return None if self.oof is None else self.spread(self.oof.fold).astype("Int64")
+        if self.oof is None:
+            return None
+        found = self.spread(self.oof.fold).astype("Int64")
+        return found.mask(found < 0)  # -1 of what was not learned from
 
     @property
     def relabelled(self) -> int:

@@ -97,7 +97,7 @@ def _columns(inputs: Inputs) -> dict[str, pd.Series]:
         columns["predicted, out of fold"] = inputs.spread(found.predicted).astype("Float64")
     columns |= {name: own[name] for name in names[1:]}
     if found is not None:
-        columns["fold"] = inputs.spread(found.fold.astype(str))
+        columns["fold"] = inputs.spread([str(fold) if fold >= 0 else None for fold in found.fold])
     source = column_of(inputs.table, "source")
     return columns | ({"source": source} if source.nunique() > 1 or not columns else {})
 

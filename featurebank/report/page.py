@@ -45,7 +45,7 @@ def collect(
     of the right shape.
     """
     found, predictor = _checked_results(inputs), inputs.predictor
-    first = [each["row"] for each in found["mistakes"]] + list(checks["rows"])
+    first = [each["row"] for name in ("mistakes", "flagged") for each in found[name]] + list(checks["rows"])
     order = _order(first, inputs.oof, len(inputs.table))
     pictures = make_pictures(inputs.table, order, pixels=inputs.bank.pixels, progress=progress)
     return {
@@ -76,7 +76,7 @@ def _checked_results(inputs: Inputs) -> dict[str, Any]:
         return {
             **results_section.scores(inputs.fit),
             "relabelled": inputs.relabelled,
-            **errors_section.errors(inputs.oof),
+            **errors_section.errors(inputs),
             "charts": results_section.drawn(inputs.fit, inputs.oof),
             "settings": provenance.settings(inputs.fit),
             "commands": provenance.commands(inputs),

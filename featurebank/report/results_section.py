@@ -139,7 +139,8 @@ def plan_text(fit: Fit) -> str:
     if not fit.get("candidates"):
         return ""
     grouped = ", kept together in groups" if fit["grouped"] else ""
-    return f"Scored by {fit['scoring']} over {fit['folds']} folds of {fit['n_samples']} images{grouped}."
+    own = " The folds of the fit are others, by which the threshold was set." if "one_class" in fit else ""
+    return f"Scored by {fit['scoring']} over {fit['folds']} folds of {fit['n_samples']} images{grouped}.{own}"
 
 
 def committee_lines(found: Mapping[str, Any] | None) -> list[str]:

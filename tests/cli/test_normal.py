@@ -121,6 +121,10 @@ def test_the_page_tells_and_shows_where(parts):
     shown = [page.facts["paths"][each["row"]] for each in page.facts["why"]]
     assert set(shown[:4]) == {f"bad/{i:02}.png" for i in range(4)}
     assert page.facts["confusion"]["classes"] == ["good", "anomaly"]
+    assert {page.facts["paths"][each["row"]] for each in page.facts["flagged"][:4]} == set(shown[:4])
+    (folds,) = (each for each in page.facts["data"]["balance"] if each["name"] == "folds of the fit")
+    assert [each["name"] for each in folds["rows"]] == ["0", "1", "2", "3", "4"]
+    assert "Flagged as anomalies" in page.html
 
 
 @pytest.mark.parametrize(
