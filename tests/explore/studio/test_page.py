@@ -97,11 +97,11 @@ def test_a_class_can_be_made_in_the_middle_and_keeps_its_key(page, studio):
 def test_a_start_from_a_folder_says_what_takes_its_time(browser, studio):
     def hold(page):
         page.route("**/api/state", lambda route: route.fulfill(json=beginning))
+        page.route("**/api/next*", lambda route: route.fulfill(json={"items": []}))
 
     beginning = {"ready": True, "extracting": {"done": 0, "total": 60, "rate": 0, "left": None}, "classes": []}
     beginning |= {"images": 0, "labelled": 0, "revision": 0, "model_revision": 0, "message": None, "title": "a.bank"}
     with watched(browser, studio[1], prepare=hold) as page:
-        page.route("**/api/next*", lambda route: route.fulfill(json={"items": []}))
         page.locator("#stage", has_text="The network is loading and the first images are being embedded").wait_for()
         assert page.inner_text("#labelled") == "No image is ready yet"
         assert page.inner_text("#extracting-text") == "Loading the network for 60 images …"
