@@ -27,8 +27,8 @@ from featurebank.topmodels.streaming.trainer import check_streamed
 
 NEAR_DUPLICATES = ("@near-duplicates", "near-duplicates")
 NEAR_DUPLICATE_ROWS = 20_000
-ALL_ALIKE = 80
-"""Percent of the images with a near-duplicate above which a feature set is no judge of them."""
+ALL_ALIKE = 0.25
+"""Share of all pairs of images that look like duplicates above which a feature set is no judge of them."""
 DEAD = 0.2
 """Share of nearly constant channels from which they are told of."""
 
@@ -278,7 +278,7 @@ def straddling(rows: TrainingData, part: NDArray[np.int64], groups: str | None) 
         return []
     count = len(np.unique(torn))
     share = 100 * count / len(rows.y)
-    if share > ALL_ALIKE:
+    if len(pairs) > ALL_ALIKE * len(rows.y) ** 2 / 2:
         return []  # these features see textures, in which unlike images are alike
     remedy = "" if groups else "; --groups @near-duplicates keeps them together"
     return [
