@@ -148,10 +148,10 @@ def test_the_runs_own_engine_is_compared_and_memory_is_looked_at_once(photos, tm
         opened.append((self.batch_size, self.pad))
 
     monkeypatch.setattr(Engine, "__init__", counted)
-    run(photos / "a", tmp_path / "a.bank", engine="eager")
+    run(photos / "a", tmp_path / "a.bank", Compute(engine="eager"))
     assert opened == [(4, True)]
     sizes = iter([4, 2, 1])
     (photos / "a" / "more.png").write_bytes((photos / "b" / "01.png").read_bytes())
-    report = run(photos / "a", tmp_path / "a.bank", engine="eager")
+    report = run(photos / "a", tmp_path / "a.bank", Compute(engine="eager"))
     assert (report.embedded, report.warnings) == (1, [])
     assert opened == [(4, True)] * 2  # four images of before went through the one that computes the new one
