@@ -204,9 +204,9 @@ def fit(
     if threshold is not None:
         assessment.label_metric(threshold)
     plan = Plan(
-        bank,
-        models,
-        {
+        bank=bank,
+        models=models,
+        options={
             "features": "all" if features == "all" else candidates,
             "scoring": scoring,
             "positive": positive,
@@ -220,18 +220,18 @@ def fit(
             "random_state": random_state,
             "n_jobs": n_jobs,
         },
-        class_weight,
-        groups,
-        cv,
-        split,
-        folds,
-        repeats,
-        calibrate,
-        threshold,
-        nested,
-        learning_curve,
-        tried,
-        others,
+        class_weight=class_weight,
+        groups=groups,
+        cv=cv,
+        split=split,
+        folds=folds,
+        repeats=repeats,
+        calibrate=calibrate,
+        threshold=threshold,
+        nested=nested,
+        learning_curve=learning_curve,
+        tried=tried,
+        given=others,
     )
     memory = available_memory() / 3 if memory is None else memory
     if is_multitask(bank, wanted):

@@ -49,7 +49,7 @@ def measure_cost(predictor: Predictor, table: SampleTable) -> dict[str, Any]:
     seconds = []
     for start in range(0, len(items), CPU_BATCH):
         started = time.perf_counter()
-        parts, errors = predictor.embed_some(items[start : start + CPU_BATCH])
+        parts, errors, _ = predictor.embed_some(items[start : start + CPU_BATCH])
         if all(errors):
             raise ImageError(errors[0])
         if not any(errors):

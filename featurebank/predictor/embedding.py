@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,14 @@ CPU_BATCH = 16
 _BACKBONE = ("backbone", "version", "weights", "preprocessing")
 Parts = list[NDArray[np.float32]]
 """What the models see of each feature set, each of shape (n, d)."""
+
+
+class Embedded(NamedTuple):
+    """The feature sets of the images that could be read, and an error or "" and the content of every image."""
+
+    parts: Parts
+    errors: list[str]
+    digests: list[bytes]
 
 
 class Embedder:
@@ -104,12 +112,12 @@ class Embedder:
         items = as_items(images)
         if not items:
             raise PredictorError("no images; expected at least one")
-        parts, errors = self.embed_some(items)
-        for item, error in zip(items, errors, strict=True):
+        found = self.embed_some(items)
+        for item, error in zip(items, found.errors, strict=True):
             if error:
                 name = item if isinstance(item, (str, Path)) else type(item).__name__
                 raise ImageError(f"{str(name)!r}: {error}")
-        return parts
+        return found.parts
 
     def seen_by(self, features: Sequence[PredictorFeature], parts: Parts) -> NDArray[np.float32]:
         """Return what the model of some of `features` sees, shape (n, d)."""
@@ -126,17 +134,17 @@ class Embedder:
         parts = [bank.feature_set_of(each.spec).read(digests, each.views) for each in self.features]
         return [part.reshape(len(part), -1) for part in parts]
 
-    def embed_some(self, items: list[Any], progress: Progress | None = None) -> tuple[Parts, list[str]]:
-        """Embed the readable ones of some images; return their feature sets, and an error or "" for each image."""
+    def embed_some(self, items: list[Any], progress: Progress | None = None) -> Embedded:
+        """Embed the readable ones of some images."""
         engines = self._open_engines(len(items))
         self._check_opening()
         embedder = ImageEmbedder([engine for _, engine, _ in engines], _Images(items), len(items))
         batches = [self._as_loaded(outputs) for outputs in embedder.outputs(progress)]
         for line in embedder.warnings:
             warnings.warn(line, stacklevel=2)
-        if not batches:
-            return [np.empty((0, 0), np.float32) for _ in self.features], embedder.errors
-        return [np.concatenate(rows) for rows in zip(*batches, strict=True)], embedder.errors
+        parts = [np.concatenate(rows) for rows in zip(*batches, strict=True)]
+        nothing = [np.empty((0, 0), np.float32) for _ in self.features]
+        return Embedded(parts or nothing, embedder.errors, embedder.digests)
 
     def _as_loaded(self, outputs: list[Outputs]) -> Parts:
         """Return each feature set of a batch as the bank stores and loads it."""
@@ -197,6 +205,7 @@ class Embedder:
                 backbone=self.backbone,
                 weights_file=self.weights_file,
                 allow_download=self.allow_download,
+                device=self.device,
             )
         return self._beside
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featurebank.bank.features import as_keys
 from featurebank.bank.samples import SampleTable, values_of, weights_of
-from featurebank.errors import ImageError, PredictorError
+from featurebank.errors import PredictorError
 from featurebank.images.content import PAGE
 from featurebank.images.reading import Progress
 from featurebank.images.stacks import each_page
@@ -42,7 +42,8 @@ def evaluate(
     progress: Progress | None,
 ) -> dict[str, Any]:
     """Score tasks on a source; see `featurebank.Predictor.evaluate`."""
-    source = each_page(source) if is_of_pages(tasks) else source
+    is_paged = is_of_pages(tasks)
+    source = each_page(source) if is_paged else source
     columns = _columns(tasks, target)
     _check_columns(source, columns, {"--sample-weight": sample_weight, "--groups": groups}, _ways(tasks, target))
     known = pd.DataFrame({task: source.columns[names].notna().all(axis=1) for task, names in columns.items()})
@@ -52,19 +53,18 @@ def evaluate(
     if not len(rows):
         raise PredictorError(f"no image of the source has a value of {', '.join(columns)}; expected some to score")
     truths = {name: _truth(tasks[name], source, rows, known, columns[name], sample_weight) for name in columns}
-    items = [Item(source, int(row)) for row in rows]
-    parts, errors = embedder.embed_some(items, progress)
+    parts, errors, digests = embedder.embed_some([Item(source, int(row)) for row in rows], progress)
     ok = np.array([not error for error in errors], bool)
     if not ok.any():
         raise PredictorError(f"no labelled image of the source could be read; expected at least one: {errors[0]}")
-    together = _groups(tasks, source, rows, groups)
+    together = _groups(source, rows, groups, is_paged)
     found = {name: _score(embedder, tasks[name], parts, ok, truth, together) for name, truth in truths.items()}
     paths = [os.fsdecode(source.paths[row]) for row in rows]
     return {
         **(next(iter(found.values())) if len(tasks) == 1 else {"n_samples": int(ok.sum()), "tasks": found}),
         "failures": [{"path": p, "error": error} for p, error in zip(paths, errors, strict=True) if error],
         "unlabelled": len(source.paths) - len(rows),
-        "seen_in_training": count_seen([task.report for task in tasks.values()], items),
+        "seen_in_training": count_seen([task.report for task in tasks.values()], digests),
     }
 
 
@@ -136,13 +136,11 @@ def _truth(
     return Truth(is_known, task.true_values(table, columns), weight)
 
 
-def _groups(
-    tasks: Mapping[str, Task], source: Source, rows: NDArray[np.int64], column: str | None
-) -> NDArray[np.intp] | None:
+def _groups(source: Source, rows: NDArray[np.int64], column: str | None, is_paged: bool) -> NDArray[np.intp] | None:
     """Return the number of what each row belongs to: a column's value, or the stack that a page is of."""
     if column is not None:
         values = values_of(SampleTable(pd.DataFrame(), source.columns.iloc[rows]), column).astype(str)
-    elif is_of_pages(tasks):
+    elif is_paged:
         values = np.array([os.fsdecode(source.paths[row]).partition(f"#{PAGE}=")[0] for row in rows])
     else:
         return None
@@ -191,12 +189,13 @@ def known_contents(reports: Iterable[Mapping[str, Any]]) -> set[str]:
     return {contents[start : start + 16] for start in range(0, len(contents), 16)}
 
 
-def count_seen(reports: Iterable[Mapping[str, Any]], items: Sequence[Item]) -> int:
-    """Return how many readable images of a source are among those that fits learned from, given their reports."""
-    known, seen = known_contents(reports), 0
-    for item in items if known else []:
-        try:
-            seen += item.source.read(item.position)[0].hex()[:16] in known
-        except ImageError:
-            continue
-    return seen
+def count_seen(reports: Iterable[Mapping[str, Any]], digests: Iterable[bytes]) -> int:
+    """Count the contents among those that fits learned from, given their reports.
+
+    Examples
+    --------
+    >>> count_seen([{"contents": contents_of([bytes(32)])}], [bytes(32), b"\\x01" * 32])
+    1
+    """
+    known = known_contents(reports)
+    return sum(digest.hex()[:16] in known for digest in digests)

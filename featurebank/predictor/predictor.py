@@ -243,7 +243,7 @@ class Predictor(Embedder):
             is at most the promised rate of false alarms), ``error``.
         """
         items = as_items(paths)
-        parts, errors = self.embed_some(items, progress)
+        parts, errors, _ = self.embed_some(items, progress)
         return self._table([str(path) for path in items], parts, errors)
 
     def predict_bank(self, bank: BankLike) -> pd.DataFrame:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from made_bank import planted
 from studio_run import picture_bank, start
+from studio_walks import make_bank, running
 
 
 @pytest.fixture
@@ -20,6 +21,19 @@ def annotated_run(tmp_path_factory):
     run.work.step()
     run.work.look(run.work.now)
     return run, whys
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory):
+    """The bank of photos without labels that a page is walked over."""
+    return make_bank(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture
+def studio(bank, tmp_path):
+    """A studio that serves a copy of it."""
+    with running(bank, tmp_path) as started:
+        yield started
 
 
 def planted_studio(folder):

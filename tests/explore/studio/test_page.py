@@ -8,9 +8,7 @@ from studio_walks import (
     go,
     kind_of,
     labels_of,
-    make_bank,
     press_kind,
-    running,
     save_photos,
     saved,
     shown,
@@ -21,17 +19,6 @@ import featurebank
 from featurebank import Predictor
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def bank(tmp_path_factory):
-    return make_bank(tmp_path_factory.mktemp("photos"))
-
-
-@pytest.fixture
-def studio(bank, tmp_path):
-    with running(bank, tmp_path) as started:
-        yield started
 
 
 @pytest.fixture

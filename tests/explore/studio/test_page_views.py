@@ -4,7 +4,7 @@ import base64
 
 import pytest
 from studio_run import until
-from studio_walks import answer, go, kind_of, labels_of, make_bank, press_kind, running, save_photos, saved, watched
+from studio_walks import answer, go, kind_of, labels_of, press_kind, save_photos, saved, watched
 
 pytestmark = pytest.mark.slow
 DROP = """([name, text]) => {
@@ -21,17 +21,6 @@ POINTS = """() => {
     return found;
 }"""
 """Where on the canvas something is drawn."""
-
-
-@pytest.fixture(scope="module")
-def bank(tmp_path_factory):
-    return make_bank(tmp_path_factory.mktemp("photos"))
-
-
-@pytest.fixture
-def studio(bank, tmp_path):
-    with running(bank, tmp_path) as started:
-        yield started
 
 
 @pytest.fixture
