@@ -127,12 +127,12 @@ class Readers:
 
     def _alone(self, slot: int, number: int, place: str) -> Answer:
         """Try an image again, in a task of its own."""
-        try:
-            with self._borrowed() as reader:
+        with self._borrowed() as reader:
+            try:
                 answer: Answer = reader.ask({"slot": slot, "places": {number: place}})[0]
-                return answer
-        except ReaderError as error:
-            return {"digest": "", "error": str(error)}
+            except ReaderError as error:
+                answer = {"digest": "", "error": str(error)}
+        return answer
 
     @contextmanager
     def _borrowed(self) -> Iterator[_Reader]:
@@ -148,6 +148,12 @@ class Readers:
             self._idle.put(reader)
 
     def _start(self) -> _Reader:
+        """Start a reader; whatever ends it before it is ready costs a second try."""
+        with suppress(ReaderError):
+            return self._started()
+        return self._started()
+
+    def _started(self) -> _Reader:
         with self._lock:
             if self._is_closed:
                 raise ReaderError("stopped before it was read")

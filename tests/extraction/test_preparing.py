@@ -127,15 +127,37 @@ def test_rows_of_a_batch_lie_in_one_piece(photos, with_processes):
 def test_readers_that_are_killed_cost_their_images_a_second_try(photos, with_processes, monkeypatch):
     expected = read(preparer(photos), facts)
     monkeypatch.setattr(readers, "TASK", 4)
-    prepare, found = preparer(photos, batch=1), []
+    prepare, found, killed = preparer(photos, batch=1), [], 0
     with prepare:
         for item in prepare(range(len(expected))):
             found.append(facts(item))
             if len(found) == 2:
-                for reader in list(prepare._readers._running):
-                    reader._process.kill()
-        assert 2 < len(prepare._readers._running) <= 4
+                killed = kill_all(prepare)
+        assert 0 < killed < len(prepare._readers._running)
     assert found == expected
+
+
+def kill_all(prepare):
+    running = list(prepare._readers._running)
+    for reader in running:
+        reader._process.kill()
+    return len(running)
+
+
+def test_a_reader_that_is_killed_before_it_is_ready_is_started_again(photos, with_processes, monkeypatch):
+    expected, started, start = read(preparer(photos), facts), [], readers._Reader.__init__
+
+    def start_and_kill_the_first(self, file):
+        start(self, file)
+        started.append(self)
+        if len(started) == 1:
+            self._process.kill()
+
+    monkeypatch.setattr(readers._Reader, "__init__", start_and_kill_the_first)
+    prepare = preparer(photos)
+    assert read(prepare, facts) == expected
+    assert str(prepare) == "2 reader processes"
+    assert len(started) > 1
 
 
 DEADLY = """
