@@ -37,6 +37,34 @@ from featurebank.topmodels.folds import Fold
 from featurebank.topmodels.models import Models, TopModel
 from featurebank.topmodels.streaming.trainer import check_streamed
 
+_OF_SEARCH = [
+    "scoring",
+    "positive",
+    "normalize",
+    "select",
+    "rule",
+    "ensemble",
+    "members",
+    "time_limit",
+    "random_state",
+    "n_jobs",
+]
+"""Options of `fit` that are those of the search."""
+_OF_PLAN = [
+    "models",
+    "class_weight",
+    "groups",
+    "cv",
+    "split",
+    "folds",
+    "repeats",
+    "calibrate",
+    "threshold",
+    "nested",
+    "learning_curve",
+]
+"""Options of `fit` that are those of its plan."""
+
 
 @renamed(seed="random_state", jobs="n_jobs")
 def fit(
@@ -193,57 +221,36 @@ def fit(
     if normal is not None:
         return fit_normal(bank, **options_of(asked, signature(fit)))
     wanted = Target([target] if isinstance(target, str) else list(target or [default_target(bank)]), separator, task)
-    candidates = candidate_features(bank, features)
-    names = list(dict.fromkeys(name for candidate in candidates for name in candidate))
-    chosen = _chosen_views(bank, names, views)
-    if nested and len(given):
-        raise TopModelError("a nested score fits again, which a given predictor cannot; leave out one or the other")
-    others = read_given(bank, given, chosen)
-    check_targets(others, [*wanted.columns, wanted.name])
-    tried, names = names, list(dict.fromkeys([*names, *(name for each in others for name in each.names)]))
-    if threshold is not None:
-        assessment.label_metric(threshold)
-    plan = Plan(
-        bank=bank,
-        models=models,
-        options={
-            "features": "all" if features == "all" else candidates,
-            "scoring": scoring,
-            "positive": positive,
-            "views": chosen,
-            "normalize": normalize,
-            "select": select,
-            "rule": rule,
-            "ensemble": ensemble,
-            "members": members,
-            "time_limit": time_limit,
-            "random_state": random_state,
-            "n_jobs": n_jobs,
-        },
-        class_weight=class_weight,
-        groups=groups,
-        cv=cv,
-        split=split,
-        folds=folds,
-        repeats=repeats,
-        calibrate=calibrate,
-        threshold=threshold,
-        nested=nested,
-        learning_curve=learning_curve,
-        tried=tried,
-        given=others,
-    )
+    plan = _plan(bank, asked, wanted)
+    names = list(dict.fromkeys([*plan.tried, *(name for each in plan.given for name in each.names)]))
+    rows = (bank, names, wanted, groups, sample_weight, plan.options["views"])
     memory = available_memory() / 3 if memory is None else memory
     if is_multitask(bank, wanted):
-        if bytes_of(bank, names, bank.select(), chosen) > memory:
+        if bytes_of(bank, names, bank.select(), plan.options["views"]) > memory:
             check_streamed({"several tasks": True})
-        tasks = load_tasks(bank, names, wanted, groups, sample_weight, chosen)
-        return with_cost(_fit_tasks(plan, tasks, progress), bank)
-    every = load_rows(bank, names, wanted, groups, sample_weight, chosen, memory)
+        return with_cost(_fit_tasks(plan, load_tasks(*rows), progress), bank)
+    every = load_rows(*rows, memory)
     if isinstance(every.X, BankMatrix):
         check_streamed({"nested": nested, "a learning curve": learning_curve, "a threshold": threshold})
     splitter, is_held_out, split_facts = splitter_of(plan, every)
     return with_cost(_with_split(fit_rows(plan, every, wanted, splitter, is_held_out, progress), split_facts), bank)
+
+
+def _plan(bank: Bank, asked: dict[str, Any], wanted: Target) -> Plan:
+    """Return the plan of a fit: what it was asked for, checked where that takes no rows."""
+    features, given, threshold = asked["features"], asked["given"], asked["threshold"]
+    candidates = candidate_features(bank, features)
+    tried = list(dict.fromkeys(name for candidate in candidates for name in candidate))
+    views = _chosen_views(bank, tried, asked["views"])
+    if asked["nested"] and len(given):
+        raise TopModelError("a nested score fits again, which a given predictor cannot; leave out one or the other")
+    others = read_given(bank, given, views)
+    check_targets(others, [*wanted.columns, wanted.name])
+    if threshold is not None:
+        assessment.label_metric(threshold)
+    options = {"features": "all" if features == "all" else candidates, "views": views}
+    options |= {name: asked[name] for name in _OF_SEARCH}
+    return Plan(bank=bank, options=options, tried=tried, given=others, **{name: asked[name] for name in _OF_PLAN})
 
 
 def _chosen_views(bank: Bank, names: Sequence[str], views: str | Sequence[str]) -> list[str]:
