@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,9 @@ from featurebank_cli.options import (
     device_option,
     json_option,
     output_option,
+    root_option,
     strict_option,
+    table_options,
 )
 from featurebank_cli.output import csv_text, print_json, records, write_csv
 from featurebank_cli.state import State
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 @click.argument("predictor", type=FILE)
 @click.argument("images", nargs=-1, type=PLACE)
 @option("--bank", type=PLACE, help="Predict the rows that are already embedded in this bank.")
+@table_options
+@root_option
 @output_option("Write the CSV here.  [default: stdout]")
 @option("--proba", is_flag=True, help="One more column for the probability of each class.")
 @option(
@@ -55,11 +60,12 @@ def predict(
     weights_file: Path | None,
     allow_download: bool,
     as_json: bool,
+    **table_options: Any,
 ) -> None:
     """Label IMAGES, or the rows of a bank, as CSV: path, label, probability, unlike, error.
 
-    IMAGES are files, folders, tar shards or Parquet files with images inside, quoted patterns ('photos/*.jpg'; ** goes
-    into folders), or - for paths on standard input, one a line.
+    IMAGES are files, folders, tar shards or Parquet files with images inside, tables with a column of paths (CSV, Parquet
+    or JSON Lines), quoted patterns ('photos/*.jpg'; ** goes into folders), or - for paths on standard input, one a line.
 
     unlike is the share of the training images that are less unusual than the image; is_unlike says that it is above
     0.99, so that the label is a guess.
@@ -73,6 +79,7 @@ def predict(
     \b
     Example:
         featurebank predict photos.featurebank new.jpg more/ -o predictions.csv
+        featurebank predict photos.featurebank test.csv --path-column file --root photos/
         find more -name "*.jpg" | featurebank predict photos.featurebank - -o predictions.csv
     """
     state: State = context.obj
@@ -80,7 +87,7 @@ def predict(
         raise click.UsageError("give either images or --bank")
     if bank is not None and maps is not None:
         raise click.UsageError("--maps looks at images; name them in place of --bank")
-    paths = _listed([place for each in images for place in _named(each)])
+    items = _listed([place for each in images for place in _named(each)], table_options)
 
     from featurebank.bank.bank import Bank
     from featurebank.images.stacks import pages_of
@@ -89,10 +96,10 @@ def predict(
     brought = {"weights_file": weights_file, "allow_download": allow_download}
     loaded = Predictor.load(predictor, device=device, **brought)
     if loaded.is_of_pages:
-        paths = [page for path in paths for page in pages_of(path)]
-    table = loaded.predict_table(paths, state.progress("predict")) if bank is None else loaded.predict_bank(Bank(bank))
+        items = [page for item in items for page in (pages_of(item) if isinstance(item, str) else [item])]
+    table = loaded.predict_table(items, state.progress("predict")) if bank is None else loaded.predict_bank(Bank(bank))
     if maps is not None:
-        table = _with_masks(state, loaded, paths, table, maps)
+        table = _with_masks(state, loaded, list(map(str, items)), table, maps)
     shown = table if proba else table.loc[:, [not name.startswith("proba_") for name in table.columns]]
     if as_json:
         print_json({"predictor": str(predictor), "target": loaded.target, "predictions": records(shown)})
@@ -156,21 +163,38 @@ def _named(image: AnyPath) -> list[AnyPath]:
     return [PLACE.convert(each, None, None) for each in found]
 
 
-def _listed(images: list[AnyPath]) -> list[str]:
-    """Return the files that are named, and those in the folders; a name of nothing is refused before a model loads."""
-    import os
+def _listed(images: list[AnyPath], table_options: dict[str, Any]) -> list[Any]:
+    """Return the files that are named, and those in folders and tables; a sample that is no file keeps its reason.
 
+    A name of nothing is refused before a model loads.
+    """
     from featurebank.images.listing import holds_many, is_there
-    from featurebank.images.scanning import scan
+    from featurebank.images.tables import is_table
 
     absent = [str(each) for each in images if not is_there(each)]
     if absent:
         raise SourceError(f"no file or folder {absent[0]!r} ({len(absent)} of {len(images)}); check the path")
-    paths: list[str] = []
+    given = {name: value for name, value in table_options.items() if value not in (None, "auto")}
+    if given and not any(map(is_table, images)):
+        raise click.UsageError(f"--{next(iter(given)).replace('_', '-')} goes with a table of paths, and none is named")
+    items: list[Any] = []
     for each in images:
-        if holds_many(each):
-            folder = str(each if each.is_dir() else each.parent)
-            paths += [os.path.join(folder, os.fsdecode(path)) for path in scan(each).paths]
+        if is_table(each) or holds_many(each):
+            items += _samples(each, table_options if is_table(each) else {})
         else:
-            paths.append(str(each))
-    return paths
+            items.append(str(each))
+    return items
+
+
+def _samples(place: AnyPath, table_options: dict[str, Any]) -> list[Any]:
+    """Return the samples of a source as paths; one that cannot be read as a sample, which knows why."""
+    from featurebank.images.scanning import scan
+    from featurebank.images.sources import key_of
+    from featurebank.predictor.embedding import Item
+
+    found = scan(place, **table_options)
+    start = table_options.get("root") or (place if place.is_dir() else place.parent)
+    if key_of(start) == found.root:
+        found = replace(found, root=str(start))  # paths begin as the user wrote it
+    samples = [Item(found, position) for position in range(len(found.paths))]
+    return [each if each.position in found.problems else str(each) for each in samples]

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from featurebank.errors import SourceError
 from featurebank.images.columns import tidy
 
 IMAGE_COLUMNS = ("image", "img", "picture", "photo", "pixel_values", "jpg", "jpeg", "png", "bytes")
 """Names that columns of images go by, the most usual first."""
-BYTES = "bytes"
-"""What `datasets` calls the content of a file, in a struct beside its ``path``."""
+BYTES, PATH = "bytes", "path"
+"""What `datasets` calls the content of a file and its path, in a struct."""
+_INDEX = re.compile(r"__index_level_\d+__")
+"""Columns that pandas adds for the numbers of rows."""
 
 
 def holds_bytes(kind: pa.DataType) -> bool:
@@ -23,6 +27,23 @@ def holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return kind.get_field_index(BYTES) >= 0 and holds_bytes(kind.field(BYTES).type)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def file_paths(values: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """Return the paths of a column of files that are given by their paths alone, as `datasets` may; None for others.
+
+    Examples
+    --------
+    >>> file_paths(pa.chunked_array([[{"bytes": None, "path": "a.png"}]])).to_pylist()
+    ['a.png']
+    >>> file_paths(pa.chunked_array([[{"bytes": b"...", "path": "a.png"}]])) is None
+    True
+    """
+    kind = values.type
+    if not pa.types.is_struct(kind) or not {PATH} <= {each.name for each in kind} <= {BYTES, PATH}:
+        return None
+    has_bytes = kind.get_field_index(BYTES) >= 0 and pc.struct_field(values, BYTES).null_count < len(values)
+    return None if has_bytes else pc.struct_field(values, PATH)
 
 
 def choose_column(names: Sequence[str], what: str) -> str:
@@ -62,8 +83,9 @@ def _names(feature: Any) -> list[str]:
 def user_columns(table: pa.Table, count: int | None = None) -> pd.DataFrame:
     """Return the columns of an Arrow table as a bank stores them.
 
-    Classes get their names, of which several in a cell are joined by ``|``; other lists and structs become JSON, and
-    columns of bytes are left out.
+    Classes get their names, of which several in a cell are joined by ``|``; files that are given by their paths alone
+    become these (`file_paths`); other lists and structs become JSON; columns of bytes, and the numbers of rows that
+    pandas adds, are left out.
 
     Parameters
     ----------
@@ -79,8 +101,13 @@ def user_columns(table: pa.Table, count: int | None = None) -> pd.DataFrame:
     ['dog', 'cat', None]
     """
     names = class_names(table.schema)
-    kept = [field.name for field in table.schema if not holds_bytes(field.type)]
-    columns = {name: _column(name, table[name], names.get(name, [])) for name in kept}
+    given = {name: (table[name], file_paths(table[name])) for name in table.column_names if not _INDEX.fullmatch(name)}
+    cells = {
+        name: values if paths is None else paths
+        for name, (values, paths) in given.items()
+        if paths is not None or not holds_bytes(values.type)
+    }
+    columns = {name: _column(name, values, names.get(name, [])) for name, values in cells.items()}
     return tidy(pd.DataFrame(columns, index=range(table.num_rows if count is None else count)))
 
 

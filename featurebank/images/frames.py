@@ -146,7 +146,7 @@ def _frame_of_arrow(source: Any) -> pd.DataFrame:
         ) from error
     frame = user_columns(table)
     for field in table.schema:
-        if holds_bytes(field.type):
+        if holds_bytes(field.type) and field.name not in frame:
             frame[field.name] = as_series(table[field.name])
     return frame
 

@@ -23,6 +23,8 @@ from featurebank.storage.objects import is_address
 
 OUTSIDE = "the manifest's path leaves the root"
 URL = "a URL, and only files are read: download it, and write where the file is"
+UNREAD = "cannot be read"
+"""How the problem of a file begins that is not there."""
 _URL = "(?i)https?://"
 _LISTED = 300_000
 """Most files of a root that a name is looked for among."""
@@ -87,6 +89,34 @@ def _without_doubles(entries: list[Entry], texts: Sequence[str], ignored: dict[s
     return entries
 
 
+def match_lost(entries: list[Entry], texts: Sequence[str], root: Path) -> list[Entry]:
+    """Return files with those that are not there as they are written found below a root, as `Matcher` reads them."""
+    matcher, ignored = Matcher(names_below(root)), dict[str, str]()
+    found = list(entries)
+    for at, (entry, text) in enumerate(zip(entries, texts, strict=True)):
+        if not entry[3].startswith(UNREAD):
+            continue
+        name, what = matcher.find(os.fsencode(text))
+        if name is None:
+            found[at] = (*entry[:3], what)
+        else:
+            ignored[text] = what
+            path = os.path.join(os.fsencode(os.path.abspath(root)), name)
+            found[at] = (path.lstrip(b"/"), *listing.stat_file(path))
+    found = _without_doubles(found, texts, ignored)
+    say_ignored(texts, [name for name, *_ in found], [ignored.get(text, "") for text in texts])
+    return found
+
+
+def names_below(root: AnyPath) -> Iterator[bytes]:
+    """Yield the files below a root; none where there are too many, or a folder cannot be listed."""
+    try:
+        found = [path for path, *_ in itertools.islice(listing.walk(root, Counter()), _LISTED)]
+    except SourceError:
+        return
+    yield from found if len(found) < _LISTED else ()
+
+
 class _Locator:
     """Finds files below a root, and keeps what else is to be said of them.
 
@@ -104,15 +134,7 @@ class _Locator:
         self._root, self._key, self._base = root, key_of(root), key_of(manifest.parent)
         self._manifest = manifest
         self._look = listing.stat_below(root)
-        self._matcher = Matcher(self._names())
-
-    def _names(self) -> Iterator[bytes]:
-        """Yield the files below the root; none where there are too many, or a folder cannot be listed."""
-        try:
-            found = [path for path, *_ in itertools.islice(listing.walk(self._root, Counter()), _LISTED)]
-        except SourceError:
-            return iter(())
-        return iter(found if len(found) < _LISTED else ())
+        self._matcher = Matcher(names_below(root))
 
     def entry(self, text: str) -> Entry:
         """Return where a path leads."""
@@ -126,7 +148,7 @@ class _Locator:
                 self.outside += [full] * os.path.lexists(full)
             else:
                 entry = (os.fsencode(inside), *self._look(os.fsencode(inside)))
-                if not entry[3].startswith("cannot be read"):
+                if not entry[3].startswith(UNREAD):
                     return entry
                 first = first or entry
         if is_address(text):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from featurebank.errors import ImageError, SourceError, one_line
 from featurebank.images import listing
 from featurebank.images.columns import tidy
 from featurebank.images.items import facts_of, picture_of, plain
+from featurebank.images.locating import match_lost
 from featurebank.images.sources import Source, of_files
 from featurebank.storage.objects import is_address
 
@@ -22,13 +24,15 @@ IN_MEMORY = "memory"
 
 
 def scan_list(paths: Sequence[Any], columns: Any, root: str | os.PathLike[str] = "") -> Source:
-    """List images by their paths; see `featurebank.scan`."""
+    """List images by their paths, matched below a root that is given; see `featurebank.scan`."""
     if any(is_address(os.fspath(path)) for path in paths):
         raise SourceError("a list holds paths of files; give addresses as a folder, or as a manifest with root=")
     keys = [os.fsencode(os.path.abspath(os.path.join(root, path))).lstrip(b"/") for path in paths]
     if len(set(keys)) != len(keys):
         raise SourceError("the list names a path more than once; expected each image once")
     entries = [(key, *listing.stat_file(b"/" + key)) for key in keys]
+    if root:
+        entries = match_lost(entries, list(map(os.fspath, paths)), Path(root))
     return of_files("files", "/", entries, tidy_columns(columns, len(keys)))
 
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from featurebank.errors import ImageError, SourceError, StorageError, one_line
 from featurebank.images import decoding, formats
-from featurebank.images.arrow import BYTES, IMAGE_COLUMNS, choose_column, holds_bytes, user_columns
+from featurebank.images.arrow import BYTES, IMAGE_COLUMNS, choose_column, file_paths, holds_bytes, user_columns
 from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath
 
@@ -153,21 +153,28 @@ def _open(path: AnyPath, column: str | None, size: int, mtime_ns: int) -> ImageC
     file = pq.ParquetFile(
         path.open("rb") if isinstance(path, ObjectPath) else path, buffer_size=BUFFER, pre_buffer=False
     )
-    if column is None:
-        found = _image_columns(file)
-        column = choose_column(found, repr(str(path))) if found else None
-    elif column not in file.schema_arrow.names or not holds_bytes(file.schema_arrow.field(column).type):
-        column = None
+    found = _image_columns(file) if column is None else [each for each in _byte_columns(file) if each == column]
+    column = choose_column(found, repr(str(path))) if found else None
     return None if column is None else ImageColumn(file, column)
 
 
 def _image_columns(file: pq.ParquetFile) -> list[str]:
     """Return the columns that hold images: structs with bytes, or else plain bytes that are images."""
-    fields = [field for field in file.schema_arrow if holds_bytes(field.type)]
-    structs = [field.name for field in fields if pa.types.is_struct(field.type)]
-    return structs or [
-        each.name for each in fields if each.name.lower() in IMAGE_COLUMNS or _has_image(file, each.name)
-    ]
+    names = _byte_columns(file)
+    structs = [name for name in names if pa.types.is_struct(file.schema_arrow.field(name).type)]
+    return structs or [name for name in names if name.lower() in IMAGE_COLUMNS or _has_image(file, name)]
+
+
+def _byte_columns(file: pq.ParquetFile) -> list[str]:
+    """Return the columns of bytes; not those of files that are given by their paths alone."""
+    return [field.name for field in file.schema_arrow if holds_bytes(field.type) and not _has_paths_alone(file, field)]
+
+
+def _has_paths_alone(file: pq.ParquetFile, field: pa.Field) -> bool:
+    if not pa.types.is_struct(field.type):
+        return False
+    batches = file.iter_batches(ROWS, columns=[field.name])
+    return all(file_paths(pa.chunked_array([batch.column(0)])) is not None for batch in batches)
 
 
 def _has_image(file: pq.ParquetFile, column: str) -> bool:

@@ -21,7 +21,7 @@ from featurebank.images.memory import scan_list, scan_memory
 from featurebank.images.packed import scan_parquet, scan_parquet_folder, scan_shards
 from featurebank.images.shards import is_shards
 from featurebank.images.sources import Source
-from featurebank.images.tables import MANIFESTS, TableOptions
+from featurebank.images.tables import TableOptions, is_table
 from featurebank.storage import files
 from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath, is_address
@@ -145,7 +145,7 @@ def _scan_path(path: AnyPath, root: AnyPath | None, path_column: str | None, opt
         images = scan_parquet(path, root, path_column)
         if images is not None:
             return images
-    if path.suffix.lower() in MANIFESTS and not path.is_dir():
+    if is_table(path):
         return scan_manifest(path, root or path.parent, path_column, options)
     if path_column is not None and path.is_dir():
         images = scan_parquet_folder(path, root or path, path_column)

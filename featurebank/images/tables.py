@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from featurebank.errors import SourceError, StorageError, near_names, one_line
+from featurebank.images.arrow import user_columns
 from featurebank.images.cells import LABELS_AS, notes_on_numbers, parse_text
 from featurebank.images.columns import is_missing, tidy
 from featurebank.images.path_columns import find_path_column
@@ -49,6 +50,11 @@ class TableOptions:
             raise SourceError(f"no labels_as {self.labels_as!r}; {near_names(self.labels_as, LABELS_AS)}")
 
 
+def is_table(path: AnyPath) -> bool:
+    """Say whether a path is a file that holds a table, by its name."""
+    return path.suffix.lower() in MANIFESTS and not path.is_dir()
+
+
 def read_table(
     path: AnyPath,
     options: TableOptions | None = None,
@@ -75,7 +81,7 @@ def read_table(
     SourceError
         When the file is missing, empty or not such a table, or could be read in several ways.
     """
-    if path.is_dir() or path.suffix.lower() not in MANIFESTS:
+    if not is_table(path):
         found = "is a folder" if path.is_dir() else "is no table by its suffix"
         raise SourceError(f"{str(path)!r} {found}; expected a file that ends in {', '.join(MANIFESTS)}")
     options = options or TableOptions()
@@ -105,8 +111,7 @@ def _read(
     if options.separator or options.encoding:
         raise SourceError(f"{str(path)!r} is no table of text ({', '.join(TEXTS)}); leave out separator and encoding")
     content = io.BytesIO(data)
-    is_json = suffix in JSON_LINES
-    table = tidy(_read_json_lines(content) if is_json else pd.read_parquet(content, dtype_backend="numpy_nullable"))
+    table = tidy(_read_json_lines(content)) if suffix in JSON_LINES else _read_parquet(content)
     if options.labels_as == "auto":
         return table, []
     cells = table.astype(object).map(lambda value: None if is_missing(value) else str(value))
@@ -122,6 +127,13 @@ def _parse(
     parsed = parse_text(cells.drop(columns=paths), decimal=decimal, labels_as=labels_as)
     notes = notes + notes_on_numbers(cells, parsed)
     return parse_text(cells[paths], labels_as="text").join(parsed)[list(cells)], notes
+
+
+def _read_parquet(content: io.BytesIO) -> pd.DataFrame:
+    """Return the columns of a Parquet file as everywhere (`user_columns`)."""
+    import pyarrow.parquet as pq
+
+    return user_columns(pq.read_table(content))
 
 
 def _read_json_lines(content: io.BytesIO) -> pd.DataFrame:

@@ -270,6 +270,9 @@ class Item:
     source: Source
     position: int
 
+    def __str__(self) -> str:
+        return os.path.join(self.source.root, os.fsdecode(self.source.paths[self.position]))
+
 
 class _Images(ImageList):
     """Images in a list, some of them samples of sources."""

@@ -1,7 +1,10 @@
 import csv
 import io
 import json
+import os
+from functools import partial
 
+import pandas as pd
 import pytest
 
 from featurebank import Predictor, extract, fit
@@ -179,3 +182,33 @@ def test_a_device_is_taken_by_its_name_or_refused(
     monkeypatch.setattr(Engine, "__init__", noted)
     assert run_cli(command, two_class_predictor, new, "--device", "cpu").exit_code == 0
     assert taken == ["cpu"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_a_table_names_images_by_the_same_options_as_everywhere(run_cli, two_class_predictor, new, tmp_path, suffix):
+    table, wanted = tmp_path / f"test{suffix}", sorted(path.relative_to(new) for path in new.rglob("*.png"))[:4]
+    frame = pd.DataFrame({"picture": [str(path.with_suffix("")) for path in wanted], "age": [1, 2, 3, 4]})
+    write = {".csv": frame.to_csv, ".tsv": partial(frame.to_csv, sep="\t"), ".parquet": frame.to_parquet}
+    write.get(suffix, partial(frame.to_json, orient="records", lines=True))(table, index=False)
+    result = run_cli("predict", two_class_predictor, table, "--path-column", "picture", "--root", new)
+    rows = rows_of(result.stdout)
+    assert [row["path"] for row in rows] == [str(new / path) for path in wanted]
+    assert [row["label"] for row in rows] == [path.parent.name for path in wanted]
+
+
+def test_a_row_without_a_file_keeps_its_place_and_its_reason(run_cli, two_class_predictor, new, tmp_path, monkeypatch):
+    monkeypatch.chdir(new.parent)
+    table = tmp_path / "test.csv"
+    table.write_text("path;n\ncat/00.png;1\nnowhere.png;2\n../../outside.png;3\nhttps://x.org/a.png;4\n")
+    result = run_cli("predict", two_class_predictor, table, "--root", "new", new / "dog" / "01.png")
+    found, lost, outside, address, single = rows_of(result.stdout)
+    assert (found["path"], found["label"], found["error"]) == (os.path.join("new", "cat", "00.png"), "cat", "")
+    assert lost["error"].startswith("cannot be read: No such file")
+    assert "leaves the root" in outside["error"]
+    assert address["error"].startswith("a URL")
+    assert (single["path"], single["label"]) == (str(new / "dog" / "01.png"), "dog")
+
+
+def test_options_of_tables_without_one_are_refused(run_cli, two_class_predictor, new):
+    result = run_cli("predict", two_class_predictor, new, "--path-column", "picture")
+    assert (result.exit_code, "--path-column goes with a table of paths" in result.stderr) == (2, True)

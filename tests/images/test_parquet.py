@@ -197,6 +197,55 @@ def test_a_row_without_bytes_fails_alone(tmp_path):
         found.read(2)
 
 
+NO_BYTES = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+ONLY_PATHS = {
+    "text": ["a.png", "b"],
+    "structs of null bytes": pa.array([{"bytes": None, "path": "a.png"}, {"bytes": None, "path": "b"}], NO_BYTES),
+    "structs of bytes of no type": [{"bytes": None, "path": "a.png"}, {"bytes": None, "path": "b"}],
+    "structs of paths": [{"path": "a.png"}, {"path": "b"}],
+    "dictionary": pa.array(["a.png", "b"]).dictionary_encode(),
+}
+
+
+@pytest.mark.parametrize("kind", ONLY_PATHS)
+def test_paths_without_bytes_are_a_manifest_as_a_csv_is(tmp_path, kind):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, name in enumerate(("a.png", "b.png")):
+        (folder / name).write_bytes(png(number))
+    columns = {"picture": ONLY_PATHS[kind], "label": [1, 0]}
+    path = write(tmp_path / "photos.parquet", columns, {"picture": {"_type": "Image"}, "label": FEATURES["label"]})
+    found = scan(path, root=folder, path_column="picture")
+    assert (found.paths, found.problems, found.name, found.root) == ([b"a.png", b"b.png"], {}, str(path), str(folder))
+    assert found.columns.to_dict("list") == {"label": ["dog", "cat"]}
+    assert [found.read(row)[0] for row in (0, 1)] == [decoding.content_digest(png(row)) for row in (0, 1)]
+    in_memory = scan(pq.read_table(path), root=folder, path_column="picture")
+    assert [os.path.basename(each) for each in in_memory.paths] == [b"a.png", b"b.png"]
+    assert in_memory.columns.to_dict("list") == {"label": ["dog", "cat"]}
+    with pytest.raises(SourceError, match=r"no column 'path'.*such as --path-column picture"):
+        scan(path, root=folder)
+
+
+def test_the_index_that_pandas_writes_is_no_column_and_one_of_paths_is_found(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(0))
+    frame = pd.DataFrame({"path": ["a.png"], "size": [1.5]}, index=[7])
+    frame.to_parquet(tmp_path / "list.parquet")
+    frame.set_index("path").to_parquet(tmp_path / "named.parquet")
+    for name in ("list.parquet", "named.parquet"):
+        found = scan(tmp_path / name)
+        assert (found.paths, found.columns.to_dict("list")) == ([b"a.png"], {"size": [1.5]})
+
+
+def test_a_table_in_memory_has_its_paths_matched_below_a_root(tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(png(0))
+    found = scan({"path": ["a", "sub\\B.PNG", "c"]}, root=tmp_path)
+    assert [os.path.basename(each) for each in found.paths[:2]] == [b"a.png", b"b.png"]
+    assert found.read(1)[0] == decoding.content_digest(png(0))
+    assert list(found.problems) == [2]
+    assert found.problems[2].startswith("no file has this name")
+
+
 def test_files_that_cannot_be_read_are_refused_in_one_line(tmp_path):
     hub(tmp_path / "hub" / "a.parquet", [0])
     (tmp_path / "hub" / "b.parquet").write_bytes(b"PAR1 and no more")

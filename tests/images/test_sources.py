@@ -371,13 +371,15 @@ def test_a_csv_that_is_no_table_is_refused_in_one_line(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_damaged_parquet_file_and_one_with_lists_are_refused(tmp_path):
+def test_a_damaged_parquet_file_is_refused_and_lists_are_kept_as_json_lines_keep_them(tmp_path):
     (tmp_path / "list.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(SourceError, match="cannot be read as a table"):
         scan(tmp_path / "list.parquet")
+    make(tmp_path, "a.png")
     pd.DataFrame({"path": ["a.png"], "boxes": [[1, 2]]}).to_parquet(tmp_path / "list.parquet")
-    with pytest.raises(SourceError, match="'boxes' holds lists"):
-        scan(tmp_path / "list.parquet")
+    (tmp_path / "list.jsonl").write_text('{"path": "a.png", "boxes": [1, 2]}')
+    found = [table_of(scan(tmp_path / name)) for name in ("list.parquet", "list.jsonl")]
+    assert found == [{"boxes": ["[1, 2]"]}] * 2
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".NDJSON"])
