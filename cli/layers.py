@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 from cloup import command, option, option_group
 
-from featurebank_cli.options import FILE, check_folder, framing_option, json_option, output_option, size_option
+from featurebank.errors import printable
+from featurebank_cli.options import (
+    FILE,
+    channels_option,
+    check_folder,
+    framing_option,
+    json_option,
+    output_option,
+    pages_option,
+    range_option,
+    size_option,
+)
 from featurebank_cli.output import print_json, print_table
+from featurebank_cli.state import State
 
 
 @command()
@@ -18,26 +31,39 @@ from featurebank_cli.output import print_json, print_table
     "What the network sees",
     option("--preview", type=FILE, help="An image: draw what BACKBONE sees of it, and list nothing."),
     framing_option,
+    range_option,
+    pages_option,
+    channels_option,
     output_option("The drawing, a PNG file.  [default: seen.png]"),
 )
 @json_option
+@click.pass_obj
 def layers(
-    backbone: str, size: int | None, preview: Path | None, framing: str | None, output: Path | None, as_json: bool
+    state: State,
+    backbone: str,
+    size: int | None,
+    preview: Path | None,
+    framing: str | None,
+    output: Path | None,
+    as_json: bool,
+    **pixels: Any,
 ) -> None:
     """List every layer of BACKBONE: output shape for one image, depth, default pooling.
 
-    With --preview it draws what BACKBONE sees of an image instead.
+    With --preview it draws what BACKBONE sees of an image instead, opened as extract opens it.
 
     \b
     Example:
         featurebank layers resnet18
         featurebank layers resnet18 --preview photo.jpg --fit pad -o seen.png
+        featurebank layers resnet18 --preview cells.tif --range 0..4095 --pages max
     """
     if preview is not None:
-        _preview(backbone, size, preview, framing, output or Path("seen.png"), as_json)
+        image = _open(state, preview, **pixels)
+        _preview(backbone, size, image, framing, output or Path("seen.png"), as_json)
         return
-    if framing is not None or output is not None:
-        raise click.UsageError("--fit and -o go with --preview IMAGE")
+    if framing is not None or output is not None or pixels != {"range": "auto", "pages": None, "channels": None}:
+        raise click.UsageError("--fit, --range, --pages, --channels and -o go with --preview IMAGE")
     from featurebank.backbones.registry import layers_of
 
     found = layers_of(backbone, size)
@@ -61,15 +87,37 @@ def layers(
     print_table(f"{len(rows)} layers of {backbone}", ["layer", "shape", "depth", "layout", "pool"], rows, right=(1, 2))
 
 
-def _preview(backbone: str, size: int | None, path: Path, framing: str | None, output: Path, as_json: bool) -> None:
+def _open(state: State, path: Path, **pixels: Any) -> Any:
+    """Open an image as `featurebank extract` would open it alone, and say what was decided; of all pages the first."""
+    import os
+
+    from featurebank.extraction.pixel_range import settle_image
+    from featurebank.images.notes import DecodingNotes
+    from featurebank.images.pixels import PixelRules
+    from featurebank.images.reading import open_image
+    from featurebank.images.stacks import pages_of
+    from featurebank.images.values import note_of
+
+    place, *others = pages_of(str(path)) if pixels["pages"] == "each" else [str(path)]
+    rules, said = settle_image(place, PixelRules.parse(**pixels))
+    image, _ = open_image(place, pixels=rules)
+    notes = DecodingNotes()
+    notes.take(note_of(image), os.fsencode(path))
+    shown = f"page 1 of {len(others) + 1}; --preview '{others[0]}' shows the next" if others else ""
+    for line in filter(None, [said, shown]):
+        state.say(printable(line))
+    for line in notes.lines(rules):
+        state.warn(printable(line))
+    return image
+
+
+def _preview(backbone: str, size: int | None, image: Any, framing: str | None, output: Path, as_json: bool) -> None:
     """Draw what a backbone sees of an image."""
     from featurebank.backbones.preview import preview
     from featurebank.backbones.registry import load_untrained
-    from featurebank.images.reading import open_image
     from featurebank.storage import files
 
     check_folder(output)
-    image, _ = open_image(path)
     framed = load_untrained(backbone, size).with_framing(framing)
     files.commit(output, preview(framed, image))
     facts = {"backbone": backbone, "fit": framed.framing, "unseen": framed.unseen(image.size), "file": str(output)}

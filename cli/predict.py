@@ -64,8 +64,9 @@ def predict(
 ) -> None:
     """Label IMAGES, or the rows of a bank, as CSV: path, label, probability, unlike, error.
 
-    IMAGES are files, folders, tar shards or Parquet files with images inside, tables with a column of paths (CSV, Parquet
-    or JSON Lines), quoted patterns ('photos/*.jpg'; ** goes into folders), or - for paths on standard input, one a line.
+    IMAGES are files, folders, tar shards or Parquet files with images inside, tables with a column of paths (CSV,
+    Parquet or JSON Lines), quoted patterns ('photos/*.jpg'; ** goes into folders), or - for paths on standard input,
+    one a line.
 
     unlike is the share of the training images that are less unusual than the image; is_unlike says that it is above
     0.99, so that the label is a guess.

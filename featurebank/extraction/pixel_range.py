@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 from featurebank.backbones.request import Request
 from featurebank.bank.folder import BankFolder
 from featurebank.errors import NotInstalledError, install_hint
+from featurebank.images.content import read_file
+from featurebank.images.memory import scan_memory
 from featurebank.images.pixels import Limits, PixelRules, as_text
 from featurebank.images.ranges import measure_range
 from featurebank.images.sources import Source
@@ -52,6 +55,23 @@ def settle_range(request: Request, bank: BankFolder | None) -> Request | None:
         return request
     kept = [] if bank is None else bank.ranges
     return _with_range(request, None if None in kept else kept[0]) if kept else None
+
+
+def settle_image(path: str | os.PathLike[str], rules: PixelRules) -> tuple[PixelRules, str]:
+    """Return rules whose range is decided for one image alone, and one line that says what was decided.
+
+    Raises
+    ------
+    ImageError
+        When the image cannot be read.
+    NotInstalledError
+        When pages are to be read together and tifffile is not installed.
+    """
+    check_installed(rules)
+    if rules.range != "auto":
+        return rules, ""
+    measured = measure_range(scan_memory([read_file(path)], [os.fspath(path)], None), rules)
+    return rules.with_range(measured.limits), str(measured)
 
 
 def check_installed(rules: PixelRules) -> None:

@@ -1,3 +1,9 @@
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+
 def test_every_layer_has_shape_depth_layout_and_pool(run_json):
     report = run_json("layers", "resnet18")
     assert report["backbone"] == "resnet18"
@@ -45,5 +51,47 @@ def test_the_preview_is_written_and_says_what_is_never_seen(run_cli, run_json, t
 
 
 def test_what_goes_with_a_preview_alone_is_refused_without_one(run_cli):
-    result = run_cli("layers", "resnet18", "--fit", "pad")
-    assert (result.exit_code, "go with --preview IMAGE" in result.stderr) == (2, True)
+    for options in (["--fit", "pad"], ["--range", "full"], ["--pages", "max"], ["--channels", "0"]):
+        result = run_cli("layers", "resnet18", *options)
+        assert (result.exit_code, "go with --preview IMAGE" in result.stderr) == (2, True)
+
+
+@pytest.fixture
+def stack(tmp_path):
+    """A stack of three grey pages of 16 bits, of which the second is the lightest."""
+    pages = [np.full((64, 64), value, np.uint16) for value in (1000, 3000, 2000)]
+    pages[0][:2, :2] = 4000
+    tifffile.imwrite(tmp_path / "stack.tif", np.stack(pages), photometric="minisblack")
+    return tmp_path / "stack.tif"
+
+
+@pytest.mark.parametrize(
+    ("options", "grey"),
+    [
+        (["--range", "0..4000"], 64),
+        (["--range", "0..4000", "--pages", "max"], 191),
+        (["--range", "0..4000", "--pages", "mean"], 128),
+        (["--range", "full", "--pages", "first"], 4),
+        (["--pages", "first"], 0),
+        (["--range", "0..4000", "--pages", "each"], 64),
+    ],
+)
+def test_the_preview_opens_an_image_as_extract_does(run_cli, stack, tmp_path, options, grey):
+    result = run_cli("layers", "resnet18", "--size", 32, "--preview", stack, *options, "-o", tmp_path / "seen.png")
+    assert result.exit_code == 0, result.stderr
+    seen = np.asarray(Image.open(tmp_path / "seen.png"))  # the image, 448 pixels, a gap, then the network's input
+    assert seen[16, 448 + 8 + 16].tolist() == [grey] * 3
+    said = {
+        "--range": "1 image is a stack of several pages" if "--pages" not in options else "",
+        "--pages": "range: 1000 is black and 4000 white" if "--range" not in options else "",
+    }
+    assert all(line in result.stderr for line in said.values())
+    assert ("page 1 of 3; --preview" in result.stderr) == ("each" in options)
+
+
+def test_the_preview_of_chosen_channels(run_cli, tmp_path):
+    Image.fromarray(np.full((64, 64, 3), (10, 20, 90), np.uint8)).save(tmp_path / "a.png")
+    for channels, colour in (("2,1,0", [90, 20, 10]), ("mean", [40, 40, 40])):
+        options = ["--preview", tmp_path / "a.png", "--channels", channels, "-o", tmp_path / "seen.png"]
+        run_cli("layers", "resnet18", "--size", 32, *options)
+        assert np.asarray(Image.open(tmp_path / "seen.png"))[16, 448 + 8 + 16].tolist() == colour
