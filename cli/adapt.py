@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from cloup import command, option, option_group
 
-from featurebank.errors import printable
+from featurebank.errors import printable, shell_word
 from featurebank.topmodels.formatting import percent, signed_text
 from featurebank_cli.options import (
     bank_argument,
@@ -95,7 +95,7 @@ def adapt(state: State, bank: AnyPath, output: Path | None, as_json: bool, **opt
         print_json(report)
     else:
         print_adaptations(report)
-        click.echo(f"predictor: {path}   next: featurebank predict {path} IMAGES...")
+        click.echo(f"predictor: {path}   next: featurebank predict {shell_word(path)} IMAGES...")
     result.predictor.keep_networks()
 
 

@@ -9,6 +9,7 @@ import click
 from cloup import command
 
 from featurebank.bank.spec import short
+from featurebank.errors import shell_word
 from featurebank.topmodels.formatting import percent
 from featurebank_cli.fit import print_candidates, print_findings
 from featurebank_cli.options import json_option
@@ -67,8 +68,8 @@ def _print(report: dict[str, Any]) -> None:
         f"\nSaved {report['bank']}, {report['predictor']} and solar_cells.csv in {report['seconds']:.0f} s.\n"
         f"The report, to open in a browser: {Path(report['report']).resolve().as_uri()}\n"
         "Try next:\n"
-        f"  featurebank info {report['bank']}\n"
-        f"  featurebank fit {report['bank']} --target type --model logreg -o type.featurebank\n"
-        f"  featurebank predict {report['predictor']} YOUR_IMAGE.png\n"
+        f"  featurebank info {shell_word(report['bank'])}\n"
+        f"  featurebank fit {shell_word(report['bank'])} --target type --model logreg -o type.featurebank\n"
+        f"  featurebank predict {shell_word(report['predictor'])} YOUR_IMAGE.png\n"
         "  featurebank extract YOUR_FOLDER --bank yours.bank && featurebank fit yours.bank"
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from cloup import command, option, option_group
 
-from featurebank.errors import ImageError, printable
+from featurebank.errors import ImageError, printable, shell_word
 from featurebank_cli.options import (
     PLACE,
     POSITIVE,
@@ -30,11 +30,10 @@ from featurebank_cli.options import (
     weights_option,
     workers_option,
 )
-from featurebank_cli.output import how_made, print_json
+from featurebank_cli.output import how_made, next_command, print_json
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
-    from featurebank.bank.bank import Bank
     from featurebank.storage.files import AnyPath
 
 SHOWN = 10
@@ -143,6 +142,7 @@ def extract(
     from featurebank.images.sources import about_ignored
 
     state: State = context.obj
+    info = f"featurebank info {shell_word(bank)}"
     if explain and estimate:
         raise click.UsageError("give --explain or --estimate, not both")
     asked = {name: options.pop(name) for name in ASKED}
@@ -164,7 +164,7 @@ def extract(
     for failure in report.failures[:SHOWN]:
         state.warn(f"{printable(failure['path'])}: {printable(failure['error'])}")
     if len(report.failures) > SHOWN:
-        state.warn(f"… and {len(report.failures) - SHOWN} more; `featurebank info {bank} --failures` lists them")
+        state.warn(f"… and {len(report.failures) - SHOWN} more; `{info} --failures` lists them")
     for note in [*report.repaired, *report.warnings]:
         state.warn(printable(note))
     for each in report.drift:
@@ -179,7 +179,7 @@ def extract(
     else:
         _summary(report, bank)
     if report.failed == report.samples:
-        raise ImageError(f"{report.about_failures()}; `featurebank info {bank} --failures` lists them")
+        raise ImageError(f"{report.about_failures()}; `{info} --failures` lists them")
     if report.embedded and compute.backend == "local":
         made = {each["fingerprint"] for each in report.feature_sets}
         specs = [each.spec for each in Bank(bank).feature_sets if each.spec.fingerprint in made]
@@ -261,13 +261,14 @@ def _summary(report: Any, bank: AnyPath) -> None:
         click.echo(f"  {name}  {each['rows']} rows of {shape} {each['dtype']}{f', {how}' if how else ''}")
     lacking = len(opened.info()["incomplete"])
     if lacking:
-        click.echo(f"  {lacking} feature sets lack rows of these samples; `featurebank info {bank}` says what to run")
+        info = f"featurebank info {shell_word(bank)}"
+        click.echo(f"  {lacking} feature sets lack rows of these samples; `{info}` says what to run")
     if report.unseen is not None and report.unseen > UNSEEN and report.embedded > report.reused:
         click.echo(
             f"  {report.unseen:.0%} of the images' area lies outside the crop and is never seen; --fit squash, pad or "
             "tiles takes all of it (`featurebank layers --preview` shows how)"
         )
-    following = f"   next: {_next_command(opened)}" if report.failed < report.samples else ""
+    following = f"   next: {next_command(opened)}" if report.failed < report.samples else ""
     click.echo(f"bank: {bank}{following}")
 
 
@@ -277,17 +278,3 @@ def _labels(counts: dict[str, int]) -> str:
     more = [f"… ({len(named)} classes)"] if len(named) > CLASSES_SHOWN else []
     none = f"; {counts['']} in no class folder" if "" in counts else ""
     return ", ".join(named[:CLASSES_SHOWN] + more) + none
-
-
-def _next_command(opened: Bank) -> str:
-    """Return what can be done with a bank: fit, once a column can be learned."""
-    from featurebank.images.splits import SPLIT, holds_split
-
-    bank, columns = opened.path, opened.select().columns
-    known = columns.drop(columns=SPLIT) if holds_split(columns) else columns
-    usable = [name for name in known if known[name].nunique() > 1]
-    if not usable:
-        return f"featurebank label {bank} LABELS.csv (columns: path, label), then featurebank fit {bank}"
-    if "label" in usable or len(known.columns) == 1:
-        return f"featurebank fit {bank}"
-    return f"featurebank fit {bank} --target COLUMN (one of {', '.join(map(printable, usable[:CLASSES_SHOWN]))})"

@@ -12,7 +12,7 @@ import cloup
 from cloup import command, option, option_group
 
 from featurebank.bank.spec import common_backbone, short
-from featurebank.errors import printable
+from featurebank.errors import printable, shell_word
 from featurebank.topmodels.formatting import (
     COMMITTEE,
     cost_text,
@@ -235,7 +235,7 @@ def fit(
         print_json(report)
     else:
         print_report(report)
-        click.echo(f"predictor: {path}   next: featurebank predict {path} IMAGES...")
+        click.echo(f"predictor: {path}   next: featurebank predict {shell_word(path)} IMAGES...")
     result.predictor.keep_networks()
 
 

@@ -11,7 +11,7 @@ from cloup import command, option
 from featurebank.bank.formats import READERS
 from featurebank.errors import printable
 from featurebank_cli.options import FILE, features_option, json_option, new_bank_option, table_options
-from featurebank_cli.output import print_json
+from featurebank_cli.output import next_command, print_json
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def import_(
     Example:
         featurebank import clip.npy --bank photos.bank --backbone clip --source photos/
     """
+    from featurebank.bank.bank import Bank
     from featurebank.bank.formats.importing import import_features
 
     state: State = context.obj
@@ -65,4 +66,4 @@ def import_(
         click.echo(
             f"  {printable(each['name'])}  {each['written']} rows written, {each['rows']} of {shape} {each['dtype']}"
         )
-    click.echo(f"bank: {bank}   next: featurebank fit {bank}")
+    click.echo(f"bank: {bank}   next: {next_command(Bank(bank))}")

@@ -57,12 +57,11 @@ def label(
 
 def _take(table: Any, path_column: str, chosen: Sequence[str]) -> Any:
     """Return the paths and the chosen columns of a table; where none is chosen all that a user can have filled in."""
-    from featurebank.errors import ColumnError
+    from featurebank.errors import ColumnError, no_column
 
     absent = [name for name in chosen if name not in table]
     if absent:
-        have = ", ".join(map(repr, table.columns))
-        raise ColumnError(f"the labels have no column {absent[0]!r}; they have {have}: name one of them")
+        raise ColumnError(f"{no_column('the labels have', absent[0], table.columns)}: name one of them")
     columns = list(table.columns)
     about = [name for header in TO_FILL_IN if columns[: len(header)] == header for name in header[2:]]
     kept = [name for name in columns if (name in (path_column, "source", *chosen) if chosen else name not in about)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from cloup import command, option
 
+from featurebank.errors import shell_word
 from featurebank_cli.options import POSITIVE, bank_argument, json_option, output_option, predictor_option
 from featurebank_cli.output import csv_text, print_json, records, write_csv
 from featurebank_cli.state import State
@@ -52,4 +53,5 @@ def next_(
         sys.stdout.write(csv_text(found).encode("utf-8", "backslashreplace").decode())
     if output is not None:
         write_csv(output, found)
-        state.say(f"{len(found)} images to label in {output}   then: featurebank label {bank} {output}")
+        then = f"featurebank label {shell_word(bank)} {shell_word(output)}"
+        state.say(f"{len(found)} images to label in {output}   then: {then}")

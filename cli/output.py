@@ -7,14 +7,18 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from featurebank.errors import printable
+from featurebank.errors import printable, shell_word
 from featurebank_cli.state import State
 
+if TYPE_CHECKING:
+    from featurebank.bank.bank import Bank
+
 ROWS_SHOWN = 20
+COLUMNS_SHOWN = 6
 ROWS_WRITTEN = 8192
 
 
@@ -162,3 +166,17 @@ def how_made(each: dict[str, Any]) -> str:
         return "imported"
     shown = {name: value for name, value in each["options"].items() if name not in ("backbone", "store")}
     return ", ".join(f"{value} px" if name == "size" else str(value) for name, value in shown.items())
+
+
+def next_command(bank: Bank) -> str:
+    """Return what can be done with a bank: fit, once a column can be learned."""
+    from featurebank.images.splits import SPLIT, holds_split
+
+    place, columns = shell_word(bank.path), bank.select().columns
+    known = columns.drop(columns=SPLIT) if holds_split(columns) else columns
+    usable = [name for name in known if known[name].nunique() > 1]
+    if not usable:
+        return f"featurebank label {place} LABELS.csv (columns: path, label), then featurebank fit {place}"
+    if "label" in usable or len(known.columns) == 1:
+        return f"featurebank fit {place}"
+    return f"featurebank fit {place} --target COLUMN (one of {', '.join(map(printable, usable[:COLUMNS_SHOWN]))})"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import shlex
 import warnings
 from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
@@ -126,6 +127,31 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def shell_word(value: object) -> str:
+    """Return a word as a shell takes it, on one line and without control characters.
+
+    Examples
+    --------
+    >>> shell_word("my photos"), shell_word("photos")
+    ("'my photos'", 'photos')
+    """
+    text = str(value)
+    return shlex.quote(text) if text.isprintable() else repr(text)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the question which known name was meant, whatever its capitals, for the middle of a message; or nothing.
+
+    Examples
+    --------
+    >>> did_you_mean("LABLE", ["label", "age"]), did_you_mean("x", ["label", "age"])
+    ('did you mean label? ', '')
+    """
+    folded = {str(each).casefold(): each for each in known}
+    near = difflib.get_close_matches(name.casefold(), folded, n=1)
+    return f"did you mean {folded[near[0]]}? " if near else ""
+
+
 def near_names(name: str, known: Iterable[str]) -> str:
     """Return the end of a message about an unknown name: the nearest known one, or all of them.
 
@@ -137,8 +163,23 @@ def near_names(name: str, known: Iterable[str]) -> str:
     'expected one of logreg, svm'
     """
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+    return did_you_mean(name, known).rstrip() or f"expected one of {', '.join(known)}"
+
+
+def no_column(what: str, name: str, known: Iterable[str]) -> str:
+    """Return a message about a column that something does not have, up to what to do.
+
+    Examples
+    --------
+    >>> no_column("the bank has", "lable", ["label", "age"])
+    "the bank has no column 'lable'; did you mean label? it has 'label', 'age'"
+    >>> no_column("the labels have", "x", ["label"])
+    "the labels have no column 'x'; they have 'label'"
+    """
+    known = list(map(str, known))
+    pronoun, verb = ("it", "has") if what.endswith(" has") else ("they", "have")
+    have = ", ".join(map(repr, known)) or "none"
+    return f"{what} no column {name!r}; {did_you_mean(name, known)}{pronoun} {verb} {have}"
 
 
 def install_hint(extra: str) -> str:

@@ -20,7 +20,7 @@ from featurebank.bank.request import describe_set
 from featurebank.bank.samples import SampleTable, positions_of
 from featurebank.bank.spec import unique_names
 from featurebank.bank.upkeep import GRACE
-from featurebank.errors import BankError, ColumnError, FeatureBankError
+from featurebank.errors import BankError, ColumnError, FeatureBankError, did_you_mean
 from featurebank.images.cells import describe
 from featurebank.images.columns import kind_of, overlay, tidy
 from featurebank.images.locating import rows_with_path
@@ -141,7 +141,8 @@ class Bank(BankReader):
         """
         if path_column not in frame.columns or not set(frame.columns) - {path_column, "source"}:
             have = ", ".join(map(str, frame.columns))
-            hint = "" if path_column in frame.columns else f"; {path_column_hint(frame)}"
+            near = did_you_mean(path_column, frame.columns)
+            hint = "" if path_column in frame.columns else f"; {near}{path_column_hint(frame)}"
             raise ColumnError(f"labels have the columns {have}; expected {path_column!r} and at least one more{hint}")
         frame = frame.iloc[rows_with_path(list(frame[path_column]))]
         named = ["source"] if "source" in frame.columns else []

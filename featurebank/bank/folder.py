@@ -27,6 +27,8 @@ from featurebank.storage.objects import ObjectPath
 
 FORMAT = "featurebank"
 VERSION = 1
+OF_TABLES = ("--path-column", "--separator", "--encoding", "--labels-as")
+"""Options of ``featurebank extract`` that say how a source is read, and that a bank keeps."""
 _MAX_JSON = 1 << 20
 
 
@@ -113,6 +115,27 @@ class BankFolder:
     def locked(self) -> Any:
         """Return a context that holds the bank's lock; needed to update samples and to compact, not to add features."""
         return files.locked(self.path / ".lock")
+
+    # --- sources -------------------------------------------------------------------------------------------
+
+    def keep_named_options(self, source: str, options: Mapping[str, str]) -> None:
+        """Keep what the user had to name so that a source is read (`named_options`), as the next reading needs it."""
+        file = self._source_file(source)
+        if options != self.named_options(source):
+            files.make_folder(file.parent)
+            files.commit(file, canonical_json({"source": source, "options": dict(options)}))
+
+    def named_options(self, source: str) -> dict[str, str]:
+        """Return the options of tables that a source was last read with, by option of ``featurebank extract``."""
+        try:
+            found = _read_json(file) if (file := self._source_file(source)).exists() else {}
+            options = found["options"] if found else {}
+            return {name: options[name] for name in OF_TABLES if isinstance(options.get(name), str)}
+        except (CorruptError, KeyError, TypeError, AttributeError):  # a hint that lacks them is better than none
+            return {}
+
+    def _source_file(self, source: str) -> AnyPath:
+        return self.path / "sources" / f"{digest_of({'source': source})}.json"
 
     # --- features ------------------------------------------------------------------------------------------
 

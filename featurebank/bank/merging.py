@@ -76,6 +76,10 @@ def merge(
             sizes.append(written)
             if progress is not None:
                 progress(len(sizes), total)
+    for other in opened:
+        for source in other.table.rows["source"].unique():
+            if not bank.named_options(source):
+                bank.keep_named_options(source, other.named_options(source))
     return {"copied": len(sizes), "bytes": sum(sizes), "there": len(features) + len(samples) - len(sizes)}
 
 

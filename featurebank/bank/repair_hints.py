@@ -11,9 +11,10 @@ from pathlib import Path
 from featurebank.bank import samples
 from featurebank.bank.features import FeatureSet, as_keys
 from featurebank.bank.folder import BankFolder
-from featurebank.bank.request import StoredRequest, shell_word
+from featurebank.bank.request import StoredRequest
 from featurebank.bank.samples import SampleTable
 from featurebank.bank.spec import FeatureSpec
+from featurebank.errors import shell_word
 from featurebank.images.tables import MANIFESTS
 from featurebank.storage.objects import is_address
 
@@ -88,7 +89,7 @@ def about_missing_sources(
         if is_missing(name, last):
             facts = again + _without_rows(bank, digests, specs)
             what = f"{name!r} is no longer there, yet its {len(digests)} samples still count"
-            drop += f" (a folder that moves keeps its name and labels with `{_moved_command(bank, name, root)}`)"
+            drop += f" (a folder that moves keeps its name and labels with `{moved_command(bank, name, root)}`)"
         else:
             facts = again if root and last == root else []
             what = f"{name!r} has its files in the same folder, and its {len(digests)} samples count too"
@@ -140,8 +141,7 @@ def _way(bank: BankFolder, spec: FeatureSpec, source: str, root: str, count: int
         views += f", framing={framing!r}" if (framing := spec.preprocessing.get("framing")) else ""
         return f"extract {source!r} again from Python with layers={spec.layer_name!r}{views} ({count} samples)"
     if not is_missing(source, root):
-        rebound = root not in (source, os.path.dirname(source))
-        return f"run `{extract_command(bank, spec, source, root if rebound else '')}` ({count} samples)"
+        return f"run `{extract_command(bank, spec, source, root_to_name(source, root))}` ({count} samples)"
     return (
         f"{source!r} ({count} samples) is no longer there, run `{extract_command(bank, spec, source, 'FOLDER')}` "
         f"if it moved, `{prune_command(bank, source)}` if not"
@@ -156,7 +156,8 @@ def extract_command(
 ) -> str:
     """Return the command that embeds a source for a feature set, as it was last asked for, or for other layers."""
     request = StoredRequest.readable(bank, spec) or StoredRequest.of_set({}, spec)
-    return replace(request, layers=layers or request.layers).command(source, bank.path, root)
+    named = bank.named_options(source)
+    return replace(request, layers=layers or request.layers).command(source, bank.path, root, named)
 
 
 def prune_command(bank: BankFolder, source: str) -> str:
@@ -164,7 +165,13 @@ def prune_command(bank: BankFolder, source: str) -> str:
     return f"featurebank prune {shell_word(bank.path)} --source {shell_word(source)}"
 
 
-def _moved_command(bank: BankFolder, source: str, root: str) -> str:
+def moved_command(bank: BankFolder, source: str, root: str = "") -> str:
     """Return the command that goes on with a source whose files lie elsewhere now."""
-    where = shell_word(root) if root else "FOLDER"
-    return f"featurebank extract {shell_word(source)} --bank {shell_word(bank.path)} --root {where}"
+    options = {"--bank": bank.path, **bank.named_options(source), "--root": root or "FOLDER"}
+    words = [f"{option} {shell_word(value)}" for option, value in options.items()]
+    return " ".join(["featurebank extract", shell_word(source), *words])
+
+
+def root_to_name(source: str, root: str) -> str:
+    """Return the folder of a source's files where a command has to name it, and nothing where its name tells."""
+    return "" if root in (source, os.path.dirname(source)) else root

@@ -5,13 +5,13 @@ Nothing here can load a backbone: `featurebank.backbones.request.Request` does t
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from featurebank.bank.spec import PENULTIMATE, FeatureSpec
-from featurebank.errors import CorruptError
+from featurebank.errors import CorruptError, shell_word
 from featurebank.images.pixels import PLAIN, PixelRules
 
 if TYPE_CHECKING:
@@ -126,9 +126,11 @@ class StoredRequest:
             if own[option] is None and value is not None
         }
 
-    def command(self, source: str, bank: object, root: str = "") -> str:
-        """Return the command that embeds a source for this request."""
-        options = {"--bank": bank, **self.options()}
+    def command(
+        self, source: str, bank: object, root: str = "", named: Mapping[str, str] = MappingProxyType({})
+    ) -> str:
+        """Return the command that embeds a source for this request; `named` is `BankFolder.named_options` of it."""
+        options = {"--bank": bank, **self.options(), **named}
         words = [f"{option} {shell_word(value)}" for option, value in options.items() if value is not None]
         words += [f"--layer {shell_word(layer)}" for layer in self.layers]
         words += [f"--root {shell_word(root)}"] if root else []
@@ -139,9 +141,3 @@ def describe_set(bank: BankFolder, each: FeatureSet) -> dict[str, Any]:
     """Return the facts of a feature set of a bank, with the ``options`` it was asked for that are not the default."""
     request = StoredRequest.readable(bank, each.spec) or StoredRequest.of_set({}, each.spec)
     return {**each.to_dict(), "options": StoredRequest(request.backbone).unasked(request)}
-
-
-def shell_word(value: object) -> str:
-    """Return a word as a shell takes it, on one line and without control characters."""
-    text = str(value)
-    return shlex.quote(text) if text.isprintable() else repr(text)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from featurebank.errors import BankError, ColumnError
+from featurebank.errors import BankError, ColumnError, no_column
 from featurebank.images.columns import concat_columns, kind_of
 from featurebank.images.matching import near_path
 
@@ -104,10 +104,8 @@ def column_of(table: SampleTable, name: str) -> pd.Series:
         return table.columns[name]
     if name in ("source", "path"):
         return pd.Series([os.fsdecode(value) for value in table.rows[name]], dtype=object)
-    have = ", ".join(map(repr, table.columns)) or "none"
-    raise ColumnError(
-        f"the bank has no column {name!r}; it has {have}: name one of them, or add it with `featurebank label`"
-    )
+    lacking = no_column("the bank has", name, table.columns)
+    raise ColumnError(f"{lacking}: name one of them, or add it with `featurebank label`")
 
 
 def values_of(table: SampleTable, name: str) -> NDArray[Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from featurebank.errors import CorruptError, FeatureSetError, ImageError, one_line
+from featurebank.errors import CorruptError, FeatureSetError, ImageError, did_you_mean, one_line
 from featurebank.images.pixels import PixelRules
 
 PENULTIMATE, LOGITS = "penultimate", "logits"
@@ -299,7 +299,8 @@ def resolve_name(name: str, specs: Sequence[FeatureSpec]) -> FeatureSpec:
     found = [spec for spec in specs if wanted.matches(spec)]
     if not found:
         have = ", ".join(unique_names(specs)) or "none"
-        raise FeatureSetError(f"no feature set {name!r} in the bank; it has: {have}")
+        guess = did_you_mean(name, unique_names(specs))
+        raise FeatureSetError(f"no feature set {name!r} in the bank; {guess}it has: {have}")
     if len(found) > 1:
         full = dict(zip(specs, unique_names(specs), strict=True))
         ways = [full[spec] if is_short else f"@{spec.fingerprint[:8]}" for spec in found]

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.bank.spec import layer_order
-from featurebank.errors import ColumnError, NotInstalledError, PlotError, install_hint
+from featurebank.errors import ColumnError, NotInstalledError, PlotError, install_hint, no_column
 from featurebank.topmodels.candidates import ranked
 from featurebank.topmodels.formatting import COMMITTEE
 
@@ -69,8 +69,7 @@ def plot_map(points: pd.DataFrame, *, color: str | None = None, ax: Axes | None 
     if color is None:
         ax.scatter(points["x"], points["y"], **dots)
     elif color not in points:
-        have = ", ".join(map(repr, points.columns))
-        raise ColumnError(f"the points have no column {color!r}; they have {have}: project with columns=[{color!r}]")
+        raise ColumnError(f"{no_column('the points have', color, points.columns)}: project with columns=[{color!r}]")
     else:
         _colour(ax, points, points[color], dots)
     ax.set(xticks=[], yticks=[], title=None if color is None else _plain(color))

@@ -259,6 +259,7 @@ def run_extraction(
         report = ExtractReport(repaired=damaged)
         embed(tracker, progress, report)
     tracker.finish()
+    bank.keep_named_options(source.name, source.named_options)
     tracker.warnings += tracker.about_missing_sources()
     tracker.fill(report)
     report.notes = [*report.notes, said] if said else report.notes

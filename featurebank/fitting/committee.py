@@ -16,7 +16,7 @@ from sklearn.pipeline import Pipeline
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import as_keys
 from featurebank.bank.spec import FeatureSpec
-from featurebank.errors import BankError, FeatureBankError, PredictorError
+from featurebank.errors import BankError, FeatureBankError, PredictorError, shell_word
 from featurebank.fitting.result import FitResult
 from featurebank.fitting.training_data import TrainingData
 from featurebank.predictor.cost import measure_cost
@@ -95,9 +95,10 @@ def _name_in(bank: Bank, spec: FeatureSpec, path: str | os.PathLike[str]) -> str
             return each.name
     views = "" if spec.views == "none" else f" --views {spec.views}"
     store = "" if spec.store == "float16" else f" --store {spec.store}"
+    made_by = f"--bank {shell_word(bank.path)} --backbone {shell_word(os.fspath(path))}"
     raise BankError(
         f"the bank has no embeddings of {spec.name} as {os.fspath(path)!r} makes them; run `featurebank extract SOURCE "
-        f"--bank {bank.path!s} --backbone {os.fspath(path)} --layer {spec.layer}{views}{store}` first"
+        f"{made_by} --layer {spec.layer}{views}{store}` first"
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from shlex import quote
 from typing import Any
 
 from featurebank.bank.bank import Bank
+from featurebank.bank.repair_hints import is_named, root_to_name, roots
+from featurebank.bank.request import StoredRequest
+from featurebank.errors import shell_word
 from featurebank.topmodels.formatting import is_share
 
 SECOND = ("mobilenet_v2", "resnet50")
@@ -35,10 +37,12 @@ def about_second_backbone(bank: Bank, report: Mapping[str, Any]) -> str | None:
     if len(backbones) > 1 or "ensemble" in report or report["n_samples"] < ENOUGH_ROWS or not (is_flat and has_room):
         return None
     other = next(name for name in SECOND if name.split("_")[0][:6] not in next(iter(backbones)))
-    sources = bank.select().rows["source"].unique().tolist()
-    source = quote(str(sources[0])) if len(sources) == 1 else "SOURCE"
+    where = roots(bank.select())
+    (source, root), *more = where.items()
+    is_one = not more and is_named(source)
+    named = (root_to_name(source, root), bank.named_options(source)) if is_one else ()
+    command = StoredRequest(other).command(source if is_one else "SOURCE", bank.path, *named)
     return (
         "What was tried of this backbone cannot be told apart: a second one is likely to bring more than more "
-        f"parameters (featurebank extract {source} --bank {quote(str(bank.path))} --backbone {other}; then "
-        f"featurebank fit {quote(str(bank.path))} --ensemble)."
+        f"parameters ({command}; then featurebank fit {shell_word(bank.path)} --ensemble)."
     )

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 from PIL import Image
 
-from featurebank.errors import SourceError, one_line
+from featurebank.errors import SourceError, no_column, one_line
 from featurebank.images.arrow import as_series, choose_column, holds_bytes, user_columns
 from featurebank.images.columns import is_missing
 from featurebank.images.items import is_path, is_picture
@@ -80,7 +80,8 @@ def picture_column(frame: pd.DataFrame, asked: str | None = None) -> str:
     """
     have = ", ".join(map(repr, frame.columns)) or "none"
     if asked is not None and asked not in frame.columns:
-        raise SourceError(f"the table has no column {asked!r}; it has {have}: name one of them as path_column=")
+        lacking = no_column("the table has", asked, frame.columns)
+        raise SourceError(f"{lacking}: name one of them as path_column=")
     if asked is not None:
         return asked
     first = {name: _first(frame[name]) for name in frame.columns}

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from featurebank.errors import SourceError, printable
+from featurebank.errors import SourceError, printable, shell_word
 from featurebank.images import listing
 from featurebank.images.columns import is_missing
 from featurebank.images.listing import Entry
@@ -71,7 +71,7 @@ def locate(texts: Sequence[str], manifest: AnyPath, root: AnyPath) -> list[Entry
         locator.refuse(texts)
     if locator.outside:
         wider = locator.wider(entries)
-        hint = f": --root {wider} has it" if wider else ""
+        hint = f": --root {shell_word(wider)} has it" if wider else ""
         entries = [(*entry[:3], entry[3] + hint if entry[3] == OUTSIDE else entry[3]) for entry in entries]
     names = [name for name, *_ in entries]
     say_ignored(texts, names, [locator.ignored.get(text, "") for text in texts])
@@ -198,7 +198,7 @@ class _Locator:
         root = self.wider([]) if len(self.outside) >= len(texts) else self._elsewhere(texts)
         if root:
             raise SourceError(
-                f"{what}; expected paths that start there: name the folder that has them with --root {root}"
+                f"{what}; expected paths that start there: name the folder that has them with --root {shell_word(root)}"
             )
 
     def _elsewhere(self, texts: Sequence[str]) -> str:

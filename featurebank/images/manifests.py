@@ -6,7 +6,7 @@ import logging
 import os
 from pathlib import Path
 
-from featurebank.errors import SourceError
+from featurebank.errors import SourceError, no_column
 from featurebank.images.cells import describe
 from featurebank.images.locating import locate, rows_with_path
 from featurebank.images.path_columns import find_path_column, path_column_hint
@@ -24,8 +24,8 @@ def scan_manifest(
     table = read_table(manifest, options, path_column=path_column, is_name=lambda name: _is_below(root, name))
     column = find_path_column(table, path_column)
     if column is None:
-        have, wanted = ", ".join(map(repr, table.columns)), path_column or "path"
-        raise SourceError(f"{str(manifest)!r} has no column {wanted!r}; it has {have}: {path_column_hint(table)}")
+        lacking = no_column(f"{str(manifest)!r} has", path_column or "path", table.columns)
+        raise SourceError(f"{lacking}: {path_column_hint(table)}")
     if isinstance(root, Path) and not root.is_dir():
         raise SourceError(f"{str(root)!r} is not a folder; expected the one that the manifest's paths start from")
     rows = rows_with_path(table[column])

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from featurebank.errors import shell_word
 from featurebank.images import formats
 
 PATH_COLUMNS = (
@@ -48,7 +49,7 @@ def path_column_hint(frame: pd.DataFrame) -> str:
     likely = [name for name in frame.columns if any(map(_is_image, frame[name].head(_LOOKED_AT)))]
     if any(_is_image(name) for name in frame.columns):
         return "its first line looks like a row: add a line of column names above it, such as path,label"
-    example = f", such as --path-column {likely[0]}" if likely else ""
+    example = f", such as --path-column {shell_word(likely[0])}" if likely else ""
     one = "; if it is one column only by mistake, name what separates its cells (--separator)"
     return f"name the one with the paths (--path-column{example}){one if len(frame.columns) == 1 else ''}"
 

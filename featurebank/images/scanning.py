@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,9 @@ def scan(
             raise SourceError("ids and columns go with a list of images; a folder or manifest has its own")
         if name is not None:
             raise SourceError(NO_NAME)
-        return _scan_path(files.as_path(source), None if root is None else files.as_path(root), path_column, options)
+        where = None if root is None else files.as_path(root)
+        found = _scan_path(files.as_path(source), where, path_column, options)
+        return replace(found, named_options=options.named(path_column))
     if options != TableOptions():
         raise SourceError("separator, encoding and labels_as go with a manifest; a table in memory says what it holds")
     return _scan_object(source, root or "", path_column, ids, columns, name)

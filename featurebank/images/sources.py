@@ -49,6 +49,8 @@ class Source:
         Whether the column ``label`` is the name of a folder that an image lies in.
     earlier : DataFrame, optional
         The columns as releases before this one read them, where they differ: what a bank has of them is no correction.
+    named_options : dict of str to str
+        What the user had to name so that a table is read, by option of ``featurebank extract`` (``--path-column``).
     get_image : callable, optional
         Position to what `read_image` takes, for images in memory.
 
@@ -75,6 +77,7 @@ class Source:
     notes: list[str] = field(default_factory=list)
     class_folders: bool = False
     earlier: pd.DataFrame | None = None
+    named_options: dict[str, str] = field(default_factory=dict)
     get_image: Callable[[int], Any] | None = None
 
     def read(self, position: int) -> tuple[bytes, Callable[..., Any]]:

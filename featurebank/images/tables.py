@@ -49,6 +49,18 @@ class TableOptions:
         if self.labels_as not in LABELS_AS:
             raise SourceError(f"no labels_as {self.labels_as!r}; {near_names(self.labels_as, LABELS_AS)}")
 
+    def named(self, path_column: str | None = None) -> dict[str, str]:
+        """Return the options of a command that say this and which column has the paths, those alone that are needed.
+
+        Examples
+        --------
+        >>> TableOptions("tab").named("file")
+        {'--path-column': 'file', '--separator': 'tab'}
+        """
+        told = {"--path-column": path_column, "--separator": self.separator, "--encoding": self.encoding}
+        told["--labels-as"] = self.labels_as if self.labels_as != "auto" else None
+        return {option: value for option, value in told.items() if value is not None}
+
 
 def is_table(path: AnyPath) -> bool:
     """Say whether a path is a file that holds a table, by its name."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featurebank.bank.features import as_keys
 from featurebank.bank.samples import SampleTable, values_of, weights_of
-from featurebank.errors import PredictorError
+from featurebank.errors import PredictorError, did_you_mean, no_column
 from featurebank.images.content import PAGE
 from featurebank.images.reading import Progress
 from featurebank.images.stacks import each_page
@@ -80,7 +80,9 @@ def task_named(tasks: Mapping[str, Task], target: str | None) -> Task:
             f"this predictor predicts several tasks, {', '.join(tasks)}; expected one: name it with --target"
         )
     if target is not None and target not in tasks:
-        raise PredictorError(f"no task {target!r}; this predictor knows {', '.join(tasks)}: name one of them")
+        raise PredictorError(
+            f"no task {target!r}; {did_you_mean(target, tasks)}this predictor knows {', '.join(tasks)}: name one of them"
+        )
     return next(iter(tasks.values())) if target is None else tasks[target]
 
 
@@ -112,12 +114,11 @@ def _check_columns(
     absent = [name for name in wanted if name not in source.columns]
     if not absent:
         return
-    have = ", ".join(map(repr, source.columns))
-    if not have:
+    if source.columns.empty:
         ways = f"give folders named by class, or a manifest with a column {absent[0]!r}"
     else:
         ways = next((f"name one of them with {way}" for way, name in others.items() if name == absent[0]), ways)
-    raise PredictorError(f"the source has no column {absent[0]!r}; it has {have or 'none'}: {ways}")
+    raise PredictorError(f"{no_column('the source has', absent[0], source.columns)}: {ways}")
 
 
 def _truth(

@@ -10,9 +10,9 @@ from typing import Any
 
 from featurebank import __version__
 from featurebank.bank.features import FeatureSet
-from featurebank.bank.repair_hints import extract_command, roots
-from featurebank.bank.request import shell_word
+from featurebank.bank.repair_hints import extract_command, root_to_name, roots
 from featurebank.bank.spec import canonical_json
+from featurebank.errors import shell_word
 from featurebank.report.inputs import Inputs
 
 LIBRARIES = ("numpy", "pandas", "scikit-learn", "torch", "torchvision", "timm")
@@ -71,7 +71,7 @@ def _extract_commands(inputs: Inputs) -> list[str]:
             inputs.bank,
             sets[0].spec,
             source,
-            "" if root in (source, os.path.dirname(source)) else root,
+            root_to_name(source, root),
             layers=[each.spec.layer_name for each in sets],
         )
         for source, root in roots(inputs.table).items()

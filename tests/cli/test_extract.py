@@ -1,11 +1,14 @@
 import json
 import os
 import re
+import shlex
+import shutil
 
 import pytest
 from PIL import Image
 
 from featurebank import Bank, extract
+from featurebank.bank.repair_hints import moved_command
 from featurebank.errors import ImageError
 from featurebank.images.formats import pillow_formats
 
@@ -331,3 +334,31 @@ def test_what_the_network_never_sees_is_said_once_unless_all_is_seen(run_cli, ru
     assert ", tiles\n" in result.stdout
     both = run_json("info", tmp_path / "a.bank")["feature_sets"]
     assert sorted(each["fit"] for each in both) == ["crop", "tiles"]
+
+
+def test_commands_that_are_hinted_name_what_the_user_had_to_name(run_cli, run_json, photos, tmp_path):
+    table, bank = tmp_path / "my list.csv", tmp_path / "my photos.bank"
+    rows = [f"{path.parent.name}/{path.name}~{path.parent.name}\n" for path in sorted(photos.glob("*/*.png"))]
+    table.write_text("where they are~kind\n" + "".join(rows), encoding="utf-16-be")
+    named = ["--path-column", "where they are", "--separator", "~", "--encoding", "utf-16-be"]
+    result = run_cli("extract", table, "--bank", bank, *NET, *named, "--root", photos)
+    assert f"next: featurebank fit '{bank}'" in result.stdout
+    run_json("extract", photos / "cat", "--bank", bank, *NET, "--layer", "layer3:max")
+    (again,) = re.findall("`(featurebank extract '[^`]*)`", "".join(run_json("info", bank)["incomplete"]))
+    assert run_json(*shlex.split(again)[1:])["embedded"] == 2  # the cats' contents are there
+    elsewhere = photos.rename(tmp_path / "elsewhere")
+    moved = moved_command(Bank(bank), str(table), str(elsewhere))
+    assert (run_json(*shlex.split(moved)[1:], *NET)["reused"], "--root" in moved) == (4, True)
+    shutil.rmtree(bank / "sources")  # as in banks of before
+    assert Bank(bank).named_options(str(table)) == {}
+
+
+def test_a_root_that_is_hinted_is_a_word_of_the_shell(run_cli, photos, tmp_path):
+    folder = photos.rename(tmp_path / "my photos")
+    (tmp_path / "tables").mkdir()
+    absolute = tmp_path / "tables" / "absolute.csv"
+    absolute.write_text(f"path\n{folder}/cat/00.png\n{folder}/cat/01.png\n")
+    result = run_cli("extract", absolute, "--bank", tmp_path / "a.bank", *NET)
+    root = re.search("with (--root .*)", result.stderr)[1]
+    assert shlex.split(root) == ["--root", f"{folder}/cat"]
+    assert run_cli("extract", absolute, "--bank", tmp_path / "a.bank", *NET, *shlex.split(root)).exit_code == 0

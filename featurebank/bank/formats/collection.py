@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from featurebank import __version__
 from featurebank.bank.spec import FeatureSpec
-from featurebank.errors import BankError, CorruptError, FeatureBankError
+from featurebank.errors import BankError, CorruptError, FeatureBankError, no_column
 from featurebank.images.columns import kind_of, tidy
 from featurebank.images.reading import Progress
 
@@ -334,6 +334,5 @@ def tidy_columns(frame: pd.DataFrame, chosen: Sequence[str] | None, where: Any) 
     """Return the columns of another tool's table that a bank is to keep."""
     absent = [name for name in chosen or () if name not in frame.columns]
     if absent:
-        have = ", ".join(map(repr, frame.columns)) or "none"
-        raise BankError(f"{str(where)!r} has no column {absent[0]!r}; it has {have}: name one of them")
+        raise BankError(f"{no_column(f'{str(where)!r} has', absent[0], frame.columns)}: name one of them")
     return tidy(frame if chosen is None else frame[list(chosen)])

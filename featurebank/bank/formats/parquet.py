@@ -26,7 +26,7 @@ from featurebank.bank.formats.collection import (
     stored_dtype,
     tidy_columns,
 )
-from featurebank.errors import BankError
+from featurebank.errors import BankError, no_column
 from featurebank.images.columns import kind_of
 
 _TYPES = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "str": pa.string()}
@@ -112,8 +112,7 @@ def _read_foreign(
 def named(frame: pd.DataFrame, path_column: str, where: Any) -> tuple[list[bytes], pd.DataFrame]:
     """Return the names in another tool's table, and its other columns."""
     if path_column not in frame.columns:
-        have = ", ".join(map(repr, frame.columns)) or "none"
-        raise BankError(f"{str(where)!r} has no column {path_column!r}; it has {have}: name it with --path-column")
+        raise BankError(f"{no_column(f'{str(where)!r} has', path_column, frame.columns)}: name it with --path-column")
     cells = list(frame[path_column])
     empty = [number for number, cell in enumerate(cells) if pd.isna(cell) or str(cell) == ""]
     if empty:

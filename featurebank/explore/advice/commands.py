@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from featurebank.bank.bank import Bank
-from featurebank.bank.repair_hints import extract_command, is_named, roots
-from featurebank.bank.request import StoredRequest, shell_word
+from featurebank.bank.repair_hints import extract_command, is_named, root_to_name, roots
+from featurebank.bank.request import StoredRequest
 from featurebank.bank.samples import values_of, weights_of
-from featurebank.errors import FeatureBankError, one_line
+from featurebank.errors import FeatureBankError, one_line, shell_word
 from featurebank.explore.advice.evidence import Measurements, Question
 from featurebank.explore.advice.networks import PENULTIMATE
 from featurebank.explore.advice.rules import SENTENCES, TUNING, Action
@@ -121,7 +120,7 @@ class Planner:
         backbone = network.request.load()
         layers = curve_layers(backbone.layers)
         seconds, size = extraction_cost(backbone, layers, network.top.spec, len(self.found.rows.y))
-        moved = {source: "" if root in (source, os.path.dirname(source)) else root for source, root in where.items()}
+        moved = {source: root_to_name(source, root) for source, root in where.items()}
         commands = [extract_command(self.bank, network.top.spec, *each, layers) for each in moved.items()]
         again = f"featurebank advise {shell_word(self.bank.path)} --target {shell_word(self.question.target)}"
         cost = f"estimate: {seconds:.0f} s for the network alone in plain PyTorch here, {size / 1e6:.1f} MB"

@@ -17,6 +17,7 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import candidate_features
 from featurebank.bank.features import FeatureSet
 from featurebank.bank.neighbours import near_duplicate_pairs
+from featurebank.bank.repair_hints import moved_command
 from featurebank.explore.advice.networks import Network, complete_sets, find_networks
 from featurebank.explore.advice.probe import (
     PROBE,
@@ -139,7 +140,7 @@ def measure(bank: Bank, question: Question, progress: Progress | None = None) ->
             doubling=None if doubling is None else Interval(doubling["gain"], *doubling["ci95"]),
             shuffled=_shuffled(rows, network, evidence, question),
             gap=_training_score(model, X, rows, folds, scoring) - winner.mean,
-            no_tuning=_no_tuning(rows, network),
+            no_tuning=_no_tuning(bank, rows, network),
         ),
         scoring=scoring,
         class_weight=weights,
@@ -255,7 +256,7 @@ def _training_score(
     return float(np.mean(over_folds(score, folds)))
 
 
-def _no_tuning(rows: TrainingData, network: Network) -> str:
+def _no_tuning(bank: Bank, rows: TrainingData, network: Network) -> str:
     """Return why the network cannot be fine-tuned by a command; empty where it can."""
     if rows.task != "classification":
         return "fine-tuning learns classes, and the target holds numbers"
@@ -264,7 +265,7 @@ def _no_tuning(rows: TrainingData, network: Network) -> str:
     first = rows.table.rows.drop_duplicates("source")
     for source, root, path in zip(first["source"], first["root"], first["path"], strict=True):
         if not os.path.exists(os.path.join(os.fsencode(root), path)):
-            return f"the images of {source!r} are not where they were: `featurebank extract {source} --root FOLDER`"
+            return f"the images of {source!r} are not where they were: `{moved_command(bank, source)}`"
     return ""
 
 

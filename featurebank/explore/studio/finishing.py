@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import shlex
 import threading
 import traceback
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ import pandas as pd
 from featurebank.bank.answers import is_given
 from featurebank.bank.bank import Bank
 from featurebank.bank.samples import rows_of
-from featurebank.errors import BankError, FeatureBankError, one_line
+from featurebank.errors import BankError, FeatureBankError, one_line, shell_word
 from featurebank.explore.studio.evidence import DIFFERENCE
 from featurebank.fitting.fit import default_output, fit
 from featurebank.fitting.result import FitResult
@@ -94,7 +93,7 @@ def about(result: FitResult) -> str:
 
 def after(bank: Bank, path: Path, result: FitResult) -> Facts:
     """Return what one does with a predictor: ``commands``; and its learning curve, ``curve`` and ``verdict``."""
-    predictor, place = shlex.quote(str(path)), shlex.quote(str(bank.path))
+    predictor, place = shell_word(path), shell_word(bank.path)
     commands = [f"featurebank predict {predictor} IMAGES", f"featurebank report {place} --predictor {predictor}"]
     found = result.report.get("learning_curve", {"points": [], "verdict": None})
     return {"commands": commands, "curve": [_point(each) for each in found["points"]], "verdict": found["verdict"]}
