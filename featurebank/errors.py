@@ -148,7 +148,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     ('did you mean label? ', '')
     """
     folded = {str(each).casefold(): each for each in known}
-    near = difflib.get_close_matches(name.casefold(), folded, n=1)
+    near = difflib.get_close_matches(str(name).casefold(), folded, n=1)
     return f"did you mean {folded[near[0]]}? " if near else ""
 
 

@@ -80,9 +80,8 @@ def task_named(tasks: Mapping[str, Task], target: str | None) -> Task:
             f"this predictor predicts several tasks, {', '.join(tasks)}; expected one: name it with --target"
         )
     if target is not None and target not in tasks:
-        raise PredictorError(
-            f"no task {target!r}; {did_you_mean(target, tasks)}this predictor knows {', '.join(tasks)}: name one of them"
-        )
+        known = f"{did_you_mean(target, tasks)}this predictor knows {', '.join(tasks)}"
+        raise PredictorError(f"no task {target!r}; {known}: name one of them")
     return next(iter(tasks.values())) if target is None else tasks[target]
 
 

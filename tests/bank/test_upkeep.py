@@ -123,6 +123,19 @@ def test_a_merge_has_the_rows_of_all_and_the_row_that_was_written_last(banks, tm
     assert bank.load("net/other").tolist() == (-rows[2:]).tolist()
 
 
+def test_a_merge_keeps_how_each_source_is_read(banks, tmp_path):
+    first, second, _ = banks
+    (source,) = second.table.rows["source"].unique()
+    second.keep_named_options(source, {"--path-column": "my file"})
+    bank = Bank.create(tmp_path / "all.bank")
+    bank.merge(first, second)
+    assert bank.named_options(source) == {"--path-column": "my file"}
+    (file,) = (bank.path / "sources").iterdir()
+    for strange in ('{"options": ["--bank"]}', '{"options": {"--bank": "x", "--encoding": 3}}', "no JSON"):
+        file.write_text(strange)
+        assert bank.named_options(source) == {}
+
+
 def test_the_second_merge_copies_nothing(banks, tmp_path):
     first, second, _ = banks
     bank = Bank.create(tmp_path / "all.bank")

@@ -57,6 +57,39 @@ def test_help_is_light(arguments):
 
 # --- errors ------------------------------------------------------------------------------------------------
 
+MISTYPED = [
+    ["fit", "BANK", "--target", "LABLE"],
+    ["fit", "BANK", "--groups", "labl"],
+    ["fit", "BANK", "--sample-weight", "labels"],
+    ["fit", "BANK", "--split", "Label_"],
+    ["fit", "BANK", "--cv", "predefined:lable"],
+    ["adapt", "BANK", "--domain", "lable", "--source", "a", "--target-domain", "b"],
+    ["advise", "BANK", "--target", "lable"],
+    ["outliers", "BANK", "--target", "lable"],
+    ["label-issues", "BANK", "--target", "lable"],
+    ["cluster", "BANK", "--target", "lable"],
+    ["report", "BANK", "--target", "lable", "-o", "report.html"],
+    ["evaluate", "PREDICTOR", "PHOTOS", "--target", "lable"],
+    ["evaluate", "PREDICTOR", "PHOTOS", "--groups", "lable"],
+    ["evaluate", "PREDICTOR", "PHOTOS", "--sample-weight", "lable"],
+    ["label", "BANK", "labels.csv", "--column", "lable"],
+    ["label", "BANK", "labels.csv", "--path-column", "file_"],
+    ["extract", "labels.csv", "--bank", "new.bank", "--path-column", "File_"],
+]
+
+
+@pytest.mark.parametrize("arguments", MISTYPED, ids=" ".join)
+def test_a_mistyped_column_is_answered_by_the_one_that_was_meant(
+    arguments, run_cli, two_class_bank, two_class_predictor, two_classes, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labels.csv").write_text("file,label\ncat/00.png,cat\n")
+    places = {"BANK": two_class_bank, "PREDICTOR": two_class_predictor, "PHOTOS": two_classes}
+    result = run_cli(*(places.get(word, word) for word in arguments))
+    meant = "file" if "--path-column" in arguments else "label"
+    assert (result.exit_code, f"did you mean {meant}? " in result.stderr) == (1, True), result.stderr
+
+
 ERRORS = [
     ["extract", "nowhere", "--bank", "new.bank"],
     ["extract", "PHOTOS", "--bank", "new.bank", "--backbone", "resnet19"],
