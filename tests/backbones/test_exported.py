@@ -103,6 +103,18 @@ def test_an_exported_network_serves_some_of_its_layers(network, backbone, specs,
     assert cache.find([backbone.spec("0")]) is None
 
 
+def test_the_input_of_a_module_is_exported_and_lies_before_its_output(backbone, prepared):
+    """What fine-tuning keeps: the activations before the first block that it trains."""
+    specs = [backbone.spec(name) for name in ("3.input", "3", "2")]
+    (found,) = export(backbone, specs[:1]).run(np.stack(prepared))
+    (expected,) = Engine(backbone, specs[:1], device="cpu", engine="eager")(prepared)
+    assert distance(found, expected) < 1e-6
+    export(backbone, specs)
+    assert cache.read(specs).record.deepest == 1
+    export(backbone, [specs[2], specs[0]])
+    assert cache.find(specs[:1], no_deeper=True).record.layers == cache.layers_of(specs[:1])
+
+
 @pytest.mark.parametrize("damage", ["graph", "record", "outputs", "gone"])
 def test_what_does_not_fit_falls_back_to_torch_and_says_so(network, backbone, specs, damage, caplog):
     path, record = network.path, network.record

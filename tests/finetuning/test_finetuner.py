@@ -16,6 +16,7 @@ from sklearn.utils.estimator_checks import (
 )
 
 from featurebank import Backbone, Bank, FeatureBankError, FineTuner, Predictor, Preprocessing
+from featurebank.backbones.devices import MANY
 from featurebank.errors import FineTuneError
 
 QUICK = {"backbone": "resnet18", "weights": "random:0", "size": 64, "augment": "cached:2", "epochs": 2, "batch_size": 8}
@@ -39,6 +40,17 @@ def test_it_learns_paths_and_predicts_new_ones(photos, two_classes, tmp_path):
     assert tuner.score(paths, y) > 0.9
     tuner.predictor_.save(tmp_path / "a.featurebank")
     assert np.array_equal(Predictor.load(tmp_path / "a.featurebank").predict(new), tuner.predict(new))
+
+
+@pytest.mark.slow
+def test_many_images_are_cached_through_an_exported_network(photos, tmp_path, monkeypatch):
+    paths, y = photos
+    plain = FineTuner("layer4", bank=tmp_path / "a.bank", **QUICK).fit(paths, y)
+    monkeypatch.setenv("FEATUREBANK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(MANY, "onnx", 1)
+    exported = FineTuner("layer4", bank=tmp_path / "b.bank", **QUICK).fit(paths, y)
+    assert list((tmp_path / "cache" / "onnx").glob("*.onnx"))
+    assert np.array_equal(exported.predict(paths), plain.predict(paths))
 
 
 def test_cross_validation_and_clones_share_the_activations_of_one_bank(photos, tmp_path):

@@ -20,6 +20,7 @@ from featurebank.backbones.exported import cache
 from featurebank.backbones.exported.cache import Found
 from featurebank.backbones.exported.network import TOLERANCE, ExportedNetwork, distance, here, open_session, same_apart
 from featurebank.backbones.exported.record import Record
+from featurebank.backbones.layers import get_layer
 from featurebank.backbones.runtimes import CapturedModel, engine_errors, run_eagerly
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import EngineError
@@ -81,11 +82,11 @@ def _made(backbone: Backbone, specs: Sequence[FeatureSpec], images: NDArray[Any]
             f"engine 'onnx' is {off:.1e} off plain float32 PyTorch on the first batch (relative; expected "
             f"below {TOLERANCE:g}): use --engine eager"
         )
-    order = list(backbone.layers)  # of computation
+    depths = [get_layer(backbone.layers, spec.layer)[0].depth for spec in specs]
     record = Record(
         backbone=specs[0].backbone,
         layers=cache.layers_of(specs),
-        deepest=max(range(len(specs)), key=lambda number: order.index(specs[number].layer)),
+        deepest=max(range(len(specs)), key=depths.__getitem__),
         weights=specs[0].weights,
         graph=hashlib.sha256(graph).hexdigest(),
         floats=max(math.prod(layer.shape) for layer in backbone.layers.values()),
