@@ -1,6 +1,7 @@
 """Shared by all tests: no hub is ever asked, and a few small helpers."""
 
 import atexit
+import contextlib
 import json
 import os
 import shutil
@@ -36,16 +37,26 @@ def noise():
     return make
 
 
-@pytest.fixture(scope="module")  # its event loop must be gone when a later module runs one of its own
-def browser():
-    """A headless Chromium, driven by playwright; a test that asks for it is skipped where either is missing."""
+@pytest.fixture(scope="session")
+def launch():
+    """Return what opens a headless Chromium with flags, driven by playwright; skipped where either is missing."""
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'featurebank[test]'")
     found = filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome")))
     chromium = next(found, None) or pytest.skip("no Chromium on this machine: apt-get install chromium")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with playwright.sync_playwright() as started, contextlib.ExitStack() as stack:
+
+        def opened(*flags):
+            browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox", *flags])
+            stack.callback(browser.close)
+            return browser
+
         yield opened
-        opened.close()
+
+
+@pytest.fixture(scope="session")
+def browser(launch):
+    """A headless Chromium; a test that asks for it is skipped where there is none."""
+    return launch()
 
 
 @pytest.fixture(scope="session")

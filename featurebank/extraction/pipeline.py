@@ -55,6 +55,9 @@ class Compute:
         ``"local"``: this process; ``"ray"``: the machines of a Ray cluster (`featurebank.extraction.ray`).
     ray_address : str, optional
         A running Ray cluster; by default one is started on this machine.
+    early : bool, default False
+        Whether the first rows are written at once and the next ever more seldom, for who waits for them: some more
+        files.
     """
 
     device: str = "auto"
@@ -63,6 +66,7 @@ class Compute:
     workers: int | None = None
     backend: str = "local"
     ray_address: str | None = None
+    early: bool = False
 
     def check(self, request: Request) -> None:
         """Refuse a device, an engine or a decoder that this machine does not have; what always is costs nothing.
@@ -145,7 +149,7 @@ class Pipeline:
         self.tracker = tracker
         self.compute = compute
         self.advance = advance
-        self.writer = Writer(tracker, SEGMENT_ROWS)
+        self.writer = Writer(tracker, SEGMENT_ROWS, early=compute.early)
         self.warnings: list[str] = []
         self.drift: list[Drift] = []
         self.unseen = Unseen()
@@ -159,7 +163,7 @@ class Pipeline:
 
     def turn_to(self, tracker: Tracker) -> None:
         """Take samples of another tracker of the same feature sets next; the network stays loaded."""
-        self.tracker, self.writer = tracker, Writer(tracker, SEGMENT_ROWS)
+        self.tracker, self.writer = tracker, Writer(tracker, SEGMENT_ROWS, early=self.compute.early)
         self.warnings, self.drift, self.unseen = [], [], Unseen()
 
     def run(self, pending: Sequence[int]) -> None:

@@ -49,11 +49,15 @@ class Writer:
         Its bank takes the rows; it is told of each sample that is settled by them.
     rows : int
         Samples at which a segment is written.
+    early : bool, default False
+        Whether the first rows are written at once, and the next after a second, then two, four …, up to the seconds at
+        which a segment is written.
     """
 
-    def __init__(self, tracker: Tracker, rows: int):
+    def __init__(self, tracker: Tracker, rows: int, *, early: bool = False):
         self.tracker = tracker
         self.rows = rows
+        self._seconds = 0.0 if early else SEGMENT_SECONDS
         self._collected = _Collected()
         self._since = time.monotonic()
         self._thread: ThreadPoolExecutor | None = None
@@ -72,7 +76,7 @@ class Writer:
     def settle(self, samples: Sequence[tuple[int, bytes]]) -> None:
         """Take the positions and digests of samples whose rows have all been added; write when there is enough."""
         self._collected.settled += samples
-        late = time.monotonic() - self._since > SEGMENT_SECONDS
+        late = time.monotonic() - self._since > self._seconds
         if len(self._collected.settled) >= self.rows or self._collected.size >= SEGMENT_BYTES or late:
             self.flush()
         self._wait(IN_FLIGHT)
@@ -80,7 +84,7 @@ class Writer:
     def flush(self) -> None:
         """Have written what has been collected; a few rows are written when this returns."""
         collected, self._collected = self._collected, _Collected()
-        self._since = time.monotonic()
+        self._since, self._seconds = time.monotonic(), min(SEGMENT_SECONDS, max(1.0, 2 * self._seconds))
         if collected.size <= SMALL and not self._in_flight:
             self._write(collected)
             return

@@ -2,14 +2,18 @@
 
     python tests/benchmarks/bench_studio.py speed [IMAGES WIDTH ANSWERS]
     python tests/benchmarks/bench_studio.py page [IMAGES WIDTH ANSWERS]
-    python tests/benchmarks/bench_studio.py labels [SEEDS]
+    python tests/benchmarks/bench_studio.py trial [IMAGES SECONDS]
+    python tests/benchmarks/bench_studio.py labels [--seeds 6] [--solar solar.bank] [--features NAME ...]
 
 ``speed`` makes a bank of Gaussian rows (10,000 × 1,280 and 100,000 × 1,280 by default) and answers over HTTP, as the
 page does: it posts an answer and asks for the next item, while the model refits in the background. ``page`` answers in
-Chromium, over pictures of 800 × 600: from a key press to the next picture on the screen. ``labels`` has annotators who
-know the truth label what the studio asks for, beside others who label at random, on the solar cells (module type,
-defects; ``featurebank demo`` makes the bank), scikit-learn's digits and textures, and prints the balanced accuracy on
-rows that nobody labels.
+Chromium, over pictures of 800 × 600: from a key press to the next picture on the screen. ``trial`` goes a new user's
+way: ``featurebank studio`` over a folder of images of three kinds (60 by default), all labelled by keys with so many
+seconds between (2 by default), then Finish; it prints what the page said until the first image, and when each step was
+reached. ``labels`` has annotators who know the truth label what the studio asks for, beside others who label at random,
+on the solar cells (module type, defects; ``featurebank demo`` makes the bank), scikit-learn's digits and textures, and
+prints the balanced accuracy on rows that nobody labels, and where choosing falls behind random order by more than a
+point.
 """
 
 from __future__ import annotations
@@ -18,11 +22,13 @@ import io
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +42,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from made_bank import make_bank
 from studio_run import picture_bank
+from studio_walks import KINDS, answer, go, save_photos
 
 from featurebank import Bank
 from featurebank.explore.studio.learner import learn
@@ -45,6 +52,8 @@ from featurebank.explore.studio.work import Work
 
 CLASSES = 5
 SIZES = (20, 50, 100, 200)
+MOST = 400
+"""Labels of an annotator."""
 SERVE = """
 import resource, sys
 from featurebank import studio
@@ -194,17 +203,72 @@ def _photos() -> Callable[[int], bytes]:
     return lambda number: files[number % len(files)] + b"%d" % number
 
 
+# --- a new user ----------------------------------------------------------------------------------------------
+
+
+SAID = """() => ["labelled", "extracting-text", "stage", "stage-why"].map((id) => document.getElementById(id).innerText)
+    .filter((text) => text).join(" | ")"""
+
+
+def trial(images: int, seconds: int) -> None:
+    """Print when a new user has a first image, all labels, and a predictor."""
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        photos = save_photos(Path(folder) / "photos", images // len(KINDS))
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        opened = browser.new_page(viewport={"width": 1280, "height": 800})
+        opened.set_default_timeout(300_000)
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "featurebank", "studio", str(photos), "--no-browser"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        opened.goto(process.stdout.readline().split()[1])
+        said = _told_until_shown(opened, began)
+        times = {"first image": time.perf_counter() - began}
+        for _ in range(images // len(KINDS) * len(KINDS)):
+            opened.wait_for_timeout(1000 * seconds)
+            answer(opened, 1)
+        times["all labelled"] = time.perf_counter() - began
+        go(opened, "finish")
+        opened.click("#finish-start")
+        opened.wait_for_function("() => /^(?!Fitting)./.test(document.getElementById('finish-status').innerText)")
+        times["predictor written"] = time.perf_counter() - began
+        print(*said, opened.inner_text("#finish-status"), sep="\n", flush=True)
+        browser.close()
+        process.send_signal(signal.SIGINT)
+        process.wait()
+    reached = ", ".join(f"{name} {value:.0f} s" for name, value in times.items())
+    print(
+        f"{images} images, an answer in {seconds} s: {reached}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+    )
+
+
+def _told_until_shown(opened: Any, began: float) -> list[str]:
+    """Return what the page says until an image is shown, each with its time."""
+    said: list[str] = []
+    last = None
+    while True:
+        text = opened.evaluate(SAID)
+        if text != last:
+            said.append(f"{time.perf_counter() - began:6.1f} s  {text}")
+            last = text
+        if opened.locator("#stage[data-digest]").count():
+            return said
+        opened.wait_for_timeout(50)
+
+
 # --- labels ------------------------------------------------------------------------------------------------
 
 
-def tasks() -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.str_]]]:
-    """Yield names, embeddings and classes."""
+def tasks(solar: str, features: Sequence[str]) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.str_]]]:
+    """Yield names, embeddings and classes; those of the solar cells where there is a bank of them."""
     from sklearn.datasets import load_digits
 
-    if Path("solar.bank").exists():
-        bank = Bank("solar.bank")
+    if Path(solar).exists():
+        bank = Bank(solar)
         for name, column in (("module type", "type"), ("defects", "A")):
-            X, y = bank.load("penultimate", column)
+            X, y = bank.load(list(features), column)
             yield name, X, y.astype(str)
     X, y = load_digits(return_X_y=True)
     yield "digits", X.astype(np.float32), y.astype(str)
@@ -226,18 +290,26 @@ def textures(n: int = 1200, side: int = 32) -> tuple[NDArray[np.float32], NDArra
     return np.log(spectra[:, :, :12]).reshape(n, -1).astype(np.float32), y.astype(str)
 
 
-def labels(seeds: int) -> None:
-    """Print the balanced accuracy by number of labels."""
-    for name, X, y in tasks():
+def labels(seeds: int, solar: str, features: Sequence[str]) -> None:
+    """Print the balanced accuracy by number of labels, and where choosing falls behind."""
+    for name, X, y in tasks(solar, features):
+        means = {}
         for way in ("random", "studio"):
-            found = [annotated(X, y, seed, way) for seed in range(seeds)]
-            cells = [f"{size}: {np.mean([each[size] for each in found]):5.1f}" for size in SIZES]
-            needed = [each["needed"] for each in found]
-            print(f"{name:12} {way:7} {'  '.join(cells)}  95 % of all: {np.median(needed):.0f} labels", flush=True)
+            began = time.perf_counter()
+            found = [annotated(X, y, seed, way, MOST) for seed in range(seeds)]
+            means[way] = np.mean([[each[size] for size in SIZES] for each in found], axis=0)
+            cells = "  ".join(f"{size}: {mean:5.1f}" for size, mean in zip(SIZES, means[way], strict=True))
+            needed = np.median([each["needed"] for each in found])
+            took = time.perf_counter() - began
+            print(f"{name:12} {way:7} {cells}  95 % of all: {needed:.0f} labels  ({took:.0f} s)", flush=True)
+        behind = [size for size, gain in zip(SIZES, means["studio"] - means["random"], strict=True) if gain < -1]
+        print(f"{name:12} behind by more than a point at: {behind or 'none'}", flush=True)
 
 
-def annotated(X: NDArray[np.float32], y: NDArray[np.str_], seed: int, way: str) -> dict[Any, float]:
-    """Return the balanced accuracy (%) at `SIZES`, and how many labels reach 95 % of what all labels do."""
+def annotated(
+    X: NDArray[np.float32], y: NDArray[np.str_], seed: int, way: str, most: int = max(SIZES)
+) -> dict[Any, float]:
+    """Return the balanced accuracy (%) at `SIZES`, and how many of the labels reach 95 % of what all rows' do."""
     random = np.random.default_rng(seed)
     order = random.permutation(len(X))
     known, held = np.sort(order[: int(0.7 * len(X))]), order[int(0.7 * len(X)) :]
@@ -249,9 +321,9 @@ def annotated(X: NDArray[np.float32], y: NDArray[np.str_], seed: int, way: str) 
         return 0.0 if learned is None else 100 * float(balanced_accuracy_score(y[held], learned.predict(test)))
 
     goal = 0.95 * score(np.arange(len(known)))
-    asked = random.permutation(len(known)) if way == "random" else _asked(X[known], y[known], seed, max(SIZES))
+    asked = random.permutation(len(known)) if way == "random" else _asked(X[known], y[known], seed, most)
     found: dict[Any, float] = {size: score(asked[:size]) for size in SIZES}
-    steps = range(10, min(len(asked), 600) + 1, 10)
+    steps = range(10, min(len(asked), most) + 1, 10)
     found["needed"] = next((size for size in steps if score(asked[:size]) >= goal), np.inf)
     return found
 
@@ -278,12 +350,26 @@ def _asked(X: NDArray[np.float32], y: NDArray[np.str_], seed: int, count: int) -
     return np.array(found)
 
 
+def _options() -> Namespace:
+    parser = ArgumentParser(description="The studio's speed, and what its choices are worth.")
+    commands = parser.add_subparsers(dest="kind", required=True)
+    for name, defaults in (("speed", []), ("page", []), ("trial", [60, 2])):
+        commands.add_parser(name).add_argument("given", type=int, nargs="*", default=defaults)
+    annotators = commands.add_parser("labels")
+    annotators.add_argument("--seeds", type=int, default=6)
+    annotators.add_argument("--solar", default="solar.bank", help="the bank that `featurebank demo` makes")
+    annotators.add_argument("--features", nargs="+", default=["penultimate"], help="feature sets of that bank")
+    return parser.parse_args()
+
+
 if __name__ == "__main__":
-    kind, given = sys.argv[1], [int(each) for each in sys.argv[2:]]
-    if kind == "labels":
-        labels(*(given or [6]))
+    options = _options()
+    if options.kind == "labels":
+        labels(options.seeds, options.solar, options.features)
+    elif options.kind == "trial":
+        trial(*options.given)
     else:
-        measure = {"speed": speed, "page": page}[kind]
-        for shape in [given] if given else [[10_000, 1280, 200], [100_000, 1280, 200]]:
+        measure = {"speed": speed, "page": page}[options.kind]
+        for shape in [options.given] if options.given else [[10_000, 1280, 200], [100_000, 1280, 200]]:
             measure(*shape)
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_utime:.0f} s of this process")

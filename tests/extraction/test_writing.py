@@ -111,3 +111,14 @@ def test_rows_that_are_refused_are_refused_at_once(tracker):
     writer = Writer(tracker, AT)
     with pytest.raises(BankError, match="more than float16 holds"):
         writer.add(SPEC, [digest(0)], np.full((1, 1, 4), 1e6, np.float32), {})
+
+
+def test_who_waits_for_rows_has_the_first_at_once_and_the_next_in_ever_longer_steps(tracker, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("featurebank.extraction.writing.time.monotonic", lambda: now[0])
+    writer, committed = Writer(tracker, COUNT, early=True), []
+    for first, moment in enumerate((0.1, 0.6, 1.2, 2.4)):
+        now[0] = moment
+        take(writer, first * AT, width=4)
+        committed.append(int(tracker.committed.sum()))
+    assert committed == [AT, AT, 3 * AT, 3 * AT]

@@ -65,7 +65,7 @@ class Opening:
     def state(self) -> dict[str, Any]:
         """Return what the page's frame shows, whatever is there already."""
         facts: dict[str, Any] = {"ready": False, "extracting": None, "classes": [], "images": 0, "labelled": 0}
-        facts |= {"revision": 0, "model_revision": 0, "message": self._message, **self._facts}
+        facts |= {"revision": 0, "model_revision": 0, "reading": False, "message": self._message, **self._facts}
         return facts if self._session is None else {**facts, **self._session.state()}
 
     def close(self) -> None:

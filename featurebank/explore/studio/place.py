@@ -14,6 +14,9 @@ from featurebank.bank.bank import Bank, BankLike
 from featurebank.errors import BankError, FeatureBankError, one_line
 from featurebank.storage import files
 
+AT_ONCE = 0.1
+"""Seconds within which images are told of that were embedded in one batch."""
+
 
 class NotYetError(BankError):
     """What is asked for is being made: ask again in a moment."""
@@ -34,7 +37,8 @@ class Place:
     Attributes
     ----------
     extracting : dict or None
-        ``done, total, rate`` (images a second) and ``left`` (seconds) while images are embedded.
+        ``done, total, rate`` (images a second) and ``left`` (seconds) while images are embedded; the total is 0 until
+        they are listed, `rate` and `left` are None until the second batch is embedded.
     message : str or None
         What went wrong, or images that could not be read.
 
@@ -54,7 +58,7 @@ class Place:
         self.bank: BankLike = (bank or files.beside(files.as_path(_plain(named)), ".bank")) if self.is_source else named
         self.extracting: dict[str, Any] | None = None
         self.message: str | None = None
-        self._began = time.monotonic()
+        self._began, self._first = time.monotonic(), 0
 
     @property
     def title(self) -> str:
@@ -66,7 +70,6 @@ class Place:
         if not self.is_source:
             return Bank.of(self.bank)
         bank = Bank.create(_plain(self.bank))
-        self._began = time.monotonic()
         self._show(0, 0)
         threading.Thread(target=self._extract, args=(bank,), name="featurebank-extract", daemon=True).start()
         return bank
@@ -74,11 +77,14 @@ class Place:
     def _extract(self, bank: Bank) -> None:
         from featurebank.backbones.request import Request
         from featurebank.extraction.extract import run_extraction
+        from featurebank.extraction.pipeline import Compute
         from featurebank.images.scanning import scan
 
         try:
             found = scan(_plain(self._named))
-            report = run_extraction(found, Bank(bank.path), Request(**self._options), progress=self._show)
+            self._show(0, len(found.paths))
+            how = Request(**self._options), Compute(early=True)
+            report = run_extraction(found, Bank(bank.path), *how, progress=self._show)
             self.message = report.about_failures() if report.failed else None
         except FeatureBankError as error:
             self.message = one_line(error)
@@ -89,8 +95,12 @@ class Place:
             self.extracting = None
 
     def _show(self, done: int, total: int) -> None:
-        rate = done / max(time.monotonic() - self._began, 1e-9)
-        self.extracting = {"done": done, "total": total, "rate": rate, "left": (total - done) / rate if done else None}
+        now = time.monotonic()
+        self._began = now if done <= 1 else self._began
+        if now - self._began < AT_ONCE:  # the first batch comes with loading the network: no part of the rate
+            self._first = done
+        rate = (done - self._first) / max(now - self._began, AT_ONCE) or None
+        self.extracting = {"done": done, "total": total, "rate": rate, "left": (total - done) / rate if rate else None}
 
 
 def _plain(place: BankLike) -> Any:

@@ -89,7 +89,7 @@ class Session:
         classes = self._classes()
         facts |= {"ready": True, "classes": classes, "images": len(work.answers.labels)}
         labelled = sum(each["count"] for each in classes)
-        return {**facts, "labelled": labelled, "revision": work.answers.changes}
+        return {**facts, "labelled": labelled, "revision": work.answers.changes, "reading": work.is_reading}
 
     def _classes(self) -> list[Facts]:
         """Return the classes in the order in which they were first seen, so that each keeps its key."""
@@ -106,7 +106,9 @@ class Session:
         """Return a content's picture as JPEG."""
         if self._shown is None:
             self._shown = Pictures(self.answers)
-        return self._shown.jpeg(digest, size)
+        made = self._shown.jpeg(digest, size)
+        self.work.shown()
+        return made
 
     def next(self, count: int, skip: Sequence[bytes]) -> list[Facts]:
         """Return what is to be labelled next; `skip` is what the page has or passed over."""

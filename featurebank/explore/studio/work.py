@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 COVERAGE, UNCERTAIN = "coverage", "uncertain"
 COVERED = 50
 """Labels after which images come for what the model is least certain of."""
+FIRST_PICTURE = 3.0
+"""Seconds for which embeddings wait for the first picture to be made, which would have to share its core with them."""
 PAUSE = 1.0
 """Seconds after which labels of other writers are looked for."""
 RANKED_FROM = 40
@@ -52,6 +54,8 @@ class Work:
         ``paid, curve, verdict, may_pay``; see `featurebank.explore.studio.looking.weighed`.
     revision : int
         Of the model.
+    is_reading : bool
+        Whether the bank's embeddings are being read for the first time.
     """
 
     def __init__(self, place: Place, target: str, by: str, features: str | Sequence[str] | None, seed: int) -> None:
@@ -64,9 +68,9 @@ class Work:
         self.coverage = np.empty(0, np.int64)
         self.evidence: dict[str, Any] = UNKNOWN
         self._plane: tuple[Pool, tuple[NDArray[np.int64], NDArray[np.float64]]] | None = None
-        self.revision = 0
+        self.revision, self.is_reading = 0, False
         self._message: str | None = None
-        self._wake, self._ended = threading.Event(), threading.Event()
+        self._wake, self._ended, self._shown = threading.Event(), threading.Event(), threading.Event()
         self._fitted, self._held = -1, 0
         self._ranked = RANKED_FROM // 2
         self._seen: View | None = None
@@ -114,10 +118,14 @@ class Work:
         """Refit soon: there is a new answer."""
         self._wake.set()
 
+    def shown(self) -> None:
+        """Begin to read the embeddings: the first picture is made."""
+        self._shown.set()
+
     def close(self) -> None:
         """End after what is under way."""
-        self._ended.set()
-        self._wake.set()
+        for event in (self._ended, self._wake, self._shown):
+            event.set()
 
     def _guarded(self, run: Callable[[], Any]) -> None:
         """Run, and keep what went wrong for the page."""
@@ -138,8 +146,11 @@ class Work:
         if self.answers is None:
             return
         threading.Thread(target=self._look, name="featurebank-look", daemon=True).start()
+        self.is_reading = True
+        self._shown.wait(FIRST_PICTURE)
         while not self._ended.is_set():
             self._guarded(self.step)
+            self.is_reading = False
             self._wake.wait(PAUSE)
             self._wake.clear()
 

@@ -13,6 +13,7 @@ from made_bank import planted
 from studio_run import picture_bank, until
 
 from featurebank import Bank, studio
+from featurebank.explore.studio.place import Place
 
 
 def ready(client):
@@ -38,6 +39,37 @@ def test_a_notebook_shows_it_and_closes_it(tmp_path):
     with pytest.raises(httpx.ConnectError):
         httpx.get(running.url, trust_env=False)
     assert not [each for each in threading.enumerate() if each.name == "featurebank-server"]
+
+
+def test_embeddings_are_read_once_the_first_picture_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("featurebank.explore.studio.work.FIRST_PICTURE", 1000)
+    X, _ = planted(np.random.default_rng(0), groups=2, size=20, width=6)
+    bank, digests = picture_bank(tmp_path / "pictures", X)
+    running = studio(bank)
+    try:
+        with httpx.Client(base_url=running.url, trust_env=False, timeout=300) as client:
+            state = ready(client)
+            assert (state["reading"], state["model_revision"]) == (True, 0)
+            assert {each["why"] for each in client.get("api/next").json()["items"]} <= {"any", "random"}
+            assert client.get(f"api/image/{digests[0].hex()}").status_code == 200
+            until(lambda: client.get("api/state").json()["model_revision"])
+            until(lambda: not client.get("api/state").json()["reading"])
+            assert "coverage" in {each["why"] for each in client.get("api/next").json()["items"]}
+    finally:
+        running.close()
+
+
+def test_the_rate_of_a_folder_that_is_embedded_leaves_out_what_the_network_took_to_load(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("featurebank.explore.studio.place.time.monotonic", lambda: now[0])
+    place = Place(tmp_path, None, {})
+    told = []
+    for moment, done in ((0, 0), (20, 1), (20.01, 32), (22, 33), (22.02, 64)):
+        now[0] = moment
+        place._show(done, 96)
+        told.append((place.extracting["rate"], place.extracting["left"]))
+    assert told[:3] == [(None, None)] * 3
+    assert told[-1] == pytest.approx((32 / 2.02, 2.02))
 
 
 @pytest.mark.slow

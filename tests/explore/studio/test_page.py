@@ -2,7 +2,9 @@
 
 from contextlib import closing
 
+import httpx
 import pytest
+from studio_run import until
 from studio_walks import (
     answer,
     go,
@@ -81,20 +83,63 @@ def test_a_class_can_be_made_in_the_middle_and_keeps_its_key(page, studio):
     assert labels_of(bank)[other] == "a new one"
 
 
-def test_a_start_from_a_folder_says_what_takes_its_time(browser, studio):
+def test_a_start_says_what_takes_its_time(browser, studio):
+    state = {"ready": True, "extracting": None, "reading": False, "classes": [], "images": 0, "labelled": 0}
+    state |= {"revision": 0, "model_revision": 0, "message": None, "title": "a.bank"}
+
     def hold(page):
-        page.route("**/api/state", lambda route: route.fulfill(json=beginning))
+        page.route("**/api/state", lambda route: route.fulfill(json=state))
         page.route("**/api/next*", lambda route: route.fulfill(json={"items": []}))
 
-    beginning = {"ready": True, "extracting": {"done": 0, "total": 60, "rate": 0, "left": None}, "classes": []}
-    beginning |= {"images": 0, "labelled": 0, "revision": 0, "model_revision": 0, "message": None, "title": "a.bank"}
+    def told(page, text):
+        page.locator("#extracting-text", has_text=text).wait_for()
+
+    def extracting(done, total, rate=None, left=None):
+        state["extracting"] = {"done": done, "total": total, "rate": rate, "left": left}
+
+    extracting(0, 0)
     with watched(browser, studio[1], prepare=hold) as page:
+        told(page, "Listing the images …")
         page.locator("#stage", has_text="The network is loading and the first images are being embedded").wait_for()
         assert page.inner_text("#labelled") == "No image is ready yet"
-        assert page.inner_text("#extracting-text") == "Loading the network for 60 images …"
+        extracting(0, 600)
+        told(page, "Loading the network for 600 images …")
+        extracting(32, 600)
+        told(page, "Embedding: 32 of 600 images. What is there can be labelled already.")
+        extracting(64, 600, 16.04, 33.4)
+        told(page, "Embedding: 64 of 600 images, 16 a second, about 33 seconds left.")
+        state |= {"extracting": None, "images": 600, "reading": True}
+        told(page, "Reading the embeddings of 600 images. Until then they come at random.")
         page.unroute("**/api/next*")
         page.unroute("**/api/state")
         assert shown(page)
+        page.locator("#extracting").wait_for(state="hidden")
+
+
+def test_a_folder_without_images_is_told_of(browser, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with closing(featurebank.studio(tmp_path / "empty")) as handle, watched(browser, handle.url) as page:
+        page.locator("#message", has_text="no images").wait_for()
+        page.locator("#stage", has_text="There is no image to label yet.").wait_for()
+        assert page.inner_text("#labelled") == "No image is ready yet"
+
+
+def test_every_image_says_why_it_comes(page):
+    whys = set()
+    for _ in range(24):
+        shown(page)
+        whys.add(page.inner_text("#stage-why"))
+        answer(page, 1)
+    assert "" not in whys
+    assert any(each.startswith("drawn at random") for each in whys)
+    page.keyboard.press("u")
+    page.locator("#status", has_text="Undone").wait_for()
+    assert page.inner_text("#stage-why") in whys
+    page.reload()
+    shown(page)
+    page.keyboard.press("u")
+    page.locator("#status", has_text="Undone").wait_for()
+    assert page.inner_text("#stage-why") in {*whys, "opened again"}
 
 
 def test_the_first_keys_are_keys_and_not_letters_of_a_name(page, studio):
@@ -153,6 +198,8 @@ def test_nothing_is_lost_by_a_reload_in_the_middle(page, studio):
 
 def test_two_tabs_never_overwrite_each_other_silently(browser, page, studio):
     bank, url = studio
+    until(lambda: httpx.get(f"{url}api/state", trust_env=False).json()["model_revision"])
+    page.reload()
     name = shown(page)
     with watched(browser, url) as other:
         assert shown(other) == name

@@ -191,6 +191,60 @@ def test_a_dropped_picture_is_predicted_with_neighbours_and_an_activation_map(pa
     assert "Predicted: checks" in page.inner_text("#try-status")
 
 
+STREAMS = """(() => {
+    window.streams = [];
+    const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = async (wanted) => {
+        const stream = await ask(wanted);
+        window.streams.push(stream);
+        return stream;
+    };
+})()"""
+"""Notes which streams the page was given."""
+TRACKS = (
+    "() => window.streams.flatMap((stream) => stream.getTracks().map((track) => `${track.kind} ${track.readyState}`))"
+)
+
+
+@pytest.fixture(scope="module")
+def browser_with_a_camera(launch):
+    return launch("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+
+
+def test_a_picture_of_the_camera_is_predicted_and_the_camera_is_let_go(browser_with_a_camera, studio):
+    def open_camera(page):
+        page.get_by_role("button", name="Use the camera").click()
+        page.wait_for_function("() => document.getElementById('camera-picture').videoWidth")
+        assert page.evaluate(TRACKS)[-1] == "video live"
+
+    def ended(page, count):
+        page.wait_for_function(f"count => ({TRACKS})().join() === Array(count).fill('video ended').join()", arg=count)
+        assert page.locator("#camera").is_hidden()
+
+    with watched(browser_with_a_camera, studio[1], prepare=lambda page: page.add_init_script(STREAMS)) as page:
+        learned(page)
+        go(page, "try")
+        open_camera(page)
+        page.get_by_role("button", name="Take the picture").click()
+        page.locator("#try-status", has_text="Predicted").wait_for()
+        taken = page.evaluate("() => document.getElementById('try-picture').naturalWidth")
+        assert taken == page.evaluate("() => document.getElementById('camera-picture').videoWidth") > 0
+        assert page.locator("#try-neighbours li").count() > 3
+        page.get_by_role("button", name="Close the camera").click()
+        ended(page, 1)
+        open_camera(page)
+        go(page, "label")
+        ended(page, 2)
+
+
+def test_a_browser_without_a_camera_says_so(browser, studio):
+    with watched(browser, studio[1]) as page:
+        go(page, "try")
+        page.get_by_role("button", name="Use the camera").click()
+        page.locator("#try-status", has_text="The browser gives no camera").wait_for()
+        assert page.locator("#camera").is_hidden()
+
+
 def test_what_is_no_picture_is_refused_in_words(browser, studio):
     with watched(browser, studio[1], allowed=["400 (Bad Request)"]) as page:
         learned(page)

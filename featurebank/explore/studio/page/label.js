@@ -11,10 +11,10 @@ import { percent, say } from "./words.js";
 
 const REMEMBERED = 10;
 const WHY = {
-  coverage: "covers what has no label near it",
+  coverage: "stands for a group of images, far from all that have a label",
   uncertain: "the model is unsure of it",
-  any: "any image, drawn without a model",
-  random: "picked at random: it tests the model, so nothing is suggested",
+  any: "drawn at random, without a model",
+  random: "drawn at random: it tests the model, so nothing is suggested",
 };
 const recent = [];
 let current = null;
@@ -30,7 +30,7 @@ function show(entry) {
   entry.ready.then((isReadable) => { if (!isReadable && current === entry) showEmpty("This picture cannot be shown. Skip it, or answer all the same."); });
   const suggestion = suggestionOf(entry.item);
   byId("stage-name").textContent = shown(entry.item.name);
-  byId("stage-why").textContent = entry.item.label === null ? WHY[entry.item.why] ?? "" : `labelled ${shown(entry.item.label)}`;
+  byId("stage-why").textContent = entry.item.label === null ? WHY[entry.item.why] ?? "opened again" : `labelled ${shown(entry.item.label)}`;
   showSuggestion(suggestion);
   byId("stage").setAttribute("aria-label", `${shown(entry.item.name)}${suggestion ? `, perhaps ${shown(suggestion.label)}, ${percent(suggestion.probability)}` : ""}`);
 }
@@ -58,7 +58,8 @@ function waitForMore() {
 function waitingFor(state) {
   if (!state?.ready) return "Opening the bank …";
   if (state.extracting && !state.images) return "The network is loading and the first images are being embedded, which takes some seconds. The first one appears here by itself.";
-  if (!state.images || state.labelled < state.images) return "Looking for the next image …";
+  if (!state.images) return "There is no image to label yet.";
+  if (state.labelled < state.images) return "Looking for the next image …";
   return state.extracting ? "All images so far have a label. The next ones appear once they are embedded." : "All images have a label. Look at Progress, or Finish.";
 }
 

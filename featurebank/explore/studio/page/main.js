@@ -10,9 +10,9 @@ import { refresh, whenState } from "./store.js";
 import { showView } from "./views.js";
 import { count } from "./words.js";
 
-function headline({ target, labelled, images, by, ready, extracting }) {
+function headline({ target, labelled, images, by, ready }) {
   if (!ready) return "Opening the bank …";
-  if (extracting && !images) return "No image is ready yet";
+  if (!images) return "No image is ready yet";
   return `${labelled} of ${images} labelled${target ? ` (${shown(target)})` : ""}${by ? ` by ${shown(by)}` : ""}`;
 }
 
@@ -26,14 +26,23 @@ function showHead(state) {
 
 const timeText = (seconds) => seconds < 90 ? count(Math.max(1, Math.round(seconds)), "second") : count(Math.round(seconds / 60), "minute");
 
-function showExtracting(extracting) {
-  byId("extracting").hidden = !extracting;
-  if (!extracting) return;
-  const { done, total, rate, left } = extracting, bar = byId("extracting-bar");
+const rateText = (rate) => `${rate.toFixed(rate < 10 ? 1 : 0)} a second`;
+
+function extractingText({ done, total, rate, left }) {
+  if (!total) return "Listing the images …";
+  if (!done) return `Loading the network for ${count(total, "image")} …`;
+  return `Embedding: ${done} of ${total} images${rate ? `, ${rateText(rate)}` : ""}${left ? `, about ${timeText(left)} left` : ""}. What is there can be labelled already.`;
+}
+
+// What is under way before the model can learn: images are embedded, or the embeddings of a bank are read.
+function showUnderWay({ extracting, reading, images }) {
+  byId("extracting").hidden = !extracting && !reading;
+  const { done = 0, total = 0 } = extracting ?? {}, bar = byId("extracting-bar");
   bar.max = total || 1;
   if (done) bar.value = done;
   else bar.removeAttribute("value");
-  byId("extracting-text").textContent = !done ? `Loading the network${total ? ` for ${count(total, "image")}` : ""} …` : `Extracting: ${done} of ${total} images${rate ? `, ${rate.toFixed(rate < 10 ? 1 : 0)} a second` : ""}${left ? `, about ${timeText(left)} left` : ""}. What is there can be labelled already.`;
+  if (extracting) byId("extracting-text").textContent = extractingText(extracting);
+  else if (reading) byId("extracting-text").textContent = `Reading the embeddings of ${count(images, "image")}. Until then they come at random.`;
 }
 
 function showMessage(message) {
@@ -43,7 +52,7 @@ function showMessage(message) {
 
 whenState((state) => {
   showHead(state);
-  showExtracting(state.extracting);
+  showUnderWay(state);
   showMessage(state.message);
 });
 window.addEventListener("hashchange", showView);

@@ -2,7 +2,7 @@
 import { get } from "./api.js";
 import { unwarn, warn } from "./words.js";
 
-const OFTEN = 700, SELDOM = 2500;
+const AT_ONCE = 150, OFTEN = 700, SELDOM = 2500;
 const listeners = [];
 const known = new Map();
 let waiting = null, isAsking = false;
@@ -24,7 +24,12 @@ export async function refresh() {
     warn("gone", `The studio does not answer (${error.message}). Is its command still running? What was said to be saved is safe.`);
   }
   isAsking = false;
-  plan(!store.state?.ready || store.state.extracting ? OFTEN : SELDOM);
+  plan(pause(store.state));
+}
+
+function pause(state) {
+  if (!state?.ready) return state && !state.message ? AT_ONCE : OFTEN;
+  return state.extracting || state.reading ? OFTEN : SELDOM;
 }
 
 function plan(milliseconds) {

@@ -3,7 +3,7 @@ import { postPicture } from "./api.js";
 import { barRow, strip } from "./lists.js";
 import { byId, shown } from "./reading.js";
 import { remember } from "./store.js";
-import { go, register } from "./views.js";
+import { go, isShown, register } from "./views.js";
 import { percent } from "./words.js";
 
 let stream = null, address = null, asked = 0;
@@ -40,7 +40,10 @@ function show({ label, probabilities, neighbours, map, model }) {
 }
 
 async function openCamera() {
-  try { stream = await navigator.mediaDevices.getUserMedia({ video: true }); } catch (error) { tell(`The browser gives no camera (${error.message}).`); return; }
+  closeCamera();
+  byId("camera-open").disabled = true;  // a second click would ask for a second stream
+  try { stream = await navigator.mediaDevices.getUserMedia({ video: true }); } catch (error) { tell(`The browser gives no camera (${error.message}).`); return; } finally { byId("camera-open").disabled = false; }
+  if (!isShown("try")) { closeCamera(); return; }  // left while the browser asked whether it may
   byId("camera-picture").srcObject = stream;
   byId("camera").hidden = false;
   await byId("camera-picture").play();
