@@ -10,6 +10,7 @@ from cloup import command, option, option_group
 
 from featurebank.errors import printable, shell_word
 from featurebank.topmodels.formatting import percent, signed_text
+from featurebank_cli.exporting import keep_networks
 from featurebank_cli.options import (
     bank_argument,
     features_option,
@@ -96,7 +97,7 @@ def adapt(state: State, bank: AnyPath, output: Path | None, as_json: bool, **opt
     else:
         print_adaptations(report)
         click.echo(f"predictor: {path}   next: featurebank predict {shell_word(path)} IMAGES...")
-    result.predictor.keep_networks()
+    keep_networks(state, result.predictor.networks(), path)
 
 
 def _arguments(options: dict[str, Any]) -> dict[str, Any]:

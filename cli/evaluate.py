@@ -10,6 +10,7 @@ from cloup import command, option
 
 from featurebank.errors import printable
 from featurebank.topmodels.formatting import percent
+from featurebank_cli.exporting import keep_networks
 from featurebank_cli.options import (
     FILE,
     PLACE,
@@ -84,7 +85,7 @@ def evaluate(
     else:
         for name, each in report.get("tasks", {"": report}).items():
             _print(each, f"{printable(name)}: " if name else "")
-    loaded.keep_networks()
+    keep_networks(state, loaded.networks(), predictor if weights_file is None else None)
 
 
 def _print(report: dict[str, Any], title: str) -> None:

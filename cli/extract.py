@@ -10,6 +10,7 @@ import click
 from cloup import command, option, option_group
 
 from featurebank.errors import ImageError, printable, shell_word
+from featurebank_cli.exporting import keep_networks
 from featurebank_cli.options import (
     PLACE,
     POSITIVE,
@@ -131,7 +132,7 @@ def extract(
     Example:
         featurebank extract photos/ --bank photos.bank --backbone resnet18 --layer layer3 --layer penultimate
     """
-    from featurebank.backbones.opening import keep
+    from featurebank.backbones.keeping import Network
     from featurebank.bank.bank import Bank
     from featurebank.extraction.drift import Drift
     from featurebank.extraction.extract import run_extraction
@@ -183,10 +184,12 @@ def extract(
     if report.embedded and compute.backend == "local":
         made = {each["fingerprint"] for each in report.feature_sets}
         specs = [each.spec for each in Bank(bank).feature_sets if each.spec.fingerprint in made]
+        networks = []
         for each in requests:
             settled = replace(each, pixels=specs[0].pixels)
             own = [spec for spec in specs if spec in settled.specs(Bank(bank))]
-            keep(partial(settled.known_by, own[0]), own, device=compute.device, engine=compute.engine)
+            networks.append(Network(partial(settled.known_by, own[0]), own))
+        keep_networks(state, networks, bank, device=compute.device, engine=compute.engine)
     context.exit(1 if strict and report.failed else 0)
 
 

@@ -14,6 +14,7 @@ from cloup import command, option, option_group
 
 from featurebank.finetuning.recipe import Recipe
 from featurebank.topmodels.formatting import percent
+from featurebank_cli.exporting import keep_networks
 from featurebank_cli.options import (
     FILE,
     Decorator,
@@ -164,7 +165,7 @@ def finetune(
         print_json(report)
     else:
         _print(report)
-    result.predictor.keep_networks()
+    keep_networks(state, result.predictor.networks(), path)
 
 
 def _epoch_printer(state: State, epochs: int) -> Any:

@@ -23,6 +23,7 @@ from featurebank.topmodels.formatting import (
     signed_text,
 )
 from featurebank_cli.adapt import adapt
+from featurebank_cli.exporting import keep_networks
 from featurebank_cli.options import (
     POSITIVE,
     backend_options,
@@ -236,7 +237,7 @@ def fit(
     else:
         print_report(report)
         click.echo(f"predictor: {path}   next: featurebank predict {shell_word(path)} IMAGES...")
-    result.predictor.keep_networks()
+    keep_networks(state, result.predictor.networks(), path)
 
 
 def _jobs(backend: str, ray_address: str | None) -> AbstractContextManager[None]:

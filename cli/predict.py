@@ -11,6 +11,7 @@ import click
 from cloup import command, option
 
 from featurebank.errors import PredictorError, SourceError, printable
+from featurebank_cli.exporting import keep_networks
 from featurebank_cli.options import (
     FILE,
     PLACE,
@@ -119,7 +120,7 @@ def predict(
     for row in failed.itertuples():
         state.warn(f"{printable(row.path)}: {printable(row.error)}")
     if bank is None:
-        loaded.keep_networks()
+        keep_networks(state, loaded.networks(), predictor if weights_file is None else None)
     context.exit(1 if len(failed) and (strict or len(failed) == len(table)) else 0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from featurebank.backbones.exported import cache
 from featurebank.backbones.memory import fitting_batch
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.bank.spec import FeatureSpec
-from featurebank.errors import EngineError, FeatureBankError, StorageError
+from featurebank.errors import EngineError, StorageError
 
 if TYPE_CHECKING:
     from featurebank.backbones.base import Backbone
@@ -26,8 +26,6 @@ FEW = 256
 """Images up to which a network that is computed further than the layers wanted is as good as one yet to be made."""
 _DRIVERS = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 """What is there on Linux where torch may find a GPU."""
-SWITCH = "FEATUREBANK_EXPORT"
-"""The environment variable that, set to ``never``, keeps commands from exporting what was not asked for."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -90,35 +88,6 @@ def fitting_size(
     return choose_batch_size(backbone, choose_device(device))
 
 
-def keep(
-    load: Callable[[], Backbone], specs: Sequence[FeatureSpec], *, device: str = "auto", engine: str = "auto"
-) -> None:
-    """Export a network that will be used again, where it can be and was not; the log says so, and what went wrong.
-
-    Parameters
-    ----------
-    load : callable
-        Returns the backbone.
-    specs, device, engine
-        See `featurebank.backbones.engine.Engine`.
-    """
-    if os.environ.get(SWITCH) == "never" or not find_spec("onnxscript") or not _is_exportable(specs, device, engine):
-        return
-    if cache.find(specs) is not None or cache.has_failed(specs):
-        return
-    name = specs[0].backbone
-    try:
-        backbone = load()
-        if not is_raw(backbone):
-            return
-        _LOG.info("exporting %s once, so that it starts at once from now on (into %s)", name, cache.folder())
-        from featurebank.backbones.exported.making import export
-
-        export(backbone, specs)
-    except FeatureBankError as error:
-        _LOG.info("%s is not exported: %s", name, error)
-
-
 def is_raw(backbone: Backbone) -> bool:
     """Say whether a network takes the pixels of images that were prepared on the CPU."""
     return isinstance(backbone.preprocessing, Preprocessing) and backbone.decoder != "nvjpeg"
@@ -127,12 +96,12 @@ def is_raw(backbone: Backbone) -> bool:
 def _find(
     backbone: Backbone, specs: Sequence[FeatureSpec], device: str, engine: str, images: int
 ) -> cache.Found | None:
-    if not is_raw(backbone) or not _is_exportable(specs, device, engine):
+    if not is_raw(backbone) or not is_exportable(specs, device, engine):
         return None
     return cache.find(specs, no_deeper=images > FEW)
 
 
-def _is_exportable(specs: Sequence[FeatureSpec], device: str, engine: str) -> bool:
+def is_exportable(specs: Sequence[FeatureSpec], device: str, engine: str) -> bool:
     """Say whether an exported network could compute what is asked for, here."""
     is_wanted = engine in ("auto", "onnx") and {spec.precision for spec in specs} == {"fp32"}
     return is_wanted and runs_on_cpu(device) and find_spec("onnxruntime") is not None

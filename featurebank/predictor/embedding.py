@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from featurebank.backbones.opening import device_type, keep, open_engine
+from featurebank.backbones.keeping import Network
+from featurebank.backbones.opening import device_type, open_engine
 from featurebank.backbones.unloaded import UnloadedBackbone
 from featurebank.bank.features import as_loaded
 from featurebank.bank.spec import FeatureSpec
@@ -209,12 +210,15 @@ class Embedder:
             )
         return self._beside
 
-    def keep_networks(self) -> None:
-        """Export the networks that are not yet, so that images start at once from now on; see `opening.keep`."""
-        for alike in _groups(range(len(self.features)), self.features, (*_BACKBONE, "views", "precision")):
-            features = [self.features[number] for number in alike]
-            if features[0].weights:
-                keep(partial(self._backbone, features), [each.spec for each in features])
+    def networks(self) -> list[Network]:
+        """Return the networks that can be exported, so that images start at once."""
+        alike = _groups(range(len(self.features)), self.features, (*_BACKBONE, "views", "precision"))
+        found = [[self.features[number] for number in numbers] for numbers in alike]
+        return [
+            Network(partial(self._backbone, features), [each.spec for each in features])
+            for features in found
+            if features[0].weights
+        ]
 
     def _engine(self, backbone: Backbone, numbers: Sequence[int], count: int) -> Engine | ExportedEngine:
         views = made_views(self.features[numbers[0]])

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from featurebank.errors import StorageError
 from featurebank.storage import leases
@@ -198,6 +198,21 @@ def locked(path: AnyPath) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Say whether someone holds the lock at `path` now; one that cannot be tried is taken for free."""
+    if not path.exists():
+        return False
+    lock = FileLock(path, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    except OSError:
+        return False
+    lock.release()
+    return False
 
 
 def cached(path: ObjectPath, start: int, stop: int, *, afresh: bool = False) -> Path:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from featurebank.backbones import opening
+from featurebank.backbones import keeping, opening
 from featurebank.backbones.base import Backbone
 from featurebank.backbones.engine import Engine
 from featurebank.backbones.exported import cache
@@ -20,7 +20,8 @@ from featurebank.backbones.exported.record import Record
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.backbones.request import Request
 from featurebank.backbones.unloaded import UnloadedBackbone
-from featurebank.errors import EngineError
+from featurebank.bank.bank import Bank
+from featurebank.errors import BackboneError, EngineError
 from featurebank.storage import files
 
 LAYERS = ["3", "penultimate"]
@@ -201,17 +202,57 @@ def test_keep_exports_once_and_notes_what_cannot_be(tmp_path, monkeypatch, backb
         raise EngineError("no")
 
     monkeypatch.setattr("featurebank.backbones.exported.making._made", refuse)
-    opening.keep(lambda: backbone, specs)
+    network = keeping.Network(lambda: backbone, specs)
+    keeping.keep(network)
     assert (tried, cache.networks()) == ([], [])  # FEATUREBANK_EXPORT=never, as in all tests
     monkeypatch.delenv("FEATUREBANK_EXPORT")
     with caplog.at_level("INFO"):
-        opening.keep(lambda: backbone, specs)
-        opening.keep(lambda: backbone, specs)
+        keeping.keep(network)
+        keeping.keep(network)
     assert len(tried) == 1
     assert [each.split(" once")[0] for each in caplog.messages] == [
         "exporting tiny",
         "tiny is not exported: no",
     ]
+
+
+def test_a_network_that_is_being_exported_is_shown_and_left_to_whoever_does_it(tmp_path, monkeypatch, backbone, specs):
+    monkeypatch.setenv("FEATUREBANK_CACHE", str(tmp_path))
+    monkeypatch.delenv("FEATUREBANK_EXPORT")
+    network, path = keeping.Network(lambda: backbone, specs), cache.path_of(specs)
+    assert keeping.is_lacking(network)
+    with cache.making(path, "tiny"):
+        assert cache.describe()["making"] == ["tiny"]
+        assert not keeping.is_lacking(network)
+    assert cache.describe()["making"] == []
+    files.commit(path.with_suffix(cache.NAME), b"tiny")  # as one that was killed leaves it
+    assert cache.describe()["making"] == []
+    assert keeping.is_lacking(network)
+
+
+def test_what_a_killed_process_left_is_removed_in_time(tmp_path, monkeypatch, network):
+    monkeypatch.setenv("FEATUREBANK_CACHE", str(tmp_path))
+    files.make_folder(cache.folder())
+    for name, age in {"old": cache.ABANDONED + 60, "new": 0.0}.items():
+        left = cache.folder() / f"{files.TEMP_PREFIX}{name}"
+        left.write_bytes(b"half")
+        os.utime(left, (left.stat().st_mtime - age,) * 2)
+    cache.add(cache.folder() / "a.onnx", b"graph", network.record)
+    assert sorted(each.name for each in cache.folder().iterdir()) == [f"{files.TEMP_PREFIX}new", "a.npz", "a.onnx"]
+
+
+def test_the_networks_of_a_bank_are_those_that_were_asked_for_by_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEATUREBANK_CACHE", str(tmp_path / "cache"))
+    bank = Bank.create(tmp_path / "a.bank")
+    asked = {"weights": "random:3", "size": 32}
+    Request("resnet18", ["layer1", "penultimate"], **asked).register(bank)
+    Request("resnet18", "layer1", store="float32", **asked).register(bank)
+    Request("resnet18", "layer1", precision="bf16", **asked).register(bank)
+    (network,) = keeping.networks_of(bank)
+    assert sorted(spec.layer_name for spec in network.specs) == ["layer1", "penultimate"]
+    assert network.load().weights == network.specs[0].weights
+    with pytest.raises(BackboneError, match="no longer the network"):
+        keeping._load(bank, [*network.specs, replace(network.specs[0], weights="0" * 64)])
 
 
 WRITER = """

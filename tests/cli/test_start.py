@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -102,6 +104,87 @@ def test_evaluate_imports_scikit_learn_for_its_scores_and_no_torch(run, made, tw
     folder, _ = made
     found, _ = run("evaluate", folder / "a.featurebank", two_classes.parent / "new", "--json")
     assert not found & {"torch", "torchvision", "timm", "onnxscript"}
+
+
+STUDIO = """
+import sys, time
+import httpx
+from featurebank import studio
+_, photos, bank = sys.argv
+with httpx.Client(trust_env=False, timeout=100) as client:
+    running = studio(photos, bank=bank, backbone="timm:test_resnet", weights="random:0", size=32)
+    client.base_url = running.url
+    while not (state := client.get("api/state").json())["ready"] or state["extracting"] or not state["model_revision"]:
+        assert not state["message"], state
+        time.sleep(0.1)
+    for number in range(6):
+        (item,) = client.get("api/next", params={"count": 1}).json()["items"]
+        answer = {"digest": item["digest"], "label": "ab"[number % 2], "seen": None, "why": None}
+        assert client.post("api/labels", json={"tab": "one", "answers": [answer]}).status_code == 200
+    while client.get("api/state").json()["model_revision"] <= state["model_revision"]:
+        time.sleep(0.1)
+    running.close()
+assert "onnxruntime" in sys.modules
+assert not {"torch", "torchvision", "timm"} & set(sys.modules)
+"""
+
+
+def test_the_studio_embeds_a_folder_and_learns_without_torch(environment, made, two_classes, tmp_path):
+    pytest.importorskip("uvicorn")
+    folder = tmp_path / "photos"
+    shutil.copytree(two_classes / "cat", folder)
+    command = [sys.executable, "-c", STUDIO, str(folder), str(tmp_path / "a.bank")]
+    subprocess.run(command, env=environment, check=True, timeout=300)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a terminal of POSIX")
+def test_at_a_terminal_a_network_is_exported_in_the_background(environment, two_classes, tmp_path):
+    own = {**environment, "FEATUREBANK_CACHE": str(tmp_path / "cache"), "TMPDIR": str(tmp_path / "tmp")}
+    (tmp_path / "tmp").mkdir()
+    command = [sys.executable, "-m", "featurebank", "extract", str(two_classes), "--bank", str(tmp_path / "a.bank")]
+    command += ["--backbone", "timm:test_resnet", "--weights", "random:0", "--size", "32"]
+    here, there = os.openpty()
+    subprocess.run(command, env=own, stdout=subprocess.DEVNULL, stderr=there, check=True)
+    os.close(there)
+    assert b"timm:test_resnet: being exported in the background" in os.read(here, 1 << 16)
+    os.close(here)
+    facts = wait_for(lambda: shown(own), lambda facts: facts["networks"] and not facts["making"])
+    assert [each["backbone"] for each in facts["networks"]] == ["timm:test_resnet"]
+    left = sorted(path.suffix for path in (tmp_path / "cache" / "onnx").iterdir())
+    assert left == [".lock", ".npz", ".onnx"]
+    own_of_libraries = {".ses", "torchinductor"}  # ONNX Runtime and torch leave them wherever they run
+    assert {path.name.partition("_")[0] for path in (tmp_path / "tmp").iterdir()} <= own_of_libraries
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_an_export_that_is_killed_loses_nothing_and_is_made_next_time(environment, made, tmp_path):
+    own = {**environment, "FEATUREBANK_CACHE": str(tmp_path)}
+    command = [sys.executable, "-m", "featurebank", "cache", "--add", str(made[0] / "a.bank"), "--json"]
+    killed = subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: shown(own), lambda facts: facts["making"])
+    killed.kill()
+    killed.wait()
+    facts = shown(own)
+    assert (facts["making"], facts["networks"]) == ([], [])
+    done = subprocess.run(command, env=own, check=True, capture_output=True)
+    assert [each["backbone"] for each in json.loads(done.stdout)["networks"]] == ["timm:test_resnet"]
+    command[5] = str(made[0] / "a.featurebank")  # whose network is there now
+    assert b"exporting" not in subprocess.run(command, env=own, check=True, capture_output=True).stderr
+
+
+def shown(environment):
+    """What `featurebank cache` says."""
+    command = [sys.executable, "-m", "featurebank", "cache", "--json"]
+    return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
+
+
+def wait_for(look, is_there):
+    """Look until something is there, for two minutes at most."""
+    for _ in range(240):
+        if is_there(found := look()):
+            return found
+        time.sleep(0.5)
+    raise AssertionError(found)
 
 
 def test_help_and_the_cache_import_nothing_heavy(run, made):

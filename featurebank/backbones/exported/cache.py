@@ -7,6 +7,7 @@ two writers, or one that is killed, leave a network that fits or one that is mad
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -20,7 +21,9 @@ from featurebank.storage import files
 
 MOST_BYTES = 4 << 30
 """Networks that were used longest ago are removed where all of them take more."""
-GRAPH, RECORD, LOCK, FAILED = ".onnx", ".npz", ".lock", ".failed"
+GRAPH, RECORD, LOCK, FAILED, NAME = ".onnx", ".npz", ".lock", ".failed", ".making"
+ABANDONED = 3600.0
+"""Seconds after which a file that is not whole is nobody's any more."""
 _AFTER_THE_NETWORK = ("store", "views", "pixel_policy")
 """Fields of a feature spec that the network knows nothing of."""
 _LAYER = ("layer", "layout", "prefix", "pool")
@@ -42,9 +45,13 @@ def folder() -> Path:
 
 def path_of(specs: Sequence[FeatureSpec]) -> Path:
     """Return where the exported network of just these layers lies, or would lie."""
-    network = {**specs[0].to_dict(), **dict.fromkeys((*_AFTER_THE_NETWORK, *_LAYER))}
-    key = digest_of({"network": network, "torch": version("torch")})[:32]
-    return folder() / f"{key}-{digest_of(layers_of(specs))[:32]}{GRAPH}"
+    return folder() / f"{network_of(specs[0])}-{digest_of(layers_of(specs))[:32]}{GRAPH}"
+
+
+def network_of(spec: FeatureSpec) -> str:
+    """Return the key that the layers of one network have in common."""
+    network = {**spec.to_dict(), **dict.fromkeys((*_AFTER_THE_NETWORK, *_LAYER))}
+    return digest_of({"network": network, "torch": version("torch")})[:32]
 
 
 def layers_of(specs: Sequence[FeatureSpec]) -> list[list[str | int]]:
@@ -62,7 +69,7 @@ def find(specs: Sequence[FeatureSpec], *, no_deeper: bool = False) -> Found | No
     no_deeper : bool, default False
         Take none that is computed further than these layers.
     """
-    wanted, stem = layers_of(specs), path_of(specs).stem.partition("-")[0]
+    wanted, stem = layers_of(specs), network_of(specs[0])
     found: list[Found] = []
     for path in sorted(folder().glob(f"{stem}-*{GRAPH}")):
         with suppress(EngineError, FileNotFoundError):
@@ -84,11 +91,29 @@ def read(specs: Sequence[FeatureSpec]) -> Found | None:
 
 
 @contextmanager
-def making(path: Path) -> Iterator[None]:
+def making(path: Path, backbone: str) -> Iterator[None]:
     """Hold the lock of a network that is to be made, so that whoever else wants it waits, and then finds it."""
     files.make_folder(path.parent)
     with files.locked(path.with_suffix(LOCK)):
-        yield
+        files.commit(path.with_suffix(NAME), backbone.encode())
+        try:
+            yield
+        finally:
+            files.remove(path.with_suffix(NAME))
+
+
+def is_making(specs: Sequence[FeatureSpec]) -> bool:
+    """Say whether a process is exporting the network of just these layers now."""
+    return files.is_locked(path_of(specs).with_suffix(LOCK))
+
+
+def being_made() -> list[str]:
+    """Return the names of the backbones that processes are exporting now; what a killed one has left is not meant."""
+    names = []
+    for path in sorted(folder().glob(f"*{NAME}")):
+        with suppress(FileNotFoundError):  # it is made by now
+            names += [path.read_text("utf-8")] if files.is_locked(path.with_suffix(LOCK)) else []
+    return names
 
 
 def add(path: Path, graph: bytes, record: Record) -> None:
@@ -102,6 +127,15 @@ def add(path: Path, graph: bytes, record: Record) -> None:
     files.commit(path, graph)
     files.commit(path.with_suffix(RECORD), record.encode())
     bound(path)
+    _remove_abandoned()
+
+
+def _remove_abandoned() -> None:
+    """Remove what processes that were killed while they wrote have left."""
+    for path in folder().glob(f"{files.TEMP_PREFIX}*"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                files.remove(path)
 
 
 def add_failure(path: Path, why: str) -> None:
@@ -161,6 +195,7 @@ def bound(kept: Path | None = None, most: int | None = None) -> int:
 def describe() -> dict[str, Any]:
     """Return the folder, the ``bytes`` of all networks and the most that they may take, and each network's facts.
 
+    ``making`` has the names of those that are being exported now.
     Of each network its ``backbone``, ``layers``, ``bytes``, how far it is ``off`` plain PyTorch, and when it was
     ``used`` last (seconds since 1970).
     """
@@ -176,6 +211,7 @@ def describe() -> dict[str, Any]:
         "bytes": sum(each["bytes"] for each in listed),
         "most": MOST_BYTES,
         "networks": listed,
+        "making": being_made(),
     }
 
 

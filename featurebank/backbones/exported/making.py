@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -52,21 +53,26 @@ def export(backbone: Backbone, specs: Sequence[FeatureSpec], pixels: NDArray[Any
     StorageError
         When the cache folder cannot be written.
     """
+    with cache.making(cache.path_of(specs), specs[0].backbone):
+        return export_held(backbone, specs, pixels)
+
+
+def export_held(
+    backbone: Backbone, specs: Sequence[FeatureSpec], pixels: NDArray[Any] | None = None
+) -> ExportedNetwork:
+    """Do what `export` does, for a caller who holds the lock (`featurebank.backbones.exported.cache.making`)."""
     path = cache.path_of(specs)
-    with cache.making(path):
-        try:
-            found = cache.read(specs)
-            if found is not None:
-                return ExportedNetwork(found)
-        except EngineError:
-            pass  # of another network, or damaged: it is made again
-        cache.remove(path)
-        try:
-            graph, record = _made(backbone, specs, _images(backbone, pixels))
-        except EngineError as error:
-            cache.add_failure(path, str(error))
-            raise
-        cache.add(path, graph, record)
+    with suppress(EngineError):  # of another network, or damaged: it is made again
+        found = cache.read(specs)
+        if found is not None:
+            return ExportedNetwork(found)
+    cache.remove(path)
+    try:
+        graph, record = _made(backbone, specs, _images(backbone, pixels))
+    except EngineError as error:
+        cache.add_failure(path, str(error))
+        raise
+    cache.add(path, graph, record)
     return ExportedNetwork(Found(path, record, list(range(len(specs)))))
 
 
