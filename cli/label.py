@@ -10,6 +10,7 @@ from cloup import command, option
 
 from featurebank_cli.options import PLACE, bank_argument, json_option, table_options
 from featurebank_cli.output import print_json, undefused
+from featurebank_cli.state import State
 
 if TYPE_CHECKING:
     from featurebank.storage.files import AnyPath
@@ -25,8 +26,15 @@ TO_FILL_IN = (["source", "path", "score"], ["source", "path", "given", "suggeste
 @table_options
 @option("--column", "chosen", multiple=True, help="Take this column alone; may be repeated.  [default: all]")
 @json_option
+@click.pass_obj
 def label(
-    bank: AnyPath, labels: AnyPath, path_column: str | None, chosen: tuple[str, ...], as_json: bool, **options: Any
+    state: State,
+    bank: AnyPath,
+    labels: AnyPath,
+    path_column: str | None,
+    chosen: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Attach the columns of LABELS (a CSV file, Parquet or JSON Lines) to the samples of BANK, or correct them.
 
@@ -39,6 +47,7 @@ def label(
     """
     from featurebank.bank.bank import Bank
     from featurebank.bank.label_paths import is_sample
+    from featurebank.images.cells import OF_STRANGERS, notes_on_strangers
     from featurebank.images.path_columns import find_path_column
     from featurebank.images.tables import TableOptions, read_table
 
@@ -47,6 +56,9 @@ def label(
     table = undefused(read_table(labels, TableOptions(**options), path_column=path_column, is_name=is_name))
     paths = find_path_column(table, path_column) or path_column or "path"
     table = _take(table, paths, chosen)
+    if paths in table and options["labels_as"] != "text":
+        for note in notes_on_strangers(table.drop(columns=paths), table[paths].astype(str).tolist()):
+            state.warn(f"{note}; {OF_STRANGERS}")
     changed = opened.label(table, path_column=paths)
     columns = [name for name in table.columns if name not in (paths, "source")]
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from featurebank.bank.samples import SampleTable, values_of
 from featurebank.errors import ColumnError
+from featurebank.images.cells import OF_STRANGERS, notes_on_strangers
 
 CLASSES_AT_MOST = 10
 """Distinct whole numbers that are taken for classes without more ado."""
@@ -86,17 +88,27 @@ def read_target(table: SampleTable, target: Target) -> TargetValues:
     y = values_of(table, name)
     if target.task == "multilabel":
         raise ColumnError(f"one column {name!r} of several labels; name the separator, or several columns")
-    task = target.task
+    task, strange = target.task, notes_on_strangers(table.columns[[name]], table.paths) if name in table.columns else []
     if task is None:
         task, notes = task_of(y, name, target.either)
-    _check_values(y, name, task)
+        notes += _about_strangers(y, strange)
+    _check_values(y, name, task, strange)
     return TargetValues(y.astype(np.float64) if task == "regression" else y, task, None, notes)
 
 
-def _check_values(y: NDArray[Any], name: str, task: str) -> None:
+def _about_strangers(y: NDArray[Any], strange: Sequence[str]) -> list[str]:
+    """Say which cells made numbers text; refuse values of which hardly one comes twice, as classes they are not."""
+    said = [f"{note}; {OF_STRANGERS}; --task classification takes each value for a class" for note in strange]
+    if said and len(y) < REPEATS * len(np.unique(y)):
+        raise ColumnError(said[0])
+    return said
+
+
+def _check_values(y: NDArray[Any], name: str, task: str, strange: Sequence[str]) -> None:
     is_number = y.dtype.kind in "fi"
     if task == "regression" and not is_number:
-        raise ColumnError(f"column {name!r} holds text; regression needs numbers")
+        why = "".join(f" ({note}); {OF_STRANGERS}" for note in strange)
+        raise ColumnError(f"column {name!r} holds text; regression needs numbers{why}")
     if task == "classification" and is_number and (y % 1 != 0).any():
         raise ColumnError(f"column {name!r} holds fractions; expected classes: leave out the task, or the column")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 
@@ -14,7 +15,15 @@ from featurebank.images.columns import is_missing, kind_of, tidy
 LABELS_AS = ("auto", "text", "numbers")
 MISSING_WORDS = frozenset({"na", "n/a", "#n/a", "nan", "null", "none", "-", "?"})
 """Words for a missing number, in small letters."""
+OF_STRANGERS = (
+    "for numbers, write one there or leave it empty, under another name where a bank has the column as text already"
+)
+"""What to do about `notes_on_strangers`."""
 _SHOWN = 6
+_ODD_SHOWN = 3
+_FEW = 5
+"""One cell in so many may be no number in what is taken for a column of numbers."""
+_LOOKED_AT = 1000
 _INT = re.compile("-?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?(?=\.?[0-9])([0-9]+)?(?:\.([0-9]*))?([eE][+-]?[0-9]+)?")
 """A number's whole part, decimals and exponent."""
@@ -133,3 +142,53 @@ def notes_on_numbers(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
         has_commas = kind_of(after[name]) == "float" and any("," in str(cell) for cell in before[name])
         notes += [f"{printable(name)}: decimal commas"] if has_commas else []
     return notes
+
+
+# --- columns of numbers that are text --------------------------------------------------------------------------
+
+
+def notes_on_strangers(columns: pd.DataFrame, rows: Sequence[str]) -> list[str]:
+    """Return a note for each column that is text for the sake of a few cells, which are no numbers as all others are.
+
+    Parameters
+    ----------
+    columns : DataFrame
+        Tidy columns.
+    rows : sequence of str
+        What each row goes by: a path, mostly.
+
+    Examples
+    --------
+    >>> size = ["1.5", "2", "3", "n. a.", "5", "6"]
+    >>> notes_on_strangers(pd.DataFrame({"size": size, "label": list("ababab")}), [f"{row}.png" for row in range(6)])
+    ["size: text, since 1 of 6 cells is no number: 'n. a.' (3.png)"]
+    """
+    found = {name: _strangers(columns[name]) for name in columns if kind_of(columns[name]) == "str"}
+    notes = []
+    for name, (odd, count) in [(name, each) for name, each in found.items() if each[0]]:
+        shown = [f"{printable(columns[name].iloc[row])!r} ({printable(rows[row])})" for row in odd[:_ODD_SHOWN]]
+        verb = "cells is no number" if len(odd) == 1 else "cells are no numbers"
+        more = ", …" * (len(odd) > _ODD_SHOWN)
+        notes.append(f"{printable(name)}: text, since {len(odd)} of {count} {verb}: {', '.join(shown)}{more}")
+    return notes
+
+
+def _strangers(column: pd.Series) -> tuple[list[int], int]:
+    """Return the rows of a column of text that alone are no numbers, if they are few, and how many rows have a cell."""
+    cells = [None if is_missing(cell) else cell for cell in column]
+    distinct = list(dict.fromkeys(filter(None, cells)))
+    looked_at = distinct[:_LOOKED_AT]
+    for decimal in ".,":
+        if 2 * sum(map(partial(_is_number, decimal=decimal), looked_at)) < len(looked_at):
+            continue  # words, of which there may be a million
+        words = {cell for cell in distinct if not _is_number(cell, decimal)}
+        odd = {cell for cell in words if cell.strip().lower() not in MISSING_WORDS} or words
+        rows, count = [row for row, cell in enumerate(cells) if cell in odd], sum(map(bool, cells))
+        rest = pd.Series([cell for cell in cells if cell and cell not in words], dtype=object)
+        if len(rows) * _FEW <= count and kind_of(_parse_column(rest, decimal, "auto")) in ("int", "float"):
+            return rows, count
+    return [], 0
+
+
+def _is_number(cell: str, decimal: str) -> bool:
+    return _as_floats([cell], decimal, loosely=True) is not None

@@ -14,7 +14,8 @@ from PIL import Image
 
 from featurebank.errors import SourceError, no_column, one_line
 from featurebank.images.arrow import as_series, choose_column, holds_bytes, user_columns
-from featurebank.images.columns import is_missing
+from featurebank.images.cells import OF_STRANGERS, notes_on_strangers
+from featurebank.images.columns import is_missing, tidy
 from featurebank.images.items import is_path, is_picture
 from featurebank.images.memory import scan_list, scan_memory
 from featurebank.images.path_columns import find_path_column
@@ -49,6 +50,10 @@ def scan_frame(
         _LOG.warning("%d rows have nothing in column %r and are left out", given.count(False), column)
         names = [each for each, has_one in zip(names, given, strict=False) if has_one]
     cells, rest = list(frame[column][given]), frame[given].drop(columns=column)
+    mixed = [each for each in rest if pd.api.types.infer_dtype(rest[each]) in ("mixed", "mixed-integer")]
+    rows = [str(cell) if is_path(cell) else f"row {row}" for row, cell in enumerate(cells)]
+    for note in notes_on_strangers(tidy(rest[mixed]), rows) if mixed else []:
+        _LOG.warning("%s; %s", note, OF_STRANGERS)
     if not cells:
         raise SourceError(f"the table has no image in its column {column!r}; expected one a row")
     if is_path(cells[0]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import posixpath
 from collections import Counter
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from featurebank.errors import SourceError
+from featurebank.images.cells import OF_STRANGERS, notes_on_strangers
 from featurebank.images.columns import concat_columns, is_missing, tidy
 from featurebank.images.listing import Entry
 from featurebank.images.matching import Matcher
@@ -20,6 +22,7 @@ from featurebank.storage.files import AnyPath
 NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_NAME = "file_name"
 """The column of the paths, which start where the table lies."""
+_LOG = logging.getLogger(__name__)
 
 
 def add_metadata(
@@ -67,6 +70,8 @@ def add_metadata(
     given = rows.set_axis(paths).reindex([path for path, *_ in entries]).reset_index(drop=True)
     kept = columns.drop(columns=[name for name in given if name in columns]).reindex(range(len(entries)))
     without = len(entries) - len(paths)
+    for strange in [] if options.labels_as == "text" else notes_on_strangers(rows, list(map(os.fsdecode, wanted))):
+        _LOG.warning("%s; %s", strange, OF_STRANGERS)
     note = f"{', '.join(map(repr, rows.columns)) or 'no column'} from {', '.join(name for name, *_ in found)}"
     return entries, tidy(pd.concat([kept, given], axis=1)), [note + f"; {without} images have no row" * (without > 0)]
 

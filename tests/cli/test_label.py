@@ -125,3 +125,20 @@ def test_the_user_decides_separator_encoding_and_what_columns_become(run_cli, ow
     write(tmp_path / "codes.csv", "path,code", "cat/00.png,1", "cat/01.png,2")
     assert run_cli("label", own_bank, tmp_path / "codes.csv", "--labels-as", "text").exit_code == 0
     assert column(own_bank, "code").dropna().tolist() == ["1", "2"]
+
+
+def test_a_cell_that_makes_text_of_numbers_is_named_and_the_advice_works(run_cli, own_bank, tmp_path):
+    paths = sorted(column(own_bank, "label").index)
+    sizes = [f"{path},{row}.5" for row, path in enumerate(paths)]
+    odd = write(tmp_path / "sizes.csv", "path,size", f"{paths[0]},n. a.", *sizes[1:])
+    said = run_cli("label", own_bank, odd).stderr
+    first = (
+        f"size: text, since 1 of {len(paths)} cells is no number: 'n. a.' ({paths[0]}); for numbers, write one there"
+    )
+    assert f"Warning: {first}" in said
+    assert f"Error: {first}" in run_cli("fit", own_bank, "--target", "size", "--model", "ridge").stderr
+    assert first not in run_cli("label", own_bank, odd, "--labels-as", "text").stderr
+    write(tmp_path / "sizes.csv", "path,diameter", f"{paths[0]},", *sizes[1:])
+    assert "text" not in run_cli("label", own_bank, tmp_path / "sizes.csv").stderr
+    fitted = run_cli("fit", own_bank, "--target", "diameter", "--model", "ridge", "-o", tmp_path / "a.featurebank")
+    assert (fitted.exit_code, "diameter" in fitted.stderr + fitted.stdout) == (0, True), fitted.stderr

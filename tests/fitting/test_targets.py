@@ -1,11 +1,13 @@
 """Whole numbers: classes, amounts, or a question."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from featurebank.bank.samples import SampleTable
 from featurebank.errors import ColumnError, TopModelError
 from featurebank.fitting.checks import check_class_options
-from featurebank.fitting.targets import task_of
+from featurebank.fitting.targets import Target, read_target, task_of
 
 RANDOM = np.random.default_rng(0)
 
@@ -58,3 +60,27 @@ def test_threshold_is_refused_for_several_labels():
     check_class_options({"calibrate": "isotonic", "class_weight": "balanced"}, {"multilabel"})
     with pytest.raises(TopModelError, match="threshold 'f1' for a target of several labels"):
         check_class_options({"threshold": "f1"}, {"multilabel"})
+
+
+@pytest.mark.parametrize(
+    ("cells", "task", "error"),
+    [
+        ([*"12345678", "k. A."], None, r"size: text, since 1 of 9 cells is no number: 'k. A.' \(8.png\); for numbers"),
+        (
+            [*"12345678", "k. A."],
+            "regression",
+            r"'size' holds text; regression needs numbers \(size: text, since 1 of 9",
+        ),
+        ([*"12345678", "k. A."], "classification", None),
+        (["1", "2", "3", "4", "5", "A"] * 4, None, None),
+        (["cat", "dog", "bird", "wolf"], None, None),
+    ],
+)
+def test_numbers_that_one_cell_makes_text_are_not_taken_for_classes_in_silence(cells, task, error):
+    rows = {"path": [f"{row}.png".encode() for row in range(len(cells))]}
+    table = SampleTable(pd.DataFrame(rows), pd.DataFrame({"size": pd.Series(cells, dtype=object)}))
+    if error is not None:
+        with pytest.raises(ColumnError, match=error):
+            read_target(table, Target(["size"], task=task))
+        return
+    assert read_target(table, Target(["size"], task=task)).task == "classification"

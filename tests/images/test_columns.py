@@ -1,5 +1,8 @@
 """The users' columns: four kinds, text that becomes numbers, overlaid values, and the hash of a row."""
 
+import json
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featurebank.errors import ColumnError
+from featurebank.images.cells import OF_STRANGERS, notes_on_strangers
 from featurebank.images.columns import overlay, row_hashes, tidy
+from featurebank.images.scanning import scan
 from featurebank.images.tables import parse_text
 
 
@@ -135,6 +140,62 @@ def test_overlaid_values_win_and_gaps_do_not():
         "keep": ("object", ["x", "y", "z"]),
         "b": ("boolean", [True, None, False]),
     }
+
+
+NUMBERS = ["1.5", "2", "3", "4", "5.25"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "odd"),
+    [
+        ([*NUMBERS, "k. A."], "1 of 6 cells is no number: 'k. A.' (row 5)"),
+        (["<0,1", *(each.replace(".", ",") for each in NUMBERS)], "1 of 6 cells is no number: '<0,1' (row 0)"),
+        ([*NUMBERS, "5 mm", *NUMBERS, "", None, "n/a", "k.A."], "2 of 13 cells are no numbers: '5 mm' (row 5), 'k.A."),
+        (
+            [*NUMBERS * 4, "a", "b", "c", "d"],
+            "4 of 24 cells are no numbers: 'a' (row 20), 'b' (row 21), 'c' (row 22), …",
+        ),
+        ([*NUMBERS, "n/a"], "1 of 6 cells is no number: 'n/a' (row 5)"),  # of a source that was not parsed
+        ([*NUMBERS, "a", "b"], ""),  # too many
+        ([*(f"00{each}" for each in range(9)), "k. A."], ""),  # codes, which are text anyway
+        (["1e5", "2e5", "3e5", "4e5", "k. A."], ""),
+        (NUMBERS, ""),
+        (["cat", "dog", "5"], ""),
+        ([None, ""], ""),
+    ],
+)
+def test_cells_that_make_text_of_numbers_are_named(cells, odd):
+    columns = tidy(pd.DataFrame({"size": pd.Series(cells, dtype=object)}))
+    notes = notes_on_strangers(columns, [f"row {row}" for row in range(len(cells))])
+    assert [note.startswith(f"size: text, since {odd}") for note in notes] == [True] * bool(odd)
+
+
+def test_numbers_with_one_word_are_said_by_every_source(tmp_path, caplog, noise):
+    noise(8, 8).save(tmp_path / "a.png")
+    sizes = [1.5, 2, 3, 4, "k. A.", 6]
+    rows = [{"file_name": f"{row}.png", "size": size} for row, size in enumerate(sizes)]
+    for row in range(len(sizes)):
+        shutil.copy(tmp_path / "a.png", tmp_path / f"{row}.png")
+    (tmp_path / "a.png").unlink()
+    frame = pd.DataFrame(rows)
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    (tmp_path / "table.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    said = {}
+    for name, source, options in [
+        ("csv", tmp_path / "table.csv", {}),
+        ("jsonl", tmp_path / "table.jsonl", {}),
+        ("frame", frame, {"root": tmp_path}),
+        ("as text", tmp_path / "table.csv", {"labels_as": "text"}),
+    ]:
+        caplog.clear()
+        scan(source, **options)
+        said[name] = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    (tmp_path / "table.csv").rename(tmp_path / "metadata.csv")
+    caplog.clear()
+    scan(tmp_path)
+    said["folder"] = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    wanted = [f"size: text, since 1 of 6 cells is no number: 'k. A.' (4.png); {OF_STRANGERS}"]
+    assert said == {"csv": wanted, "jsonl": wanted, "frame": wanted, "as text": [], "folder": wanted}
 
 
 def test_origins_tell_changed_cells_apart_and_ignore_the_order_of_columns():
