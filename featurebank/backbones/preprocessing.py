@@ -271,6 +271,8 @@ def _shorter(before: tuple[int, int], size: int) -> tuple[int, int]:
 def _center_crop(image: Image.Image, crop: tuple[int, int], margin: tuple[int, ...]) -> Image.Image:
     """Crop the middle (banker's rounding of the corner, as torchvision does); outside the image is the margin."""
     height, width = crop
+    if image.size == (width, height):
+        return image
     if image.width < width or image.height < height:
         left, top = max(0, (width - image.width) // 2), max(0, (height - image.height) // 2)
         padded = Image.new("RGB", (max(width, image.width), max(height, image.height)), margin)

@@ -109,8 +109,6 @@ class ImageEmbedder:
         return Preparer(
             self.images,
             lambda: preparations,
-            lacking=lambda digests: [(True,)] * len(digests),
-            known=lambda: np.empty(0, "S32"),
             batch=lambda: self._at_once,
             pin=lambda memory: pinned(memory, self.engines[0].device.type),
         )

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.spec import FeatureSpec
-from featurebank.errors import BankError, ImageError
+from featurebank.errors import BankError
 from featurebank.extraction.pipeline import Compute
 from featurebank.extraction.pixel_range import settle_source
-from featurebank.extraction.preparing import AHEAD
+from featurebank.extraction.preparing import Preparer
 from featurebank.extraction.tracker import Tracker
-from featurebank.images.reading import Progress, read_ahead, worker_count
+from featurebank.images.reading import Progress
 from featurebank.images.views import count_views
 
 if TYPE_CHECKING:
@@ -228,24 +228,17 @@ def _time(
     count = min(len(pending), size * (1 + math.ceil(sample / size)))
     drawn = [pending[i] for i in np.unique(np.linspace(0, len(pending) - 1, count, dtype=int))] if pending else []
     failed = 0
+    preparer = Preparer(source, lambda: [(backbone, views)], batch=lambda: size, workers=compute.workers)
 
-    def prepare(position: int) -> list[Any] | None:
-        try:
-            digest, decode = source.read(position)
-            return list(backbone.prepare_views(decode(**backbone.opening), views, digest))
-        except ImageError:
-            return None
-
-    def readable() -> Iterator[list[Any]]:
+    def readable() -> Iterator[Sequence[Any]]:
         nonlocal failed
-        workers = worker_count(compute.workers)
-        found = read_ahead(prepare, drawn, workers=workers, most=max(workers, AHEAD * size))
-        for done, prepared in enumerate(found, 1):
-            failed += prepared is None
-            if progress is not None:
-                progress(done, len(drawn))
-            if prepared is not None:
-                yield prepared
+        with preparer as prepare:
+            for done, item in enumerate(prepare(drawn), 1):
+                failed += bool(item.error)
+                if progress is not None:
+                    progress(done, len(drawn))
+                if not item.error:
+                    yield item.views[0]
 
     outputs: list[NDArray[np.float32]] = []
     timed, seconds, started = 0, 0.0, time.perf_counter()

@@ -80,12 +80,12 @@ class Preparer:
     images : Images
     preparations : callable
         Gives the backbones that prepare images, each with its views; called when the first image is to be decoded.
-    lacking : callable
-        Digests to what lacks each of these contents; one that nothing lacks is not decoded.
-    known : callable
-        Gives the sorted digests of the contents that nothing lacks, so that a process can tell.
     batch : callable
         Gives the images in a batch, 0 as long as that is not decided.
+    lacking : callable, optional
+        Digests to what lacks each of these contents; one that nothing lacks is not decoded. By default all are.
+    known : callable, optional
+        Gives the sorted digests of the contents that nothing lacks, so that a process can tell.
     workers : int, optional
         Threads or processes; see `featurebank.images.reading.worker_count`.
     pin : callable, optional
@@ -102,9 +102,9 @@ class Preparer:
         images: Images,
         preparations: Callable[[], Sequence[tuple[Backbone, str]]],
         *,
-        lacking: Callable[[Sequence[bytes]], list[tuple[Any, ...]]],
-        known: Callable[[], NDArray[np.bytes_]],
         batch: Callable[[], int],
+        lacking: Callable[[Sequence[bytes]], list[tuple[Any, ...]]] = lambda digests: [(True,)] * len(digests),
+        known: Callable[[], NDArray[np.bytes_]] = lambda: np.empty(0, "S32"),
         workers: int | None = None,
         pin: Callable[[mmap], AbstractContextManager[None]] = lambda _: nullcontext(),
     ):

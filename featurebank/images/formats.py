@@ -35,14 +35,14 @@ _HEIC_BRANDS = frozenset(
 _EXIF_ITEM = re.compile(rb"(infe[\x02\x03].{3}.{4,6})Exif", re.DOTALL)
 _BEGINNINGS = {
     b"\xff\x0a": "a JPEG XL file",
-    b"\0\0\0\x0cJXL \r\n\x87\n": "a JPEG XL file",
-    b"\0\0\0\x0cjP  \r\n\x87\n": "a JPEG 2000 file",
+    b"\0\0\0\x0cjxl \r\n\x87\n": "a JPEG XL file",
+    b"\0\0\0\x0cjp  \r\n\x87\n": "a JPEG 2000 file",
     b"\xff\x4f\xff\x51": "a JPEG 2000 file",
-    b"ZISRAWFILE": "a CZI file",
+    b"zisrawfile": "a CZI file",
     b"\xda\xce\xbe\x0a": "an ND2 file",
     b"p\0\0\0": "a LIF file",
-    b"%PDF": "a PDF document",
-    b"8BPS": "a Photoshop file",
+    b"%pdf": "a PDF document",
+    b"8bps": "a Photoshop file",
     b"\0\0\x01\0": "an icon",
     b"version https://git-lfs": "a Git LFS pointer in the place of a file that was not fetched (git lfs pull)",
     b"<!doctype html": "a web page",
@@ -50,6 +50,7 @@ _BEGINNINGS = {
     b"<svg": "an SVG drawing",
     b"<?xml": "an XML file",
 }
+"""How files begin, in small letters."""
 _TO_OME = "export it as OME-TIFF, e.g. with Fiji's Bio-Formats or bioio-conversion"
 _REMEDIES = {
     "a CZI file": _TO_OME,
@@ -100,7 +101,7 @@ def kind_of(data: bytes) -> str:
     if data[128:132] == b"DICM":
         return "a DICOM file"
     start = data[:32].lstrip(b"\xef\xbb\xbf \r\n\t").lower()
-    return next((kind for begin, kind in _BEGINNINGS.items() if start.startswith(begin.lower())), "")
+    return next((kind for begin, kind in _BEGINNINGS.items() if start.startswith(begin)), "")
 
 
 def _kind_of_box(data: bytes) -> str:

@@ -143,8 +143,6 @@ def reading(folder: Path, count: int, preprocessing: Preprocessing) -> dict[str,
     prepare = Preparer(
         scan(folder),
         lambda: preparations,
-        lacking=lambda digests: [(True,)] * len(digests),
-        known=lambda: np.empty(0, "S32"),
         batch=lambda: 32,
         workers=WORKERS,
     )
