@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +92,41 @@ def write_csv(path: Path, frame: Any) -> None:
         for start in range(0, max(len(frame), 1), ROWS_WRITTEN):
             part = csv_text(frame.iloc[start : start + ROWS_WRITTEN], header=start == 0)
             file.write(part.encode("utf-8", "surrogateescape"))
+
+
+def as_columns(table: Any) -> dict[str, list[Any]]:
+    """Return the columns of a DataFrame, or of a dict of lists and arrays, as lists in which what is missing is None.
+
+    Examples
+    --------
+    >>> as_columns({"label": ["cat", None], "share": [0.5, float("nan")]})
+    {'label': ['cat', None], 'share': [0.5, None]}
+    """
+    lists = {name: column.tolist() if hasattr(column, "tolist") else list(column) for name, column in table.items()}
+    return {name: [None if cell != cell else cell for cell in cells] for name, cells in lists.items()}
+
+
+def columns_csv(columns: Mapping[str, Sequence[Any]]) -> str:
+    """Return columns as CSV, as `csv_text` does a DataFrame and without pandas.
+
+    Examples
+    --------
+    >>> columns_csv({"path": ["=1.png", "b.png"], "share": [0.5, None], "is_unlike": [True, None]}).splitlines()
+    ['path,share,is_unlike', "'=1.png,0.5,True", 'b.png,,']
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_defuse, columns))
+    for row in zip(*columns.values(), strict=True):
+        writer.writerow(_defuse(cell) if isinstance(cell, str) else cell for cell in row)
+    return text.getvalue()
+
+
+def write_columns(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Write columns as CSV; a name that is not UTF-8 keeps its own bytes."""
+    from featurebank.storage import files
+
+    files.commit(path, columns_csv(columns).encode("utf-8", "surrogateescape"))
 
 
 def predictor_path(bank: Any, output: Path | None) -> Path:

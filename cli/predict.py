@@ -24,7 +24,7 @@ from featurebank_cli.options import (
     strict_option,
     table_options,
 )
-from featurebank_cli.output import csv_text, print_json, records, write_csv
+from featurebank_cli.output import as_columns, columns_csv, print_json, write_columns
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
@@ -91,7 +91,6 @@ def predict(
         raise click.UsageError("--maps looks at images; name them in place of --bank")
     items = _listed([place for each in images for place in _named(each)], table_options)
 
-    from featurebank.bank.bank import Bank
     from featurebank.images.stacks import pages_of
     from featurebank.predictor.predictor import Predictor
 
@@ -99,33 +98,36 @@ def predict(
     loaded = Predictor.load(predictor, device=device, **brought)
     if loaded.is_of_pages:
         items = [page for item in items for page in (pages_of(item) if isinstance(item, str) else [item])]
-    table = loaded.predict_table(items, state.progress("predict")) if bank is None else loaded.predict_bank(Bank(bank))
+    if bank is None:
+        table = as_columns(loaded.predict_columns(items, state.progress("predict")))
+    else:
+        table = as_columns(loaded.predict_bank(bank))
     if maps is not None:
-        table = _with_masks(state, loaded, list(map(str, items)), table, maps)
-    shown = table if proba else table.loc[:, [not name.startswith("proba_") for name in table.columns]]
+        _add_masks(state, loaded, list(map(str, items)), table, maps)
+    shown = {name: cells for name, cells in table.items() if proba or not name.startswith("proba_")}
+    count = len(table["path"])
     if as_json:
-        print_json({"predictor": str(predictor), "target": loaded.target, "predictions": records(shown)})
+        rows = [dict(zip(shown, row, strict=True)) for row in zip(*shown.values(), strict=True)]
+        print_json({"predictor": str(predictor), "target": loaded.target, "predictions": rows})
     elif output is None:
-        sys.stdout.write(csv_text(shown).encode("utf-8", "backslashreplace").decode())
+        sys.stdout.write(columns_csv(shown).encode("utf-8", "backslashreplace").decode())
     if output is not None:
-        write_csv(output, shown)
-        state.say(f"{len(table)} predictions in {output}")
-    unlike = table[table["is_unlike"] == True] if "is_unlike" in table else ()  # noqa: E712
-    strange = table[table["is_anomaly"] == True] if "is_anomaly" in table else ()  # noqa: E712
-    if len(strange):
-        state.say(f"{len(strange)} of {len(table)} images are anomalies: column is_anomaly")
-    if len(unlike):
-        state.warn(f"{len(unlike)} of {len(table)} images are unlike those it learned from: column is_unlike")
-    failed = table[table["error"] != ""]
-    for row in failed.itertuples():
-        state.warn(f"{printable(row.path)}: {printable(row.error)}")
+        write_columns(output, shown)
+        state.say(f"{count} predictions in {output}")
+    if strange := table.get("is_anomaly", []).count(True):
+        state.say(f"{strange} of {count} images are anomalies: column is_anomaly")
+    if unlike := table.get("is_unlike", []).count(True):
+        state.warn(f"{unlike} of {count} images are unlike those it learned from: column is_unlike")
+    failed = [each for each in zip(table["path"], table["error"], strict=True) if each[1]]
+    for path, error in failed:
+        state.warn(f"{printable(path)}: {printable(error)}")
     if bank is None:
         keep_networks(state, loaded.networks(), predictor if weights_file is None else None)
-    context.exit(1 if len(failed) and (strict or len(failed) == len(table)) else 0)
+    context.exit(1 if len(failed) and (strict or len(failed) == count) else 0)
 
 
-def _with_masks(state: State, predictor: Any, paths: list[str], table: Any, folder: Path) -> Any:
-    """Write the masks of readable images into a folder; return the table with their names."""
+def _add_masks(state: State, predictor: Any, paths: list[str], table: dict[str, list[Any]], folder: Path) -> None:
+    """Write the masks of readable images into a folder, and add their names to the table."""
     from featurebank.explore.anomaly_maps import NO_MAPS, mask_names, masks
     from featurebank.storage import files
 
@@ -141,7 +143,6 @@ def _with_masks(state: State, predictor: Any, paths: list[str], table: Any, fold
             progress(done, len(read))
     state.say(f"{len(read)} masks in {folder}")
     table["mask"] = [str(place) if not error else "" for place, error in zip(places, table["error"], strict=True)]
-    return table
 
 
 def _named(image: AnyPath) -> list[AnyPath]:

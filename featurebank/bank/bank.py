@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.bank import merging, samples, upkeep
@@ -23,6 +22,7 @@ from featurebank.bank.upkeep import GRACE
 from featurebank.errors import BankError, ColumnError, FeatureBankError, did_you_mean
 from featurebank.images.cells import describe
 from featurebank.images.columns import kind_of, overlay, tidy
+from featurebank.images.dataframes import pd
 from featurebank.images.locating import rows_with_path
 from featurebank.images.path_columns import path_column_hint
 

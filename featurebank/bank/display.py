@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-import pandas as pd
+from featurebank.images.dataframes import pd
 
 ROWS_SHOWN = 20
 

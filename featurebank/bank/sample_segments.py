@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -14,6 +13,7 @@ from featurebank.bank import segment
 from featurebank.bank.samples import BYTES, NO_DIGEST, NUMBERS, OK, STATUSES, SampleTable, make_table
 from featurebank.bank.segment import Segment
 from featurebank.images.columns import KINDS, kind_of
+from featurebank.images.dataframes import pd
 
 _STORED = {"row_hash": "origin"}
 """Columns that are called otherwise in a segment."""

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from featurebank.errors import BankError, ColumnError, no_column
 from featurebank.images.columns import concat_columns, kind_of
+from featurebank.images.dataframes import pd
 from featurebank.images.matching import near_path
 
 OK, FAILED, GONE = range(3)

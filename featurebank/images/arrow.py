@@ -7,12 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurebank.errors import SourceError
 from featurebank.images.columns import tidy
+from featurebank.images.dataframes import pd
 
 IMAGE_COLUMNS = ("image", "img", "picture", "photo", "pixel_values", "jpg", "jpeg", "png", "bytes")
 """Names that columns of images go by, the most usual first."""

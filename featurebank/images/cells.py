@@ -7,10 +7,9 @@ import re
 from collections.abc import Sequence
 from functools import partial
 
-import pandas as pd
-
 from featurebank.errors import printable
 from featurebank.images.columns import is_missing, kind_of, tidy
+from featurebank.images.dataframes import pd
 
 LABELS_AS = ("auto", "text", "numbers")
 MISSING_WORDS = frozenset({"na", "n/a", "#n/a", "nan", "null", "none", "-", "?"})

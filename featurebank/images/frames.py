@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from PIL import Image
 
@@ -16,6 +15,7 @@ from featurebank.errors import SourceError, no_column, one_line
 from featurebank.images.arrow import as_series, choose_column, holds_bytes, user_columns
 from featurebank.images.cells import OF_STRANGERS, notes_on_strangers
 from featurebank.images.columns import is_missing, tidy
+from featurebank.images.dataframes import pd
 from featurebank.images.items import is_path, is_picture
 from featurebank.images.memory import scan_list, scan_memory
 from featurebank.images.path_columns import find_path_column

@@ -6,8 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-import pandas as pd
-
+from featurebank.images.dataframes import pd
 from featurebank.images.splits import PARTS, SPLIT, is_plain, parts_of
 
 Folders = tuple[str, ...]

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from featurebank.errors import ImageError, SourceError, one_line
 from featurebank.images import listing
 from featurebank.images.columns import tidy
+from featurebank.images.dataframes import pd
 from featurebank.images.items import facts_of, picture_of, plain
 from featurebank.images.locating import match_lost
 from featurebank.images.sources import Source, of_files

@@ -8,11 +8,10 @@ import posixpath
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-import pandas as pd
-
 from featurebank.errors import SourceError
 from featurebank.images.cells import OF_STRANGERS, notes_on_strangers
 from featurebank.images.columns import concat_columns, is_missing, tidy
+from featurebank.images.dataframes import pd
 from featurebank.images.listing import Entry
 from featurebank.images.matching import Matcher
 from featurebank.images.sources import refuse_repeats

@@ -7,12 +7,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-import pandas as pd
 import pyarrow as pa
 
 from featurebank.errors import SourceError, StorageError, one_line
 from featurebank.images import clutter, parquet
 from featurebank.images.columns import concat_columns
+from featurebank.images.dataframes import pd
 from featurebank.images.listing import Entry
 from featurebank.images.parquet import ImageColumn
 from featurebank.images.shards import columns_of, expand, list_shards, root_of

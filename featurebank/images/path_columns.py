@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import pandas as pd
-
 from featurebank.errors import shell_word
 from featurebank.images import formats
+from featurebank.images.dataframes import pd
 
 PATH_COLUMNS = (
     "path",

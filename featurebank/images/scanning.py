@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from featurebank.errors import SourceError
 from featurebank.images import parquet
+from featurebank.images.dataframes import pd
 from featurebank.images.folders import scan_folder
 from featurebank.images.frames import NO_NAME, TAKEN, as_frame, as_items, is_column, refuse_names, scan_frame
 from featurebank.images.hugging_face import is_dataset, scan_dataset

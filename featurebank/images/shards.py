@@ -20,11 +20,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import pandas as pd
-
 from featurebank.errors import ImageError, SourceError, StorageError, one_line
 from featurebank.images import clutter, formats
 from featurebank.images.columns import tidy
+from featurebank.images.dataframes import pd
 from featurebank.images.tables import flat_row, parse_text
 from featurebank.storage import files
 from featurebank.storage.files import AnyPath

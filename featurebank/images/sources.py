@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.errors import ImageError, SourceError
 from featurebank.images import formats
+from featurebank.images.dataframes import pd
 from featurebank.images.listing import Entry, read_file, read_image
 from featurebank.storage.files import AnyPath
 

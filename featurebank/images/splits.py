@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-import pandas as pd
+from featurebank.images.dataframes import pd
 
 SPLIT = "split"
 """The column that folders' parts go into, and that `fit` looks for."""

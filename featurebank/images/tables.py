@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
 from featurebank.errors import SourceError, StorageError, near_names, one_line
 from featurebank.images.arrow import user_columns
 from featurebank.images.cells import LABELS_AS, notes_on_numbers, parse_text
 from featurebank.images.columns import is_missing, tidy
+from featurebank.images.dataframes import pd
 from featurebank.images.path_columns import find_path_column
 from featurebank.images.text_tables import IsName, read_text
 from featurebank.storage.files import AnyPath

@@ -9,10 +9,9 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import pandas as pd
-
 from featurebank.errors import SourceError, printable
 from featurebank.images import encodings
+from featurebank.images.dataframes import pd
 from featurebank.images.path_columns import find_path_column
 from featurebank.images.separators import Dialect, find_dialect
 

@@ -54,7 +54,7 @@ def measure_cost(predictor: Predictor, table: SampleTable) -> dict[str, Any]:
             raise ImageError(errors[0])
         if not any(errors):
             for each in predictor.tasks.values():
-                each.table(predictor.seen_by(each.features, parts), np.ones(len(errors), bool))
+                each.answers(predictor.seen_by(each.features, parts), np.ones(len(errors), bool))
             seconds.append(time.perf_counter() - started)
     timed = seconds[1:] or seconds
     if not timed:

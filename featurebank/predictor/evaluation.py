@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.bank.features import as_keys
 from featurebank.bank.samples import SampleTable, values_of, weights_of
 from featurebank.errors import PredictorError, did_you_mean, no_column
 from featurebank.images.content import PAGE
+from featurebank.images.dataframes import pd
 from featurebank.images.reading import Progress
 from featurebank.images.stacks import each_page
 from featurebank.predictor.embedding import Embedder, Item, Parts

@@ -18,10 +18,11 @@ from featurebank.backbones.checkpoints import checkpoint_path
 from featurebank.bank.features import VIEWS
 from featurebank.bank.spec import FeatureSpec
 from featurebank.errors import CorruptError, PredictorError, one_line
+from featurebank.images.columns import text_frame
 from featurebank.predictor.compatibility import INSTALLED, read_under, suit, try_out
 from featurebank.predictor.features import EMBEDDED, PredictorFeature
 from featurebank.predictor.light import read_light
-from featurebank.predictor.out_of_fold_table import decode_table, encode_table
+from featurebank.predictor.out_of_fold_table import decode_columns, encode_table
 from featurebank.predictor.serialization import dump, undump
 from featurebank.predictor.stored import StoredTask
 from featurebank.predictor.task import Task
@@ -209,16 +210,22 @@ def _read(facts: Any, members: dict[str, bytes], weights: Mapping[str, bytes]) -
     """Return what the members of one task hold, `weights` those of its backbones among others."""
     report, kind = json.loads(members[_FIT]), str(facts.get("task", "classification"))
     about: dict[str, Any] = {"features": _features(facts, weights), "target": str(facts["target"]), "kind": kind}
-    about |= {"labels": _labels(facts), "report": report, "out_of_fold": None}
-    if _OUT_OF_FOLD in members:
-        about["out_of_fold"] = decode_table(members[_OUT_OF_FOLD], {"row": len(report["samples"])})
+    about |= {"labels": _labels(facts), "report": report}
+    kept = members.get(_OUT_OF_FOLD)
+    columns = None if kept is None else decode_columns(kept, {"row": len(report["samples"])})
+    out_of_fold = partial(_table, columns)  # a table is made when it is asked for
     writer = facts.get("scikit_learn")
     if writer == INSTALLED:
         with suppress(CorruptError):  # other models, or none: skops reads them, or says why not
             light = read_light(members[_MODEL], members.get(_CALIBRATOR), members.get(_UNLIKE), kind)
             make = {name: partial(_made, members.get(member)) for name, member in _MEMBERS.items()}
-            return StoredTask(light, make, **about)
-    return Task(**about, **_read_models(members, kind, writer), patches=_read_patches(facts, members, weights))
+            return StoredTask(light, {**make, "out_of_fold": out_of_fold}, **about)
+    models = _read_models(members, kind, writer)
+    return Task(**about, **models, out_of_fold=out_of_fold(), patches=_read_patches(facts, members, weights))
+
+
+def _table(columns: Mapping[str, Any] | None) -> Any:
+    return None if columns is None else text_frame(columns)
 
 
 def _made(data: bytes | None) -> Any:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 
 from featurebank.errors import CorruptError
-from featurebank.images.columns import text_frame
+from featurebank.images.dataframes import pd
 
 _HEADER = "columns"
 
@@ -34,8 +34,8 @@ def encode_table(frame: pd.DataFrame) -> bytes:
     return save({_HEADER: np.frombuffer(json.dumps(header).encode("ascii"), np.uint8), **tensors})
 
 
-def decode_table(data: bytes, limits: Mapping[str, int]) -> pd.DataFrame:
-    """Return the table that `encode_table` wrote.
+def decode_columns(data: bytes, limits: Mapping[str, int]) -> dict[str, NDArray[Any]]:
+    """Return the columns of the table that `encode_table` wrote.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def decode_table(data: bytes, limits: Mapping[str, int]) -> pd.DataFrame:
         raise CorruptError("its out-of-fold predictions name a column twice")
     for name, limit in limits.items():
         _check_codes(columns[name], 0, limit)
-    return text_frame(columns)
+    return columns
 
 
 def _column(array: Any, values: Any) -> Any:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.bank.display import as_html
@@ -17,6 +16,7 @@ from featurebank.bank.features import as_keys
 from featurebank.bank.samples import SampleTable
 from featurebank.errors import PredictorError, notice
 from featurebank.images.columns import text_frame
+from featurebank.images.dataframes import pd
 from featurebank.images.frames import as_items
 from featurebank.images.progress import shown
 from featurebank.images.reading import Progress
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
 
 _KEYS = ["source", "path", "fold"]
+_OF_ALL = ("unlike", "is_unlike")
+"""Columns that several tasks have in common."""
 R = TypeVar("R")
 
 
@@ -242,9 +244,15 @@ class Predictor(Embedder):
             ``anomaly`` (a p-value: the share of the normals that are at least as unusual), ``is_anomaly`` (whether it
             is at most the promised rate of false alarms), ``error``.
         """
+        return _as_frame(self.predict_columns(paths, progress))
+
+    def predict_columns(
+        self, paths: Sequence[str | os.PathLike[str]], progress: Progress | None = None
+    ) -> dict[str, Any]:
+        """Predict image files without pandas: the columns of `predict_table` by name, each a list or an array (n,)."""
         items = as_items(paths)
         parts, errors, _ = self.embed_some(items, progress)
-        return self._table([str(path) for path in items], parts, errors)
+        return self._columns([str(path) for path in items], parts, errors)
 
     def predict_bank(self, bank: BankLike) -> pd.DataFrame:
         """Predict every readable sample of a bank from the embeddings it already has.
@@ -267,7 +275,8 @@ class Predictor(Embedder):
 
         bank = Bank.of(bank)
         table = bank.select()
-        frame = self._table(table.paths, self.read(bank, as_keys(table.rows["digest"])), [""] * len(table))
+        parts = self.read(bank, as_keys(table.rows["digest"]))
+        frame = _as_frame(self._columns(table.paths, parts, [""] * len(table)))
         frame.insert(0, "source", table.rows["source"])
         return frame
 
@@ -279,20 +288,20 @@ class Predictor(Embedder):
         """Return what the model of a task, by default the only one, sees of samples of a bank, shape (n, d)."""
         return self.seen_by((task or self.single).features, self.read(bank, as_keys(table.rows["digest"])))
 
-    def _table(self, paths: list[str], parts: Parts, errors: list[str]) -> pd.DataFrame:
+    def _columns(self, paths: list[str], parts: Parts, errors: list[str]) -> dict[str, Any]:
         """Return what all tasks say of the embeddings of the images without an error."""
         ok = np.array([not error for error in errors], bool)
-        front: dict[str, Any] = {"path": pd.Series(paths, dtype=object)}
+        front: dict[str, Any] = {"path": paths}
         back: dict[str, Any] = {}
         shares: list[NDArray[np.float64]] = []
         for name, each in self.tasks.items():
-            own = each.table(self.seen_by(each.features, parts), ok)
-            shares += [own["unlike"].to_numpy()] if "unlike" in own else []
-            for column in own.columns.drop(["unlike", "is_unlike"], errors="ignore"):
+            own = each.answers(self.seen_by(each.features, parts), ok)
+            shares += [own["unlike"]] if "unlike" in own else []
+            for column in (each for each in own if each not in _OF_ALL):
                 place = back if column.startswith("proba_") else front
                 place[column if len(self.tasks) == 1 else task_column(column, name)] = own[column]
         highest = np.max(shares, axis=0) if shares else None
-        return text_frame({**front, **unlike_columns(highest), "error": errors, **back})
+        return {**front, **unlike_columns(highest), "error": errors, **back}
 
     # --- scores --------------------------------------------------------------------------------------------
 
@@ -393,3 +402,8 @@ class Predictor(Embedder):
             allow_download=allow_download,
             device=device,
         )
+
+
+def _as_frame(columns: dict[str, Any]) -> pd.DataFrame:
+    """Return columns as a table, whose paths are objects whatever they are."""
+    return text_frame({**columns, "path": pd.Series(columns["path"], dtype=object)})

@@ -16,6 +16,7 @@ MANY = 64
 """Rows from which the models themselves are made, which takes a second or two and is faster from then on."""
 
 if TYPE_CHECKING:
+    import pandas as pd
     from sklearn.pipeline import Pipeline
 
     from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
@@ -30,7 +31,7 @@ class StoredTask(Task):
     light : Light
         What the models say of rows.
     make : mapping of str to callable
-        Make the ``"model"``, the ``"calibrator"`` and ``"unlike"``.
+        Make the ``"model"``, the ``"calibrator"``, ``"unlike"`` and ``"out_of_fold"``.
     facts : keyword arguments
         The other attributes of `Task`.
     """
@@ -53,6 +54,11 @@ class StoredTask(Task):
     def unlike(self) -> Unlike | None:  # type: ignore[override]
         """What says how unlike the training images an image is."""
         return self._make["unlike"]()
+
+    @cached_property
+    def out_of_fold(self) -> pd.DataFrame | None:  # type: ignore[override]
+        """What the fit said of each sample when it had not seen it."""
+        return self._make["out_of_fold"]()
 
     @property
     def classes(self) -> NDArray[Any]:

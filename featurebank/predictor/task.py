@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.bank.matrix import BankMatrix, in_batches
 from featurebank.bank.samples import SampleTable, values_of
 from featurebank.errors import PredictorError
-from featurebank.images.columns import join_frames, text_frame
+from featurebank.images.columns import join_frames
+from featurebank.images.dataframes import pd
 from featurebank.predictor.features import PredictorFeature
 from featurebank.topmodels.calibration_error import confidence_of
 from featurebank.topmodels.formulas import FLAG
@@ -130,10 +130,10 @@ class Task:
 
         return probabilities_of(self.model, self.calibrator, X)
 
-    def table(self, X: NDArray[np.float32], ok: NDArray[np.bool_]) -> pd.DataFrame:
+    def answers(self, X: NDArray[np.float32], ok: NDArray[np.bool_]) -> dict[str, Any]:
         """Return what the model says of embeddings (m, d) of the readable ones (m of n True in `ok`) of n images."""
         if self.kind == "anomaly":
-            return anomaly_table(self, X, ok)
+            return anomaly_answers(self, X, ok)
         labels, best = np.full(len(ok), None, object), np.full(len(ok), np.nan)
         proba = np.full((len(ok), len(self.classes)), np.nan)
         share = np.full(len(ok), np.nan) if self.knows_unlike else None
@@ -149,7 +149,7 @@ class Task:
         if self.kind == "classification":
             columns["probability"] = best
         columns |= unlike_columns(share)
-        return text_frame({**columns, **{f"proba_{name}": proba[:, i] for i, name in enumerate(self.classes)}})
+        return {**columns, **{f"proba_{name}": proba[:, i] for i, name in enumerate(self.classes)}}
 
     def _as_shown(self, predicted: NDArray[Any]) -> list[Any]:
         """Return predictions as a table shows them: several labels of an image divided by semicolons."""
@@ -270,7 +270,7 @@ def has_value(column: pd.Series, value: object) -> NDArray[np.bool_]:
     return texts
 
 
-def anomaly_table(task: Task, X: NDArray[np.float32], ok: NDArray[np.bool_]) -> pd.DataFrame:
+def anomaly_answers(task: Task, X: NDArray[np.float32], ok: NDArray[np.bool_]) -> dict[str, Any]:
     """Return what a one-class model says of embeddings: ``label, score, anomaly`` (a p-value), ``is_anomaly``."""
     scores, p_values = np.full(len(ok), np.nan), np.full(len(ok), np.nan)
     if ok.any():
@@ -278,7 +278,7 @@ def anomaly_table(task: Task, X: NDArray[np.float32], ok: NDArray[np.bool_]) -> 
         p_values[ok] = task.model.conformal_.p_values(scores[ok])
     flags = [bool(each < task.model.offset_) if good else None for each, good in zip(scores, ok, strict=True)]
     labels = [None if flag is None else ANOMALY if flag else task.normal for flag in flags]
-    return text_frame({"label": labels, "score": scores, "anomaly": p_values, "is_anomaly": flags})
+    return {"label": labels, "score": scores, "anomaly": p_values, "is_anomaly": flags}
 
 
 def task_column(column: str, task: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from featurebank import Predictor, extract, fit
 from featurebank.backbones.engine import Engine
+from featurebank_cli.output import as_columns, columns_csv, csv_text
 
 
 @pytest.fixture
@@ -212,3 +213,27 @@ def test_a_row_without_a_file_keeps_its_place_and_its_reason(run_cli, two_class_
 def test_options_of_tables_without_one_are_refused(run_cli, two_class_predictor, new):
     result = run_cli("predict", two_class_predictor, new, "--path-column", "picture")
     assert (result.exit_code, "--path-column goes with a table of paths" in result.stderr) == (2, True)
+
+
+def test_columns_become_the_csv_that_pandas_writes():
+    frame = pd.DataFrame(
+        {
+            "path": pd.Series(["a,b.png", '"q".png', "=1.png", "caf\udce9\n.png", ""], dtype=object),
+            "label": ["cat", None, "-dog", "1", "x"],
+            "share": [0.1, float("nan"), 1e-9, 1.0, 123456789.123],
+            "count": [1, 2, 3, 4, 5],
+            "is_unlike": pd.Series([True, None, False, True, None], dtype=object),
+            "=odd": [True, False, True, False, True],
+        }
+    )
+    assert columns_csv(as_columns(frame)) == csv_text(frame)
+    assert columns_csv(as_columns(frame[:0])) == csv_text(frame[:0])
+
+
+def test_the_table_of_a_predictor_is_its_columns(two_class_predictor, new):
+    predictor, paths = Predictor.load(two_class_predictor), [*sorted(new.rglob("*.png"))[:3], "none.png"]
+    table, columns = predictor.predict_table(paths), predictor.predict_columns(paths)
+    assert list(table) == list(columns)
+    assert table["path"].dtype == object
+    assert as_columns(table) == as_columns(columns)
+    assert columns["label"][-1] is None

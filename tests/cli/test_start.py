@@ -61,7 +61,7 @@ def made(run, two_classes, tmp_path_factory):
 def test_predict_imports_neither_torch_nor_what_fits_models(run, made, two_classes):
     folder, _ = made
     found, done = run("predict", folder / "a.featurebank", two_classes.parent / "new" / "cat" / "00.png")
-    assert found <= {"pandas", "h5py", "onnxruntime", "joblib"}
+    assert found <= {"h5py", "onnxruntime", "joblib"}
     assert done.stdout.splitlines()[1].split(",")[1] == "cat"
 
 
