@@ -46,17 +46,18 @@ async function openCamera() {
   if (!isShown("try")) { closeCamera(); return; }  // left while the browser asked whether it may
   byId("camera-picture").srcObject = stream;
   byId("camera").hidden = false;
-  await byId("camera-picture").play();
 }
 
 function closeCamera() {
   stream?.getTracks().forEach((track) => track.stop());
-  stream = null;
+  stream = byId("camera-picture").srcObject = null;
   byId("camera").hidden = true;
 }
 
 async function takePicture() {
-  const video = byId("camera-picture"), canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
+  const video = byId("camera-picture");
+  if (!video.videoWidth) { tell("The camera shows nothing yet."); return; }
+  const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
   canvas.getContext("2d").drawImage(video, 0, 0);
   predict(await canvas.convertToBlob({ type: "image/jpeg", quality: 0.92 }));
 }
