@@ -52,6 +52,27 @@ def test_from_a_folder_of_images_without_labels_to_a_predictor_by_keys_alone(bro
     assert list(predictor.predict(paths)) == [kind_of(each.name) for each in paths]
 
 
+def test_a_fit_that_begins_while_the_page_still_asks_is_followed_to_its_end(page, studio):
+    held = []
+
+    def hold(route):
+        if route.request.method == "GET" and not held:
+            held.append((route, route.fetch()))
+        else:
+            route.continue_()
+
+    answer(page, 12)
+    page.route("**/api/finish", hold)
+    go(page, "finish")
+    while not held:
+        page.wait_for_timeout(50)
+    with page.expect_response(lambda response: response.request.method == "POST" and "finish" in response.url):
+        page.click("#finish-start")
+    route, answered_before = held[0]
+    route.fulfill(response=answered_before)
+    page.locator("#finish-status", has_text="Written").wait_for(timeout=60_000)
+
+
 def test_undo_takes_back_answer_after_answer_and_shows_its_image(page, studio):
     bank, _ = studio
     names = answer(page, 4)

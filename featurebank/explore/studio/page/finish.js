@@ -6,7 +6,7 @@ import { register } from "./views.js";
 
 const OFTEN = 600;
 const tell = (text) => { byId("finish-status").textContent = text; };
-let isWatching = false, asked = "", offered = "";
+let watched = 0, asked = "", offered = "";
 
 async function start(event) {
   event.preventDefault();
@@ -22,16 +22,16 @@ async function start(event) {
   watch();
 }
 
+// The newest watch counts: what one before was told may be older than the fit that has begun since.
 async function watch() {
-  if (isWatching) return;
-  isWatching = true;
+  const mine = ++watched;
   for (;;) {
     const found = await get("finish").catch(() => null);
+    if (mine !== watched) return;
     if (found) show(found);
-    if (found && found.state !== "running") break;
+    if (found && found.state !== "running") return;
     await new Promise((done) => setTimeout(done, OFTEN));
   }
-  isWatching = false;
 }
 
 // A free place for the next one, unless another was typed.
