@@ -20,6 +20,7 @@ _SHARES: tuple[str, ...] = (
     "roc_auc",
     "top_k",
 )
+SAME_ANSWERS = "give the same answers on every row"
 COMMITTEE = "committee"
 """The name of a committee among the models of a report."""
 _RANGES = {
@@ -165,9 +166,13 @@ def told_apart_text(first: str, second: str, found: Mapping[str, Any], scoring: 
     --------
     >>> told_apart_text("svm", "mlp", {"difference": 0.01, "ci95": [-0.01, 0.03], "told_apart": False}, "accuracy")
     'svm and mlp cannot be told apart: +1.0 points (95 % -1.0..+3.0)'
+    >>> told_apart_text("svm", "mlp", {"difference": 0.0, "ci95": [0.0, 0.0], "same_answers": True}, "accuracy")
+    'svm and mlp give the same answers on every row'
     """
     if not any([found["difference"], *found["ci95"]]):
-        return f"{first} and {second} have the same score in every fold"
+        return (
+            f"{first} and {second} {SAME_ANSWERS if found.get('same_answers') else 'have the same score in every fold'}"
+        )
     verb = "can be told apart" if found["told_apart"] else "cannot be told apart"
     return f"{first} and {second} {verb}: {gain_text(found, scoring)}"
 

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurebank.topmodels.influence import Part, block_influence
 from featurebank.topmodels.scores import (
-    Part,
     averages_classes,
-    block_influence,
     effective_rows,
+    is_ratio,
+    ratio_interval,
     score_interval,
     wilson_interval,
 )
@@ -208,11 +209,18 @@ def _with_intervals(
     everyone = np.arange(len(weight))
     units = everyone if groups is None else np.unique(groups, return_inverse=True)[1]
     found = score(everyone)
-    parts = [Part(units, weight)]
-    influence = block_influence(lambda _, rows: np.array(list(score(rows).values())), parts, random_state)
+    part, count = Part(units, weight), len(np.unique(units))
+    influence = block_influence(lambda _, rows: np.array(list(score(rows).values())), [part], random_state)
     ends = {}
     for (name, value), each in zip(found.items(), influence.T, strict=True):
-        rows = effective_rows(weight, counts if averages_classes(name) else None)
-        low, high, _ = score_interval(value, each, _SCORERS.get(name, name), rows=rows)
+        if is_ratio(name):
+            low, high, _ = ratio_interval(_only(name, score), part, value)
+        else:
+            rows = effective_rows(weight, counts if averages_classes(name) else None)
+            low, high, _ = score_interval(value, each, _SCORERS.get(name, name), rows=rows, units=count)
         ends[name] = [max(low, 0.0) if name in _SCORERS else low, high]
     return found, ends
+
+
+def _only(name: str, score: Callable[[NDArray[np.intp]], dict[str, float]]) -> Callable[[NDArray[np.intp]], float]:
+    return lambda rows: score(rows)[name]

@@ -5,9 +5,12 @@ jackknife, gives the variance, with one degree of freedom less than there are un
 
 - A share (accuracy, F1, ROC AUC …) gets the Clopper-Pearson interval of a proportion of as many trials as give this
   variance (Korn and Graubard 1998, Confidence intervals for proportions with small expected number of positive counts
-  estimated from survey data): it has a width where every unit is right, and stays between 0 and 1.
+  estimated from survey data): it has a width where every unit is right, and stays between 0 and 1. There are no more
+  trials than units for each unit with a mistake: what went wrong in one group says nothing of how groups differ.
 - The accuracy of one held-out part, without weights and groups, is a plain proportion: Wilson (1927).
-- Any other score gets Student's t.
+- R² and its kin are 1 less a ratio of errors, which is skewed: they get Student's t for the ratio's logarithm over the
+  rows of all folds together (`ratio_interval`).
+- Any other score, and the difference of two, gets Student's t.
 
 Where only the scores of folds are known, Nadeau and Bengio's interval is united with that of a proportion of as many
 trials as there are rows. `tests/topmodels/test_coverage.py` simulates how often the truth is held.
@@ -23,14 +26,13 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from featurebank.topmodels.formatting import is_share
+from featurebank.topmodels.influence import Part, block_influence
 
 CONFIDENCE = 0.95
 SHARED = 1.5
 """What the variance over units is multiplied by where a score comes from folds, which share training rows. Without it a
 simulated 95 % interval holds the truth in 85 to 90 % of cases where the classes hardly differ; Nadeau and Bengio's own
 factor (2.25 for five folds) holds it in 99 to 100 %, at nearly twice the width."""
-BLOCKS = 50
-"""The most parts of the rows that `block_influence` leaves out in turn."""
 
 
 class Interval(NamedTuple):
@@ -47,7 +49,13 @@ class Interval(NamedTuple):
 
 
 def score_interval(
-    mean: float, influence: NDArray[np.float64], scoring: Any, *, rows: float, folds: int = 1
+    mean: float,
+    influence: NDArray[np.float64],
+    scoring: Any,
+    *,
+    rows: float,
+    folds: int = 1,
+    units: int | None = None,
 ) -> Interval:
     """Return the 95 % interval of a score from the influence of each unit on it.
 
@@ -55,15 +63,17 @@ def score_interval(
     ----------
     mean : float
         The score.
-    influence : ndarray of float64, shape (units,)
-        What each unit (a row, a group, a block of them) adds to the score; they sum to about 0. See `mean_influence`
-        and `block_influence`.
+    influence : ndarray of float64, shape (units,) or (blocks,)
+        What each unit (a row, a group, a block of them) adds to the score; they sum to about 0. See
+        `featurebank.topmodels.influence`.
     scoring : str, callable or None
         Name of the scorer: is it a share?
     rows : float
         The most trials that the score is worth: its rows, or fewer where classes of unequal size count alike.
     folds : int, default 1
         The score is the mean over so many folds.
+    units : int, optional
+        How many rows or groups the blocks of `influence` are made of, where a block holds several.
 
     Returns
     -------
@@ -78,17 +88,82 @@ def score_interval(
     >>> round(low, 3), high, method
     (0.832, 1.0, 'korn-graubard')
     """
-    units = len(influence)
-    if units < 2 or not np.isfinite(mean):
+    blocks = len(influence)
+    if blocks < 2 or not np.isfinite(mean):
         return Interval(np.nan, np.nan, "none")
-    variance = float(influence @ influence) * units / (units - 1) * (SHARED if folds > 1 else 1)
-    reach = _student(units - 1)
+    error, reach = _error(influence, folds), _student(blocks - 1)
     share = round(mean, 12)  # a sum of steps, as average precision is, may miss 1 by a rounding
     if not is_share(scoring) or not 0 <= share <= 1:
-        return Interval(mean - reach * variance**0.5, mean + reach * variance**0.5, "jackknife")
-    trials = min(share * (1 - share) / variance, rows) if variance > 0 and 0 < share < 1 else min(rows, units)
-    fewer = (_student(max(rows - 1, 1)) / reach) ** 2  # a variance of few units is a guess
-    return Interval(*exact_interval(share, max(trials * min(fewer, 1), 1)), "korn-graubard")
+        return Interval(mean - reach * error, mean + reach * error, "jackknife")
+    fewer = min((_student(max(rows - 1, 1)) / reach) ** 2, 1)  # a variance of few units is a guess
+    trials = min(share * (1 - share) / error**2, rows) * fewer if error > 0 and 0 < share < 1 else rows
+    most = (units or blocks) * max(_units_apart(influence), 1)
+    return Interval(*exact_interval(share, max(min(trials, most), 1)), "korn-graubard")
+
+
+def _error(influence: NDArray[np.float64], folds: int) -> float:
+    """Return the standard error of a score from the influence of its units, shape (units,)."""
+    units = len(influence)
+    return float(np.sqrt(influence @ influence * units / (units - 1) * (SHARED if folds > 1 else 1)))
+
+
+def _units_apart(influence: NDArray[np.float64]) -> int:
+    """Return how many units lower the score, or raise it, whichever are fewer: those with a mistake, where few are."""
+    least = 1e-9 * np.abs(influence).max(initial=0)
+    return int(min((influence < -least).sum(), (influence > least).sum()))
+
+
+def is_ratio(scoring: Any) -> bool:
+    """Say whether a scorer of numbers is 1 less a ratio of errors, as R² is.
+
+    Examples
+    --------
+    >>> is_ratio("r2"), is_ratio("d2_absolute_error_score"), is_ratio("neg_mean_squared_error")
+    (True, True, False)
+    """
+    return isinstance(scoring, str) and scoring.startswith(("r2", "d2_absolute", "explained_variance"))
+
+
+def ratio_interval(score: Callable[[NDArray[np.intp]], float], part: Part, shown: float, *, folds: int = 1) -> Interval:
+    """Return the 95 % interval of a score that is 1 less a ratio of errors (R² …) by a jackknife of log(1 - score).
+
+    Folds of few rows scatter much, since each has its own small denominator, so that the rows of all folds are scored
+    together. The interval is widened to hold the score that is shown, the mean over the folds.
+
+    Parameters
+    ----------
+    score : callable
+        Score of some of the rows, given by their positions; NaN where they have none.
+    part : Part
+        The test rows of all folds.
+    shown : float
+    folds : int, default 1
+
+    Notes
+    -----
+    Kott (2001) for the jackknife; the logarithm makes the variance of a ratio stable (Efron and Tibshirani 1993, An
+    introduction to the bootstrap, section 11). Simulated, it holds the true R² in 92 to 98 % of cases, at a third to
+    two thirds of the width of a jackknife of the mean over folds where rows or groups are few.
+
+    Examples
+    --------
+    >>> y, said = np.arange(20.0), np.arange(20.0) + np.tile([2, -2], 10)
+    >>> r2 = lambda rows: 1 - ((y - said)[rows] ** 2).sum() / ((y[rows] - y[rows].mean()) ** 2).sum()
+    >>> low, high, method = ratio_interval(r2, Part(np.arange(20), np.ones(20)), r2(np.arange(20)))
+    >>> round(low, 3), round(high, 3), method
+    (0.809, 0.924, 'log-jackknife')
+    """
+
+    def logarithm(_: int, rows: NDArray[np.intp]) -> float:
+        return float(np.log(max(1 - score(rows), np.finfo(float).tiny)))
+
+    influence = block_influence(logarithm, [part])
+    if len(influence) < 2 or not np.isfinite(shown):
+        return Interval(np.nan, np.nan, "none")
+    centre, reach = logarithm(0, np.arange(len(part.units))), _student(len(influence) - 1) * _error(influence, folds)
+    with np.errstate(over="ignore"):
+        low, high = 1 - np.exp(centre + reach), 1 - np.exp(centre - reach)
+    return Interval(min(float(low), shown), max(float(high), shown), "log-jackknife")
 
 
 def fold_interval(scores: Sequence[float], n_train: float, n_test: float, scoring: Any, *, rows: float) -> Interval:
@@ -151,95 +226,6 @@ def effective_rows(weight: NDArray[np.float64], counts: NDArray[np.float64] | No
         return rows
     shares = counts[counts > 0] / counts.sum()
     return rows * float(len(shares) ** 2 / (1 / shares).sum())
-
-
-# --- influence ---------------------------------------------------------------------------------------------
-
-
-class Part(NamedTuple):
-    """The test rows of one fold: the number of each row's unit, and its weight, each of shape (m,)."""
-
-    units: NDArray[np.intp]
-    weight: NDArray[np.float64]
-
-
-def mean_influence(parts: Sequence[Part], values: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-    """Return the influence of each unit on the mean over folds of the weighted mean of a value.
-
-    Parameters
-    ----------
-    parts : sequence of k Part
-    values : sequence of k ndarray, each of shape (m,)
-        One value a test row, e.g. whether it was right.
-
-    Examples
-    --------
-    >>> part = Part(np.array([0, 0, 1, 1]), np.ones(4))
-    >>> mean_influence([part], [np.array([1.0, 1.0, 0.0, 1.0])])
-    array([ 0.125, -0.125])
-    """
-    means = [_average(value, part.weight) for part, value in zip(parts, values, strict=True)]
-    centre, total = float(np.mean(means)), np.zeros(1 + max(int(part.units.max()) for part in parts))
-    for part, value in zip(parts, values, strict=True):
-        share = part.weight / max(part.weight.sum(), np.finfo(float).tiny)
-        total += np.bincount(part.units, share * (value - centre), len(total))
-    return total / len(parts)
-
-
-def block_influence(
-    score: Callable[[int, NDArray[np.intp]], Any], parts: Sequence[Part], random_state: int = 0
-) -> NDArray[np.float64]:
-    """Return the influence of each block of units on the mean over folds of any score.
-
-    Each block is left out in turn, and the folds that hold rows of it are scored again. For a mean this gives
-    `mean_influence`.
-
-    Parameters
-    ----------
-    score : callable
-        Score, or scores of shape (s,), of a fold on some of its test rows, given by their positions.
-    parts : sequence of k Part
-    random_state : int, default 0
-        Puts units into `BLOCKS` blocks where there are more units.
-
-    Returns
-    -------
-    ndarray of float64, shape (blocks,) or (blocks, s)
-
-    Notes
-    -----
-    Kott (2001), The delete-a-group jackknife.
-    """
-    blocks = _blocks(parts, random_state)
-    whole = np.array([score(fold, np.arange(len(part.units))) for fold, part in enumerate(parts)])
-    centre, total = whole.mean(axis=0), np.zeros((int(blocks.max()) + 1, *whole.shape[1:]))
-    for fold, part in enumerate(parts):
-        block = blocks[part.units]
-        shares = np.bincount(block, part.weight, len(total)) / max(part.weight.sum(), np.finfo(float).tiny)
-        for number in np.unique(block):
-            rest, share = np.flatnonzero(block != number), shares[number]
-            less = np.asarray(score(fold, rest) if part.weight[rest].any() else whole[fold])
-            change = np.where(np.isfinite(less), whole[fold] - less, 0)  # e.g. ROC AUC, where one class is left
-            total[number] += share * (whole[fold] - centre) + (1 - share) * change
-    return np.asarray(total / len(parts))
-
-
-def _blocks(parts: Sequence[Part], random_state: int) -> NDArray[np.intp]:
-    """Return the number of each unit's block; a block's units are tested in as few folds as possible."""
-    count = 1 + max(int(part.units.max()) for part in parts)
-    first = np.full(count, len(parts))
-    for fold in reversed(range(len(parts))):
-        first[parts[fold].units] = fold
-    tie = np.random.default_rng(random_state).permutation(count)
-    blocks = np.empty(count, np.intp)
-    order = np.lexsort((tie, first))
-    for number, units in enumerate(np.array_split(order, min(count, BLOCKS))):
-        blocks[units] = number
-    return blocks
-
-
-def _average(value: NDArray[Any], weight: NDArray[np.float64]) -> float:
-    return float(np.average(value, weights=weight)) if weight.any() else float("nan")
 
 
 # --- methods -----------------------------------------------------------------------------------------------
@@ -317,7 +303,32 @@ def corrected_interval(
     return mean - reach, mean + reach
 
 
-def paired_interval(first: Sequence[float], second: Sequence[float], n_train: float, n_test: float) -> dict[str, Any]:
+def difference_interval(value: float, influence: NDArray[np.float64], *, folds: int = 1) -> Interval:
+    """Return the 95 % interval of the difference of two scores of the same rows.
+
+    Parameters
+    ----------
+    value : float
+        The difference.
+    influence : ndarray of float64, shape (units,)
+        What each row, or group of rows, adds to it.
+    folds : int, default 1
+
+    Examples
+    --------
+    One of two models is right on 3 of 100 rows where the other is wrong, and wrong on 3 where that is right.
+
+    >>> gains = np.repeat([1.0, -1.0, 0.0], [3, 3, 94])
+    >>> low, high, _ = difference_interval(0.0, gains / 100, folds=5)
+    >>> round(low, 3), round(high, 3)
+    (-0.06, 0.06)
+    """
+    return score_interval(value, influence, "difference", rows=len(influence), folds=folds)
+
+
+def paired_interval(
+    first: Sequence[float], second: Sequence[float], n_train: float, n_test: float, by_rows: Interval | None = None
+) -> dict[str, Any]:
     """Compare two candidates on the same folds.
 
     The interval is that of the mean difference, corrected for the overlap of the training parts (Nadeau and Bengio
@@ -329,6 +340,9 @@ def paired_interval(first: Sequence[float], second: Sequence[float], n_train: fl
         Scores on the same folds.
     n_train, n_test : float
         Mean number of rows in the training and test parts.
+    by_rows : Interval, optional
+        From the rows that both answered (`difference_interval`), with which the interval is united: where two models
+        score alike in every fold, only the rows tell how far they differ.
 
     Returns
     -------
@@ -342,4 +356,6 @@ def paired_interval(first: Sequence[float], second: Sequence[float], n_train: fl
     """
     differences = [one - two for one, two in zip(first, second, strict=True)]
     low, high = corrected_interval(differences, n_train, n_test)
+    if by_rows is not None:
+        low, high = float(np.nanmin([low, by_rows.low])), float(np.nanmax([high, by_rows.high]))
     return {"difference": float(np.mean(differences)), "ci95": [low, high], "told_apart": bool(low > 0 or high < 0)}

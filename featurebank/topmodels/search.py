@@ -22,17 +22,16 @@ from featurebank.images.columns import check_labels
 from featurebank.images.reading import Progress
 from featurebank.storage.memory import physical_memory
 from featurebank.topmodels.calibration import Calibrator
-from featurebank.topmodels.candidates import CandidateGroup, best_of, called, ranked, to_results
+from featurebank.topmodels.candidates import CandidateGroup, best_of, to_results
 from featurebank.topmodels.class_weights import ClassWeight, under_looked_up_names
 from featurebank.topmodels.committees.search import GivenMember, form_committee
+from featurebank.topmodels.comparison import compared
 from featurebank.topmodels.evaluation import SearchData, refitted, scorer_of
-from featurebank.topmodels.folds import make_folds, sizes_of
-from featurebank.topmodels.formatting import score_name, told_apart_text
+from featurebank.topmodels.folds import make_folds
 from featurebank.topmodels.models import DEFAULT_MODELS, TASKS, Models, TopModel
 from featurebank.topmodels.out_of_fold import OutOfFold, gather
 from featurebank.topmodels.refitting import score_fitted
 from featurebank.topmodels.scorers import positive_note, positive_of, resolved_scorer
-from featurebank.topmodels.scores import paired_interval
 from featurebank.topmodels.search_plan import (
     DEFAULT_IN_BATCHES,
     Blocks,
@@ -438,30 +437,20 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         best = self.best_candidate_ = self.candidates_[self.best_index_]
         self.best_score_, self.best_params_ = best.mean, best.params
         self.best_model_, self.best_features_ = best.model, best.features
-        self.comparison_ = self._compared()
         self.cv_results_ = to_results(self.candidates_)
-        if chosen is not None and best is chosen.candidate:
-            self.oof_: OutOfFold = gather(run.data, chosen.predictions)
-        else:
-            chosen, (group, _) = None, found[self.best_index_]
-            self.oof_ = gather(run.data, run.predictions_of(group, best))
+        committee, chosen = chosen, chosen if chosen is not None and best is chosen.candidate else None
+        said = run.predictions_of(*found[self.best_index_]) if chosen is None else chosen.predictions
+        self.oof_: OutOfFold = gather(run.data, said)
+        known = {**run.kept(), id(best): said}
+        if committee is not None:
+            known[id(committee.candidate)] = committee.predictions
+        self.comparison_ = compared(run.uncertainty, best, self.candidates_, known)
         for each in run.groups:
             each.predictions.clear()  # of many rows they take much memory
         if self.refit and chosen is not None:
             self.best_estimator_ = chosen.fitted(run, int(self.random_state))
         elif self.refit:
-            self.best_estimator_ = refitted(run.data, group, best, int(self.random_state))
-
-    def _compared(self) -> dict[str, Any] | None:
-        """Compare the best candidate with the best of another recipe, on the shared folds."""
-        best = self.best_candidate_
-        others = [other for other in ranked(self.candidates_) if other.recipe != best.recipe]
-        if not others or len(self.folds_) < 2:
-            return None
-        found = paired_interval(best.fold_scores, others[0].fold_scores, *sizes_of(self.folds_))
-        names = called(best), called(others[0])
-        sentence = told_apart_text(*names, found, score_name(self.scoring, self.task))
-        return {"other": others[0].to_dict(), **found, "sentence": sentence}
+            self.best_estimator_ = refitted(run.data, found[self.best_index_][0], best, int(self.random_state))
 
 
 def _several(value: Any) -> list[Any]:

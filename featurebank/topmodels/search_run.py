@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
@@ -23,24 +23,13 @@ from featurebank.topmodels.evaluation import (
     asks_decisions,
     balanced_accuracy,
     predictions,
-    score_rows,
     scored,
     scorer_of,
 )
-from featurebank.topmodels.folds import sizes_of
 from featurebank.topmodels.formatting import score_name
 from featurebank.topmodels.models import TopModel
-from featurebank.topmodels.scores import (
-    Part,
-    averages_classes,
-    block_influence,
-    effective_rows,
-    fold_interval,
-    mean_influence,
-    score_interval,
-    wilson_interval,
-)
 from featurebank.topmodels.solvers.problem import Note, Prediction, SolverOptions
+from featurebank.topmodels.uncertainty import Uncertainty
 
 Found = list[tuple[CandidateGroup, Candidate]]
 
@@ -79,6 +68,7 @@ class SearchRun:
     ):
         self.data, self.scoring, self.clusters = data, scoring, clusters
         self.scorer = scorer_of(scoring, data.task) if scorer is None else scorer
+        self.uncertainty = Uncertainty(data, scoring, self.scorer, clusters)
         self.settings = replace(settings, decisions=asks_decisions(self.scorer))
         self.deadline, self.progress = deadline, progress
         self.groups: list[CandidateGroup] = []
@@ -87,7 +77,6 @@ class SearchRun:
         self.interrupted = self.timed_out = False
         self.done = self.total = 0
         self.folds = range(len(data.folds))
-        self.n_train, self.n_test = sizes_of(data.folds)
         self.for_committee = for_committee
 
     # --- order ---------------------------------------------------------------------------------------------
@@ -231,8 +220,8 @@ class SearchRun:
 
     def _set_scores(self, candidate: Candidate, scores: list[float], found: Sequence[Prediction]) -> None:
         candidate.fold_scores = scores
-        if self._is_accuracy():
-            self._set_accuracy_interval(candidate, found)
+        if self.uncertainty.is_accuracy:
+            self._set_interval(candidate, found)
         if self.data.task == "classification":
             candidate.extra["balanced_accuracy"] = balanced_accuracy(self.data, found)
 
@@ -290,77 +279,33 @@ class SearchRun:
         if found is None:
             events = predictions(self.data, group, self.folds, self.settings, {number: candidate.params})
             found = [event for event in events if isinstance(event, Prediction)]
-        return sorted(found, key=lambda prediction: prediction.fold)
+        return by_fold(found)
+
+    def kept(self) -> dict[int, list[Prediction]]:
+        """Return what finished candidates said of each fold's test rows, by the candidate's `id`, where it was kept."""
+        return {
+            id(group.candidates[number]): by_fold(found)
+            for group in self.groups
+            for number, found in group.predictions.items()
+            if group.candidates[number].fold_scores
+        }
 
     def score_committee(self, candidate: Candidate, found: Sequence[Prediction]) -> None:
         """Set the scores and the interval of a candidate that no group has, from what it says of each fold."""
-        score = self._score_of(found)
-        scores = [score(fold, np.arange(len(found[fold].labels))) for fold in self.folds]
+        score = self.uncertainty.score_of(found)
+        scores = [score(fold, np.arange(len(each.labels))) for fold, each in enumerate(found)]
         self._set_scores(candidate, scores, found)
-        if not candidate.interval:
-            self._set_interval(candidate, block_influence(score, self._parts(found)))
+        self._set_interval(candidate, found)
 
     def set_intervals(self, found: Found) -> None:
-        """Set the 95 % interval of every candidate that has none yet (`featurebank.topmodels.scores`)."""
+        """Set the 95 % interval of every candidate that has none yet (`featurebank.topmodels.uncertainty`)."""
         for group, candidate in found:
-            if candidate.interval:
-                continue
-            kept = group.predictions.get(group.candidates.index(candidate))
-            influence = None if kept is None else block_influence(self._score_of(kept), self._parts(kept))
-            self._set_interval(candidate, influence)
+            if not candidate.interval:
+                self._set_interval(candidate, group.predictions.get(group.candidates.index(candidate)))
 
-    def _set_accuracy_interval(self, candidate: Candidate, found: Sequence[Prediction]) -> None:
-        """Set a candidate's interval where the score is the share of right rows, which tells each row's influence."""
-        if len(self.folds) == 1 and self.data.weight is None and self.clusters is None:
-            count = len(self.data.folds[0][1])
-            candidate.ci95, candidate.interval = wilson_interval(candidate.mean * count, count), "wilson"
-            return
-        right = [self.data.y[self.data.folds[each.fold][1]] == each.labels for each in found]
-        self._set_interval(candidate, mean_influence(self._parts(found), right))
-
-    def _set_interval(self, candidate: Candidate, influence: NDArray[np.float64] | None) -> None:
-        """Set a candidate's interval from the influence of units on its score, or from its folds alone."""
-        scoring = score_name(self.scoring, self.data.task)
-        if influence is None:
-            interval = fold_interval(candidate.fold_scores, self.n_train, self.n_test, scoring, rows=self._rows)
-        else:
-            interval = score_interval(candidate.mean, influence, scoring, rows=self._rows, folds=len(self.folds))
+    def _set_interval(self, candidate: Candidate, found: Sequence[Prediction] | None) -> None:
+        interval = self.uncertainty.interval(candidate, found)
         candidate.ci95, candidate.interval = interval.ends, interval.method
-
-    def _is_accuracy(self) -> bool:
-        return self.data.task == "classification" and self.scoring in (None, "accuracy")
-
-    @cached_property
-    def _rows(self) -> float:
-        """Rows of equal weight that the score is worth."""
-        tested = np.unique(np.concatenate([test for _, test in self.data.folds]))
-        weight = np.ones(len(tested)) if self.data.weight is None else self.data.weight[tested]
-        counts = None
-        if self.data.task == "classification" and averages_classes(self.scoring):
-            counts = np.bincount(np.searchsorted(self.data.classes, self.data.y[tested]), weight).astype(np.float64)
-        return effective_rows(weight, counts)
-
-    @cached_property
-    def _units(self) -> NDArray[np.intp]:
-        """The number of each row's group, or the row's own."""
-        numbers = np.arange(len(self.data.y))
-        return numbers if self.clusters is None else np.unique(self.clusters, return_inverse=True)[1]
-
-    def _parts(self, found: Sequence[Prediction]) -> list[Part]:
-        weight = np.ones(len(self.data.y)) if self.data.weight is None else self.data.weight
-        tests = [self.data.folds[each.fold][1] for each in found]
-        return [Part(self._units[test], weight[test]) for test in tests]
-
-    def _score_of(self, found: Sequence[Prediction]) -> Callable[[int, NDArray[np.intp]], float]:
-        """Return the function that scores some rows of a prediction; NaN where they cannot be scored."""
-
-        def score(part: int, rows: NDArray[np.intp]) -> float:
-            try:
-                return score_rows(self.scorer, self.data, found[part], rows)
-            except ValueError:  # rows of one class
-                return float("nan")
-
-        return score
 
     def _gamma(self, group: CandidateGroup) -> float:
         """Return what ``gamma="scale"`` stands for on all rows, as the model sees them."""
@@ -375,6 +320,11 @@ class SearchRun:
 
 def _mean_over(folds: Sequence[int], rival: tuple[CandidateGroup, int]) -> float:
     return float(np.mean(np.array(rival[0].candidates[rival[1]].fold_scores)[folds]))
+
+
+def by_fold(found: Iterable[Prediction]) -> list[Prediction]:
+    """Return predictions in the order of their folds."""
+    return sorted(found, key=lambda prediction: prediction.fold)
 
 
 def means(group: CandidateGroup) -> list[float]:

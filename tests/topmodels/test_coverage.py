@@ -2,17 +2,16 @@
 
 import numpy as np
 import pytest
+from scipy import stats
+from sklearn.metrics import get_scorer, r2_score
 
+from featurebank.topmodels.candidates import Candidate
+from featurebank.topmodels.evaluation import SearchData
 from featurebank.topmodels.held_out import classification_scores
-from featurebank.topmodels.scores import (
-    Interval,
-    Part,
-    averages_classes,
-    block_influence,
-    effective_rows,
-    mean_influence,
-    score_interval,
-)
+from featurebank.topmodels.influence import Part, block_influence, mean_influence
+from featurebank.topmodels.scores import Interval, averages_classes, effective_rows, score_interval
+from featurebank.topmodels.solvers.problem import Prediction
+from featurebank.topmodels.uncertainty import Uncertainty
 
 DRAWS = 300
 LEAST = 0.92
@@ -138,3 +137,66 @@ def test_so_does_that_of_one_held_out_part_of_groups(metric, groups, size, dista
     held, truth = coverage(held_out, metric, groups, size, distance, effect)
     print(f"held out, {metric} {groups} x {size}, true {truth:.3f}: {held:.3f}")
     assert held >= LEAST
+
+
+def drawn_numbers(random, groups, size, noise):
+    """Return X, y and groups: numbers that follow one column, where groups differ in the columns and in the noise."""
+    group, shift = np.repeat(np.arange(groups), size), 0.7 * (size > 1)
+    X = random.normal(size=(groups * size, 3)) + shift * random.normal(size=(groups, 3))[group]
+    own = random.normal(size=len(group)) + shift * random.normal(size=groups)[group]
+    return X, X[:, 0] + noise * own, group
+
+
+def fitted(X, y, new):
+    """Return what a ridge regression says of new rows."""
+    centre = X.mean(axis=0)
+    Z = X - centre
+    return (new - centre) @ np.linalg.solve(Z.T @ Z + 0.1 * np.eye(3), Z.T @ (y - y.mean())) + y.mean()
+
+
+def interval_of_r2(X, y, group, seed):
+    """Return the interval of a ridge regression's R², over five folds of whole groups."""
+    random = np.random.default_rng(seed)
+    number = (random.permutation(group.max() + 1) % 5)[group]
+    folds = [(np.flatnonzero(number != fold), np.flatnonzero(number == fold)) for fold in range(5)]
+    candidate = Candidate(("X",), "ridge", {})
+    said = [Prediction(0, fold, None, fitted(X[train], y[train], X[test])) for fold, (train, test) in enumerate(folds)]
+    candidate.fold_scores = [r2_score(y[test], each.labels) for each, (_, test) in zip(said, folds, strict=True)]
+    data = SearchData(X, y, {}, folds, "regression")
+    return Uncertainty(data, None, get_scorer("r2"), group).interval(candidate, said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", [2, 0.8, 0.23], ids=["0.2", "0.6", "0.95"])
+@pytest.mark.parametrize(("groups", "size"), [(5, 10), (10, 6), (20, 6), (50, 6), (20, 1), (100, 1), (500, 1)])
+def test_so_does_that_of_r2(groups, size, noise):
+    ends, truths = [], []
+    for seed in range(DRAWS):
+        random = np.random.default_rng([groups, size, seed])
+        X, y, group = drawn_numbers(random, groups, size, noise)
+        ends.append(interval_of_r2(X, y, group, seed))
+        fresh, true, _ = drawn_numbers(random, 2000, 2, noise) if size > 1 else drawn_numbers(random, 2000, 1, noise)
+        known = group < 0.8 * groups
+        truths.append(r2_score(true, fitted(X[known], y[known], fresh)))
+    truth = np.mean(truths)
+    held = np.mean([low <= truth <= high for low, high, _ in ends])
+    width = np.median([high - low for low, high, _ in ends])
+    print(f"r2 {groups} x {size}, true {truth:.3f}: {held:.3f}, width {width:.2f}")
+    assert held >= LEAST - 0.01  # of 20 rows that are told well
+    assert width < (2 if groups * size < 100 else 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("groups", [5, 10, 20, 50])
+@pytest.mark.parametrize("share", [0.9, 0.95, 0.98])
+def test_so_does_that_of_groups_that_differ_much(groups, share):
+    held, centre = [], stats.norm.ppf(share) * 5**0.5
+    for seed in range(DRAWS):
+        random = np.random.default_rng([groups, seed])
+        right = random.binomial(30, stats.norm.cdf(centre + 2 * random.normal(size=groups)))
+        mean = right.sum() / (30 * groups)
+        influence = (right - 30 * mean) / (30 * groups)
+        low, high, _ = score_interval(mean, influence, "accuracy", rows=30 * groups, folds=5)
+        held.append(low <= share <= high)
+    print(f"differing groups, {groups} x 30, true {share}: {np.mean(held):.3f}")
+    assert np.mean(held) >= LEAST

@@ -3,13 +3,14 @@ import math
 import numpy as np
 import pytest
 
+from featurebank.topmodels.influence import Part, block_influence, mean_influence
 from featurebank.topmodels.scores import (
-    Part,
-    block_influence,
     corrected_interval,
+    difference_interval,
     exact_interval,
     fold_interval,
-    mean_influence,
+    paired_interval,
+    ratio_interval,
     score_interval,
     wilson_interval,
 )
@@ -86,3 +87,51 @@ def test_a_score_that_is_no_share_has_students_interval():
 
 def test_one_unit_says_nothing():
     assert score_interval(0.8, np.zeros(1), "accuracy", rows=10).method == "none"
+
+
+def test_a_perfect_score_over_groups_says_no_less_than_one_mistake():
+    # five groups of 100 rows: 0.025 ** (1 / 5) is 0.4782; a row that is wrong says nothing of how groups differ
+    perfect = score_interval(1.0, np.zeros(5), "accuracy", rows=500, folds=5)
+    assert perfect[:2] == pytest.approx((0.4782, 1), abs=1e-4)
+    one = score_interval(0.998, np.array([-0.8, 0.2, 0.2, 0.2, 0.2]) / 500, "accuracy", rows=500, folds=5)
+    assert one[:2] == exact_interval(0.998, 5)
+    assert one.low < perfect.low
+
+
+def test_mistakes_in_two_groups_are_worth_twice_the_groups():
+    influence = np.array([-0.6, -0.6, 0.4, 0.4, 0.4]) / 500
+    assert score_interval(0.996, influence, "accuracy", rows=500, folds=5)[:2] == exact_interval(0.996, 10)
+
+
+def test_rows_that_are_all_right_are_trials_also_where_they_were_left_out_in_blocks():
+    assert score_interval(1.0, np.zeros(50), "f1", rows=500, units=500)[:2] == exact_interval(1.0, 500)
+
+
+def r2_of(y, said):
+    return lambda rows: 1 - ((y - said)[rows] ** 2).sum() / ((y[rows] - y[rows].mean()) ** 2).sum()
+
+
+def test_the_interval_of_r2_is_a_jackknife_of_its_logarithm():
+    random = np.random.default_rng(0)
+    y = random.normal(size=30)
+    said, everyone = y + random.normal(size=30), np.arange(30)
+    score = r2_of(y, said)
+    logarithms = np.log([1 - score(np.delete(everyone, row)) for row in everyone])
+    whole = np.log(1 - score(everyone))
+    error = math.sqrt(1.5 * 29 / 30 * ((logarithms - whole) ** 2).sum())  # 1.5: folds share training rows
+    reach = 2.04523 * error  # Student's t of 29 degrees of freedom
+    low, high, method = ratio_interval(score, Part(everyone, np.ones(30)), score(everyone), folds=5)
+    assert (low, high) == pytest.approx((1 - math.exp(whole + reach), 1 - math.exp(whole - reach)), abs=1e-5)
+    assert high < 1
+    assert method == "log-jackknife"
+    assert ratio_interval(score, Part(everyone, np.ones(30)), -5.0, folds=5).low == -5
+
+
+def test_models_that_score_alike_in_every_fold_differ_by_their_rows():
+    folds = [0.9] * 5, [0.9] * 5
+    gains = np.repeat([1.0, -1.0, 0.0], [5, 5, 90]) / 100
+    by_rows = difference_interval(0.0, gains, folds=5)  # variance 10 / 10,000 x 100 / 99 x 1.5; t is 1.98422
+    assert by_rows.high == pytest.approx(1.98422 * math.sqrt(0.001 * 100 / 99 * 1.5), abs=1e-6)
+    assert paired_interval(*folds, 80, 20)["ci95"] == [0, 0]
+    found = paired_interval(*folds, 80, 20, by_rows)
+    assert found == {"difference": 0, "ci95": [by_rows.low, by_rows.high], "told_apart": False}

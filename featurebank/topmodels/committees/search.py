@@ -17,13 +17,12 @@ from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
 from featurebank.topmodels.candidates import Candidate, CandidateGroup, called
 from featurebank.topmodels.committees.models import CommitteeClassifier, CommitteeRegressor, said
 from featurebank.topmodels.committees.selection import Judge, Part, select, unseen_answers
+from featurebank.topmodels.comparison import difference
 from featurebank.topmodels.cross_calibration import cross_calibrated
 from featurebank.topmodels.evaluation import refitted, score_answers
-from featurebank.topmodels.folds import sizes_of
-from featurebank.topmodels.formatting import COMMITTEE, gain_text, paid_text, score_name
+from featurebank.topmodels.formatting import COMMITTEE, SAME_ANSWERS, gain_text, paid_text, score_name
 from featurebank.topmodels.models import OVERSURE
 from featurebank.topmodels.out_of_fold import OutOfFold, gather
-from featurebank.topmodels.scores import paired_interval
 from featurebank.topmodels.search_run import Found, SearchRun
 from featurebank.topmodels.solvers.problem import Prediction
 
@@ -360,8 +359,8 @@ def _report(
         }
     found["difference"] = chosen.candidate.mean - single.mean
     if len(run.folds) > 1:
-        scores = chosen.candidate.fold_scores, single.fold_scores
-        found |= paired_interval(*scores, *sizes_of(run.data.folds))
+        said = {**run.kept(), id(chosen.candidate): chosen.predictions}
+        found |= difference(run.uncertainty, chosen.candidate, single, said)
     return found | {"sentence": _sentence(run, chosen, found)}
 
 
@@ -373,6 +372,8 @@ def _sentence(run: SearchRun, chosen: Committee, found: dict[str, Any]) -> str:
     if "ci95" not in found:
         verb = "scored more than" if found["difference"] > 0 else "did not pay: it scored no more than"
         return f"{what} {verb} the best single model"
+    if found.get("same_answers") and not found["difference"]:
+        return f"{what} did not pay: it and the best single model {SAME_ANSWERS}"
     return f"{paid_text(what, found)}: {gain_text(found, scoring)} against the best single model"
 
 

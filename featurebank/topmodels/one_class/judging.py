@@ -8,15 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from featurebank.topmodels.scores import (
-    Interval,
-    Part,
-    block_influence,
-    effective_rows,
-    mean_influence,
-    score_interval,
-    wilson_interval,
-)
+from featurebank.topmodels.influence import Part, block_influence, mean_influence
+from featurebank.topmodels.scores import Interval, effective_rows, score_interval, wilson_interval
 
 _RANKINGS = {"roc_auc": roc_auc_score, "average_precision": average_precision_score}
 
@@ -82,7 +75,8 @@ def _ranking(
     influence = block_influence(score, [Part(units, weight)], random_state)
     counts = np.bincount(true, minlength=2).astype(np.float64)
     value = score(0, np.arange(len(true)))
-    return value, score_interval(value, influence, name, rows=effective_rows(weight, counts))
+    rows, count = effective_rows(weight, counts), len(np.unique(units))
+    return value, score_interval(value, influence, name, rows=rows, units=count)
 
 
 def _share_interval(name: str, flagged: NDArray[np.bool_], units: NDArray[np.intp] | None) -> list[float]:

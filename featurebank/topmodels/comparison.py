@@ -1,0 +1,48 @@
+"""Two candidates of a search on the same rows, and how far the best of many is to be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from featurebank.topmodels.candidates import Candidate, called, ranked
+from featurebank.topmodels.folds import sizes_of
+from featurebank.topmodels.formatting import score_name, told_apart_text
+from featurebank.topmodels.scores import paired_interval
+from featurebank.topmodels.solvers.problem import Prediction
+from featurebank.topmodels.uncertainty import Uncertainty
+
+Said = Mapping[int, Sequence[Prediction]]
+"""What candidates said of the test rows of each fold, by the candidate's `id`; not kept for all of them."""
+
+
+def compared(
+    uncertainty: Uncertainty, best: Candidate, candidates: Sequence[Candidate], said: Said
+) -> dict[str, Any] | None:
+    """Compare the best candidate with the best of another recipe, on the shared folds; None where there is no other."""
+    others = [other for other in ranked(candidates) if other.recipe != best.recipe]
+    if not others or len(uncertainty.data.folds) < 2:
+        return None
+    found = difference(uncertainty, best, others[0], said)
+    scoring = score_name(uncertainty.scoring, uncertainty.data.task)
+    sentence = told_apart_text(called(best), called(others[0]), found, scoring)
+    return {"other": others[0].to_dict(), **found, "sentence": sentence}
+
+
+def difference(uncertainty: Uncertainty, first: Candidate, second: Candidate, said: Said) -> dict[str, Any]:
+    """Return the difference of two candidates and its interval: from the folds, and from rows where they were kept.
+
+    Returns
+    -------
+    dict
+        As of `featurebank.topmodels.scores.paired_interval`; ``same_answers`` where the rows were kept.
+    """
+    scores, sizes = (first.fold_scores, second.fold_scores), sizes_of(uncertainty.data.folds)
+    one, other = said.get(id(first)), said.get(id(second))
+    if one is None or other is None:
+        return paired_interval(*scores, *sizes)
+    by_rows = uncertainty.difference(one, other, first.mean - second.mean)
+    same = all(np.array_equal(each.labels, its.labels) for each, its in zip(one, other, strict=True))
+    return {**paired_interval(*scores, *sizes, by_rows), "same_answers": same}
