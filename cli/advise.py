@@ -82,6 +82,7 @@ def _print(advice: Any) -> None:
         click.echo(f"The trade: {verdict.trade}.")
     for number, step in enumerate(advice.steps):
         word = "next" if number == 0 else "or" if step.action == verdict.alternative else "to compare with"
+        word = "if you have that already" if step.action == "elsewhere" else word
         click.echo(f"\n{word}: {step.sentence} Cost: {step.cost}.")
         for line in step.commands:
             click.echo(f"  {printable(line)}")

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @option("--oof", type=FILE, hidden=True, help="Old spelling of --predictor: STEM.oof.csv beside it.")
 @features_option("See `featurebank fit`.", multiple=True)
 @option("--model", "models", multiple=True, help="See `featurebank fit`.")
+@option("--task", type=click.Choice(["classification"]), help="Take whole numbers for classes, whatever they are.")
 @groups_option
 @folds_option()
 @seed_option

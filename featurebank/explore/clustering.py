@@ -37,8 +37,9 @@ MOST_ROWS = 10_000
 LEAST_IN_CLUSTER = 5
 NONE = -1
 """The cluster of a row that has none."""
-STRUCTURE = 0.25
-"""Silhouette below which no substantial structure was found (Kaufman and Rousseeuw 1990)."""
+STRUCTURE, REASONABLE, STRONG = 0.25, 0.5, 0.7
+"""Silhouettes from which a structure is weak and could be artificial, reasonable, and strong (Kaufman and Rousseeuw
+1990, Finding groups in data, table 4); below the first no substantial structure was found."""
 STABLE = 0.6
 """Agreement of repeats below which clusters should not be trusted (Hennig 2007)."""
 SHOWN = 3
@@ -346,4 +347,10 @@ def _note(best: dict[str, Any]) -> str:
         doubts.append(f"draws of 80 % of the images agree by {best['stability']:.2f} only (trust from {STABLE})")
     if best["silhouette"] < STRUCTURE:
         doubts.append(f"the silhouette of {best['silhouette']:.2f} shows no substantial structure (from {STRUCTURE})")
-    return f"Look before you trust: {'; '.join(doubts)}" if doubts else "Stable, well separated clusters"
+    elif best["silhouette"] < REASONABLE:
+        weak = f"the silhouette of {best['silhouette']:.2f} shows a weak structure (reasonable from {REASONABLE})"
+        doubts.append(f"{weak}, which could be artificial")
+    if doubts:
+        return f"Look before you trust: {'; '.join(doubts)}"
+    how = "well" if best["silhouette"] >= STRONG else "reasonably"
+    return f"Stable, {how} separated clusters"

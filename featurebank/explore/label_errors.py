@@ -15,6 +15,7 @@ from featurebank.bank.defaults import default_target
 from featurebank.bank.samples import SampleTable, rows_of, values_of
 from featurebank.errors import ColumnError, NotInstalledError, install_hint, renamed
 from featurebank.fitting.fit import fit
+from featurebank.fitting.targets import task_of
 from featurebank.images.reading import Progress
 from featurebank.topmodels.models import Models
 
@@ -27,6 +28,7 @@ def label_issues(
     bank: BankLike,
     *,
     target: str | None = None,
+    task: str | None = None,
     oof: pd.DataFrame | None = None,
     features: str | Sequence[str] | None = None,
     models: Models | None = None,
@@ -47,6 +49,8 @@ def label_issues(
     bank : path-like or Bank
     target : str, optional
         Column of classes; by default ``label``, or the bank's only column.
+    task : str, optional
+        ``"classification"`` takes whole numbers for classes that may as well be amounts, as ages, or look like such.
     oof : DataFrame, optional
         Out-of-fold predictions of an earlier fit (`FitResult.oof`, or its CSV) to judge by, in place of a new one.
         A sample that it leaves out, or that has no probabilities there, is not judged.
@@ -92,7 +96,7 @@ def label_issues(
         oof = fit(
             bank,
             target=column,
-            task="classification",
+            task=task or _task(bank, column),
             features=features,
             models=models,
             groups=groups,
@@ -102,6 +106,15 @@ def label_issues(
             progress=progress,
         ).oof
     return _ranked(*_judged(bank, column, oof), column)
+
+
+def _task(bank: Bank, target: str) -> str:
+    """Return the task of a column of classes; refuse amounts, each of which would be a class."""
+    y = values_of(bank.select(target), target)
+    task, notes = task_of(y, target)
+    if task != "classification" and notes:
+        raise ColumnError(f"{notes[0]}, and only classes have label issues")
+    return "classification"
 
 
 def _judged(bank: Bank, target: str, oof: pd.DataFrame) -> tuple[SampleTable, NDArray[Any], NDArray[np.float64]]:

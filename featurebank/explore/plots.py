@@ -264,8 +264,10 @@ def plot_abstention(report: Mapping[str, Any], *, ax: Axes | None = None) -> Axe
     """
     rows = pd.DataFrame(_part(report, "abstention", "a column of classes"))
     ax = ax or new_axes()
-    ax.plot(rows["coverage"], rows["accuracy"])
-    ax.set(xlabel="share of samples answered, the surest first", ylabel="accuracy of the answers", xlim=(0, 1))
+    ax.plot(rows["coverage"], rows["accuracy"], clip_on=False)
+    low, high = ax.get_ylim()
+    ax.set(xlabel="share of samples answered, the surest first", ylabel="accuracy of the answers")
+    ax.set(xlim=(0, 1), ylim=(max(low, 0), min(high, 1)))
     return ax
 
 

@@ -24,6 +24,7 @@ from featurebank.explore.plots import figure_bytes
 from featurebank.report.inputs import OofPredictions
 from featurebank.topmodels.candidates import ranked
 from featurebank.topmodels.formatting import bounded, cost_text, interval_text, score_text
+from featurebank.topmodels.one_class.model import FOLDS as THRESHOLD_FOLDS
 
 BINS = 10
 PAINT = {"#010203": "var(--ink)", "#010204": "var(--accent)", "#010205": "var(--second)", "#010206": "var(--line)"}
@@ -139,7 +140,8 @@ def plan_text(fit: Fit) -> str:
     if not fit.get("candidates"):
         return ""
     grouped = ", kept together in groups" if fit["grouped"] else ""
-    own = " The folds of the fit are others, by which the threshold was set." if "one_class" in fit else ""
+    own = f" The {THRESHOLD_FOLDS} folds of the fit are others, by which the threshold was set."
+    own = own if "one_class" in fit else ""
     return f"Scored by {fit['scoring']} over {fit['folds']} folds of {fit['n_samples']} images{grouped}.{own}"
 
 

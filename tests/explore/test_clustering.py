@@ -17,7 +17,7 @@ def random():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_planted_clusters_are_found_with_their_number(tmp_path, random, method):
-    X, names = planted(random)
+    X, names = planted(random, away=16.0)
     found = cluster(make_bank(tmp_path / "a.bank", X, label=names.astype(str)), method=method)
     assert json.loads(json.dumps(found.report, allow_nan=False)) == found.report
     (row,) = found.report["feature_sets"]
@@ -161,7 +161,7 @@ def test_three_images_are_enough(tmp_path, method):
 
 
 def test_clusters_show_themselves_and_the_old_name_of_the_seed_is_taken(tmp_path, random):
-    X, names = planted(random)
+    X, names = planted(random, away=16.0)
     bank = make_bank(tmp_path / "a.bank", X, label=names.astype(str))
     found = cluster(bank)
     assert repr(found) == "<Clusters: 4 of 120 images by net/penultimate; Stable, well separated clusters>"
@@ -170,6 +170,21 @@ def test_clusters_show_themselves_and_the_old_name_of_the_seed_is_taken(tmp_path
     assert found._repr_html_().startswith("<p>&lt;Clusters: 4 of 120 images")
     with pytest.warns(FutureWarning, match="random_state"):
         assert cluster(bank, seed=3).report["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("away", "said"),
+    [
+        (16.0, "Stable, well separated clusters"),
+        (12.0, "Stable, reasonably separated clusters"),
+        (8.0, "Look before you trust: the silhouette of 0.49 shows a weak structure (reasonable from 0.5), which"),
+        (4.0, "Look before you trust: the silhouette of 0.20 shows no substantial structure (from 0.25)"),
+    ],
+)
+def test_what_is_said_of_clusters_follows_their_silhouette(tmp_path, random, away, said):
+    found = cluster(make_bank(tmp_path / "a.bank", planted(random, away=away)[0]), clusters=4)
+    assert found.report["best"]["stability"] > 0.9
+    assert found.report["note"].startswith(said)
 
 
 # --- partitions of rows ------------------------------------------------------------------------------------

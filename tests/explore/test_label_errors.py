@@ -75,6 +75,24 @@ def test_a_target_that_is_called_as_a_column_of_the_result_is_an_error(two_class
         label_issues(two_class_bank, target=column)
 
 
+def test_amounts_are_no_classes_before_anything_is_fitted(own_bank):
+    bank = Bank(own_bank)
+    paths = bank.samples["path"]
+    bank.label(
+        pd.DataFrame({"path": paths, "age": 20 + np.arange(len(paths)) % 13, "price": 100 + np.arange(len(paths))})
+    )
+    with pytest.raises(ColumnError) as said:
+        label_issues(bank, target="age", **OPTIONS)
+    with pytest.raises(ColumnError) as told:
+        fit(bank, target="age", **OPTIONS)
+    assert str(said.value) == str(told.value)
+    assert "--task classification for classes" in str(said.value)
+    amounts = "column 'price' holds 40 different whole numbers in 40 rows: taken for amounts; --task classification"
+    with pytest.raises(ColumnError, match=amounts):
+        label_issues(bank, target="price", **OPTIONS)
+    assert label_issues(bank, target="age", task="classification", folds=2, **OPTIONS).columns[-1] == "age"
+
+
 def test_what_cannot_be_judged_is_an_error(own_bank):
     bank = Bank(own_bank)
     paths = bank.samples["path"]

@@ -127,3 +127,12 @@ def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
     monkeypatch.setattr(plots, "find_spec", lambda name: None)
     with pytest.raises(NotInstalledError, match=r"pip install 'featurebank\[plot\]'"):
         plot_map(points(label=["a"]))
+
+
+def test_no_share_of_right_answers_is_drawn_beyond_one():
+    for accuracy, low in ((1.0, 0.9), (0.98, 0.9)):
+        rows = [{"coverage": 1.0, "accuracy": low}, {"coverage": 0.5, "accuracy": accuracy}]
+        ax = plot_abstention({"abstention": rows})
+        assert ax.get_ylim()[1] <= 1
+        assert ax.get_ylim()[0] < low
+        assert ax.get_xlim() == (0, 1)

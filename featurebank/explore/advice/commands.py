@@ -77,6 +77,9 @@ class Planner:
             return Recommendation(
                 action, SENTENCES[action], (command,), "it lists every image with its columns", 0.0, 0
             )
+        if action == "elsewhere":
+            command = f"featurebank duplicates {shell_word(self.bank.path)}"
+            return Recommendation(action, SENTENCES[action], (command,), "it reads every image once", None, 0)
         if action in ("penultimate", "lower"):
             return self._search(action)
         try:

@@ -37,7 +37,7 @@ OVERFITS = 0.10
 
 Size = Literal["small", "large"]
 Similarity = Literal["similar", "different", "unknown"]
-Action = Literal["labels", "layers", "penultimate", "lower", "top-blocks", "all", "retrain"]
+Action = Literal["labels", "layers", "penultimate", "lower", "top-blocks", "all", "retrain", "elsewhere"]
 TUNING = ("top-blocks", "all", "retrain")
 SENTENCES: dict[Action, str] = {
     "labels": "Look at the labels and the images first.",
@@ -47,6 +47,10 @@ SENTENCES: dict[Action, str] = {
     "top-blocks": "Fine-tune the top blocks.",
     "all": "Fine-tune the whole network.",
     "retrain": "Re-train the network from random weights.",
+    "elsewhere": (
+        "No other fit is worth its time: look for copies that flatter the score, evaluate the predictor on images of "
+        "another day, device or place (featurebank evaluate), and label such images."
+    ),
 }
 
 
@@ -158,7 +162,7 @@ def decide(evidence: Evidence) -> Verdict:
     ===== ========= ==================================================================================================
 
     A probe that is not above chance (`Evidence.is_noise`) ends it: whatever is trained would learn noise. At the
-    `CEILING` the cheapest transfer wins. Without a layer curve that is asked for first.
+    `CEILING` the cheapest transfer wins, and where that was trained only other images can teach more. Without a layer curve that is asked for first.
 
     Examples
     --------
@@ -173,7 +177,7 @@ def decide(evidence: Evidence) -> Verdict:
         return Verdict(size, similarity, "labels", why)
     if evidence.score >= CEILING:
         why = f"the probe scores {evidence.score:.3f} already: nothing else can gain more than a point"
-        return Verdict(size, similarity, "lower" if similarity == "different" else "penultimate", why)
+        return Verdict(size, similarity, "lower" if similarity == "different" else "penultimate", why, "elsewhere")
     if similarity == "unknown":
         why = "one layer cannot tell how far these images are from the backbone's: the layer curve does"
         return Verdict(size, similarity, "layers", why, "penultimate")

@@ -88,6 +88,9 @@ def test_solved_data_need_no_more_than_a_top_model(advised):
     assert advice.verdict.action in ("penultimate", "lower")
     assert advice.report["evidence"]["score"] >= 0.99
     assert "nothing else can gain more than a point" in advice.verdict.because
+    assert advice.steps[1].action == "elsewhere"
+    assert advice.steps[1].sentence.startswith("No other fit is worth its time: look for copies")
+    assert advice.steps[1].commands == (f"featurebank duplicates {advice.report['bank']}",)
 
 
 def test_one_layer_is_no_curve_and_the_command_that_makes_one_is_named(advised):

@@ -185,6 +185,11 @@ def test_at_the_ceiling_the_cheapest_wins():
     assert decide(replace(LARGE_BASE, score=CEILING - 1e-9)).action == "top-blocks"
 
 
+def test_at_the_ceiling_only_other_images_tell_more():
+    assert decide(replace(LARGE_BASE, score=1.0)).alternative == "elsewhere"
+    assert decide(replace(LARGE_BASE, score=CEILING - 1e-9)).alternative != "elsewhere"
+
+
 def test_what_would_fit_but_cannot_be_done_is_said():
     verdict = decide(replace(LARGE_BASE, no_tuning="the images are gone"))
     assert (verdict.action, verdict.alternative) == ("penultimate", None)
