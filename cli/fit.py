@@ -18,6 +18,7 @@ from featurebank.topmodels.formatting import (
     cost_text,
     interval_text,
     is_share,
+    luck_text,
     percent,
     score_text,
     signed_text,
@@ -334,7 +335,8 @@ def print_findings(report: dict[str, Any]) -> None:
     """Print what the report says beside the table, a line each."""
     best = report["best"]
     if len(report["candidates"]) > 1:
-        click.echo("The best was selected among these, so its score is a little optimistic.")
+        luck = luck_text(report)
+        click.echo(f"The best was selected among these, so its score is a little optimistic.{luck and ' '}{luck}")
     if report["comparison"]:
         common = common_backbone("+".join(each["features"]) for each in report["candidates"])
         click.echo(f"{report['comparison']['sentence'].replace(common, '')}.")

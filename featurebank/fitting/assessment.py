@@ -22,6 +22,7 @@ from featurebank.images.columns import join_frames
 from featurebank.storage.memory import releasing
 from featurebank.topmodels.calibration import KEEP_LABELS
 from featurebank.topmodels.calibration_error import expected_calibration_error
+from featurebank.topmodels.comparison import selection_bias
 from featurebank.topmodels.cross_calibration import choose_method, cross_calibrated
 from featurebank.topmodels.evaluation import scorer_of
 from featurebank.topmodels.folds import sizes_of
@@ -54,6 +55,10 @@ def facts(search: TopModelSearchCV, rows: TrainingData, target: Target) -> dict[
         "candidates": [candidate.to_dict() for candidate in search.candidates_],
         "best": search.best_candidate_.to_dict(),
         "comparison": search.comparison_,
+        "selection": {
+            "candidates": len(search.candidates_),
+            "bias": selection_bias(search.candidates_, search.best_candidate_),
+        },
         **({} if search.committee_ is None else {"ensemble": _about_committee(search)}),
         "interrupted": search.interrupted_,
         "timed_out": search.timed_out_,

@@ -23,7 +23,7 @@ from featurebank.explore import plot_abstention, plot_layer_curve, plot_learning
 from featurebank.explore.plots import figure_bytes
 from featurebank.report.inputs import OofPredictions
 from featurebank.topmodels.candidates import ranked
-from featurebank.topmodels.formatting import bounded, cost_text, interval_text, score_text
+from featurebank.topmodels.formatting import bounded, cost_text, interval_text, luck_text, score_text
 from featurebank.topmodels.one_class.model import FOLDS as THRESHOLD_FOLDS
 
 BINS = 10
@@ -64,6 +64,7 @@ def scores(fit: Fit) -> dict[str, Any]:
         "headline": headline(fit, rows),
         "one_class": [str(each) for each in fit.get("one_class", {}).get("sentences", [])],
         "candidates": rows,
+        "luck": luck_text(fit),
         "comparison": str((fit.get("comparison") or {}).get("sentence", "")),
         "committee": committee_lines(fit.get("ensemble")),
         "nested": nested_text(fit),

@@ -151,6 +151,29 @@ def gain_text(found: Mapping[str, Any], scoring: Any) -> str:
     return f"{signed_text(found['difference'], scoring)}{unit} (95 % {low}..{high})"
 
 
+def luck_text(report: Mapping[str, Any]) -> str:
+    """Say how much of the best score may be luck, empty where that is nothing or not known.
+
+    Parameters
+    ----------
+    report : mapping
+        Of a fit: its ``selection`` has ``candidates`` and ``bias``.
+
+    Examples
+    --------
+    >>> luck_text({"scoring": "accuracy", "selection": {"candidates": 40, "bias": 0.021}})
+    'Chosen among 40: up to about 2.1 points of its score may be luck; --nested measures it.'
+    """
+    found = report.get("selection") or {}
+    scoring, bias = report.get("scoring"), found.get("bias")
+    text = signed_text(bias or 0.0, scoring).removeprefix("+")
+    if bias is None or not float(text):
+        return ""
+    measured = "the nested score is free of it" if "nested" in report else "--nested measures it"
+    points = " points" if is_share(scoring) else ""
+    return f"Chosen among {found['candidates']}: up to about {text}{points} of its score may be luck; {measured}."
+
+
 def told_apart_text(first: str, second: str, found: Mapping[str, Any], scoring: Any) -> str:
     """Say whether two candidates can be told apart on the folds they share, and by how much.
 

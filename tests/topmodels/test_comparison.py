@@ -1,11 +1,14 @@
+from itertools import product
+
 import numpy as np
 import pytest
 from sklearn.metrics import get_scorer
 
 from featurebank.topmodels.candidates import Candidate
-from featurebank.topmodels.comparison import compared
+from featurebank.topmodels.comparison import compared, selection_bias
 from featurebank.topmodels.evaluation import SearchData
-from featurebank.topmodels.scores import difference_interval
+from featurebank.topmodels.formatting import luck_text
+from featurebank.topmodels.scores import difference_interval, score_interval
 from featurebank.topmodels.search import TopModelSearchCV
 from featurebank.topmodels.solvers.problem import Prediction
 from featurebank.topmodels.uncertainty import Uncertainty
@@ -58,3 +61,45 @@ def test_a_search_compares_its_leaders_by_their_rows():
     X[:, 0] += 9 * y
     found = TopModelSearchCV({"ridge": {}, "lda": {}}).fit(X, y).comparison_
     assert found["sentence"] == "ridge on X and lda on X give the same answers on every row"
+
+
+def searched(seed, rows=200, blocks=20, width=8):
+    """Return candidates of ridge classifiers on random labels, each with its scores, and their right rows."""
+    random, found = np.random.default_rng(seed), []
+    X, signs = random.normal(size=(rows, blocks, width)), 2.0 * (random.permutation(rows) % 2) - 1
+    folds = np.array_split(random.permutation(rows), 5)
+    for block, alpha in product(range(blocks), (1, 30, 1000)):
+        right = np.empty(rows)
+        for test in folds:
+            Z, z = np.delete(X[:, block], test, axis=0), np.delete(signs, test)
+            weights = np.linalg.solve(Z.T @ Z + alpha * np.eye(width), Z.T @ z)
+            right[test] = np.sign(X[test, block] @ weights) == signs[test]
+        scores = [right[test].mean() for test in folds]
+        found.append((Candidate((f"b{block}",), "ridge", {"alpha": alpha}, fold_scores=scores), right))
+    return found
+
+
+def test_what_luck_adds_to_the_best_of_many_on_random_labels():
+    means, biases, held = [], [], []
+    for seed in range(20):
+        found = searched(seed)
+        best, right = max(found, key=lambda each: each[0].mean)
+        means.append(best.mean)
+        biases.append(selection_bias([each for each, _ in found], best))
+        low, high, _ = score_interval(best.mean, (right - best.mean) / 200, "accuracy", rows=200, folds=5)
+        held.append([low <= 0.5 <= high, low - biases[-1] <= 0.5 <= high - biases[-1]])
+    print(np.mean(means), np.mean(biases), np.mean(held, axis=0))
+    assert np.mean(means) > 0.55  # chance is 0.5
+    assert abs(np.mean(means) - np.mean(biases) - 0.5) < 0.03
+    assert np.mean(held, axis=0)[1] >= 0.95 > np.mean(held, axis=0)[0]
+
+
+def test_the_bias_of_selection_by_hand():
+    scores = {"svm": [0.9, 0.7, 0.8], "mlp": [0.6, 0.9, 0.8], "lda": [0.8, 0.6, 0.85]}
+    candidates = [Candidate(("X",), name, {}, fold_scores=each) for name, each in scores.items()]
+    assert selection_bias(candidates, candidates[0]) == pytest.approx((0 + 0.2 + 0.05) / 3)
+    assert selection_bias(candidates[:1], candidates[0]) is None
+    assert luck_text({"scoring": "r2", "selection": {"candidates": 3, "bias": 0.0833}}) == (
+        "Chosen among 3: up to about 0.083 of its score may be luck; --nested measures it."
+    )
+    assert not luck_text({"scoring": "accuracy", "selection": {"candidates": 3, "bias": 0.0001}})

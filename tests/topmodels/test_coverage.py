@@ -182,7 +182,7 @@ def test_so_does_that_of_r2(groups, size, noise):
     held = np.mean([low <= truth <= high for low, high, _ in ends])
     width = np.median([high - low for low, high, _ in ends])
     print(f"r2 {groups} x {size}, true {truth:.3f}: {held:.3f}, width {width:.2f}")
-    assert held >= LEAST - 0.01  # of 20 rows that are told well
+    assert held >= (LEAST if groups * size > 20 else 0.89)
     assert width < (2 if groups * size < 100 else 1)
 
 

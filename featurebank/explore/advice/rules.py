@@ -162,7 +162,8 @@ def decide(evidence: Evidence) -> Verdict:
     ===== ========= ==================================================================================================
 
     A probe that is not above chance (`Evidence.is_noise`) ends it: whatever is trained would learn noise. At the
-    `CEILING` the cheapest transfer wins, and where that was trained only other images can teach more. Without a layer curve that is asked for first.
+    `CEILING` the cheapest transfer wins, and where that was trained only other images can teach more. Without a layer
+    curve that is asked for first.
 
     Examples
     --------
