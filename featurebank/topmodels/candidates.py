@@ -40,7 +40,8 @@ class Candidate:
     ci95 : tuple of float
         95 % interval of the mean.
     interval : str
-        Its method: ``"korn-graubard"``, ``"wilson"``, ``"jackknife"`` or ``"nadeau-bengio"``; empty before.
+        Its method: ``"korn-graubard"``, ``"wilson"``, ``"log-jackknife"``, ``"jackknife"`` or ``"nadeau-bengio"``;
+        empty before.
     extra : dict
         Scores beside the one that is searched: ``balanced_accuracy`` for classes.
     seconds : float
