@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from featurebank.errors import SourceError
 from featurebank.images.columns import tidy
@@ -42,8 +41,9 @@ def file_paths(values: pa.ChunkedArray) -> pa.ChunkedArray | None:
     kind = values.type
     if not pa.types.is_struct(kind) or not {PATH} <= {each.name for each in kind} <= {BYTES, PATH}:
         return None
-    has_bytes = kind.get_field_index(BYTES) >= 0 and pc.struct_field(values, BYTES).null_count < len(values)
-    return None if has_bytes else pc.struct_field(values, PATH)
+    parts = dict(zip([each.name for each in kind], values.flatten(), strict=True))
+    has_bytes = BYTES in parts and parts[BYTES].null_count < len(values)
+    return None if has_bytes else parts[PATH]
 
 
 def choose_column(names: Sequence[str], what: str) -> str:
