@@ -22,7 +22,6 @@ import io
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -236,7 +235,7 @@ def trial(images: int, seconds: int) -> None:
         times["predictor written"] = time.perf_counter() - began
         print(*said, opened.inner_text("#finish-status"), sep="\n", flush=True)
         browser.close()
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         process.wait()
     reached = ", ".join(f"{name} {value:.0f} s" for name, value in times.items())
     print(
