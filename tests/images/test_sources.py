@@ -286,7 +286,7 @@ def test_the_path_column_can_have_another_name(tmp_path):
 
 
 def test_a_wrong_path_column_lists_the_columns(manifest):
-    with pytest.raises(SourceError, match=r"no column 'image'; it has 'path', 'label', 'code'.*--path-column"):
+    with pytest.raises(SourceError, match=r"no column 'image'; .*it has 'path', 'label', 'code'.*--path-column"):
         scan(manifest, path_column="image")
 
 
