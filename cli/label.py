@@ -57,7 +57,7 @@ def label(
     paths = find_path_column(table, path_column) or path_column or "path"
     table = _take(table, paths, chosen)
     if paths in table and options["labels_as"] != "text":
-        for note in notes_on_strangers(table.drop(columns=paths), table[paths].astype(str).tolist()):
+        for note in notes_on_strangers(table.drop(columns=paths), list(map(str, table[paths]))):
             state.warn(f"{note}; {OF_STRANGERS}")
     changed = opened.label(table, path_column=paths)
     columns = [name for name in table.columns if name not in (paths, "source")]

@@ -104,6 +104,7 @@ def test_an_exported_network_serves_some_of_its_layers(network, backbone, specs,
     assert cache.find([backbone.spec("0")]) is None
 
 
+@pytest.mark.slow
 def test_the_input_of_a_module_is_exported_and_lies_before_its_output(backbone, prepared):
     """What fine-tuning keeps: the activations before the first block that it trains."""
     specs = [backbone.spec(name) for name in ("3.input", "3", "2")]

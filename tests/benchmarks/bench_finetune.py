@@ -114,7 +114,7 @@ def run_plain(case: str, folder: Path, epochs: int, tuner: FineTuner, whole: boo
         model.eval()  # batch normalisation keeps its statistics on both sides
         for images, labels in loader:
             for group in optimizer.param_groups:
-                group["lr"] = group["base"] * factor(step, epochs * len(loader), recipe.warmup)
+                group["lr"] = group["base"] * factor(step, epochs * len(loader))
             optimizer.zero_grad()
             loss = torch.nn.functional.cross_entropy(model(images), labels)
             loss.backward()

@@ -47,6 +47,7 @@ def test_a_predictor_as_onnx(run_cli, run_json, two_class_predictor, tmp_path):
     assert (tmp_path / "a.onnx").stat().st_size == facts["bytes"]
 
 
+@pytest.mark.slow
 def test_a_tuned_threshold_is_said(run_cli, two_class_bank, tmp_path):
     pytest.importorskip("onnxruntime")
     made = tmp_path / "a.featurebank"

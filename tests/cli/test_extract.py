@@ -292,6 +292,7 @@ def test_damaged_samples_name_what_is_lost(run_cli, photos, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_reduced_precision_prints_its_drift(run_cli, run_json, photos, tmp_path):
     result = run_cli("extract", photos, "--bank", tmp_path / "a.bank", "--precision", "bf16", *NET)
     assert re.search(r"bf16 against fp32 on \d+ images, resnet18/penultimate: 1-cos .*quick ridge score", result.stderr)

@@ -88,6 +88,7 @@ def test_its_embeddings_in_the_bank_predict_like_its_images(run_json, tuned, two
     assert abs(table["proba_cat"] - proba[:, 0]).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_a_tuned_backbone_can_be_tuned_again(run_json, tuned, tmp_path):
     bank, report, _ = tuned
     options = ["--augment", "cached:none", "--epochs", 1, "-o", tmp_path / "again.featurebank"]

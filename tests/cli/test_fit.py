@@ -134,7 +134,7 @@ def test_every_option_of_the_search_reaches_it(run_cli, own_bank, tmp_path):
 def test_the_findings_are_printed_a_line_each(run_cli, own_bank):
     options = ["--model", "svm", "--model", "logreg", "--nested", "--learning-curve", "--calibrate", "sigmoid"]
     result = run_cli("fit", own_bank, *options, "--features", "layer3", "--features", "penultimate")
-    assert "the same score in every fold" in result.stdout
+    assert "give the same answers on every row" in result.stdout
     assert "Nested, the selection included: " in result.stdout
     assert any(line.startswith(("Label more", "Stop", "Not clear")) for line in result.stdout.splitlines())
 

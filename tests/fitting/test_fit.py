@@ -396,6 +396,7 @@ def test_mean_first_and_all_views_are_compared_on_the_same_folds(tmp_path, rando
     assert len(result.oof) == len(y)
 
 
+@pytest.mark.slow
 def test_all_views_go_with_every_other_option(tmp_path, random):
     bank, name, _, y = make_views_bank(tmp_path / "a.bank", random)
     options = {"nested": True, "learning_curve": True, "calibrate": "sigmoid", "threshold": "f1_macro", "folds": 3}

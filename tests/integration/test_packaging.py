@@ -54,6 +54,7 @@ def run(python, *arguments, **options):
     return subprocess.run([str(python), *arguments], cwd=python.parent, env=environment, capture_output=True, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["wheel", "editable"])
 def test_an_install_has_both_packages_and_the_command(tree, tmp_path, kind):
     python = new_environment(tmp_path / "venv")

@@ -98,6 +98,7 @@ def test_a_label_is_not_buried_by_a_compaction_or_by_a_clock_that_is_behind(bank
     assert contents(bank)["0003.png"][0] == "again"
 
 
+@pytest.mark.slow
 def test_labels_written_by_many_at_once_all_stay(tmp_path):
     bank = make(tmp_path / "a.bank", list(range(20)))
 

@@ -207,6 +207,7 @@ def photos(two_classes):
     return sorted((two_classes.parent / "new").rglob("*.png"))
 
 
+@pytest.mark.slow
 def test_a_fitted_predictor_as_one_file(two_class_predictor, photos, tmp_path):
     predictor = Predictor.load(two_class_predictor)
     facts = onnx_file.export_predictor(predictor, tmp_path / "a.onnx")
