@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from cloup import command, option
 
+from featurebank.errors import shell_word
 from featurebank_cli.options import (
     FILE,
     bank_argument,
@@ -85,6 +86,8 @@ def label_issues(
     column = str(found.columns[-1])
     if output is not None:
         write_csv(output, found)
+        then = f"featurebank label {shell_word(bank)} {shell_word(output)}"
+        state.say(f"{len(found)} doubtful labels in {output}   then: fill in its last column, and {then}")
     if as_json:
         print_json({"bank": str(bank), "target": column, "issues": records(found)})
         return

@@ -19,7 +19,7 @@ from featurebank.bank.request import describe_set
 from featurebank.bank.samples import SampleTable, positions_of
 from featurebank.bank.spec import unique_names
 from featurebank.bank.upkeep import GRACE
-from featurebank.errors import BankError, ColumnError, FeatureBankError, did_you_mean
+from featurebank.errors import BankError, ColumnError, FeatureBankError, did_you_mean, printable
 from featurebank.images.cells import describe
 from featurebank.images.columns import kind_of, overlay, tidy
 from featurebank.images.dataframes import pd
@@ -158,7 +158,7 @@ class Bank(BankReader):
             columns = overlay(old.columns, fresh)
             changed = _differs(old.columns, columns)
             self.add_samples(SampleTable(old.rows, columns).take(changed), newest=table.newest_stamp)
-        _LOG.info("columns: %s", describe(fresh))
+        _LOG.info("columns: %s%s", describe(columns[list(fresh)]), _kept_as_text(fresh, columns))
         return int(changed.sum())
 
     # --- the whole -----------------------------------------------------------------------------------------
@@ -211,6 +211,14 @@ class Bank(BankReader):
 
 BankLike = str | os.PathLike[str] | Bank
 """A bank, or the path or address of one."""
+
+
+def _kept_as_text(fresh: pd.DataFrame, columns: pd.DataFrame) -> str:
+    """Say which columns came as numbers and are text in the bank, whose empty cells leave what is there."""
+    names = [name for name in fresh if kind_of(columns[name]) == "str" != kind_of(fresh[name])]
+    if not names:
+        return ""
+    return f"; {', '.join(map(printable, names))}: text, as the bank has it already (numbers under another name)"
 
 
 def _differs(old: pd.DataFrame, new: pd.DataFrame) -> NDArray[np.bool_]:

@@ -281,9 +281,11 @@ def straddling(rows: TrainingData, part: NDArray[np.int64], groups: str | None) 
     if len(pairs) > ALL_ALIKE * len(rows.y) ** 2 / 2:
         return []  # these features see textures, in which unlike images are alike
     remedy = "" if groups else "; --groups @near-duplicates keeps them together"
+    flattered = f"so that an accuracy is flattered by {share:.3g} points at most"
+    flattered = flattered if rows.task == "classification" else "which flatters the score"
     return [
         f"{count} samples have a near-duplicate (cosine distance below {THRESHOLD:g}) in another fold by "
-        f"{rows.alike_in}: {share:.3g} % of all, so that an accuracy is flattered by {share:.3g} points at most{remedy}"
+        f"{rows.alike_in}: {share:.3g} % of all, {flattered}{remedy}"
     ]
 
 
