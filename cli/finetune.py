@@ -193,7 +193,8 @@ def _print(report: dict[str, Any]) -> None:
             f"the head alone {percent(start['score'])} %."
         )
         if best["score"] <= start["score"] and not report["diverged"]:
-            click.echo("No better than the frozen features on these few; --folds tells whether fine-tuning pays.")
+            more = "" if "comparison" in report else "; --folds tells whether fine-tuning pays"
+            click.echo(f"No better than the frozen features on these few{more}.")
     last = report["history"][-1]["number"]
     if last < report["recipe"]["epochs"] and not report["interrupted"]:
         click.echo(f"Stopped after epoch {last}: no better one since epoch {best['number']} (--patience).")

@@ -198,6 +198,7 @@ def _samples(place: AnyPath, table_options: dict[str, Any]) -> list[Any]:
     found = scan(place, **table_options)
     start = table_options.get("root") or (place if place.is_dir() else place.parent)
     if key_of(start) == found.root:
-        found = replace(found, root=str(start))  # paths begin as the user wrote it
+        here = start == Path(".") and not place.is_dir()  # a table's paths stay joinable with the table
+        found = replace(found, root="" if here else str(start))  # paths begin as the user wrote it
     samples = [Item(found, position) for position in range(len(found.paths))]
     return [each if each.position in found.problems else str(each) for each in samples]

@@ -285,7 +285,8 @@ def straddling(rows: TrainingData, part: NDArray[np.int64], groups: str | None) 
     flattered = flattered if rows.task == "classification" else "which flatters the score"
     return [
         f"{count} samples have a near-duplicate (cosine distance below {THRESHOLD:g}) in another fold by "
-        f"{rows.alike_in}: {share:.3g} % of all, {flattered}{remedy}"
+        f"{rows.alike_in} (`featurebank duplicates BANK --features {rows.alike_in}` lists them): {share:.3g} % of all, "
+        f"{flattered}{remedy}"
     ]
 
 

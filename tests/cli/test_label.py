@@ -140,7 +140,9 @@ def test_a_cell_that_makes_text_of_numbers_is_named_and_the_advice_works(run_cli
     assert first not in run_cli("label", own_bank, odd, "--labels-as", "text").stderr
     write(tmp_path / "sizes.csv", "path,size", f"{paths[0]},", *sizes[1:])
     kept = run_cli("label", own_bank, tmp_path / "sizes.csv").stderr
-    assert "size: text, 40 different values; size: text, as the bank has it already (numbers under another name)" in kept
+    assert (
+        "size: text, 40 different values; size: text, as the bank has it already (numbers under another name)" in kept
+    )
     write(tmp_path / "sizes.csv", "path,diameter", f"{paths[0]},", *sizes[1:])
     assert "text" not in run_cli("label", own_bank, tmp_path / "sizes.csv").stderr
     fitted = run_cli("fit", own_bank, "--target", "diameter", "--model", "ridge", "-o", tmp_path / "a.featurebank")

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import os
+import shutil
 from functools import partial
 
 import pandas as pd
@@ -208,6 +209,17 @@ def test_a_row_without_a_file_keeps_its_place_and_its_reason(run_cli, two_class_
     assert "leaves the root" in outside["error"]
     assert address["error"].startswith("a URL")
     assert (single["path"], single["label"]) == (str(new / "dog" / "01.png"), "dog")
+
+
+def test_paths_of_a_table_beside_the_images_are_given_back_as_they_stand_there(
+    run_cli, two_class_predictor, new, tmp_path, monkeypatch
+):
+    shutil.copytree(new, tmp_path / "new")
+    (tmp_path / "test.csv").write_text("path\nnew/cat/00.png\nnew/nowhere.png\n")
+    monkeypatch.chdir(tmp_path)
+    result = run_cli("predict", two_class_predictor, "test.csv")
+    assert [line.split(",")[0] for line in result.stdout.splitlines()] == ["path", "new/cat/00.png", "new/nowhere.png"]
+    assert result.stdout.splitlines()[1].split(",")[1] == "cat"
 
 
 def test_options_of_tables_without_one_are_refused(run_cli, two_class_predictor, new):
