@@ -43,16 +43,15 @@ def keep_networks(
     """
     from featurebank.backbones.keeping import is_lacking, keep
 
-    lacking = [each for each in networks if is_lacking(each, device=device, engine=engine)]
-    if lacking and place is not None and sys.stderr.isatty():
+    if place is None or not sys.stderr.isatty():
+        for network in networks:
+            keep(network, device=device, engine=engine)
+    elif lacking := [each for each in networks if is_lacking(each, device=device, engine=engine)]:
         names = ", ".join(each.specs[0].backbone for each in lacking)
         start(place)
         state.say(
             f"{names}: being exported in the background, to start at once from now on (`featurebank cache` shows it)"
         )
-        return
-    for network in lacking:
-        keep(network, device=device, engine=engine)
 
 
 def start(place: AnyPath) -> None:
