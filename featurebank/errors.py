@@ -139,6 +139,18 @@ def shell_word(value: object) -> str:
     return shlex.quote(text) if text.isprintable() else repr(text)
 
 
+def shell_command(name: str, place: object, options: Iterable[tuple[str, object]]) -> str:
+    """Return a command about a bank or a source, with those of its options that have a value.
+
+    Examples
+    --------
+    >>> shell_command("extract", "my photos", [("--bank", "a.bank"), ("--root", None)])
+    "featurebank extract 'my photos' --bank a.bank"
+    """
+    words = [f"{option} {shell_word(value)}" for option, value in options if value is not None]
+    return " ".join([f"featurebank {name} {shell_word(place)}", *words])
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the question which known name was meant, whatever its capitals, for the middle of a message; or nothing.
 

@@ -14,7 +14,7 @@ from featurebank.bank.folder import BankFolder
 from featurebank.bank.request import StoredRequest
 from featurebank.bank.samples import SampleTable
 from featurebank.bank.spec import FeatureSpec
-from featurebank.errors import shell_word
+from featurebank.errors import shell_command
 from featurebank.images.tables import MANIFESTS
 from featurebank.storage.objects import is_address
 
@@ -162,14 +162,13 @@ def extract_command(
 
 def prune_command(bank: BankFolder, source: str) -> str:
     """Return the command that drops the samples of a source."""
-    return f"featurebank prune {shell_word(bank.path)} --source {shell_word(source)}"
+    return shell_command("prune", bank.path, [("--source", source)])
 
 
 def moved_command(bank: BankFolder, source: str, root: str = "") -> str:
     """Return the command that goes on with a source whose files lie elsewhere now."""
     options = {"--bank": bank.path, **bank.named_options(source), "--root": root or "FOLDER"}
-    words = [f"{option} {shell_word(value)}" for option, value in options.items()]
-    return " ".join(["featurebank extract", shell_word(source), *words])
+    return shell_command("extract", source, options.items())
 
 
 def root_to_name(source: str, root: str) -> str:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from featurebank.bank.spec import PENULTIMATE, FeatureSpec
-from featurebank.errors import CorruptError, shell_word
+from featurebank.errors import CorruptError, shell_command
 from featurebank.images.pixels import PLAIN, PixelRules
 
 if TYPE_CHECKING:
@@ -131,10 +131,8 @@ class StoredRequest:
     ) -> str:
         """Return the command that embeds a source for this request; `named` is `BankFolder.named_options` of it."""
         options = {"--bank": bank, **self.options(), **named}
-        words = [f"{option} {shell_word(value)}" for option, value in options.items() if value is not None]
-        words += [f"--layer {shell_word(layer)}" for layer in self.layers]
-        words += [f"--root {shell_word(root)}"] if root else []
-        return " ".join(["featurebank extract", shell_word(source), *words])
+        layers = [("--layer", layer) for layer in self.layers]
+        return shell_command("extract", source, [*options.items(), *layers, ("--root", root or None)])
 
 
 def describe_set(bank: BankFolder, each: FeatureSet) -> dict[str, Any]:

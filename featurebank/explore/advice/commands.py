@@ -10,7 +10,7 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.repair_hints import extract_command, is_named, root_to_name, roots
 from featurebank.bank.request import StoredRequest
 from featurebank.bank.samples import values_of, weights_of
-from featurebank.errors import FeatureBankError, one_line, shell_word
+from featurebank.errors import FeatureBankError, one_line, shell_command, shell_word
 from featurebank.explore.advice.evidence import Measurements, Question
 from featurebank.explore.advice.networks import PENULTIMATE
 from featurebank.explore.advice.rules import SENTENCES, TUNING, Action
@@ -106,8 +106,7 @@ class Planner:
         """Return a command on this bank and target; options without a value are left out."""
         weights = ("--sample-weight", self.question.sample_weight), ("--class-weight", self.found.class_weight)
         given = [("--target", self.question.target), *weights, *options]
-        words = [f"{option} {shell_word(value)}" for option, value in given if value is not None]
-        return " ".join([f"featurebank {name} {shell_word(self.bank.path)}", *words])
+        return shell_command(name, self.bank.path, given)
 
     # --- more layers ---------------------------------------------------------------------------------------
 
