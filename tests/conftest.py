@@ -23,6 +23,7 @@ settings.load_profile("repeatable")
 
 os.environ["FEATUREBANK_CACHE"] = tempfile.mkdtemp(prefix="featurebank-tests-")  # exports; child processes inherit it
 os.environ["FEATUREBANK_EXPORT"] = "never"  # a few seconds for each network; the tests of it ask for it
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # child processes find bytecode, as those of an installation do
 atexit.register(shutil.rmtree, os.environ["FEATUREBANK_CACHE"], ignore_errors=True)
 
 

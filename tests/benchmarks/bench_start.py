@@ -70,6 +70,7 @@ def checkout(commit: str | None, folder: Path) -> Path:
 def timed(command: list[str], path: Path, cache: Path) -> Times:
     """Run a command with one checkout and one cache; return its wall and CPU seconds."""
     environment = {**os.environ, "PYTHONPATH": str(path), "FEATUREBANK_CACHE": str(cache)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # each side finds its bytecode, as an installation does
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
