@@ -103,6 +103,8 @@ def _tails(values: NDArray[Any]) -> Limits:
     """Return what all but a few values lie in, whole numbers for integers; (0, 0) where there are no values."""
     finite = values[np.isfinite(values)]
     low, high = np.percentile(finite, TAILS) if finite.size else (0.0, 0.0)
+    if low == high and finite.size:  # a few bright spots on black are all that there is to see
+        low, high = finite.min(), finite.max()
     return (float(low), float(high)) if values.dtype.kind == "f" else (float(np.floor(low)), float(np.ceil(high)))
 
 

@@ -185,6 +185,12 @@ def test_one_hot_pixel_in_many_does_not_decide_the_range(tmp_path):
     assert measured(tmp_path, [values]).limits == (0, 999)
 
 
+def test_a_few_bright_spots_on_black_decide_the_range(tmp_path):
+    values = np.zeros((256, 256), "u2")
+    values[7, 9], values[100, 3] = 3000, 4000
+    assert measured(tmp_path, [values]).limits == (0, 4000)
+
+
 def test_values_that_use_the_highest_bit_have_the_full_range(tmp_path):
     found = measured(tmp_path, [np.arange(0, 65536, 16, dtype="u2").reshape(64, 64)])
     assert found.limits is None
