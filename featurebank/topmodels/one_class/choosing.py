@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 import joblib
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import Pipeline
 
 from featurebank.images.reading import Progress
 from featurebank.topmodels.candidates import Candidate
@@ -93,23 +93,30 @@ def compare(
     rows, parts = X[drawn], None if groups is None else groups[drawn]
     folds = normal_folds(len(rows), parts, random_state, FOLDS)
     strange = mixed(rows, random)
-    found = []
-    with joblib.Parallel(n_jobs, prefer="threads") as parallel:
-        for features, name in product(columns, names):
-            started, detector = time.perf_counter(), make_detector(name, columns[features], len(rows))
-            scores = parallel(delayed(_score)(clone(detector), rows, strange, fold) for fold in folds)
-            ends = fold_interval(scores, *sizes_of(folds), SCORING, rows=len(rows)).ends
-            found.append(Candidate(features, name, {}, fold_scores=scores, ci95=ends, interval="nadeau-bengio"))
-            found[-1].seconds = time.perf_counter() - started
-            if progress is not None:
-                progress(len(found), len(columns) * len(names))
+    wanted, found = list(product(columns, names)), []
+    tasks = (
+        delayed(_score)(make_detector(name, columns[features], len(rows)), rows, strange, fold)
+        for features, name in wanted
+        for fold in folds
+    )
+    done = joblib.Parallel(n_jobs, prefer="threads", return_as="generator")(tasks)
+    for features, name in wanted:
+        scores, seconds = zip(*islice(done, len(folds)), strict=True)
+        ends = fold_interval(scores, *sizes_of(folds), SCORING, rows=len(rows)).ends
+        found.append(Candidate(features, name, {}, fold_scores=list(scores), ci95=ends, interval="nadeau-bengio"))
+        found[-1].seconds = sum(seconds)
+        if progress is not None:
+            progress(len(found), len(wanted))
     return found
 
 
-def _score(detector: Any, rows: NDArray[Any], strange: NDArray[Any], fold: Fold) -> float:
+def _score(detector: Pipeline, rows: NDArray[Any], strange: NDArray[Any], fold: Fold) -> tuple[float, float]:
+    """Return a detector's score on a fold, and the seconds that it took."""
+    started = time.perf_counter()
     train, test = fold
     said = detector.fit(rows[train]).score_samples(np.concatenate([rows[test], strange[test]]))
-    return float(roc_auc_score(np.repeat([1, 0], len(test)), said))
+    score = float(roc_auc_score(np.repeat([1, 0], len(test)), said))
+    return score, time.perf_counter() - started
 
 
 def fuse(found: Sequence[Candidate]) -> list[Candidate]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import joblib
@@ -99,10 +100,9 @@ class OneClassModel(OutlierMixin, BaseEstimator):
         """
         X = np.asarray(X)
         folds = normal_folds(len(X), groups, self.random_state)
-        with joblib.Parallel(self.n_jobs, prefer="threads") as parallel:
-            self.models_ = [
-                parallel(delayed(_fitted)(pipeline, X[train]) for _, pipeline in self.detectors) for train, _ in folds
-            ]
+        fits = (delayed(_fitted)(pipeline, X, train) for train, _ in folds for _, pipeline in self.detectors)
+        fitted = joblib.Parallel(self.n_jobs, prefer="threads", return_as="generator")(fits)
+        self.models_ = [list(islice(fitted, len(self.detectors))) for _ in folds]
         said = [_said(models, X[test]) for models, (_, test) in zip(self.models_, folds, strict=True)]
         scores = in_place(said, folds, len(X))
         self.n_features_in_ = X.shape[1]
@@ -174,8 +174,8 @@ def normal_folds(count: int, groups: Any, random_state: int, n_splits: int = FOL
     return make_folds(cv, np.empty((count, 1)), np.zeros(count), groups, random_state, "regression")
 
 
-def _fitted(pipeline: Pipeline, X: NDArray[Any]) -> Pipeline:
-    return clone(pipeline).fit(X)
+def _fitted(pipeline: Pipeline, X: NDArray[Any], train: NDArray[np.int64]) -> Pipeline:
+    return clone(pipeline).fit(X[train])
 
 
 def _said(models: Sequence[Pipeline], X: NDArray[Any]) -> NDArray[np.float64]:
