@@ -18,7 +18,8 @@ def read_layout(paths: Sequence[bytes]) -> tuple[pd.DataFrame, list[str]]:
     """Return the columns that the folders of images give, and a sentence on each level that is not a class.
 
     Classes are the folders at the top; below parts of a split (``train/cat/1.jpg``) those in there, and then the
-    column ``split`` has the part. One folder that has all the others in it is seen through.
+    column ``split`` has the part, as it has where each class has its parts (``cat/train/1.jpg``). One folder that has
+    all the others in it is seen through.
 
     Parameters
     ----------
@@ -44,15 +45,16 @@ def read_layout(paths: Sequence[bytes]) -> tuple[pd.DataFrame, list[str]]:
     folders = {name: each[len(around) :] for name, each in folders.items()}
     notes = [f"seen through {'/'.join(around)!r}, the one folder that all others lie in"] * bool(around)
     tops = _by_top(folders.values())
-    parts = parts_of(tops)
+    parts, inner = parts_of(tops), _inner_parts(tops)
     levels = _class_levels(tops, parts)
     if _is_split(tops, parts, levels):
         labels = {name: each[levels[each[0]]] if _has_class(each, levels) else None for name, each in folders.items()}
         splits = {name: parts.get(each[0]) if each else None for name, each in folders.items()}
-        images = Counter[str | None]()
-        for name, part in splits.items():
-            images[part] += counts[name]
-        notes.append(_about_split(parts, images, any(labels.values())))
+        where = "the folders in them are the classes" if any(labels.values()) else "there are no class folders in them"
+        notes.append(_about_split(parts, _count(splits, counts), where))
+    elif inner:
+        labels, splits = _classes(folders), {name: inner[each[1]] if each else None for name, each in folders.items()}
+        notes.append(_about_split(inner, _count(splits, counts), "the folders around them are the classes"))
     else:
         labels, splits = _classes(folders), {}
         notes += [_about_classes(tops, parts)] * (len(set(parts.values())) > 1)
@@ -141,16 +143,38 @@ def _is_split(tops: Mapping[str, list[Folders]], parts: Mapping[str, str], level
     return not others or is_shared or (any(classes) and not has_classes)
 
 
+def _inner_parts(tops: Mapping[str, list[Folders]]) -> dict[str, str]:
+    """Return the parts of a split that the folders in the classes are; none where one is no part, or is not the last.
+
+    Examples
+    --------
+    >>> _inner_parts({"cat": [("train",), ("test",)], "dog": [("train",)]})
+    {'test': 'test', 'train': 'train'}
+    """
+    inside = [each for below in tops.values() for each in below]
+    names = sorted({each[0] for each in inside if each})
+    parts = parts_of(names)
+    is_split = len(tops) > 1 and len(set(parts.values())) > 1 and len(parts) == len(names)
+    return parts if is_split and all(len(each) == 1 for each in inside) else {}
+
+
+def _count(splits: Mapping[bytes, str | None], counts: Mapping[bytes, int]) -> Counter[str | None]:
+    """Return how many images each part has."""
+    images = Counter[str | None]()
+    for name, part in splits.items():
+        images[part] += counts[name]
+    return images
+
+
 def _has_class(folders: Folders, levels: Mapping[str, int]) -> bool:
     return bool(folders) and len(folders) > levels.get(folders[0], len(folders))
 
 
-def _about_split(parts: Mapping[str, str], images: Mapping[str | None, int], has_classes: bool) -> str:
+def _about_split(parts: Mapping[str, str], images: Mapping[str | None, int], where: str) -> str:
     names = sorted(parts, key=lambda name: (PARTS.index(parts[name]), name))
     counts = ", ".join(f"{part} {images[part]}" for part in PARTS if part in images)
-    classes = "the folders in them are the classes" if has_classes else "there are no class folders in them"
     rest = f"; {images[None]} images outside have neither" if images.get(None) else ""
-    return f"{_listed(names)} are the parts of a split (column {SPLIT}: {counts}), {classes}{rest}"
+    return f"{_listed(names)} are the parts of a split (column {SPLIT}: {counts}), {where}{rest}"
 
 
 def _listed(names: Collection[str]) -> str:

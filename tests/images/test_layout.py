@@ -40,6 +40,29 @@ def test_below_parts_of_a_split_are_the_classes(folders, parts):
     assert "parts of a split" in notes[0]
 
 
+def test_parts_of_a_split_in_each_class_are_one_too():
+    columns, notes = read("cat/Train/1.png", "cat/Test/2.png", "dog/Train/3.png", "4.png")
+    assert columns == {"label": ["cat", "cat", "dog", None], "split": ["train", "test", "train", None]}
+    assert notes == [
+        "'Train', 'Test' are the parts of a split (column split: train 2, test 1), the folders around them are the "
+        "classes; 1 images outside have neither"
+    ]
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("cat/train/1.png", "cat/other/2.png", "dog/test/3.png"),
+        ("cat/train/1.png", "cat/2.png", "dog/test/3.png"),
+        ("cable/train/good/1.png", "cable/test/bent/2.png", "pill/train/good/3.png"),
+        ("cat/train/1.png", "dog/train/2.png"),
+    ],
+)
+def test_other_folders_in_classes_are_no_split(paths):
+    columns, _ = read(*paths)
+    assert columns == {"label": [path.split("/")[0] for path in paths]}
+
+
 @pytest.mark.parametrize(
     "folders",
     [
