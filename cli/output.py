@@ -7,7 +7,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,28 +70,41 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     console.print(table)
 
 
-def csv_text(frame: Any, header: bool = True) -> str:
-    """Return a DataFrame as CSV in which no cell of text is taken for a formula by a spreadsheet; see `undefused`."""
-    safe = _each_text(frame, _defuse)
-    safe.columns = type(safe.columns)([_defuse(str(name)) for name in safe.columns], dtype=object)
-    return str(safe.to_csv(index=False, header=header))
+def csv_text(table: Any, header: bool = True) -> str:
+    """Return a DataFrame, or columns by name, as CSV in which no text is a formula to a spreadsheet; see `undefused`.
+
+    Examples
+    --------
+    >>> csv_text({"path": ["=1.png", "b.png"], "share": [0.5, None], "is_unlike": [True, None]}).splitlines()
+    ['path,share,is_unlike', "'=1.png,0.5,True", 'b.png,,']
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if header:
+        writer.writerow(_defuse(str(name)) for name, _ in table.items())
+    for row in zip(*(_as_list(column) for _, column in table.items()), strict=True):
+        writer.writerow(_defuse(cell) if isinstance(cell, str) else cell for cell in row)
+    return text.getvalue()
 
 
 def undefused(frame: Any) -> Any:
-    """Return a DataFrame that was read from the CSV of `csv_text` as it was before."""
-    return _each_text(frame, lambda value: value[1:] if re.match(f"'{_FORMULA}", value) else value).rename(
-        columns=lambda name: name[1:] if re.match(f"'{_FORMULA}", name) else name
-    )
+    """Return a tidy DataFrame that was read from the CSV of `csv_text` as it was before."""
+    import pandas as pd
+
+    texts = {name: map(_undefuse, frame[name]) for name in frame if frame[name].dtype == object}
+    changed = {name: pd.Series(list(cells), frame.index, dtype=object) for name, cells in texts.items()}
+    return frame.assign(**changed).rename(columns=_undefuse)
 
 
-def write_csv(path: Path, frame: Any) -> None:
-    """Write a DataFrame as CSV, some rows at a time; a name that is not UTF-8 keeps its own bytes."""
+def write_csv(path: Path, table: Any) -> None:
+    """Write a DataFrame, or columns by name, as CSV, some rows at a time; text that is not UTF-8 keeps its bytes."""
     from featurebank.storage import files
 
+    count = max((len(column) for _, column in table.items()), default=0)
     with files.committing(path) as file:
-        for start in range(0, max(len(frame), 1), ROWS_WRITTEN):
-            part = csv_text(frame.iloc[start : start + ROWS_WRITTEN], header=start == 0)
-            file.write(part.encode("utf-8", "surrogateescape"))
+        for start in range(0, max(count, 1), ROWS_WRITTEN):
+            part = {name: column[start : start + ROWS_WRITTEN] for name, column in table.items()}
+            file.write(csv_text(part, header=start == 0).encode("utf-8", "surrogateescape"))
 
 
 def as_columns(table: Any) -> dict[str, list[Any]]:
@@ -102,31 +115,14 @@ def as_columns(table: Any) -> dict[str, list[Any]]:
     >>> as_columns({"label": ["cat", None], "share": [0.5, float("nan")]})
     {'label': ['cat', None], 'share': [0.5, None]}
     """
-    lists = {name: column.tolist() if hasattr(column, "tolist") else list(column) for name, column in table.items()}
-    return {name: [None if cell != cell else cell for cell in cells] for name, cells in lists.items()}
+    return {name: _as_list(column) for name, column in table.items()}
 
 
-def columns_csv(columns: Mapping[str, Sequence[Any]]) -> str:
-    """Return columns as CSV, as `csv_text` does a DataFrame and without pandas.
-
-    Examples
-    --------
-    >>> columns_csv({"path": ["=1.png", "b.png"], "share": [0.5, None], "is_unlike": [True, None]}).splitlines()
-    ['path,share,is_unlike', "'=1.png,0.5,True", 'b.png,,']
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(_defuse, columns))
-    for row in zip(*columns.values(), strict=True):
-        writer.writerow(_defuse(cell) if isinstance(cell, str) else cell for cell in row)
-    return text.getvalue()
-
-
-def write_columns(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Write columns as CSV; a name that is not UTF-8 keeps its own bytes."""
-    from featurebank.storage import files
-
-    files.commit(path, columns_csv(columns).encode("utf-8", "surrogateescape"))
+def _as_list(column: Any) -> list[Any]:
+    if hasattr(column, "notna"):  # pandas has several kinds of missing values
+        column = column.astype(object).where(column.notna(), None)
+    cells = column.tolist() if hasattr(column, "tolist") else column
+    return [None if cell != cell else cell for cell in cells]
 
 
 def predictor_path(bank: Any, output: Path | None) -> Path:
@@ -177,18 +173,8 @@ def _defuse(value: str) -> str:
     return f"'{value}" if re.match(_FORMULA, value) else value
 
 
-def _each_text(frame: Any, change: Callable[[str], str]) -> Any:
-    """Return a copy of a DataFrame with all its text changed; names and text need not be UTF-8."""
-    import pandas as pd
-
-    columns = {}
-    for number in range(frame.shape[1]):
-        column = frame.iloc[:, number]
-        if column.dtype == object or str(column.dtype) == "str":
-            cells = [change(value) if isinstance(value, str) else value for value in column]
-            column = pd.Series(cells, frame.index, dtype=object)
-        columns[number] = column
-    return pd.DataFrame(columns, frame.index).set_axis(frame.columns, axis=1)
+def _undefuse(value: Any) -> Any:
+    return value[1:] if isinstance(value, str) and re.match(f"'{_FORMULA}", value) else value
 
 
 def how_made(each: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ from featurebank_cli.options import (
     strict_option,
     table_options,
 )
-from featurebank_cli.output import as_columns, columns_csv, print_json, write_columns
+from featurebank_cli.output import as_columns, csv_text, print_json, write_csv
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
@@ -110,9 +110,9 @@ def predict(
         rows = [dict(zip(shown, row, strict=True)) for row in zip(*shown.values(), strict=True)]
         print_json({"predictor": str(predictor), "target": loaded.target, "predictions": rows})
     elif output is None:
-        sys.stdout.write(columns_csv(shown).encode("utf-8", "backslashreplace").decode())
+        sys.stdout.write(csv_text(shown).encode("utf-8", "backslashreplace").decode())
     if output is not None:
-        write_columns(output, shown)
+        write_csv(output, shown)
         state.say(f"{count} predictions in {output}")
     if strange := table.get("is_anomaly", []).count(True):
         state.say(f"{strange} of {count} images are anomalies: column is_anomaly")
