@@ -22,7 +22,7 @@ from featurebank.images.columns import check_labels
 from featurebank.images.reading import Progress
 from featurebank.storage.memory import physical_memory
 from featurebank.topmodels.calibration import Calibrator
-from featurebank.topmodels.candidates import CandidateGroup, best_of, to_results
+from featurebank.topmodels.candidates import Candidate, CandidateGroup, best_of, to_results
 from featurebank.topmodels.class_weights import ClassWeight, under_looked_up_names
 from featurebank.topmodels.committees.search import GivenMember, form_committee
 from featurebank.topmodels.comparison import compared
@@ -430,20 +430,13 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         self.interrupted_, self.timed_out_ = run.interrupted, run.timed_out
         run.set_intervals(found)
         self.committee_ = form_committee(run, found, self.members, self.given) if self.ensemble else None
-        chosen = None if self.committee_ is None or self.committee_.is_one else self.committee_
-        self.candidates_ = [candidate for _, candidate in found] + ([] if chosen is None else [chosen.candidate])
-        order = sorted(TASKS[self.task], key=lambda name: TASKS[self.task][name].simplicity)
-        self.best_index_ = best_of(self.candidates_, self.rule, order)
-        best = self.best_candidate_ = self.candidates_[self.best_index_]
-        self.best_score_, self.best_params_ = best.mean, best.params
-        self.best_model_, self.best_features_ = best.model, best.features
-        self.cv_results_ = to_results(self.candidates_)
-        committee, chosen = chosen, chosen if chosen is not None and best is chosen.candidate else None
+        committees = [] if self.committee_ is None or self.committee_.is_one else [self.committee_]
+        self.candidates_ = [candidate for _, candidate in found] + [each.candidate for each in committees]
+        best = self._choose()
+        chosen = next((each for each in committees if each.candidate is best), None)
         said = run.predictions_of(*found[self.best_index_]) if chosen is None else chosen.predictions
         self.oof_: OutOfFold = gather(run.data, said)
-        known = {**run.kept(), id(best): said}
-        if committee is not None:
-            known[id(committee.candidate)] = committee.predictions
+        known = {**run.kept(), **{id(each.candidate): each.predictions for each in committees}, id(best): said}
         self.comparison_ = compared(run.uncertainty, best, self.candidates_, known)
         for each in run.groups:
             each.predictions.clear()  # of many rows they take much memory
@@ -451,6 +444,16 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
             self.best_estimator_ = chosen.fitted(run, int(self.random_state))
         elif self.refit:
             self.best_estimator_ = refitted(run.data, found[self.best_index_][0], best, int(self.random_state))
+
+    def _choose(self) -> Candidate:
+        """Keep the facts of the best candidate, and return it."""
+        order = sorted(TASKS[self.task], key=lambda name: TASKS[self.task][name].simplicity)
+        self.best_index_ = best_of(self.candidates_, self.rule, order)
+        best = self.best_candidate_ = self.candidates_[self.best_index_]
+        self.best_score_, self.best_params_ = best.mean, best.params
+        self.best_model_, self.best_features_ = best.model, best.features
+        self.cv_results_ = to_results(self.candidates_)
+        return best
 
 
 def _several(value: Any) -> list[Any]:
