@@ -197,21 +197,13 @@ def extract(
             found = tell_apart(found, opened)
         elif replaced := about_replaced(found, opened):
             warnings.warn(replaced, stacklevel=2)
+    asked: dict[str, Any] = {"weights": weights, "size": size, "store": store, "views": views, "precision": precision}
+    asked |= {"decoder": decoder, "pixels": PixelRules.parse(range, pages, channels), "framing": framing}
+    backbones = list(backbone) if isinstance(backbone, list | tuple) else [backbone]
     report = run_extraction(
         found,
         opened,
-        requests_for(
-            list(backbone) if isinstance(backbone, list | tuple) else [backbone],
-            layers,
-            weights=weights,
-            size=size,
-            store=store,
-            views=views,
-            precision=precision,
-            decoder=decoder,
-            pixels=PixelRules.parse(range, pages, channels),
-            framing=framing,
-        ),
+        requests_for(backbones, layers, **asked),
         Compute(device, engine, batch_size, workers, backend, ray_address),
         verify=verify,
         progress=shown(progress, "extract"),
