@@ -47,9 +47,10 @@ def label(
     """
     from featurebank.bank.bank import Bank
     from featurebank.bank.label_paths import is_sample
-    from featurebank.images.cells import OF_STRANGERS, notes_on_strangers
+    from featurebank.images.cells import notes_on_strangers
     from featurebank.images.path_columns import find_path_column
-    from featurebank.images.tables import TableOptions, read_table
+    from featurebank.images.table_options import TableOptions
+    from featurebank.images.tables import read_table
 
     opened = Bank(bank)
     is_name = is_sample(opened.table)
@@ -58,7 +59,7 @@ def label(
     table = _take(table, paths, chosen)
     if paths in table and options["labels_as"] != "text":
         for note in notes_on_strangers(table.drop(columns=paths), list(map(str, table[paths]))):
-            state.warn(f"{note}; {OF_STRANGERS}")
+            state.warn(note)
     changed = opened.label(table, path_column=paths)
     columns = [name for name in table.columns if name not in (paths, "source")]
     if as_json:

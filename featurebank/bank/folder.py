@@ -21,14 +21,13 @@ from featurebank.bank.segment import Segment
 from featurebank.bank.spec import FeatureSpec, canonical_json, digest_of, resolve_name, unique_names
 from featurebank.errors import BankError, CorruptError, StorageError
 from featurebank.images.pixels import PLAIN, Limits, PixelRules
+from featurebank.images.table_options import OF_TABLES
 from featurebank.storage import files
 from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath
 
 FORMAT = "featurebank"
 VERSION = 1
-OF_TABLES = ("--path-column", "--separator", "--encoding", "--labels-as")
-"""Options of ``featurebank extract`` that say how a source is read, and that a bank keeps."""
 _MAX_JSON = 1 << 20
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from featurebank.bank.samples import SampleTable, values_of
 from featurebank.errors import ColumnError
-from featurebank.images.cells import OF_STRANGERS, notes_on_strangers
+from featurebank.images.cells import notes_on_strangers
 
 CLASSES_AT_MOST = 10
 """Distinct whole numbers that are taken for classes without more ado."""
@@ -98,7 +98,7 @@ def read_target(table: SampleTable, target: Target) -> TargetValues:
 
 def _about_strangers(y: NDArray[Any], strange: Sequence[str]) -> list[str]:
     """Say which cells made numbers text; refuse values of which hardly one comes twice, as classes they are not."""
-    said = [f"{note}; {OF_STRANGERS}; --task classification takes each value for a class" for note in strange]
+    said = [f"{note}; --task classification takes each value for a class" for note in strange]
     if said and len(y) < REPEATS * len(np.unique(y)):
         raise ColumnError(said[0])
     return said
@@ -107,7 +107,7 @@ def _about_strangers(y: NDArray[Any], strange: Sequence[str]) -> list[str]:
 def _check_values(y: NDArray[Any], name: str, task: str, strange: Sequence[str]) -> None:
     is_number = y.dtype.kind in "fi"
     if task == "regression" and not is_number:
-        why = "".join(f" ({note}); {OF_STRANGERS}" for note in strange)
+        why = "".join(f" ({note})" for note in strange)
         raise ColumnError(f"column {name!r} holds text; regression needs numbers{why}")
     if task == "classification" and is_number and (y % 1 != 0).any():
         raise ColumnError(f"column {name!r} holds fractions; expected classes: leave out the task, or the column")

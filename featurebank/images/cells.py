@@ -11,13 +11,12 @@ from featurebank.errors import printable
 from featurebank.images.columns import is_missing, kind_of, tidy
 from featurebank.images.dataframes import pd
 
-LABELS_AS = ("auto", "text", "numbers")
 MISSING_WORDS = frozenset({"na", "n/a", "#n/a", "nan", "null", "none", "-", "?"})
 """Words for a missing number, in small letters."""
 OF_STRANGERS = (
     "for numbers, write one there or leave it empty, under another name where a bank has the column as text already"
 )
-"""What to do about `notes_on_strangers`."""
+"""What to do about them; see `notes_on_strangers`."""
 _SHOWN = 6
 _ODD_SHOWN = 3
 _FEW = 5
@@ -149,6 +148,8 @@ def notes_on_numbers(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
 def notes_on_strangers(columns: pd.DataFrame, rows: Sequence[str]) -> list[str]:
     """Return a note for each column that is text for the sake of a few cells, which are no numbers as all others are.
 
+    It ends in what to do about them.
+
     Parameters
     ----------
     columns : DataFrame
@@ -159,7 +160,8 @@ def notes_on_strangers(columns: pd.DataFrame, rows: Sequence[str]) -> list[str]:
     Examples
     --------
     >>> size = ["1.5", "2", "3", "n. a.", "5", "6"]
-    >>> notes_on_strangers(pd.DataFrame({"size": size, "label": list("ababab")}), [f"{row}.png" for row in range(6)])
+    >>> columns = pd.DataFrame({"size": size, "label": list("ababab")})
+    >>> [note.split(";")[0] for note in notes_on_strangers(columns, [f"{row}.png" for row in range(6)])]
     ["size: text, since 1 of 6 cells is no number: 'n. a.' (3.png)"]
     """
     found = {name: _strangers(columns[name]) for name in columns if kind_of(columns[name]) == "str"}
@@ -167,8 +169,8 @@ def notes_on_strangers(columns: pd.DataFrame, rows: Sequence[str]) -> list[str]:
     for name, (odd, count) in [(name, each) for name, each in found.items() if each[0]]:
         shown = [f"{printable(columns[name].iloc[row])!r} ({printable(rows[row])})" for row in odd[:_ODD_SHOWN]]
         verb = "cells is no number" if len(odd) == 1 else "cells are no numbers"
-        more = ", …" * (len(odd) > _ODD_SHOWN)
-        notes.append(f"{printable(name)}: text, since {len(odd)} of {count} {verb}: {', '.join(shown)}{more}")
+        which = ", ".join(shown) + ", …" * (len(odd) > _ODD_SHOWN)
+        notes.append(f"{printable(name)}: text, since {len(odd)} of {count} {verb}: {which}; {OF_STRANGERS}")
     return notes
 
 

@@ -13,7 +13,8 @@ from featurebank.images.layout import read_layout, top_folders
 from featurebank.images.metadata import add_metadata
 from featurebank.images.packed import scan_parquet_folder
 from featurebank.images.sources import Source, key_of, no_images, of_files
-from featurebank.images.tables import MANIFESTS, TableOptions
+from featurebank.images.table_options import TableOptions
+from featurebank.images.tables import MANIFESTS
 from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from featurebank.errors import SourceError, no_column, one_line
 from featurebank.images.arrow import as_series, choose_column, holds_bytes, user_columns
-from featurebank.images.cells import OF_STRANGERS, notes_on_strangers
+from featurebank.images.cells import notes_on_strangers
 from featurebank.images.columns import is_missing, tidy
 from featurebank.images.dataframes import pd
 from featurebank.images.items import is_path, is_picture
@@ -53,7 +53,7 @@ def scan_frame(
     mixed = [each for each in rest if pd.api.types.infer_dtype(rest[each]) in ("mixed", "mixed-integer")]
     rows = [str(cell) if is_path(cell) else f"row {row}" for row, cell in enumerate(cells)]
     for note in notes_on_strangers(tidy(rest[mixed]), rows) if mixed else []:
-        _LOG.warning("%s; %s", note, OF_STRANGERS)
+        _LOG.warning("%s", note)
     if not cells:
         raise SourceError(f"the table has no image in its column {column!r}; expected one a row")
     if is_path(cells[0]):

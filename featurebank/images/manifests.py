@@ -7,11 +7,12 @@ import os
 from pathlib import Path
 
 from featurebank.errors import SourceError, no_column
-from featurebank.images.cells import OF_STRANGERS, describe, notes_on_strangers
+from featurebank.images.cells import describe, notes_on_strangers
 from featurebank.images.locating import locate, rows_with_path
 from featurebank.images.path_columns import find_path_column, path_column_hint
 from featurebank.images.sources import Source, key_of, of_files, refuse_repeats
-from featurebank.images.tables import TableOptions, read_table
+from featurebank.images.table_options import TableOptions
+from featurebank.images.tables import read_table
 from featurebank.storage.files import AnyPath
 
 _LOG = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def scan_manifest(
     _LOG.info("columns of %s: %s", manifest.name, describe(columns))
     if options is None or options.labels_as != "text":
         for note in notes_on_strangers(columns, [str(cell) for cell in table[column]]):
-            _LOG.warning("%s; %s", note, OF_STRANGERS)
+            _LOG.warning("%s", note)
     return of_files(key_of(manifest), key_of(root), entries, columns, whole=True)
 
 

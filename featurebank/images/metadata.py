@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from featurebank.errors import SourceError
-from featurebank.images.cells import OF_STRANGERS, notes_on_strangers
+from featurebank.images.cells import notes_on_strangers
 from featurebank.images.columns import concat_columns, is_missing, tidy
 from featurebank.images.dataframes import pd
 from featurebank.images.listing import Entry
 from featurebank.images.matching import Matcher
 from featurebank.images.sources import refuse_repeats
-from featurebank.images.tables import TableOptions, read_table
+from featurebank.images.table_options import TableOptions
+from featurebank.images.tables import read_table
 from featurebank.storage.files import AnyPath
 
 NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -70,7 +71,7 @@ def add_metadata(
     kept = columns.drop(columns=[name for name in given if name in columns]).reindex(range(len(entries)))
     without = len(entries) - len(paths)
     for strange in [] if options.labels_as == "text" else notes_on_strangers(rows, list(map(os.fsdecode, wanted))):
-        _LOG.warning("%s; %s", strange, OF_STRANGERS)
+        _LOG.warning("%s", strange)
     note = f"{', '.join(map(repr, rows.columns)) or 'no column'} from {', '.join(name for name, *_ in found)}"
     return entries, tidy(pd.concat([kept, given], axis=1)), [note + f"; {without} images have no row" * (without > 0)]
 

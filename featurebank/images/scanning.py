@@ -22,7 +22,8 @@ from featurebank.images.memory import scan_list, scan_memory
 from featurebank.images.packed import scan_parquet, scan_parquet_folder, scan_shards
 from featurebank.images.shards import is_shards
 from featurebank.images.sources import Source
-from featurebank.images.tables import TableOptions, is_table
+from featurebank.images.table_options import TableOptions
+from featurebank.images.tables import is_table
 from featurebank.storage import files
 from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath, is_address
@@ -59,7 +60,7 @@ def scan(
         The manifest's column of paths (default ``"path"``, else the first of `PATH_COLUMNS` that it has), or a table's
         column of paths or images.
     separator, encoding : str, optional
-        Of a manifest of text; by default found. See `featurebank.images.tables.TableOptions`.
+        Of a manifest of text; by default found. See `featurebank.images.table_options.TableOptions`.
     labels_as : str, default "auto"
         What a manifest's columns of text become: ``"auto"`` makes numbers where that loses nothing, ``"text"`` never,
         ``"numbers"`` also where it does.

@@ -6,15 +6,15 @@ import io
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from featurebank.errors import SourceError, StorageError, near_names, one_line
+from featurebank.errors import SourceError, StorageError, one_line
 from featurebank.images.arrow import user_columns
-from featurebank.images.cells import LABELS_AS, notes_on_numbers, parse_text
+from featurebank.images.cells import notes_on_numbers, parse_text
 from featurebank.images.columns import is_missing, tidy
 from featurebank.images.dataframes import pd
 from featurebank.images.path_columns import find_path_column
+from featurebank.images.table_options import TableOptions
 from featurebank.images.text_tables import IsName, read_text
 from featurebank.storage.files import AnyPath
 
@@ -23,42 +23,6 @@ JSON_LINES = (".jsonl", ".ndjson")
 MANIFESTS = (*TEXTS, ".parquet", ".pq", *JSON_LINES)
 """The ends of the names of files that hold a table."""
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TableOptions:
-    """What a user says of a table; by default all of it is found.
-
-    Attributes
-    ----------
-    separator : str, optional
-        Of a table of text: ``comma``, ``semicolon``, ``tab``, ``pipe``, ``space``, or a character.
-    encoding : str, optional
-        Of a table of text, as Python calls it (``cp1252``).
-    labels_as : str, default "auto"
-        ``"auto"`` makes numbers of a column of text where that loses nothing; ``"text"`` makes text of all columns;
-        ``"numbers"`` also makes numbers of what loses its spelling (``007``).
-    """
-
-    separator: str | None = None
-    encoding: str | None = None
-    labels_as: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.labels_as not in LABELS_AS:
-            raise SourceError(f"no labels_as {self.labels_as!r}; {near_names(self.labels_as, LABELS_AS)}")
-
-    def named(self, path_column: str | None = None) -> dict[str, str]:
-        """Return the options of a command that say this and which column has the paths, those alone that are needed.
-
-        Examples
-        --------
-        >>> TableOptions("tab").named("file")
-        {'--path-column': 'file', '--separator': 'tab'}
-        """
-        told = {"--path-column": path_column, "--separator": self.separator, "--encoding": self.encoding}
-        told["--labels-as"] = self.labels_as if self.labels_as != "auto" else None
-        return {option: value for option, value in told.items() if value is not None}
 
 
 def is_table(path: AnyPath) -> bool:

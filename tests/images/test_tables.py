@@ -9,7 +9,8 @@ from featurebank.errors import SourceError
 from featurebank.images.cells import describe
 from featurebank.images.encodings import code_page
 from featurebank.images.separators import find_dialect
-from featurebank.images.tables import TableOptions, read_table
+from featurebank.images.table_options import TableOptions
+from featurebank.images.tables import read_table
 
 ROWS = [("a/1.png", "Käfer", "0.5", "1"), ("a/2.png", "Öl", "1.25", "2")]
 

@@ -13,7 +13,8 @@ from featurebank.bank.formats.collection import Collection, Stream, Values, stor
 from featurebank.bank.formats.parquet import named
 from featurebank.errors import BankError, CorruptError, SourceError
 from featurebank.images.path_columns import find_path_column
-from featurebank.images.tables import MANIFESTS, TableOptions, read_table
+from featurebank.images.table_options import TableOptions
+from featurebank.images.tables import MANIFESTS, read_table
 
 
 def read(
@@ -37,7 +38,7 @@ def read(
     columns : sequence of str, optional
         Its other columns to keep; by default all.
     **options
-        Of `featurebank.images.tables.TableOptions`.
+        Of `featurebank.images.table_options.TableOptions`.
     """
     table = samples or _beside(path)
     frame = read_table(table, TableOptions(**options), path_column=path_column)
