@@ -18,7 +18,7 @@ from featurebank.extraction.extract import run_extraction
 from featurebank.extraction.pipeline import Compute
 from featurebank.images.scanning import scan
 
-NET = {"backbone": "resnet18", "weights": "random:0"}
+NET = {"backbone": "resnet18", "weights": "random:0", "size": 32}
 NAME = "resnet18/penultimate"
 
 
@@ -35,8 +35,7 @@ def run(source, bank, layers="penultimate", **options):
     compute = Compute(
         **{name: options.pop(name) for name in ("device", "engine", "batch_size", "workers") if name in options}
     )
-    request = Request("resnet18", layers, weights="random:0")
-    return run_extraction(scan(source), Bank.create(bank), request, compute, **options)
+    return run_extraction(scan(source), Bank.create(bank), Request(layers=layers, **NET), compute, **options)
 
 
 def segments(bank):
@@ -65,7 +64,7 @@ def test_a_run_with_nothing_missing_loads_no_torch_and_writes_nothing(photos, tm
     before = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "a.bank").rglob("*") if path.is_file())
     code = (
         "import sys; from featurebank import extract\n"
-        f"extract({str(photos)!r}, {str(tmp_path / 'a.bank')!r}, backbone='resnet18', weights='random:0')\n"
+        f"extract({str(photos)!r}, {str(tmp_path / 'a.bank')!r}, **{NET!r})\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -166,7 +165,7 @@ def test_root_rebinds_a_source_whose_files_moved(photos, tmp_path):
     run(photos, tmp_path / "a.bank")
     photos.rename(tmp_path / "moved")
     source = scan(photos, root=tmp_path / "moved")
-    report = run_extraction(source, Bank(tmp_path / "a.bank"), Request("resnet18", "penultimate", weights="random:0"))
+    report = run_extraction(source, Bank(tmp_path / "a.bank"), Request(**NET))
     assert (report.embedded, report.reused, report.gone) == (0, 12, 0)
     assert len(Bank(tmp_path / "a.bank").samples) == 12
 
@@ -264,21 +263,21 @@ def test_a_segment_is_written_at_its_size_limit(photos, tmp_path, monkeypatch):
     assert [file.shape("digest")[0] for file in bank.feature_set(NAME).segments] == [4, 4, 4]
 
 
-KILLED = """
+KILLED = f"""
 import os, signal, sys
 from featurebank import extract
 from featurebank.extraction import pipeline
 pipeline.SEGMENT_ROWS = 4
 def kill(done, total):
-    if done == {at}:
+    if done == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
-extract(sys.argv[1], sys.argv[2], backbone="resnet18", weights="random:0", batch_size=4, progress=kill)
+extract(sys.argv[1], sys.argv[2], batch_size=4, progress=kill, **{NET})
 """
 
 
 @pytest.mark.parametrize("at", [pytest.param(2, marks=pytest.mark.slow), 7, pytest.param(11, marks=pytest.mark.slow)])
 def test_a_killed_run_resumes_and_ends_with_the_same_features(photos, tmp_path, at):
-    killed = subprocess.run([sys.executable, "-c", KILLED.format(at=at), str(photos), str(tmp_path / "a.bank")])
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(photos), str(tmp_path / "a.bank"), str(at)])
     assert killed.returncode == -signal.SIGKILL
     kept = set(segments(Bank(tmp_path / "a.bank")))
     assert len(kept) == -(-at // 4)  # an image is done once its batch is
@@ -294,10 +293,7 @@ def test_a_killed_run_resumes_and_ends_with_the_same_features(photos, tmp_path, 
 
 @pytest.mark.slow
 def test_two_processes_fill_one_bank_at_once(photos, tmp_path):
-    code = (
-        "import sys; from featurebank import extract\n"
-        "extract(sys.argv[1], sys.argv[2], backbone='resnet18', weights='random:0', batch_size=4)"
-    )
+    code = f"import sys; from featurebank import extract\nextract(sys.argv[1], sys.argv[2], batch_size=4, **{NET!r})"
     command = [sys.executable, "-c", code, str(photos), str(tmp_path / "a.bank")]
     Bank.create(tmp_path / "a.bank")
     processes = [subprocess.Popen(command) for _ in range(2)]
@@ -333,7 +329,7 @@ def test_no_warning_when_every_image_is_read(photos, tmp_path):
 
 
 def test_rows_that_no_longer_agree_are_warned_about(photos, tmp_path):
-    request = Request("resnet18", "penultimate", weights="random:0")
+    request = Request(**NET)
     bank = Bank.create(tmp_path / "a.bank")
     (spec,) = request.specs(bank)
     request.register(bank)
@@ -405,14 +401,14 @@ def test_explain_says_what_would_hit_and_which_field_differs(photos, tmp_path):
     Image.new("RGB", (9, 9)).save(photos / "a" / "000.png")
     bank = Bank(tmp_path / "a.bank")
     before = sorted(bank.path.rglob("*"))
-    request = Request("resnet18", ["penultimate", "layer3"], weights="random:0")
+    request = Request(layers=["penultimate", "layer3"], **NET)
     facts = explain(scan(photos), bank, request)
     assert [facts[name] for name in ("samples", "unchanged", "changed", "new")] == [14, 11, 1, 2]
     hit, miss = facts["feature_sets"]
     assert (hit["hits"], hit["misses"], "nearest" in hit) == (11, 0, False)
     assert (miss["hits"], miss["misses"]) == (0, 11)
     assert set(miss["differs"]) == {"layer", "layout", "pool"}
-    other = explain(scan(photos), bank, Request("resnet18", "penultimate", weights="random:1"))
+    other = explain(scan(photos), bank, Request(**{**NET, "weights": "random:1"}))
     assert list(other["feature_sets"][0]["differs"]) == ["weights"]
     assert sorted(bank.path.rglob("*")) == before
 
