@@ -11,7 +11,8 @@ def doubled(run_json, two_classes, tmp_path):
     photos.mkdir()
     for name, number in (("a.png", "00"), ("b.png", "01"), ("=b.png", "01")):
         shutil.copy(two_classes / "cat" / f"{number}.png", photos / name)
-    run_json("extract", photos, "--bank", tmp_path / "a.bank", "--backbone", "resnet18", "--weights", "random:0")
+    net = ("--backbone", "resnet18", "--weights", "random:0", "--size", 32)
+    run_json("extract", photos, "--bank", tmp_path / "a.bank", *net)
     return tmp_path / "a.bank"
 
 

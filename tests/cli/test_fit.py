@@ -94,30 +94,9 @@ def test_a_backbone_that_is_common_is_named_once(names, common, shown):
 
 
 def test_every_option_of_the_search_reaches_it(run_cli, own_bank, tmp_path):
-    options = [
-        "--model",
-        "svm",
-        "--normalize",
-        "l2",
-        "--select",
-        "0.5",
-        "--rule",
-        "one-se",
-        "--calibrate",
-        "temperature",
-    ]
-    more = [
-        "--cv",
-        "stratified",
-        "--repeats",
-        2,
-        "--folds",
-        3,
-        "--class-weight",
-        "cat=2,dog=1",
-        "--threshold",
-        "f1_macro",
-    ]
+    options = ["--model", "svm", "--normalize", "l2", "--select", "0.5", "--rule", "one-se", "--cv", "stratified"]
+    more = ["--calibrate", "temperature", "--repeats", 3, "--folds", 2]
+    more += ["--class-weight", "cat=2,dog=1", "--threshold", "f1_macro"]
     result = run_cli("fit", own_bank, *options, *more, "--features", "all", "--learning-curve", "--json")
     report = json.loads(result.stdout)
     assert report["folds"] == 6
@@ -133,6 +112,7 @@ def test_every_option_of_the_search_reaches_it(run_cli, own_bank, tmp_path):
 
 def test_the_findings_are_printed_a_line_each(run_cli, own_bank):
     options = ["--model", "svm", "--model", "logreg", "--nested", "--learning-curve", "--calibrate", "sigmoid"]
+    options += ["--folds", 3]
     result = run_cli("fit", own_bank, *options, "--features", "layer3", "--features", "penultimate")
     assert "give the same answers on every row" in result.stdout
     assert "Nested, the selection included: " in result.stdout

@@ -8,7 +8,7 @@ import pytest
 from featurebank import Bank, extract
 from featurebank.errors import BankError
 
-NET = ["--backbone", "resnet18", "--weights", "random:0", "--size", "64"]
+NET = ["--backbone", "resnet18", "--weights", "random:0", "--size", "32"]
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def bank(two_classes, tmp_path):
     lines = ["path,label,age,note", "a.png,cat,3,=1+1", "b.png,,4,fine", "bad.png,dog,5,"]
     (tmp_path / "list.csv").write_text("\n".join(lines))
     with pytest.warns(UserWarning, match="1 of 3 images could not be read"):
-        extract(tmp_path / "list.csv", tmp_path / "a.bank", backbone="resnet18", weights="random:0", size=64)
+        extract(tmp_path / "list.csv", tmp_path / "a.bank", backbone="resnet18", weights="random:0", size=32)
     return tmp_path / "a.bank"
 
 
@@ -78,9 +78,9 @@ def test_a_set_that_lacks_rows_is_named_with_the_command_that_makes_them(run_cli
     assert run_json("info", bank)["incomplete"] == []
     (bank.parent / "c.png").write_bytes((bank.parent / "a.png").read_bytes() + b"c")
     (bank.parent / "more.csv").write_text("path\nc.png\n")
-    net = {"backbone": "resnet18", "weights": "random:0", "size": 64}
+    net = {"backbone": "resnet18", "weights": "random:0", "size": 32}
     extract(bank.parent / "more.csv", bank, layers="layer3:max", **net)
-    command = f"featurebank extract {{}} --bank {bank} --backbone resnet18 --weights random:0 --size 64 --layer {{}}"
+    command = f"featurebank extract {{}} --bank {bank} --backbone resnet18 --weights random:0 --size 32 --layer {{}}"
     first = command.format(bank.parent / "list.csv", "layer3:max")
     second = command.format(bank.parent / "more.csv", "penultimate")
     expected = [
@@ -113,7 +113,7 @@ def test_the_remedy_names_precision_and_decoder(run_cli, run_json, bank):
 
 
 def test_two_sets_that_differ_in_size_alone_are_told_apart(run_cli, run_json, bank):
-    run_json("extract", bank.parent / "list.csv", "--bank", bank, *NET[:-1], 32)
+    run_json("extract", bank.parent / "list.csv", "--bank", bank, *NET[:-1], 64)
     shown = run_cli("info", bank).stdout
     assert "random:0, 64 px" in shown
     assert "random:0, 32 px" in shown

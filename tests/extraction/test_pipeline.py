@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from featurebank import Bank, extract
@@ -36,6 +37,14 @@ def photos(tmp_path):
 def run(photos, bank, compute=None, **options):
     request = Request("resnet18", options.pop("layers", "penultimate"), weights="random:0", size=64, **options)
     return run_extraction(scan(photos), Bank.create(bank), request, compute)
+
+
+def linear(name, weight=0.1):
+    """A network of one layer, all of whose weights are the same."""
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 4))
+    torch.nn.init.constant_(network[1].weight, weight)
+    half = Preprocessing(8, (8, 8), "bilinear", (0.5,) * 3, (0.5,) * 3)
+    return Backbone.from_module(network, name=name, version="1", transform=half)
 
 
 TOUCHED = """
@@ -103,21 +112,16 @@ def test_images_that_lack_different_layers_get_just_those(photos, tmp_path, dist
 
 @pytest.mark.parametrize("engine", ["eager", "onnx"])
 def test_the_engine_is_named_in_the_report_and_beside_the_rows(photos, tmp_path, engine):
-    report = run(photos, tmp_path / "a.bank", Compute(engine=engine, batch_size=8))
+    request = Request(linear("small"), "logits")
+    report = run_extraction(scan(photos), Bank.create(tmp_path / "a.bank"), request, Compute("cpu", engine, 8))
     assert report.engines == [f"{engine} on cpu in batches of 8"]
     (features,) = Bank(tmp_path / "a.bank").feature_sets
     assert [each["engine"] for each in features.made_by] == [engine]
 
 
 def test_rows_that_float16_cannot_hold_are_named_though_none_were_written_before(photos, tmp_path):
-    import torch
-
-    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 4))
-    torch.nn.init.constant_(network[1].weight, 1e6)
-    half = Preprocessing(8, (8, 8), "bilinear", (0.5,) * 3, (0.5,) * 3)
-    loud = Backbone.from_module(network, name="loud", version="1", transform=half)
     with pytest.raises(BankError, match="more than float16 holds"):
-        extract(photos, tmp_path / "a.bank", backbone=loud, layers="logits", engine="eager")
+        extract(photos, tmp_path / "a.bank", backbone=linear("loud", 1e6), layers="logits", engine="eager")
 
 
 # --- rows of before, and the memory ------------------------------------------------------------------------

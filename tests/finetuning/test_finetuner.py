@@ -19,7 +19,7 @@ from featurebank import Backbone, Bank, FeatureBankError, FineTuner, Predictor, 
 from featurebank.backbones.devices import MANY
 from featurebank.errors import FineTuneError
 
-QUICK = {"backbone": "resnet18", "weights": "random:0", "size": 64, "augment": "cached:2", "epochs": 2, "batch_size": 8}
+QUICK = {"backbone": "resnet18", "weights": "random:0", "size": 32, "augment": "cached:2", "epochs": 2, "batch_size": 8}
 
 
 @pytest.fixture(scope="module")

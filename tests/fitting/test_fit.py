@@ -288,7 +288,8 @@ def test_fitting_and_saving_never_load_torch(two_class_bank, tmp_path):
     code = (
         "import sys; from featurebank.fitting.fit import fit\n"
         "own = 'sklearn.naive_bayes.GaussianNB'\n"  # whether it can be saved is tried first
-        f"result = fit({str(two_class_bank)!r}, models={{'svm': {{'C': [1.0]}}, 'sgd-svm': {{}}, own: {{}}}})\n"
+        "models = {'svm': {'C': [1.0]}, 'sgd-svm': {}, own: {}}\n"
+        f"result = fit({str(two_class_bank)!r}, features='resnet18/penultimate', models=models)\n"
         "assert result.report['best']['mean'] > 0.9\n"
         f"result.predictor.save({str(tmp_path / 'a.featurebank')!r})\n"
         "assert 'torch' not in sys.modules\n"

@@ -118,7 +118,7 @@ def test_on_random_labels_a_committee_is_at_chance():
     for _ in range(4):
         X, y = random.normal(size=(120, 12)), np.arange(120) % 2
         blocks = {str(i): slice(3 * i, 3 * i + 3) for i in range(4)}
-        search = TopModelSearchCV(["lda", "ridge"], blocks=blocks, ensemble=True, n_jobs=1, refit=False)
+        search = TopModelSearchCV(["lda", "ridge"], blocks=blocks, ensemble=True, cv=3, n_jobs=1, refit=False)
         scores.append(search.fit(X, random.permutation(y)).committee_.candidate.mean)
     assert abs(np.mean(scores) - 0.5) < 3 * 0.5 / np.sqrt(4 * 120)
 
@@ -147,11 +147,12 @@ def test_numbers_and_several_labels():
     X = random.normal(size=(150, 6))
     number = X[:, 0] + X[:, 3] + 0.1 * random.normal(size=150)
     blocks = {"a": slice(0, 3), "b": slice(3, 6)}
-    search = TopModelSearchCV("ridge", task="regression", blocks=blocks, ensemble=True, n_jobs=1).fit(X, number)
+    options = {"blocks": blocks, "ensemble": True, "cv": 3, "n_jobs": 1}
+    search = TopModelSearchCV("ridge", task="regression", **options).fit(X, number)
     assert search.best_model_ == "committee"  # each half knows one part of the sum
     assert np.allclose(search.predict(X), search.best_estimator_.predict(X))
     both = np.column_stack([X[:, 0] + X[:, 3] > 0, X[:, 1] - X[:, 4] > 0]).astype(int)
-    labels = TopModelSearchCV("linear-svm", task="multilabel", blocks=blocks, ensemble=True, n_jobs=1).fit(X, both)
+    labels = TopModelSearchCV("linear-svm", task="multilabel", **options).fit(X, both)
     assert labels.best_model_ == "committee"
     assert set(np.unique(labels.predict(X))) == {0, 1}
     assert labels.predict(X).shape == (150, 2)
