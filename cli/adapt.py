@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from cloup import command, option, option_group
 
-from featurebank.errors import printable, shell_word
+from featurebank.errors import counted, printable, shell_word
 from featurebank.topmodels.formatting import percent, signed_text
 from featurebank_cli.exporting import keep_networks
 from featurebank_cli.options import (
@@ -122,7 +122,7 @@ def print_adaptations(report: dict[str, Any]) -> None:
     chosen_in = f"{best['model']} ({parameters}) on {'+'.join(best['features'])}, chosen in {domain['source']} alone"
     click.echo(printable(chosen_in))
     title = (
-        f"accuracy in %, {report['folds']}-fold, from {domain['source']} ({domain['n_source']} samples) to "
+        f"accuracy in %, {report['folds']}-fold, from {domain['source']} ({counted(domain['n_source'], 'sample')}) to "
         f"{domain['target']} ({domain['n_target']}, {domain['n_target_labelled']} with a label{_joined(report)})"
     )
     columns = ["adaptation", "source", report["scorer"], "target", "95 %", "macro F1", "gain", "95 %", ""]

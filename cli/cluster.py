@@ -9,7 +9,7 @@ import click
 from cloup import command, option
 
 from featurebank.bank.spec import common_backbone
-from featurebank.errors import printable
+from featurebank.errors import counted, printable
 from featurebank.topmodels.formatting import percent
 from featurebank_cli.options import (
     bank_argument,
@@ -70,7 +70,7 @@ def cluster(
         return
     _print(found.report)
     if output is not None:
-        state.say(f"{len(found.table)} images in {output}")
+        state.say(f"{counted(len(found.table), 'image')} in {output}")
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -88,7 +88,7 @@ def _print(report: dict[str, Any]) -> None:
     ]
     shown = {"nmi": "NMI", "ari": "ARI"}
     beside = f", compared with {report['target']}" if len(names) > 2 else ""
-    title = f"{report['method']}, {report['n_samples']} images{beside}, {common.rstrip('/')}"
+    title = f"{report['method']}, {counted(report['n_samples'], 'image')}{beside}, {common.rstrip('/')}"
     columns = ["features", "clusters", *(shown.get(name, name) for name in names), "in none"]
     print_table(title, columns, rows, right=range(1, len(columns)))
     named = ["most frequent", "%"] if any("class" in each for each in report["clusters"]) else []

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 from cloup import command, option
 
+from featurebank.errors import counted
 from featurebank_cli.options import bank_argument, json_option
 from featurebank_cli.output import print_json
 
@@ -38,7 +39,7 @@ def compact(bank: AnyPath, grace: float, as_json: bool) -> None:
     if as_json:
         print_json(done)
     else:
-        click.echo(f"{done['merged']} files merged, {done['removed']} replaced files removed")
+        click.echo(f"{counted(done['merged'], 'file')} merged, {counted(done['removed'], 'replaced file')} removed")
 
 
 @command()
@@ -62,5 +63,5 @@ def prune(bank: AnyPath, source: str | None, grace: float, as_json: bool) -> Non
     if as_json:
         print_json(done)
         return
-    gone = f"{done['gone']} samples marked gone, " if "gone" in done else ""
-    click.echo(f"{gone}{done['rows']} rows dropped, {done['removed']} replaced files removed")
+    gone = f"{counted(done['gone'], 'sample')} marked gone, " if "gone" in done else ""
+    click.echo(f"{gone}{counted(done['rows'], 'row')} dropped, {counted(done['removed'], 'replaced file')} removed")

@@ -8,6 +8,7 @@ import click
 from cloup import command, option
 
 from featurebank.bank.spec import common_backbone, short
+from featurebank.errors import counted
 from featurebank.topmodels.formatting import interval_text, score_text, signed_text
 from featurebank_cli.options import (
     bank_argument,
@@ -73,7 +74,8 @@ def _print(report: dict[str, Any]) -> None:
     sets = report["features"]
     common = common_backbone(each["features"] for each in sets)
     kind = f", {len(report['classes'])} classes" if report["classes"] else ""
-    title = f"{report['model']}: {report['scoring']}, {report['folds']}-fold, {report['n_samples']} samples{kind}"
+    kind = f"{counted(report['n_samples'], 'sample')}{kind}"
+    title = f"{report['model']}: {report['scoring']}, {report['folds']}-fold, {kind}"
     columns = ["features", "mean", "95 %", "to best", "95 %", "LogME", "H-score", "ridge"]
     rows = [_row(report, each, common) for each in sets]
     if any(each["missing"] for each in sets):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from cloup import command
 
+from featurebank.errors import counted
 from featurebank_cli.options import bank_argument, check_folder, csv_option, features_option, json_option
 from featurebank_cli.output import print_json, print_rows, records, write_csv
 from featurebank_cli.state import State
@@ -43,4 +44,4 @@ def duplicates(state: State, bank: AnyPath, features: str | None, output: Path |
         print_json({"bank": str(bank), "groups": groups, "kinds": kinds, "duplicates": records(found)})
         return
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "no duplicates"
-    print_rows(f"{groups} groups: {counts}", found, right=(0, 4))
+    print_rows(f"{counted(groups, 'group')}: {counts}", found, right=(0, 4))

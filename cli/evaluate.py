@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from cloup import command, option
 
-from featurebank.errors import printable
+from featurebank.errors import counted, printable
 from featurebank.topmodels.formatting import percent
 from featurebank_cli.exporting import keep_networks
 from featurebank_cli.options import (
@@ -92,7 +92,7 @@ def _print(report: dict[str, Any], title: str) -> None:
     names = [name for name in report["intervals"] if name in report]
     ends = {name: "..".join(f"{end:.3f}" for end in report["intervals"][name]) for name in names}
     rows = [[name.replace("_", " "), f"{report[name]:.3f}", ends[name]] for name in names]
-    print_table(f"{title}{report['n_samples']} images", ["score", "value", "95 %"], rows, right=(1, 2))
+    print_table(f"{title}{counted(report['n_samples'], 'image')}", ["score", "value", "95 %"], rows, right=(1, 2))
     if "confusion" in report:
         _print_confusion(report)
     if "per_label" in report:

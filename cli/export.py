@@ -9,7 +9,7 @@ import click
 from cloup import command, option
 
 from featurebank.bank.formats import FORMATS
-from featurebank.errors import printable
+from featurebank.errors import counted, printable
 from featurebank_cli.options import (
     FILE,
     PLACE,
@@ -89,7 +89,7 @@ def _bank(source: AnyPath, output: Path, as_json: bool, options: dict[str, Any],
     if as_json:
         print_json(facts)
         return
-    click.echo(f"{facts['samples']} samples in {output} ({facts['format']}, {facts['bytes'] / 1e6:.1f} MB)")
+    click.echo(f"{counted(facts['samples'], 'sample')} in {output} ({facts['format']}, {facts['bytes'] / 1e6:.1f} MB)")
     for each in facts["feature_sets"]:
         click.echo(f"  {printable(each['name'])}  {'x'.join(map(str, each['shape']))} {each['dtype']}")
 

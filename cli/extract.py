@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from cloup import command, option, option_group
 
-from featurebank.errors import ImageError, printable, shell_word
+from featurebank.errors import ImageError, counted, printable, shell_word
 from featurebank_cli.exporting import keep_networks
 from featurebank_cli.options import (
     PLACE,
@@ -214,14 +214,14 @@ def _estimate(
         print_json(facts.to_dict())
         return
     click.echo(
-        f"{facts.images} of {facts.samples} images to embed: {facts.images_per_second:.1f} images/s "
+        f"{facts.images} of {counted(facts.samples, 'image')} to embed: {facts.images_per_second:.1f} images/s "
         f"({facts.engine}; {facts.timed} timed)"
     )
     click.echo(
         f"  {facts.hours:.2f} hours on one such device, {facts.gigabytes:.2f} GB ({facts.row_bytes} bytes an image)"
     )
     if facts.failed:
-        state.warn(f"{facts.failed} of {facts.timed + facts.failed} images that were drawn could not be read")
+        state.warn(f"{facts.failed} of {counted(facts.timed + facts.failed, 'image')} drawn could not be read")
 
 
 def _explain(found: Any, bank: AnyPath, request: Any, as_json: bool) -> None:
@@ -233,14 +233,15 @@ def _explain(found: Any, bank: AnyPath, request: Any, as_json: bool) -> None:
         print_json(facts)
         return
     click.echo(
-        f"{facts['samples']} samples: {facts['unchanged']} unchanged, {facts['changed']} changed, {facts['new']} new; "
-        "changed and new files would be read"
+        f"{counted(facts['samples'], 'sample')}: {facts['unchanged']} unchanged, {facts['changed']} changed, "
+        f"{facts['new']} new; changed and new files would be read"
     )
     unread = {word: facts[word] for word in ("new", "changed") if facts[word]}
     more = " ".join(f"+{count} {word}" for word, count in unread.items())
     tail = f", {more}: hit or miss is not known until they are read" if unread else ""
     for each in facts["feature_sets"]:
-        click.echo(f"  {each['name']}@{each['fingerprint'][:8]}: {each['hits']} hits, {each['misses']} misses{tail}")
+        found = f"{counted(each['hits'], 'hit')}, {counted(each['misses'], 'miss', 'misses')}"
+        click.echo(f"  {each['name']}@{each['fingerprint'][:8]}: {found}{tail}")
         for field, (there, asked) in each.get("differs", {}).items():
             click.echo(f"    unlike {each['nearest']}: {field} is {asked!r}, there {there!r}")
 
@@ -249,7 +250,8 @@ def _summary(report: Any, bank: AnyPath) -> None:
     from featurebank.bank.bank import Bank
 
     click.echo(
-        f"{report.samples} samples: {report.embedded} embedded, {report.reused} reused, {report.failed} failed"
+        f"{counted(report.samples, 'sample')}: {report.embedded} embedded, {report.reused} reused, "
+        f"{report.failed} failed"
         + (f"; {report.gone} gone" if report.gone else "")
         + f" in {report.seconds:.1f} s"
         + (f" ({report.images_per_second:.1f} images/s, {'; '.join(report.engines)})" if report.embedded else "")
@@ -261,11 +263,12 @@ def _summary(report: Any, bank: AnyPath) -> None:
     for each in report.feature_sets:
         name, how = names.get(each["fingerprint"], each["name"]), how_made(each)
         shape = "x".join(map(str, each["shape"]))
-        click.echo(f"  {name}  {each['rows']} rows of {shape} {each['dtype']}{f', {how}' if how else ''}")
+        click.echo(f"  {name}  {counted(each['rows'], 'row')} of {shape} {each['dtype']}{f', {how}' if how else ''}")
     lacking = len(opened.info()["incomplete"])
     if lacking:
         info = f"featurebank info {shell_word(bank)}"
-        click.echo(f"  {lacking} feature sets lack rows of these samples; `{info}` says what to run")
+        sets = counted(lacking, "feature set lacks", "feature sets lack")
+        click.echo(f"  {sets} rows of these samples; `{info}` says what to run")
     if report.unseen is not None and report.unseen > UNSEEN and report.embedded > report.reused:
         click.echo(
             f"  {report.unseen:.0%} of the images' area lies outside the crop and is never seen; --fit squash, pad or "

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from cloup import command, option, option_group
 
+from featurebank.errors import counted
 from featurebank.finetuning.recipe import Recipe
 from featurebank.topmodels.formatting import percent
 from featurebank_cli.exporting import keep_networks
@@ -184,12 +185,14 @@ def _epoch_printer(state: State, epochs: int) -> Any:
 
 def _print(report: dict[str, Any]) -> None:
     rows = [[each["name"], f"{each['parameters']:,}", f"{each['lr']:.2g}"] for each in report["blocks"]]
-    title = f"{report['backbone']} from {report['cut']}: {report['n_train']} images, {len(report['classes'])} classes"
+    images = counted(report["n_train"], "image")
+    title = f"{report['backbone']} from {report['cut']}: {images}, {len(report['classes'])} classes"
     print_table(title, ["block", "parameters", "learning rate"], rows, right=(1, 2))
     best, start = report["best"], report["start"]
     if best["score"] is not None:
+        images = counted(report["n_validation"], "image")
         click.echo(
-            f"Best epoch {best['number']}: validation {percent(best['score'])} % of {report['n_validation']} images; "
+            f"Best epoch {best['number']}: validation {percent(best['score'])} % of {images}; "
             f"the head alone {percent(start['score'])} %."
         )
         if best["score"] <= start["score"] and not report["diverged"]:

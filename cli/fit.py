@@ -12,7 +12,7 @@ import cloup
 from cloup import command, option, option_group
 
 from featurebank.bank.spec import common_backbone, short
-from featurebank.errors import printable, shell_word
+from featurebank.errors import counted, printable, shell_word
 from featurebank.topmodels.formatting import (
     COMMITTEE,
     cost_text,
@@ -314,7 +314,7 @@ def print_candidates(report: dict[str, Any], title: str = "") -> None:
         for each in best
     ]
     kind = "" if report["task"] in ("regression", "anomaly") else f", {len(report['classes'])} classes"
-    title += f"{report['scoring']}, {report['folds']}-fold, {report['n_samples']} samples{kind}" + (
+    title += f"{report['scoring']}, {report['folds']}-fold, {counted(report['n_samples'], 'sample')}{kind}" + (
         f", {common.rstrip('/')}" if common else ""
     )
     unit = "mean %" if is_share(report["scoring"]) else "mean"
@@ -324,7 +324,7 @@ def print_candidates(report: dict[str, Any], title: str = "") -> None:
 
 def _features(each: dict[str, Any], common: str) -> str:
     if each["model"] == COMMITTEE:
-        return f"{len(each['features'])} feature sets"
+        return counted(len(each["features"]), "feature set")
     extra = {"mean": [], "first": ["first view"], "all": ["all views"]}[each["views"]]
     extra += [] if each["normalize"] == "standardize" else [each["normalize"]]
     extra += [] if each["select"] is None else [f"{each['select']:g} of them"]
@@ -351,12 +351,16 @@ def print_findings(report: dict[str, Any]) -> None:
         held = report["held_out"]
         name = "r2" if report["task"] == "regression" else "accuracy"
         ends = interval_text(held["intervals"][name], name)
-        click.echo(f"Held-out {name}: {score_text(held[name], name)} (95 % {ends}) of {held['n_samples']} samples.")
+        click.echo(
+            f"Held-out {name}: {score_text(held[name], name)} (95 % {ends}) of {counted(held['n_samples'], 'sample')}."
+        )
     if report.get("imbalanced"):
         recalls = ", ".join(f"{each['class']} {percent(each['recall'])}" for each in report["per_class"])
         click.echo(f"Recall by class, %: {recalls}.")
     for each in report.get("per_label", []):
-        click.echo(f"{each['label']}: {each['n']} images, F1 {each['f1']:.3f}, ROC AUC {each['roc_auc']:.3f}")
+        click.echo(
+            f"{each['label']}: {counted(each['n'], 'image')}, F1 {each['f1']:.3f}, ROC AUC {each['roc_auc']:.3f}"
+        )
     if "threshold" in report:
         tuned = report["threshold"]
         change = f"{tuned['before']:.3f} -> {tuned['after']:.3f}"
@@ -402,7 +406,7 @@ def _print_unlabelled(report: dict[str, Any]) -> None:
         gain = [signed_text(value, scoring) for value in found_gain]
         mean, ends = score_text(each["mean"], scoring, unit=""), interval_text(each["ci95"], scoring)
         rows.append([each["method"], each["model"], mean, ends, "".join(gain[:1]), "..".join(gain[1:])])
-    title = f"{found['rows']} rows without a label; parameters chosen inside each fold"
+    title = f"{counted(found['rows'], 'row')} without a label; parameters chosen inside each fold"
     print_table(title, ["method", "model", "mean", "95 %", "gain", "95 %"], rows, right=range(2, 6))
     click.echo(f"{found['sentence']}.")
 

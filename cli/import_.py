@@ -9,7 +9,7 @@ import click
 from cloup import command, option
 
 from featurebank.bank.formats import READERS
-from featurebank.errors import printable
+from featurebank.errors import counted, printable
 from featurebank_cli.options import FILE, features_option, json_option, new_bank_option, table_options
 from featurebank_cli.output import next_command, print_json
 from featurebank_cli.state import State
@@ -60,10 +60,9 @@ def import_(
     if as_json:
         print_json(facts)
         return
-    click.echo(f"{facts['samples']} samples from {facts['kind']}: {facts['new']} new to the bank")
+    click.echo(f"{counted(facts['samples'], 'sample')} from {facts['kind']}: {facts['new']} new to the bank")
     for each in facts["feature_sets"]:
         shape = "x".join(map(str, each["shape"]))
-        click.echo(
-            f"  {printable(each['name'])}  {each['written']} rows written, {each['rows']} of {shape} {each['dtype']}"
-        )
+        written = counted(each["written"], "row")
+        click.echo(f"  {printable(each['name'])}  {written} written, {each['rows']} of {shape} {each['dtype']}")
     click.echo(f"bank: {bank}   next: {next_command(Bank(bank))}")

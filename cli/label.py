@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from cloup import command, option
 
+from featurebank.errors import counted
 from featurebank_cli.options import PLACE, bank_argument, json_option, table_options
 from featurebank_cli.output import print_json, undefused
 from featurebank_cli.state import State
@@ -65,7 +66,7 @@ def label(
     if as_json:
         print_json({"rows": len(table), "changed": changed, "columns": columns})
     else:
-        click.echo(f"{changed} of {len(table)} samples changed: {', '.join(columns)}")
+        click.echo(f"{changed:,} of {counted(len(table), 'sample')} changed: {', '.join(columns)}")
 
 
 def _take(table: Any, path_column: str, chosen: Sequence[str]) -> Any:

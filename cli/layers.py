@@ -8,7 +8,7 @@ from typing import Any
 import click
 from cloup import command, option, option_group
 
-from featurebank.errors import printable
+from featurebank.errors import counted, printable
 from featurebank_cli.options import (
     FILE,
     channels_option,
@@ -84,7 +84,12 @@ def layers(
         [each["name"], "x".join(map(str, each["shape"])), str(each["depth"]), each["layout"], each["pool"]]
         for each in facts
     ]
-    print_table(f"{len(rows)} layers of {backbone}", ["layer", "shape", "depth", "layout", "pool"], rows, right=(1, 2))
+    print_table(
+        f"{counted(len(rows), 'layer')} of {backbone}",
+        ["layer", "shape", "depth", "layout", "pool"],
+        rows,
+        right=(1, 2),
+    )
 
 
 def _open(state: State, path: Path, **pixels: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from cloup import command, option
 
+from featurebank.errors import counted
 from featurebank_cli.options import (
     bank_argument,
     check_folder,
@@ -67,7 +68,7 @@ def draw_map(
     check_folder(path)
     chosen = color or ("label" if "label" in opened.table.columns else None)
     if method != "pca":
-        state.say(f"{method} of {len(opened.select())} samples …")
+        state.say(f"{method} of {counted(len(opened.select()), 'sample')} …")
     points = project(opened, features, method, columns=[chosen] if chosen else [], random_state=seed)
     if suffix == TABLE:
         write_csv(path, points)
@@ -79,4 +80,4 @@ def draw_map(
         facts = {"bank": str(bank), "method": method, "color": chosen, "samples": len(points), "output": str(path)}
         print_json(facts)
     else:
-        click.echo(f"{len(points)} samples in {path}")
+        click.echo(f"{counted(len(points), 'sample')} in {path}")

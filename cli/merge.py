@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 from cloup import command
 
+from featurebank.errors import counted
 from featurebank_cli.options import PLACE, bank_argument, json_option
 from featurebank_cli.output import print_json
 from featurebank_cli.state import State
@@ -37,5 +38,5 @@ def merge(state: State, bank: AnyPath, others: tuple[AnyPath, ...], as_json: boo
     if as_json:
         print_json(done)
         return
-    there = f", {done['there']} were there already" if done["there"] else ""
-    click.echo(f"{done['copied']} files copied, {done['bytes'] / 1e6:.1f} MB{there}")
+    there = f", {counted(done['there'], 'was', 'were')} there already" if done["there"] else ""
+    click.echo(f"{counted(done['copied'], 'file')} copied, {done['bytes'] / 1e6:.1f} MB{there}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from cloup import command, option
 
-from featurebank.errors import shell_word
+from featurebank.errors import counted, shell_word
 from featurebank_cli.options import POSITIVE, bank_argument, json_option, output_option, predictor_option
 from featurebank_cli.output import csv_text, print_json, records, write_csv
 from featurebank_cli.state import State
@@ -54,4 +54,4 @@ def next_(
     if output is not None:
         write_csv(output, found)
         then = f"featurebank label {shell_word(bank)} {shell_word(output)}"
-        state.say(f"{len(found)} images to label in {output}   then: {then}")
+        state.say(f"{counted(len(found), 'image')} to label in {output}   then: {then}")

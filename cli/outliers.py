@@ -9,6 +9,7 @@ import click
 from cloup import command, option
 
 from featurebank.bank.spec import short
+from featurebank.errors import counted
 from featurebank_cli.options import (
     bank_argument,
     features_option,
@@ -57,12 +58,12 @@ def outliers(state: State, bank: AnyPath, output: Path | None, as_json: bool, **
     found = find_outliers(bank, random_state=options.pop("seed"), **options)
     if output is not None:
         write_csv(output, found)
-        state.say(f"{len(found)} images in {output}")
+        state.say(f"{counted(len(found), 'image')} in {output}")
     if as_json:
         facts = {"method": options["method"], "target": options["target"], "features": found.attrs["features"]}
         print_json({**facts, "images": records(found)})
     elif output is None:
         rows = [[row.path, f"{row.distance:.3g}", f"{row.unlike:.3f}"] for row in found.head(SHOWN).itertuples()]
         names = short("+".join(found.attrs["features"]))
-        title = f"{options['method']}, {len(rows)} of {len(found)} images, by {names}"
+        title = f"{options['method']}, {len(rows)} of {counted(len(found), 'image')}, by {names}"
         print_table(title, ["path", "distance", "unlike"], rows, right=(1, 2))

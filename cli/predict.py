@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from cloup import command, option
 
-from featurebank.errors import PredictorError, SourceError, printable
+from featurebank.errors import PredictorError, SourceError, counted, printable
 from featurebank_cli.exporting import keep_networks
 from featurebank_cli.options import (
     FILE,
@@ -113,11 +113,13 @@ def predict(
         sys.stdout.write(csv_text(shown).encode("utf-8", "backslashreplace").decode())
     if output is not None:
         write_csv(output, shown)
-        state.say(f"{count} predictions in {output}")
+        state.say(f"{counted(count, 'prediction')} in {output}")
     if strange := table.get("is_anomaly", []).count(True):
-        state.say(f"{strange} of {count} images are anomalies: column is_anomaly")
+        what = "is an anomaly" if strange == 1 else "are anomalies"
+        state.say(f"{strange} of {counted(count, 'image')} {what}: column is_anomaly")
     if unlike := table.get("is_unlike", []).count(True):
-        state.warn(f"{unlike} of {count} images are unlike those it learned from: column is_unlike")
+        verb = "is" if unlike == 1 else "are"
+        state.warn(f"{unlike} of {counted(count, 'image')} {verb} unlike those it learned from: column is_unlike")
     failed = [each for each in zip(table["path"], table["error"], strict=True) if each[1]]
     for path, error in failed:
         state.warn(f"{printable(path)}: {printable(error)}")
@@ -141,7 +143,7 @@ def _add_masks(state: State, predictor: Any, paths: list[str], table: dict[str, 
         files.commit(places[number], mask)
         if progress is not None:
             progress(done, len(read))
-    state.say(f"{len(read)} masks in {folder}")
+    state.say(f"{counted(len(read), 'mask')} in {folder}")
     table["mask"] = [str(place) if not error else "" for place, error in zip(places, table["error"], strict=True)]
 
 

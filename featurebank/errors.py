@@ -151,6 +151,19 @@ def shell_command(name: str, place: object, options: Iterable[tuple[str, object]
     return " ".join([f"featurebank {name} {shell_word(place)}", *words])
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return a count with its noun, and with the verb after it where both are given.
+
+    Examples
+    --------
+    >>> counted(1, "image"), counted(1280, "image"), counted(2, "match", "matches")
+    ('1 image', '1,280 images', '2 matches')
+    >>> counted(1, "sample has", "samples have") + " no label"
+    '1 sample has no label'
+    """
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the question which known name was meant, whatever its capitals, for the middle of a message; or nothing.
 

@@ -19,7 +19,7 @@ from featurebank.bank.request import describe_set
 from featurebank.bank.samples import SampleTable, positions_of
 from featurebank.bank.spec import unique_names
 from featurebank.bank.upkeep import GRACE
-from featurebank.errors import BankError, ColumnError, FeatureBankError, did_you_mean, printable
+from featurebank.errors import BankError, ColumnError, FeatureBankError, counted, did_you_mean, printable
 from featurebank.images.cells import describe
 from featurebank.images.columns import kind_of, overlay, tidy
 from featurebank.images.dataframes import pd
@@ -83,12 +83,12 @@ class Bank(BankReader):
         try:
             files = self.sample_segments()
             stored = sum(file.shape("stamp")[0] for file in files)
-            count = f"{len(self.table_of(files))}" if stored <= COUNTED else f"up to {stored}"
+            count = counted(len(self.table_of(files)), "sample") if stored <= COUNTED else f"up to {stored:,} samples"
             names = unique_names(self._specs())
         except FeatureBankError:
             return ""
         more = f" and {len(names) - SETS_SHOWN} more" if len(names) > SETS_SHOWN else ""
-        return f", {count} samples, {', '.join(names[:SETS_SHOWN]) or 'no feature set'}{more}"
+        return f", {count}, {', '.join(names[:SETS_SHOWN]) or 'no feature set'}{more}"
 
     # --- samples -------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from featurebank.bank.samples import SampleTable
-from featurebank.errors import ImageError
+from featurebank.errors import ImageError, counted
 from featurebank.images.reading import read_images
 from featurebank.images.sources import Source
 
@@ -50,10 +50,9 @@ def all_images(table: SampleTable, make: Callable[[Image.Image], _Made], **optio
     """
     in_memory = table.rows["source"][table.rows["root"] == ""]
     if len(in_memory):
-        raise ImageError(
-            f"{len(in_memory)} samples of {in_memory.iloc[0]!r} were images in memory, which no file has; extract them "
-            "from files to look at them again"
-        )
+        name = repr(in_memory.iloc[0])
+        what = counted(len(in_memory), f"sample of {name} was an image", f"samples of {name} were images")
+        raise ImageError(f"{what} in memory, which no file has; extract them from files to look at them again")
     for made in images_of(table, make, **options):
         if isinstance(made, ImageError):
             raise made

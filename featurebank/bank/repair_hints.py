@@ -14,7 +14,7 @@ from featurebank.bank.folder import BankFolder
 from featurebank.bank.request import StoredRequest
 from featurebank.bank.samples import SampleTable
 from featurebank.bank.spec import FeatureSpec
-from featurebank.errors import shell_command
+from featurebank.errors import counted, shell_command
 from featurebank.images.tables import MANIFESTS
 from featurebank.storage.objects import is_address
 
@@ -88,11 +88,13 @@ def about_missing_sources(
         drop = f"`{prune_command(bank, name)}` drops them"
         if is_missing(name, last):
             facts = again + _without_rows(bank, digests, specs)
-            what = f"{name!r} is no longer there, yet its {len(digests)} samples still count"
+            own = counted(len(digests), "sample still counts", "samples still count")
+            what = f"{name!r} is no longer there, yet its {own}"
             drop += f" (a folder that moves keeps its name and labels with `{moved_command(bank, name, root)}`)"
         else:
             facts = again if root and last == root else []
-            what = f"{name!r} has its files in the same folder, and its {len(digests)} samples count too"
+            own = counted(len(digests), "sample counts", "samples count")
+            what = f"{name!r} has its files in the same folder, and its {own} too"
         notes += [f"{what}, {' and '.join(facts)}: {drop}"] if facts else []
     return notes
 
@@ -127,7 +129,7 @@ def missing_rows(bank: BankFolder, each: FeatureSet, table: SampleTable) -> str:
     where = roots(table)
     ways = [_way(bank, each.spec, name, where[name], count) for name, count in lacking.most_common(SOURCES_SHOWN)]
     more = len(lacking) - len(ways)
-    ways += [f"and alike for {more} more sources"] if more else []
+    ways += [f"and alike for {counted(more, 'more source')}"] if more else []
     return (
         f"{int(absent.sum())} of {len(absent)} samples have no row in {each.name!r}: {'; '.join(ways)}; "
         "or choose other sets with --features"
@@ -139,12 +141,14 @@ def _way(bank: BankFolder, spec: FeatureSpec, source: str, root: str, count: int
     if not is_named(source) or StoredRequest.readable(bank, spec) is None:
         views = f", views={spec.views!r}" if spec.views != "none" else ""
         views += f", framing={framing!r}" if (framing := spec.preprocessing.get("framing")) else ""
-        return f"extract {source!r} again from Python with layers={spec.layer_name!r}{views} ({count} samples)"
+        return (
+            f"extract {source!r} again from Python with layers={spec.layer_name!r}{views} ({counted(count, 'sample')})"
+        )
     if not is_missing(source, root):
-        return f"run `{extract_command(bank, spec, source, root_to_name(source, root))}` ({count} samples)"
+        return f"run `{extract_command(bank, spec, source, root_to_name(source, root))}` ({counted(count, 'sample')})"
     return (
-        f"{source!r} ({count} samples) is no longer there, run `{extract_command(bank, spec, source, 'FOLDER')}` "
-        f"if it moved, `{prune_command(bank, source)}` if not"
+        f"{source!r} ({counted(count, 'sample')}) is no longer there, "
+        f"run `{extract_command(bank, spec, source, 'FOLDER')}` if it moved, `{prune_command(bank, source)}` if not"
     )
 
 

@@ -20,7 +20,7 @@ from featurebank.bank.bank import Bank, BankLike
 from featurebank.bank.defaults import candidate_features
 from featurebank.bank.display import as_html
 from featurebank.bank.samples import SampleTable, column_of, values_of
-from featurebank.errors import BankError, ColumnError, TopModelError, near_names, renamed
+from featurebank.errors import BankError, ColumnError, TopModelError, counted, near_names, renamed
 from featurebank.explore.embedding import distinct_contents
 from featurebank.images.reading import Progress
 
@@ -156,7 +156,7 @@ def cluster(
     true = None if target is None else _classes(table, target)
     first, contents = distinct_contents(table)
     if len(first) < 3:
-        raise BankError(f"{len(first)} different images; expected at least 3 to find clusters among")
+        raise BankError(f"{counted(len(first), 'different image')}; expected at least 3 to find clusters among")
     found = []
     for number, names in enumerate(candidates):
         Z = reduced(bank.features(names, table.take(first)), random_state)

@@ -13,7 +13,7 @@ from sklearn.preprocessing import normalize
 from featurebank.bank.bank import Bank, BankLike
 from featurebank.bank.defaults import middle_blocks
 from featurebank.bank.samples import column_of
-from featurebank.errors import BankError, ColumnError, TopModelError, near_names, renamed
+from featurebank.errors import BankError, ColumnError, TopModelError, counted, near_names, renamed
 from featurebank.explore.embedding import chosen_sets, distinct_contents
 from featurebank.topmodels.novelty import LEAST_ROWS, Mahalanobis, out_of_fold
 
@@ -83,7 +83,9 @@ def outliers(
     table = bank.select()
     first, contents = distinct_contents(table)
     if len(first) < LEAST_ROWS:
-        raise BankError(f"{len(first)} different images; expected at least {LEAST_ROWS} to say what is usual")
+        raise BankError(
+            f"{counted(len(first), 'different image')}; expected at least {LEAST_ROWS} to say what is usual"
+        )
     names = next(iter(middle_blocks(bank)), None) if features is None else None
     names = names or chosen_sets(bank, features)
     X = bank.features(names, table.take(first))

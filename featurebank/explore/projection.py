@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from featurebank.bank.bank import Bank, BankLike
 from featurebank.bank.samples import column_of
-from featurebank.errors import BankError, ColumnError, NotInstalledError, install_hint, near_names, renamed
+from featurebank.errors import BankError, ColumnError, NotInstalledError, counted, install_hint, near_names, renamed
 from featurebank.explore.embedding import blocks_of, chosen_sets, moments
 
 METHODS = ("pca", "tsne", "umap")
@@ -88,7 +88,7 @@ def project(
         raise ColumnError(f"column {taken[0]!r} is called as one of the map is; rename it to add it")
     beside = {name: column_of(table, name) for name in columns}
     if len(table) < LEAST:
-        raise BankError(f"a map of {len(table)} samples; expected at least {LEAST}: extract more images")
+        raise BankError(f"a map of {counted(len(table), 'sample')}; expected at least {LEAST}: extract more images")
     placed = plane(principal_components(bank, chosen_sets(bank, features)), method, random_state, n_jobs)
     return frame.assign(x=placed[:, 0], y=placed[:, 1], **beside)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.spec import FeatureSpec
-from featurebank.errors import BankError
+from featurebank.errors import BankError, counted
 from featurebank.extraction.pipeline import Compute
 from featurebank.extraction.pixel_range import settle_source
 from featurebank.extraction.preparing import Preparer
@@ -251,7 +251,7 @@ def _time(
         else:
             timed, seconds = timed + len(batch), time.perf_counter() - started
     if not timed:
-        what = "nothing is left to embed" if not pending else f"none of {len(drawn)} images could be read"
+        what = "nothing is left to embed" if not pending else f"none of {counted(len(drawn), 'image')} could be read"
         raise BankError(f"{what}; expected images to time: run extract without --estimate")
     return timed / seconds, timed, failed, outputs
 

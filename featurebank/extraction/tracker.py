@@ -19,7 +19,7 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.features import FeatureSet, as_keys
 from featurebank.bank.samples import FAILED, GONE, NO_DIGEST, OK, SampleTable
 from featurebank.bank.spec import FeatureSpec
-from featurebank.errors import BankError, printable
+from featurebank.errors import BankError, counted, printable
 from featurebank.extraction.other_writers import OtherWriters
 from featurebank.images.columns import overlay, row_hashes
 from featurebank.images.reading import Progress
@@ -96,11 +96,12 @@ class ExtractReport:
         count = f"{self.failed} of {self.samples}" if self.failed < self.samples else f"none of the {self.samples}"
         verb = "could not be read" if self.failed < self.samples else "could be read"
         first = self.failures[0]
-        return f"{count} images {verb}; first: {printable(first['path'])}: {printable(first['error'])}"
+        noun = "image" if self.samples == 1 else "images"
+        return f"{count} {noun} {verb}; first: {printable(first['path'])}: {printable(first['error'])}"
 
     def __repr__(self) -> str:
         counts = f"{self.embedded} embedded, {self.reused} reused, {self.failed} failed"
-        return f"ExtractReport({self.samples} samples: {counts}, {self.seconds:.1f} s)"
+        return f"ExtractReport({counted(self.samples, 'sample')}: {counts}, {self.seconds:.1f} s)"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that ``featurebank extract --json`` prints."""
@@ -233,7 +234,8 @@ class Tracker:
         there = np.logical_and.reduce([self.bank.feature_set_of(spec).find(keys) >= 0 for spec in self.specs])
         lost = len(which) - int((there | ~is_read).sum())
         if lost:
-            raise BankError(f"{lost} samples that were embedded have no rows in the bank: run extract again")
+            what = counted(lost, "sample that was embedded has", "samples that were embedded have")
+            raise BankError(f"{what} no rows in the bank: run extract again")
         lacked = np.logical_or.reduce([each.find(keys) < 0 for each in self._sets])
         self.digests[which], self.errors[which], self.embedded[which] = digests, errors, lacked & is_read
         self.done[which] = self.committed[which] = True

@@ -20,7 +20,7 @@ from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import FeatureSet, as_keys
-from featurebank.errors import ImageError
+from featurebank.errors import ImageError, counted
 from featurebank.extraction.pipeline import Compute, Pipeline
 from featurebank.extraction.tracker import Tracker
 from featurebank.finetuning.augmentation import parse
@@ -162,7 +162,9 @@ def _check_read(tracker: Tracker, expected: Sequence[bytes]) -> None:
     ]
     if errors:
         path, error = errors[0]
-        raise ImageError(f"{len(errors)} of {len(expected)} images cannot be used; {os.fsdecode(path)!r}: {error}")
+        raise ImageError(
+            f"{len(errors)} of {counted(len(expected), 'image')} cannot be used; {os.fsdecode(path)!r}: {error}"
+        )
 
 
 AHEAD = 3

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from featurebank.backbones.capture import Capture
 from featurebank.backbones.placing import synchronize
-from featurebank.errors import ImageError, StorageError
+from featurebank.errors import ImageError, StorageError, counted
 from featurebank.finetuning.cut import layer_at
 from featurebank.finetuning.experiment import Experiment
 from featurebank.finetuning.network import Network
@@ -55,7 +55,8 @@ class Estimate:
         return asdict(self)
 
     def __str__(self) -> str:
-        keeps = f"{self.disk_bytes / 1e6:.0f} MB of activations for {self.images} images x {self.views} views"
+        what = f"{counted(self.images, 'image')} x {counted(self.views, 'view')}"
+        keeps = f"{self.disk_bytes / 1e6:.0f} MB of activations for {what}"
         first = f"{keeps}, about {self.cache_seconds:.0f} s; " if self.images else ""
         return f"{first}about {self.epoch_seconds:.1f} s an epoch, at most {self.seconds:.0f} s in all"
 

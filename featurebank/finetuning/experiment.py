@@ -16,7 +16,7 @@ from featurebank.backbones.devices import choose_device
 from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
 from featurebank.bank.spec import PENULTIMATE
-from featurebank.errors import FineTuneError
+from featurebank.errors import FineTuneError, counted
 from featurebank.extraction.pipeline import Compute
 from featurebank.finetuning.activations import Activations, CachedActivations, LiveActivations, Rows, fill
 from featurebank.finetuning.cut import find_cut, layer_at
@@ -86,7 +86,7 @@ def hold_out(data: TrainingSet, rows: Rows, share: float, random_state: int) -> 
         When the rows cannot be divided so.
     """
     if len(data.classes) < 2:
-        raise FineTuneError(f"{len(data.y)} rows of one class; expected two classes or more")
+        raise FineTuneError(f"{counted(len(data.y), 'row')} of one class; expected two classes or more")
     train, validation = _divided(data, rows, share, random_state) if share else (rows, rows[:0])
     lost = sorted(set(data.classes.tolist()) - set(data.y[train].tolist()))
     if lost:

@@ -18,7 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from featurebank.backbones.request import Request
 from featurebank.bank.bank import Bank
-from featurebank.errors import FineTuneError
+from featurebank.errors import FineTuneError, counted
 from featurebank.extraction.pixel_range import settle_source
 from featurebank.finetuning.activations import digests_of
 from featurebank.finetuning.experiment import Experiment, TrainingSet
@@ -169,7 +169,9 @@ def _training_set(source: Source, y: Any, groups: Any, sample_weight: Any) -> Tr
     check_labels(y, FineTuneError)
     classes = np.asarray(y)
     if classes.ndim != 1 or len(classes) != len(source.paths):
-        raise FineTuneError(f"y of shape {classes.shape} for {len(source.paths)} images; expected one class an image")
+        raise FineTuneError(
+            f"y of shape {classes.shape} for {counted(len(source.paths), 'image')}; expected one class an image"
+        )
     if classes.dtype == object:
         classes = classes.astype(str)
     weight = None if sample_weight is None else _check_sample_weight(sample_weight, classes, dtype=np.float64)

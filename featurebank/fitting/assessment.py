@@ -15,7 +15,7 @@ from sklearn.metrics import f1_score, recall_score, roc_auc_score
 from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import Pipeline
 
-from featurebank.errors import TopModelError
+from featurebank.errors import TopModelError, counted
 from featurebank.fitting.targets import Target
 from featurebank.fitting.training_data import TrainingData
 from featurebank.images.columns import join_frames
@@ -144,9 +144,11 @@ def unlearned(found: OutOfFold, paths: Sequence[str]) -> list[str]:
         return []
     classes = ", ".join(repr(name) for name in np.unique(found.true[lost]).tolist()[:5])
     rows = np.unique(found.row[lost])
+    what = f"of the rare class {classes} (e.g. {paths[int(rows[0])]!r})"
+    tested = counted(len(rows), f"row {what} was tested by folds", f"rows {what} were tested by folds")
     return [
-        f"{len(rows)} rows of the rare class {classes} (e.g. {paths[int(rows[0])]!r}) were tested by folds that had "
-        "not learned it, and count as wrong: label more of it, or correct them with `featurebank label`"
+        f"{tested} that had not learned it: a mistake in any case; label more of it, or correct it with "
+        "`featurebank label`"
     ]
 
 

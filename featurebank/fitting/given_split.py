@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurebank.bank.samples import SampleTable, column_of, values_of
-from featurebank.errors import TopModelError
+from featurebank.errors import TopModelError, counted
 from featurebank.images.splits import SPLIT, TEST, TRAIN, VAL, holds_split, parts_of
 from featurebank.topmodels.folds import Fold
 
@@ -63,7 +63,9 @@ class GivenSplit:
             else f"folds are drawn from {learned}"
         ]
         clauses += [f"{shown[TEST]} is held out to the end"] if TEST in shown else []
-        clauses += [f"{self.without} samples without a part count as train"] if self.without else []
+        if self.without:
+            without = counted(self.without, "sample without a part counts", "samples without a part count")
+            clauses.append(f"{without} as train")
         sentence = f"Split by the column {self.column}: {', '.join(clauses)}; --split none takes all samples alike"
         return {"column": self.column, "parts": dict(counts), "sentence": sentence}
 

@@ -17,7 +17,7 @@ from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import candidate_features, default_target, middle_blocks
 from featurebank.bank.samples import column_of
 from featurebank.bank.spec import LOGITS, short
-from featurebank.errors import ColumnError, TopModelError, near_names
+from featurebank.errors import ColumnError, TopModelError, counted, near_names
 from featurebank.fitting.given_split import GivenSplit, given_split
 from featurebank.fitting.normal_maps import patch_maps
 from featurebank.fitting.result import FitResult
@@ -347,7 +347,8 @@ def _scores_text(scores: dict[str, Any]) -> str:
         for name, words in shown.items()
         if name in scores
     ]
+    anomalies = counted(scores["n_anomalies"], "anomaly", "anomalies")
+    normals = counted(scores["n_samples"] - scores["n_anomalies"], "normal")
     return (
-        f"Scored on {scores['n_anomalies']} anomalies, from which nothing was learned, and "
-        f"{scores['n_samples'] - scores['n_anomalies']} normals {scores['normals']}: {', '.join(parts)}"
+        f"Scored on {anomalies}, from which nothing was learned, and {normals} {scores['normals']}: {', '.join(parts)}"
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featurebank.bank.bank import Bank
 from featurebank.bank.samples import SampleTable, column_of, values_of
-from featurebank.errors import ColumnError, TopModelError
+from featurebank.errors import ColumnError, TopModelError, counted
 from featurebank.fitting.targets import Target, is_zero_or_one, read_target
 from featurebank.fitting.training_data import TrainingData, load_table, torn_contents
 from featurebank.topmodels.folds import Fold, combinations, make_folds
@@ -160,7 +160,8 @@ def _codes(tasks: Sequence[Labels], count: int) -> NDArray[np.int64]:
 
 def _notes(table: SampleTable, name: str, count: int) -> list[str]:
     missing = count - len(table)
-    own = [f"{missing} samples have no {name} and serve the other tasks alone"] if missing else []
+    what = counted(missing, f"sample has no {name} and serves", f"samples have no {name} and serve")
+    own = [f"{what} the other tasks alone"] if missing else []
     return own + torn_contents(table, [name])
 
 
@@ -176,9 +177,10 @@ def folds_of(labels: Labels, folds: Sequence[Fold]) -> list[Fold]:
     for number, fold in enumerate(folds):
         train, test = (np.flatnonzero(np.isin(labels.where, side)) for side in fold)
         if not len(train) or not len(test):
+            rows = counted(len(train), "row")
             raise TopModelError(
-                f"fold {number} has {len(train)} rows to train {labels.name!r} on and {len(test)} to test it; expected "
-                "some of both: ask for fewer folds, or label more"
+                f"fold {number} has {rows} to train {labels.name!r} on and {len(test)} to test it; "
+                "expected some of both: ask for fewer folds, or label more"
             )
         if labels.task == "classification" and len(np.unique(labels.y[train])) < 2:
             raise TopModelError(

@@ -18,7 +18,7 @@ from featurebank.bank.features import DigestIndex, as_keys
 from featurebank.bank.neighbours import THRESHOLD, near_duplicate_groups, near_duplicate_pairs
 from featurebank.bank.samples import SampleTable, column_of, values_of, weights_of
 from featurebank.bank.spec import LOGITS, layer_order, parse_name
-from featurebank.errors import BankError
+from featurebank.errors import BankError, counted
 from featurebank.fitting.targets import Target, read_target
 from featurebank.storage.memory import releasing
 from featurebank.topmodels.folds import tie
@@ -284,7 +284,7 @@ def straddling(rows: TrainingData, part: NDArray[np.int64], groups: str | None) 
     flattered = f"so that an accuracy is flattered by {share:.3g} points at most"
     flattered = flattered if rows.task == "classification" else "which flatters the score"
     return [
-        f"{count} samples have a near-duplicate (cosine distance below {THRESHOLD:g}) in another fold by "
+        f"{count:,} samples have a near-duplicate (cosine distance below {THRESHOLD:g}) in another fold by "
         f"{rows.alike_in} (`featurebank duplicates BANK --features {rows.alike_in}` lists them): {share:.3g} % of all, "
         f"{flattered}{remedy}"
     ]
@@ -294,7 +294,18 @@ def _left_out(bank: Bank, columns: Sequence[str]) -> list[str]:
     """Say how many readable samples miss a value."""
     readable = bank.select()
     missing = {name: int(column_of(readable, name).isna().sum()) for name in columns}
-    return [f"{count} samples have no {name} and are left out" for name, count in missing.items() if count]
+    return [left_out(count, f"has no {name}", f"have no {name}") for name, count in missing.items() if count]
+
+
+def left_out(count: int, has: str, have: str) -> str:
+    """Say that so many samples are left out, and why.
+
+    Examples
+    --------
+    >>> left_out(1, "has no label", "have no label"), left_out(2, "has no label", "have no label")
+    ('1 sample has no label and is left out', '2 samples have no label and are left out')
+    """
+    return f"{counted(count, f'sample {has} and is', f'samples {have} and are')} left out"
 
 
 def torn_contents(table: SampleTable, columns: Sequence[str]) -> list[str]:
@@ -308,11 +319,14 @@ def torn_contents(table: SampleTable, columns: Sequence[str]) -> list[str]:
     torn = np.flatnonzero(np.bincount(frame.drop_duplicates()["content"]) > 1)
     if len(torn):
         example = os.fsdecode(table.rows["path"].iloc[np.isin(contents, torn).argmax()])
+        what = counted(len(torn), "content comes", "contents come")
         notes.append(
-            f"{len(torn)} contents come with different values of {'+'.join(columns)}, e.g. that of {example!r}: "
+            f"{what} with different values of {'+'.join(columns)}, e.g. that of {example!r}: "
             "correct them with `featurebank label`"
         )
     repeats = len(table) - len(index)
     if repeats:
-        notes.append(f"{repeats} samples repeat the content of another; folds keep them together")
+        notes.append(
+            f"{counted(repeats, 'sample repeats', 'samples repeat')} the content of another; folds keep them together"
+        )
     return notes

@@ -21,7 +21,7 @@ from featurebank.fitting.fit import fit
 from featurebank.fitting.result import FitResult
 from featurebank.fitting.semi_supervised import METHODS, TrainingRows, supervised
 from featurebank.fitting.targets import Target, read_target
-from featurebank.fitting.training_data import load_table
+from featurebank.fitting.training_data import left_out, load_table
 from featurebank.images.reading import Progress
 from featurebank.predictor.predictor import Predictor
 from featurebank.predictor.task import Task
@@ -96,10 +96,9 @@ def fit_semi_supervised(
     target = Target([named] if isinstance(named, str) else list(named), task=options.get("task"))
     _check(bank, methods, target, options)
     result = fit(bank, **{**options, "memory": np.inf})  # the methods need all rows at once
-    left_out = (
-        f"{int(column_of(bank.select(), target.name).isna().sum())} samples have no {target.name} and are left out"
-    )
-    result.report["warnings"] = [note for note in result.report["warnings"] if note != left_out]
+    absent = int(column_of(bank.select(), target.name).isna().sum())
+    told = left_out(absent, f"has no {target.name}", f"have no {target.name}")
+    result.report["warnings"] = [note for note in result.report["warnings"] if note != told]
     if result.report["interrupted"]:
         return _uncompared(result)
     searched, is_grouped = result.predictor.report["samples"], bool(result.report["grouped"])

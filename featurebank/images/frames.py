@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from featurebank.errors import SourceError, no_column, one_line
+from featurebank.errors import SourceError, counted, no_column, one_line
 from featurebank.images.arrow import as_series, choose_column, holds_bytes, user_columns
 from featurebank.images.cells import notes_on_strangers
 from featurebank.images.columns import is_missing, tidy
@@ -47,7 +47,9 @@ def scan_frame(
     names = list(frame.index if ids is None else ids)
     given = [not is_missing(cell) and not (is_path(cell) and not str(cell).strip()) for cell in frame[column]]
     if not all(given):
-        _LOG.warning("%d rows have nothing in column %r and are left out", given.count(False), column)
+        rows = counted(given.count(False), "row has", "rows have")
+        verb = "is" if given.count(False) == 1 else "are"
+        _LOG.warning("%s nothing in column %r and %s left out", rows, column, verb)
         names = [each for each, has_one in zip(names, given, strict=False) if has_one]
     cells, rest = list(frame[column][given]), frame[given].drop(columns=column)
     mixed = [each for each in rest if pd.api.types.infer_dtype(rest[each]) in ("mixed", "mixed-integer")]

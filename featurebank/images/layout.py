@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from featurebank.errors import counted
 from featurebank.images.dataframes import pd
 from featurebank.images.splits import PARTS, SPLIT, is_plain, parts_of
 
@@ -173,7 +174,7 @@ def _has_class(folders: Folders, levels: Mapping[str, int]) -> bool:
 def _about_split(parts: Mapping[str, str], images: Mapping[str | None, int], where: str) -> str:
     names = sorted(parts, key=lambda name: (PARTS.index(parts[name]), name))
     counts = ", ".join(f"{part} {images[part]}" for part in PARTS if part in images)
-    rest = f"; {images[None]} images outside have neither" if images.get(None) else ""
+    rest = f"; {counted(images[None], 'image outside has', 'images outside have')} neither" if images.get(None) else ""
     return f"{_listed(names)} are the parts of a split (column {SPLIT}: {counts}), {where}{rest}"
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from featurebank.errors import SourceError, printable, shell_word
+from featurebank.errors import SourceError, counted, printable, shell_word
 from featurebank.images import listing
 from featurebank.images.columns import is_missing
 from featurebank.images.listing import Entry
@@ -38,8 +38,8 @@ def rows_with_path(cells: Sequence[Any]) -> list[int]:
     empty = [number for number, there in enumerate(has_path, 1) if not there]
     if empty:
         numbers = ", ".join(map(str, empty[:_SHOWN])) + ", …" * (len(empty) > _SHOWN)
-        rows = "row has" if len(empty) == 1 else "rows have"
-        _LOG.warning("%d %s no path and %s left out: %s", len(empty), rows, "is" if len(empty) == 1 else "are", numbers)
+        rows = counted(len(empty), "row has no path and is", "rows have no path and are")
+        _LOG.warning("%s left out: %s", rows, numbers)
     return [number for number, there in enumerate(has_path) if there]
 
 
@@ -51,7 +51,8 @@ def say_ignored(texts: Sequence[str], names: Sequence[bytes], ignored: Sequence[
     for what, count in Counter(filter(None, ignored)).items():
         text, name = first[what]
         shown = printable(text), printable(os.fsdecode(name))
-        _LOG.info("%d paths fit a file, ignoring %s: '%s' is '%s'", count, what, *shown)
+        paths = counted(count, "path fits", "paths fit")
+        _LOG.info("%s a file, ignoring %s: '%s' is '%s'", paths, what, *shown)
 
 
 def locate(texts: Sequence[str], manifest: AnyPath, root: AnyPath) -> list[Entry]:

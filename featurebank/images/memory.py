@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from featurebank.errors import ImageError, SourceError, one_line
+from featurebank.errors import ImageError, SourceError, counted, one_line
 from featurebank.images import listing
 from featurebank.images.columns import tidy
 from featurebank.images.dataframes import pd
@@ -43,7 +43,9 @@ def scan_memory(items: Any, ids: Sequence[Any] | None, columns: Any, name: str |
         raise SourceError("images in memory have no names; give ids, one distinct string each")
     names = [str(each) for each in ids] if ids is not None else [str(i) for i in range(len(items))]
     if len(names) != len(items) or len(set(names)) != len(names):
-        raise SourceError(f"{len(names)} ids for {len(items)} images; expected one distinct id each")
+        raise SourceError(
+            f"{counted(len(names), 'id')} for {counted(len(items), 'image')}; expected one distinct id each"
+        )
     table = tidy_columns(columns, len(items))
     if is_dataset:
         facts = _dataset_facts(items, known=set(table))
@@ -121,5 +123,7 @@ def tidy_columns(columns: Any, count: int) -> pd.DataFrame:
     except ValueError as error:
         raise SourceError(f"columns do not make a table: {one_line(error)}; expected one value an image") from error
     if len(frame.columns) and len(frame) != count:
-        raise SourceError(f"columns have {len(frame)} rows for {count} images; expected one row an image")
+        raise SourceError(
+            f"columns have {counted(len(frame), 'row')} for {counted(count, 'image')}; expected one row an image"
+        )
     return frame if len(frame.columns) else pd.DataFrame(index=range(count))

@@ -8,7 +8,7 @@ import posixpath
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from featurebank.errors import SourceError
+from featurebank.errors import SourceError, counted
 from featurebank.images.cells import notes_on_strangers
 from featurebank.images.columns import concat_columns, is_missing, tidy
 from featurebank.images.dataframes import pd
@@ -73,7 +73,11 @@ def add_metadata(
     for strange in [] if options.labels_as == "text" else notes_on_strangers(rows, list(map(os.fsdecode, wanted))):
         _LOG.warning("%s", strange)
     note = f"{', '.join(map(repr, rows.columns)) or 'no column'} from {', '.join(name for name, *_ in found)}"
-    return entries, tidy(pd.concat([kept, given], axis=1)), [note + f"; {without} images have no row" * (without > 0)]
+    return (
+        entries,
+        tidy(pd.concat([kept, given], axis=1)),
+        [note + f"; {counted(without, 'image has', 'images have')} no row" * (without > 0)],
+    )
 
 
 def _tables(

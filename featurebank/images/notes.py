@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from featurebank.errors import printable
+from featurebank.errors import counted, printable
 from featurebank.images.pixels import PixelRules, as_text
 
 FEWEST_LEVELS = 64
@@ -71,4 +71,4 @@ class DecodingNotes:
 
 
 def _images(count: int, one: str, many: str) -> str:
-    return f"1 image is {one}" if count == 1 else f"{count} images are {many}"
+    return counted(count, f"image is {one}", f"images are {many}")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurebank.errors import ImageError, SourceError
+from featurebank.errors import ImageError, SourceError, counted
 from featurebank.images import formats
 from featurebank.images.dataframes import pd
 from featurebank.images.listing import Entry, read_file, read_image
@@ -182,7 +182,5 @@ def refuse_repeats(manifest: AnyPath, paths: list[bytes]) -> None:
     """Raise a `SourceError` when a source names a path twice."""
     repeats = [path for path, count in Counter(paths).items() if count > 1]
     if repeats:
-        raise SourceError(
-            f"{str(manifest)!r} names {os.fsdecode(repeats[0])!r} more than once ({len(repeats)} such paths); "
-            "expected one row an image"
-        )
+        first, paths = os.fsdecode(repeats[0]), counted(len(repeats), "such path")
+        raise SourceError(f"{str(manifest)!r} names {first!r} more than once ({paths}); expected one row an image")

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from featurebank.errors import ImageError, SourceError
+from featurebank.errors import ImageError, SourceError, counted
 from featurebank.images.content import PAGE, read_file
 from featurebank.images.sources import Source
 from featurebank.images.tiff import is_tiff, look
@@ -47,7 +47,8 @@ def each_page(source: Source) -> Source:
     ]
     some = source.take(rows)
     stacks, made = sum(count > 1 for count in pages), sum(count for count in pages if count > 1)
-    said = f"{stacks} stacks are {made} samples, a page each; `fit --groups {COLUMN}` keeps those of a stack together"
+    what = counted(stacks, "stack is", "stacks are")
+    said = f"{what} {made} samples, a page each; `fit --groups {COLUMN}` keeps those of a stack together"
     return replace(
         some,
         paths=paths,

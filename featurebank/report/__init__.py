@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from featurebank.errors import NotInstalledError, PlotError, install_hint, near_names, renamed
+from featurebank.errors import NotInstalledError, PlotError, counted, install_hint, near_names, renamed
 
 if TYPE_CHECKING:
     from featurebank.bank.bank import BankLike
@@ -41,7 +41,8 @@ class Report:
     facts: dict[str, Any]
 
     def __repr__(self) -> str:
-        return f"<Report: {self.facts['title']}, {len(self.facts['paths'])} images, {len(self.html)} characters>"
+        images = counted(len(self.facts["paths"]), "image")
+        return f"<Report: {self.facts['title']}, {images}, {len(self.html)} characters>"
 
     def _repr_html_(self) -> str:
         import pandas as pd

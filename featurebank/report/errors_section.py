@@ -11,7 +11,15 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from featurebank.bank.images import images_of
 from featurebank.bank.samples import rows_of
-from featurebank.errors import ColumnError, FeatureBankError, ImageError, NotInstalledError, PredictorError, one_line
+from featurebank.errors import (
+    ColumnError,
+    FeatureBankError,
+    ImageError,
+    NotInstalledError,
+    PredictorError,
+    counted,
+    one_line,
+)
 from featurebank.explore import duplicates, explain, label_issues
 from featurebank.explore.image_map import data_uri
 from featurebank.images.columns import join_frames, text_frame
@@ -229,8 +237,8 @@ def leak(name: str, side: pd.Series, groups: list[pd.DataFrame]) -> str:
     torn = [group for group in groups if side.iloc[group["row"]].nunique() > 1]
     if not torn:
         return ""
-    groups_word = "group" if len(torn) == 1 else "groups"
-    return f"{sum(map(len, torn))} images in {len(torn)} {groups_word} of near-duplicates lie on two sides of {name}"
+    images, groups = sum(map(len, torn)), counted(len(torn), "group")
+    return f"{images:,} images in {groups} of near-duplicates lie on two sides of {name}"
 
 
 # --- explanations -------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from PIL import Image
 
 from featurebank.bank.images import images_of
 from featurebank.bank.samples import SampleTable, column_of
+from featurebank.errors import counted
 from featurebank.explore import project
 from featurebank.explore.page import encode_points, to_base64
 from featurebank.explore.projection import LEAST
@@ -63,7 +64,10 @@ def map_note(inputs: Inputs, methods: Sequence[str]) -> str:
 def map_facts(inputs: Inputs, maps: Mapping[str, NDArray[Any]], note: str, pictures: Pictures) -> dict[str, Any]:
     """Return the facts of the page's map: ``features, map_note, pictures, points, sheets``."""
     shown, count = int((pictures.tile >= 0).sum()), len(pictures.tile)
-    lost = f"; {pictures.unread} files are gone, changed or were never files" if pictures.unread else ""
+    gone = counted(
+        pictures.unread, "file is gone, changed or never was one", "files are gone, changed or never were any"
+    )
+    lost = f"; {gone}" if pictures.unread else ""
     lacking = "" if shown == count else f"{shown} of {count} images have a picture here{lost}."
     table = inputs.table
     points = encode_points(table.rows["source"], table.paths, maps, _columns(inputs), _cells(inputs))

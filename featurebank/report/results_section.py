@@ -19,6 +19,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import PredictionErrorDisplay
 
 from featurebank.bank.spec import common_backbone, short
+from featurebank.errors import counted
 from featurebank.explore import plot_abstention, plot_layer_curve, plot_learning_curve
 from featurebank.explore.plots import figure_bytes
 from featurebank.report.inputs import OofPredictions
@@ -82,9 +83,10 @@ def headline(fit: Fit, rows: list[dict[str, Any]]) -> str:
         return f"Best: {rows[0]['score']} {fit['scoring']}, {rows[0]['interval']}." if rows else ""
     found = fit["one_class"]["scores"]
     if found is None or "roc_auc" not in found:
-        return f"Learned from {fit['one_class']['normals']} normal images; no anomaly to score on."
+        return f"Learned from {counted(fit['one_class']['normals'], 'normal image')}; no anomaly to score on."
     ends = interval_text(found["intervals"]["roc_auc"], "roc_auc", between=" to ", unit=" %")
-    return f"AUROC {score_text(found['roc_auc'], 'roc_auc')}, {ends}, of {found['n_anomalies']} anomalies."
+    anomalies = counted(found["n_anomalies"], "anomaly", "anomalies")
+    return f"AUROC {score_text(found['roc_auc'], 'roc_auc')}, {ends}, of {anomalies}."
 
 
 def drawn(fit: Fit, found: OofPredictions | None) -> dict[str, Any]:

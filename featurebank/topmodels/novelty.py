@@ -12,7 +12,7 @@ from sklearn.model_selection import KFold
 from sklearn.preprocessing import normalize
 from sklearn.utils.validation import check_is_fitted
 
-from featurebank.errors import TopModelError
+from featurebank.errors import TopModelError, counted
 from featurebank.topmodels.formulas import FLAG as FLAG
 from featurebank.topmodels.formulas import unusual
 from featurebank.topmodels.refitting import in_place, over_folds
@@ -101,7 +101,9 @@ class Mahalanobis(BaseEstimator):
 
 def _check_count(count: int, least: int) -> None:
     if count < least:
-        raise TopModelError(f"{count} different images to learn what is usual from; expected at least {least}")
+        raise TopModelError(
+            f"{counted(count, 'different image')} to learn what is usual from; expected at least {least}"
+        )
 
 
 def _codes(count: int, y: Any) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurebank.bank.matrix import BankMatrix
-from featurebank.errors import TopModelError, one_line
+from featurebank.errors import TopModelError, counted, one_line
 from featurebank.images.reading import Progress
 from featurebank.topmodels.candidates import Candidate, CandidateGroup, refinement
 from featurebank.topmodels.evaluation import (
@@ -115,7 +115,9 @@ class SearchRun:
             self._evaluate(group, rest)
         left = sum(not any(candidate.fold_scores for candidate in group.candidates) for group in groups)
         if left:
-            self.notes.append(f"the time limit left {left} of {len(groups)} recipes without a score on every fold")
+            self.notes.append(
+                f"the time limit left {left} of {counted(len(groups), 'recipe')} without a score on every fold"
+            )
 
     def refine(self, groups: Sequence[CandidateGroup]) -> None:
         """Try cells around the best of each model whose grid is the default one."""
@@ -267,8 +269,8 @@ class SearchRun:
         if not any(np.isfinite(candidate.mean) for _, candidate in found):
             least = min(len(test) for _, test in self.data.folds)
             raise TopModelError(
-                f"scoring {score_name(self.scoring, self.data.task)!r} gives no number on test parts of {least} "
-                f"row{'s' * (least > 1)} or more; ask for fewer folds, or a scoring that has a meaning for so few"
+                f"scoring {score_name(self.scoring, self.data.task)!r} gives no number on test parts of "
+                f"{counted(least, 'row')} or more; ask for fewer folds, or a scoring that has a meaning for so few"
             )
         return found
 

@@ -175,7 +175,7 @@ def test_a_sample_without_a_row_is_an_error_not_a_lost_row(bank):
         bank.load("net/penultimate")
     bank.add_spec(MAPS, {"backbone": "net", "weights": "DEFAULT", "size": None})
     ((line, other),) = [bank.info()["incomplete"]]
-    assert line.startswith("1 of 5 samples have no row in 'net/layer3:none': '/photos' (1 samples) is no longer there")
+    assert line.startswith("1 of 5 samples have no row in 'net/layer3:none': '/photos' (1 sample) is no longer there")
     assert other.startswith("1 of 5 samples have no row in 'net/penultimate': ")
 
 

@@ -28,5 +28,5 @@ def test_groups_are_listed_and_written(run_json, doubled, tmp_path):
 def test_the_table_is_readable(run_cli, doubled):
     result = run_cli("duplicates", doubled)
     assert result.exit_code == 0
-    assert "1 groups: 2 exact" in result.stdout
+    assert "1 group: 2 exact" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 100

@@ -73,8 +73,8 @@ def test_target_groups_weights_and_scoring_reach_the_fit(run_cli, run_json, own_
     result = run_cli("fit", own_bank, "--model", "svm", *options, "--json")
     report = json.loads(result.stdout)
     assert (report["classes"], report["n_samples"]) == (["a", "b"], 39)
-    assert "1 samples have no side and are left out" in report["warnings"]
-    assert "Warning: 1 samples have no side and are left out" in result.stderr
+    assert "1 sample has no side and is left out" in report["warnings"]
+    assert "Warning: 1 sample has no side and is left out" in result.stderr
     names = {"target": "side", "groups": "site", "sample_weight": "w", "scoring": "balanced_accuracy"}
     library = fit(own_bank, models=["svm"], **names).report
     assert [each["fold_scores"] for each in report["candidates"]] == [e["fold_scores"] for e in library["candidates"]]

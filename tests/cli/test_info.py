@@ -85,7 +85,7 @@ def test_a_set_that_lacks_rows_is_named_with_the_command_that_makes_them(run_cli
     second = command.format(bank.parent / "more.csv", "penultimate")
     expected = [
         f"2 of 3 samples have no row in 'resnet18/layer3:max': run `{first}` (2 samples)",
-        f"1 of 3 samples have no row in 'resnet18/penultimate': run `{second}` (1 samples)",
+        f"1 of 3 samples have no row in 'resnet18/penultimate': run `{second}` (1 sample)",
     ]
     expected = [f"{line}; or choose other sets with --features" for line in expected]
     assert run_json("info", bank)["incomplete"] == expected

@@ -32,7 +32,7 @@ def test_columns_are_attached_and_corrected(run_json, own_bank, tmp_path):
 def test_a_path_column_of_another_name_and_parquet(run_cli, own_bank, tmp_path):
     pd.DataFrame({"file": ["cat/00.png"], "age": [3]}).to_parquet(tmp_path / "labels.parquet")
     result = run_cli("label", own_bank, tmp_path / "labels.parquet", "--path-column", "file")
-    assert result.stdout == "1 of 1 samples changed: age\n"
+    assert result.stdout == "1 of 1 sample changed: age\n"
     assert column(own_bank, "age")["cat/00.png"] == 3
 
 
@@ -106,7 +106,7 @@ def test_labels_of_an_excel_file_written_on_windows(run_cli, own_bank, tmp_path)
     assert result.stdout == "2 of 3 samples changed: Größe, Name\n"
     said = result.stderr.splitlines()
     assert "labels.csv: separated by semicolons; encoding cp1252 ('Größe'); Größe: decimal commas" in said
-    assert "1 paths fit a file, ignoring its suffix: 'cat\\01' is 'cat/01.png'" in said
+    assert "1 path fits a file, ignoring its suffix: 'cat\\01' is 'cat/01.png'" in said
     assert "Warning: 1 row has no path and is left out: 3" in said
     assert "columns: Größe: numbers, 1.5 to 2; Name: text, 2 classes" in said
     assert column(own_bank, "Größe").dropna().to_dict() == {"cat/00.png": 1.5, "cat/01.png": 2.0}

@@ -117,7 +117,7 @@ def test_an_image_that_is_gone_or_changed_is_an_error_that_names_it(tmp_path):
 def test_images_that_were_in_memory_cannot_be_looked_at_again(tmp_path):
     bank = extract([np.asarray(photograph(0))], tmp_path / "a.bank", ids=["a"], **NET)
     with pytest.raises(
-        ImageError, match="1 samples of 'memory' were images in memory, which no file has; extract them"
+        ImageError, match="1 sample of 'memory' was an image in memory, which no file has; extract them"
     ):
         duplicates(bank)
 

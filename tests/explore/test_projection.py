@@ -78,7 +78,7 @@ def test_what_cannot_be_mapped_is_an_error(two_class_bank, arguments, error, mes
 
 
 def test_too_few_samples_are_an_error(tiny):
-    with pytest.raises(BankError, match="a map of 1 samples; expected at least 3"):
+    with pytest.raises(BankError, match="a map of 1 sample; expected at least 3"):
         project(tiny[1])
 
 

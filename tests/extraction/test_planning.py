@@ -59,7 +59,7 @@ def test_images_that_cannot_be_read_are_counted_not_timed(two_classes, tmp_path)
     found = estimate(scan(tmp_path), tmp_path / "a.bank", request, compute)
     assert (found.timed, found.failed) == (1, 1)
     (tmp_path / "a.png").unlink()
-    with pytest.raises(BankError, match="none of 1 images could be read"):
+    with pytest.raises(BankError, match="none of 1 image could be read"):
         estimate(scan(tmp_path), tmp_path / "a.bank", request, compute)
 
 

@@ -171,7 +171,7 @@ def test_identical_content_under_two_labels_is_reported(tmp_path, random):
     bank = make_bank(tmp_path / "a.bank", random.normal(size=(30, 16)), contents, label=y)
     path = bank.select().paths[0]
     assert fit(bank, models=SVM, folds=2).report["warnings"] == [
-        f"1 contents come with different values of label, e.g. that of {path!r}: correct them with `featurebank label`",
+        f"1 content comes with different values of label, e.g. that of {path!r}: correct them with `featurebank label`",
         "2 samples repeat the content of another; folds keep them together",
     ]
 
@@ -590,7 +590,7 @@ def test_a_mistyped_label_is_listed_and_its_row_stays(tmp_path):
         result = fit(bank, target="label", models=[model])
         rare = [each for each in result.report["warnings"] if "rare class 'typo'" in each]
         assert len(rare) == 1
-        assert rare[0].startswith("1 rows of the rare class 'typo' (e.g. ")
+        assert rare[0].startswith("1 row of the rare class 'typo' (e.g. ")
         oof = result.predictor.oof
         assert len(oof) == 120
         assert oof.filter(like="proba_").notna().all(axis=None)

@@ -63,7 +63,7 @@ def test_composed_and_decomposed_letters_are_alike_and_it_is_said(tmp_path, capl
     nfc, nfd = (unicodedata.normalize(form, "Müller.png") for form in ("NFC", "NFD"))
     Image.new("RGB", (5, 4)).save(tmp_path / nfd)
     assert scan(write(tmp_path / "list.csv", nfc)).paths == [nfd.encode()]
-    assert "1 paths fit a file, ignoring Unicode normalisation" in caplog.text
+    assert "1 path fits a file, ignoring Unicode normalisation" in caplog.text
 
 
 def test_the_root_that_an_error_names_works(images, tmp_path):

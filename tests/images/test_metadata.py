@@ -48,7 +48,7 @@ def test_a_table_beside_the_images_gives_columns(folder, suffix):
     assert source.paths == [b"a.png", b"b.png", b"c.png"]
     assert cells(source, "text") == ["ay", None, "see"]
     assert (source.name, source.whole, source.ignored) == (str(root), True, {})
-    assert source.notes == [f"'text' from metadata{suffix}; 1 images have no row"]
+    assert source.notes == [f"'text' from metadata{suffix}; 1 image has no row"]
 
 
 def test_each_part_of_a_split_has_its_table(folder):

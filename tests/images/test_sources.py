@@ -293,7 +293,7 @@ def test_a_wrong_path_column_lists_the_columns(manifest):
 @pytest.mark.parametrize("second", ["a.png", "./a.png", "sub/../a.png"])
 def test_a_manifest_that_names_an_image_twice_is_refused(tmp_path, second):
     (tmp_path / "list.csv").write_text(f"path\na.png\n{second}\nb.png\n")
-    with pytest.raises(SourceError, match=r"'a.png' more than once \(1 such paths\)"):
+    with pytest.raises(SourceError, match=r"'a.png' more than once \(1 such path\)"):
         scan(tmp_path / "list.csv")
 
 
@@ -538,9 +538,9 @@ def test_a_dataset_of_bare_images_has_no_label():
         (3, {}, "a int is no image source"),
         ([], {}, "is empty"),
         ([GREY], {}, "give ids"),
-        ([GREY, GREY], {"ids": ["a"]}, "1 ids for 2 images"),
+        ([GREY, GREY], {"ids": ["a"]}, "1 id for 2 images"),
         ([GREY, GREY], {"ids": ["a", "a"]}, "one distinct id each"),
-        ([GREY], {"ids": ["a"], "columns": {"n": [1, 2]}}, "columns have 2 rows for 1 images"),
+        ([GREY], {"ids": ["a"], "columns": {"n": [1, 2]}}, "columns have 2 rows for 1 image"),
         ([GREY], {"ids": ["a"], "columns": {"n": [1], "m": [1, 2]}}, "columns do not make a table"),
         ([GREY], {"ids": ["a"], "root": "/"}, "root and path_column go with a folder"),
         (["a.png"], {"ids": ["a"]}, "ids go with images in memory"),

@@ -183,7 +183,7 @@ def test_each_page_is_a_sample_that_can_be_read_again(tmp_path, options):
     assert source.paths == [b"a.tif#page=1", b"a.tif#page=2", b"a.tif#page=3", b"b.tif"]
     assert source.columns["stack"].tolist() == ["a.tif"] * 3 + ["b.tif"]
     assert source.whole
-    assert "1 stacks are 3 samples" in source.notes[-1]
+    assert "1 stack is 3 samples" in source.notes[-1]
     read = [source.read(position) for position in range(4)]
     assert [np.asarray(decoded())[0, :, 0].tolist() for _, decoded in read] == [[0, 0], [1, 2], [4, 5], [1, 2]]
     assert len({digest for digest, _ in read}) == 4

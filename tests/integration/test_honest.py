@@ -166,4 +166,4 @@ def test_identical_content_under_two_labels_is_reported(tmp_path):
     X[0] = X[1]
     bank = make_bank(tmp_path / "a.bank", X, {"label": ["a", "b"] * 20}, digests)
     report = fit(bank, "--model", "logreg")
-    assert any("1 contents come with different values of label, e.g. that of" in line for line in report["warnings"])
+    assert any("1 content comes with different values of label, e.g. that of" in line for line in report["warnings"])

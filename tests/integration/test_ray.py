@@ -98,7 +98,7 @@ def test_a_worker_and_a_machine_die_and_nothing_is_lost_or_doubled(cluster, phot
     assert set(killed) == {"worker", "machine"}
     assert killed["machine"] < IMAGES
     assert report.embedded == report.samples == IMAGES
-    assert [line for line in report.warnings if "workers were lost" in line]
+    assert [line for line in report.warnings if "lost; what was under way" in line]
     found = digests(bank, "resnet18/penultimate")
     assert len(found) == len(np.unique(found, axis=0)) == len(bank.samples) == IMAGES
     assert (bank.samples["status"] == "ok").all()

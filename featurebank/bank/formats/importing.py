@@ -24,7 +24,7 @@ from featurebank.bank.formats.collection import KEY, Collection, Stream, countin
 from featurebank.bank.label_paths import meant_paths
 from featurebank.bank.samples import GONE, NO_DIGEST, OK, SampleTable
 from featurebank.bank.spec import FeatureSpec, digest_of, imported_spec, parse_name
-from featurebank.errors import BankError, CorruptError, FeatureSetError, SourceError, near_names
+from featurebank.errors import BankError, CorruptError, FeatureSetError, SourceError, counted, near_names
 from featurebank.images.columns import overlay, row_hashes
 from featurebank.images.matching import near_path
 from featurebank.images.reading import Progress
@@ -336,7 +336,8 @@ def _write_rows(
         start += len(batch)
         advance(len(batch))
     if start != len(keys):
-        raise CorruptError(f"{stream.name!r} has {start} rows for {len(keys)} samples; expected as many: make it again")
+        rows = f"{counted(start, 'row')} for {counted(len(keys), 'sample')}"
+        raise CorruptError(f"{stream.name!r} has {rows}; expected as many: make it again")
     return int(wanted.sum())
 
 

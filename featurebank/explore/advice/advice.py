@@ -11,7 +11,7 @@ import pandas as pd
 
 from featurebank.bank.bank import Bank, BankLike
 from featurebank.bank.defaults import default_target
-from featurebank.errors import renamed
+from featurebank.errors import counted, renamed
 from featurebank.explore.advice.commands import Planner, Recommendation
 from featurebank.explore.advice.evidence import Measurements, Question, measure
 from featurebank.explore.advice.probe import Interval
@@ -218,9 +218,10 @@ def _about_size(found: Measurements, verdict: Verdict) -> str:
 
 
 def _about_copies(found: Measurements) -> str:
+    copies = counted(found.copies, "image repeats", "images repeat")
     if found.alike is None:
-        return f"{found.copies} repeat another's content; too many images to look for near-duplicates"
-    return f"{found.copies} images repeat another's content, {found.alike} look like another"
+        return f"{copies} another's content; too many images to look for near-duplicates"
+    return f"{copies} another's content, {counted(found.alike, 'looks', 'look')} like another"
 
 
 def _about_chance(found: Measurements) -> str:

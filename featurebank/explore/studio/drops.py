@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from featurebank.bank.bank import Bank
 from featurebank.bank.neighbours import unit_rows
-from featurebank.errors import BankError, FeatureBankError
+from featurebank.errors import BankError, FeatureBankError, counted
 from featurebank.explore.activation_maps import explain
 from featurebank.explore.studio.view import View
 from featurebank.images.reading import open_image
@@ -60,7 +60,7 @@ class Drops:
             shares = dict(zip(view.learned.classes.tolist(), map(float, proba), strict=True))
             name = self._explained(predictor, image)
         facts = {"label": str(view.learned.classes[proba.argmax()]), "probabilities": shares, "map": name}
-        facts["model"] = f"ridge over {'+'.join(view.pool.names)}, of {len(view.trained)} labels"
+        facts["model"] = f"ridge over {'+'.join(view.pool.names)}, of {counted(len(view.trained), 'label')}"
         return Drop(facts, unit_rows(row @ view.pool.axes)[0])
 
     def _explained(self, predictor: Predictor, image: Any) -> str | None:

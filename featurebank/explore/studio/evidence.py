@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import RidgeClassifier
 
-from featurebank.errors import FeatureBankError, one_line
+from featurebank.errors import FeatureBankError, counted, one_line
 from featurebank.explore.studio.learner import learn
 from featurebank.explore.studio.view import Judged, View
 from featurebank.topmodels.folds import make_folds
@@ -150,8 +150,7 @@ def _promise(view: View, seed: int) -> str:
     """Say what twice the labels would bring; see `featurebank.topmodels.learning_curve`."""
     contents = np.concatenate([view.trained, view.tested])
     if len(contents) < LEAST_FOR_VERDICT or view.learned is None:
-        told = "1 label is" if len(contents) == 1 else f"{len(contents)} labels are"
-        return f"Label more: {told} too few to say what more would bring."
+        return f"Label more: {counted(len(contents), 'label is', 'labels are')} too few to say what more would bring."
     X, y = view.rows(contents), view.classes_of(contents)
     try:
         folds = make_folds(FOLDS, X, y, None, seed)

@@ -14,7 +14,7 @@ import numpy as np
 
 from featurebank.backbones.request import Request
 from featurebank.bank.samples import NO_DIGEST
-from featurebank.errors import ImageError, SourceError, one_line
+from featurebank.errors import ImageError, SourceError, counted, one_line
 from featurebank.extraction.pipeline import AGREEMENT_SAMPLES, Compute, Unseen
 from featurebank.extraction.ray.cluster import check_address, connected, import_ray, machines
 from featurebank.extraction.ray.pool import RemoteRequest, WorkerPool, last_words
@@ -242,9 +242,10 @@ def _fill(report: ExtractReport, tracker: Tracker, dispatch: Dispatch) -> None:
     """Note in the report what the workers said, each thing once."""
     outcomes, lost = dispatch.outcomes, dispatch.queue.lost
     engines = dict.fromkeys(line for each in outcomes for line in each.engines)
-    report.engines = [f"{line}, {dispatch.workers} worker{'s' * (dispatch.workers > 1)}" for line in engines]
+    report.engines = [f"{line}, {counted(dispatch.workers, 'worker')}" for line in engines]
     report.drift = next((each.drift for each in outcomes if each.drift), [])
     report.unseen = sum((each.unseen for each in outcomes), Unseen()).share
     tracker.warnings += dict.fromkeys(line for each in outcomes for line in each.warnings)
     if lost:
-        tracker.warnings.append(f"{lost} workers were lost; what they were at was done again by others")
+        workers = counted(lost, "worker was", "workers were")
+        tracker.warnings.append(f"{workers} lost; what was under way there was done again by others")

@@ -15,9 +15,9 @@ from sklearn.pipeline import make_pipeline
 
 from featurebank.bank.bank import Bank
 from featurebank.bank.samples import SampleTable, column_of, values_of
-from featurebank.errors import ColumnError, TopModelError, near_names
+from featurebank.errors import ColumnError, TopModelError, counted, near_names
 from featurebank.fitting.targets import Target, read_target
-from featurebank.fitting.training_data import TrainingData, load_table
+from featurebank.fitting.training_data import TrainingData, left_out, load_table
 from featurebank.topmodels.folds import Fold, Folds, combinations, default_kind, make_folds, sizes_of
 from featurebank.topmodels.formatting import interval_text, score_text
 from featurebank.topmodels.refitting import over_folds
@@ -114,10 +114,9 @@ def load_domains(
         )
     strange = int((~np.isin(every, known) & (every != UNKNOWN)).sum())
     if strange:
-        notes.append(
-            f"{strange} samples of {pair.target_domain} are of classes that {pair.source} lacks, and so "
-            "count as mistakes"
-        )
+        of, that = f"of {pair.target_domain}", f"that {pair.source} lacks, and so"
+        what = counted(strange, f"sample {of} is of a class {that} counts", f"samples {of} are of classes {that} count")
+        notes.append(f"{what} as mistakes")
     rows = replace(load_table(bank, names, table, groups, None, ["mean"]), y=every, task=found.task, notes=notes)
     return rows, Domains(rows.X, every, classes, is_source, rows.groups)
 
@@ -136,12 +135,13 @@ def _table(bank: Bank, pair: DomainPair) -> tuple[SampleTable, NDArray[np.bool_]
             raise ColumnError(f"column {pair.column!r} has no value {name!r}; {hint}")
     is_labelled = column_of(table, pair.target).notna().to_numpy()
     is_source, is_target = values == pair.source, values == pair.target_domain
-    left_out = {
-        f"have no {pair.column}": len(readable) - len(table),
-        "are of other domains": int((~is_source & ~is_target).sum()),
-        f"of {pair.source} have no {pair.target}": int((is_source & ~is_labelled).sum()),
+    of = f"of {pair.source}"
+    absent = {
+        (f"has no {pair.column}", f"have no {pair.column}"): len(readable) - len(table),
+        ("is of another domain", "are of other domains"): int((~is_source & ~is_target).sum()),
+        (f"{of} has no {pair.target}", f"{of} have no {pair.target}"): int((is_source & ~is_labelled).sum()),
     }
-    notes = [f"{count} samples {why} and are left out" for why, count in left_out.items() if count]
+    notes = [left_out(count, *why) for why, count in absent.items() if count]
     kept = np.flatnonzero((is_source & is_labelled) | is_target)
     return table.take(kept), is_source[kept], is_labelled[kept], notes
 
@@ -156,8 +156,9 @@ def check_sizes(domains: Domains, pair: DomainPair, folds: int, target_labels: i
     """Refuse domains with too few rows for the folds."""
     for name, count in zip((pair.source, pair.target_domain), domains.counts, strict=True):
         if count < 2 * folds:
+            usable = counted(count, "row")
             raise TopModelError(
-                f"domain {name!r} has {count} rows that can be used; expected at least {2 * folds}, two a fold"
+                f"domain {name!r} has {usable} that can be used; expected at least {2 * folds}, two a fold"
             )
     if target_labels and not domains.is_scored.any():
         raise TopModelError(

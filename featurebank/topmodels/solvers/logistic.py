@@ -14,6 +14,7 @@ from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from featurebank.errors import counted
 from featurebank.topmodels.solvers import plain
 from featurebank.topmodels.solvers.designs import Design, design
 from featurebank.topmodels.solvers.lbfgs import Array, Descent
@@ -63,7 +64,9 @@ def walk(paths: list[Path], cells: Cells, settings: SolverOptions) -> Events:
         yield from found
         stopped = sum(path.stopped for path in paths)
         if stopped:
-            yield Note(f"{stopped} folds did not converge within max_iter for {dict(cells[number])}", (number,))
+            yield Note(
+                f"{counted(stopped, 'fold')} did not converge within max_iter for {dict(cells[number])}", (number,)
+            )
         results.append(found)
         left = tuple(order[done:])
         if left and settings.score is not None and is_past_peak(results, settings.score):

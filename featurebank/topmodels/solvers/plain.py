@@ -12,6 +12,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils.validation import has_fit_parameter
 from threadpoolctl import threadpool_limits
 
+from featurebank.errors import counted
 from featurebank.topmodels.scaling import FlooredScaler
 from featurebank.topmodels.solvers.problem import (
     Cells,
@@ -33,7 +34,7 @@ def solve(
     if not cells:
         return
     if reason:
-        yield Note(f"plain {type(estimator).__name__} for {len(cells)} cells: {reason}", tuple(cells))
+        yield Note(f"plain {type(estimator).__name__} for {counted(len(cells), 'cell')}: {reason}", tuple(cells))
     jobs = (
         delayed(fit)(problem, fold, number, pipeline(problem, estimator, cell, settings.random_state))
         for number, cell in cells.items()

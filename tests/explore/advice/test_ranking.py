@@ -110,7 +110,7 @@ def test_samples_without_a_label_are_left_out_with_a_word(planted_bank, planted_
     path = planted_bank(layers, {"label": [None, *y[1:]]})
     ranking = rank_features(path, **QUICK)
     assert ranking.report["n_samples"] == 59
-    assert "1 samples have no label and are left out" in ranking.report["warnings"]
+    assert "1 sample has no label and is left out" in ranking.report["warnings"]
 
 
 def test_correlations_are_scipys_and_constants_have_none():

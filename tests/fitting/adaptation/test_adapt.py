@@ -302,7 +302,7 @@ def test_domains_that_are_too_small_or_plain_are_errors(tmp_path):
     X, y, is_source = two_domains(60, 60)
     one = np.arange(120) < 61
     bank = domain_bank(tmp_path / "one.bank", X[one], y[one], is_source[one])
-    refused(bank, TopModelError, "domain 'B' has 1 rows that can be used; expected at least 10, two a fold")
+    refused(bank, TopModelError, "domain 'B' has 1 row that can be used; expected at least 10, two a fold")
     bank = domain_bank(tmp_path / "flat.bank", X, np.where(is_source, 1, y), is_source)
     refused(bank, TopModelError, "the labelled rows of 'A' are of 1 class; expected at least two classes")
     bank = domain_bank(tmp_path / "blind.bank", X, np.where(is_source, y, -1), is_source)
