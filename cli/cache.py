@@ -45,6 +45,7 @@ def cache(clear: bool, add: AnyPath | None, as_json: bool) -> None:
     rows = [
         [
             each["backbone"],
+            each["weights"][:8],
             ", ".join(each["layers"]),
             f"{each['bytes'] / 1e6:.1f}",
             time.strftime("%Y-%m-%d %H:%M", time.localtime(each["used"])),
@@ -52,9 +53,10 @@ def cache(clear: bool, add: AnyPath | None, as_json: bool) -> None:
         for each in reversed(facts["networks"])
     ]
     if rows:
-        print_table("exported networks", ["backbone", "layers", "MB", "last used"], rows, right=(2,))
-    for name in facts["making"]:
-        click.echo(f"{name} is being exported")
+        print_table("exported networks", ["backbone", "weights", "layers", "MB", "last used"], rows, right=(3,))
+    for name, since in zip(facts["making"], facts["making_since"], strict=True):
+        clock = time.strftime("%H:%M:%S", time.localtime(since))
+        click.echo(f"{name} is being exported since {clock}, for {time.time() - since:.0f} s now")
     click.echo(f"{facts['folder']}: {facts['bytes'] / 1e6:.1f} MB of at most {facts['most'] / 1e9:.1f} GB")
 
 

@@ -9,7 +9,7 @@ import click
 from cloup import command, option
 
 from featurebank.errors import counted, printable
-from featurebank.topmodels.formatting import percent
+from featurebank.topmodels.formatting import interval_text, is_share, score_text
 from featurebank_cli.exporting import keep_networks
 from featurebank_cli.options import (
     FILE,
@@ -90,16 +90,19 @@ def evaluate(
 
 def _print(report: dict[str, Any], title: str) -> None:
     names = [name for name in report["intervals"] if name in report]
-    ends = {name: "..".join(f"{end:.3f}" for end in report["intervals"][name]) for name in names}
-    rows = [[name.replace("_", " "), f"{report[name]:.3f}", ends[name]] for name in names]
+    ends = {name: interval_text(report["intervals"][name], name) for name in names}
+    rows = [[_named(name), score_text(report[name], name, unit=""), ends[name]] for name in names]
     print_table(f"{title}{counted(report['n_samples'], 'image')}", ["score", "value", "95 %"], rows, right=(1, 2))
     if "confusion" in report:
         _print_confusion(report)
     if "per_label" in report:
         labels = [[each["label"], str(each["n"]), f"{each['f1']:.3f}"] for each in report["per_label"]]
         print_table("labels", ["label", "images", "F1"], labels, right=(1, 2))
-    if "accuracy" in report:
-        click.echo(f"accuracy {percent(report['accuracy'])} %")
+
+
+def _named(score: str) -> str:
+    """Return a score as the table calls it: shares are in percent."""
+    return score.replace("_", " ") + (" %" if is_share(score) else "")
 
 
 def _print_confusion(report: dict[str, Any]) -> None:

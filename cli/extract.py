@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 SHOWN = 10
 CLASSES_SHOWN = 6
 TABLE = ("path_column", "separator", "encoding", "labels_as")
+WHOLE = "with the start"
+"""What the rate at the end is of, unlike that of the progress bar."""
 UNSEEN = 0.1
 """Share of the images that may stay unseen without a word."""
 ASKED = ("weights", "size", "views", "store", "precision", "decoder", "framing")
@@ -254,7 +256,11 @@ def _summary(report: Any, bank: AnyPath) -> None:
         f"{report.failed} failed"
         + (f"; {report.gone} gone" if report.gone else "")
         + f" in {report.seconds:.1f} s"
-        + (f" ({report.images_per_second:.1f} images/s, {'; '.join(report.engines)})" if report.embedded else "")
+        + (
+            f" ({report.images_per_second:.1f} images/s {WHOLE}, {'; '.join(report.engines)})"
+            if report.embedded
+            else ""
+        )
     )
     if report.labels:
         click.echo(f"  labels: {_labels(report.labels)}")

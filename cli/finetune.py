@@ -20,6 +20,7 @@ from featurebank_cli.options import (
     FILE,
     Decorator,
     bank_argument,
+    check_folder,
     class_weight_option,
     device_option,
     folds_option,
@@ -33,7 +34,7 @@ from featurebank_cli.options import (
     weights_option,
     workers_option,
 )
-from featurebank_cli.output import print_json, print_table
+from featurebank_cli.output import checked_predictor, print_json, print_table, save_predictor
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ def _described() -> dict[str, str]:
     return {name: " ".join(text.split()).replace("``", "") for name, text in zip(texts[1::2], texts[2::2], strict=True)}
 
 
+FROZEN = (
+    "Frozen is a logistic regression on the penultimate layer, its strength chosen inside each fold; featurebank fit "
+    "tells the best of all that it tried."
+)
 TEXTS, FIELDS = _described(), {each.name: each for each in fields(Recipe)}
 
 
@@ -87,7 +92,7 @@ def recipe_option(name: str, *spelled: str, **more: Any) -> Decorator:
     weights_option,
     size_option,
     target_option("Column of classes.  [default: the predictor's, label, or the only column]"),
-    output_option("The predictor.  [default: BANK's stem + .tuned.featurebank]"),
+    output_option("The predictor; an older one there is replaced.  [default: BANK's stem + .tuned.featurebank]"),
 )
 @option_group(
     "How it is trained",
@@ -130,18 +135,15 @@ def finetune(
         featurebank finetune photos.bank --from blocks.5 --predictor photos.featurebank --folds 5
     """
     from featurebank.bank.bank import Bank
-    from featurebank.errors import StorageError
     from featurebank.explore.plots import check_format, figure_bytes, plot_training
     from featurebank.finetuning.finetune import Callbacks, default_output
     from featurebank.finetuning.finetune import finetune as run_finetune
     from featurebank.storage import files
 
     opened = Bank(bank)
-    path = output or default_output(opened)
-    for place in filter(None, (path, plot)):
-        if not place.parent.is_dir():
-            raise StorageError(f"no folder {str(place.parent)!r}; make it, or name another with -o or --plot")
+    path = checked_predictor(output or default_output(opened))
     if plot is not None:
+        check_folder(plot, "--plot")
         check_format(plot.suffix)
     recipe = Recipe(**{field.name: options.pop(field.name) for field in fields(Recipe)})
     checkpoint = path.with_suffix(".checkpoint")
@@ -154,7 +156,7 @@ def finetune(
     )
     options |= {"folds": options["folds"] or 0, "checkpoint": checkpoint, "resume": resume, "callbacks": callbacks}
     result = run_finetune(opened, recipe, **options)
-    result.save(path)
+    save_predictor(state, result, path)
     if plot is not None:
         files.commit(plot, figure_bytes(plot_training(result.report), plot.suffix))
     if not result.report["interrupted"]:
@@ -205,4 +207,6 @@ def _print(report: dict[str, Any]) -> None:
         click.echo("Interrupted: the best epoch so far is kept; --resume goes on.")
     if "comparison" in report:
         click.echo(f"{report['comparison']['sentence']} {report['comparison']['seconds']:.0f} s.")
+        if report["comparison"]["is_anew"]:
+            click.echo(FROZEN)
     click.echo(f"predictor: {report['predictor']}   in {report['seconds']:.0f} s")

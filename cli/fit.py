@@ -91,7 +91,7 @@ class _Fit(cloup.Command):
         "[default: label, or the only column]",
         multiple=True,
     ),
-    output_option("The predictor.  [default: BANK's stem + .featurebank]"),
+    output_option("The predictor; an older one there is replaced.  [default: BANK's stem + .featurebank]"),
 )
 @option_group(
     "How it is scored",
@@ -313,6 +313,9 @@ def print_candidates(report: dict[str, Any], title: str = "") -> None:
         ]
         for each in best
     ]
+    if report.get("guess"):
+        unknown = [""] * (1 + is_imbalanced)
+        rows.append(["a guess", "", "", score_text(report["guess"]["mean"], report["scoring"], unit=""), *unknown, ""])
     kind = "" if report["task"] in ("regression", "anomaly") else f", {len(report['classes'])} classes"
     title += f"{report['scoring']}, {report['folds']}-fold, {counted(report['n_samples'], 'sample')}{kind}" + (
         f", {common.rstrip('/')}" if common else ""
@@ -334,6 +337,8 @@ def _features(each: dict[str, Any], common: str) -> str:
 def print_findings(report: dict[str, Any]) -> None:
     """Print what the report says beside the table, a line each."""
     best = report["best"]
+    if report.get("guess") and not report["guess"]["told_apart"]:
+        click.echo(f"{report['guess']['sentence'].capitalize()}.")
     if len(report["candidates"]) > 1:
         luck = luck_text(report)
         click.echo(f"The best was selected among these, so its score is a little optimistic.{luck and ' '}{luck}")

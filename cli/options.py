@@ -201,8 +201,8 @@ def _only_with_ray(context: click.Context, option: click.Parameter, value: str |
     return value
 
 
-def check_folder(path: Path | None) -> None:
-    """Refuse a file whose folder does not exist before any work is done.
+def check_folder(path: Path | None, option: str = "-o") -> None:
+    """Refuse the file of an option whose folder does not exist before any work is done.
 
     Raises
     ------
@@ -212,7 +212,7 @@ def check_folder(path: Path | None) -> None:
     from featurebank.errors import StorageError
 
     if path is not None and not path.parent.is_dir():
-        raise StorageError(f"no folder {str(path.parent)!r}; make it, or name another with -o")
+        raise StorageError(f"no folder {str(path.parent)!r}; make it, or name another with {option}")
 
 
 split_option = option(

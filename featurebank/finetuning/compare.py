@@ -106,8 +106,10 @@ def compare(
     Returns
     -------
     dict
-        ``frozen`` and ``tuned`` (``mean, fold_scores``), ``diverged`` (folds whose training did), the difference with
-        its interval (`featurebank.topmodels.scores.paired_interval`), ``seconds``, ``interrupted``, a ``sentence``.
+        ``frozen`` and ``tuned`` (``mean, fold_scores``), ``is_anew`` (whether the frozen side is no predictor's model,
+        but a logistic regression that is chosen in each fold), ``diverged`` (folds whose training did), the difference
+        with its interval (`featurebank.topmodels.scores.paired_interval`), ``seconds``, ``interrupted``, a
+        ``sentence``.
     """
     started = time.perf_counter()
     pairs: list[tuple[float, float, bool]] = []
@@ -121,7 +123,8 @@ def compare(
     except KeyboardInterrupt:
         is_interrupted = True
     seconds = time.perf_counter() - started
-    return {**_summary(frozen.name, pairs, folds), "seconds": seconds, "interrupted": is_interrupted}
+    facts = {"is_anew": frozen.model is None, "seconds": seconds, "interrupted": is_interrupted}
+    return {**_summary(frozen.name, pairs, folds), **facts}
 
 
 def _scores(

@@ -40,7 +40,9 @@ class Estimate:
     disk_bytes : int
         What their activations take.
     cache_seconds, epoch_seconds, seconds : float
-        To compute them, for one epoch, and at most for all.
+        To compute them, for one epoch, and for all epochs of all trainings, where none is spared.
+    epochs, folds : int
+        Of one training, and the folds that a comparison trains on beside it; 0 for none.
     """
 
     images: int
@@ -49,6 +51,8 @@ class Estimate:
     cache_seconds: float
     epoch_seconds: float
     seconds: float
+    epochs: int
+    folds: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields for a report."""
@@ -58,11 +62,13 @@ class Estimate:
         what = f"{counted(self.images, 'image')} x {counted(self.views, 'view')}"
         keeps = f"{self.disk_bytes / 1e6:.0f} MB of activations for {what}"
         first = f"{keeps}, about {self.cache_seconds:.0f} s; " if self.images else ""
-        return f"{first}about {self.epoch_seconds:.1f} s an epoch, at most {self.seconds:.0f} s in all"
+        folds = f", here and in {self.folds} folds" if self.folds else ""
+        every = f"about {self.seconds:.0f} s for {counted(self.epochs, 'epoch')}{folds}"
+        return f"{first}about {self.epoch_seconds:.1f} s an epoch, {every}"
 
 
-def estimate(experiment: Experiment) -> Estimate:
-    """Estimate what a fine-tuning will take.
+def estimate(experiment: Experiment, folds: int = 0) -> Estimate:
+    """Estimate what a fine-tuning will take, and its comparison on so many folds, which train on all rows but one part.
 
     Raises
     ------
@@ -81,7 +87,8 @@ def estimate(experiment: Experiment) -> Estimate:
     epoch = trained * _step_seconds(network, recipe, True) + judged * _step_seconds(network, recipe, False)
     epoch += 0.0 if recipe.is_cached else live * (trained + judged)
     first = missing * views * live
-    return Estimate(missing, views, needed, first, epoch, first + recipe.epochs * epoch)
+    seconds = first + recipe.epochs * epoch * max(folds, 1)
+    return Estimate(missing, views, needed, first, epoch, seconds, recipe.epochs, folds)
 
 
 def _check_room(experiment: Experiment, needed: int) -> None:

@@ -197,7 +197,7 @@ def finetune(
     if resume:
         read(checkpoint)
     if told.on_estimate is not None:
-        told.on_estimate(estimate(experiment))
+        told.on_estimate(estimate(experiment, folds))
     activations, more = experiment.activations(told.on_cached)
     cached = time.perf_counter()
     heard: dict[str, Any] = {"on_epoch": told.on_epoch, "on_step": told.on_step}

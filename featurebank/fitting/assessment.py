@@ -26,16 +26,17 @@ from featurebank.topmodels.comparison import selection_bias
 from featurebank.topmodels.cross_calibration import choose_method, cross_calibrated
 from featurebank.topmodels.evaluation import scorer_of
 from featurebank.topmodels.folds import sizes_of
-from featurebank.topmodels.formatting import score_name
+from featurebank.topmodels.formatting import is_share, score_name, told_apart_text
 from featurebank.topmodels.learning_curve import learning_curve as make_learning_curve
 from featurebank.topmodels.models import OVERSURE
 from featurebank.topmodels.out_of_fold import OutOfFold
-from featurebank.topmodels.refitting import fit_pipeline, over_folds, score_fitted
-from featurebank.topmodels.scores import fold_interval
+from featurebank.topmodels.refitting import fit_pipeline, guess_scores, over_folds, score_fitted
+from featurebank.topmodels.scores import fold_interval, least_interval, paired_interval
 from featurebank.topmodels.search import TopModelSearchCV
 from featurebank.topmodels.thresholds import abstention_curve, best_threshold, cross_thresholds
 
 AUTO = "auto"
+GUESSED = "the best of these"
 IMBALANCE = 3.0
 """Largest class over smallest from which the table shows the balanced accuracy."""
 
@@ -54,6 +55,7 @@ def facts(search: TopModelSearchCV, rows: TrainingData, target: Target) -> dict[
         "seed": search.random_state,
         "candidates": [candidate.to_dict() for candidate in search.candidates_],
         "best": search.best_candidate_.to_dict(),
+        "guess": _about_guess(search, rows),
         "comparison": search.comparison_,
         "selection": {
             "candidates": len(search.candidates_),
@@ -63,6 +65,17 @@ def facts(search: TopModelSearchCV, rows: TrainingData, target: Target) -> dict[
         "interrupted": search.interrupted_,
         "timed_out": search.timed_out_,
     }
+
+
+def _about_guess(search: TopModelSearchCV, rows: TrainingData) -> dict[str, Any] | None:
+    """Return what a guess scores, and whether the best candidate can be told from it; None where it has no score."""
+    scores = guess_scores(search.scorer_, rows.task, rows.y, search.folds_, rows.weight)
+    if scores is None:
+        return None
+    best, scoring = search.best_candidate_, score_name(search.scoring, rows.task)
+    least = least_interval(best.mean - float(np.mean(scores)), search.trials_) if is_share(scoring) else None
+    found = paired_interval(best.fold_scores, scores, *sizes_of(search.folds_), least)
+    return {"mean": float(np.mean(scores)), **found, "sentence": told_apart_text(GUESSED, "a guess", found, scoring)}
 
 
 def _about_committee(search: TopModelSearchCV) -> dict[str, Any]:

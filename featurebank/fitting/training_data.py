@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from featurebank.bank.bank import Bank
 from featurebank.bank.features import DigestIndex, as_keys
 from featurebank.bank.neighbours import THRESHOLD, near_duplicate_groups, near_duplicate_pairs
+from featurebank.bank.request import StoredRequest
 from featurebank.bank.samples import SampleTable, column_of, values_of, weights_of
 from featurebank.bank.spec import LOGITS, layer_order, parse_name
 from featurebank.errors import BankError, counted
@@ -156,13 +157,15 @@ def load_table(
         notes.append(_about_batches(size, memory))
         return _in_batches(bank, names, table, groups, weight, views, notes)
     X, blocks, n_views = _embeddings(bank, names, table, views)
-    notes += dead_channels(X, blocks, n_views)
+    notes += dead_channels(bank, X, blocks, n_views)
     rows = TrainingData(table, X, blocks, np.empty(0), "", None, weight, None, notes, n_views)
     return replace(rows, groups=groups_of(rows, groups))
 
 
-def dead_channels(X: NDArray[np.float32], blocks: Mapping[str, slice], n_views: Mapping[str, int]) -> list[str]:
-    """Say which feature sets have many channels that are nearly constant, and what is done about them."""
+def dead_channels(
+    bank: Bank, X: NDArray[np.float32], blocks: Mapping[str, slice], n_views: Mapping[str, int]
+) -> list[str]:
+    """Say which feature sets have many channels that are nearly constant, why, and what is done about them."""
     notes = []
     for name, block in blocks.items():
         channels = X[:, block].reshape(len(X) * n_views[name], -1)
@@ -170,9 +173,17 @@ def dead_channels(X: NDArray[np.float32], blocks: Mapping[str, slice], n_views: 
         if count >= DEAD * width:
             notes.append(
                 f"{count:,} of {width:,} channels of {name} ({100 * count / width:.0f} %) are nearly constant on these "
-                "images, as on grey or dark ones: standardising keeps them small"
+                f"images, {_why_dead(bank, name)}: standardising keeps them small"
             )
     return notes
+
+
+def _why_dead(bank: Bank, name: str) -> str:
+    """Say why channels of a feature set are nearly constant, as far as that is known."""
+    asked = StoredRequest.last(bank, bank.feature_set(name).spec)
+    if asked is not None and asked.weights.startswith("random:"):
+        return "which random weights make likely on any images"
+    return "as often on grey, dark or much alike ones"
 
 
 def bytes_of(bank: Bank, names: Sequence[str], table: SampleTable, views: Sequence[str]) -> int:

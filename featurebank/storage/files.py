@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -59,6 +59,21 @@ def beside(path: AnyPath, suffix: str) -> Path:
     'photos.featurebank'
     """
     return (path if isinstance(path, Path) else Path(path.name)).with_suffix(suffix)
+
+
+def free(path: Path, taken: Collection[Path] = ()) -> Path:
+    """Return the first of ``NAME``, ``NAME-2``, ``NAME-3`` … that is not there and is not among those taken.
+
+    Examples
+    --------
+    >>> str(free(Path("new.featurebank"), [Path("new.featurebank")]))
+    'new-2.featurebank'
+    """
+    number, found = 1, path
+    while found.exists() or found in taken:
+        number += 1
+        found = path.with_stem(f"{path.stem}-{number}")
+    return found
 
 
 def is_same(one: AnyPath, other: AnyPath) -> bool:

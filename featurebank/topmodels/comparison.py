@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from featurebank.errors import counted
 from featurebank.topmodels.candidates import Candidate, called, ranked
 from featurebank.topmodels.folds import sizes_of
 from featurebank.topmodels.formatting import score_name, told_apart_text
@@ -27,7 +28,9 @@ def compared(
         return None
     found = difference(uncertainty, best, others[0], said)
     scoring = score_name(uncertainty.scoring, uncertainty.data.task)
-    sentence = told_apart_text(called(best), called(others[0]), found, scoring)
+    more = sum(_same_answers(best, other, said) for other in others) - 1 if found.get("same_answers") else 0
+    first, second = (called(best), called(others[0])) if more < 1 else _several(best, others[0], more)
+    sentence = told_apart_text(first, second, found, scoring)
     return {"other": others[0].to_dict(), **found, "sentence": sentence}
 
 
@@ -44,8 +47,20 @@ def difference(uncertainty: Uncertainty, first: Candidate, second: Candidate, sa
     if one is None or other is None:
         return paired_interval(*scores, *sizes)
     by_rows = uncertainty.difference(one, other, first.mean - second.mean)
-    same = all(np.array_equal(each.labels, its.labels) for each, its in zip(one, other, strict=True))
-    return {**paired_interval(*scores, *sizes, by_rows), "same_answers": same}
+    return {**paired_interval(*scores, *sizes, by_rows), "same_answers": _same_answers(first, second, said)}
+
+
+def _same_answers(first: Candidate, second: Candidate, said: Said) -> bool:
+    """Say whether two candidates are known to have said the same of every row."""
+    one, other = said.get(id(first)), said.get(id(second))
+    if one is None or other is None:
+        return False
+    return all(np.array_equal(each.labels, its.labels) for each, its in zip(one, other, strict=True))
+
+
+def _several(best: Candidate, other: Candidate, more: int) -> tuple[str, str]:
+    """Return what candidates are called that say the same, as the two sides of a sentence."""
+    return f"{called(best)}, {called(other)}", counted(more, "other")
 
 
 def selection_bias(candidates: Sequence[Candidate], best: Candidate) -> float | None:

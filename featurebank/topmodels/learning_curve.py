@@ -17,6 +17,7 @@ from featurebank.bank.display import as_html
 from featurebank.errors import TopModelError
 from featurebank.images.reading import Progress
 from featurebank.topmodels.folds import Fold, sizes_of
+from featurebank.topmodels.formatting import gain_text, is_share
 from featurebank.topmodels.scores import fold_interval, paired_interval
 from featurebank.topmodels.subsampling import Draw, Measured, Subsampling, failures, measured, subsampling
 
@@ -132,14 +133,16 @@ class LearningCurve:
         ``score`` of a guess that never looks at X, and ``ci95`` of what the largest parts score more than that; None
         where the guess cannot be scored.
     in_points : bool, default True
-        Whether the best possible score is 1, so that a gain is told in points (hundredths).
+        Whether the best possible score is 1, so that what is worth labels is the same for all scores.
+    scoring : str, callable or None
+        What the scores are of: a gain in a share is told in points (hundredths).
     notes : list of str
         What was left out, and why.
 
     Examples
     --------
     >>> LearningCurve([], 100, PowerLaw(0.9, 1.0, 0.5), PowerLaw(np.full(9, 0.9), np.ones(9), np.full(9, 0.5))).verdict
-    'Label more: twice the labels (200) promise +2.9 points (95 % +2.9…+2.9).'
+    'Label more: twice the labels (200) promise +2.9 points (95 % +2.9..+2.9).'
     """
 
     points: list[dict[str, Any]]
@@ -148,6 +151,7 @@ class LearningCurve:
     bootstraps: PowerLaw | None = field(default=None, repr=False)
     chance: dict[str, Any] | None = None
     in_points: bool = True
+    scoring: Any = field(default=None, repr=False)
     notes: list[str] = field(default_factory=list)
 
     def predict(self, n: float) -> tuple[float, float, float]:
@@ -207,7 +211,9 @@ class LearningCurve:
         told = f"{decision}: {self._promise(**promise)}"
         if decision != NOT_CLEAR:
             return told
-        worth = f"{100 * WORTHWHILE:g} points" if self.in_points else f"{100 * WORTHWHILE:g} % of the score"
+        worth = f"{100 * WORTHWHILE:g} % of the score"
+        if self.in_points:
+            worth = f"{100 * WORTHWHILE:g} points" if is_share(self.scoring) else f"{WORTHWHILE:g}"
         return f"{told[:-1]}; what is surely worth labels is a gain of {worth}."
 
     def to_dict(self) -> dict[str, Any]:
@@ -233,9 +239,8 @@ class LearningCurve:
         return as_html(self, self.to_frame())
 
     def _promise(self, n: int, gain: float, ci95: list[float]) -> str:
-        told, low, high = (f"{100 * each:+z.1f}" if self.in_points else f"{each:+.3g}" for each in (gain, *ci95))
-        unit = " points" if self.in_points else ""
-        return f"twice the labels ({n:,}) promise {told}{unit} (95 % {low}…{high})."
+        told = gain_text({"difference": gain, "ci95": ci95}, self.scoring)
+        return f"twice the labels ({n:,}) promise {told}."
 
     def _interval(self, ask: Callable[[PowerLaw], Any]) -> tuple[float, float, float]:
         if self.fit is None or self.bootstraps is None:
@@ -363,12 +368,12 @@ def _curve(task: Subsampling, found: Sequence[Measured], random_state: int, note
     fitted = [each for each in found if each.size.is_fitted]
     rows = np.array([each.n_train for each in fitted])
     if len(np.unique(rows)) < LEAST_SIZES:
-        return LearningCurve(points, len(task.y), None, None, chance, bound == 1, notes)
+        return LearningCurve(points, len(task.y), None, None, chance, bound == 1, task.scorer, notes)
     scores = np.stack([_filled(each.scores) for each in fitted])
     mean = scores.mean(axis=(1, 2))
     again = fit_power_law(rows, _drawn_again(scores, n_test / n_train, random_state), bound)
     law = PowerLaw(*(float(each[0]) for each in fit_power_law(rows, mean[None], bound)))
-    return LearningCurve(points, len(task.y), law, again, chance, bound == 1, notes)
+    return LearningCurve(points, len(task.y), law, again, chance, bound == 1, task.scorer, notes)
 
 
 def _point(each: Measured, n_train: float, n_test: float, scorer: Any, tested: int) -> dict[str, Any]:

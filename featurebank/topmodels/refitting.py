@@ -5,6 +5,7 @@ The search does not use the loop: its solvers share work between folds (`feature
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -12,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn import config_context
 from sklearn.base import clone
-from sklearn.pipeline import Pipeline
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.pipeline import Pipeline, make_pipeline
 
 from featurebank.images.reading import Progress
 from featurebank.topmodels.folds import Fold
@@ -115,3 +117,41 @@ def fit_and_score(
     of_train, of_test = (None if weight is None else weight[rows] for rows in (train, test))
     fitted = fit_pipeline(clone(pipeline), X[train], y[train], of_train)
     return score_fitted(scorer, fitted, X[test], y[test], of_test)
+
+
+def guess_scores(
+    scorer: Any, task: str, y: NDArray[Any], folds: Sequence[Fold], weight: NDArray[np.float64] | None = None
+) -> list[float] | None:
+    """Return what a guess that never looks at an image scores on each fold: the most frequent class, or the mean.
+
+    Parameters
+    ----------
+    scorer : callable
+        A scikit-learn scorer.
+    task : str
+        ``"regression"``, or one of classes.
+    y : ndarray, shape (n,) or (n, labels)
+    folds : sequence of (train, test)
+    weight : ndarray of float64, shape (n,), optional
+
+    Returns
+    -------
+    list of float or None
+        None where the scorer gives no number.
+
+    Examples
+    --------
+    >>> from sklearn.metrics import get_scorer
+    >>> y = np.array(["a", "b", "a", "a"])
+    >>> guess_scores(get_scorer("accuracy"), "classification", y, [([2, 3], [0, 1]), ([0, 1], [2, 3])])
+    [0.5, 1.0]
+    """
+    model = make_pipeline(DummyRegressor() if task == "regression" else DummyClassifier())
+    X = np.zeros((len(y), 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a class that is never said has no precision
+        try:
+            scores = over_folds(lambda *rows: fit_and_score(model, scorer, X, y, *rows, weight), folds)
+        except Exception:  # scorers raise all kinds where a guess does not answer what they ask
+            return None
+    return scores if np.isfinite(scores).all() else None

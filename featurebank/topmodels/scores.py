@@ -326,6 +326,36 @@ def difference_interval(value: float, influence: NDArray[np.float64], *, folds: 
     return score_interval(value, influence, "difference", rows=len(influence), folds=folds)
 
 
+def least_interval(value: float, rows: float) -> Interval:
+    """Return the interval of the difference of two shares that so many rows allow at best.
+
+    The rows on which one of two models is right and the other wrong are taken to be as few as the difference says.
+
+    Parameters
+    ----------
+    value : float
+        The difference.
+    rows : float
+
+    Notes
+    -----
+    Agresti and Min (2005), Simple improved confidence intervals for comparing matched proportions: half a row is added
+    to each of the four counts.
+
+    Examples
+    --------
+    Two models that are right on the same 58 of 60 rows may still differ by three points.
+
+    >>> low, high, _ = least_interval(0.0, 60)
+    >>> round(low, 3), round(high, 3)
+    (-0.032, 0.032)
+    """
+    apart, every = value * rows, rows + 2
+    error = float(np.sqrt(abs(apart) + 1 - apart**2 / every)) / every
+    reach = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * error
+    return Interval(max(apart / every - reach, -1.0), min(apart / every + reach, 1.0), "agresti-min")
+
+
 def paired_interval(
     first: Sequence[float], second: Sequence[float], n_train: float, n_test: float, by_rows: Interval | None = None
 ) -> dict[str, Any]:
@@ -341,8 +371,9 @@ def paired_interval(
     n_train, n_test : float
         Mean number of rows in the training and test parts.
     by_rows : Interval, optional
-        From the rows that both answered (`difference_interval`), with which the interval is united: where two models
-        score alike in every fold, only the rows tell how far they differ.
+        From the rows that both answered (`difference_interval`), or from how many these are (`least_interval`), with
+        which the interval is united: where two models score alike in every fold, only the rows tell how far they
+        differ.
 
     Returns
     -------

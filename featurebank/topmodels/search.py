@@ -429,6 +429,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         found = run.finished()
         self.interrupted_, self.timed_out_ = run.interrupted, run.timed_out
         run.set_intervals(found)
+        self.trials_ = run.uncertainty.trials
         self.committee_ = form_committee(run, found, self.members, self.given) if self.ensemble else None
         committees = [] if self.committee_ is None or self.committee_.is_one else [self.committee_]
         self.candidates_ = [candidate for _, candidate in found] + [each.candidate for each in committees]

@@ -76,6 +76,11 @@ class Uncertainty:
         influence = self._influence(first) - self._influence(second)
         return difference_interval(value, influence, folds=len(self.data.folds))
 
+    @property
+    def trials(self) -> float:
+        """How many rows of equal weight, or groups of rows that belong together, a score stands on."""
+        return self._rows if self.clusters is None else min(self._rows, len(np.unique(self.clusters)))
+
     def _influence(self, found: Found) -> NDArray[np.float64]:
         if self.is_accuracy:
             right = [self.data.y[self.data.folds[each.fold][1]] == each.labels for each in found]

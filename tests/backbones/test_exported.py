@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -223,7 +224,9 @@ def test_a_network_that_is_being_exported_is_shown_and_left_to_whoever_does_it(t
     network, path = keeping.Network(lambda: backbone, specs), cache.path_of(specs)
     assert keeping.is_lacking(network)
     with cache.making(path, "tiny"):
-        assert cache.describe()["making"] == ["tiny"]
+        facts = cache.describe()
+        assert facts["making"] == ["tiny"]
+        assert facts["making_since"] == pytest.approx([time.time()], abs=60)
         assert not keeping.is_lacking(network)
     assert cache.describe()["making"] == []
     files.commit(path.with_suffix(cache.NAME), b"tiny")  # as one that was killed leaves it

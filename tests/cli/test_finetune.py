@@ -43,7 +43,8 @@ def test_what_it_will_take_and_each_epoch_are_told(tuned):
     _, _, said = tuned
     lines = said.splitlines()
     assert lines[0].startswith("estimate: 1 MB of activations for 40 images x 2 views, about ")
-    assert "s an epoch, at most" in lines[0]
+    assert "s an epoch, about " in lines[0]
+    assert lines[0].endswith(" s for 2 epochs, here and in 3 folds")
     assert lines[1].startswith("epoch 0/2  the new head on frozen features  validation ")
     assert lines[3].startswith("epoch 2/2  loss ")
     assert "images/s" in lines[3]

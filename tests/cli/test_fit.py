@@ -135,6 +135,12 @@ def test_a_predictor_of_something_else_is_replaced_with_a_word(run_cli, own_bank
     assert "held a predictor" not in run_cli("fit", own_bank, "--model", "ridge").stderr
     result = run_cli("fit", own_bank, "--model", "ridge", "--target", "side")
     assert "held a predictor of 'label'; it is replaced by one of 'side'" in result.stderr
+    again = run_cli("fit", own_bank, "--model", "ridge", "--target", "side")
+    assert " held a predictor of 20" in again.stderr
+    assert "which this one replaces; -o names another file" in again.stderr
+    refused = run_cli("fit", own_bank, "-o", tmp_path / "labels.csv")
+    assert (refused.exit_code, (tmp_path / "labels.csv").read_text()[:9]) == (1, "path,side")
+    assert "labels.csv' is there and is no predictor; name another file with -o" in refused.stderr
 
 
 @pytest.mark.parametrize(

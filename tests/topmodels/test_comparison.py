@@ -24,11 +24,11 @@ def answers(wrong):
     return [Prediction(0, fold, np.arange(2), said[test]) for fold, (_, test) in enumerate(FOLDS)]
 
 
-def told(first, second, clusters=None):
-    """Return the comparison of two models that are wrong on some rows."""
+def told(*wrong_rows, clusters=None):
+    """Return the comparison of the first of some models, each of which is wrong on some rows."""
     data = SearchData(np.zeros((40, 1)), Y, {}, FOLDS)
     models, said = [], {}
-    for name, wrong in (("svm", first), ("mlp", second)):
+    for name, wrong in zip(("svm", "mlp", "knn"), wrong_rows, strict=False):
         scores = [1 - np.isin(test, wrong).mean() for _, test in FOLDS]
         models.append(Candidate(("X",), name, {}, fold_scores=scores))
         said[id(models[-1])] = answers(wrong)
@@ -53,6 +53,12 @@ def test_the_same_answers_on_every_row_are_said_so():
     found = told([0, 9], [0, 9])
     assert found["ci95"] == [0, 0]
     assert found["sentence"] == "svm on X and mlp on X give the same answers on every row"
+
+
+def test_all_that_give_the_same_answers_are_counted():
+    found = told([0, 9], [0, 9], [0, 9])["sentence"]
+    assert found == "svm on X, mlp on X and 1 other give the same answers on every row"
+    assert told([0, 9], [0, 9], [1, 9])["sentence"] == "svm on X and mlp on X give the same answers on every row"
 
 
 def test_a_search_compares_its_leaders_by_their_rows():

@@ -142,7 +142,8 @@ def test_a_level_above_chance_says_stop():
 def test_the_interval_decides(low, gain, high, word, in_points):
     b = 200 * np.repeat([low, gain, high], [10, 80, 10])  # at c = 1 the gain from 100 rows to 200 is b / 200
     fit = PowerLaw(1 + 2 * gain, 200 * gain, 1.0)  # the score is 1 now
-    curve = LearningCurve([], 100, fit, PowerLaw(1.0, b, 1.0), in_points=in_points)
+    scoring = "accuracy" if in_points else "neg_mean_squared_error"
+    curve = LearningCurve([], 100, fit, PowerLaw(1.0, b, 1.0), in_points=in_points, scoring=scoring)
     assert curve.doubling["ci95"] == pytest.approx([low, high])
     assert curve.verdict.startswith(f"{word}: twice the labels (200) promise +")
     assert (" points (" in curve.verdict) == in_points

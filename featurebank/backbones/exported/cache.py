@@ -107,13 +107,17 @@ def is_making(specs: Sequence[FeatureSpec]) -> bool:
     return files.is_locked(path_of(specs).with_suffix(LOCK))
 
 
-def being_made() -> list[str]:
-    """Return the names of the backbones that processes are exporting now; what a killed one has left is not meant."""
-    names = []
+def being_made() -> list[tuple[str, float]]:
+    """Return the backbones that processes are exporting now, and since when (seconds since 1970).
+
+    What a killed process has left is not meant.
+    """
+    found = []
     for path in sorted(folder().glob(f"*{NAME}")):
         with suppress(FileNotFoundError):  # it is made by now
-            names += [path.read_text("utf-8")] if files.is_locked(path.with_suffix(LOCK)) else []
-    return names
+            if files.is_locked(path.with_suffix(LOCK)):
+                found.append((path.read_text("utf-8"), path.stat().st_mtime))
+    return found
 
 
 def add(path: Path, graph: bytes, record: Record) -> None:
@@ -195,23 +199,25 @@ def bound(kept: Path | None = None, most: int | None = None) -> int:
 def describe() -> dict[str, Any]:
     """Return the folder, the ``bytes`` of all networks and the most that they may take, and each network's facts.
 
-    ``making`` has the names of those that are being exported now.
-    Of each network its ``backbone``, ``layers``, ``bytes``, how far it is ``off`` plain PyTorch, and when it was
-    ``used`` last (seconds since 1970).
+    ``making`` has the names of those that are being exported now, ``making_since`` when that began.
+    Of each network its ``backbone``, the digest of its ``weights``, ``layers``, ``bytes``, how far it is ``off`` plain
+    PyTorch, and when it was ``used`` last. Times are seconds since 1970.
     """
     listed = []
     for path, size in networks():
         with suppress(EngineError, FileNotFoundError):
             record, used_at = Record.read(path.with_suffix(RECORD)), path.stat().st_mtime
             names = [f"{layer}:{pool}" for layer, _, _, pool in record.layers]
-            facts = {"backbone": record.backbone, "layers": names, "bytes": size, "off": record.off}
-            listed.append({**facts, "used": used_at})
+            facts = {"backbone": record.backbone, "weights": record.weights, "layers": names, "bytes": size}
+            listed.append({**facts, "off": record.off, "used": used_at})
+    making = being_made()
     return {
         "folder": str(folder()),
         "bytes": sum(each["bytes"] for each in listed),
         "most": MOST_BYTES,
         "networks": listed,
-        "making": being_made(),
+        "making": [name for name, _ in making],
+        "making_since": [since for _, since in making],
     }
 
 

@@ -134,7 +134,8 @@ def advise(
     question = Question(target or default_target(bank), *asked)
     found = measure(bank, question, shown(progress, "advise"))
     verdict = decide(found.evidence)
-    steps = [Planner(bank, question, found).recommend(action) for action in wanted_actions(verdict)]
+    planner = Planner(bank, question, found)
+    steps = [planner.recommend(action) for action in wanted_actions(verdict)]
     lines = evidence_lines(found, verdict)
     report = _report(bank, question, found, verdict, lines, steps)
     return Advice(verdict, lines, steps, {**report, "seconds": time.perf_counter() - started})
@@ -239,7 +240,10 @@ def _about_similarity(found: Measurements, verdict: Verdict) -> str:
     where = "the score rises up to the last layer"
     if found.plateau is not found.network.top:
         where = f"from {found.plateau.spec.layer_name} on the score rises no further"
-    return f"{verdict.similarity}: {where}; the penultimate layer leads the lower half by {_difference(found, lead)}"
+    sure = "" if verdict.is_sure or verdict.similarity == "unknown" else "probably "
+    return (
+        f"{sure}{verdict.similarity}: {where}; the penultimate layer leads the lower half by {_difference(found, lead)}"
+    )
 
 
 def _about_labels(found: Measurements) -> str:

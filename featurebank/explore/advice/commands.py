@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurebank.bank.bank import Bank
@@ -14,7 +15,9 @@ from featurebank.errors import FeatureBankError, one_line, shell_command, shell_
 from featurebank.explore.advice.evidence import Measurements, Question
 from featurebank.explore.advice.networks import PENULTIMATE
 from featurebank.explore.advice.rules import SENTENCES, TUNING, Action
+from featurebank.fitting.fit import default_output as fit_output
 from featurebank.fitting.training_data import NEAR_DUPLICATES
+from featurebank.storage.files import free
 
 if TYPE_CHECKING:
     from featurebank.finetuning.experiment import TrainingSet
@@ -64,11 +67,12 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Planner:
-    """Turns actions into commands for a bank."""
+    """Turns actions into commands for a bank, none of which writes over a file, or over what another of them wrote."""
 
     bank: Bank
     question: Question
     found: Measurements
+    promised: list[Path] = field(default_factory=list)
 
     def recommend(self, action: Action) -> Recommendation:
         """Return the commands of an action, and what they cost here; torch is loaded where a network is timed."""
@@ -97,7 +101,8 @@ class Planner:
         options: list[tuple[str, Any]] = [("--features", name) for name in names]
         options += [("--scoring", self.found.scoring)] if self.found.scoring not in USUAL else []
         options += [("--model", name) for name in QUICK] if len(self.found.rows.y) > MANY else []
-        command = self._command("fit", [*options, ("--groups", self.question.groups), ("--time-limit", SECONDS)])
+        options += [("--groups", self.question.groups), ("--time-limit", SECONDS)]
+        command = self._command("fit", [*options, ("-o", self._output(fit_output(self.bank)))])
         cost = f"{SECONDS} s at most for the search (its limit), then one fit on all images; no disk to speak of"
         sentence = SENTENCES[action] if is_usual else f"Train a top model on {top.name}."
         return Recommendation(action, sentence, (command,), cost, float(SECONDS), 0)
@@ -107,6 +112,12 @@ class Planner:
         weights = ("--sample-weight", self.question.sample_weight), ("--class-weight", self.found.class_weight)
         given = [("--target", self.question.target), *weights, *options]
         return shell_command(name, self.bank.path, given)
+
+    def _output(self, usual: Path) -> Path | None:
+        """Return a file for a predictor; None where the usual one is free."""
+        path = free(usual, self.promised)
+        self.promised.append(path)
+        return None if path == usual else path
 
     # --- more layers ---------------------------------------------------------------------------------------
 
@@ -133,6 +144,7 @@ class Planner:
     def _tuning(self, action: Action) -> Recommendation:
         """Fine-tune what comes after the plateau, or all; the cost is what the command would estimate itself."""
         from featurebank.explore.advice.costs import cut_after, tuning_cost
+        from featurebank.finetuning.finetune import default_output
         from featurebank.finetuning.recipe import Recipe
 
         request = self.found.network.request
@@ -141,7 +153,8 @@ class Planner:
         init = "random" if action == "retrain" else "pretrained"
         recipe = Recipe(cut, init=init, class_weight=self.found.class_weight)
         cost = tuning_cost(self.bank, request, self._labels(), self.found.rows.table, recipe)
-        command = self._command("finetune", self._tuning_options(request, recipe))
+        options = [*self._tuning_options(request, recipe), ("-o", self._output(default_output(self.bank)))]
+        command = self._command("finetune", options)
         return Recommendation(
             action, SENTENCES[action], (command,), f"estimate: {cost}", cost.seconds, cost.disk_bytes, True
         )

@@ -38,6 +38,7 @@ from featurebank.images.reading import Progress
 from featurebank.topmodels.candidates import Candidate
 from featurebank.topmodels.evaluation import scorer_of
 from featurebank.topmodels.folds import Fold, Folds, default_kind, fold_numbers, sizes_of
+from featurebank.topmodels.formatting import is_share
 from featurebank.topmodels.learning_curve import LearningCurve, learning_curve
 from featurebank.topmodels.models import TASKS
 from featurebank.topmodels.refitting import fit_and_score, over_folds
@@ -122,14 +123,14 @@ def measure(bank: Bank, question: Question, progress: Progress | None = None) ->
     every = best_by_features(search.candidates_, PROBE)
     network = max(networks, key=lambda each: (each.has_curve, max(every[(name,)].mean for name in each.names)))
     best = {names: every[names] for names in network.candidates}
-    guess = chance(rows, folds, scoring)
+    guess = chance(rows, folds, search.scorer_)
     winner = max(best.values(), key=lambda each: each.mean)
     model = TASKS[rows.task][PROBE].pipeline(
         winner.params, question.random_state, normalization("standardize"), weights
     )
     X = rows.features(winner.features)
     learning = _learning_curve(model, X, rows, folds, scoring, question, _phase(progress, 1))
-    at, evidence = _evidence(rows, network, search, guess)
+    at, evidence = _evidence(rows, network, search, guess, scoring)
     doubling = learning.doubling
     digests = rows.table.rows["digest"]
     return Measurements(
@@ -184,13 +185,13 @@ def _probe(
 
 
 def _evidence(
-    rows: TrainingData, network: Network, search: TopModelSearchCV, guess: Sequence[float]
+    rows: TrainingData, network: Network, search: TopModelSearchCV, guess: Sequence[float], scoring: str
 ) -> tuple[FeatureSet, Evidence]:
     """Return where the plateau begins, and what the probe says."""
     sizes, wanted = sizes_of(search.folds_), network.candidates
     mine = [each for each in search.candidates_ if each.features in wanted]
-    layers = network.curve
-    curve = read_curve(mine, [each.name for each in layers], sizes, HALF) if network.has_curve else None
+    layers, trials = network.curve, search.trials_ if is_share(scoring) else None
+    curve = read_curve(mine, [each.name for each in layers], sizes, HALF, trials) if network.has_curve else None
     counts = np.unique(rows.y, return_counts=True)[1] if rows.task == "classification" else np.array([])
     return network.top if curve is None else layers[curve.plateau], Evidence(
         n_samples=len(rows.y),
@@ -198,7 +199,7 @@ def _evidence(
         smallest_class=int(counts.min(initial=len(rows.y))),
         largest_class=int(counts.max(initial=0)) or len(rows.y),
         score=max(each.mean for each in mine),
-        above_chance=compared(crossed(mine), guess, sizes),
+        above_chance=compared(crossed(mine), guess, sizes, trials),
         lead=None if curve is None else curve.lead,
         lead_error=0.0 if curve is None else curve.error,
         plateau=1.0 if curve is None else curve.place,

@@ -10,16 +10,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.linear_model import Ridge
 
+from featurebank.errors import TopModelError
 from featurebank.fitting.training_data import TrainingData
 from featurebank.images.reading import Progress
 from featurebank.topmodels.candidates import Candidate, best_of_each, mean_of
+from featurebank.topmodels.evaluation import scorer_of
 from featurebank.topmodels.folds import Fold, Folds, Sizes, make_folds
 from featurebank.topmodels.learning_curve import NEGLIGIBLE
 from featurebank.topmodels.models import ALPHAS
-from featurebank.topmodels.scores import paired_interval
+from featurebank.topmodels.refitting import guess_scores
+from featurebank.topmodels.scores import least_interval, paired_interval
 from featurebank.topmodels.search import TopModelSearchCV
 from featurebank.topmodels.solvers import ridge
 from featurebank.topmodels.solvers.problem import Prediction, Problem, SolverOptions
@@ -104,25 +106,37 @@ def crossed(candidates: Sequence[Candidate]) -> list[float]:
     return chosen
 
 
-def compared(first: Sequence[float], second: Sequence[float], sizes: Sizes) -> Interval:
-    """Return the first's scores less the second's on the same folds (`topmodels.scores.paired_interval`)."""
-    found = paired_interval(first, second, *sizes)
+def compared(first: Sequence[float], second: Sequence[float], sizes: Sizes, trials: float | None = None) -> Interval:
+    """Return the first's scores less the second's on the same folds (`topmodels.scores.paired_interval`).
+
+    Shares are given the `trials` that they stand on: the interval is not narrower than these allow.
+    """
+    least = None if trials is None else least_interval(float(np.mean(first) - np.mean(second)), trials)
+    found = paired_interval(first, second, *sizes, least)
     return Interval(found["difference"], *found["ci95"])
 
 
-def chance(rows: TrainingData, folds: Sequence[Fold], scoring: str | None) -> list[float]:
-    """Return what a guess that never looks at an image scores on each fold: the most frequent class, or the mean."""
-    guess = DummyRegressor() if rows.task == "regression" else DummyClassifier(strategy="prior")
-    search = TopModelSearchCV({"chance": (guess, {})}, task=rows.task, cv=folds, scoring=scoring, refit=False)
-    search.fit(np.zeros((len(rows.y), 1)), rows.y, sample_weight=rows.weight)
-    return search.candidates_[0].fold_scores
+def chance(rows: TrainingData, folds: Sequence[Fold], scoring: Any) -> list[float]:
+    """Return what a guess that never looks at an image scores on each fold: the most frequent class, or the mean.
+
+    Raises
+    ------
+    TopModelError
+        When the scorer gives it no number.
+    """
+    found = guess_scores(scorer_of(scoring, rows.task), rows.task, rows.y, folds, rows.weight)
+    if found is None:
+        raise TopModelError("this scoring gives a guess no number to compare with; choose another (--scoring)")
+    return found
 
 
-def read_curve(candidates: Sequence[Candidate], layers: Sequence[str], sizes: Sizes, half: float) -> Curve:
+def read_curve(
+    candidates: Sequence[Candidate], layers: Sequence[str], sizes: Sizes, half: float, trials: float | None = None
+) -> Curve:
     """Return what a layer curve says, the choice among the lower layers and among strengths crossed.
 
     The candidates are the probe's, the layers two feature sets or more, the earliest first; those up to the place
-    `half` are the lower half.
+    `half` are the lower half; `trials` see `compared`.
     """
     places = [number / (len(layers) - 1) for number in range(len(layers))]
     lower = {(layer,) for layer, place in zip(layers, places, strict=True) if place <= half}
@@ -130,7 +144,7 @@ def read_curve(candidates: Sequence[Candidate], layers: Sequence[str], sizes: Si
     last = crossed([each for each in candidates if each.features == (layers[-1],)])
     first = crossed([each for each in candidates if each.features in lower])
     number = plateau([best[(layer,)].fold_scores for layer in layers], sizes)
-    lead, error = compared(last, first, sizes), standard_error(np.subtract(last, first), sizes)
+    lead, error = compared(last, first, sizes, trials), standard_error(np.subtract(last, first), sizes)
     return Curve(lead, error, number, places[number])
 
 

@@ -5,7 +5,7 @@ Nothing is measured here; `featurebank.explore.advice.evidence` does that.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from featurebank.explore.advice.probe import Interval
@@ -43,7 +43,7 @@ SENTENCES: dict[Action, str] = {
     "labels": "Look at the labels and the images first.",
     "layers": "Extract more layers, then ask again.",
     "penultimate": "Train a top model on the penultimate layer.",
-    "lower": "Train a top model on lower layers.",
+    "lower": "Train a top model on lower layers, beside one on the penultimate layer to compare.",
     "top-blocks": "Fine-tune the top blocks.",
     "all": "Fine-tune the whole network.",
     "retrain": "Re-train the network from random weights.",
@@ -132,6 +132,8 @@ class Verdict:
         What else the courses would have one do in this cell.
     trade : str
         What speaks for one and for the other, where they disagree; empty where they do not.
+    is_sure : bool, default True
+        Whether the interval of `Evidence.lead` bears the similarity out.
     """
 
     size: Size
@@ -140,12 +142,14 @@ class Verdict:
     because: str
     alternative: Action | None = None
     trade: str = ""
+    is_sure: bool = True
 
     @property
     def cell(self) -> str:
         """The cell of the table, in words."""
-        is_known = self.similarity != "unknown"
-        return f"{self.size} and {self.similarity}" if is_known else f"{self.size}, similarity unknown"
+        if self.similarity == "unknown":
+            return f"{self.size}, similarity unknown"
+        return f"{self.size} and {'' if self.is_sure else 'probably '}{self.similarity}"
 
 
 def decide(evidence: Evidence) -> Verdict:
@@ -172,6 +176,10 @@ def decide(evidence: Evidence) -> Verdict:
     >>> decide(few).action
     'penultimate'
     """
+    return replace(_decided(evidence), is_sure=is_sure(evidence))
+
+
+def _decided(evidence: Evidence) -> Verdict:
     size, similarity = size_of(evidence), similarity_of(evidence)
     if evidence.is_noise:
         why = "the probe is not above chance, so that nothing tells these labels from noise: training would learn noise"
@@ -209,6 +217,13 @@ def similarity_of(evidence: Evidence) -> Similarity:
     if evidence.score >= CEILING and abs(evidence.lead.value) <= least:
         return "unknown"
     return "similar" if evidence.lead.value > least else "different"
+
+
+def is_sure(evidence: Evidence) -> bool:
+    """Return whether the interval of the penultimate layer's lead leaves no doubt of `similarity_of`."""
+    if evidence.lead is None:
+        return True
+    return evidence.lead.low > 0 if similarity_of(evidence) == "similar" else evidence.lead.high <= LEAD
 
 
 def _small_similar(evidence: Evidence) -> Verdict:

@@ -20,6 +20,7 @@ from featurebank.explore.studio.evidence import DIFFERENCE
 from featurebank.fitting.fit import default_output, fit
 from featurebank.fitting.result import FitResult
 from featurebank.predictor.predictor import Predictor
+from featurebank.storage.files import free
 from featurebank.topmodels.formatting import bounded, interval_text, percent, score_text, signed_text
 from featurebank.topmodels.scores import score_interval
 
@@ -44,7 +45,7 @@ class Finishing:
 
         ``proposed`` is the path for the next predictor, and ``path`` too before the first.
         """
-        facts, proposed = dict(self._facts), str(_free(_beside(bank)))
+        facts, proposed = dict(self._facts), str(free(_beside(bank)))
         return {**facts, "path": facts["path"] or proposed, "proposed": proposed}
 
     def start(self, bank: Bank, target: str, path: Any, options: Any) -> Facts:
@@ -118,7 +119,7 @@ def checked_path(bank: Bank, path: Any) -> Path:
     if path is not None and not isinstance(path, str):
         raise BankError("a path has to be text; type one")
     beside = _beside(bank)
-    found = beside.parent / path if path else _free(beside)
+    found = beside.parent / path if path else free(beside)
     if not found.suffix and not found.is_dir():
         found = found.with_name(found.name + SUFFIX)
     if found.suffix != SUFFIX or not found.parent.is_dir():
@@ -130,15 +131,6 @@ def checked_path(bank: Bank, path: Any) -> Path:
 
 def _beside(bank: Bank) -> Path:
     return default_output(bank).absolute()
-
-
-def _free(path: Path) -> Path:
-    """Return the first of ``NAME``, ``NAME-2``, ``NAME-3`` … that is not there."""
-    number, found = 1, path
-    while found.exists():
-        number += 1
-        found = path.with_stem(f"{path.stem}-{number}")
-    return found
 
 
 def _checked_options(options: Any) -> Facts:

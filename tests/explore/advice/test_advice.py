@@ -8,6 +8,7 @@ import pytest
 
 from featurebank import Bank, advise
 from featurebank.errors import ColumnError, TopModelError
+from featurebank.explore.advice.commands import Planner
 
 CURVE = ("layer1", "layer2", "layer3", "layer4", "penultimate")
 RISING = dict(zip(CURVE, (0.2, 0.5, 0.8, 1.1, 1.8), strict=True))
@@ -119,6 +120,7 @@ def test_a_module_of_ones_own_is_never_fine_tuned_by_a_command(advised):
     alone = advised(300, 2, {"penultimate": 2.0}, backbone="net")
     assert alone.steps[0].commands == ()
     assert "from Python" in alone.steps[0].cost
+    assert " -o " not in alone.steps[1].commands[0]
 
 
 def test_images_that_are_gone_are_not_fine_tuned(planted_bank, planted_layers):
@@ -157,6 +159,15 @@ def test_noise_with_a_frequent_class_is_still_noise(planted_bank, planted_layers
     layers, y = planted_layers(400, 2, dict.fromkeys(CURVE, 0.0))
     y = np.where(np.random.default_rng(1).random(400) < 0.8, "class0", y)
     assert advise(planted_bank(layers, {"label": y}), **QUICK).verdict.action == "labels"
+
+
+def test_no_command_writes_over_a_file_or_over_what_another_of_them_wrote(tmp_path):
+    usual = tmp_path / "photos.featurebank"
+    planner = Planner(Bank.create(tmp_path / "photos.bank"), None, None)
+    assert [planner._output(usual) for _ in range(2)] == [None, tmp_path / "photos-2.featurebank"]
+    usual.touch()
+    later = Planner(planner.bank, None, None)
+    assert later._output(usual) == tmp_path / "photos-2.featurebank"
 
 
 # --- evidence ----------------------------------------------------------------------------------------------

@@ -105,6 +105,14 @@ def test_chance_is_the_most_frequent_class_or_the_mean(rows):
     assert max(chance(numbers, folds, None)) <= 0
 
 
+def test_folds_that_all_score_alike_still_leave_an_interval():
+    perfect, guess = [1.0] * 5, [1 / 3] * 5
+    value, low, high = compared(perfect, guess, Sizes(48, 12), 60)
+    assert (compared(perfect, guess, Sizes(48, 12)).low, value) == pytest.approx((2 / 3, 2 / 3))
+    assert (low, high) == pytest.approx((0.52, 0.77), abs=0.01)
+    assert compared(guess, guess, Sizes(48, 12), 60)[1:] == pytest.approx((-0.032, 0.032), abs=1e-3)
+
+
 # --- sets and networks -------------------------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ from featurebank.explore.advice.rules import (
     size_of,
 )
 
+DOUBTFUL = Interval(0.17, -0.02, 0.36)
 RISING, FLAT = Interval(0.03, 0.02, 0.04), Interval(0.001, 0.0, 0.005)
 LEADS, TRAILS = Interval(0.1, 0.08, 0.12), Interval(-0.05, -0.07, -0.03)
 BASE = Evidence(
@@ -42,6 +43,14 @@ BASE = Evidence(
 LARGE_BASE = replace(BASE, n_samples=4000, smallest_class=2000, largest_class=2000)
 DIFFERENT = {"lead": TRAILS, "plateau": 0.75}
 EARLY = {"lead": TRAILS, "plateau": 0.25}
+
+
+def test_a_similarity_that_the_interval_leaves_in_doubt_is_called_probable():
+    assert decide(BASE).cell == "small and similar"
+    assert decide(replace(BASE, lead=DOUBTFUL)).cell == "small and probably similar"
+    assert decide(replace(BASE, **DIFFERENT)).cell == "small and different"
+    assert decide(replace(BASE, lead=Interval(0.0, -0.1, 0.1))).cell == "small and probably different"
+    assert decide(replace(BASE, lead=None)).cell == "small, similarity unknown"
 
 
 @pytest.mark.parametrize(
