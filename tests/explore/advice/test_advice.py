@@ -192,7 +192,7 @@ def test_every_thing_that_was_looked_at_has_its_line_and_its_figures(advised):
     assert report["learning_curve"]["verdict"] == dict(advice.lines)["more labels"]
     assert advice.to_dict() is report
     assert advice.to_frame()["mean"].tolist()[:5] == means
-    assert repr(advice) == "<Advice: small and similar: Train a top model on the penultimate layer.>"
+    assert repr(advice) == "<Advice: small and probably similar: Train a top model on the penultimate layer.>"
     assert "featurebank fit" in advice._repr_html_()
 
 
