@@ -48,7 +48,7 @@ def test_images_of_another_kind_are_flagged(run_cli, run_json, two_class_predict
     assert float(usual["unlike"]) < float(strange["unlike"]) == 1
     assert (usual["is_unlike"], strange["is_unlike"]) == ("False", "True")
     assert broken["unlike"] == broken["is_unlike"] == ""
-    assert "1 of 3 images are unlike those it learned from: column is_unlike" in result.stderr
+    assert "1 of 3 images is unlike those it learned from: column is_unlike" in result.stderr
     flags = [row["is_unlike"] for row in run_json("predict", two_class_predictor, *images)["predictions"]]
     assert flags == [False, True, None]
 
