@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from featurebank.errors import ImageError, StorageError, one_line
 from featurebank.images import formats
-from featurebank.images.tiff import page_alone
+from featurebank.images.tiff_pages import page_alone
 from featurebank.storage import files
 from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath, is_address

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from featurebank.errors import ImageError, one_line
+from featurebank.images.deep_files import read_deep_file
 from featurebank.images.formats import open_format
 from featurebank.images.orientation import SWAPS_SIDES, TURNS, turn_of, turned
 from featurebank.images.pixels import PLAIN, PixelRules
-from featurebank.images.tiff import is_tiff, look, needs_tifffile, not_read, read_values
-from featurebank.images.values import as_rgb, deep_values, note_of, read_deep_png
+from featurebank.images.tiff import needs_tifffile, not_read, read_values
+from featurebank.images.tiff_pages import first_alone, is_tiff, look
+from featurebank.images.values import as_rgb, deep_values, note_of
 
 PIXEL_POLICY = 1
 """Version of the rules below; it is part of every feature spec."""
@@ -121,10 +123,10 @@ def decode(data: bytes, least: int = 0, pixels: PixelRules = PLAIN) -> Image.Ima
         with open_bounded(data) as image:
             if least and image.format in ("JPEG", "MPO"):  # others would give a thumbnail
                 image.draft("RGB", (least, least))
-            deep = None if pixels.limits is None else read_deep_png(data, image)
+            deep = read_deep_file(data, image, is_full=pixels.limits is None)
             image.load()
             if deep is not None:
-                return _turn_back(as_rgb(deep, pixels, has_alpha=deep.shape[2] == 4), turn_of(image))
+                return _turn_back(as_rgb(deep, pixels, has_alpha=deep.shape[2] in (2, 4)), turn_of(image))
             is_moving = image.format in ANIMATED and getattr(image, "is_animated", False)
             found = to_rgb(image, pixels)
             note_of(found).update({"frames": True} if is_moving else {})
@@ -153,7 +155,7 @@ def _decode_tiff(data: bytes, pixels: PixelRules) -> Image.Image:
         found = _turn_back(found, TURNS.get(first.orientation))
     else:
         try:
-            opened = open_bounded(data)
+            opened = open_bounded(first_alone(data, stack))
         except ImageError as error:
             raise not_read(stack.pages[0]) from error
         with opened as image:

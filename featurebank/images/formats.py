@@ -32,6 +32,9 @@ _BY_LIBRARY = {"jpg_2000": "JPEG2000", "avif": "AVIF"}
 _HEIC_BRANDS = frozenset(
     (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1")
 )
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_LOSSLESS = frozenset((0xC3, 0xC7, 0xCB, 0xCF))
+"""Markers of a JPEG file's frame."""
 _EXIF_ITEM = re.compile(rb"(infe[\x02\x03].{3}.{4,6})Exif", re.DOTALL)
 _BEGINNINGS = {
     b"\xff\x0a": "a JPEG XL file",
@@ -100,6 +103,8 @@ def kind_of(data: bytes) -> str:
         return _kind_of_box(data)
     if data[128:132] == b"DICM":
         return "a DICOM file"
+    if data[:3] == b"\xff\xd8\xff":
+        return _kind_of_jpeg(data)
     start = data[:32].lstrip(b"\xef\xbb\xbf \r\n\t").lower()
     return next((kind for begin, kind in _BEGINNINGS.items() if start.startswith(begin)), "")
 
@@ -113,6 +118,18 @@ def _kind_of_box(data: bytes) -> str:
     if brands & _HEIC_BRANDS:
         return "a HEIC file"
     return "a camera's raw file" if b"crx " in brands else "a video"
+
+
+def _kind_of_jpeg(data: bytes) -> str:
+    """Return what kind of JPEG file it is that Pillow does not open, by the header of its frame."""
+    at = 2
+    while data[at : at + 1] == b"\xff" and at + 5 <= len(data):
+        marker = data[at + 1]
+        if marker in _FRAMES:
+            how = "a lossless" if marker in _LOSSLESS else "a"
+            return f"{how} JPEG file of {data[at + 4]} bits"
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return "a JPEG file with damaged headers"
 
 
 def _open(data: bytes) -> Image.Image:
@@ -141,6 +158,8 @@ def _open_heic(data: bytes) -> Image.Image:
 
 def _refusal(kind: str) -> str:
     """Return why a file of a kind is not read."""
+    if "JPEG file of" in kind:
+        return f"this is {kind}, which is not read: save it as PNG or TIFF of 8 or 16 bits"
     if kind in _REMEDIES:
         return f"this is {kind}, whatever its name ends in; {_REMEDIES[kind]}"
     read = ", ".join((*pillow_formats(), "HEIC"))

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from featurebank.errors import ImageError, one_line
 from featurebank.images import decoding
+from featurebank.images.deep_files import read_deep_file
 from featurebank.images.pixels import Limits, PixelRules, as_text
 from featurebank.images.reading import read_ahead
 from featurebank.images.sources import Source
-from featurebank.images.tiff import is_tiff, look, needs_tifffile, read_values
-from featurebank.images.values import deep_values, read_deep_png
+from featurebank.images.tiff import needs_tifffile, read_values
+from featurebank.images.tiff_pages import first_alone, is_tiff, look
+from featurebank.images.values import deep_values, pick_channels
 
 SAMPLE = 100
 """Images that are looked at, from all over a source."""
@@ -25,6 +27,8 @@ VALUES = 1 << 16
 TAILS = (0.01, 99.99)
 """Percentiles that become black and white."""
 _SIXTEEN_BITS = 1 << 15
+_LEAST_SPAN = 64 * 257
+"""What integers have to span at least so that the full range gives them 64 grey levels."""
 _NEVER_DEEP = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".webp", ".gif", ".heic", ".heif", ".hif"))
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -63,7 +67,8 @@ def measure_range(source: Source, rules: PixelRules, *, workers: int | None = No
 
     Files of formats that have 8 bits alone are not read. Where all headers state how many bits are in use, that is the
     range; otherwise it is what all but one value in ten thousand at either end lie in. Integers that use the highest of
-    16 bits have the full range. Of a source with integers and floating point, the more frequent kind decides.
+    16 bits, and not a narrow part of them, have the full range. Of a source with integers and floating point, the more
+    frequent kind decides.
 
     Parameters
     ----------
@@ -94,7 +99,7 @@ def measure_range(source: Source, rules: PixelRules, *, workers: int | None = No
     low, high = _tails(np.concatenate([values for values, _ in alike]))
     if low == high:
         return SourceRange(looked_at=count)
-    is_full = not is_float and low >= 0 and _SIXTEEN_BITS <= high < 2 * _SIXTEEN_BITS
+    is_full = not is_float and low >= 0 and _SIXTEEN_BITS <= high < 2 * _SIXTEEN_BITS and high - low >= _LEAST_SPAN
     limits = None if is_full else PixelRules(range=(low, high)).limits
     return SourceRange(limits, len(found), count)
 
@@ -122,7 +127,9 @@ def _look_at(source: Source, position: int, rules: PixelRules) -> tuple[NDArray[
 
 
 def read_deep(item: Any, rules: PixelRules) -> tuple[NDArray[Any], int | None] | None:
-    """Return the values of an image of more than 8 bits as it holds them, and the bits in use that its header states.
+    """Return the values seen of an image of more than 8 bits as it holds them, and the bits that its header states.
+
+    Those are the values of the channels that are chosen, or else of all but the one that says how opaque a pixel is.
 
     Parameters
     ----------
@@ -141,29 +148,39 @@ def read_deep(item: Any, rules: PixelRules) -> tuple[NDArray[Any], int | None] |
     """
     if not isinstance(item, bytes):
         values = deep_values(decoding.unwrap(item))
-        return None if values is None else (values, None)
+        return None if values is None else (_seen(values, rules, values.shape[2:] == (4,)), None)
     if is_tiff(item):
         return _read_deep_tiff(item, rules)
     if item.startswith(_PNG) and item[24:25] != b"\x10":
         return None
     values = _read_by_pillow(item)
-    return None if values is None else (values, _png_bits(item))
+    if values is None:
+        return None
+    return _seen(values, rules, values.shape[2:] in ((2,), (4,))), _png_bits(item)
 
 
 def _read_deep_tiff(data: bytes, rules: PixelRules) -> tuple[NDArray[Any], int | None] | None:
     stack = look(data)
-    if not stack.pages[0].is_deep:
+    first = stack.pages[0]
+    if not first.is_deep:
         return None
     if needs_tifffile(stack, rules.with_range((0, 1))):
-        return read_values(data, stack, rules, decoding.MAX_PIXELS), stack.stated_bits
-    values = _read_by_pillow(data)
-    return None if values is None else (values, stack.stated_bits)
+        values = read_values(data, stack, rules, decoding.MAX_PIXELS)
+        has_alpha = first.has_alpha and values.shape[2] == first.samples
+        return _seen(values, rules, has_alpha), stack.stated_bits
+    found = _read_by_pillow(first_alone(data, stack))
+    return None if found is None else (_seen(found, rules), stack.stated_bits)
+
+
+def _seen(values: NDArray[Any], rules: PixelRules, has_alpha: bool = False) -> NDArray[Any]:
+    """Return the values of what is seen: opacity has another range."""
+    return pick_channels(values[:, :, :-1] if has_alpha and rules.channels is None else values, rules.channels)
 
 
 def _read_by_pillow(data: bytes) -> NDArray[Any] | None:
     try:
         with decoding.open_bounded(data) as image:
-            deep = read_deep_png(data, image)
+            deep = read_deep_file(data, image, is_full=False)
             image.load()
             return deep_values(image) if deep is None else deep
     except ImageError:

@@ -12,7 +12,7 @@ import numpy as np
 from featurebank.errors import ImageError, SourceError, counted
 from featurebank.images.content import PAGE, read_file
 from featurebank.images.sources import Source
-from featurebank.images.tiff import is_tiff, look
+from featurebank.images.tiff_pages import is_tiff, look
 from featurebank.storage.objects import is_address
 
 COLUMN = "stack"

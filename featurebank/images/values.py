@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.PngImagePlugin import PngImageFile
 
 from featurebank.errors import ImageError
 from featurebank.images.pixels import Limits, PixelRules
@@ -30,22 +28,6 @@ def values_digest(values: NDArray[Any]) -> bytes:
     """Return the SHA-256 of values that have no file: of their type, shape and bytes."""
     head = f"{values.dtype.str} {values.shape}\n".encode()
     return hashlib.sha256(head + np.ascontiguousarray(values).tobytes()).digest()
-
-
-def read_deep_png(data: bytes, image: Image.Image) -> NDArray[Any] | None:
-    """Return the values of an opened PNG file in colours of 16 bits, of which Pillow gives the high bytes alone.
-
-    Returns
-    -------
-    ndarray of uint16, shape (height, width, 3 or 4), or None for any other image
-    """
-    raw = image.tile[0][3] if isinstance(image, PngImageFile) and len(image.tile) == 1 else None
-    if raw not in ("RGB;16B", "RGBA;16B"):
-        return None
-    high = np.asarray(image).astype(np.uint16)
-    with PngImageFile(io.BytesIO(data)) as again:  # not Image.open, whose own limit of pixels is another
-        again.tile = [again.tile[0]._replace(args=f"{raw[:-1]}L")]
-        return high << 8 | np.asarray(again)
 
 
 def as_rgb(values: NDArray[Any], rules: PixelRules, *, has_alpha: bool = False) -> Image.Image:

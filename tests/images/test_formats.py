@@ -8,7 +8,10 @@ from PIL import Image, features
 
 import featurebank
 from featurebank.errors import ImageError
-from featurebank.images import decoding, formats
+from featurebank.images import decode, decoding, formats
+from featurebank.images.pixels import PixelRules
+from featurebank.images.ranges import measure_range
+from featurebank.images.scanning import scan
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
 SMOOTH = np.stack([np.add.outer(np.arange(48) * 2, np.arange(64) * 2)] * 3, -1).astype(np.uint8) // [1, 2, 3]
@@ -57,6 +60,34 @@ def test_lossless_formats_keep_every_pixel(format, options):
 )
 def test_portable_grey_maps_are_scaled_by_their_own_largest_value(data, expected):
     assert grey(data) == expected
+
+
+def test_portable_colour_maps_of_16_bits_obey_the_range(tmp_path):
+    values = (np.arange(27) * 100).astype(">u2").reshape(3, 3, 3)
+    (tmp_path / "a.ppm").write_bytes(b"P6 # as written\n3 3\n65535\n" + values.tobytes())
+    assert measure_range(scan(tmp_path), PixelRules(), workers=1).limits == (0, 2600)
+    seen = decode((tmp_path / "a.ppm").read_bytes(), pixels=PixelRules(range=(0, 2600)))
+    assert np.array_equal(np.asarray(seen), np.rint(values / 2600 * 255))
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+def test_white_in_deep_colours_of_jpeg_2000_stays_white(bits):
+    import imagecodecs
+
+    largest = (1 << bits) - 1
+    values = np.array([[[0, largest, largest // 2]]], "u2").repeat(16, 0).repeat(16, 1)
+    data = imagecodecs.jpeg2k_encode(values, level=0, reversible=True, bitspersample=bits)
+    assert np.asarray(decode(data))[3, 3].tolist() == [0, 255, 128]
+    assert np.asarray(decode(data, pixels=PixelRules(range=(0, largest))))[3, 3].tolist() == [0, 255, 127]
+
+
+@pytest.mark.parametrize(
+    ("start", "said"), [(b"\xff\xc1", "a JPEG file of 12"), (b"\xff\xc3", "a lossless JPEG file of 12")]
+)
+def test_a_jpeg_file_that_pillow_does_not_open_is_named(start, said):
+    data = b"\xff\xd8\xff\xe0\0\4ab" + start + b"\0\x0b\x0c\0\1\0\1\1\1\x11\0"
+    with pytest.raises(ImageError, match=f"this is {said} bits, which is not read: save it as PNG or TIFF"):
+        decode(data)
 
 
 def test_16_bit_jpeg_2000_is_scaled_to_8_bits():

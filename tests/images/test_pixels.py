@@ -197,6 +197,30 @@ def test_values_that_use_the_highest_bit_have_the_full_range(tmp_path):
     assert "range: full" in str(found)
 
 
+def test_opacity_does_not_decide_the_range(tmp_path):
+    colours = np.dstack([np.arange(4096, dtype="u2").reshape(64, 64)] * 3 + [np.full((64, 64), 65535, "u2")])
+    (tmp_path / "a.png").write_bytes(colours_png(colours))
+    (tmp_path / "b.png").write_bytes(colours_png(colours[:, :, 2:]))
+    options = {"photometric": "rgb", "extrasamples": ["unassalpha"]}
+    tifffile.imwrite(tmp_path / "c.tif", colours, **options)
+    found = measure_range(scan(tmp_path), PixelRules(), workers=1)
+    assert (found.limits, found.deep) == ((0, 4095), 3)
+    for name in ("a.png", "b.png", "c.tif"):
+        assert levels((tmp_path / name).read_bytes())[8][0] == [32, 32, 32]  # 512 of 4095
+
+
+def test_the_channels_that_are_seen_decide_the_range(tmp_path):
+    planes = np.dstack([np.arange(4096, dtype="u2").reshape(64, 64), np.full((64, 64), 60000, "u2")])
+    tifffile.imwrite(tmp_path / "a.tif", planes, photometric="minisblack", planarconfig="contig")
+    assert measure_range(scan(tmp_path), PixelRules(channels=(0,)), workers=1).limits == (0, 4095)
+
+
+def test_a_narrow_part_at_the_top_of_16_bits_is_stretched(tmp_path):
+    ramp = np.arange(4096, dtype="u2").reshape(64, 64)  # where white is 0, black is 4095 of 65535
+    found = measured(tmp_path, [ramp], lambda path, values: tifffile.imwrite(path, values, photometric="miniswhite"))
+    assert found.limits == (65535 - 4095, 65535)
+
+
 def test_floating_point_is_measured(tmp_path):
     assert measured(tmp_path, [np.linspace(-1, 3, 90001, dtype="f4").reshape(1, -1)]).limits == pytest.approx(
         (-1, 3), abs=2e-3

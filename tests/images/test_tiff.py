@@ -9,7 +9,7 @@ import pytest
 import tifffile
 
 from featurebank.errors import ImageError, SourceError
-from featurebank.images import decode, decoding, tiff
+from featurebank.images import decode, decoding, tiff_pages
 from featurebank.images.listing import read_file
 from featurebank.images.pixels import PixelRules
 from featurebank.images.scanning import scan
@@ -199,6 +199,44 @@ def test_a_column_of_the_users_is_not_taken_for_the_stack(tmp_path):
         each_page(scan(tmp_path / "m.csv"))
 
 
+# --- headers that say less, or more, than there is ---------------------------------------------------------
+
+
+def test_a_thumbnail_before_the_image_is_not_taken_for_it():
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(np.zeros((1, 1, 3), "u1"), photometric="rgb", subfiletype=1)
+        writer.write((np.array(RGB) // 257).astype("u1"), photometric="rgb")
+    assert np.array_equal(seen(file.getvalue()), np.array(RGB) // 257)
+
+
+def test_a_stack_with_one_header_is_refused_and_a_page_of_a_set_of_files_is_not():
+    pages = np.arange(24, dtype="u2").reshape(3, 2, 4)
+    short = write(pages, imagej=True, metadata={"axes": "ZYX"}, truncate=True, contiguous=True)
+    assert "a stack of 3 pages of which the first alone has a header" in refused(short)
+    assert "save it as OME-TIFF" in refused(
+        write(pages, photometric="minisblack", truncate=True, metadata={"axes": "ZYX"})
+    )
+    one = write(pages[0], description="ImageJ=1.53\nimages=3\nslices=3\n", metadata=None)
+    assert seen(one).shape == (2, 4, 3)
+
+
+def test_compressions_that_pillow_has_not_are_read_or_named(monkeypatch):
+    values = (np.arange(64) * 4).astype("u1").reshape(8, 8)
+    data = write(values, compression="jpeg2000", compressionargs={"level": 0})
+    assert np.array_equal(seen(data)[..., 0], values)
+    odd = bytearray(data)
+    at = odd.index(struct.pack("<HHI", 259, 3, 1))
+    struct.pack_into("<H", odd, at + 8, 34892)
+    monkeypatch.setitem(__import__("sys").modules, "tifffile", None)
+    assert "a TIFF of 8-bit grey, compressed by lossy JPEG, which needs tifffile" in refused(bytes(odd))
+
+
+def test_the_upper_half_of_32_bits_is_not_negative():
+    values = np.array([[0, 1 << 31, (1 << 32) - 1]], "u4")
+    assert seen(write(values), PixelRules(range=(0, (1 << 32) - 1)))[0, :, 0].tolist() == [0, 128, 255]
+
+
 # --- hostile and damaged files -----------------------------------------------------------------------------
 
 
@@ -210,7 +248,7 @@ def test_the_pixel_cap_holds_before_anything_is_read(monkeypatch):
 
 
 def test_too_many_pages_and_rings_of_pages_end(monkeypatch):
-    monkeypatch.setattr(tiff, "MAX_PAGES", 2)
+    monkeypatch.setattr(tiff_pages, "MAX_PAGES", 2)
     assert "more than 2 pages" in refused(write(STACK, photometric="minisblack", metadata=None))
     ring = bytearray(write(STACK[:1], photometric="minisblack", metadata=None))
     (offset,) = struct.unpack_from("<I", ring, 4)
