@@ -8,7 +8,9 @@ from collections.abc import Iterable
 _FOLDERS = frozenset(
     {
         *("@eadir", "@tmp", "@recycle", "#recycle", "#snapshot", "@recently-snapshot", "@__thumb"),  # network storage
-        *("$recycle.bin", "recycler", "system volume information", "$extend", "msocache", "_vti_cnf"),  # Windows
+        *("~snapshot", "@sharebin", "_gsdata_", "dfsrprivate"),
+        *("$recycle.bin", "recycler", "recycled", "system volume information", "$extend", "msocache"),  # Windows
+        *("_vti_cnf", "wpsystem"),
         *("__macosx", "network trash folder", "temporary items", "thevolumesettingsfolder"),  # macOS
         *("ipod photo cache", "lost+found", "lost.dir", "~tmp~", "__pycache__"),
     }

@@ -12,6 +12,7 @@ import pyarrow as pa
 from PIL import Image
 
 from featurebank.errors import SourceError, counted, no_column, one_line
+from featurebank.images import formats
 from featurebank.images.arrow import as_series, choose_column, holds_bytes, user_columns
 from featurebank.images.cells import notes_on_strangers
 from featurebank.images.columns import is_missing, tidy
@@ -41,8 +42,16 @@ def scan_frame(
     root: str | os.PathLike[str],
     ids: Sequence[Any] | None,
     name: str | None,
+    *,
+    kind: str = "table",
 ) -> Source:
-    """List the images of a table with a column of paths or of images; see `featurebank.scan`."""
+    """List the images of a table with a column of paths or of images; see `featurebank.scan`.
+
+    Images in memory without a `name` are called after the `kind` of table.
+    """
+    if not len(frame):
+        raise SourceError("the table has no rows; expected one an image")
+    frame = _with_paths(frame) if column is None else frame
     column = picture_column(frame, column)
     names = list(frame.index if ids is None else ids)
     given = [not is_missing(cell) and not (is_path(cell) and not str(cell).strip()) for cell in frame[column]]
@@ -61,7 +70,19 @@ def scan_frame(
     if is_path(cells[0]):
         refuse_names(ids, name)
         return scan_list(cells, rest, root)
-    return scan_memory(cells, names, rest, name or "table")
+    return scan_memory(cells, names, rest, name or kind)
+
+
+def _with_paths(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose index has the paths, by its name or by what they end in, with these as a column."""
+    index = frame.index
+    is_text = isinstance(index[0], str)
+    if not is_text or find_path_column(frame, None) is not None:
+        return frame
+    is_named = find_path_column([str(index.name)], None) is not None
+    is_paths = is_named or os.path.splitext(index[0])[1].lower() in formats.SUFFIXES
+    has_images = any(is_picture(_first(frame[name])) for name in frame)
+    return frame if has_images or not is_paths else frame.rename_axis("path").reset_index()
 
 
 def refuse_names(ids: Any, name: str | None) -> None:

@@ -33,7 +33,7 @@ def scan_dataset(
     schema = dataset.features.arrow_schema
     pictures = [each.name for each in schema if _is_image(dataset.features[each.name]) or holds_bytes(each.type)]
     if not pictures or (column is not None and column not in pictures):
-        return scan_frame(dataset.to_pandas(), column, root, ids, name or _name(dataset))
+        return scan_frame(dataset.to_pandas(), column, root, ids, name, kind=_name(dataset))
     column = column or choose_column(pictures, "the Dataset")
     others = [each for each in dataset.column_names if each not in pictures]
     table = dataset.select_columns(others or [column]).with_format("arrow")[:]

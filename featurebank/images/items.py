@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ def _opens(data: bytes) -> bool:
 
 
 def picture_of(item: Any) -> Any:
-    """Return what is to be read of an item: of a pair the first, of a dict its image, else the item itself.
+    """Return what is to be read of an item: of a pair its image, or else the first, of a dict its image, or the item.
 
     Raises
     ------
@@ -58,12 +58,17 @@ def picture_of(item: Any) -> Any:
     b'...'
     """
     if isinstance(item, (tuple, list)) and item:
-        return picture_of(item[0])
+        return picture_of(item[_picture_at(item)])
     if is_file(item):
         return picture_of(item["path"] if item[BYTES] is None and item.get("path") else item[BYTES])
     if isinstance(item, Mapping):
         return picture_of(item[picture_key(item)])
     return bytes(item) if isinstance(item, (bytearray, memoryview)) else item
+
+
+def _picture_at(item: Sequence[Any]) -> int:
+    """Return where a tuple has its picture: first, where nothing in it is one by its kind."""
+    return next((at for at, each in enumerate(item) if isinstance(each, bytes) or is_picture(each)), 0)
 
 
 def picture_key(item: Mapping[str, Any]) -> str:
@@ -86,7 +91,7 @@ def picture_key(item: Mapping[str, Any]) -> str:
 
 
 def facts_of(item: Any) -> dict[str, Any]:
-    """Return what an item says beside its image: of a pair the second as ``label``, of a dict what is one value.
+    """Return what an item says beside its image: of a pair the other as ``label``, of a dict what is one value.
 
     Examples
     --------
@@ -94,9 +99,20 @@ def facts_of(item: Any) -> dict[str, Any]:
     ({'label': 'cat'}, {'age': 3})
     """
     if isinstance(item, Mapping) and not is_file(item):
-        rest = {str(key): plain(value) for key, value in item.items() if key != picture_key(item)}
-        return {key: value for key, value in rest.items() if not _is_container(value)}
-    return {"label": plain(item[1])} if isinstance(item, (tuple, list)) and len(item) > 1 else {}
+        return _values_of({key: value for key, value in item.items() if key != picture_key(item)})
+    if not isinstance(item, (tuple, list)) or len(item) < 2:
+        return {}
+    at = _picture_at(item)
+    rest = [each for other, each in enumerate(item) if other != at and not isinstance(each, Image.Image)]
+    if rest and isinstance(rest[0], Mapping):
+        return _values_of(rest[0])
+    return {"label": plain(rest[0])} if rest else {}
+
+
+def _values_of(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is one value of a dict."""
+    plainly = {str(key): plain(value) for key, value in item.items()}
+    return {key: value for key, value in plainly.items() if not _is_container(value)}
 
 
 def _is_container(value: Any) -> bool:
@@ -105,5 +121,6 @@ def _is_container(value: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """Return a number of numpy or torch as one of Python's, anything else as it is."""
-    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+    """Return a number of numpy or torch, or an array of one, as one of Python's, anything else as it is."""
+    is_one = hasattr(value, "item") and tuple(getattr(value, "shape", (0,))) in ((), (1,))
+    return value.item() if is_one else value

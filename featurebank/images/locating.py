@@ -208,7 +208,7 @@ class _Locator:
             return ""
         near = [Path(self._base), *list(Path(self._base).parents)[:3], Path.cwd()]
         for folder in [each for each in dict.fromkeys(near) if str(each) != self._key]:
-            if any((folder / end).is_file() for text in texts[:_TRIED] for end in _ends(text)):
+            if any(os.path.isfile(folder / end) for text in texts[:_TRIED] for end in _ends(text)):
                 return str(folder)
         return ""
 

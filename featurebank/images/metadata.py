@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 
 from featurebank.errors import SourceError, counted
 from featurebank.images.cells import notes_on_strangers
-from featurebank.images.columns import concat_columns, is_missing, tidy
+from featurebank.images.columns import concat_columns, tidy
 from featurebank.images.dataframes import pd
 from featurebank.images.listing import Entry
+from featurebank.images.locating import rows_with_path
 from featurebank.images.matching import Matcher
 from featurebank.images.sources import refuse_repeats
 from featurebank.images.table_options import TableOptions
@@ -92,7 +93,7 @@ def _tables(
             table = read_table(root / posixpath.join(folder, name), options)
             if FILE_NAME in table:
                 ignored[suffix] -= 1
-                table = table[[not is_missing(cell) for cell in table[FILE_NAME]]]
+                table = table.iloc[rows_with_path(table[FILE_NAME])]
                 cells = [posixpath.normpath(posixpath.join(folder, str(cell))) for cell in table[FILE_NAME]]
                 rest = table.drop(columns=FILE_NAME).reset_index(drop=True)
                 yield posixpath.join(folder, name), rest, [os.fsencode(cell) for cell in cells]

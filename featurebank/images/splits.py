@@ -11,7 +11,7 @@ SPLIT = "split"
 """The column that folders' parts go into, and that `fit` looks for."""
 TRAIN, VAL, TEST = PARTS = ("train", "val", "test")
 _WORDS = {
-    TRAIN: {"train", "training", "trainset"},
+    TRAIN: {"train", "training", "trainset", "trainval"},
     VAL: {"val", "valid", "validation", "valset", "dev", "devset"},
     TEST: {"test", "testing", "testset", "holdout"},
 }
