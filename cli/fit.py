@@ -35,6 +35,7 @@ from featurebank_cli.options import (
     groups_option,
     jobs_option,
     json_option,
+    one_value,
     output_option,
     repeats_option,
     sample_weight_option,
@@ -151,6 +152,8 @@ class _Fit(cloup.Command):
         metavar="VALUE",
         is_flag=False,
         flag_value="*",
+        multiple=True,
+        callback=one_value,
         help="Learn from the images alone that have this value of the target; others only score. Without a value: "
         "every image is normal.",
     ),

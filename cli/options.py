@@ -221,3 +221,13 @@ split_option = option(
     help="Column of train, val and test: learned from, compared on, held out to the end; none takes all samples "
     "alike.  [default: the column split, where it has such words alone]",
 )
+
+
+def one_value(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> str | None:
+    """Return the value of an option that is taken once; of two the first would be forgotten."""
+    if len(values) > 1:
+        raise click.BadParameter(
+            f"{', '.join(values)}: expected one value; where several are normal, give them one in another column "
+            "(`featurebank label`)"
+        )
+    return values[0] if values else None

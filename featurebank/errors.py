@@ -177,8 +177,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {folded[near[0]]}? " if near else ""
 
 
-def near_names(name: str, known: Iterable[str]) -> str:
-    """Return the end of a message about an unknown name: the nearest known one, or all of them.
+def near_names(name: str, known: Iterable[str], most: int | None = None) -> str:
+    """Return the end of a message about an unknown name: the nearest known one, or all of them, or the first `most`.
 
     Examples
     --------
@@ -186,9 +186,12 @@ def near_names(name: str, known: Iterable[str]) -> str:
     'did you mean logreg?'
     >>> near_names("x", ["logreg", "svm"])
     'expected one of logreg, svm'
+    >>> near_names("x", ["logreg", "svm", "knn"], most=2)
+    'expected one of logreg, svm, … (3 in all)'
     """
     known = list(known)
-    return did_you_mean(name, known).rstrip() or f"expected one of {', '.join(known)}"
+    shown = known if most is None or len(known) <= most else [*known[:most], f"… ({len(known)} in all)"]
+    return did_you_mean(name, known).rstrip() or f"expected one of {', '.join(shown)}"
 
 
 def no_column(what: str, name: str, known: Iterable[str]) -> str:

@@ -128,6 +128,22 @@ def check_targets(given: Sequence[GivenFile], targets: Sequence[str]) -> None:
             )
 
 
+def check_held_out(given: Sequence[GivenFile], test: TrainingData, target: str) -> None:
+    """Refuse a predictor file that learned from rows that are held out of a fit of a target.
+
+    Raises
+    ------
+    PredictorError
+    """
+    for each in given:
+        known = _learned(each, each.predictor.tasks[target], test).sum() if target in each.predictor.tasks else 0
+        if known:
+            raise PredictorError(
+                f"{each.path!r} learned from {known} of the samples that are held out, so their score would mean "
+                "nothing; expected a predictor of the train part alone"
+            )
+
+
 def _given_member(file: GivenFile, task: Task, rows: TrainingData) -> GivenPredictor:
     order = _order(file, task, rows)
     names = [file.names[file.predictor.features.index(each)] for each in task.features]
@@ -159,9 +175,12 @@ def _order(file: GivenFile, task: Task, rows: TrainingData) -> NDArray[np.intp] 
         return None
     known, classes = task.classes.tolist(), np.unique(rows.y).tolist()
     if known != classes:
-        shown = (", ".join(map(str, each[:5])) for each in (known, classes))
+        sides = {"not of this fit": set(known) - set(classes), "not of the predictor": set(classes) - set(known)}
+        shown = "; ".join(f"{', '.join(sorted(map(str, each))[:5])} is {side}" for side, each in sides.items() if each)
         raise PredictorError(
-            "{!r} knows the classes {}, this fit is of {}; expected the same".format(file.path, *shown)
+            f"{file.path!r} knows the classes {', '.join(map(str, known[:5]))}, this fit is of "
+            f"{', '.join(map(str, classes[:5]))}; expected the same, but {shown}: make the predictor again of the "
+            "labels that the bank has now"
         )
     return np.arange(len(classes))
 

@@ -245,7 +245,7 @@ def _plan(bank: Bank, asked: dict[str, Any], wanted: Target) -> Plan:
     if asked["nested"] and len(given):
         raise TopModelError("a nested score fits again, which a given predictor cannot; leave out one or the other")
     others = read_given(bank, given, views)
-    check_targets(others, [*wanted.columns, wanted.name])
+    check_targets(others, list(dict.fromkeys([*wanted.columns, wanted.name])))
     if threshold is not None:
         assessment.label_metric(threshold)
     options = {"features": "all" if features == "all" else candidates, "views": views}

@@ -153,7 +153,7 @@ def options_of(given: Mapping[str, Any], fit: Signature) -> dict[str, Any]:
     own = signature(fit_normal).parameters
     for name, option in fit.parameters.items():
         if name not in own and given[name] != option.default:
-            words = name.replace("_", " ")
+            words = {"given": "a given predictor (--with)"}.get(name, name.replace("_", " "))
             raise TopModelError(f"{words} and normal images alone do not go together; leave one or the other out")
     target = given["target"]
     named = [target] if isinstance(target, str) else list(target or [])
@@ -190,7 +190,7 @@ def _load(
     is_normal = np.ones(len(table), bool) if is_every else has_value(column_of(table, name), normal)
     if not is_normal.any():
         known = sorted({str(value) for value in column_of(table, name)})
-        raise ColumnError(f"no readable sample has {name} {str(normal)!r}; {near_names(str(normal), known)}")
+        raise ColumnError(f"no readable sample has {name} {str(normal)!r}; {near_names(str(normal), known, most=20)}")
     sets = list(dict.fromkeys(name for names in candidates for name in names))
     rows = load_table(bank, sets, table, groups, None, ["mean"])
     given = given_split(table, np.arange(len(table)), split)
@@ -347,8 +347,9 @@ def _scores_text(scores: dict[str, Any]) -> str:
         for name, words in shown.items()
         if name in scores
     ]
-    anomalies = counted(scores["n_anomalies"], "anomaly", "anomalies")
     normals = counted(scores["n_samples"] - scores["n_anomalies"], "normal")
-    return (
-        f"Scored on {anomalies}, from which nothing was learned, and {normals} {scores['normals']}: {', '.join(parts)}"
-    )
+    of_anomalies = ""
+    if scores["n_anomalies"]:
+        anomalies = counted(scores["n_anomalies"], "anomaly", "anomalies")
+        of_anomalies = f"{anomalies}, from which nothing was learned, and "
+    return f"Scored on {of_anomalies}{normals} {scores['normals']}: {', '.join(parts)}"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featurebank.fitting import assessment
 from featurebank.fitting.checks import check_class_options, check_target
-from featurebank.fitting.committee import given_members
+from featurebank.fitting.committee import check_held_out, given_members
 from featurebank.fitting.plan import Plan, class_weight_of, folds_of
 from featurebank.fitting.predictor import make_calibrator, make_predictor
 from featurebank.fitting.result import FitResult
@@ -52,6 +52,8 @@ def fit_rows(
     started = time.perf_counter()
     check_class_options(plan.class_options, {every.task})
     rows = every.take(~is_held_out)
+    if plan.given and is_held_out.any():
+        check_held_out(plan.given, every.take(is_held_out), target.name)
     check_target(rows)
     _check_models(plan, rows)
     parts = 1 + plan.nested * (cv.get_n_splits() if isinstance(cv, Folds) else len(cv))

@@ -127,7 +127,8 @@ def _check(bank: Bank, methods: Sequence[str], target: Target, options: dict[str
     refused += ["choice of views"] if options.get("views") not in (None, "mean", ["mean"]) else []
     if refused or len(target.columns) > 1:
         what = refused[0].replace("_", " ") if refused else "second target"
-        raise TopModelError(f"a {what} does not go with rows without a label; leave one or the other out")
+        article = "an" if what[0] in "aeio" else "a"
+        raise TopModelError(f"{article} {what} does not go with rows without a label; leave one or the other out")
     if read_target(bank.select(*target.columns), target).task != "classification":
         raise TopModelError(f"{target.name!r} holds numbers; rows without a label help to learn classes only")
     if "self-training" in methods and not any(map(_has_proba, _models(options.get("models")).values())):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -220,7 +221,14 @@ class Task:
                 "this predictor learned from every row, and knows no value that normal images have: fit it with "
                 "--normal VALUE to score labelled images"
             )
-        return has_value(values, self.normal)
+        found = has_value(values, self.normal)
+        if not found.any():
+            warnings.warn(
+                f"none of these {len(found)} images has the value {self.normal!r} of normal ones, so all are scored as "
+                "anomalies: where some are normal, name another column",
+                stacklevel=2,
+            )
+        return found
 
     def _known_classes(self, labels: Iterable[Any], name: str) -> NDArray[Any]:
         """Map labels to the predictor's classes by their text, so that a folder named 1 is the class 1."""

@@ -1,10 +1,10 @@
 """Committees across backbones: solar cells under protocol B, nested; digits; random labels; what a predictor costs.
 
-In each of five outer folds everything is chosen inside the training part: the one backbone and its parameters, and the
-committee among all candidates (each backbone, and the concatenations of two and of three). Both give calibrated
-probabilities of the outer test part.
+In each outer fold everything is chosen inside the training part: the one backbone and its parameters, and the committee
+among all candidates (each backbone, and the concatenations of two and of three). Both give calibrated probabilities of
+the outer test part; beside them stands the plain mean of the three backbones. Each repeat draws five new outer folds.
 
-    python tests/benchmarks/committee.py FOLDER [--only solar|digits|random|predictor] [--protocol B] [--out FILE]
+    python tests/benchmarks/committee.py FOLDER [--only solar|digits|random|predictor] [--protocol B] [--repeats 5]
 
 FOLDER gets ``solar.bank`` (three backbones at 224 px, minutes on a CPU) where it is not there yet.
 """
@@ -32,6 +32,7 @@ from featurebank import Bank, Predictor, extract, fit
 from featurebank.bank.images import source_of
 from featurebank.topmodels.committees.models import probabilities_of
 from featurebank.topmodels.committees.search import form_committee
+from featurebank.topmodels.comparison import selection_bias
 from featurebank.topmodels.folds import make_folds, sizes_of
 from featurebank.topmodels.scores import paired_interval
 from featurebank.topmodels.search import TopModelSearchCV
@@ -44,11 +45,12 @@ MODELS = {"svm": {"C": [3.0, 10.0]}}
 
 
 class Compared(TopModelSearchCV):
-    """A search that keeps the best of one backbone, the best single candidate and the committee, all fitted."""
+    """A search that keeps, fitted: the best of one backbone and of each, the best single candidate, the committee."""
 
     def _keep(self, run: Any) -> None:
         found, every = run.finished(), run.groups
         ways = {"one backbone": (1, self.alone), "single": (1, None), "committee": (None, None)}
+        ways |= {features[0]: (1, [features]) for features in self.alone}
         self.formed = {}
         for name, (members, features) in ways.items():
             run.groups = [each for each in every if features is None or each.features in features]
@@ -57,6 +59,12 @@ class Compared(TopModelSearchCV):
             self.formed[name] = formed, formed.fitted(run, 0)
         run.groups = every
         super()._keep(run)
+
+    def told(self, X: Any) -> dict[str, Any]:
+        """Return the probabilities of each, and their plain mean over the backbones."""
+        said = {name: model.predict_proba(X) for name, (_, model) in self.formed.items()}
+        alone = [said.pop(features[0]) for features in self.alone]
+        return said | {"plain mean": np.mean(alone, axis=0)}
 
 
 def solar_bank(folder: Path) -> Bank:
@@ -77,81 +85,78 @@ def sets_of(bank: Bank) -> list[list[str]]:
     return [[f"{name}/{layer}" for layer in layers] for name, layers in BACKBONES.items()]
 
 
-def solar(bank: Bank, protocol: str) -> dict[str, Any]:
+def solar(bank: Bank, protocol: str, repeats: int) -> dict[str, Any]:
     """Compare one backbone with a committee, everything chosen inside the training part of five folds."""
     families = sets_of(bank)
     names = [name for family in families for name in family]
     X, y = bank.load(names, protocol)
-    classes = np.unique(y)
-    blocks = bank.blocks(names)
     candidates = [list(chain(*some)) for count in (1, 2, 3) for some in combinations(families, count)]
-    folds = make_folds(5, X, y, None, 0)
+    options = {"models": MODELS, "blocks": bank.blocks(names), "features": candidates}
+    return nested(X, y, options, [tuple(each) for each in families], repeats)
+
+
+def digits(repeats: int) -> dict[str, Any]:
+    """Compare, nested, the best model of the digits with a committee of models."""
+    X, y = load_digits(return_X_y=True)
+    blocks = {"all": slice(0, 64), "upper": slice(0, 32), "lower": slice(32, 64)}
+    models = {"svm": {"C": [1.0, 10.0]}, "logreg": {"C": [0.1]}, "knn": {"n_neighbors": [3]}, "lda": {}}
+    return nested(X, y, {"models": models, "blocks": blocks}, [("all",)], repeats)
+
+
+def nested(X: Any, y: Any, options: dict[str, Any], alone: list[tuple[str, ...]], repeats: int) -> dict[str, Any]:
+    """Compare the committee with the best of `alone` and the best single candidate, on rows that none has seen."""
+    classes = np.unique(y)
+    folds = [fold for seed in range(repeats) for fold in make_folds(5, X, y, None, seed)]
     scores: dict[str, list[float]] = {}
     losses: dict[str, list[float]] = {}
     seconds = []
     for number, (train, test) in enumerate(folds):
-        search = Compared(MODELS, blocks=blocks, features=candidates, ensemble=True, refine=0, n_jobs=1, refit=False)
-        search.alone = [tuple(each) for each in families]
+        search = Compared(**options, ensemble=True, refine=0, n_jobs=1, refit=False)
+        search.alone = alone
         search.fit(X[train], y[train])
-        seconds.append(search.formed["committee"][0].report["seconds"])
-        for name, (formed, model) in search.formed.items():
-            proba = model.predict_proba(X[test])
+        chosen = search.formed["committee"][0]
+        seconds.append(chosen.report["seconds"])
+        for name, proba in search.told(X[test]).items():
             scores.setdefault(name, []).append(float(np.mean(classes[proba.argmax(axis=1)] == y[test])))
             losses.setdefault(name, []).append(float(log_loss(y[test], proba, labels=classes)))
-            about = [
-                (len(each.candidate.features), weight)
-                for each, weight in zip(formed.members, formed.weights, strict=True)
-            ]
-            print(
-                f"fold {number}, {name}: {scores[name][-1]:.4f}, log loss {losses[name][-1]:.4f}, {about}", flush=True
-            )
-    sizes = sizes_of(folds)
+            print(f"fold {number}, {name}: {scores[name][-1]:.4f}, log loss {losses[name][-1]:.4f}", flush=True)
+        pairs = zip(chosen.members, chosen.weights, strict=True)
+        print("   ", [(each.candidate.model, len(each.candidate.features), weight) for each, weight in pairs])
+    mean_loss = {name: float(np.mean(each)) for name, each in losses.items()}
     return {
         "accuracy": {name: float(np.mean(each)) for name, each in scores.items()},
-        "log_loss": {name: float(np.mean(each)) for name, each in losses.items()},
-        "gain": paired_interval(scores["committee"], scores["one backbone"], *sizes),
-        "gain_over_single": paired_interval(scores["committee"], scores["single"], *sizes),
-        "folds_better": int(np.sum(np.array(scores["committee"]) > scores["one backbone"])),
-        "selection_seconds": seconds,
+        "log_loss": mean_loss,
+        "log_loss_change": mean_loss["committee"] / mean_loss["one backbone"] - 1,
+        **{f"gain_over_{name}": against(scores, name, folds) for name in scores if name != "committee"},
+        "selection_seconds": {"median": float(np.median(seconds)), "highest": max(seconds)},
         "fold_scores": scores,
     }
 
 
-def digits() -> dict[str, Any]:
-    """Compare, nested over five folds, the best model of the digits with a committee of models."""
-    X, y = load_digits(return_X_y=True)
-    blocks = {"all": slice(0, 64), "upper": slice(0, 32), "lower": slice(32, 64)}
-    scores: dict[str, list[float]] = {}
-    losses: dict[str, list[float]] = {}
-    folds = make_folds(5, X, y, None, 0)
-    for train, test in folds:
-        models = {"svm": {"C": [1.0, 10.0]}, "logreg": {"C": [0.1]}, "knn": {"n_neighbors": [3]}, "lda": {}}
-        search = Compared(models, blocks=blocks, ensemble=True, refine=0, n_jobs=1, refit=False)
-        search.alone = [("all",)]
-        search.fit(X[train], y[train])
-        for name, (_, model) in search.formed.items():
-            proba = model.predict_proba(X[test])
-            scores.setdefault(name, []).append(float(np.mean(proba.argmax(axis=1) == y[test])))
-            losses.setdefault(name, []).append(float(log_loss(y[test], proba)))
-    return {
-        "accuracy": {name: float(np.mean(each)) for name, each in scores.items()},
-        "log_loss": {name: float(np.mean(each)) for name, each in losses.items()},
-        "gain": paired_interval(scores["committee"], scores["single"], *sizes_of(folds)),
-    }
+def against(scores: dict[str, list[float]], name: str, folds: Any) -> dict[str, Any]:
+    """Return the gain of the committee over another, with its interval and in how many folds it is the better one."""
+    pairs = list(zip(scores["committee"], scores[name], strict=True))
+    counts = {"better": sum(one > other for one, other in pairs), "worse": sum(one < other for one, other in pairs)}
+    return paired_interval(scores["committee"], scores[name], *sizes_of(folds)) | counts | {"folds": len(pairs)}
 
 
-def random_labels(bank: Bank, repeats: int = 3) -> dict[str, Any]:
-    """Score committees on labels that are drawn at random, beside chance."""
+def random_labels(bank: Bank, repeats: int) -> dict[str, Any]:
+    """Score committees on labels that are drawn at random, beside chance and what the search says of its luck."""
     names = [name for family in sets_of(bank) for name in family]
     X, _ = bank.load(names, "B")
-    random, found = np.random.default_rng(0), {"committee": [], "single, selected": []}
+    random = np.random.default_rng(0)
+    found: dict[str, list[float]] = {"committee": [], "single, selected": [], "luck of the single": []}
     for _ in range(repeats):
         rows = random.choice(len(X), 600, replace=False)
         y = random.permutation(np.arange(600) % 2)
-        search = TopModelSearchCV(["svm", "lda"], blocks=bank.blocks(names), ensemble=True, n_jobs=1, refit=False)
+        search = TopModelSearchCV(["svm"], blocks=bank.blocks(names), ensemble=True, n_jobs=1, refit=False)
         search.fit(X[rows], y)
+        single = [each for each in search.candidates_ if each.model != "committee"]
+        best = max(single, key=lambda each: each.mean)
         found["committee"].append(search.committee_.candidate.mean)
-        found["single, selected"].append(search.committee_.report["best_single"]["mean"])
+        found["single, selected"].append(best.mean)
+        found["luck of the single"].append(selection_bias(single, best))
+        print(f"random labels, {len(single)} candidates:", {name: each[-1] for name, each in found.items()}, flush=True)
     error = 0.5 / np.sqrt(600 * repeats)
     return {**{name: float(np.mean(each)) for name, each in found.items()}, "chance": 0.5, "standard_error": error}
 
@@ -194,13 +199,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", choices=["solar", "digits", "random", "predictor"], action="append")
     parser.add_argument("--protocol", choices=["B", "C"], default="B")
+    parser.add_argument("--repeats", type=int, default=1, help="of the outer folds, and of drawing random labels")
     options = parser.parse_args()
     wanted = options.only or ["solar", "digits", "random", "predictor"]
     bank = solar_bank(options.folder) if set(wanted) - {"digits"} else None
     run = {
-        "solar": lambda: solar(bank, options.protocol),
-        "digits": digits,
-        "random": lambda: random_labels(bank),
+        "solar": lambda: solar(bank, options.protocol, options.repeats),
+        "digits": lambda: digits(options.repeats),
+        "random": lambda: random_labels(bank, options.repeats),
         "predictor": lambda: predictor(bank, options.folder),
     }
     for name in wanted:

@@ -150,6 +150,7 @@ def test_a_predictor_of_something_else_is_replaced_with_a_word(run_cli, own_bank
         (["--class-weight", "cta=2"], 1, "a weight for the class 'cta'; did you mean cat?"),
         (["--cv", "statified"], 1, "no folds 'statified'; did you mean stratified?"),
         (["--cv", "group"], 1, "group folds and no groups; name the column of groups"),
+        (["--normal", "a", "--normal", "b"], 2, "a, b: expected one value; where several are normal"),
         (["--normalize", "l3"], 1, "no normalisation 'l3'; expected one of standardize, none, l2"),
         (["--model", "sklearn.ensemble.Forest"], 1, "no estimator at 'sklearn.ensemble.Forest'"),
         (["--select", "2"], 1, "a share of 2.0 dimensions; expected a number above 0"),

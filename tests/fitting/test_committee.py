@@ -100,6 +100,7 @@ def test_a_given_predictor_is_a_member_where_it_learned_from_no_tested_row(halve
     random = np.random.default_rng(0)
     layers, label = halves(random)
     known = {name: X[:100] for name, X in layers.items()}
+    split = np.where(np.arange(160) < 100, "train", "val")
     train = make_bank(tmp_path / "train.bank", known, CONTENTS[:100], label=label[:100])
     fit(train, features="net/y", models=LINEAR, n_jobs=1).save(tmp_path / "y.featurebank")
     options = {"target": "label", "models": LINEAR, "ensemble": True, "n_jobs": 1}
@@ -115,9 +116,16 @@ def test_a_given_predictor_is_a_member_where_it_learned_from_no_tested_row(halve
     )
     with pytest.raises(TopModelError, match=r"y\.featurebank learned from 100 of the samples that are tested"):
         fit(halves_bank, features="net/x", given=given, **options)
+    held_out = np.where(np.arange(160) < 40, "test", np.where(np.arange(160) < 100, "train", "val"))
+    three = make_bank(tmp_path / "three.bank", layers, CONTENTS, label=label, fold=held_out)
+    with pytest.raises(PredictorError, match="learned from 40 of the samples that are held out"):
+        fit(three, features="net/x", split="fold", given=given, **options)
+    renamed = make_bank(tmp_path / "renamed.bank", layers, CONTENTS, label=np.where(label == "a", "a", "c"), fold=split)
+    with pytest.raises(PredictorError, match=r"b is not of this fit; c is not of the predictor: make the predictor"):
+        fit(renamed, features="net/x", split="fold", given=given, **options)
     with pytest.raises(TopModelError, match="a given predictor cannot"):
         fit(halves_bank, given=given, nested=True, **options)
-    with pytest.raises(PredictorError, match="predicts label, this fit is of number"):
+    with pytest.raises(PredictorError, match="predicts label, this fit is of number; expected"):
         fit(halves_bank, given=given, ensemble=True, target="number")
     lacking = make_bank(tmp_path / "x.bank", {"x": layers["x"]}, label=label)
     with pytest.raises(BankError, match=r"no embeddings of net/y .*featurebank extract SOURCE .* --layer y"):

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from made_bank import make_bank
 from sklearn.metrics import roc_auc_score
@@ -73,6 +74,25 @@ def test_every_row_is_normal_where_no_target_is_given(tmp_path, random):
     assert result.predictor.predict_bank(bank)["label"].isin(["normal", "anomaly"]).all()
 
 
+def test_normals_alone_are_scored_by_their_false_alarms(tmp_path, random):
+    bank = make_bank(tmp_path / "a.bank", random.normal(size=(60, 4)) + 3, split=["train"] * 40 + ["test"] * 20)
+    found = fit(bank, normal="*", models="knn").report["one_class"]
+    assert any(each.startswith("Scored on 20 normals held out: false alarms") for each in found["sentences"])
+
+
+def test_of_many_values_an_error_names_the_first(tmp_path, random):
+    bank = make_bank(tmp_path / "a.bank", random.normal(size=(60, 4)), p=np.arange(60) + 0.5)
+    with pytest.raises(ColumnError, match=r"no readable sample has p 'x'; expected one of 0\.5, .*, … \(60 in all\)$"):
+        fit(bank, target="p", normal="x", models="knn")
+
+
+def test_a_column_without_the_normal_value_is_scored_with_a_warning(tmp_path, random):
+    bank, _, _ = parts_bank(tmp_path / "a.bank", random)
+    task = fit(bank, target="kind", normal="good", models="knn").predictor.single
+    with pytest.warns(UserWarning, match="none of these 3 images has the value 'good' of normal ones"):
+        assert not task._normal_rows(pd.Series(["yes", "no", "no"])).any()
+
+
 def test_a_number_is_a_value_too(tmp_path, random):
     bank = make_bank(tmp_path / "a.bank", random.normal(size=(60, 4)) + 3, p=np.repeat([0.0, 0.5], 30))
     assert fit(bank, target="p", normal="0", models="knn").report["one_class"]["normals"] == 30
@@ -123,6 +143,7 @@ def test_of_few_normals_contamination_is_not_told(tmp_path, random):
         ({"normal": "good", "false_alarms": 0.001}, TopModelError, "160 normals can promise false alarms of 0.00621"),
         ({"normal": "good", "false_alarms": 2.0}, TopModelError, "false alarms of 2.0; expected a share"),
         ({"normal": "bent"}, TopModelError, "9 normals to learn from; expected at least 10"),
+        ({"normal": "good", "given": ["a"]}, TopModelError, r"a given predictor \(--with\) and normal images alone"),
         ({"normal": "good", "models": "svm"}, TopModelError, "no one-class top model 'svm'"),
     ],
 )

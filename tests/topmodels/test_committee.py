@@ -57,6 +57,16 @@ def test_at_most_so_many_members():
     assert np.count_nonzero(select(answers, closeness(truth), members=1)) == 1
 
 
+def test_probabilities_in_float32_add_up_to_one_in_a_committee():
+    X, y = load_digits(n_class=3, return_X_y=True)
+    models = {"logreg": {"C": [0.1]}, "lda": {}}
+    halves = {"X": slice(0, 64), "upper": slice(0, 32)}
+    found = TopModelSearchCV(models, blocks=halves, ensemble=True, scoring="neg_log_loss", cv=3, n_jobs=1)
+    found.fit(X[:150].astype(np.float32), y[:150])
+    assert not [each for each in found.warnings_ if "sum to one" in each]
+    assert np.abs(found.committee_.predictions[0].proba.sum(axis=1) - 1).max() < 1e-12
+
+
 def test_a_part_of_the_rows_has_no_say_in_what_answers_for_it():
     truth, first = np.zeros(4), np.array([True, True, False, False])
     knows_first, knows_second = np.where(first, 0.0, 1.0), np.where(first, 1.0, 0.0)

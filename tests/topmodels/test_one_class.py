@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -6,7 +8,7 @@ from sklearn.decomposition import PCA
 
 from featurebank.errors import TopModelError
 from featurebank.topmodels.one_class.choosing import compare, fuse, mixed
-from featurebank.topmodels.one_class.conformal import Conformal, least_rate, least_units
+from featurebank.topmodels.one_class.conformal import Conformal, check_rate, least_rate, least_units
 from featurebank.topmodels.one_class.detectors import (
     DETECTORS,
     NeighbourDistance,
@@ -57,6 +59,15 @@ def test_false_alarms_are_as_promised(random):
         (random.normal(size=200) < Conformal().fit(random.normal(size=99)).threshold(0.05)).mean() for _ in range(400)
     ]
     assert abs(np.mean(rates) - 0.05) < 3 * np.std(rates) / 20
+
+
+@pytest.mark.parametrize("units", [10, 26, 50, 160])
+def test_the_rate_that_an_error_names_can_be_promised(units):
+    with pytest.raises(TopModelError, match="ask for") as found:
+        check_rate(1e-6, units)
+    rate = float(re.search(r"ask for ([\d.]+) or more", str(found.value))[1])
+    check_rate(rate, units)
+    assert rate == pytest.approx(least_rate(units), rel=0.01)
 
 
 def test_how_many_normals_a_rate_takes():

@@ -118,7 +118,8 @@ class CommitteeClassifier(ClassifierMixin, _Committee):
         fixed = self.calibrators or [None] * len(self.members_)
         plain = [getattr(each, "estimator", each) for each in fixed]  # without the wrapper that keeps it as it is
         pairs = zip(self.members_, plain, strict=True)
-        return mean_answer([probabilities_of(*pair, X) for pair in pairs], np.asarray(self.weights))
+        mean = mean_answer([probabilities_of(*pair, X) for pair in pairs], np.asarray(self.weights))
+        return mean if self._is_several else whole(mean)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable class, shape (n,); of several labels those likelier than not, (n, labels)."""
@@ -144,6 +145,18 @@ class CommitteeRegressor(RegressorMixin, _Committee):
         """Return the weighted mean of the members' numbers, shape (n,)."""
         X = self._checked(X)
         return mean_answer([each.predict(X) for each in self.members_], np.asarray(self.weights))
+
+
+def whole(proba: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return probabilities whose rows add up to 1: those of a model that computes in float32 do only nearly.
+
+    Examples
+    --------
+    >>> whole(np.array([[0.25, 0.75 + 1e-7]])).sum().item()
+    1.0
+    """
+    added: NDArray[np.float64] = proba / proba.sum(axis=1, keepdims=True)
+    return added
 
 
 def said(proba: NDArray[np.float64], classes: NDArray[Any], is_several: bool) -> NDArray[Any]:

@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline
 from featurebank.errors import TopModelError
 from featurebank.topmodels.calibration import Calibrator, LabelsCalibrator
 from featurebank.topmodels.candidates import Candidate, CandidateGroup, called
-from featurebank.topmodels.committees.models import CommitteeClassifier, CommitteeRegressor, said
+from featurebank.topmodels.committees.models import CommitteeClassifier, CommitteeRegressor, said, whole
 from featurebank.topmodels.committees.selection import Judge, Part, select, unseen_answers
 from featurebank.topmodels.comparison import difference
 from featurebank.topmodels.cross_calibration import cross_calibrated
@@ -322,6 +322,7 @@ def _prediction(run: SearchRun, fold: int, answers: NDArray[np.float64]) -> Pred
     if run.data.task == "regression":
         return Prediction(0, fold, None, answers)
     is_several = run.data.task == "multilabel"
+    answers = answers if is_several else whole(answers)
     classes = np.arange(answers.shape[1]) if is_several else run.data.classes
     return Prediction(0, fold, classes, said(answers, classes, is_several), None, answers)
 

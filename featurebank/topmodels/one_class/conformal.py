@@ -31,6 +31,18 @@ def least_rate(units: int) -> float:
     return 1 / (units + 1)
 
 
+def rate_text(rate: float, digits: int = 3) -> str:
+    """Return a rate that can be promised with so many digits, rounded up: what is shown can be promised too.
+
+    Examples
+    --------
+    >>> rate_text(1 / 27), rate_text(0.01)
+    ('0.0371', '0.01')
+    """
+    step = 10.0 ** (math.floor(math.log10(rate)) + 1 - digits)
+    return f"{math.ceil(rate / step - _ROUNDING) * step:.{digits}g}"
+
+
 def least_units(rate: float) -> int:
     """Return how many normals (or groups of them) a promised rate of false alarms takes.
 
@@ -101,5 +113,5 @@ def check_rate(rate: float, units: int) -> None:
     if units < least_units(rate):
         raise TopModelError(
             f"{units} normals can promise false alarms of {least_rate(units):.3g} at least; a rate of {rate:g} takes "
-            f"{least_units(rate)}: ask for a higher rate, or bring more normals"
+            f"{least_units(rate)}: ask for {rate_text(least_rate(units))} or more, or bring more normals"
         )

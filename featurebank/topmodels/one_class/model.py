@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from featurebank.errors import TopModelError
+from featurebank.errors import TopModelError, counted
 from featurebank.topmodels.folds import Fold, Folds, fold_numbers, make_folds
 from featurebank.topmodels.one_class.conformal import Conformal
 from featurebank.topmodels.refitting import in_place
@@ -167,8 +167,10 @@ def normal_folds(count: int, groups: Any, random_state: int, n_splits: int = FOL
     """
     units = count if groups is None else len(np.unique(groups))
     if units < LEAST_ROWS:
-        what = "normals" if groups is None else "groups of normals"
-        raise TopModelError(f"{units} {what} to learn from; expected at least {LEAST_ROWS}")
+        what = ["normal"] if groups is None else ["group of normals", "groups of normals"]
+        together = "" if groups is None else "; images that belong together count once"
+        known = counted(units, *what)
+        raise TopModelError(f"{known} to learn from; expected at least {LEAST_ROWS}: bring more{together}")
     kind = "plain" if groups is None else "group"
     cv = Folds(kind, n_splits, random_state=random_state)
     return make_folds(cv, np.empty((count, 1)), np.zeros(count), groups, random_state, "regression")
