@@ -64,13 +64,17 @@ def studio(state: State, source: AnyPath, layers: tuple[str, ...], seed: int, no
     options["by"] = options["by"] or ""
     running = start(source, layers=layers, random_state=seed, in_frames=False, **options)
     if options["allow_remote"]:
-        state.warn("other machines can reach this studio: whoever knows the address sees the images and can label")
+        state.warn(
+            "other machines can reach this studio: whoever knows the address, with this machine's own in place of "
+            f"{options['host']}, sees the images and can label"
+        )
     click.echo(f"studio: {running.url}   Ctrl-C ends it")
     if not no_browser:
         click.launch(running.url)
     try:
         running.wait()
     except KeyboardInterrupt:
-        state.say("the studio has ended; every answer is in the bank")
+        left = f"; {count} images are not embedded yet: start it again to go on" if (count := running.left()) else ""
+        state.say(f"the studio has ended; every answer is in the bank{left}")
     finally:
         running.close()

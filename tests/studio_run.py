@@ -27,12 +27,17 @@ def one_colour(number):
 def picture_bank(folder, X, picture=one_colour, **columns):
     """Make a bank of pictures, ``000.png`` …, with these embeddings; return it and their digests."""
     folder.mkdir(exist_ok=True)
-    digests = []
-    for number in range(len(X)):
+    bank = Bank.create(folder.parent / "pictures.bank")
+    return bank, add_pictures(bank, folder, X, picture, **columns)
+
+
+def add_pictures(bank, folder, X, picture=one_colour, first=0, **columns):
+    """Add pictures with these embeddings, numbered from the first; return their digests."""
+    numbers, digests = range(first, first + len(X)), []
+    for number in numbers:
         data = picture(number)
         (folder / f"{number:03}.png").write_bytes(data)
         digests.append(content_digest(data))
-    bank = Bank.create(folder.parent / "pictures.bank")
     spec = FeatureSpec(
         "net", "1", "0" * 64, "penultimate", "vector", 0, "none", {"crop": [4, 4]}, 1, "none", "fp32", "float32"
     )
@@ -40,9 +45,9 @@ def picture_bank(folder, X, picture=one_colour, **columns):
     bank.add_features(spec, digests, np.asarray(X)[:, None].astype(np.float32))
     plain = {"source": str(folder), "root": str(folder), "size": 1, "mtime_ns": 1, "status": samples.OK, "error": ""}
     fields = {name: [value] * len(X) for name, value in {**plain, "row_hash": 0, "stamp": 0}.items()}
-    fields |= {"path": [b"%03d.png" % number for number in range(len(X))], "digest": digests}
+    fields |= {"path": [b"%03d.png" % number for number in numbers], "digest": digests}
     bank.add_samples(samples.make_table(fields, tidy(pd.DataFrame(columns, index=range(len(X))))), newest=0)
-    return bank, digests
+    return digests
 
 
 @dataclass

@@ -22,7 +22,7 @@ from featurebank.bank.features import as_keys
 from featurebank.bank.samples import SampleTable
 from featurebank.bank.upkeep import compact_small
 from featurebank.errors import BankError, ColumnError
-from featurebank.images.columns import KINDS, is_missing, kind_of
+from featurebank.images.columns import KINDS, MAX_INT, is_missing, is_unicode, kind_of
 
 FEW = 4096
 """Rows up to which what another writer added is laid over what is known; beyond, the whole table is read again."""
@@ -46,6 +46,14 @@ class Conflict(NamedTuple):
     label: str | None
     by: str | None
     when: str | None
+
+
+class Written(NamedTuple):
+    """What became of answers: digests of those that the bank holds now, conflicts, and answers that take them back."""
+
+    saved: list[bytes]
+    conflicts: list[Conflict]
+    back: list[Answer]
 
 
 class Answers:
@@ -75,7 +83,7 @@ class Answers:
     Raises
     ------
     ColumnError
-        When the column holds fractions.
+        When the column cannot be one, or holds decimal numbers.
 
     Examples
     --------
@@ -86,6 +94,8 @@ class Answers:
     """
 
     def __init__(self, bank: Bank, column: str, by: str = "") -> None:
+        if not column.strip() or not is_unicode(column):
+            raise ColumnError(f"{column!r} is no name of a column; expected text: name a column of classes (--target)")
         self.bank, self.column, self.by = bank, column, by
         self.changes = self.contents = 0
         self.lock = threading.RLock()
@@ -132,7 +142,10 @@ class Answers:
         self._known = {each.path.name for each in segments}
         self._table = self.bank.table_of(segments)
         if self.column in self._table.columns and kind_of(self._table.columns[self.column]) == "float":
-            raise ColumnError(f"column {self.column!r} holds fractions; expected classes: name a column of those")
+            raise ColumnError(
+                f"column {self.column!r} holds fractions; expected classes: text, whole numbers, or true and false; "
+                "name another column (--target)"
+            )
         self._fresh: dict[int, SampleTable] = {}
         self._places: dict[tuple[str, bytes], int] = {}
         self._paths = self._table.rows["path"].to_numpy()
@@ -187,14 +200,13 @@ class Answers:
 
     # --- writing -------------------------------------------------------------------------------------------
 
-    def write(self, answers: Sequence[Answer]) -> tuple[list[bytes], list[Conflict]]:
+    def write(self, answers: Sequence[Answer]) -> Written:
         """Write answers to the bank; those that meet another label than they believed to be there are left out.
 
         Returns
         -------
-        saved : list of bytes
-            Digests of the answers that the bank holds now.
-        conflicts : list of Conflict
+        Written
+            ``saved, conflicts, back``; an answer that the bank held already is saved, and has nothing to take back.
 
         Raises
         ------
@@ -210,17 +222,19 @@ class Answers:
             numbers = [self.find(each.digest) for each in answers]
             if min(numbers, default=0) < 0 or len(set(numbers)) < len(numbers):
                 raise BankError("an answer to an image that the bank does not have, or two to one; load the page again")
-            conflicts, saved, changed = [], [], []
-            for number, answer in zip(numbers, answers, strict=True):
-                if self.labels[number] not in (answer.seen, answer.label):
-                    conflicts.append(self._conflict(number))
+            done, changed = Written([], [], []), []
+            for number, (digest, given, seen) in zip(numbers, answers, strict=True):
+                label, there = self._held(given), self.labels[number]
+                if there not in (seen, label):
+                    done.conflicts.append(self._conflict(number))
                     continue
-                saved.append(answer.digest)
-                if self.labels[number] != answer.label:
-                    changed.append((number, answer.label))
+                done.saved.append(digest)
+                if there != label:
+                    changed.append((number, label))
+                    done.back.append(Answer(digest, there, label))
             if changed:
                 self._write(changed)
-            return saved, conflicts
+            return done
 
     def _write(self, changed: Sequence[tuple[int, str | None]]) -> None:
         """Write answers as one file, and let them count."""
@@ -242,9 +256,18 @@ class Answers:
             cells |= dict(zip((f"{self.column}_by", f"{self.column}_at"), who, strict=True))
         columns = {name: now.columns[name] for name in now.columns}
         for name, cell in cells.items():
-            kind = kind_of(self._table.columns[name]) if name in self._table.columns else "str"
+            kind = self._kind(name)
             columns[name] = pd.Series([_value(name, cell, kind)] * len(now), dtype=KINDS[kind][1])
         return SampleTable(now.rows, pd.DataFrame(columns, index=range(len(now))))
+
+    def _kind(self, name: str) -> str:
+        """Return the kind of a column, that of text where there is none yet."""
+        return kind_of(self._table.columns[name]) if name in self._table.columns else "str"
+
+    def _held(self, label: str | None) -> str | None:
+        """Return a label as the column gives it back: of true and false there are several spellings."""
+        value = _value(self.column, label, self._kind(self.column))
+        return None if value is None else str(value)
 
     def _conflict(self, number: int) -> Conflict:
         now = self._now(number)
@@ -276,7 +299,7 @@ def _value(name: str, text: str | None, kind: str) -> Any:
         return text
     if kind == "bool" and text.lower() in _WORDS:
         return _WORDS[text.lower()]
-    if kind == "int" and text.lstrip("-").isdecimal() and str(int(text)) == text:
+    if kind == "int" and text.lstrip("-").isdecimal() and str(int(text)) == text and abs(int(text)) <= MAX_INT:
         return int(text)
     expected = "whole numbers" if kind == "int" else "true and false"
     raise ColumnError(f"{text!r} does not fit column {name!r}, which holds {expected}; use another column (--target)")

@@ -14,7 +14,7 @@ from featurebank.errors import ColumnError, FeatureBankError
 from featurebank.images.dataframes import pd
 
 _INFERRED = {"boolean": "boolean", "integer": "Int64", "floating": "Float64", "mixed-integer-float": "Float64"}
-_MAX_INT = 2**63 - 1
+MAX_INT = 2**63 - 1
 KINDS = {"int": ("<i8", "Int64"), "float": ("<f8", "Float64"), "bool": ("|u1", "boolean"), "str": ("", "object")}
 """How the values of each kind of column are stored, and its dtype here."""
 
@@ -41,13 +41,13 @@ def tidy(frame: pd.DataFrame) -> pd.DataFrame:
     {'label': 'object', 'age': 'Int64'}
     """
     names = [str(name) for name in frame.columns]
-    if len(set(names)) != len(names) or "" in names or not all(map(_is_unicode, names)):
+    if len(set(names)) != len(names) or "" in names or not all(map(is_unicode, names)):
         raise ColumnError(f"column names {names} are not distinct, non-empty Unicode text: rename them")
     columns = {name: _tidy_column(name, frame.iloc[:, i]) for i, name in enumerate(names)}
     return pd.DataFrame(columns, index=range(len(frame)))
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
     """Say whether text has no lone surrogates, which a DataFrame's header cannot hold."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
@@ -77,7 +77,7 @@ def _overflows(column: pd.Series) -> bool:
     """Say whether whole numbers exceed 64 bits: text keeps all of their digits."""
     given = column.dropna()
     is_int = pd.api.types.infer_dtype(given) == "integer"
-    return bool(is_int and len(given) and (given.max() > _MAX_INT or given.min() < -_MAX_INT))
+    return bool(is_int and len(given) and (given.max() > MAX_INT or given.min() < -MAX_INT))
 
 
 def is_missing(value: Any) -> bool:

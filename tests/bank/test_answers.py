@@ -29,7 +29,7 @@ def labels_of(bank, column="label"):
 
 def test_an_answer_is_a_label_of_the_bank_and_other_columns_stay(bank):
     found = Answers(bank, "label")
-    saved, conflicts = found.write([Answer(digest(3), "cat", None), Answer(digest(256), "dog", None)])
+    saved, conflicts = found.write([Answer(digest(3), "cat", None), Answer(digest(256), "dog", None)])[:2]
     assert (saved, conflicts) == ([digest(3), digest(256)], [])
     assert labels_of(bank) == {"003.png": "cat", "256.png": "dog"}
     assert set(Bank(bank.path).samples["site"]) == {"x"}
@@ -47,7 +47,7 @@ def test_an_answer_can_be_taken_back(bank):
 def test_what_another_wrote_meanwhile_is_a_conflict_and_stays(bank):
     one, other = Answers(bank, "label"), Answers(Bank(bank.path), "label", by="anna")
     other.write([Answer(digest(3), "dog", None)])
-    saved, conflicts = one.write([Answer(digest(3), "cat", None), Answer(digest(4), "cat", None)])
+    saved, conflicts = one.write([Answer(digest(3), "cat", None), Answer(digest(4), "cat", None)])[:2]
     assert saved == [digest(4)]
     assert [(each.digest, each.label, each.by) for each in conflicts] == [(digest(3), "dog", "anna")]
     assert conflicts[0].when.endswith("+00:00")
@@ -57,7 +57,7 @@ def test_what_another_wrote_meanwhile_is_a_conflict_and_stays(bank):
 def test_the_command_that_labels_meanwhile_is_seen(bank):
     found = Answers(bank, "label")
     Bank(bank.path).label(pd.DataFrame({"path": ["005.png"], "label": ["owl"]}))
-    saved, conflicts = found.write([Answer(digest(5), "cat", None)])
+    saved, conflicts = found.write([Answer(digest(5), "cat", None)])[:2]
     assert saved == []
     assert conflicts[0].label == "owl"
 
@@ -66,7 +66,7 @@ def test_the_same_answer_of_two_is_no_conflict_and_is_written_once(bank):
     one, other = Answers(bank, "label"), Answers(Bank(bank.path), "label")
     one.write([Answer(digest(3), "cat", None)])
     count = len(bank.sample_segments())
-    assert other.write([Answer(digest(3), "cat", None)]) == ([digest(3)], [])
+    assert other.write([Answer(digest(3), "cat", None)]) == ([digest(3)], [], [])
     assert len(bank.sample_segments()) == count
 
 
@@ -97,7 +97,22 @@ def test_a_column_keeps_its_kind(tmp_path, values, answer, stored):
     assert Bank(bank.path).samples["kind"].tolist() == [values[0], stored]
 
 
-@pytest.mark.parametrize("label", ["cat", "007", "1.5"])
+def test_an_answer_that_is_spelled_otherwise_is_taken_back_as_the_column_holds_it(tmp_path):
+    bank = make_bank(tmp_path / "a.bank", np.zeros((2, 2)), kind=[False, None])
+    found = Answers(bank, "kind")
+    done = found.write([Answer(digest(0), "TRUE", "False"), Answer(digest(1), "false", None)])
+    assert Bank(bank.path).samples["kind"].tolist() == [True, False]
+    assert found.write(done.back).conflicts == []
+    assert labels_of(bank, "kind") == {"000.png": False}
+
+
+@pytest.mark.parametrize("name", ["", " ", "\ud800"])
+def test_what_can_be_no_column_is_refused_before_anything_is_written(bank, name):
+    with pytest.raises(ColumnError, match="is no name of a column; expected text"):
+        Answers(bank, name)
+
+
+@pytest.mark.parametrize("label", ["cat", "007", "1.5", "9" * 20, "-" + "9" * 20])
 def test_an_answer_that_does_not_fit_a_column_of_whole_numbers_is_refused(tmp_path, label):
     bank = make_bank(tmp_path / "a.bank", np.zeros((2, 2)), kind=[1, 2])
     with pytest.raises(ColumnError, match=f"'{label}' does not fit column 'kind', which holds whole numbers"):
@@ -143,8 +158,8 @@ def test_writers_at_the_same_time_lose_nothing_and_one_of_two_answers_wins(bank)
         each.start()
     for each in threads:
         each.join()
-    won = {saved[0]: name for name, (saved, _) in results if saved}
-    lost = {conflicts[0].digest for _, (_, conflicts) in results if conflicts}
+    won = {saved[0]: name for name, (saved, *_) in results if saved}
+    lost = {conflicts[0].digest for _, (_, conflicts, _) in results if conflicts}
     assert len(results) == 12
     assert set(won) == lost == {digest(number) for number in range(6)}
     assert labels_of(bank) == {f"{int.from_bytes(key, 'big'):03}.png": name for key, name in won.items()}

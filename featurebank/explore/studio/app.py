@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 
 from featurebank.errors import BankError, FeatureBankError, one_line
@@ -35,10 +35,10 @@ Handler = Callable[["Session", Request], Awaitable[Any]]
 def make_app(opening: Opening, token: str, **guard: Any) -> Starlette:
     """Return the application of a session behind a token; `guard` goes to `featurebank.explore.studio.safety.Guard`."""
 
-    async def state(request: Request) -> Response:
-        return _json(await run_in_threadpool(opening.state))
+    async def state(request: Request) -> Any:
+        return await run_in_threadpool(opening.state)
 
-    routes = [Route("/", _index), Route("/static/{name}", _static), Route("/api/state", state)]
+    routes = [Route("/", _index), Route("/static/{name}", _static), Route("/api/state", _told(state))]
     for path, handler in _GET.items():
         routes.append(Route(f"/api/{path}", _answering(opening, handler), methods=["GET"]))
     for path, handler in _POST.items():
@@ -47,16 +47,25 @@ def make_app(opening: Opening, token: str, **guard: Any) -> Starlette:
 
 
 def _answering(opening: Opening, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """Return an endpoint that asks the session, once it is there."""
+
+    async def asked(request: Request) -> Any:
+        return await handler(opening.session, request)
+
+    return _told(asked)
+
+
+def _told(asked: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Awaitable[Response]]:
     """Return an endpoint whose errors are one line of JSON."""
 
     async def endpoint(request: Request) -> Response:
         try:
-            answer = await handler(opening.session, request)
+            answer = await asked(request)
         except NotYetError as error:
             return _json({"error": one_line(error)}, 503)
-        except FeatureBankError as error:
+        except (FeatureBankError, OSError) as error:
             return _json({"error": one_line(error)}, 404 if request.method == "GET" else 400)
-        except (ValueError, KeyError, TypeError) as error:  # what a page of ours never sends
+        except (ValueError, KeyError, TypeError, RecursionError) as error:  # what a page of ours never sends
             return _json({"error": f"a request that the studio does not know: {one_line(error)}"}, 400)
         return answer if isinstance(answer, Response) else _json(answer)
 
@@ -64,7 +73,8 @@ def _answering(opening: Opening, handler: Handler) -> Callable[[Request], Awaita
 
 
 def _json(value: Any, status: int = 200) -> Response:
-    return JSONResponse(value, status, headers={"Cache-Control": "no-store"})
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)  # in ASCII: a path may hold what is no Unicode
+    return Response(text, status, media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
 # --- the page ----------------------------------------------------------------------------------------------

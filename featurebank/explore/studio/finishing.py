@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import threading
 import traceback
 from collections.abc import Mapping
@@ -11,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from featurebank.bank.answers import is_given
+from featurebank.bank.answers import Answers, is_given
 from featurebank.bank.bank import Bank
 from featurebank.bank.samples import rows_of
 from featurebank.errors import BankError, FeatureBankError, one_line, shell_word
@@ -25,6 +27,7 @@ from featurebank.topmodels.formatting import bounded, interval_text, percent, sc
 from featurebank.topmodels.scores import score_interval
 
 SUFFIX = ".featurebank"
+FOLDS = inspect.signature(fit).parameters["folds"].default
 OWN = ("bank", "target", "progress")
 """Arguments of `fit` that are not the page's to set."""
 
@@ -48,22 +51,26 @@ class Finishing:
         facts, proposed = dict(self._facts), str(free(_beside(bank)))
         return {**facts, "path": facts["path"] or proposed, "proposed": proposed}
 
-    def start(self, bank: Bank, target: str, path: Any, options: Any) -> Facts:
-        """Begin a fit.
+    def start(self, answers: Answers, path: Any, options: Any) -> Facts:
+        """Begin a fit of the labels that the bank has.
 
         Raises
         ------
         BankError
-            When one is under way, the path is none for a new predictor, or there is no such option.
+            When one is under way, the labels are too few, the path is none for a new predictor, or there is no such
+            option.
         """
+        bank = answers.bank
         place = checked_path(bank, path)
         wanted = _checked_options(options)
+        if not {"cv", "split", "normal"} & set(wanted):  # which have needs of their own
+            check_labels(answers.labels, wanted.get("folds", FOLDS))
         with self._lock:
             if self._facts["state"] == "running":
                 raise BankError("a fit is under way; wait until it has ended")
             self._facts = {**self._facts, "state": "running", "progress": {"done": 0, "total": 0}, "path": str(place)}
             self._facts |= NOTHING
-        arguments = (bank, target, place, wanted)
+        arguments = (bank, answers.column, place, wanted)
         threading.Thread(target=self._run, args=arguments, name="featurebank-finish", daemon=True).start()
         return {"started": True}
 
@@ -74,7 +81,9 @@ class Finishing:
         try:
             result = fit(bank, target=target, progress=progress, **options)
             comparison = compared(bank, target, result)
+            path = free(path)  # another may have been written there meanwhile
             result.save(path)
+            self._facts = {**self._facts, "path": str(path)}
             told = {"comparison": comparison, "written": after(bank, path, result), "message": about(result)}
             self._facts = {**self._facts, "state": "done", **told}
         except FeatureBankError as error:
@@ -120,13 +129,48 @@ def checked_path(bank: Bank, path: Any) -> Path:
         raise BankError("a path has to be text; type one")
     beside = _beside(bank)
     found = beside.parent / path if path else free(beside)
-    if not found.suffix and not found.is_dir():
-        found = found.with_name(found.name + SUFFIX)
-    if found.suffix != SUFFIX or not found.parent.is_dir():
-        raise BankError(f"{str(found)!r} is no place for a predictor; expected NAME{SUFFIX} in a folder that is there")
-    if found.exists() or found.is_symlink():
+    try:
+        if not found.suffix and not found.is_dir():
+            found = found.with_name(found.name + SUFFIX)
+        is_name = found.suffix == SUFFIX and b"\0" not in os.fsencode(found)
+        is_place = is_name and os.access(found.parent, os.W_OK | os.X_OK)
+        is_taken = found.exists() or found.is_symlink()
+    except (OSError, ValueError):  # longer than a file system's names, or what none can hold
+        is_place = is_taken = False
+    if is_taken:
         raise BankError(f"{str(found)!r} is there already and stays; name a new file, and put it in its place by hand")
+    if not is_place:
+        raise BankError(
+            f"{str(found)!r} is no place for a predictor; expected NAME{SUFFIX} in a folder that is there and can be "
+            "written"
+        )
     return found
+
+
+def check_labels(labels: NDArray[Any], folds: Any) -> None:
+    """Check that there are labels to fit.
+
+    Raises
+    ------
+    BankError
+        When there are fewer than two classes, or too few labels for the folds.
+
+    Examples
+    --------
+    >>> check_labels(np.array(["cat", "cat", "dog", "dog", None], object), 2)
+    """
+    names, counts = np.unique(labels[is_given(labels)].astype(str), return_counts=True)
+    if len(names) < 2:
+        found = f"all labels are of one class, {str(names[0])!r}" if len(names) else "there are no labels"
+        raise BankError(f"{found}; expected two classes: label images of another, then finish")
+    if counts.min() < 2:
+        found = str(names[counts.argmin()])
+        raise BankError(f"class {found!r} has one label; expected two at least: label another image of it, then finish")
+    if isinstance(folds, int) and counts.max() < folds:
+        raise BankError(
+            f"the largest class has {counts.max()} labels; expected {folds}, one for each fold: label more, or ask for "
+            "fewer folds"
+        )
 
 
 def _beside(bank: Bank) -> Path:
@@ -134,12 +178,14 @@ def _beside(bank: Bank) -> Path:
 
 
 def _checked_options(options: Any) -> Facts:
-    known = set(inspect.signature(fit).parameters) - set(OWN)
+    known = {name: each.default for name, each in inspect.signature(fit).parameters.items() if name not in OWN}
     if not isinstance(options or {}, Mapping):
         raise BankError("the options of a fit have to be names with values")
-    unknown = sorted(set(options or {}) - known)
-    if unknown:
-        raise BankError(f"fit has no option {unknown[0]!r}; expected some of {', '.join(sorted(known))}")
+    for name, value in (options or {}).items():
+        if name not in known:
+            raise BankError(f"fit has no option {name!r}; expected some of {', '.join(sorted(known))}")
+        if isinstance(known[name], int) and type(value) is not type(known[name]):
+            raise BankError(f"fit's option {name!r} is {value!r}; expected one like {known[name]!r}")
     return dict(options or {})
 
 

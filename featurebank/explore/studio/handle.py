@@ -69,6 +69,11 @@ class Handle:
             time.sleep(0.01)
         return self
 
+    def left(self) -> int:
+        """Return how many images of a source are not embedded yet."""
+        under_way = self._opening.state()["extracting"]
+        return under_way["total"] - under_way["done"] if under_way else 0
+
     def wait(self) -> None:
         """Return when the server ends."""
         while self._thread.is_alive():
@@ -80,7 +85,8 @@ class Handle:
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(WAIT)
-        self._socket.close()
+        if not self._thread.is_alive():  # a busy one still ends by itself
+            self._socket.close()
 
     def _serve(self) -> None:
         self._server.run(sockets=[self._socket])
@@ -107,11 +113,10 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((host, port))
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         found.close()
-        raise StorageError(
-            f"cannot listen at {host}:{port}: {error.strerror or error}; choose another --port"
-        ) from error
+        why = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise StorageError(f"cannot listen at {host}:{port}: {why}; choose another --port or --host") from error
     return found
 
 

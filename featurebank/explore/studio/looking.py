@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurebank.bank.answers import Answers, is_given
+from featurebank.bank.bank import Bank
 from featurebank.bank.defaults import candidate_features
 from featurebank.bank.features import as_keys
 from featurebank.explore.advice.networks import complete_sets
@@ -31,22 +32,23 @@ BETTER = 0.01
 
 
 def embeddings(
-    answers: Answers, names: Sequence[str] | None, asked: str | Sequence[str] | None, seed: int
+    bank: Bank, digests: NDArray[np.bytes_], names: Sequence[str] | None, asked: str | Sequence[str] | None, seed: int
 ) -> Pool | None:
-    """Read the embeddings of the contents that there are; None while there are none.
+    """Read the embeddings of contents; None while there are none.
 
     Parameters
     ----------
-    answers : Answers
+    bank : Bank
+    digests : ndarray of S32, shape (n,)
     names : sequence of str, optional
         Feature sets; by default those that were asked for.
     asked : str or sequence of str, optional
         See `featurebank.explore.embedding.chosen_sets`.
     seed : int
     """
-    if not answers.bank.feature_sets or not len(answers.digests):
+    if not bank.feature_sets or not len(digests):
         return None
-    pool = read_pool(answers.bank, names or chosen_sets(answers.bank, asked), answers.digests, seed)
+    pool = read_pool(bank, names or chosen_sets(bank, asked), digests, seed)
     return pool if len(pool.X) else None
 
 
@@ -57,9 +59,9 @@ def coverage(pool: Pool, draw: Draw, labels: NDArray[Any], seed: int) -> NDArray
     return pool.contents[rows]
 
 
-def weighed(view: View, answers: Answers, seed: int) -> dict[str, Any]:
-    """Return what the labels show: ``paid, curve, verdict`` and whether choosing ``pays``, or may."""
-    order = view.trained[np.argsort(answers.stamps[view.trained], kind="stable")]
+def weighed(view: View, stamps: NDArray[np.uint64], seed: int) -> dict[str, Any]:
+    """Return what labels written in this order show: ``paid, curve, verdict`` and whether choosing ``may_pay``."""
+    order = view.trained[np.argsort(stamps[view.trained], kind="stable")]
     found = evidence.paid(view, seed)
     may_pay = "ci95" not in found or found["ci95"][1] >= 0
     curve = evidence.curve(view, order, found)
@@ -81,8 +83,9 @@ def better_features(answers: Answers, view: View, seed: int) -> tuple[str, ...] 
         return None
     candidates, _, _ = complete_sets(bank, candidates, bank.select(target))
     rows = load_rows(bank, [name for each in candidates for name in each], Target([target]), None, None)
-    places = np.array([answers.find(bytes(each)) for each in as_keys(rows.table.rows["digest"])])
-    rows = rows.take(np.flatnonzero((places >= 0) & ~view.draw.is_test[places]))
+    keys = as_keys(rows.table.rows["digest"])
+    places = np.searchsorted(view.digests, keys).clip(max=len(view.digests) - 1)
+    rows = rows.take(np.flatnonzero((view.digests[places] == keys) & ~view.draw.is_test[places]))
     folds = Folds(default_kind(rows.task, rows.groups is not None), evidence.FOLDS, 1, seed)
     found = best_by_features(search_rows(rows, candidates, [PROBE], folds, n_jobs=1).candidates_, PROBE)
     best = max(found, key=lambda names: found[names].mean)

@@ -8,11 +8,14 @@ import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featurebank.bank.bank import Bank, BankLike
 from featurebank.errors import BankError, FeatureBankError, one_line
 from featurebank.storage import files
+
+if TYPE_CHECKING:
+    from featurebank.images.sources import Source
 
 AT_ONCE = 0.1
 """Seconds within which images are told of that were embedded in one batch."""
@@ -66,22 +69,30 @@ class Place:
         return Path(_name(self.bank)).name
 
     def open(self) -> Bank:
-        """Open the bank; of a source make it, and begin to fill it."""
+        """Open the bank; of a source make it, and begin to fill it.
+
+        A bank that is there can be labelled while its source is listed; where none is, none is left of a source that
+        has no images.
+        """
         if not self.is_source:
             return Bank.of(self.bank)
-        bank = Bank.create(_plain(self.bank))
         self._show(0, 0)
-        threading.Thread(target=self._extract, args=(bank,), name="featurebank-extract", daemon=True).start()
+        try:
+            found = None if (files.as_path(_plain(self.bank)) / "bank.json").is_file() else self._listed()
+            bank = Bank.create(_plain(self.bank))
+        except FeatureBankError:
+            self.extracting = None
+            raise
+        threading.Thread(target=self._extract, args=(bank, found), name="featurebank-extract", daemon=True).start()
         return bank
 
-    def _extract(self, bank: Bank) -> None:
+    def _extract(self, bank: Bank, found: Source | None) -> None:
         from featurebank.backbones.request import Request
         from featurebank.extraction.extract import run_extraction
         from featurebank.extraction.pipeline import Compute
-        from featurebank.images.scanning import scan
 
         try:
-            found = scan(_plain(self._named))
+            found = found or self._listed()
             self._show(0, len(found.paths))
             how = Request(**self._options), Compute(early=True)
             report = run_extraction(found, Bank(bank.path), *how, progress=self._show)
@@ -93,6 +104,11 @@ class Place:
             self.message = f"the extraction ended: {one_line(error)}; start the studio again to go on with it"
         finally:
             self.extracting = None
+
+    def _listed(self) -> Source:
+        from featurebank.images.scanning import scan
+
+        return scan(_plain(self._named))
 
     def _show(self, done: int, total: int) -> None:
         now = time.monotonic()

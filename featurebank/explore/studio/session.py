@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurebank.bank.answers import Answer, Answers, Conflict, is_given
-from featurebank.errors import BankError
+from featurebank.errors import BankError, FeatureBankError, one_line
 from featurebank.explore.studio.chance import mixed
+from featurebank.explore.studio.naming import class_name, seen_class
 from featurebank.explore.studio.pictures import Pictures
 from featurebank.explore.studio.place import NotYetError
 from featurebank.explore.studio.work import Work
@@ -22,10 +24,8 @@ from featurebank.images.columns import text_frame
 if TYPE_CHECKING:
     from featurebank.explore.studio.drops import Drops
     from featurebank.explore.studio.finishing import Finishing
-    from featurebank.explore.studio.view import Judged, View
+    from featurebank.explore.studio.view import View
 
-LONGEST = 200
-"""Characters of a class's name."""
 ANY = "any"
 """Why a content comes that no model asks for."""
 
@@ -85,7 +85,10 @@ class Session:
         facts: Facts = {"extracting": work.place.extracting, "message": work.message, "model_revision": work.revision}
         if work.answers is None:
             return facts
-        work.answers.refresh()
+        try:
+            work.answers.refresh()
+        except FeatureBankError as error:  # say a damaged file of another writer: what was read stays
+            facts["message"] = one_line(error)
         classes = self._classes()
         facts |= {"ready": True, "classes": classes, "images": len(work.answers.labels)}
         labelled = sum(each["count"] for each in classes)
@@ -150,18 +153,12 @@ class Session:
     def similar(self, digest: bytes, count: int) -> list[Facts]:
         """Return the contents without a label that are most similar to one."""
         with self.answers.lock:
-            return self._near(self._embedding(digest), self._open(), count)
+            view, number = self.work.now, self.answers.find(digest)
+            if view is None or number < 0 or view.pool.places[number] < 0:
+                raise BankError("the image has no embedding yet; wait until the bank is read")
+            return self._near(view, view.pool.Z[view.pool.places[number]], self._open(), count)
 
-    def _embedding(self, digest: bytes) -> NDArray[np.float32]:
-        """Return a content's place among the principal components."""
-        view, number = self.work.now, self.answers.find(digest)
-        if view is None or number < 0 or view.pool.places[number] < 0:
-            raise BankError("the image has no embedding yet; wait until the bank is read")
-        return view.pool.Z[view.pool.places[number]]
-
-    def _near(self, place: NDArray[np.float32], is_wanted: NDArray[np.bool_], count: int) -> list[Facts]:
-        view = self.work.now
-        assert view is not None
+    def _near(self, view: View, place: NDArray[np.float32], is_wanted: NDArray[np.bool_], count: int) -> list[Facts]:
         rows = np.flatnonzero(is_wanted[view.pool.contents])
         near = rows[np.argsort(-(view.pool.Z[rows] @ place), kind="stable")[:count]]
         return self._items(view, [(content, None) for content in view.pool.contents[near].tolist()])
@@ -191,30 +188,33 @@ class Session:
 
     def label(self, tab: str, given: Sequence[tuple[bytes, Any, Any]]) -> Facts:
         """Write answers, each (digest, label, what the tab saw there)."""
-        answers = [Answer(digest, _checked(label), _seen(seen)) for digest, label, seen in given]
+        answers = [Answer(digest, class_name(label, self._order), seen_class(seen)) for digest, label, seen in given]
         with self.answers.lock:
-            before = {each.digest: self.answers.find(each.digest) for each in answers}
-            there = {digest: self.answers.labels[number] for digest, number in before.items() if number >= 0}
-            saved, conflicts = self.answers.write(answers)
-        written = set(saved)
-        new = [each for each in answers if each.digest in written and there[each.digest] != each.label]
-        back = [Answer(each.digest, there[each.digest], each.label) for each in new]
+            saved, conflicts, back = self.answers.write(answers)
+            told = self._after(conflicts)
         if back:  # an answer that was sent twice is taken back once
             with self._lock:
                 self._undo[tab].append(back)
         self._classes()
         self.work.wake()
-        return {"saved": [each.hex() for each in saved], **self._after(conflicts)}
+        return {"saved": [each.hex() for each in saved], **told}
 
     def undo(self, tab: str) -> Facts:
-        """Take a tab's last answers back."""
+        """Take a tab's last answers back; where the bank cannot be written they can be taken back later."""
         with self._lock:
             back = self._undo[tab].pop() if self._undo[tab] else []
-        saved, conflicts = self.answers.write(back)
+        try:
+            with self.answers.lock:
+                there = [each for each in back if self.answers.find(each.digest) >= 0]
+                saved, conflicts, _ = self.answers.write(there)
+                done = [{**self._named(each.digest), "label": each.label} for each in there if each.digest in saved]
+                told = self._after(conflicts)
+        except FeatureBankError:
+            with self._lock:
+                self._undo[tab].append(back)
+            raise
         self.work.wake()
-        written = set(saved)
-        done = [{**self._named(each.digest), "label": each.label} for each in back if each.digest in written]
-        return {"answers": done, **self._after(conflicts)}
+        return {"answers": done, **told}
 
     def _after(self, conflicts: Sequence[Conflict]) -> Facts:
         told = [{**each._asdict(), **self._named(each.digest)} for each in conflicts]
@@ -246,13 +246,13 @@ class Session:
 
     def map(self) -> Facts:
         """Return the map: coordinates, labels, predictions and doubt."""
-        view = self.work.now
-        laid = None if view is None else self.work.plane(view)
-        if view is None or laid is None:
-            raise NotYetError("the map is being made; ask again in a moment")
-        contents, coordinates = laid
-        rows = view.pool.places[contents]
         with self.answers.lock:
+            view = self.work.now
+            laid = None if view is None else self.work.plane(view)
+            if view is None or laid is None:
+                raise NotYetError("the map is being made; ask again in a moment")
+            contents, coordinates = laid
+            rows = view.pool.places[contents]
             return {
                 "x": coordinates[:, 0].round(4).tolist(),
                 "y": coordinates[:, 1].round(4).tolist(),
@@ -265,20 +265,21 @@ class Session:
 
     def confusion(self, truth: str, predicted: str) -> list[Facts]:
         """Return the labelled contents of one class that were judged as another."""
-        judged, view = self._judged()
-        if judged is None:
+        view = self.work.now
+        if view is None or view.judged is None:
             return []
-        cell = judged.contents[(judged.true == truth) & (judged.predicted == predicted)]
-        return self._with_judgement(view, judged, cell)
+        judged = view.judged
+        return self._with_judgement(view, np.flatnonzero((judged.true == truth) & (judged.predicted == predicted)))
 
     def issues(self) -> list[Facts]:
         """Return the contents whose label is probably wrong, the most doubtful first."""
         from featurebank.explore.label_errors import label_issues
 
-        judged, view = self._judged()
-        if judged is None or view is None or view.learned is None:
-            return []
-        table = self.answers.samples_of(judged.contents)
+        with self.answers.lock:
+            view = self.work.now
+            if view is None or view.learned is None or view.judged is None:
+                return []
+            judged, table = view.judged, self.answers.samples_of(view.judged.contents)
         proba = {f"proba_{name}": column for name, column in zip(view.learned.classes, judged.proba.T, strict=True)}
         unseen = {f"proba_{name}": np.zeros(len(table)) for name in np.setdiff1d(judged.true, view.learned.classes)}
         names = table.names()
@@ -287,23 +288,34 @@ class Session:
             target=self.target,
             oof=text_frame({**{name: list(names[name]) for name in names}, **proba, **unseen}),
         )
-        contents = dict(zip(zip(names["source"], names["path"], strict=True), judged.contents, strict=True))
-        order = [contents.get(key, -1) for key in zip(found["source"], found["path"], strict=True)]
-        return self._with_judgement(view, judged, np.array([each for each in order if each >= 0], np.int64))
+        numbers = {key: number for number, key in enumerate(zip(names["source"], names["path"], strict=True))}
+        order = [numbers.get(key, -1) for key in zip(found["source"], found["path"], strict=True)]
+        return self._with_judgement(view, np.array([each for each in order if each >= 0], np.int64))
 
-    def _judged(self) -> tuple[Judged | None, View | None]:
-        view = self.work.now
-        return (None if view is None else view.judged), view
-
-    def _with_judgement(self, view: View | None, judged: Judged, contents: NDArray[np.int64]) -> list[Facts]:
-        """Return items whose suggestion is what a model said that had not seen them."""
-        where = {content: number for number, content in enumerate(judged.contents.tolist())}
-        found = []
-        for content in contents.tolist():
-            number = where[content]
-            suggestion = {"label": str(judged.predicted[number]), "probability": float(judged.proba[number].max())}
-            found.append({**self._item(view, content, None), "suggestion": suggestion})
+    def _with_judgement(self, view: View, numbers: NDArray[np.int64]) -> list[Facts]:
+        """Return some of what was judged as items whose suggestion is what a model said that had not seen them."""
+        judged, found = view.judged, []
+        assert judged is not None
+        with self._still(view):
+            for number in numbers.tolist():
+                suggestion = {"label": str(judged.predicted[number]), "probability": float(judged.proba[number].max())}
+                item = self._item(view, int(judged.contents[number]), None)
+                found.append({**item, "suggestion": suggestion})
         return found
+
+    @contextmanager
+    def _still(self, view: View) -> Iterator[None]:
+        """Hold the contents as a view numbers them.
+
+        Raises
+        ------
+        NotYetError
+            When other images have come since.
+        """
+        with self.answers.lock:
+            if view.digests is not self.answers.digests:
+                raise NotYetError("other images have come meanwhile; ask again in a moment")
+            yield
 
     # --- a picture of one's own, and the end ---------------------------------------------------------------
 
@@ -313,8 +325,8 @@ class Session:
         if view is None or view.learned is None:
             raise BankError("no model yet: it takes labels of two classes; label more")
         drop = self.drops.predict(self.answers.bank, view, self.target, data)
-        with self.answers.lock:
-            near = self._near(drop.place, np.ones(len(self.answers.labels), bool), 12)
+        with self._still(view):
+            near = self._near(view, drop.place, np.ones(len(self.answers.labels), bool), 12)
         return {**drop.facts, "neighbours": near}
 
     def finished(self) -> Facts:
@@ -323,7 +335,7 @@ class Session:
 
     def finish(self, path: Any, options: Any) -> Facts:
         """Begin the fit that makes the predictor."""
-        return self.finishing.start(self.answers.bank, self.target, path, options)
+        return self.finishing.start(self.answers, path, options)
 
     def close(self) -> None:
         """End the work in the background."""
@@ -333,31 +345,3 @@ class Session:
 def hex_of(digest: Any) -> str:
     """Return a digest as hexadecimal text; numpy leaves out the zeros at its end."""
     return bytes(digest).ljust(32, b"\0").hex()
-
-
-def _checked(label: Any) -> str | None:
-    """Return a label as it was given, if it can be one.
-
-    Raises
-    ------
-    BankError
-        When it is empty, too long, or no text.
-    """
-    if label is None:
-        return None
-    if not isinstance(label, str) or not label.strip() or len(label) > LONGEST or not label.isprintable():
-        raise BankError(f"a label has to be a line of 1 to {LONGEST} characters; type a name")
-    return label.strip()
-
-
-def _seen(label: Any) -> str | None:
-    """Return what a tab believed to be there.
-
-    Raises
-    ------
-    BankError
-        When it is no text.
-    """
-    if label is not None and not isinstance(label, str):
-        raise BankError("what was seen has to be a label or nothing; load the page again")
-    return label

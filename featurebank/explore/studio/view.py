@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -48,6 +48,8 @@ class View:
 
     Attributes
     ----------
+    digests : ndarray of S32, shape (n,)
+        The contents that are numbered here.
     pool : Pool
     draw : Draw
     labels : ndarray of object, shape (n,)
@@ -62,6 +64,7 @@ class View:
         Contents without a label that are least certain.
     """
 
+    digests: NDArray[np.bytes_]
     pool: Pool
     draw: Draw
     labels: NDArray[Any]
@@ -127,9 +130,10 @@ class View:
         return Judged(contents, self.classes_of(contents), proba, predicted)
 
 
-def make_view(pool: Pool, draw: Draw, labels: NDArray[Any]) -> View:
+def make_view(digests: NDArray[np.bytes_], pool: Pool, draw: Draw, labels: NDArray[Any]) -> View:
     """Learn from labels and say what is thought of all contents."""
-    nothing = View(pool, draw, labels, None, np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64))
+    none, of_none = np.empty(0, np.int64), np.empty(0, np.float32)
+    nothing = View(digests, pool, draw, labels, None, none, of_none, none)
     learned = learn(nothing.rows(nothing.trained), nothing.classes_of(nothing.trained))
     if learned is None:
         return nothing
@@ -138,4 +142,5 @@ def make_view(pool: Pool, draw: Draw, labels: NDArray[Any]) -> View:
     said = proba.argmax(axis=1)
     left = np.flatnonzero(~is_given(labels)[pool.contents] & ~draw.is_test[pool.contents])
     doubtful = pool.contents[least_certain(proba, pool.Z, left)]
-    return View(pool, draw, labels, learned, said, proba[np.arange(len(said)), said], doubtful)
+    sure = proba[np.arange(len(said)), said]
+    return replace(nothing, learned=learned, said=said, sure=sure, doubtful=doubtful)

@@ -64,7 +64,7 @@ class Work:
         self._names: tuple[str, ...] | None = None
         self.answers: Answers | None = None
         self._draw: tuple[NDArray[np.bytes_], Draw] | None = None
-        self._view: tuple[NDArray[np.bytes_], View] | None = None
+        self._view: View | None = None
         self.coverage = np.empty(0, np.int64)
         self.evidence: dict[str, Any] = UNKNOWN
         self._plane: tuple[Pool, tuple[NDArray[np.int64], NDArray[np.float64]]] | None = None
@@ -91,7 +91,8 @@ class Work:
     @property
     def now(self) -> View | None:
         """The newest model and what it says of the contents that there are; None until these are read."""
-        return self._view[1] if self._view is not None and self._view[0] is self._opened.digests else None
+        view = self._view
+        return view if view is not None and view.digests is self._opened.digests else None
 
     def plane(self, view: View) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
         """Return the contents on the map and their coordinates; None until it is made."""
@@ -166,24 +167,25 @@ class Work:
         answers = self._opened
         answers.refresh()
         answers.compact()
-        view = self.now
-        if view is None and self.place.extracting and len(answers.digests) < GROWN * self._held:
+        with answers.lock:
+            view, digests = self.now, answers.digests
+        if view is None and self.place.extracting and len(digests) < GROWN * self._held:
             return
         if view is None or self._names not in (None, view.pool.names):
-            pool = looking.embeddings(answers, self._names, self._asked, self._seed)
-            if pool is None:
-                return
-            self._held = len(pool.places)
-            self.coverage = looking.coverage(pool, self.draw_now, answers.labels, self._seed)
+            pool = looking.embeddings(answers.bank, digests, self._names, self._asked, self._seed)
         elif self._fitted == answers.changes:
             return
         else:
             pool = view.pool
         with answers.lock:
-            digests, labels, self._fitted = answers.digests, answers.labels.copy(), answers.changes
-        if len(pool.places) == len(labels):
-            self._view = digests, make_view(pool, self.draw_now, labels)
-            self.revision += 1
+            if pool is None or answers.digests is not digests:  # other images came meanwhile: the next step reads them
+                return
+            draw, labels, self._fitted = self.draw_now, answers.labels.copy(), answers.changes
+        if view is None or pool is not view.pool:
+            self._held = len(digests)
+            self.coverage = looking.coverage(pool, draw, labels, self._seed)
+        self._view = make_view(digests, pool, draw, labels)
+        self.revision += 1
 
     # --- the slow thread -----------------------------------------------------------------------------------
 
@@ -205,7 +207,11 @@ class Work:
 
         if is_new:
             self._plane = view.pool, looking.laid_out(view.pool, self._seed)
-        self.evidence = looking.weighed(view, self._opened, self._seed)
+        with self._opened.lock:
+            if self._opened.digests is not view.digests:
+                return
+            stamps = self._opened.stamps
+        self.evidence = looking.weighed(view, stamps, self._seed)
         if self._asked is None and len(view.trained) >= 2 * self._ranked:
             self._ranked = len(view.trained)
             better = looking.better_features(self._opened, view, self._seed)

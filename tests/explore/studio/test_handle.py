@@ -13,6 +13,7 @@ from made_bank import planted
 from studio_run import picture_bank, until
 
 from featurebank import Bank, studio
+from featurebank.errors import SourceError
 from featurebank.explore.studio.place import Place
 
 
@@ -70,6 +71,16 @@ def test_the_rate_of_a_folder_that_is_embedded_leaves_out_what_the_network_took_
         told.append((place.extracting["rate"], place.extracting["left"]))
     assert told[:3] == [(None, None)] * 3
     assert told[-1] == pytest.approx((32 / 2.02, 2.02))
+
+
+def test_a_folder_without_images_leaves_no_bank(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "notes.txt").write_text("none")
+    place = Place(tmp_path / "photos", None, {})
+    with pytest.raises(SourceError, match="no images in "):
+        place.open()
+    assert place.extracting is None
+    assert [each.name for each in tmp_path.iterdir()] == ["photos"]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Who is answered: our own page, and nobody else; and what a hostile page may send."""
 
 import re
+import socket
 
 import numpy as np
 import pytest
@@ -126,6 +127,16 @@ def test_answers_that_no_page_of_ours_sends_are_refused_whole(quiet_run, body):
     assert quiet_run.get("state")["labelled"] == 0
 
 
+@pytest.mark.parametrize(
+    "body", [b"[" * 100_000, b'{"tab": "x", "answ', b"", b"null", b"\xff\xfe", b'{"tab": ' + b"9" * 5000 + b"}"]
+)
+@pytest.mark.parametrize("address", ["labels", "undo", "finish"])
+def test_what_is_no_object_of_json_is_refused_in_one_line(quiet_run, address, body):
+    answer = quiet_run.client.post(f"/token/api/{address}", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert "\n" not in answer.json()["error"]
+
+
 def test_sizes_are_limited(quiet_run, monkeypatch):
     monkeypatch.setattr(app, "MOST_JSON", 1000)
     monkeypatch.setattr(app, "MOST_IMAGE", 1000)
@@ -151,3 +162,14 @@ def test_other_machines_take_a_word(quiet_run, tmp_path):
         studio(quiet_run.bank, host="0.0.0.0")
     with pytest.raises(BankError, match="is not there; expected a bank or a folder of images"):
         studio(tmp_path / "nothing")
+
+
+def test_a_port_that_cannot_be_had_is_told_of_in_one_line(quiet_run):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(StorageError, match=f"cannot listen at 127.0.0.1:{port}: Address already in use; choose"):
+            studio(quiet_run.bank, port=port)
+    with pytest.raises(StorageError, match="port must be 0-65535; choose another --port or --host"):
+        studio(quiet_run.bank, port=70_000)

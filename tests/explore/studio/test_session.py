@@ -1,17 +1,24 @@
 """What the page asks for and gets, from no labels to a predictor; background work is done step by step."""
 
 import io
+import json
+import resource
 
 import numpy as np
 import pandas as pd
 import pytest
 from made_bank import make_bank, planted
 from PIL import Image
-from studio_run import picture_bank, start, until
+from studio_run import add_pictures, picture_bank, start, until
 
 from featurebank import Bank, Predictor
+from featurebank.errors import BankError
 from featurebank.explore.studio import evidence, looking
+from featurebank.explore.studio.finishing import check_labels
+from featurebank.explore.studio.place import NotYetError
 from featurebank.topmodels.scores import wilson_interval
+
+JSON = {"content-type": "application/json"}
 
 
 def test_before_there_are_labels_nothing_is_claimed(planted_run):
@@ -53,7 +60,7 @@ def test_where_all_images_are_labelled_no_more_labels_are_asked_for(tmp_path):
     run.annotate(34, every=17)
     assert evidence.verdict(run.work.now, 0).endswith(" There are 40 images in all.")
     run.annotate(5)
-    found = looking.weighed(run.work.now, run.work.answers, 0)
+    found = looking.weighed(run.work.now, run.work.answers.stamps, 0)
     assert found["verdict"].startswith("All images have a label (40), so more labels take more images. Stop: ")
     assert found["paid"]["text"].endswith(f"one in ten is, and there are {len(run.work.draw_now.asked)}.")
     assert "-0.0" not in found["verdict"]
@@ -232,15 +239,99 @@ def test_the_final_fit_is_written_beside_the_bank_and_compared_with_the_one_befo
     [
         ({"path": "a.txt"}, "is no place for a predictor"),
         ({"path": "nowhere/a.featurebank"}, "is no place for a predictor"),
+        ({"path": "a\0b.featurebank"}, "is no place for a predictor"),
+        ({"path": "\ud800.featurebank"}, "is no place for a predictor"),
+        ({"path": "x" * 5000}, "is no place for a predictor"),
+        ({"path": None, "options": {"folds": "x"}}, "fit's option 'folds' is 'x'; expected one like 5"),
+        ({"path": None, "options": {"nested": 1}}, "fit's option 'nested' is 1; expected one like False"),
         ({"path": 7}, "a path has to be text"),
         ({"path": None, "options": {"bank": "x"}}, "fit has no option 'bank'"),
         ({"path": None, "options": [1]}, "have to be names with values"),
     ],
 )
-def test_a_fit_that_cannot_be_is_refused(planted_run, fields, message):
-    answer = planted_run.post("finish", fields)
+def test_a_fit_that_cannot_be_is_refused(annotated_run, fields, message):
+    run, _ = annotated_run
+    answer = run.client.post("/token/api/finish", content=json.dumps(fields), headers=JSON)
     assert answer.status_code == 400
     assert message in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("", "there are no labels; expected two classes"),
+        ("aaa", "all labels are of one class, 'a'; expected two classes: label images of another, then finish"),
+        ("ab", "class 'a' has one label; expected two at least"),
+        ("aaab", "class 'b' has one label; expected two at least"),
+        ("aaabbb", "the largest class has 3 labels; expected 5, one for each fold: label more, or ask for fewer folds"),
+    ],
+)
+def test_too_few_labels_to_finish_are_told_of_before_anything_is_fitted(labels, message):
+    with pytest.raises(BankError, match=message):
+        check_labels(np.array([*labels, None], object), 5)
+
+
+def test_an_undo_that_the_disk_refused_can_be_done_later_and_no_answer_is_lost(planted_run):
+    run = planted_run
+    first, second = list(run.truth)[:2]
+    run.label(first, "ant")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        answer = {"digest": second, "label": "bee", "seen": None}
+        refused = [run.post("labels", {"tab": "one", "answers": [answer]}), run.post("undo", {"tab": "one"})]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [each.status_code for each in refused] == [400, 400]
+    assert all("File too large; free the disk" in each.json()["error"] for each in refused)
+    assert run.get("state")["labelled"] == 1
+    assert [each["digest"] for each in run.post("undo", {"tab": "one"}).json()["answers"]] == [first]
+    assert run.bank.verify() == []
+
+
+def test_a_damaged_file_of_another_writer_is_told_of_and_what_was_read_stays(planted_run):
+    run = planted_run
+    run.label(next(iter(run.truth)), "ant")
+    (run.bank.path / "samples" / "zzz.h5").write_bytes(b"no segment")
+    state = run.get("state")
+    assert "zzz.h5' is damaged or not a segment" in state["message"]
+    assert (state["ready"], state["labelled"]) == (True, 1)
+    (run.bank.path / "samples" / "zzz.h5").unlink()
+    assert run.get("state")["message"] is None
+
+
+def test_a_bank_that_grows_keeps_its_labels_and_nothing_is_said_by_numbers_of_before(planted_run):
+    run = planted_run
+    answers = [{"digest": digest, "label": run.truth[digest], "seen": None} for digest in list(run.truth)[:60]]
+    run.post("labels", {"tab": "one", "answers": answers})
+    run.work.step()
+    view, labels = run.work.now, run.get("state")["labelled"]
+    add_pictures(run.bank, run.bank.path.parent / "pictures", np.eye(8)[:5], first=150)
+    assert (run.get("state")["images"], run.get("state")["labelled"]) == (155, labels)
+    assert (run.get("confusion", truth="ant", predicted="ant")["items"], run.get("issues")["items"]) == ([], [])
+    with pytest.raises(NotYetError, match="other images have come meanwhile; ask again"):
+        run.session._with_judgement(view, np.array([0]))
+    assert run.client.get("/token/api/map").status_code == 503
+    run.work.step()
+    items = run.get("confusion", truth="ant", predicted="ant")["items"]
+    assert items
+    assert {run.truth[each["digest"]] for each in items} == {"ant"}
+
+
+def test_a_class_of_the_bank_is_answered_as_it_is_there_and_names_may_be_joined(tmp_path):
+    there = ["  spaced ", "a\nb", *[None] * 6]
+    bank, digests = picture_bank(tmp_path / "pictures", np.eye(8), label=there)
+    run = start(bank, digests, list("abababab"))
+    assert [each["name"] for each in run.get("state")["classes"]] == ["  spaced ", "a\nb"]
+    for digest, label in zip(digests[2:], [*there[:2], "👩\u200d🔬", "می\u200cخواهم", "a\u00a0b", "NA"], strict=True):
+        assert run.label(digest.hex(), label)["saved"]
+    assert Bank(bank.path).samples["label"].tolist()[2:] == [
+        *there[:2],
+        "👩\u200d🔬",
+        "می\u200cخواهم",
+        "a\u00a0b",
+        "NA",
+    ]
 
 
 def test_a_predictor_that_is_there_stays(planted_run):
