@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from cloup import command, option, option_group
 
-from featurebank.errors import counted, printable, shell_word
+from featurebank.errors import counted, printable
 from featurebank.topmodels.formatting import percent, signed_text
-from featurebank_cli.exporting import keep_networks
+from featurebank_cli.fitted import conclude_fit, predictor_path
 from featurebank_cli.options import (
     bank_argument,
     features_option,
@@ -22,7 +22,7 @@ from featurebank_cli.options import (
     seed_option,
     target_option,
 )
-from featurebank_cli.output import predictor_path, print_json, print_table, save_fit
+from featurebank_cli.output import print_table
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
@@ -91,13 +91,7 @@ def adapt(state: State, bank: AnyPath, output: Path | None, as_json: bool, **opt
     progress = {"progress": state.progress("fit", "fit"), "on_compared": state.progress("adapt", "fit")}
     told = {} if as_json else {"on_shift": _print_shift}
     result = run_adapt(Bank(bank), **_arguments(options), **progress, **told)
-    report = save_fit(state, result, path)
-    if as_json:
-        print_json(report)
-    else:
-        print_adaptations(report)
-        click.echo(f"predictor: {path}   next: featurebank predict {shell_word(path)} IMAGES...")
-    keep_networks(state, result.predictor.networks(), path)
+    conclude_fit(state, result, path, as_json, print_adaptations)
 
 
 def _arguments(options: dict[str, Any]) -> dict[str, Any]:

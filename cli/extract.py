@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,9 @@ from featurebank_cli.output import how_made, next_command, print_json
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
+    from featurebank.backbones.keeping import Network
+    from featurebank.backbones.request import Request
+    from featurebank.extraction.tracker import ExtractReport
     from featurebank.storage.files import AnyPath
 
 SHOWN = 10
@@ -134,40 +138,59 @@ def extract(
     Example:
         featurebank extract photos/ --bank photos.bank --backbone resnet18 --layer layer3 --layer penultimate
     """
-    from featurebank.backbones.keeping import Network
     from featurebank.bank.bank import Bank
-    from featurebank.extraction.drift import Drift
     from featurebank.extraction.extract import run_extraction
     from featurebank.extraction.pipeline import Compute
-    from featurebank.extraction.several import requests_for
-    from featurebank.images.pixels import PixelRules
     from featurebank.images.scanning import scan
-    from featurebank.images.sources import about_ignored
 
     state: State = context.obj
-    info = f"featurebank info {shell_word(bank)}"
     if explain and estimate:
         raise click.UsageError("give --explain or --estimate, not both")
-    asked = {name: options.pop(name) for name in ASKED}
-    pixels = PixelRules.parse(*(options.pop(name) for name in ("range", "pages", "channels")))
-    requests = requests_for(options.pop("backbones"), options.pop("layers"), **asked, pixels=pixels)
+    requests = _requests(options)
     if len(requests) > 1 and (explain or estimate):
         raise click.UsageError("--explain and --estimate look at one --backbone at a time")
-    request = requests[0]
-    found = scan(source, root=options.pop("root"), **{name: options.pop(name) for name in TABLE})
+    found = scan(source, root=options["root"], **{name: options[name] for name in TABLE})
     if explain:
-        _explain(found, bank, request, as_json)
+        _explain(found, bank, requests[0], as_json)
         return
     compute = Compute(**{name: options[name] for name in COMPUTE})
     if estimate:
-        _estimate(found, bank, request, compute, as_json, state)
+        _estimate(found, bank, requests[0], compute, as_json, state)
         return
     progress = state.progress("extract")
     report = run_extraction(found, Bank.create(bank), requests, compute, verify=options["verify"], progress=progress)
+    listed = f"`featurebank info {shell_word(bank)} --failures` lists them"
+    _tell(state, report, listed)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        _summary(report, bank)
+    if report.failed == report.samples:
+        raise ImageError(f"{report.about_failures()}; {listed}")
+    if report.embedded and compute.backend == "local":
+        keep_networks(state, _networks(requests, report, bank), bank, device=compute.device, engine=compute.engine)
+    context.exit(1 if strict and report.failed else 0)
+
+
+def _requests(options: dict[str, Any]) -> list[Request]:
+    """Return what is asked of each backbone."""
+    from featurebank.extraction.several import requests_for
+    from featurebank.images.pixels import PixelRules
+
+    pixels = PixelRules.parse(options["range"], options["pages"], options["channels"])
+    asked = {name: options[name] for name in ASKED}
+    return requests_for(options["backbones"], options["layers"], **asked, pixels=pixels)
+
+
+def _tell(state: State, report: ExtractReport, listed: str) -> None:
+    """Say what a user should know of a run beside its counts; `listed` is where all failures are."""
+    from featurebank.extraction.drift import Drift
+    from featurebank.images.sources import about_ignored
+
     for failure in report.failures[:SHOWN]:
         state.warn(f"{printable(failure['path'])}: {printable(failure['error'])}")
     if len(report.failures) > SHOWN:
-        state.warn(f"… and {len(report.failures) - SHOWN} more; `{info} --failures` lists them")
+        state.warn(f"… and {len(report.failures) - SHOWN} more; {listed}")
     for note in [*report.repaired, *report.warnings]:
         state.warn(printable(note))
     for each in report.drift:
@@ -177,22 +200,21 @@ def extract(
     for line in [*report.notes, about_ignored(report.ignored)]:
         if line:
             state.say(printable(line))
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        _summary(report, bank)
-    if report.failed == report.samples:
-        raise ImageError(f"{report.about_failures()}; `{info} --failures` lists them")
-    if report.embedded and compute.backend == "local":
-        made = {each["fingerprint"] for each in report.feature_sets}
-        specs = [each.spec for each in Bank(bank).feature_sets if each.spec.fingerprint in made]
-        networks = []
-        for each in requests:
-            settled = replace(each, pixels=specs[0].pixels)
-            own = [spec for spec in specs if spec in settled.specs(Bank(bank))]
-            networks.append(Network(partial(settled.known_by, own[0]), own))
-        keep_networks(state, networks, bank, device=compute.device, engine=compute.engine)
-    context.exit(1 if strict and report.failed else 0)
+
+
+def _networks(requests: Sequence[Request], report: ExtractReport, bank: AnyPath) -> list[Network]:
+    """Return the networks that a run embedded with, each with its feature sets."""
+    from featurebank.backbones.keeping import Network
+    from featurebank.bank.bank import Bank
+
+    opened, made = Bank(bank), {each["fingerprint"] for each in report.feature_sets}
+    specs = [each.spec for each in opened.feature_sets if each.spec.fingerprint in made]
+    networks = []
+    for each in requests:
+        settled = replace(each, pixels=specs[0].pixels)
+        own = [spec for spec in specs if spec in settled.specs(opened)]
+        networks.append(Network(partial(settled.known_by, own[0]), own))
+    return networks
 
 
 def _estimate(

@@ -16,6 +16,7 @@ from featurebank.errors import counted
 from featurebank.finetuning.recipe import Recipe
 from featurebank.topmodels.formatting import percent
 from featurebank_cli.exporting import keep_networks
+from featurebank_cli.fitted import checked_predictor, save_predictor
 from featurebank_cli.options import (
     FILE,
     Decorator,
@@ -34,7 +35,7 @@ from featurebank_cli.options import (
     weights_option,
     workers_option,
 )
-from featurebank_cli.output import checked_predictor, print_json, print_table, save_predictor
+from featurebank_cli.output import print_json, print_table
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:

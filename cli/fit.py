@@ -12,7 +12,7 @@ import cloup
 from cloup import command, option, option_group
 
 from featurebank.bank.spec import common_backbone, short
-from featurebank.errors import counted, printable, shell_word
+from featurebank.errors import counted, printable
 from featurebank.topmodels.formatting import (
     COMMITTEE,
     cost_text,
@@ -24,7 +24,7 @@ from featurebank.topmodels.formatting import (
     signed_text,
 )
 from featurebank_cli.adapt import adapt
-from featurebank_cli.exporting import keep_networks
+from featurebank_cli.fitted import conclude_fit, predictor_path
 from featurebank_cli.options import (
     POSITIVE,
     backend_options,
@@ -45,7 +45,7 @@ from featurebank_cli.options import (
     target_option,
     task_option,
 )
-from featurebank_cli.output import predictor_path, print_json, print_table, save_fit
+from featurebank_cli.output import print_table
 from featurebank_cli.state import State
 
 if TYPE_CHECKING:
@@ -235,13 +235,7 @@ def fit(
     path = predictor_path(Bank(bank), output)
     with _jobs(backend, ray_address):
         result = _run(state, Bank(bank), options)  # whose tables are let go of when it is done
-    report = save_fit(state, result, path)
-    if as_json:
-        print_json(report)
-    else:
-        print_report(report)
-        click.echo(f"predictor: {path}   next: featurebank predict {shell_word(path)} IMAGES...")
-    keep_networks(state, result.predictor.networks(), path)
+    conclude_fit(state, result, path, as_json, print_report)
 
 
 def _jobs(backend: str, ray_address: str | None) -> AbstractContextManager[None]:
@@ -339,7 +333,21 @@ def _features(each: dict[str, Any], common: str) -> str:
 
 def print_findings(report: dict[str, Any]) -> None:
     """Print what the report says beside the table, a line each."""
-    best = report["best"]
+    _print_choice(report)
+    _print_other_scores(report)
+    _print_decisions(report)
+    if "second_backbone" in report:
+        click.echo(report["second_backbone"])
+    if "unlabelled" in report:
+        _print_unlabelled(report)
+    for sentence in report.get("one_class", {}).get("sentences", []):
+        click.echo(f"{printable(sentence)}.")
+    if "learning_curve" in report:
+        click.echo(report["learning_curve"]["verdict"])
+
+
+def _print_choice(report: dict[str, Any]) -> None:
+    """Print how far the best candidate is to be believed."""
     if report.get("guess") and not report["guess"]["told_apart"]:
         click.echo(f"{report['guess']['sentence'].capitalize()}.")
     if len(report["candidates"]) > 1:
@@ -350,9 +358,13 @@ def print_findings(report: dict[str, Any]) -> None:
         click.echo(f"{report['comparison']['sentence'].replace(common, '')}.")
     if "ensemble" in report:
         _print_committee(report["ensemble"])
+
+
+def _print_other_scores(report: dict[str, Any]) -> None:
+    """Print the scores beside that of the cross-validation: nested, held out, by class or by label."""
     if "nested" in report:
         nested = report["nested"]
-        selected, honest = (score_text(each["mean"], report["scoring"], unit="") for each in (best, nested))
+        selected, honest = (score_text(each["mean"], report["scoring"], unit="") for each in (report["best"], nested))
         ends = interval_text(nested["ci95"], report["scoring"])
         click.echo(f"Nested, the selection included: {honest} (95 % {ends}); selected: {selected}.")
     if "held_out" in report:
@@ -369,6 +381,10 @@ def print_findings(report: dict[str, Any]) -> None:
         click.echo(
             f"{each['label']}: {counted(each['n'], 'image')}, F1 {each['f1']:.3f}, ROC AUC {each['roc_auc']:.3f}"
         )
+
+
+def _print_decisions(report: dict[str, Any]) -> None:
+    """Print what a tuned threshold and a calibration changed."""
     if "threshold" in report:
         tuned = report["threshold"]
         change = f"{tuned['before']:.3f} -> {tuned['after']:.3f}"
@@ -382,14 +398,6 @@ def print_findings(report: dict[str, Any]) -> None:
     if calibration.get("method") and calibration["ece_before"] is not None:
         change = f"{calibration['ece_before']:.3f} -> {calibration['ece_after']:.3f}"
         click.echo(f"Expected calibration error, {calibration['method']}: {change}.")
-    if "second_backbone" in report:
-        click.echo(report["second_backbone"])
-    if "unlabelled" in report:
-        _print_unlabelled(report)
-    for sentence in report.get("one_class", {}).get("sentences", []):
-        click.echo(f"{printable(sentence)}.")
-    if "learning_curve" in report:
-        click.echo(report["learning_curve"]["verdict"])
 
 
 def _print_committee(found: dict[str, Any]) -> None:

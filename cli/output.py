@@ -7,7 +7,6 @@ import io
 import json
 import re
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featurebank.errors import printable, shell_word
-from featurebank_cli.options import check_folder
-from featurebank_cli.state import State
 
 if TYPE_CHECKING:
     from featurebank.bank.bank import Bank
@@ -125,48 +122,6 @@ def _as_list(column: Any) -> list[Any]:
         column = column.astype(object).where(column.notna(), None)
     cells = column.tolist() if hasattr(column, "tolist") else column
     return [None if cell != cell else cell for cell in cells]
-
-
-def predictor_path(bank: Any, output: Path | None) -> Path:
-    """Return the file of the predictor that is to be fitted on a bank; its folder has to be there."""
-    from featurebank.fitting.fit import default_output
-
-    return checked_predictor(output or default_output(bank))
-
-
-def checked_predictor(path: Path) -> Path:
-    """Return the file that a predictor is to be saved to: its folder is there, and it is no file of another kind."""
-    from featurebank.errors import StorageError
-    from featurebank.predictor.file import target_of
-
-    check_folder(path)
-    if path.exists() and path.suffix != ".featurebank" and target_of(path) is None:
-        raise StorageError(f"{str(path)!r} is there and is no predictor; name another file with -o")
-    return path
-
-
-def save_predictor(state: State, result: Any, path: Path) -> None:
-    """Save a result's predictor, and say what it replaces."""
-    from featurebank.predictor.file import target_of
-
-    before, target = target_of(path), result.report["target"]
-    written = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime)) if before else ""
-    result.save(path)
-    if before not in (None, target):
-        state.warn(f"{path} held a predictor of {before!r}; it is replaced by one of {target!r}")
-    elif before:
-        state.say(f"{path} held a predictor of {written}, which this one replaces; -o names another file")
-
-
-def save_fit(state: State, result: Any, path: Path) -> dict[str, Any]:
-    """Save a FitResult, and its out-of-fold predictions beside it; print its warnings and return its report."""
-    save_predictor(state, result, path)
-    beside = path.with_suffix(".oof.csv")
-    write_csv(beside, result.oof)
-    report = {**result.report, "predictor": str(path), "oof": str(beside)}
-    for note in report["warnings"]:
-        state.warn(note)
-    return report
 
 
 def print_rows(title: str, frame: Any, right: Sequence[int] = (), most: int = ROWS_SHOWN) -> None:
