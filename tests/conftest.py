@@ -38,6 +38,19 @@ def noise():
     return make
 
 
+@pytest.fixture
+def random():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def photo():
+    """A photograph, 640 x 427."""
+    from sklearn.datasets import load_sample_images
+
+    return Image.fromarray(load_sample_images().images[0])
+
+
 @pytest.fixture(scope="session")
 def launch():
     """Return what opens a headless Chromium with flags, driven by playwright; skipped where either is missing."""

@@ -43,6 +43,10 @@ def two_domains(n_source, n_target, seed=0, move=None, **how):
     return X, np.concatenate([ys, yt]), np.arange(n_source + n_target) < n_source
 
 
+def moved(X):
+    return X + np.array([4.0, 0.0, 0.0, 0.0])
+
+
 def domain_bank(path, X, y, is_source, **columns):
     """The bank of such rows, with the columns ``label`` (cat, dog) and ``site`` (A, B)."""
     label = np.where(y == 1, "dog", "cat").astype(object)

@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+from pictures import jpeg
 from PIL import Image
 
 T = Image.Transpose
@@ -22,9 +23,7 @@ def photograph(seed, width=160, height=120):
 
 def recompressed(image, quality):
     """Save as JPEG and read again."""
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return Image.open(buffer).convert("RGB")
+    return Image.open(io.BytesIO(jpeg(image, quality=quality))).convert("RGB")
 
 
 def scaled(image, factor):

@@ -10,8 +10,8 @@ import io
 import numpy as np
 import pytest
 import torch
+from pictures import jpeg
 from PIL import Image
-from sklearn.datasets import load_sample_images
 
 from featurebank import Bank, extract
 from featurebank.backbones import devices
@@ -35,11 +35,6 @@ SIDE = 96
 
 
 @pytest.fixture(scope="module")
-def photo():
-    return Image.fromarray(load_sample_images().images[0])  # 640 x 427
-
-
-@pytest.fixture(scope="module")
 def backbone():
     return load_backbone("resnet18", "random:0", SIDE)
 
@@ -48,12 +43,6 @@ def backbone():
 def pixels():
     """Return 200 different arrays as the network takes them."""
     return list(np.random.default_rng(0).integers(0, 256, (200, SIDE, SIDE, 3), dtype=np.uint8))
-
-
-def jpeg(image, **options):
-    file = io.BytesIO()
-    image.save(file, "JPEG", **{"quality": 95, **options})
-    return file.getvalue()
 
 
 @pytest.fixture(scope="module")

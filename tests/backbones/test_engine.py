@@ -6,17 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from networks import TINY, specs_of
 from torch import nn
 
 from featurebank.backbones import devices
 from featurebank.backbones.base import Backbone
 from featurebank.backbones.devices import choose_batch_size, choose_device
 from featurebank.backbones.engine import Engine
-from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.backbones.registry import load_backbone
 from featurebank.errors import DeviceError, ImageError, LayerError
-
-TINY = Preprocessing(32, (32, 32), "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def net():
@@ -37,10 +35,6 @@ def prepared(backbone, noise):
     return [backbone.prepare(noise(50 + number, 40, seed=number)) for number in range(5)]
 
 
-def specs(backbone, *layers):
-    return [backbone.spec(layer) for layer in layers]
-
-
 def plain(model, prepared):
     """Normalise and embed with nothing but torch."""
     images = torch.stack([torch.from_numpy(image.copy()).permute(2, 0, 1) for image in prepared]).float() / 255
@@ -51,20 +45,20 @@ def plain(model, prepared):
 
 def test_logits_equal_the_plain_models_output(backbone, prepared, distance):
     expected = plain(net(), prepared)
-    (found,) = Engine(backbone, specs(backbone, "logits"), device="cpu")(prepared)
+    (found,) = Engine(backbone, specs_of(backbone, "logits"), device="cpu")(prepared)
     assert found.dtype == np.float32
     assert distance(found, expected) < 1e-5
 
 
 def test_one_array_for_each_spec_in_their_order(backbone, prepared, distance):
-    layers = specs(backbone, "penultimate", "3:none", "0:gem", "logits")
+    layers = specs_of(backbone, "penultimate", "3:none", "0:gem", "logits")
     outputs = Engine(backbone, layers, device="cpu", batch_size=8)(prepared)
     assert [output.shape for output in outputs] == [(5, 24), (5, 32, 13, 13), (5, 16), (5, 7)]
     assert distance(outputs[1], plain(net()[:4], prepared)) < 1e-5
 
 
 def test_a_rows_bits_do_not_depend_on_its_neighbours_when_batches_are_padded(backbone, prepared):
-    engine = Engine(backbone, specs(backbone, "penultimate", "3"), device="cpu", batch_size=8)
+    engine = Engine(backbone, specs_of(backbone, "penultimate", "3"), device="cpu", batch_size=8)
     together = engine(prepared)
     for count in (1, 2, 5):
         apart = engine(prepared[:count])
@@ -77,7 +71,7 @@ def test_a_callable_transforms_float_tensors_go_in_as_they_are(prepared, noise, 
 
     backbone = Backbone.from_module(net(), name="tiny", version="1", transform=transform)
     images = [noise(50, 40, seed=number) for number in range(3)]
-    (found,) = Engine(backbone, specs(backbone, "logits"), device="cpu", batch_size=4)(
+    (found,) = Engine(backbone, specs_of(backbone, "logits"), device="cpu", batch_size=4)(
         [backbone.prepare(image) for image in images]
     )
     with torch.no_grad():
@@ -86,16 +80,16 @@ def test_a_callable_transforms_float_tensors_go_in_as_they_are(prepared, noise, 
 
 
 def test_the_engine_puts_the_model_in_eval_mode_again(backbone, prepared):
-    engine = Engine(backbone, specs(backbone, "logits"), device="cpu")
+    engine = Engine(backbone, specs_of(backbone, "logits"), device="cpu")
     first = engine(prepared)[0]
     backbone.model.train()
-    again = Engine(backbone, specs(backbone, "logits"), device="cpu")(prepared)[0]
+    again = Engine(backbone, specs_of(backbone, "logits"), device="cpu")(prepared)[0]
     assert not backbone.model.training
     assert np.array_equal(first, again)
 
 
 def test_an_engine_names_the_libraries_and_the_device_behind_its_features(backbone):
-    made_by = Engine(backbone, specs(backbone, "logits"), device="cpu").made_by
+    made_by = Engine(backbone, specs_of(backbone, "logits"), device="cpu").made_by
     assert made_by["torch"] == torch.__version__
     assert made_by["device"].startswith("cpu ")
 
@@ -103,11 +97,11 @@ def test_an_engine_names_the_libraries_and_the_device_behind_its_features(backbo
 def test_a_spec_whose_layer_the_backbone_lacks_is_refused(backbone):
     other = Backbone.from_module(nn.Sequential(nn.Flatten(), nn.Linear(3072, 2)), name="o", version="1", transform=TINY)
     with pytest.raises(LayerError, match="no layer '3'"):
-        Engine(other, specs(backbone, "3"), device="cpu")
+        Engine(other, specs_of(backbone, "3"), device="cpu")
 
 
 def test_a_stream_gives_each_batch_with_its_tag_in_order(backbone, prepared, distance):
-    engine = Engine(backbone, specs(backbone, "penultimate"), device="cpu", batch_size=4)
+    engine = Engine(backbone, specs_of(backbone, "penultimate"), device="cpu", batch_size=4)
     batches = [("a", prepared[:3]), ("b", prepared[3:]), ("c", prepared)]
     found = list(engine.stream(batches))
     assert [tag for tag, _ in found] == ["a", "b", "c"]
@@ -117,7 +111,7 @@ def test_a_stream_gives_each_batch_with_its_tag_in_order(backbone, prepared, dis
 
 
 def test_views_that_do_not_fill_a_batch_evenly_stay_with_their_image(backbone, prepared):
-    views = [replace(spec, views="dihedral") for spec in specs(backbone, "logits")]
+    views = [replace(spec, views="dihedral") for spec in specs_of(backbone, "logits")]
     for batch_size in (1, 3, 8, 32):
         engine = Engine(backbone, views, device="cpu", batch_size=batch_size)
         (rows,) = engine.embed_views(prepared[number // 8] for number in range(40))
@@ -181,7 +175,7 @@ def test_an_unknown_device_lists_the_known_ones():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpus_features_equal_the_cpus(backbone, prepared, distance):
-    wanted = specs(backbone, "penultimate", "3")
+    wanted = specs_of(backbone, "penultimate", "3")
     on_cpu = Engine(backbone, wanted, device="cpu", batch_size=8)(prepared)
     on_gpu = Engine(backbone, wanted, device="cuda", batch_size=8)(prepared)
     assert max(map(distance, on_gpu, on_cpu)) < 1e-5
@@ -191,7 +185,7 @@ def test_a_gpus_features_equal_the_cpus(backbone, prepared, distance):
 
 
 def test_the_tensors_of_a_pass_that_failed_are_gone_before_the_next(backbone, prepared, monkeypatch):
-    engine = Engine(backbone, specs(backbone, "penultimate"), device="cpu", engine="eager", batch_size=4)
+    engine = Engine(backbone, specs_of(backbone, "penultimate"), device="cpu", engine="eager", batch_size=4)
     run, left = engine._eager, []
 
     def short_of_memory(pixels):
@@ -209,7 +203,7 @@ def test_the_tensors_of_a_pass_that_failed_are_gone_before_the_next(backbone, pr
 
 @pytest.mark.parametrize("kind", [ImageError, KeyboardInterrupt])
 def test_the_batch_in_flight_is_given_before_the_next_ones_error(backbone, monkeypatch, kind):
-    engine = Engine(backbone, specs(backbone, "penultimate"), device="cpu", engine="eager", batch_size=1)
+    engine = Engine(backbone, specs_of(backbone, "penultimate"), device="cpu", engine="eager", batch_size=1)
     launched = lambda prepared: (None, [(1, [torch.full((1, 2), float(prepared[0]))], None)])  # noqa: E731
     monkeypatch.setattr(engine, "_launch", launched)
     engine.device = torch.device("cuda")  # where one batch is computed while the next is put together

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
+from networks import TINY, tiny_net
 
 from featurebank.backbones import keeping, opening
 from featurebank.backbones.base import Backbone
@@ -18,7 +17,6 @@ from featurebank.backbones.exported.engine import ExportedEngine
 from featurebank.backbones.exported.making import export
 from featurebank.backbones.exported.network import ExportedNetwork, distance
 from featurebank.backbones.exported.record import Record
-from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.backbones.request import Request
 from featurebank.backbones.unloaded import UnloadedBackbone
 from featurebank.bank.bank import Bank
@@ -26,7 +24,6 @@ from featurebank.errors import BackboneError, EngineError
 from featurebank.storage import files
 
 LAYERS = ["3", "penultimate"]
-TINY = Preprocessing(32, (32, 32), "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +33,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def backbone():
-    torch.manual_seed(0)
-    net = nn.Sequential(
-        nn.Conv2d(3, 16, 3, stride=2), nn.BatchNorm2d(16), nn.ReLU(inplace=True), nn.Conv2d(16, 32, 3),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 24), nn.Linear(24, 7),
-    )  # fmt: skip
-    return Backbone.from_module(net, name="tiny", version="1", transform=TINY)
+    return Backbone.from_module(tiny_net(), name="tiny", version="1", transform=TINY)
 
 
 @pytest.fixture(autouse=True)

@@ -4,14 +4,13 @@
 """
 
 import importlib.util
-import io
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from pictures import encode, jpeg
 from PIL import Image
-from sklearn.datasets import load_sample_images
 
 from featurebank import Bank, FeatureExtractor, extract
 from featurebank.backbones import engine, nvjpeg
@@ -41,12 +40,6 @@ def backbone():
     return Backbone.from_module(torch.nn.Flatten(), name="n", version="1", transform=preprocessing("nvjpeg"))
 
 
-def jpeg(image, **options):
-    file = io.BytesIO()
-    image.save(file, "JPEG", **{"quality": 95, **options})
-    return file.getvalue()
-
-
 def cut(data):
     return data[: len(data) * 2 // 3]
 
@@ -55,11 +48,6 @@ def broken(data):
     """Return a file with a whole header and end, but with tables that no decoder takes."""
     at = data.index(b"\xff\xc4")  # Huffman tables
     return data[: at + 5] + b"\xff" * 16 + data[at + 21 :]
-
-
-@pytest.fixture(scope="module")
-def photo():
-    return Image.fromarray(load_sample_images().images[0])  # 640 x 427
 
 
 def filled(prepared, how):
@@ -79,10 +67,8 @@ def test_grey_and_ycbcr_files_are_for_the_gpu(photo, options):
 
 
 def test_all_else_is_decoded_under_the_pixel_policy(photo, noise):
-    png = io.BytesIO()
-    photo.save(png, "PNG")
     rgb = jpeg(photo, keep_rgb=True)
-    others = [png.getvalue(), jpeg(photo.convert("CMYK")), rgb, cut(jpeg(photo)), b"", b"\xff\xd8\xff\xd9", b"nothing"]
+    others = [encode(photo), jpeg(photo.convert("CMYK")), rgb, cut(jpeg(photo)), b"", b"\xff\xd8\xff\xd9", b"nothing"]
     assert [find_jpeg(data) for data in others] == [None] * len(others)
     decoded = decoding.decode_or_leave(rgb, on_gpu=True)
     assert decoded.tobytes() == decoding.decode(rgb).tobytes()

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from networks import embed
 from timm.data import create_transform, resolve_data_config
 
 from featurebank.backbones.checkpoints import state_digest
-from featurebank.backbones.engine import Engine
 from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.backbones.registry import dump_tensors, list_backbones, load_backbone, load_tensors
 from featurebank.errors import NotInstalledError, WeightsError
@@ -34,16 +34,6 @@ def by_hand(name):
                 getattr(layer, part).copy_(tensor)
     assert not layers
     return model
-
-
-@pytest.fixture(scope="module")
-def photos(noise):
-    return [noise(320, 240), noise(200, 333, seed=1), noise(90, 61, seed=2)]
-
-
-def embed(backbone, layers, photos, batch_size=4):
-    specs = [backbone.spec(layer) for layer in layers]
-    return Engine(backbone, specs, device="cpu", batch_size=batch_size)([backbone.prepare(photo) for photo in photos])
 
 
 def test_features_equal_timms_with_the_same_checkpoint_loaded_by_hand(photos, distance):

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from networks import TINY, specs_of
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -12,7 +13,6 @@ from featurebank.backbones import placing
 from featurebank.backbones.base import Backbone
 from featurebank.backbones.engine import Engine
 from featurebank.backbones.placing import configure_torch, network_on, seeded
-from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.backbones.runtimes import CapturedModel
 from featurebank.errors import BackboneError
 from featurebank.explore.advice.costs import extraction_cost
@@ -22,7 +22,6 @@ from featurebank.finetuning.optimization import Mix, mixed_loss
 from featurebank.predictor import onnx
 from featurebank.predictor.features import PredictorFeature
 
-TINY = Preprocessing(32, (32, 32), "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CUDA, CPU, META = torch.device("cuda"), torch.device("cpu"), torch.device("meta")
 PRECISIONS = [
     (torch.backends.cuda, "matmul"), (torch.backends.cudnn, "conv"), (torch.backends.cudnn, "rnn"),
@@ -50,10 +49,6 @@ def backbone():
     return Backbone.from_module(Blocks(), name="tiny", version="1", transform=TINY)
 
 
-def specs(backbone, *layers):
-    return [backbone.spec(layer) for layer in layers]
-
-
 def pixels(count=3):
     return list(np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8))
 
@@ -75,7 +70,7 @@ def move_to_fake_gpu(module):
 
 
 def test_an_engine_on_another_device_leaves_the_first_as_it_is(backbone):
-    first = Engine(backbone, specs(backbone, "penultimate"), device="cpu", engine="eager", batch_size=4)
+    first = Engine(backbone, specs_of(backbone, "penultimate"), device="cpu", engine="eager", batch_size=4)
     expected = first(pixels())[0]
     weights = backbone.weights
     there = backbone.network_on(META)
@@ -122,7 +117,7 @@ def test_a_backbone_goes_to_other_processes_on_the_cpu(backbone):
 
 
 def test_a_captured_model_lies_on_one_device(backbone):
-    wanted = specs(backbone, "penultimate", "first:none")
+    wanted = specs_of(backbone, "penultimate", "first:none")
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = CapturedModel(backbone, wanted, CUDA)
         outputs = model(torch.zeros(2, 32, 32, 3, dtype=torch.uint8, device=CUDA))

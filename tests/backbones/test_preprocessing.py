@@ -1,4 +1,3 @@
-import io
 import warnings
 
 import numpy as np
@@ -6,6 +5,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from pictures import encode
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from torchvision.transforms import InterpolationMode
@@ -134,9 +134,7 @@ def test_a_preprocessing_survives_its_dictionary():
 
 
 def test_an_image_so_long_that_resizing_would_fill_the_memory_is_refused():
-    buffer = io.BytesIO()
-    Image.new("1", (60000, 1)).save(buffer, "PNG")
-    image = decoding.decode(buffer.getvalue())
+    image = decoding.decode(encode(Image.new("1", (60000, 1))))
     with pytest.raises(ImageError, match="60000x1 pixels become 15360000x256 when resized"):
         Preprocessing(256, (224, 224), "bilinear", HALF, HALF)(image)
 

@@ -1,26 +1,15 @@
 import numpy as np
 import pytest
 import torch
+from networks import TINY, tiny_net
 from torch import nn
 
 from featurebank.backbones import runtimes
 from featurebank.backbones.base import Backbone
 from featurebank.backbones.devices import MANY, choose_engine
 from featurebank.backbones.engine import Engine
-from featurebank.backbones.preprocessing import Preprocessing
 from featurebank.backbones.registry import load_backbone
 from featurebank.errors import EngineError
-
-TINY = Preprocessing(32, (32, 32), "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-
-class Net(nn.Sequential):
-    def __init__(self, seed=0):
-        torch.manual_seed(seed)
-        super().__init__(
-            nn.Conv2d(3, 16, 3, stride=2), nn.BatchNorm2d(16), nn.ReLU(inplace=True), nn.Conv2d(16, 32, 3),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 24), nn.Linear(24, 7),
-        )  # fmt: skip
 
 
 class Restless(nn.Module):
@@ -60,7 +49,7 @@ def engines(backbone, layers, engine, **options):
 @pytest.mark.parametrize("engine", ["onnx", pytest.param("compile", marks=pytest.mark.slow)])
 def test_every_engine_gives_what_eager_gives_at_every_layer(engine, distance):
     layers = ["penultimate", "3:none", "0:gem", "0:avgmax", "3:max", "logits"]
-    plain, other = engines(backbone_of(Net()), layers, engine)
+    plain, other = engines(backbone_of(tiny_net()), layers, engine)
     for count in (8, 3, 13):
         for found, expected in zip(other(pixels(count)), plain(pixels(count)), strict=True):
             assert found.dtype == np.float32
@@ -80,7 +69,7 @@ def test_exported_networks_give_what_eager_gives(name, distance):
 
 
 def test_auto_exports_for_many_images_and_uses_the_export_for_few(cache):
-    backbone = backbone_of(Net())
+    backbone = backbone_of(tiny_net())
     _, few = engines(backbone, ["logits"], "auto", images=MANY["onnx"] - 1)
     few(pixels(2))
     assert few.engine == "eager"
@@ -95,11 +84,11 @@ def test_auto_exports_for_many_images_and_uses_the_export_for_few(cache):
 
 @pytest.mark.parametrize("content", [b"", b"no network", "another network"])
 def test_an_export_that_is_not_this_networks_is_made_again(content, distance):
-    backbone = backbone_of(Net())
+    backbone = backbone_of(tiny_net())
     plain, onnx = engines(backbone, ["logits"], "onnx")
     path = onnx._path("onnx")
     if content == "another network":
-        _, other = engines(backbone_of(Net(seed=1)), ["logits"], "onnx")
+        _, other = engines(backbone_of(tiny_net(seed=1)), ["logits"], "onnx")
         other(pixels(2))
         content = other._path("onnx").read_bytes()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +126,7 @@ def test_engines_and_precisions_that_do_not_go_together_are_refused():
 
 @pytest.mark.parametrize(("precision", "least", "most"), [("bf16", 1e-4, 5e-2), ("fp16", 1e-5, 5e-3)])
 def test_a_reduced_precision_is_near_float32_and_not_it(precision, least, most, distance):
-    backbone = backbone_of(Net())
+    backbone = backbone_of(tiny_net())
     exact, reduced = (
         Engine(backbone, [backbone.spec("penultimate", precision=name)], device="cpu")(pixels(5))[0]
         for name in ("fp32", precision)
@@ -148,7 +137,7 @@ def test_a_reduced_precision_is_near_float32_and_not_it(precision, least, most, 
 
 @pytest.mark.slow
 def test_compiled_bf16_agrees_with_eager_bf16(distance):
-    backbone = backbone_of(Net())
+    backbone = backbone_of(tiny_net())
     specs = [backbone.spec("penultimate", precision="bf16")]
     plain, compiled = (
         Engine(backbone, specs, device="cpu", engine=name, batch_size=8) for name in ("eager", "compile")
@@ -186,7 +175,7 @@ def compiler(monkeypatch):
 
 
 def test_a_package_that_loads_and_fails_when_it_runs_is_made_again(compiler, distance):
-    plain, compiled = engines(backbone_of(Net()), ["logits"], "compile")
+    plain, compiled = engines(backbone_of(tiny_net()), ["logits"], "compile")
     path = compiled._path("compile")
     path.parent.mkdir(parents=True)
     path.write_bytes(b"made elsewhere")
@@ -197,7 +186,7 @@ def test_a_package_that_loads_and_fails_when_it_runs_is_made_again(compiler, dis
 
 def test_a_package_that_never_runs_is_refused_by_name_and_replaced_under_auto(compiler, monkeypatch):
     monkeypatch.setattr(runtimes, "open_compiled", lambda path, device: lambda pixels: pixels.no_such_thing)
-    backbone = backbone_of(Net())
+    backbone = backbone_of(tiny_net())
     with pytest.raises(EngineError, match=r"engine 'compile' fails when it runs .*no_such_thing.*use --engine eager"):
         engines(backbone, ["logits"], "compile")[1](pixels(3))
     spec = backbone.spec("logits", precision="bf16")
@@ -208,7 +197,7 @@ def test_a_package_that_never_runs_is_refused_by_name_and_replaced_under_auto(co
 
 @pytest.mark.parametrize("what", ["capability", "processor", "driver", "triton"])
 def test_packages_are_for_one_processor_driver_and_compiler(what, monkeypatch, tmp_path):
-    _, engine = engines(backbone_of(Net()), ["logits"], "compile")
+    _, engine = engines(backbone_of(tiny_net()), ["logits"], "compile")
     before, onnx = engine._path("compile"), engine._path("onnx")
     (tmp_path / "said").write_text("flags : none\nNVRM version: 999\n")
     change = {

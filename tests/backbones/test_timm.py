@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from networks import embed
 from safetensors.torch import save_file
 from timm.data import create_transform, resolve_data_config
 
@@ -9,11 +10,6 @@ from featurebank.backbones.checkpoints import state_digest
 from featurebank.backbones.engine import Engine
 from featurebank.backbones.registry import dump_tensors, list_backbones, load_backbone, load_tensors
 from featurebank.errors import BackboneError, LayerError, WeightsError
-
-
-@pytest.fixture(scope="module")
-def photos(noise):
-    return [noise(320, 240), noise(200, 333, seed=1), noise(90, 61, seed=2)]
 
 
 def build(name, seed=0, **options):
@@ -25,11 +21,6 @@ def build(name, seed=0, **options):
 def batch_of(model, photos):
     transform = create_transform(**resolve_data_config({}, model=model))
     return torch.stack([transform(photo) for photo in photos])
-
-
-def embed(backbone, layers, photos, batch_size=4):
-    specs = [backbone.spec(layer) for layer in layers]
-    return Engine(backbone, specs, device="cpu", batch_size=batch_size)([backbone.prepare(photo) for photo in photos])
 
 
 @pytest.mark.parametrize(

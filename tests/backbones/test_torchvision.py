@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from networks import embed
 from safetensors.torch import save, save_file
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from featurebank.backbones import torchvision_models
 from featurebank.backbones.checkpoints import state_digest
-from featurebank.backbones.engine import Engine
 from featurebank.backbones.registry import dump_tensors, list_backbones, load_backbone, load_tensors
 from featurebank.errors import BackboneError, WeightsError
 
@@ -34,11 +34,6 @@ def official(model, weights, nodes, photos):
     batch = torch.stack([weights.transforms()(photo) for photo in photos])
     with torch.no_grad():
         return create_feature_extractor(model, {node: node for node in nodes})(batch)
-
-
-def embed(backbone, layers, photos, batch_size=3):
-    specs = [backbone.spec(layer) for layer in layers]
-    return Engine(backbone, specs, device="cpu", batch_size=batch_size)([backbone.prepare(photo) for photo in photos])
 
 
 def write(path, content):

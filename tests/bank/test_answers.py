@@ -6,15 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_bank import make_bank
+from object_maker import digest
 
 from featurebank import Bank
 from featurebank.bank import answers as module
 from featurebank.bank.answers import Answer, Answers
 from featurebank.errors import BankError, ColumnError
-
-
-def digest(number):
-    return number.to_bytes(32, "big")
 
 
 @pytest.fixture

@@ -10,11 +10,6 @@ from featurebank.explore import cluster
 from featurebank.explore.clustering import METHODS, choose_number, partitions, reduced, silhouette, stability
 
 
-@pytest.fixture
-def random():
-    return np.random.default_rng(0)
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_planted_clusters_are_found_with_their_number(tmp_path, random, method):
     X, names = planted(random, away=16.0)

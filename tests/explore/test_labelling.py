@@ -14,11 +14,6 @@ from featurebank_cli.output import csv_text
 LOGREG = {"logreg": {"C": [1.0]}}
 
 
-@pytest.fixture
-def random():
-    return np.random.default_rng(0)
-
-
 def half_labelled(random, count=80):
     """Rows of two classes along the first axis, the label of every other one missing."""
     X = random.normal(size=(count, 5))

@@ -7,11 +7,6 @@ from featurebank.errors import BankError, ColumnError, TopModelError
 from featurebank.explore.outlier_detection import METHODS, nearest_distances, outliers
 
 
-@pytest.fixture
-def random():
-    return np.random.default_rng(0)
-
-
 def with_strays(random, usual=120, strays=4, width=16):
     """Usual rows around the first axis, then strays around others."""
     X = random.normal(size=(usual + strays, width))

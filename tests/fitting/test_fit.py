@@ -26,11 +26,6 @@ NAME = "net/penultimate"
 SVM = {"svm": {"C": [1.0]}}
 
 
-@pytest.fixture
-def random():
-    return np.random.default_rng(0)
-
-
 def test_the_report_says_what_was_tried_on_which_folds(two_class_bank):
     result = fit(two_class_bank, models={"svm": {"C": [1.0, 10.0]}, "logreg": {"C": [0.01]}}, folds=4)
     report = result.report

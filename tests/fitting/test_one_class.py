@@ -8,11 +8,6 @@ from featurebank import Predictor, fit
 from featurebank.errors import ColumnError, PredictorError, TopModelError
 
 
-@pytest.fixture
-def random():
-    return np.random.default_rng(0)
-
-
 def parts_bank(path, random, good=160, bad=18, width=8, away=6.0, **columns):
     """Good parts around a mean, and bad ones, half scratched and half bent, away from it."""
     X = random.normal(size=(good + bad, width)) + 4

@@ -8,11 +8,6 @@ from featurebank.fitting.semi_supervised import METHODS, TrainingRows, supervise
 from featurebank.topmodels.search import TopModelSearchCV
 
 
-@pytest.fixture
-def random():
-    return np.random.default_rng(0)
-
-
 def search(model, grid=None, **options):
     return TopModelSearchCV({model: grid}, **options)
 

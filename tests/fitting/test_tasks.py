@@ -21,11 +21,6 @@ PLAIN = {"logreg": {"C": [0.1]}, "ridge": {"alpha": [10.0]}}
 MLP = {"mlp": {"alpha": [3.0]}}
 
 
-@pytest.fixture
-def random():
-    return np.random.default_rng(0)
-
-
 def make_tasks(random, n=90):
     """Rows of 8 columns; a class known of all, a class known of two thirds, and a number known of half."""
     X = random.normal(size=(n, 8))

@@ -13,11 +13,6 @@ from featurebank.fitting.unlabelled import fit_semi_supervised
 LOGREG = {"logreg": {"C": [0.1, 1.0]}}
 
 
-@pytest.fixture
-def random():
-    return np.random.default_rng(0)
-
-
 def clusters(random, count=300, size=15, away=5.0):
     """Rows of two clusters, and labels of `size` rows a cluster, None for the others."""
     y = random.permutation(np.repeat(["a", "b"], count // 2)).astype(object)

@@ -1,11 +1,9 @@
 """The ways to decode and resize: the default is exact, the others are near it and kept apart from it."""
 
-import io
-
 import numpy as np
 import pytest
+from pictures import encode, jpeg
 from PIL import Image, ImageFilter
-from sklearn.datasets import load_sample_images
 
 from featurebank import Bank, FeatureExtractor, Predictor, extract
 from featurebank.backbones.base import Backbone
@@ -16,17 +14,6 @@ from featurebank.images import decoding
 
 PLAIN = Preprocessing(64, (56, 56), "bicubic", (0.5,) * 3, (0.5,) * 3)
 NET = {"backbone": "resnet18", "weights": "random:0", "size": 64}
-
-
-def jpeg(image):
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=95)
-    return file.getvalue()
-
-
-@pytest.fixture(scope="module")
-def photo():
-    return Image.fromarray(load_sample_images().images[0])  # 640 x 427
 
 
 def prepared(data, decoder):
@@ -41,9 +28,7 @@ def test_the_tensor_filter_is_within_two_levels(photo):
 def test_a_reduced_jpeg_is_near_and_other_formats_are_the_same(photo):
     difference = np.abs(prepared(jpeg(photo), "reduced") - prepared(jpeg(photo), "pil"))
     assert 0 < difference.mean() < 2  # fine texture at 64 pixels: the worst case
-    file = io.BytesIO()
-    photo.save(file, "PNG")
-    assert np.array_equal(prepared(file.getvalue(), "reduced"), prepared(file.getvalue(), "pil"))
+    assert np.array_equal(prepared(encode(photo), "reduced"), prepared(encode(photo), "pil"))
 
 
 @pytest.mark.parametrize(("least", "size"), [(0, (640, 427)), (400, (640, 427)), (200, (320, 214)), (64, (160, 107))])
@@ -52,10 +37,9 @@ def test_no_side_falls_below_what_is_asked_for(photo, least, size):
 
 
 def test_a_reduced_jpeg_keeps_its_exif_rotation(photo):
-    turned, exif = io.BytesIO(), Image.Exif()
+    exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned by a quarter
-    photo.save(turned, "JPEG", exif=exif)
-    assert decoding.decode(turned.getvalue(), 64).size == (107, 160)
+    assert decoding.decode(encode(photo, "JPEG", exif=exif), 64).size == (107, 160)
 
 
 def test_a_decoder_is_part_of_the_fingerprint_and_the_default_is_what_it_was():

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from pictures import encode
 from PIL import Image, features
 
 import featurebank
@@ -15,12 +16,6 @@ from featurebank.images.scanning import scan
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
 SMOOTH = np.stack([np.add.outer(np.arange(48) * 2, np.arange(64) * 2)] * 3, -1).astype(np.uint8) // [1, 2, 3]
-
-
-def encode(image, format, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
 
 
 def heic(values, bits=8):

@@ -1,4 +1,3 @@
-import io
 import itertools
 import os
 
@@ -7,6 +6,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+from pictures import encode
 from PIL import Image
 
 from featurebank import Bank, FeatureExtractor, Predictor, extract, fit
@@ -25,9 +25,7 @@ def picture(number):
 
 
 def png(number):
-    buffer = io.BytesIO()
-    picture(number).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encode(picture(number))
 
 
 @pytest.fixture

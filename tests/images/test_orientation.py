@@ -4,6 +4,7 @@ import zlib
 
 import numpy as np
 import pytest
+from pictures import encode
 from PIL import Image
 
 from featurebank.images import decoding
@@ -11,12 +12,6 @@ from featurebank.images import decoding
 ORIENTATION, X_RESOLUTION, WIDTH, UNIT, MAKE = 0x0112, 0x011A, 0x0100, 0x0128, 0x010F
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8))
 TURNED = np.asarray(PHOTO.transpose(Image.Transpose.ROTATE_270))
-
-
-def encode(image, format, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
 
 
 def block(entries, end=">", next_pointer=True, cut=None):

@@ -1,4 +1,3 @@
-import io
 import json
 import os
 
@@ -8,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from object_maker import new_address
-from PIL import Image
+from pictures import png
 
 from featurebank import extract
 from featurebank.bank import repair_hints
@@ -27,13 +26,6 @@ FEATURES = {
     "n": {"dtype": "int64", "_type": "Value"},
 }
 HOW = {"backbone": "resnet18", "weights": "random:0", "layers": ["layer1"], "size": 32, "engine": "eager"}
-
-
-def png(number):
-    buffer = io.BytesIO()
-    pixels = np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def images(numbers, names=None):

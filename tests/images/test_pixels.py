@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import tifffile
+from pictures import encode
 from PIL import Image, PngImagePlugin
 
 from featurebank.bank.spec import FeatureSpec
@@ -20,9 +21,7 @@ TWELVE = PixelRules(range=(0, 4095))
 
 
 def png(values, **options):
-    file = io.BytesIO()
-    Image.fromarray(values).save(file, "PNG", **options)
-    return file.getvalue()
+    return encode(Image.fromarray(values), **options)
 
 
 def colours_png(values):
@@ -133,11 +132,10 @@ def test_a_deep_png_is_turned_as_its_exif_block_asks():
 
 
 def test_floating_point_needs_a_range():
-    file = io.BytesIO()
-    Image.fromarray(np.array([[0.0, 0.5, 1.0]], "f4")).save(file, "TIFF")
+    data = encode(Image.fromarray(np.array([[0.0, 0.5, 1.0]], "f4")), "TIFF")
     with pytest.raises(ImageError, match=r"floating-point pixels have no fixed range: .*--range auto or LOW\.\.HIGH"):
-        decode(file.getvalue())
-    assert levels(file.getvalue(), PixelRules(range=(0, 1))) == [[[0] * 3, [128] * 3, [255] * 3]]
+        decode(data)
+    assert levels(data, PixelRules(range=(0, 1))) == [[[0] * 3, [128] * 3, [255] * 3]]
 
 
 def test_channels_are_picked_or_have_to_be():
@@ -265,8 +263,6 @@ def test_a_header_that_states_fewer_bits_than_there_are_is_not_believed(tmp_path
 @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP"])
 def test_an_animation_is_noted_and_a_still_image_is_not(format):
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
-    moving, still = io.BytesIO(), io.BytesIO()
-    frames[0].save(moving, format, save_all=True, append_images=frames[1:])
-    frames[0].save(still, format)
-    assert decode(moving.getvalue()).info["featurebank"] == {"frames": True}
-    assert not decode(still.getvalue()).info["featurebank"]
+    moving = encode(frames[0], format, save_all=True, append_images=frames[1:])
+    assert decode(moving).info["featurebank"] == {"frames": True}
+    assert not decode(encode(frames[0], format)).info["featurebank"]

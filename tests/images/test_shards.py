@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from object_maker import FaultyStore, new_address
-from PIL import Image
+from pictures import png
 
 from featurebank import extract
 from featurebank.bank.images import source_of
@@ -17,13 +17,6 @@ from featurebank.images.listing import read_file
 from featurebank.images.scanning import scan
 from featurebank.images.shards import expand
 from featurebank.storage import files, retries
-
-
-def png(number):
-    buffer = io.BytesIO()
-    pixels = np.random.default_rng(number).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def tar(members, format=tarfile.PAX_FORMAT):

@@ -1,4 +1,3 @@
-import io
 import os
 import re
 
@@ -8,6 +7,7 @@ import pytest
 import torch
 import torchvision
 from object_maker import new_address
+from pictures import encode
 from PIL import Image
 
 from featurebank import Bank
@@ -23,9 +23,7 @@ GREY = Image.new("RGB", (5, 4), (9, 9, 9))
 
 
 def png(colour=(9, 9, 9)):
-    buffer = io.BytesIO()
-    Image.new("RGB", (5, 4), colour).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encode(Image.new("RGB", (5, 4), colour))
 
 
 def make(folder, *names):

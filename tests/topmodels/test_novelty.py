@@ -7,11 +7,6 @@ from featurebank.errors import TopModelError
 from featurebank.topmodels.novelty import FLAG, Mahalanobis, Unlike, out_of_fold
 
 
-@pytest.fixture
-def random():
-    return np.random.default_rng(0)
-
-
 def blob(random, count, width=12, away=0, strength=6.0):
     """Rows around an axis of their own, so that they stay apart when they are scaled to length 1."""
     centre = np.zeros(width)

@@ -22,11 +22,6 @@ from featurebank.topmodels.one_class.model import OneClassModel
 from featurebank.topmodels.one_class.patches import PatchMemory
 
 
-@pytest.fixture
-def random():
-    return np.random.default_rng(0)
-
-
 def model_of(name="mahalanobis", width=6, rows=100, **options):
     return OneClassModel([(name, make_detector(name, np.arange(width), rows))], **options)
 

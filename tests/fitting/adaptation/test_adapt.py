@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from domain_maker import MODEL, domain_bank, make_bank, two_domains
+from domain_maker import MODEL, domain_bank, make_bank, moved, two_domains
 
 from featurebank import Bank, Predictor
 from featurebank.errors import BankError, ColumnError, FeatureSetError, PredictorError, TopModelError
@@ -11,10 +11,6 @@ from featurebank.fitting.adaptation.adapt import adapt, fit_domain
 from featurebank.fitting.adaptation.adapters import ADAPTATIONS
 
 ASKED = {"domain": "site", "source": "A", "target_domain": "B", "models": MODEL, "target": "label"}
-
-
-def moved(X):
-    return X + np.array([4.0, 0.0, 0.0, 0.0])
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from domain_maker import two_domains
+from domain_maker import moved, two_domains
 from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
@@ -26,10 +26,6 @@ def settings(scorer="outputs", target_labels=0, model=None):
 
 def adaptation(name):
     return Adaptation(name, {"n_components": 4} if name == "subspace" else {})
-
-
-def moved(X):
-    return X + np.array([4.0, 0.0, 0.0, 0.0])
 
 
 @pytest.mark.parametrize("name", ADAPTATIONS)
