@@ -44,8 +44,8 @@ def scan_memory(items: Any, ids: Sequence[Any] | None, columns: Any, name: str |
     names = [str(each) for each in ids] if ids is not None else [str(i) for i in range(len(items))]
     if len(names) != len(items) or len(set(names)) != len(names):
         raise SourceError(
-            f"{counted(len(names), 'id')} for {counted(len(items), 'image')}, {len(set(names))} of them different; expected "
-            "one distinct id each (a table's are its index: reset_index() numbers the rows, or give ids=)"
+            f"{counted(len(names), 'id')} for {counted(len(items), 'image')}, {len(set(names))} of them different; "
+            "expected one distinct id each (a table's are its index: reset_index() numbers the rows, or give ids=)"
         )
     table = tidy_columns(columns, len(items))
     if is_dataset:
