@@ -280,6 +280,17 @@ def test_hostile_names_are_text(page, studio):
         assert page.locator("img[src=x]").count() == 0
 
 
+def test_a_class_that_is_typed_with_other_accents_is_the_same_class(page, studio):
+    bank, _ = studio
+    names = []
+    for typed in ("caf\u00e9  noir", "cafe\u0301 noir ", "caf\u00e9\u00a0noir"):
+        names.append(shown(page))
+        press_kind(page, typed)
+        saved(page)
+    assert labels_of(bank) == dict.fromkeys(names, "caf\u00e9 noir")
+    assert page.locator("#classes b").all_inner_texts() == ["caf\u00e9 noir"]
+
+
 def test_an_image_answered_before_can_be_opened_and_corrected(page, studio):
     bank, _ = studio
     names = answer(page, 3)

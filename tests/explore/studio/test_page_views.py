@@ -177,6 +177,7 @@ def test_the_honest_score_counts_the_random_tenth_alone(page):
     assert 1 <= tested <= 6
     assert "drawn at random" in page.inner_text("#honest-text")
     assert page.locator("#verdict").inner_text()
+    assert page.inner_text("#paid").startswith("Whether choosing pays cannot be known with so few images: ")
 
 
 def test_a_dropped_picture_is_predicted_with_neighbours_and_an_activation_map(page, tmp_path):

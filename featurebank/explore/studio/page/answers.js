@@ -13,8 +13,8 @@ let chain = Promise.resolve(), waiting = 0, numbered = 0;
 export const whenUndone = (listener) => undoListeners.push(listener);
 
 // The next image is shown before this is saved; only the server's answer lets the page say "saved".
-export function save(items, label, why = null) {
-  return send(items.map((item) => ({ digest: item.digest, label, seen: item.label ?? null, why })));
+export function save(items, label) {
+  return send(items.map((item) => ({ digest: item.digest, label, seen: item.label ?? null })));
 }
 
 function send(answers) {

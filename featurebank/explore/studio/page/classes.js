@@ -53,11 +53,14 @@ function tellButton(button, { name, count }, position) {
   button.classList.toggle("suggested", isSuggested);
 }
 
+// Names that look alike are one class, however their accents and spaces were typed.
+const tidied = (name) => name.normalize("NFC").replace(/\s+/g, " ").trim();
+
 function listenToName() {
   const field = byId("name");
   byId("name-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    const name = field.value.trim();
+    const typed = tidied(field.value), name = classNames().find((each) => tidied(each) === typed) ?? typed;
     if (!name) return;
     field.value = "";
     field.blur();

@@ -47,8 +47,8 @@ function show({ state, progress, comparison, path, proposed, written, message })
   byId("finish-start").disabled = isRunning;
   byId("finish-bar-part").hidden = !isRunning;
   if (isRunning) showProgress(progress);
-  if (state === "failed") tell(shown(message ?? "The fit failed."));
-  if (state === "done") tell(`Written: ${shown(path)}. ${message ? shown(message) : ""}`.trim());
+  if (state === "failed") tell(shown(message));
+  if (state === "done") tell(`Written: ${shown(path)}. ${shown(message)}`);
   byId("finish-found").hidden = state !== "done" || !comparison;
   if (comparison) showComparison(comparison);
   byId("finish-written").hidden = !written;
@@ -56,10 +56,10 @@ function show({ state, progress, comparison, path, proposed, written, message })
 }
 
 function showProgress(progress) {
-  const bar = byId("finish-bar"), share = typeof progress === "number" ? progress : progress?.total ? progress.done / progress.total : null;
-  if (share === null) bar.removeAttribute("value");
-  else bar.value = share;
-  tell(typeof progress === "string" ? shown(progress) : progress?.text ? shown(progress.text) : "Fitting …");
+  const bar = byId("finish-bar");
+  if (progress.total) bar.value = progress.done / progress.total;
+  else bar.removeAttribute("value");
+  tell("Fitting …");
 }
 
 function showComparison({ text, rows }) {

@@ -5,7 +5,7 @@ import { percent } from "./words.js";
 
 const SLACK = 6;
 
-export const captionOf = ({ name, label, suggestion }) => {
+const captionOf = ({ name, label, suggestion }) => {
   const said = suggestion ? `${label === null ? "" : "→ "}${shown(suggestion.label)} ${percent(suggestion.probability)}` : "";
   return make("span", { className: "caption" }, make("b", { textContent: label === null ? said : `${shown(label)} ${said}` }), make("span", { textContent: shown(name) }));
 };

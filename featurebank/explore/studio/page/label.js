@@ -56,7 +56,7 @@ function waitForMore() {
 }
 
 function waitingFor(state) {
-  if (!state?.ready) return "Opening the bank …";
+  if (!state?.ready) return state?.message ? "There is nothing to label: see above." : "Opening the bank …";
   if (state.extracting && !state.images) return "The network is loading and the first images are being embedded, which takes some seconds. The first one appears here by itself.";
   if (!state.images) return "There is no image to label yet.";
   if (state.labelled < state.images) return "Looking for the next image …";
@@ -74,7 +74,7 @@ async function refill() {
 function answer(label) {
   if (!current) return;
   const { item } = current;
-  save([item], label, item.label === null ? item.why : null).then(showRecent);
+  save([item], label).then(showRecent);
   recent.unshift(item);
   showNext();
   showRecent();
@@ -87,7 +87,7 @@ function skip() {
   showNext();
 }
 
-export function reopen(item) {
+function reopen(item) {
   if (current?.item === item) { show(current); return; }
   if (current && current.item.label === null) putBack(current);
   show(prepared(item));

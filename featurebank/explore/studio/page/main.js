@@ -10,8 +10,8 @@ import { refresh, whenState } from "./store.js";
 import { showView } from "./views.js";
 import { count } from "./words.js";
 
-function headline({ target, labelled, images, by, ready }) {
-  if (!ready) return "Opening the bank …";
+function headline({ target, labelled, images, by, ready, message }) {
+  if (!ready) return message ? "" : "Opening the bank …";
   if (!images) return "No image is ready yet";
   return `${labelled} of ${images} labelled${target ? ` (${shown(target)})` : ""}${by ? ` by ${shown(by)}` : ""}`;
 }

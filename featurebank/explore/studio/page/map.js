@@ -8,13 +8,13 @@ import { setMap } from "./finding.js";
 import { openPictures } from "./pictures.js";
 import { byId } from "./reading.js";
 import { scene } from "./scene.js";
+import { seldom } from "./seldom.js";
 import { clearChosen, listenToMap } from "./steering.js";
 import { remember, store, whenState } from "./store.js";
 import { isShown, register } from "./views.js";
 import { count, say } from "./words.js";
 
-const PATIENCE = 3000;
-let digests = [], since = 0, revision = null, readAt = 0, took = 0, isReading = false;
+let digests = [], since = 0, revision = null;
 
 // As classes, with the numbers that the other views give them, so that a class has one colour.
 function classColumn(name, values) {
@@ -47,24 +47,16 @@ function take(found) {
   if (!isSame || !scene.coordinates) setMap({ coordinates: placed(found.x, found.y) });
 }
 
-async function read() {
-  if (isReading) return;
-  isReading = true;
-  const started = performance.now(), wanted = revisionOf(store.state);
+const reading = seldom(3000, async () => {
+  const wanted = revisionOf(store.state);
   try {
     const found = await get("map");
     if (found.digests.length) { take(found); revision = wanted; }
     if (!chosenRows().length) status.textContent = scene.n ? count(scene.n, "image") : "The map is being made …";
   } catch (error) { status.textContent = error.message; }
-  took = performance.now() - started;
-  readAt = performance.now();
-  isReading = false;
-}
+});
 
 const revisionOf = (state) => `${state?.revision} ${state?.model_revision}`;
-
-// A large map is asked for less often than a small one.
-const isDue = (state) => state?.ready && revisionOf(state) !== revision && performance.now() - readAt > Math.max(PATIENCE, 10 * took);
 
 function itemAt(row) {
   const column = scene.columns[0];
@@ -80,7 +72,7 @@ async function answer(label) {
   clearChosen();
   await saved;
   if (items.length < rows.length) status.textContent = `${count(rows.length - items.length, "image")} had a label and kept it.`;
-  await read();
+  await reading.now();
 }
 
 function openChosen() {
@@ -95,11 +87,11 @@ scene.showPicture = (element, row) => {
 scene.whenChosen = (rows) => { byId("chosen-clear").disabled = byId("chosen-open").disabled = !rows.length; };
 byId("map-colour").addEventListener("change", (event) => setColumn(scene.columns[event.target.value]));
 byId("chosen-open").addEventListener("click", openChosen);
-whenUndone(() => { if (isShown("map")) read(); });
-whenState((state) => { if (isShown("map") && isDue(state)) read(); });
+whenUndone(() => { if (isShown("map")) reading.now(); });
+whenState((state) => { if (isShown("map") && state.ready && revisionOf(state) !== revision && reading.isRested()) reading.now(); });
 listenToMap();
 register("map", {
   answer,
   keys: { Enter: openChosen },
-  whenShown: () => { canvas.focus({ preventScroll: true }); if (store.state?.ready) read(); },
+  whenShown: () => { canvas.focus({ preventScroll: true }); if (store.state?.ready) reading.now(); },
 });

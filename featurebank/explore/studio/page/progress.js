@@ -6,53 +6,48 @@ import { curveOf } from "./curve.js";
 import { barRow, strip } from "./lists.js";
 import { openPictures } from "./pictures.js";
 import { byId, make, shown } from "./reading.js";
+import { seldom } from "./seldom.js";
 import { store, whenState } from "./store.js";
 import { isShown, register } from "./views.js";
 import { count, percent } from "./words.js";
 
-const MOST_ISSUES = 12, PATIENCE = 1500;
-let revision = null, isReading = false, readAt = 0, took = 0;
+const MOST_ISSUES = 12;
+let revision = null;
 
-async function read() {
-  if (isReading) return;
-  isReading = true;
-  const started = performance.now(), wanted = store.state.model_revision;
+const reading = seldom(1500, async () => {
+  const wanted = store.state.model_revision;
   try {
     const found = await get("progress");
     showHeadline(found);
     if (isShown("progress")) { show(found); showIssues((await get("issues")).items); }
     revision = wanted;
   } catch { /* the next answer of the state asks again */ }
-  took = performance.now() - started;
-  readAt = performance.now();
-  isReading = false;
-}
+});
 
 function showHeadline({ honest }) {
-  byId("honest-short").textContent = honest?.score != null ? `· test part: ${percent(honest.score)} right (${percent(honest.low)} to ${percent(honest.high)})` : "";
+  byId("honest-short").textContent = honest.score !== null ? `· test part: ${percent(honest.score)} right (${percent(honest.low)} to ${percent(honest.high)})` : "";
 }
 
 function show(found) {
-  showScore("honest", found.honest, "It begins once some images of the random tenth have a label.");
-  showScore("validated", found.cross_validated, "It begins with a few labels of two classes.");
-  byId("verdict").textContent = found.verdict?.text ?? "Nothing can be said yet.";
-  byId("paid").textContent = found.paid?.text ?? "";
-  byId("model").textContent = found.features ? `Now: ${[found.model, found.features].filter(Boolean).map(shown).join(" over ")}.` : "";
-  if (found.curve?.length > 1) byId("curve").replaceChildren(...curveOf(found.curve));
-  if (found.confusion?.classes?.length) byId("confusion").replaceChildren(confusionTable(found.confusion, openCell));
-  showCounts(found.counts ?? {});
+  showScore("honest", found.honest);
+  showScore("validated", found.cross_validated);
+  byId("verdict").textContent = found.verdict.text;
+  byId("paid").textContent = found.paid.text;
+  byId("model").textContent = found.features ? `Now: ${shown(found.model)} over ${shown(found.features)}.` : "";
+  if (found.curve.length > 1) byId("curve").replaceChildren(...curveOf(found.curve));
+  if (found.confusion.classes.length) byId("confusion").replaceChildren(confusionTable(found.confusion, openCell));
+  showCounts(found.counts);
 }
 
-function showScore(name, found, lacking) {
-  const isKnown = found?.score != null;
-  byId(`${name}-score`).textContent = isKnown ? percent(found.score) : "–";
-  byId(`${name}-text`).textContent = found?.text || lacking;
+function showScore(name, { score, low, high, text }) {
+  byId(`${name}-score`).textContent = score !== null ? percent(score) : "–";
+  byId(`${name}-text`).textContent = text;
   const bar = byId(`${name}-reach`);
-  bar.hidden = !isKnown || found.low == null;
+  bar.hidden = score === null;
   if (bar.hidden) return;
   const reach = make("span"), mean = make("i");
-  Object.assign(reach.style, { left: `${100 * found.low}%`, right: `${100 * (1 - found.high)}%` });
-  mean.style.left = `${100 * found.score}%`;
+  Object.assign(reach.style, { left: `${100 * low}%`, right: `${100 * (1 - high)}%` });
+  mean.style.left = `${100 * score}%`;
   bar.replaceChildren(reach, mean);
 }
 
@@ -76,9 +71,6 @@ const openCell = (truth, predicted) => openPictures({
 byId("issues-open").addEventListener("click", () => openPictures({
   title: "Suspected label errors", load: () => get("issues"), lacks: "No label is suspected any more.",
 }));
-whenState((state) => {
-  const isDue = performance.now() - readAt > Math.max(PATIENCE, 10 * took);
-  if (state.ready && state.model_revision !== revision && isDue) read();
-});
+whenState((state) => { if (state.ready && state.model_revision !== revision && reading.isRested()) reading.now(); });
 whenUndone(() => { revision = null; });
-register("progress", { whenShown: () => { if (store.state?.ready) read(); } });
+register("progress", { whenShown: () => { if (store.state?.ready) reading.now(); } });

@@ -9,7 +9,7 @@ import { percent } from "./words.js";
 let stream = null, address = null, asked = 0;
 const tell = (text) => { byId("try-status").textContent = text; };
 
-export async function predict(blob) {
+async function predict(blob) {
   const mine = ++asked;
   go("try");
   showOwn(blob);
@@ -27,12 +27,12 @@ function showOwn(blob) {
 }
 
 function show({ label, probabilities, neighbours, map, model }) {
-  const sure = Object.entries(probabilities ?? {}).sort(([, a], [, b]) => b - a);
-  const text = label === null ? "No prediction yet" : `${shown(label)}${sure.length ? `, ${percent(sure[0][1])}` : ""}`;
+  const sure = Object.entries(probabilities).sort(([, a], [, b]) => b - a);
+  const text = `${shown(label)}, ${percent(sure[0][1])}`;
   byId("try-label").textContent = text;
   byId("try-model").textContent = `Says the studio's own model: ${shown(model)}. What Finish writes is a fit of its own, with other probabilities.`;
   byId("try-probabilities").tBodies[0].replaceChildren(...sure.map(([name, share]) => barRow(name, share, percent(share))));
-  byId("try-neighbours").replaceChildren(...strip(remember(neighbours ?? []), ({ label: own }) => own ?? "no label"));
+  byId("try-neighbours").replaceChildren(...strip(remember(neighbours), ({ label: own }) => own ?? "no label"));
   byId("try-map-part").hidden = !map;
   if (map) byId("try-map").src = map;
   byId("try-found").hidden = false;
