@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from featurebank.backbones.entries import COUNTER, NOTHING, Checkpoint, Fit, Own, Shapes, find_fit
 from featurebank.errors import WeightsError, one_line
+from featurebank.images.formats import kind_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -62,7 +63,7 @@ def read_checkpoint(path: Path, asked: str = "") -> Checkpoint:
     try:
         content = _read_tensors(path)
     except Exception as error:  # many kinds, from a truncated zip to a refused pickle
-        raise WeightsError(f"{str(path)!r} is no file of plain tensors: {_about_unreadable(error)}") from error
+        raise WeightsError(f"{str(path)!r} is no file of plain tensors: {_about_unreadable(error, path)}") from error
     entries = dict(_entries(content, ""))
     if not entries:
         raise WeightsError(f"{str(path)!r} does not hold a dictionary of tensors; save model.state_dict() instead")
@@ -116,8 +117,12 @@ def _read_tensors(path: Path) -> Any:
         return torch.load(path, "cpu", weights_only=True)
 
 
-def _about_unreadable(error: Exception) -> str:
-    """Say what a file holds beside tensors and how to save them alone; otherwise what its reader said."""
+def _about_unreadable(error: Exception, path: Path) -> str:
+    """Say what a file is, or holds beside tensors and how to save them alone; otherwise what its reader said."""
+    with open(path, "rb") as file:
+        kind = kind_of(file.read(256))
+    if kind:
+        return f"it is {kind}; expected what torch.save or safetensors wrote: fetch it anew"
     refused = re.search(r"GLOBAL (\S+) was not", str(error))
     if refused is None:
         return one_line(error)[:160]

@@ -12,6 +12,10 @@ from collections.abc import Sequence
 
 TIMM = "timm:"
 HUB = re.compile(r"^(hf[-_]hub:)?([A-Za-z][\w.-]*/[\w.-]*[A-Za-z][\w.-]*)$")
+_PLACE = re.compile(
+    r"^(https?://huggingface\.co/|pytorch/vision[:/\w.]*[:/]|torchvision(\.models)?[.:/]|timm:)", re.IGNORECASE
+)
+"""Where a name is from, which other tools write in front."""
 _SIZES = {"ti": "tiny", "t": "tiny", "s": "small", "b": "base", "l": "large", "h": "huge", "g": "giant"}
 _VIT = re.compile(r"(?<![a-z])vit[-_]?(ti|[tsblhg])[-_/]?(?:patch)?(\d+)")
 _CLIP_RESNET = re.compile(r"^rn(\d+)$")
@@ -35,6 +39,7 @@ def suggest(name: str, known: Sequence[str] = ()) -> str:
     >>> suggest("timm/resnet50d.ra2_in1k", ["resnet18"])
     'did you mean timm:resnet50d.ra2_in1k?'
     """
+    name = _PLACE.sub("", name)
     near = [each for each in known if _squeezed(each) == _squeezed(_without_owner(name))]
     try:
         near += [TIMM + each for each in _certain(name) or ([] if near else _nearest(name))]

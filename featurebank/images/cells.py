@@ -25,6 +25,12 @@ _LOOKED_AT = 1000
 _INT = re.compile("-?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?(?=\.?[0-9])([0-9]+)?(?:\.([0-9]*))?([eE][+-]?[0-9]+)?")
 """A number's whole part, decimals and exponent."""
+_GROUPED = {  # by its decimal sign
+    ",": re.compile(r"[+-]?(?:[0-9]{1,3}(?:[. \xa0\u202f][0-9]{3})+|[0-9]+)(?:,[0-9]+)?"),
+    ".": re.compile(r"[+-]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?"),
+}
+_THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+")
+"""What may be a decimal comma as well as one between thousands."""
 
 
 def parse_text(frame: pd.DataFrame, *, decimal: str = ".", labels_as: str = "auto") -> pd.DataFrame:
@@ -74,9 +80,7 @@ def _as_ints(cells: Sequence[str]) -> dict[str, int] | None:
 
 def _as_floats(cells: Sequence[str], decimal: str, *, loosely: bool) -> dict[str, float] | None:
     """Return the number that each cell writes, None where one is no number or something of it would be lost."""
-    texts = [cell.strip() for cell in cells]
-    if decimal == "," and any("," in text for text in texts) and not any("." in text for text in texts):
-        texts = [text.replace(",", ".") for text in texts]
+    texts = _with_points([cell.strip() for cell in cells], decimal, loosely=loosely)
     parts = []
     for text in texts:
         match = _NUMBER.fullmatch(text)
@@ -87,6 +91,24 @@ def _as_floats(cells: Sequence[str], decimal: str, *, loosely: bool) -> dict[str
     if not all(map(math.isfinite, values)) or not (loosely or _keep_spelling(parts, values)):
         return None
     return dict(zip(cells, values, strict=True))
+
+
+def _with_points(texts: list[str], decimal: str, *, loosely: bool) -> list[str]:
+    """Return numbers with decimal points and nothing between thousands, where it is certain which sign is which.
+
+    It is where one number has both (``1.234,5``), and where commas are decimal ones or were asked to be.
+    """
+    if not any("," in text for text in texts):
+        return texts
+    for sign, pattern in _GROUPED.items():
+        other = "." if sign == "," else ","
+        has_both = any(sign in text and (other in text or " " in " ".join(text.split())) for text in texts)
+        if has_both and all(map(pattern.fullmatch, texts)):
+            return [re.sub(f"[^0-9+{sign}-]", "", text).replace(sign, ".") for text in texts]
+    may_be_thousands = decimal != "," and all(map(_THOUSANDS.fullmatch, (text for text in texts if "," in text)))
+    if any("." in text for text in texts) or may_be_thousands or not (loosely or decimal == ","):
+        return texts
+    return [text.replace(",", ".") for text in texts]
 
 
 def _keep_spelling(parts: Sequence[tuple[str | None, ...]], values: Sequence[float]) -> bool:
@@ -131,15 +153,29 @@ def _describe_column(column: pd.Series) -> str:
 
 
 def notes_on_numbers(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
-    """Return a note for each column of numbers with decimal commas, or with words for missing ones."""
-    notes = []
+    """Return a note for each column of numbers with commas, or with words for missing ones, or that could be some."""
+    about = {name: _about_commas(after[name]) for name in after if kind_of(after[name]) == "str"}
+    notes = [f"{printable(name)}: text, {said}" for name, said in about.items() if said]
     for name in [name for name in after if kind_of(after[name]) in ("int", "float")]:
         gone = [cell for cell, is_gone in zip(before[name], after[name].isna(), strict=True) if is_gone and cell]
         words = [repr(cell) for cell in dict.fromkeys(gone) if not is_missing(cell)]
         notes += [f"{printable(name)}: {' and '.join(words)} taken as missing"] if words else []
-        has_commas = kind_of(after[name]) == "float" and any("," in str(cell) for cell in before[name])
-        notes += [f"{printable(name)}: decimal commas"] if has_commas else []
+        commas = [str(cell) for cell in before[name] if "," in str(cell)]
+        what = "commas between thousands" if any("." in cell.partition(",")[2] for cell in commas) else "decimal commas"
+        notes += [f"{printable(name)}: {what}"] if commas and kind_of(after[name]) == "float" else []
     return notes
+
+
+def _about_commas(column: pd.Series) -> str:
+    """Return what is said of a column of text that is numbers but for its commas; empty for any other."""
+    distinct = list(dict.fromkeys(cell for cell in column if not is_missing(cell)))
+    if not any("," in cell for cell in distinct[:_LOOKED_AT]):
+        return ""
+    if _as_floats(distinct, ".", loosely=True) is not None:
+        return "though all of it reads as numbers with decimal commas; --labels-as numbers makes it numbers"
+    if _as_floats(distinct, ",", loosely=True) is not None:
+        return "since its commas may be decimal ones or between thousands; for numbers, write it without them"
+    return ""
 
 
 # --- columns of numbers that are text --------------------------------------------------------------------------

@@ -45,6 +45,14 @@ _BEGINNINGS = {
     b"\xda\xce\xbe\x0a": "an ND2 file",
     b"p\0\0\0": "a LIF file",
     b"%pdf": "a PDF document",
+    b"pk\3\4": "a ZIP archive (unpack it)",
+    b"\x1f\x8b": "a gzip archive (unpack it)",
+    b"\x93numpy": "a NumPy file",
+    b"\x89hdf": "an HDF5 file",
+    b"simple  =": "a FITS file",
+    b"v/1\1": "an OpenEXR file",
+    b"\x1ae\xdf\xa3": "a video",
+    b"\0\5\x16\7": "what macOS keeps beside a file of this name",
     b"8bps": "a Photoshop file",
     b"\0\0\x01\0": "an icon",
     b"version https://git-lfs": "a Git LFS pointer in the place of a file that was not fetched (git lfs pull)",
@@ -105,6 +113,8 @@ def kind_of(data: bytes) -> str:
         return "a DICOM file"
     if data[:3] == b"\xff\xd8\xff":
         return _kind_of_jpeg(data)
+    if data and not any(data[:4096]):
+        return "nothing but zeros, as an interrupted copy leaves"
     start = data[:32].lstrip(b"\xef\xbb\xbf \r\n\t").lower()
     return next((kind for begin, kind in _BEGINNINGS.items() if start.startswith(begin)), "")
 

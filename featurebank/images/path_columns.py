@@ -26,6 +26,8 @@ PATH_COLUMNS = (
 )
 """Names of a column of paths, in small letters; of several that a table has, the first counts."""
 _LOOKED_AT = 100
+_FIRST = 5
+"""Rows of which one may have the names, below a title."""
 
 
 def find_path_column(columns: Iterable[str], asked: str | None) -> str | None:
@@ -48,6 +50,9 @@ def path_column_hint(frame: pd.DataFrame) -> str:
     likely = [name for name in frame.columns if any(map(_is_image, frame[name].head(_LOOKED_AT)))]
     if any(_is_image(name) for name in frame.columns):
         return "its first line looks like a row: add a line of column names above it, such as path,label"
+    for number, row in enumerate(frame.head(_FIRST).to_numpy().tolist(), 2):
+        if find_path_column(map(str, row), None) is not None:
+            return f"line {number} or so looks like the column names: delete the lines above it"
     example = f", such as --path-column {shell_word(likely[0])}" if likely else ""
     one = "; if it is one column only by mistake, name what separates its cells (--separator)"
     return f"name the one with the paths (--path-column{example}){one if len(frame.columns) == 1 else ''}"

@@ -154,7 +154,9 @@ def about_ignored(ignored: Mapping[str, int]) -> str:
             kinds[kind].append(f"{count} {name or 'without'}")
     said = [f"{kind}: {', '.join(found)}" for kind, found in kinds.items() if found]
     ways = dict.fromkeys(formats.CONVERSIONS[name] for name in ignored if name in formats.CONVERSIONS)
-    return "; ".join([*said, *ways])
+    tables = [name for name in (".csv", ".tsv", ".jsonl") if ignored.get(name)]
+    hint = "labels in a table: name it as the source, or `featurebank label BANK TABLE`"
+    return "; ".join([*said, *ways, *[hint] * bool(tables)])
 
 
 def no_images(place: str, ignored: Mapping[str, int], kind: str) -> SourceError:

@@ -8,14 +8,15 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from featurebank.errors import SourceError, StorageError, one_line
+from featurebank.errors import SourceError, StorageError, one_line, printable
+from featurebank.images import encodings
 from featurebank.images.arrow import user_columns
 from featurebank.images.cells import notes_on_numbers, parse_text
 from featurebank.images.columns import is_missing, tidy
 from featurebank.images.dataframes import pd
 from featurebank.images.path_columns import find_path_column
 from featurebank.images.table_options import TableOptions
-from featurebank.images.text_tables import IsName, read_text
+from featurebank.images.text_tables import IsName, is_utf8, read_text
 from featurebank.storage.files import AnyPath
 
 TEXTS = (".csv", ".tsv", ".txt")
@@ -83,10 +84,13 @@ def _read(
         told = {"separator": separator, "encoding": options.encoding}
         text = read_text(data, path, **told, path_column=path_column, is_name=is_name)
         return _parse(text.cells, path_column, text.decimal, options.labels_as, text.notes)
-    if options.separator or options.encoding:
+    if options.separator or (options.encoding and suffix not in JSON_LINES):
         raise SourceError(f"{str(path)!r} is no table of text ({', '.join(TEXTS)}); leave out separator and encoding")
-    content = io.BytesIO(data)
-    table = tidy(_read_json_lines(content)) if suffix in JSON_LINES else _read_parquet(content)
+    if suffix in JSON_LINES:
+        table = tidy(_read_json_lines(data, options.encoding, path))
+        _check_utf8(table, path_column, path)
+    else:
+        table = _read_parquet(io.BytesIO(data))
     if options.labels_as == "auto":
         return table, []
     cells = table.astype(object).map(lambda value: None if is_missing(value) else str(value))
@@ -111,13 +115,26 @@ def _read_parquet(content: io.BytesIO) -> pd.DataFrame:
     return user_columns(pq.read_table(content))
 
 
-def _read_json_lines(content: io.BytesIO) -> pd.DataFrame:
+def _read_json_lines(data: bytes, encoding: str | None, where: AnyPath) -> pd.DataFrame:
     """Return the objects of JSON Lines as rows, each cell as JSON has it; lists and objects are kept as JSON."""
-    data = content.getvalue()
-    lines = data.decode(json.detect_encoding(data), "surrogateescape").split("\n")
+    found = json.detect_encoding(data)
+    text = encodings.decode(data, encoding, where) if encoding else data.decode(found, "surrogateescape")
+    lines = text.split("\n")
     rows = [_read_json_line(line, number) for number, line in enumerate(lines, 1) if line.strip()]
     names = list(dict.fromkeys(name for row in rows for name in row))
     return pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype=object) for name in names})
+
+
+def _check_utf8(table: pd.DataFrame, path_column: str | None, where: AnyPath) -> None:
+    """Refuse text that is not UTF-8, unless paths are not either: then all of it are files' names."""
+    paths = find_path_column(table, path_column)
+    odd = {name: [cell for cell in table[name] if isinstance(cell, str) and not is_utf8(cell)] for name in table}
+    words = [cell for name, cells in odd.items() if name != paths for cell in cells]
+    if words and not (paths and odd[paths]):
+        raise SourceError(
+            f"{str(where)!r} is not UTF-8, as JSON Lines are ({printable(words[0])!r}): save it as UTF-8, or name its "
+            "encoding with --encoding (such as cp1252)"
+        )
 
 
 def _read_json_line(line: str, number: int) -> dict[str, Any]:

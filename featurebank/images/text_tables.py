@@ -6,15 +6,18 @@ import csv
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from featurebank.errors import SourceError, printable
+from featurebank.errors import SourceError, counted, one_line, printable
 from featurebank.images import encodings
 from featurebank.images.dataframes import pd
 from featurebank.images.path_columns import find_path_column
 from featurebank.images.separators import Dialect, find_dialect
 
+_NAMELESS = "Unnamed: "
+"""How pandas calls columns without a name; Excel leaves such behind, with nothing in them."""
 IsName = Callable[[str], bool]
 
 
@@ -72,13 +75,14 @@ def read_text(
     text = encodings.decode(data, known, where) if known else data.decode("utf-8", "surrogateescape")
     dialect = find_dialect(text, separator, where)
     notes = [] if dialect.separator == "," else [f"separated by {dialect.name}s"]
-    if not known and not _is_text(text):
+    if not known and not is_utf8(text):
         known = _code_page(text, dialect, path_column, is_name, where)
         text = data.decode(known) if known else text
     if known not in ("", "utf-8-sig"):
         notes += [f"encoding {known}{_example(text)}"]
     frame = _parse(text, dialect)
     frame.columns = [str(name).strip() for name in frame.columns]
+    frame = frame.drop(columns=[name for name in frame if name.startswith(_NAMELESS) and _is_empty(frame[name])])
     names = find_path_column(frame, path_column)
     cells = {name: frame[name] if name == names else _trimmed(frame[name]) for name in frame}
     trimmed = [name for name in frame if name != names and _differ(cells[name], frame[name])]
@@ -88,6 +92,27 @@ def read_text(
 
 def _parse(text: str, dialect: Dialect) -> pd.DataFrame:
     """Return cells as text; a row with more cells than the header has names is an error."""
+    try:
+        return _read_csv(text, dialect)
+    except (pd.errors.ParserWarning, pd.errors.ParserError) as error:
+        raise ValueError(_about_long_row(text, dialect) or one_line(error)) from error
+
+
+def _about_long_row(text: str, dialect: Dialect) -> str:
+    """Return what is said of the first row that has more cells than the header has names; empty where none has."""
+    rows = _rows(text, dialect)
+    names = len(next(rows, []))
+    for row in rows:
+        if len(row) > names:
+            return (
+                f"line {dialect.start + rows.line_num} has {len(row)} cells, and the first line has "
+                f"{counted(names, 'column name')}: delete lines above the names, put quotes around cells that hold a "
+                f"{dialect.name}, or name another separator (--separator)"
+            )
+    return ""
+
+
+def _read_csv(text: str, dialect: Dialect) -> pd.DataFrame:
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         return pd.read_csv(
@@ -102,6 +127,10 @@ def _parse(text: str, dialect: Dialect) -> pd.DataFrame:
         )
 
 
+def _is_empty(column: pd.Series) -> bool:
+    return not any(isinstance(cell, str) and cell.strip() for cell in column)
+
+
 def _trimmed(column: pd.Series) -> pd.Series:
     """Return text without spaces around it; pandas' own text could not hold bytes that are not UTF-8."""
     return pd.Series([cell.strip(" \t\xa0") if isinstance(cell, str) else None for cell in column], dtype=object)
@@ -114,8 +143,8 @@ def _differ(trimmed: pd.Series, column: pd.Series) -> bool:
 # --- encoding ----------------------------------------------------------------------------------------------
 
 
-def _is_text(text: str) -> bool:
-    """Say whether all bytes of a file were UTF-8."""
+def is_utf8(text: str) -> bool:
+    """Say whether all bytes of a text were UTF-8 (others are read as lone surrogates)."""
     return text.isascii() or not any("\udc80" <= character <= "\udcff" for character in text)
 
 
@@ -130,12 +159,12 @@ def _code_page(text: str, dialect: Dialect, path_column: str | None, is_name: Is
     column = find_path_column(header, path_column)
     at = -1 if column is None else header.index(column)
     paths: set[str] = set()
-    others = {cell for cell in header if not _is_text(cell)}
+    others = {cell for cell in header if not is_utf8(cell)}
     utf8: set[str] = set()
     for row in rows:
         for number, cell in enumerate(row):
             if not cell.isascii():
-                (utf8 if _is_text(cell) else paths if number == at else others).add(cell)
+                (utf8 if is_utf8(cell) else paths if number == at else others).add(cell)
     if paths and (any(map(is_name, sorted(paths))) if is_name else not others):
         return ""
     try:
@@ -154,7 +183,8 @@ def _bytes(cell: str) -> bytes:
     return cell.encode("utf-8", "surrogateescape")
 
 
-def _rows(text: str, dialect: Dialect) -> Iterator[Sequence[str]]:
+def _rows(text: str, dialect: Dialect) -> Any:
+    """Return a reader of rows, which knows the number of its line."""
     lines = io.StringIO(text, newline=None)
     for _ in range(dialect.start):
         next(lines)

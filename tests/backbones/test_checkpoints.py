@@ -273,3 +273,9 @@ def test_a_whole_module_is_refused_with_the_way_to_save_its_tensors(tmp_path, st
         path = saved(tmp_path, content)
     with pytest.raises(WeightsError, match=r"no file of plain tensors: it holds .*, which is code; .*state_dict\(\)"):
         load_backbone("resnet18", path)
+
+
+def test_what_was_fetched_in_the_place_of_a_checkpoint_is_named(tmp_path):
+    (tmp_path / "mine.pth").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+    with pytest.raises(WeightsError, match=r"it is a Git LFS pointer .* fetch it anew"):
+        load_backbone("resnet18", str(tmp_path / "mine.pth"))

@@ -137,6 +137,8 @@ FTYP = b"\0\0\0\x1cftyp"
 @pytest.mark.parametrize(
     ("data", "message"),
     [
+        (bytes(5000), "this is nothing but zeros, as an interrupted copy leaves, not an image; expected JPEG"),
+        (b"PK\3\4" + bytes(40), r"a ZIP archive \(unpack it\)"),
         (b"\xff\x0a" + bytes(40), "a JPEG XL file, whatever its name ends in; nothing here reads it safely: convert"),
         (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(40), "a JPEG XL file"),
         (FTYP + b"isom\0\0\0\0isommp42", "this is a video, not an image; expected JPEG, PNG"),

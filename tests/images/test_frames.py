@@ -222,6 +222,23 @@ def test_items_may_be_paths(paths):
     assert np.array_equal(source.read(3)[1](), np.asarray(picture(3)))
 
 
+def test_the_picture_of_a_tuple_may_come_second_and_its_facts_in_a_dict():
+    source = scan(Items((7, picture(0)), (8, picture(1))))
+    assert (source.columns["label"].tolist(), source.read(1)[1]().size) == ([7, 8], (40, 32))
+    facts = scan(Items((picture(0), {"label": "x", "box": [1, 2]}), (picture(1), {"label": "y"}))).columns
+    assert facts.to_dict("list") == {"label": ["x", "y"]}
+    assert scan(Items((picture(0), np.array([3])), (picture(1), np.array([4])))).columns["label"].tolist() == [3, 4]
+
+
+def test_an_index_of_paths_is_a_column_of_them(paths):
+    for index in (pd.Index(paths), pd.Index(paths, name="filename")):
+        source = scan(pd.DataFrame({"label": list("abab")}, index=index))
+        assert [os.path.basename(path) for path in source.paths] == [b"0.png", b"1.png", b"2.png", b"3.png"]
+        assert source.columns.to_dict("list") == {"label": list("abab")}
+    with pytest.raises(SourceError, match="the table has no rows"):
+        scan(pd.DataFrame({"path": []}))
+
+
 def test_a_part_of_a_dataset_knows_its_class_names():
     whole = Items((picture(0), 0), (picture(1), 1), (picture(2), 0))
     whole.classes = ["cat", "dog"]
@@ -257,6 +274,12 @@ def test_a_dataset_of_the_library_is_read_by_the_bytes_of_its_files(tmp_path):
 
 
 # --- lists for predictors ----------------------------------------------------------------------------------
+
+
+def test_a_dataset_of_the_library_may_hold_paths(paths):
+    datasets = pytest.importorskip("datasets")
+    source = scan(datasets.Dataset.from_dict({"path": paths, "label": list("abab")}))
+    assert (len(source.paths), source.columns["label"].tolist()) == (4, list("abab"))
 
 
 def test_columns_tables_and_single_images_become_lists(paths):

@@ -147,3 +147,12 @@ def test_paths_that_are_not_utf_8_are_found_by_their_bytes_or_in_the_tables_enco
     source = scan(tmp_path / "b.csv")
     assert (source.paths, source.columns["label"].tolist()) == (["Käfer.png".encode()], ["Käfer"])
     assert not source.problems
+
+
+def test_a_cell_that_is_too_long_for_a_path_is_no_file(images, tmp_path):
+    assert "File name too long" in scan(write(tmp_path / "t.csv", "x/" * 3000 + "y")).problems[0]
+
+
+def test_column_names_below_a_title_are_pointed_at(images):
+    with pytest.raises(SourceError, match="line 2 or so looks like the column names: delete the lines above it"):
+        scan(write(images / "t.csv", "path", "a.png", head="My photos,2024"))

@@ -85,6 +85,13 @@ def test_a_row_without_its_file_is_a_sample_that_cannot_be_read(folder):
         source.read(1)
 
 
+def test_rows_without_a_file_name_are_told(folder, caplog):
+    root = folder("a.png")
+    write(root / "metadata.csv", [{"file_name": None, "n": 1}, {"file_name": "a.png", "n": 2}])
+    assert cells(scan(root), "n") == [2]
+    assert "1 row has no path and is left out: 1" in caplog.text
+
+
 def test_a_file_in_two_rows_is_refused_and_a_table_of_other_things_is_none(folder):
     root = folder("a.png")
     write(root / "metadata.csv", [{"camera": "x"}])

@@ -113,6 +113,30 @@ def test_options_of_text_are_refused_for_parquet(tmp_path):
         TableOptions(labels_as="txt")
 
 
+def test_thousands_are_left_out_where_the_decimal_sign_is_certain(table):
+    cells, said = table('path;n;m\na;"1.234,5";"1\u202f000,25"\nb;"4,5";"7,5"\n')
+    assert (cells["n"], cells["m"]) == ([1234.5, 4.5], [1000.25, 7.5])
+    assert "n: decimal commas; m: decimal commas" in said
+    cells, said = table('path,n\na,"1,234.5"\nb,"12,000"\n')
+    assert (cells["n"], said.count("n: commas between thousands")) == ([1234.5, 12000], 1)
+
+
+def test_commas_that_may_mean_either_stay_text_and_it_is_said(table):
+    text = 'path,n,m,tags\na,"0,5","1,250","x,y"\nb,"1,75","2,500",z\n'
+    cells, said = table(text)
+    assert cells["n"] == ["0,5", "1,75"]
+    assert "n: text, though all of it reads as numbers with decimal commas; --labels-as numbers makes it" in said
+    assert "m: text, since its commas may be decimal ones or between thousands" in said
+    assert "tags: text, " not in said.partition("columns of")[0]
+    cells, said = table(text, labels_as="numbers")
+    assert (cells["n"], cells["m"]) == ([0.5, 1.75], ["1,250", "2,500"])
+
+
+def test_columns_without_a_name_are_left_out_where_they_are_empty(table):
+    cells, _ = table("path;label;;\na;x;;1\nb;y; ;2\n")
+    assert cells == {"path": ["a", "b"], "label": ["x", "y"], "Unnamed: 3": [1, 2]}
+
+
 # --- encodings ---------------------------------------------------------------------------------------------
 
 
@@ -185,6 +209,13 @@ def test_an_encoding_that_is_named_is_taken_or_refused(tmp_path):
         read_table(file, TableOptions(encoding="utf-8"))
     with pytest.raises(SourceError, match="no encoding 'windows'; expected a name such as cp1252"):
         read_table(file, TableOptions(encoding="windows"))
+
+
+def test_json_lines_of_another_encoding_are_refused_or_told_which(table, tmp_path):
+    text = '{"path": "a", "label": "Öl"}\n'
+    with pytest.raises(SourceError, match=r"is not UTF-8, as JSON Lines are .* with --encoding"):
+        table(text, "cp1252", "t.jsonl")
+    assert read_table(tmp_path / "t.jsonl", TableOptions(encoding="cp1252"))["label"].tolist() == ["Öl"]
 
 
 def test_a_table_that_is_partly_utf_8_is_refused(table):
