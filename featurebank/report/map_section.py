@@ -65,7 +65,7 @@ def map_facts(inputs: Inputs, maps: Mapping[str, NDArray[Any]], note: str, pictu
     """Return the facts of the page's map: ``features, map_note, pictures, points, sheets``."""
     shown, count = int((pictures.tile >= 0).sum()), len(pictures.tile)
     gone = counted(
-        pictures.unread, "file is gone, changed or never was one", "files are gone, changed or never were any"
+        pictures.unread, "file is gone, changed or was never one", "files are gone, changed or were never files"
     )
     lost = f"; {gone}" if pictures.unread else ""
     lacking = "" if shown == count else f"{shown} of {count} images have a picture here{lost}."
