@@ -56,9 +56,9 @@ def scan_frame(
     names = list(frame.index if ids is None else ids)
     given = [not is_missing(cell) and not (is_path(cell) and not str(cell).strip()) for cell in frame[column]]
     if not all(given):
-        rows = counted(given.count(False), "row has", "rows have")
-        verb = "is" if given.count(False) == 1 else "are"
-        _LOG.warning("%s nothing in column %r and %s left out", rows, column, verb)
+        what = f"nothing in column {column!r} and"
+        empty = counted(given.count(False), f"row has {what} is", f"rows have {what} are")
+        _LOG.warning("%s left out", empty)
         names = [each for each, has_one in zip(names, given, strict=False) if has_one]
     cells, rest = list(frame[column][given]), frame[given].drop(columns=column)
     mixed = [each for each in rest if pd.api.types.infer_dtype(rest[each]) in ("mixed", "mixed-integer")]

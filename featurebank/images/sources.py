@@ -184,5 +184,5 @@ def refuse_repeats(manifest: AnyPath, paths: list[bytes]) -> None:
     """Raise a `SourceError` when a source names a path twice."""
     repeats = [path for path, count in Counter(paths).items() if count > 1]
     if repeats:
-        first, paths = os.fsdecode(repeats[0]), counted(len(repeats), "such path")
-        raise SourceError(f"{str(manifest)!r} names {first!r} more than once ({paths}); expected one row an image")
+        first, such = os.fsdecode(repeats[0]), counted(len(repeats), "such path")
+        raise SourceError(f"{str(manifest)!r} names {first!r} more than once ({such}); expected one row an image")

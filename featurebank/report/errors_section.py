@@ -237,8 +237,8 @@ def leak(name: str, side: pd.Series, groups: list[pd.DataFrame]) -> str:
     torn = [group for group in groups if side.iloc[group["row"]].nunique() > 1]
     if not torn:
         return ""
-    images, groups = sum(map(len, torn)), counted(len(torn), "group")
-    return f"{images:,} images in {groups} of near-duplicates lie on two sides of {name}"
+    images, held_in = sum(map(len, torn)), counted(len(torn), "group")
+    return f"{images:,} images in {held_in} of near-duplicates lie on two sides of {name}"
 
 
 # --- explanations -------------------------------------------------------------------------------------------

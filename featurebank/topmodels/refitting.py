@@ -151,7 +151,7 @@ def guess_scores(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a class that is never said has no precision
         try:
-            scores = over_folds(lambda *rows: fit_and_score(model, scorer, X, y, *rows, weight), folds)
+            scores = over_folds(lambda train, test: fit_and_score(model, scorer, X, y, train, test, weight), folds)
         except Exception:  # scorers raise all kinds where a guess does not answer what they ask
             return None
     return scores if np.isfinite(scores).all() else None

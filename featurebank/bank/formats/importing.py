@@ -336,8 +336,8 @@ def _write_rows(
         start += len(batch)
         advance(len(batch))
     if start != len(keys):
-        rows = f"{counted(start, 'row')} for {counted(len(keys), 'sample')}"
-        raise CorruptError(f"{stream.name!r} has {rows}; expected as many: make it again")
+        counts = f"{counted(start, 'row')} for {counted(len(keys), 'sample')}"
+        raise CorruptError(f"{stream.name!r} has {counts}; expected as many: make it again")
     return int(wanted.sum())
 
 
