@@ -58,6 +58,7 @@ class Handle:
         config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", server_header=False)
         config.timeout_graceful_shutdown = 2
         self._server = uvicorn.Server(config)
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="featurebank-server", daemon=True)
 
     def start(self) -> Handle:
@@ -76,20 +77,22 @@ class Handle:
 
     def wait(self) -> None:
         """Return when the server ends."""
-        while self._thread.is_alive():
-            self._thread.join(0.2)
+        while not self._over.wait(0.2):  # a thread that is joined when Ctrl-C comes is taken for ended
+            pass
 
     def close(self) -> None:
         """End the server; every answer is in the bank."""
         self._opening.close()
         self._server.should_exit = True
-        if self._thread.is_alive():
-            self._thread.join(WAIT)
-        if not self._thread.is_alive():  # a busy one still ends by itself
+        if self._over.wait(WAIT):
+            self._thread.join()
             self._socket.close()
 
     def _serve(self) -> None:
-        self._server.run(sockets=[self._socket])
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self._over.set()
 
     def __repr__(self) -> str:
         return f"<studio at {self.url}>"

@@ -21,6 +21,10 @@ AT_ONCE = 0.1
 """Seconds within which images are told of that were embedded in one batch."""
 
 
+WAIT = 10.0
+"""Seconds that a batch has to end when the studio is closed."""
+
+
 class NotYetError(BankError):
     """What is asked for is being made: ask again in a moment."""
 
@@ -62,6 +66,7 @@ class Place:
         self.extracting: dict[str, Any] | None = None
         self.message: str | None = None
         self._began, self._first = time.monotonic(), 0
+        self._ended, self._thread = threading.Event(), threading.Thread()
 
     @property
     def title(self) -> str:
@@ -83,8 +88,16 @@ class Place:
         except FeatureBankError:
             self.extracting = None
             raise
-        threading.Thread(target=self._extract, args=(bank, found), name="featurebank-extract", daemon=True).start()
+        arguments = (bank, found)
+        self._thread = threading.Thread(target=self._extract, args=arguments, name="featurebank-extract", daemon=True)
+        self._thread.start()
         return bank
+
+    def close(self) -> None:
+        """End the extraction after its batch: a process that ends in the middle of one would be aborted."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join(WAIT)
 
     def _extract(self, bank: Bank, found: Source | None) -> None:
         from featurebank.backbones.request import Request
@@ -95,8 +108,10 @@ class Place:
             found = found or self._listed()
             self._show(0, len(found.paths))
             how = Request(**self._options), Compute(early=True)
-            report = run_extraction(found, Bank(bank.path), *how, progress=self._show)
+            report = run_extraction(found, Bank(bank.path), *how, progress=self._go_on)
             self.message = report.about_failures() if report.failed else None
+        except _EndedError:
+            pass
         except FeatureBankError as error:
             self.message = one_line(error)
         except Exception as error:  # a thread of its own has nobody else to tell
@@ -110,6 +125,11 @@ class Place:
 
         return scan(_plain(self._named))
 
+    def _go_on(self, done: int, total: int) -> None:
+        if self._ended.is_set():
+            raise _EndedError
+        self._show(done, total)
+
     def _show(self, done: int, total: int) -> None:
         now = time.monotonic()
         self._began = now if done <= 1 else self._began
@@ -117,6 +137,10 @@ class Place:
             self._first = done
         rate = (done - self._first) / max(now - self._began, AT_ONCE) or None
         self.extracting = {"done": done, "total": total, "rate": rate, "left": (total - done) / rate if rate else None}
+
+
+class _EndedError(Exception):
+    """The studio was closed."""
 
 
 def _plain(place: BankLike) -> Any:

@@ -127,6 +127,7 @@ class Work:
         """End after what is under way."""
         for event in (self._ended, self._wake, self._shown):
             event.set()
+        self.place.close()
 
     def _guarded(self, run: Callable[[], Any]) -> None:
         """Run, and keep what went wrong for the page."""

@@ -117,6 +117,32 @@ def test_a_folder_becomes_a_bank_and_a_dropped_picture_is_explained(tmp_path, no
     assert (tmp_path / "photos.bank" / "bank.json").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["loading", "embedding"])
+def test_ctrl_c_while_a_folder_is_embedded_ends_in_one_line_and_leaves_a_whole_bank(tmp_path, noise, moment):
+    (tmp_path / "photos").mkdir()
+    for number in range(300):
+        noise(40, 40, number).save(tmp_path / "photos" / f"{number}.png")
+    options = ["--no-browser", "--backbone", "resnet18", "--weights", "random:0", "--size", "32"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "featurebank", "studio", str(tmp_path / "photos"), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    url = process.stdout.readline().split()[1]
+    with httpx.Client(base_url=url, trust_env=False, timeout=300) as client:
+        until(lambda: (under := client.get("api/state").json()["extracting"]) and under["total"])
+        until(lambda: moment == "loading" or client.get("api/state").json()["images"])
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=300)
+    assert process.returncode == 0, told
+    assert len(told.splitlines()) == 1, told
+    assert told.startswith("the studio has ended; every answer is in the bank; ")
+    assert told.endswith(" images are not embedded yet: start it again to go on\n")
+    assert Bank(tmp_path / "photos.bank").verify() == []
+
+
 SERVE = """
 import sys, time
 from featurebank import studio
