@@ -171,9 +171,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     --------
     >>> did_you_mean("LABLE", ["label", "age"]), did_you_mean("x", ["label", "age"])
     ('did you mean label? ', '')
+    >>> did_you_mean("acc", ["jaccard", "accuracy"])
+    'did you mean accuracy? '
     """
-    folded = {str(each).casefold(): each for each in known}
-    near = difflib.get_close_matches(str(name).casefold(), folded, n=1)
+    folded, asked = {str(each).casefold(): each for each in known}, str(name).casefold()
+    begun = sorted((each for each in folded if each.startswith(asked)), key=len) if len(asked) > 1 else []
+    near = begun or difflib.get_close_matches(asked, folded, n=1)
     return f"did you mean {folded[near[0]]}? " if near else ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -21,11 +22,11 @@ from featurebank.fitting.training_data import TrainingData
 from featurebank.images.columns import join_frames
 from featurebank.storage.memory import releasing
 from featurebank.topmodels.calibration import KEEP_LABELS
-from featurebank.topmodels.calibration_error import expected_calibration_error
+from featurebank.topmodels.calibration_error import confidence_of, expected_calibration_error
 from featurebank.topmodels.comparison import selection_bias
 from featurebank.topmodels.cross_calibration import choose_method, cross_calibrated
 from featurebank.topmodels.evaluation import scorer_of
-from featurebank.topmodels.folds import sizes_of
+from featurebank.topmodels.folds import Folds, sizes_of
 from featurebank.topmodels.formatting import is_share, score_name, told_apart_text
 from featurebank.topmodels.learning_curve import learning_curve as make_learning_curve
 from featurebank.topmodels.models import OVERSURE
@@ -37,6 +38,10 @@ from featurebank.topmodels.thresholds import abstention_curve, best_threshold, c
 
 AUTO = "auto"
 GUESSED = "the best of these"
+FAR_OFF = 0.1
+"""Distance of the mean probability from the accuracy from which it is told of, where it is no chance."""
+CONFIDENT = 2.0
+"""Standard errors of the accuracy that are no chance."""
 IMBALANCE = 3.0
 """Largest class over smallest from which the table shows the balanced accuracy."""
 
@@ -205,6 +210,33 @@ def calibration_of(found: OutOfFold, model: str, method: str | None, is_weighted
     return choose_method(learned.scores, learned.true, learned.parts, learned.weight, **options)
 
 
+def far_off(found: OutOfFold, model: str, calibrate: str | None, is_weighted: bool) -> list[str]:
+    """Say that a model's own probabilities are far from the share of right answers, where calibration mends that.
+
+    Models of equal accuracy may be very unsure: logistic regression with little freedom says 0.5 of every row, and is
+    right each time.
+    """
+    if found.proba is None or calibration_of(found, model, calibrate, is_weighted) is not None:
+        return []
+    accuracy = float(np.average(found.true == found.predicted, weights=found.weight))
+    own = _confidence(found, found.proba)
+    chance = CONFIDENT * np.sqrt(accuracy * (1 - accuracy) / len(found.row))
+    if abs(own - accuracy) < max(FAR_OFF, chance):
+        return []
+    mended = _confidence(found, calibrated(found, model, AUTO, is_weighted)[1])
+    if abs(mended - accuracy) > abs(own - accuracy) / 2:
+        return []
+    return [
+        f"{model}'s probabilities are too {'low' if own < accuracy else 'high'}: {own:.2f} on average, where "
+        f"{accuracy:.2f} of the answers are right; --calibrate auto brings them to {mended:.2f}"
+    ]
+
+
+def _confidence(found: OutOfFold, proba: NDArray[Any]) -> float:
+    """Return the mean probability of the class that was said."""
+    return float(np.average(confidence_of(proba, found.predicted, found.classes), weights=found.weight))
+
+
 def thresholded(search: TopModelSearchCV, rows: TrainingData, scoring: str) -> tuple[dict[str, Any], Pipeline]:
     """Tune the decision threshold of two classes on out-of-fold scores, and refit the pipeline with it.
 
@@ -213,12 +245,9 @@ def thresholded(search: TopModelSearchCV, rows: TrainingData, scoring: str) -> t
     Raises
     ------
     TopModelError
-        When there are not two classes, or the scoring does not judge labels.
+        When the scoring does not judge labels.
     """
     metric, classes = label_metric(scoring), search.classes_
-    if rows.task != "classification" or len(classes) != 2:
-        kind = "several labels" if rows.task == "multilabel" else f"{len(classes)} classes"
-        raise TopModelError(f"a threshold for {kind}; expected two classes")
     found = search.oof_.learned(search.best_model_)
     positive = search.positive_
     has_proba, is_second = found.proba is not None, positive == classes[1]
@@ -286,7 +315,7 @@ def nested(search: TopModelSearchCV, rows: TrainingData, cv: Any, progress: Call
 
     def score(train: NDArray[np.int64], test: NDArray[np.int64]) -> float:
         part, rest = rows.take(train), rows.take(test)
-        inner = clone(search).set_params(cv=cv, progress=progress(next(numbers)))
+        inner = clone(search).set_params(cv=_as_many(cv, part), progress=progress(next(numbers)))
         inner.fit(part.X, part.y, groups=part.groups, sample_weight=part.weight)
         return score_fitted(scorer, inner.best_estimator_, rest.X, rest.y, rest.weight)
 
@@ -296,6 +325,13 @@ def nested(search: TopModelSearchCV, rows: TrainingData, cv: Any, progress: Call
         "ci95": list(fold_interval(scores, *sizes_of(search.folds_), scoring, rows=len(rows.y)).ends),
         "fold_scores": scores,
     }
+
+
+def _as_many(cv: Any, rows: TrainingData) -> Any:
+    """Return folds for an inner search: as many as asked for, or as its rows have groups, where those are fewer."""
+    if rows.groups is None or not isinstance(cv, Folds):
+        return cv
+    return replace(cv, n_splits=min(cv.n_splits, len(np.unique(rows.groups))))
 
 
 def learning_curve(search: TopModelSearchCV, rows: TrainingData) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from featurebank.errors import TopModelError
 from featurebank.fitting.training_data import TrainingData
+from featurebank.topmodels.folds import make_folds
 
 _KINDS = {"regression": "numbers", "multilabel": "several labels"}
 _FITS_LABELS = {"class_weight", "calibrate"}
@@ -31,6 +32,36 @@ def check_target(rows: TrainingData) -> None:
                 f"label {name!r} is {'in every one' if share else 'in none'} of {len(rows.y)} rows; expected some with "
                 "it and some without: leave it out"
             )
+
+
+def check_threshold(rows: TrainingData, scoring: str | None) -> None:
+    """Refuse to tune a threshold of other than two classes.
+
+    Raises
+    ------
+    TopModelError
+    """
+    count = len(np.unique(rows.y)) if rows.task == "classification" else 2
+    if scoring is not None and count != 2:
+        raise TopModelError(f"a threshold for {count} classes; expected two classes: leave it out")
+
+
+def check_nested(rows: TrainingData, cv: Any) -> None:
+    """Refuse to search inside the training part of a fold that has rows of one group only.
+
+    Raises
+    ------
+    TopModelError
+    """
+    groups = rows.groups
+    if groups is None:
+        return
+    folds = make_folds(cv, rows.X, rows.y, groups, 0, rows.task)
+    if any(len(np.unique(groups[train])) < 2 for train, _ in folds):
+        raise TopModelError(
+            f"a nested score on {len(folds)} folds of {len(np.unique(groups))} groups trains on one group; expected "
+            "two or more: ask for more folds, or leave out --nested"
+        )
 
 
 def check_class_options(options: Mapping[str, Any], tasks: Collection[str]) -> None:

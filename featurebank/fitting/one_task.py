@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.fitting import assessment
-from featurebank.fitting.checks import check_class_options, check_target
+from featurebank.fitting.checks import check_class_options, check_nested, check_target, check_threshold
 from featurebank.fitting.committee import check_held_out, given_members
 from featurebank.fitting.plan import Plan, class_weight_of, folds_of
 from featurebank.fitting.predictor import make_calibrator, make_predictor
@@ -55,6 +55,9 @@ def fit_rows(
     if plan.given and is_held_out.any():
         check_held_out(plan.given, every.take(is_held_out), target.name)
     check_target(rows)
+    check_threshold(rows, plan.threshold)
+    if plan.nested:
+        check_nested(rows, cv)
     _check_models(plan, rows)
     parts = 1 + plan.nested * (cv.get_n_splits() if isinstance(cv, Folds) else len(cv))
     search = _search(plan, rows, target, cv, _part(progress, 0, parts))
@@ -62,7 +65,11 @@ def fit_rows(
     report["warnings"] = rows.notes + straddling(every, _place(search, is_held_out), plan.groups) + search.warnings_
     about, oof = _about_labels(plan, search, rows)
     report |= about
-    report["warnings"] += assessment.unlearned(search.oof_, rows.paths) if rows.task == "classification" else []
+    if rows.task == "classification":
+        report["warnings"] += assessment.unlearned(search.oof_, rows.paths)
+        report["warnings"] += assessment.far_off(
+            search.oof_, search.best_model_, plan.calibrate, _is_weighted(search, rows)
+        )
     model = search.best_estimator_
     if plan.threshold is not None:
         report["threshold"], model = assessment.thresholded(search, rows, plan.threshold)
@@ -114,8 +121,12 @@ def _about_labels(plan: Plan, search: TopModelSearchCV, rows: TrainingData) -> t
         return {"per_label": assessment.per_label(search.oof_, rows.labels)}, oof
     if rows.task != "classification":
         return {}, oof
-    is_weighted = search.class_weight is not None or rows.weight is not None
+    is_weighted = _is_weighted(search, rows)
     return assessment.class_report(search.oof_, search.best_model_, plan.calibrate, oof, is_weighted=is_weighted)
+
+
+def _is_weighted(search: TopModelSearchCV, rows: TrainingData) -> bool:
+    return search.class_weight is not None or rows.weight is not None
 
 
 def _fitted_again(

@@ -78,5 +78,5 @@ def folds_of(plan: Plan, rows: TrainingData) -> Folds:
 
 
 def class_weight_of(plan: Plan, rows: TrainingData) -> ClassWeight:
-    """Return the weights of the classes themselves; numbers and several labels take them as they are given."""
-    return resolve_class_weight(plan.class_weight, rows.y) if rows.task == "classification" else plan.class_weight
+    """Return the weights of the classes themselves, which are 0 and 1 for each of several labels."""
+    return None if rows.task == "regression" else resolve_class_weight(plan.class_weight, rows.y)

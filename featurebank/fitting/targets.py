@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,8 @@ NUMBERED_AT_MOST = 20
 """The same of 0, 1, 2, … or 1, 2, 3, … without a gap."""
 CODES = 5
 """Rows a value from which such are taken for the numbers of classes, however many."""
+DECIMAL_COMMA = re.compile(r"[+-]?\d+(,\d+)?")
+"""A number as much of Europe writes it."""
 REPEATS = 2
 """Rows a value below which whole numbers are amounts: hardly one would be a class of two rows."""
 
@@ -132,6 +135,7 @@ def task_of(y: NDArray[Any], name: str, either: str | None = None) -> tuple[str,
     ('regression', 'classification')
     """
     if y.dtype.kind not in "fi":
+        _check_repeated(y, name)
         return "classification", []
     if (y % 1 != 0).any():
         return "regression", []
@@ -150,6 +154,24 @@ def task_of(y: NDArray[Any], name: str, either: str | None = None) -> tuple[str,
     raise ColumnError(
         f"{what}, which may be amounts or classes; expected to be told which: --task regression for amounts (ages, "
         "prices, counts), --task classification for classes"
+    )
+
+
+def _check_repeated(y: NDArray[Any], name: str) -> None:
+    """Refuse text of which hardly a value comes twice, as names of files or numbers with a decimal comma.
+
+    Raises
+    ------
+    ColumnError
+    """
+    values = np.unique(y)
+    if len(values) <= NUMBERED_AT_MOST or len(y) >= REPEATS * len(values):
+        return
+    is_decimal = all(DECIMAL_COMMA.fullmatch(str(value)) for value in values)
+    why = "numbers with a decimal comma are text: write them with a point" if is_decimal else "name another column"
+    raise ColumnError(
+        f"column {name!r} holds {len(values)} different texts in {len(y)} rows (e.g. {str(values[0])!r}); expected "
+        f"classes, which come back: {why}, or take each for a class with --task classification"
     )
 
 

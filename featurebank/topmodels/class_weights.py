@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -77,7 +78,7 @@ def under_looked_up_names(class_weight: ClassWeight) -> ClassWeight:
     Raises
     ------
     TopModelError
-        When two classes that weigh differently are one number, as 7 and 007.
+        When a weight is not above 0, or two classes that weigh differently are one number, as 7 and 007.
 
     Examples
     --------
@@ -86,6 +87,12 @@ def under_looked_up_names(class_weight: ClassWeight) -> ClassWeight:
     """
     if not isinstance(class_weight, Mapping):
         return class_weight
+    wrong = next((name for name, weight in class_weight.items() if not 0 < weight < math.inf), None)
+    if wrong is not None:
+        raise TopModelError(
+            f"a weight of {class_weight[wrong]:g} for the class {wrong!r}; expected numbers above 0: to learn without "
+            "a class, leave out its rows"
+        )
     found: dict[int | str, float] = {}
     for name, weight in class_weight.items():
         if found.setdefault(_looked_up(name), weight) != weight:

@@ -274,11 +274,34 @@ def scored(data: SearchData, scoring: Any, model: TopModel, scorer: Any) -> Scor
             return score_rows(scorer, data, prediction, np.arange(len(prediction.labels)))
         except (ValueError, TypeError, AttributeError) as error:
             raise TopModelError(
-                f"scoring {scoring!r} does not fit {type(model.estimator).__name__} here: {one_line(error)[:160]}; "
-                "choose another scoring or model"
+                f"scoring {score_name(scoring, data.task)!r} does not fit {type(model.estimator).__name__} here: "
+                f"{_why(scorer, data, error)}; choose another scoring or model"
             ) from error
 
     return score
+
+
+def family_of(scorer: Any) -> str | None:
+    """Return what a metric of scikit-learn is of: ``"numbers"``, ``"clusters"`` or ``"classes"``; None of any other.
+
+    Examples
+    --------
+    >>> family_of(scorer_of("r2", "regression")), family_of(scorer_of("rand_score", "classification"))
+    ('numbers', 'clusters')
+    """
+    room = getattr(getattr(scorer, "_score_func", None), "__module__", "")
+    if not room.startswith("sklearn.metrics."):
+        return None
+    return {"_regression": "numbers", "_supervised": "clusters"}.get(room.rpartition(".")[2], "classes")
+
+
+def _why(scorer: Any, data: SearchData, error: Exception) -> str:
+    """Say why rows cannot be scored: what the scorer is of where the target is of another kind, else its own words."""
+    if family_of(scorer) == "numbers" and data.y.dtype.kind not in "biuf":
+        return "it is of numbers, and the target has classes"
+    if data.task == "multilabel":
+        return "it does not take several labels a row, as accuracy, f1_macro and roc_auc do"
+    return one_line(error)[:160].rstrip(".")
 
 
 def score_rows(scorer: Any, data: SearchData, prediction: Prediction, chosen: NDArray[np.intp]) -> float:
@@ -332,7 +355,14 @@ def refitted(data: SearchData, group: CandidateGroup, candidate: Candidate, rand
     """Return the pipeline of a candidate, fitted on all rows; it takes all columns of X."""
     if group.model.trainer is not None:
         return group.model.trainer.fit(data, group, candidate)
-    return fit_pipeline(pipeline_of(data, group, candidate, random_state), data.X, data.y, _fit_weight(data, group))
+    plain = pipeline_of(data, group, candidate, random_state)
+    try:
+        return fit_pipeline(plain, data.X, data.y, _fit_weight(data, group))
+    except ValueError as error:
+        raise TopModelError(
+            f"{candidate.model}, the best on the folds, cannot be fitted on all rows: {one_line(error)}; choose "
+            "another model"
+        ) from error
 
 
 def pipeline_of(data: SearchData, group: CandidateGroup, candidate: Candidate, random_state: int) -> Pipeline:

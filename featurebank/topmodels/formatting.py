@@ -25,6 +25,15 @@ COMMITTEE = "committee"
 """The name of a committee among the models of a report."""
 _RANGES = {
     "matthews_corrcoef": (-1.0, 1.0),
+    "cohen_kappa": (-1.0, 1.0),
+    "adjusted_": (-1.0, 1.0),
+    "completeness": (0.0, 1.0),
+    "fowlkes_mallows": (0.0, 1.0),
+    "homogeneity": (0.0, 1.0),
+    "normalized_mutual_info": (0.0, 1.0),
+    "rand_score": (0.0, 1.0),
+    "v_measure": (0.0, 1.0),
+    "mutual_info": (0.0, math.inf),
     "r2": (-math.inf, 1.0),
     "d2_": (-math.inf, 1.0),
     "explained_variance": (-math.inf, 1.0),
@@ -66,6 +75,19 @@ def _name_of(scoring: Any) -> str:
     return name if scoring._sign > 0 else f"neg_{name}"
 
 
+def range_of(scoring: Any) -> tuple[float, float]:
+    """Return the least and the greatest value of a score; they are infinite where they are not known.
+
+    Examples
+    --------
+    >>> range_of("f1"), range_of("matthews_corrcoef"), range_of("neg_log_loss")
+    ((0.0, 1.0), (-1.0, 1.0), (-inf, 0.0))
+    """
+    name = _name_of(scoring)
+    ranges = (ends for start, ends in _RANGES.items() if name.startswith(start))
+    return (0.0, 1.0) if is_share(scoring) else next(ranges, (-math.inf, math.inf))
+
+
 def bounded(scoring: Any, interval: Sequence[float]) -> list[float]:
     """Return an interval as it is shown, within what the score can be: 0 to 1 for a share, at most 1 for r2 …
 
@@ -74,9 +96,7 @@ def bounded(scoring: Any, interval: Sequence[float]) -> list[float]:
     >>> bounded("accuracy", [-0.1, 1.02]), bounded("r2", [-0.1, 1.02]), bounded("neg_log_loss", [-0.3, 0.1])
     ([0.0, 1.0], [-0.1, 1.0], [-0.3, 0.0])
     """
-    name = _name_of(scoring)
-    ranges = (ends for start, ends in _RANGES.items() if name.startswith(start))
-    low, high = (0.0, 1.0) if is_share(scoring) else next(ranges, (-math.inf, math.inf))
+    low, high = range_of(scoring)
     return [min(max(end, low), high) for end in interval]
 
 
@@ -117,7 +137,11 @@ def interval_text(interval: Sequence[float], scoring: Any, *, between: str = "..
     --------
     >>> interval_text([0.8571, 1.02], "accuracy"), interval_text([0.1, 0.2], "r2", between=" to ")
     ('85.7..100.0', '0.100 to 0.200')
+    >>> interval_text([float("nan"), float("nan")], "r2")
+    'not known'
     """
+    if any(math.isnan(end) for end in interval):
+        return "not known"
     return between.join(score_text(end, scoring, unit=unit) for end in bounded(scoring, interval))
 
 

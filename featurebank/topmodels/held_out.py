@@ -18,8 +18,8 @@ from featurebank.topmodels.scores import (
     wilson_interval,
 )
 
-_SCORERS = {"log_loss": "neg_log_loss", "mae": "neg_mean_absolute_error", "rmse": "neg_root_mean_squared_error"}
-"""What scikit-learn calls those scores that are errors; an error is not below 0."""
+_ERRORS = {"log_loss", "mae", "rmse"}
+"""Scores that are errors, which are not below 0."""
 
 
 def classification_scores(
@@ -217,8 +217,8 @@ def _with_intervals(
             low, high, _ = ratio_interval(_only(name, score), part, value)
         else:
             rows = effective_rows(weight, counts if averages_classes(name) else None)
-            low, high, _ = score_interval(value, each, _SCORERS.get(name, name), rows=rows, units=count)
-        ends[name] = [max(low, 0.0) if name in _SCORERS else low, high]
+            low, high, _ = score_interval(value, each, name, rows=rows, units=count)
+        ends[name] = [max(low, 0.0) if name in _ERRORS else low, high]
     return found, ends
 
 

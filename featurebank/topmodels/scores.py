@@ -3,14 +3,15 @@
 A score stands on units: rows, or groups of rows that belong together. Each unit's influence on the score, found by a
 jackknife, gives the variance, with one degree of freedom less than there are units.
 
-- A share (accuracy, F1, ROC AUC …) gets the Clopper-Pearson interval of a proportion of as many trials as give this
-  variance (Korn and Graubard 1998, Confidence intervals for proportions with small expected number of positive counts
-  estimated from survey data): it has a width where every unit is right, and stays between 0 and 1. There are no more
-  trials than units for each unit with a mistake: what went wrong in one group says nothing of how groups differ.
+- A share (accuracy, F1, ROC AUC …), and what else has a least and a greatest value (a correlation), gets the
+  Clopper-Pearson interval of a proportion of as many trials as give this variance (Korn and Graubard 1998, Confidence
+  intervals for proportions with small expected number of positive counts estimated from survey data): it has a width
+  where every unit is right, and stays in the range. There are no more trials than units for each unit with a mistake:
+  what went wrong in one group says nothing of how groups differ.
 - The accuracy of one held-out part, without weights and groups, is a plain proportion: Wilson (1927).
 - R² and its kin are 1 less a ratio of errors, which is skewed: they get Student's t for the ratio's logarithm over the
   rows of all folds together (`ratio_interval`).
-- Any other score, and the difference of two, gets Student's t.
+- Any other score, and the difference of two, gets Student's t, within what the score can be.
 
 Where only the scores of folds are known, Nadeau and Bengio's interval is united with that of a proportion of as many
 trials as there are rows. `tests/topmodels/test_coverage.py` simulates how often the truth is held.
@@ -25,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from featurebank.topmodels.formatting import is_share
+from featurebank.topmodels.formatting import bounded, is_share, range_of
 from featurebank.topmodels.influence import Part, block_influence
 
 CONFIDENCE = 0.95
@@ -67,7 +68,7 @@ def score_interval(
         What each unit (a row, a group, a block of them) adds to the score; they sum to about 0. See
         `featurebank.topmodels.influence`.
     scoring : str, callable or None
-        Name of the scorer: is it a share?
+        Name of the scorer: has it a range?
     rows : float
         The most trials that the score is worth: its rows, or fewer where classes of unequal size count alike.
     folds : int, default 1
@@ -78,7 +79,7 @@ def score_interval(
     Returns
     -------
     Interval
-        Of NaN where there is one unit only, which says nothing.
+        The whole range of the score where there is one unit only, which says nothing; of NaN where that is infinite.
 
     Examples
     --------
@@ -88,17 +89,20 @@ def score_interval(
     >>> round(low, 3), high, method
     (0.832, 1.0, 'korn-graubard')
     """
-    blocks = len(influence)
+    blocks, (least, greatest) = len(influence), range_of(scoring)
+    width = greatest - least
     if blocks < 2 or not np.isfinite(mean):
-        return Interval(np.nan, np.nan, "none")
+        return Interval(*((least, greatest) if np.isfinite(width) else (np.nan, np.nan)), "none")
     error, reach = _error(influence, folds), _student(blocks - 1)
-    share = round(mean, 12)  # a sum of steps, as average precision is, may miss 1 by a rounding
-    if not is_share(scoring) or not 0 <= share <= 1:
-        return Interval(mean - reach * error, mean + reach * error, "jackknife")
+    share = round((mean - least) / width, 12)  # a sum of steps, as average precision is, may miss 1 by a rounding
+    if not np.isfinite(width) or not 0 <= share <= 1:
+        return Interval(*bounded(scoring, [mean - reach * error, mean + reach * error]), "jackknife")
+    error /= width
     fewer = min((_student(max(rows - 1, 1)) / reach) ** 2, 1)  # a variance of few units is a guess
     trials = min(share * (1 - share) / error**2, rows) * fewer if error > 0 and 0 < share < 1 else rows
     most = (units or blocks) * max(_units_apart(influence), 1)
-    return Interval(*exact_interval(share, max(min(trials, most), 1)), "korn-graubard")
+    low, high = exact_interval(share, max(min(trials, most), 1))
+    return Interval(least + width * low, least + width * high, "korn-graubard")
 
 
 def _error(influence: NDArray[np.float64], folds: int) -> float:
@@ -200,7 +204,7 @@ def averages_classes(scoring: Any) -> bool:
     >>> averages_classes("balanced_accuracy"), averages_classes("f1_macro"), averages_classes("accuracy")
     (True, True, False)
     """
-    return str(scoring).startswith("balanced") or "macro" in str(scoring)
+    return str(scoring).startswith(("balanced", "matthews")) or "macro" in str(scoring)
 
 
 def effective_rows(weight: NDArray[np.float64], counts: NDArray[np.float64] | None = None) -> float:

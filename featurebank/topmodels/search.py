@@ -31,11 +31,12 @@ from featurebank.topmodels.folds import make_folds
 from featurebank.topmodels.models import DEFAULT_MODELS, TASKS, Models, TopModel
 from featurebank.topmodels.out_of_fold import OutOfFold, gather
 from featurebank.topmodels.refitting import score_fitted
-from featurebank.topmodels.scorers import positive_note, positive_of, resolved_scorer
+from featurebank.topmodels.scorers import check_test_parts, positive_note, positive_of, resolved_scorer
 from featurebank.topmodels.search_plan import (
     DEFAULT_IN_BATCHES,
     Blocks,
     cells_for,
+    check_weights,
     checked_target,
     in_batches,
     models_to_try,
@@ -261,6 +262,9 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
             deadline = None if self.time_limit is None else started + self.time_limit
             self.positive_ = positive_of(classes, y, self.positive) if self.task == "classification" else None
             self.scorer_ = self._scorer()
+            check_test_parts(self.scoring, self.folds_)
+            if weight is not None:
+                check_weights(weight, y, classes, self.folds_)
             known: dict[str, Any] = {"scorer": self.scorer_, "for_committee": self.ensemble}
             run = SearchRun(data, self.scoring, self._options(), groups, deadline, self.progress, **known)
             self._evaluate(run)

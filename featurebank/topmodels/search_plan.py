@@ -125,6 +125,34 @@ def checked_target(y: NDArray[Any], task: str) -> tuple[NDArray[Any], NDArray[An
     return y, classes
 
 
+def check_weights(
+    weight: NDArray[np.float64], y: NDArray[Any], classes: NDArray[Any] | None, folds: Sequence[Fold]
+) -> None:
+    """Refuse weights of samples that float32 cannot hold, or that leave a class, or a test part, without any.
+
+    Raises
+    ------
+    TopModelError
+    """
+    some = weight[weight > 0]
+    if len(some) and not 1e-30 < some.min() <= some.max() < 1e30:
+        raise TopModelError(
+            f"sample weights from {some.min():.3g} to {some.max():.3g}; expected numbers from about 1e-30 to 1e30: "
+            "divide them by their mean"
+        )
+    absent = [] if classes is None or y.ndim > 1 else np.setdiff1d(classes, y[weight > 0]).tolist()
+    if absent:
+        raise TopModelError(
+            f"every row of the class {absent[0]!r} has the sample weight 0; expected some above 0: leave out its rows, "
+            "or give them weight"
+        )
+    if not all(weight[test].any() for _, test in folds):
+        raise TopModelError(
+            "a fold tests rows of the sample weight 0 only; expected some above 0 in each: leave out such rows, or ask "
+            "for fewer folds"
+        )
+
+
 # --- columns -----------------------------------------------------------------------------------------------
 
 

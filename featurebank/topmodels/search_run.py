@@ -32,6 +32,8 @@ from featurebank.topmodels.solvers.problem import Note, Prediction, SolverOption
 from featurebank.topmodels.uncertainty import Uncertainty
 
 Found = list[tuple[CandidateGroup, Candidate]]
+_OF_MODELS = ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError
+"""What estimators raise of rows that they cannot learn from."""
 
 
 class SearchRun:
@@ -161,7 +163,7 @@ class SearchRun:
                 raise
             self.interrupted = True
             self.notes.append("interrupted; what was finished is shown")
-        except (TopModelError, ValueError) as error:
+        except (TopModelError, *_OF_MODELS) as error:
             self._leave_out(group, error)
         finally:
             events.close()  # type: ignore[attr-defined]

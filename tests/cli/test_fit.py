@@ -246,3 +246,14 @@ def test_the_help_names_every_top_model(run_cli):
     said = " ".join(run_cli("fit", "--help").output.split())
     named = {*CLASSIFIERS, *REGRESSORS, *FOR_MANY_ROWS}
     assert [name for name in named if name not in said] == []
+
+
+def test_what_one_group_cannot_tell_is_null_and_not_known(run_json, run_cli, tmp_path):
+    random, group = np.random.default_rng(0), np.arange(40) // 20
+    X, parts = random.normal(size=(40, 4)), np.array(["train", "val"])[group]
+    bank = make_bank(tmp_path / "a.bank", X, age=X[:, 0] + random.normal(size=40), site=group, part=parts)
+    asked = ["fit", tmp_path / "a.bank", "--target", "age", "--model", "ridge", "--cv", "predefined:part"]
+    asked += ["--groups", "site"]
+    assert bank.samples.shape[0] == 40
+    assert run_json(*asked)["best"]["ci95"] == [None, None]
+    assert "not known" in run_cli(*asked).stdout

@@ -591,3 +591,38 @@ def test_a_mistyped_label_is_listed_and_its_row_stays(tmp_path):
         assert oof.filter(like="proba_").notna().all(axis=None)
         np.testing.assert_allclose(oof.filter(like="proba_").sum(axis=1), 1, atol=1e-6)
         assert result.predictor.classes.tolist() == ["c0", "c1", "c2", "c3", "typo"]
+
+
+def test_a_nested_search_has_as_many_folds_as_its_rows_have_groups(tmp_path, random):
+    y, groups = np.arange(60) % 2, np.arange(60) // 20
+    bank = make_bank(tmp_path / "a.bank", random.normal(size=(60, 6)) + y[:, None], label=y, patient=groups)
+    options = {"models": SVM, "groups": "patient", "nested": True}
+    assert len(fit(bank, folds=3, **options).report["nested"]["fold_scores"]) == 3
+    with pytest.raises(TopModelError, match="a nested score on 2 folds of 3 groups trains on one group; expected two"):
+        fit(bank, folds=2, **options)
+
+
+def test_probabilities_far_from_the_accuracy_are_told_and_the_remedy_works(tmp_path, random):
+    y = np.arange(60) % 3
+    bank = make_bank(tmp_path / "a.bank", random.normal(size=(60, 6)) + 8 * np.eye(3, 6)[y], label=y)
+    timid = {"logreg": {"C": [0.001]}}
+    told = [each for each in fit(bank, models=timid).report["warnings"] if "too low" in each]
+    assert len(told) == 1
+    assert "where 1.00 of the answers are right; --calibrate auto" in told[0]
+    mended = fit(bank, models=timid, calibrate="auto").report
+    assert not any("too low" in each for each in mended["warnings"])
+    assert mended["calibration"]["ece_after"] < 0.1 < 0.3 < mended["calibration"]["ece_before"]
+
+
+def test_a_threshold_of_three_classes_is_refused_before_the_search(tmp_path, random):
+    bank, worked = make_bank(tmp_path / "a.bank", random.normal(size=(60, 6)), label=np.arange(60) % 3), []
+    with pytest.raises(TopModelError, match="a threshold for 3 classes; expected two classes: leave it out"):
+        fit(bank, threshold="f1", models=SVM, progress=lambda *now: worked.append(now))
+    assert worked == []
+
+
+def test_weights_by_the_names_of_labels_say_what_they_are_of(tmp_path, random):
+    X = random.normal(size=(40, 4))
+    bank = make_bank(tmp_path / "a.bank", X, rust=(X[:, 0] > 0).astype(int), dent=(X[:, 1] > 0).astype(int))
+    with pytest.raises(TopModelError, match="a weight for the class 'rust'; expected one of 0, 1"):
+        fit(bank, target=["rust", "dent"], models=SVM, class_weight={"rust": 2})

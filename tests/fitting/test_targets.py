@@ -84,3 +84,11 @@ def test_numbers_that_one_cell_makes_text_are_not_taken_for_classes_in_silence(c
             read_target(table, Target(["size"], task=task))
         return
     assert read_target(table, Target(["size"], task=task)).task == "classification"
+
+
+def test_text_of_which_hardly_a_value_comes_back_is_no_classes():
+    with pytest.raises(ColumnError, match=r"80 different texts in 80 rows \(e.g. '0,5'\).*write them with a point"):
+        task_of(np.array([f"{i},5" for i in range(80)]), "price")
+    with pytest.raises(ColumnError, match=r"30 different texts in 40 rows .*: name another column"):
+        task_of(np.array([f"a{i % 30}.png" for i in range(40)]), "file")
+    assert task_of(np.array(["a", "b", "c", "d"]), "kind")[0] == "classification"

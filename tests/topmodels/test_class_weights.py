@@ -39,3 +39,9 @@ def test_two_classes_of_one_number_cannot_weigh_differently():
 def test_an_unknown_class_is_named():
     with pytest.raises(TopModelError, match="a weight for the class '2'; expected one of 0, 1"):
         resolve_class_weight({"2": 1.0}, [0, 1])
+
+
+@pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf")])
+def test_weights_that_are_not_above_0_are_refused(weight):
+    with pytest.raises(TopModelError, match="for the class 'a'; expected numbers above 0"):
+        under_looked_up_names({"b": 1.0, "a": weight})

@@ -135,3 +135,16 @@ def test_models_that_score_alike_in_every_fold_differ_by_their_rows():
     assert paired_interval(*folds, 80, 20)["ci95"] == [0, 0]
     found = paired_interval(*folds, 80, 20, by_rows)
     assert found == {"difference": 0, "ci95": [by_rows.low, by_rows.high], "told_apart": False}
+
+
+def test_a_perfect_correlation_of_few_rows_has_the_interval_of_their_share_in_its_range():
+    low, high, method = score_interval(1.0, np.zeros(20), "matthews_corrcoef", rows=20, folds=5)
+    assert (low, high, method) == (pytest.approx(2 * exact_interval(1.0, 20)[0] - 1), 1.0, "korn-graubard")
+    low, high, _ = score_interval(-0.01, np.array([-0.05, 0.05, 0]), "neg_log_loss", rows=3)
+    assert low < -0.01
+    assert high == 0
+
+
+def test_one_unit_leaves_the_whole_range():
+    assert score_interval(0.8, np.zeros(1), "matthews_corrcoef", rows=10)[:2] == (-1, 1)
+    assert np.isnan(score_interval(0.8, np.zeros(1), "r2", rows=10).low)

@@ -24,6 +24,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featurebank import TopModelSearchCV
 from featurebank.errors import TopModelError
+from featurebank.topmodels.folds import Folds
 from featurebank.topmodels.models import CLASSIFIERS, REGRESSORS
 from featurebank.topmodels.scores import wilson_interval
 from featurebank.topmodels.transforms import NORMALIZATIONS, SelectRelevant, normalization
@@ -759,3 +760,57 @@ def test_roc_auc_of_three_classes_names_the_scorers_that_do():
 def test_an_unknown_positive_class_is_said():
     with pytest.raises(TopModelError, match="no class 'cat' to be positive; expected 'a' or 'b'"):
         TopModelSearchCV(SVM, scoring="f1", positive="cat").fit(np.eye(20), np.array(["a", "b"] * 10))
+
+
+def test_a_likelihood_ratio_is_of_the_positive_class():
+    y = np.array(["bad"] * 8 + ["ok"] * 16)
+    X = np.where(y == "bad", 1.0, -1.0)[:, None] * np.tile([1, 1, 1, -0.5], 6)[:, None]
+    search = TopModelSearchCV({"lda": {}}, scoring="positive_likelihood_ratio", cv=2, refine=0).fit(X, y)
+    found, ratios = search.oof_, []
+    for fold in range(2):
+        said, is_bad = (found.predicted == "bad")[found.fold == fold], (found.true == "bad")[found.fold == fold]
+        ratios.append(said[is_bad].mean() / said[~is_bad].mean())
+    assert search.best_candidate_.fold_scores == pytest.approx(ratios)
+    assert ratios[0] > 1
+
+
+@pytest.mark.parametrize(
+    ("task", "scoring", "message"),
+    [
+        (
+            "regression",
+            "rand_score",
+            "'rand_score' is of clusters, and the target has numbers; expected one of numbers",
+        ),
+        ("classification", "f1", "'f1' of 3 classes; expected two classes: take f1_macro"),
+        ("classification", "r2", "'r2' does not fit SVC here: it is of numbers, and the target has classes"),
+        ("classification", "f1_samples", "'f1_samples' of one label a row; expected several labels: take f1_macro"),
+    ],
+)
+def test_a_scorer_of_another_kind_says_what_it_is_of(task, scoring, message):
+    y = np.arange(30.0) if task == "regression" else np.array(["a", "b", "c"] * 10)
+    with pytest.raises(TopModelError, match=message):
+        TopModelSearchCV("ridge" if task == "regression" else SVM, task=task, scoring=scoring).fit(np.eye(30), y)
+
+
+def test_a_model_that_breaks_down_is_left_out_whatever_it_raises():
+    class Broken(LogisticRegression):
+        def fit(self, X, y, sample_weight=None):
+            raise IndexError("index 1 is out of bounds")
+
+    search = TopModelSearchCV([Broken(), "ridge"], refine=0).fit(np.eye(20), np.arange(20) % 2)
+    assert {each.model for each in search.candidates_} == {"ridge"}
+    assert any("cannot be fitted: index 1 is out of bounds" in note for note in search.warnings_)
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (np.arange(20) % 2, "every row of the class 0 has the sample weight 0; expected some above 0"),
+        (np.full(20, 1e-35), "sample weights from 1e-35 to 1e-35; expected numbers from about 1e-30"),
+        (np.arange(20) > 15, "a fold tests rows of the sample weight 0 only"),
+    ],
+)
+def test_weights_that_nothing_can_be_learned_or_scored_with_are_refused(weight, message):
+    with pytest.raises(TopModelError, match=message):
+        TopModelSearchCV(SVM, cv=Folds("plain")).fit(np.eye(20), np.arange(20) % 2, sample_weight=weight.astype(float))
