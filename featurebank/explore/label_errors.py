@@ -112,8 +112,9 @@ def _task(bank: Bank, target: str) -> str:
     """Return the task of a column of classes; refuse amounts, each of which would be a class."""
     y = values_of(bank.select(target), target)
     task, notes = task_of(y, target)
-    if task != "classification" and notes:
-        raise ColumnError(f"{notes[0]}, and only classes have label issues")
+    if task != "classification":
+        what = notes[0] if notes else f"column {target!r} holds fractions"
+        raise ColumnError(f"{what}, and only classes have label issues: name another column")
     return "classification"
 
 
@@ -139,12 +140,18 @@ def _judged(bank: Bank, target: str, oof: pd.DataFrame) -> tuple[SampleTable, ND
 
 
 def _ranked(table: SampleTable, classes: NDArray[Any], proba: NDArray[np.float64], target: str) -> pd.DataFrame:
-    """Return the samples that confident learning picks, by the probability of the class they were given."""
+    """Return the samples that confident learning picks, by the probability of the class they were given.
+
+    Confident learning leaves each class one sample at least, so that a class of a single one, as a typing mistake
+    makes it, would never be found: those whose class no other fold has are picked as well, and come first.
+    """
     from cleanlab.filter import find_label_issues
 
     labels = values_of(table, target)
     codes = np.searchsorted(classes, labels)
-    issues = find_label_issues(codes, proba, return_indices_ranked_by="self_confidence")
+    picked = find_label_issues(codes, proba, return_indices_ranked_by="self_confidence")
+    alone = np.flatnonzero(proba[np.arange(len(codes)), codes] == 0)
+    issues = np.concatenate([alone, picked[~np.isin(picked, alone)]])
     found = table.take(issues).names()
     found["given"], found["suggested"] = labels[issues], classes[proba[issues].argmax(axis=1)]
     found["quality"] = proba[issues, codes[issues]]

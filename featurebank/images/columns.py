@@ -85,7 +85,7 @@ def is_missing(value: Any) -> bool:
     return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
 
 
-def check_labels(y: Any, error: type[FeatureBankError]) -> None:
+def check_labels(y: Any, error: type[FeatureBankError], what: str = "label") -> None:
     """Refuse labels of which some are missing: None, NaN or pandas' NA.
 
     Parameters
@@ -93,6 +93,8 @@ def check_labels(y: Any, error: type[FeatureBankError]) -> None:
     y : array-like, shape (n,) or (n, labels)
     error : type
         What is raised.
+    what : str, default "label"
+        What they are called in it.
 
     Raises
     ------
@@ -107,7 +109,7 @@ def check_labels(y: Any, error: type[FeatureBankError]) -> None:
     if is_gone.ndim and is_gone.any():
         count = int(is_gone.reshape(len(is_gone), -1).any(axis=1).sum())
         raise error(
-            f"{count} of {len(is_gone)} rows {'has' if count == 1 else 'have'} no label (None or NaN); expected one a "
+            f"{count} of {len(is_gone)} rows {'has' if count == 1 else 'have'} no {what} (None or NaN); expected one a "
             "row: leave those rows out"
         )
 

@@ -13,6 +13,7 @@ _SHARES: tuple[str, ...] = (
     "detection",
     "f1",
     "false_alarms",
+    "fbeta",
     "jaccard",
     "macro_f1",
     "precision",

@@ -37,6 +37,7 @@ from featurebank.topmodels.search_plan import (
     Blocks,
     cells_for,
     check_weights,
+    checked_groups,
     checked_target,
     in_batches,
     models_to_try,
@@ -255,7 +256,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         if classes is not None:
             self.classes_ = classes
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
-        groups = None if groups is None else np.asarray(groups)
+        groups = checked_groups(groups, len(y))
         with recorded_warnings() as self.warnings_:
             self.folds_ = make_folds(self.cv, X, y, groups, int(self.random_state), self.task)
             data = SearchData(X, y, {}, self.folds_, self.task, weight, under_looked_up_names(self.class_weight))

@@ -13,6 +13,7 @@ from sklearn.linear_model import Ridge, RidgeClassifier
 from sklearn.utils.multiclass import check_classification_targets
 
 from featurebank.errors import TopModelError, one_line
+from featurebank.images.columns import check_labels
 from featurebank.topmodels.evaluation import SearchData
 from featurebank.topmodels.folds import Fold
 from featurebank.topmodels.models import TopModel, parse_models
@@ -125,15 +126,41 @@ def checked_target(y: NDArray[Any], task: str) -> tuple[NDArray[Any], NDArray[An
     return y, classes
 
 
+def checked_groups(groups: Any, count: int) -> NDArray[Any] | None:
+    """Return the group of each row, refused where one is missing or they cannot be put in order.
+
+    Raises
+    ------
+    TopModelError
+
+    Examples
+    --------
+    >>> checked_groups(["a", None], 2)
+    Traceback (most recent call last):
+    featurebank.errors.TopModelError: 1 of 2 rows has no group (None or NaN); expected one a row: leave those rows out
+    """
+    if groups is None:
+        return None
+    check_labels(groups, TopModelError, "group")
+    groups = np.asarray(groups)
+    if groups.shape != (count,):
+        raise TopModelError(f"groups of shape {groups.shape} for {count} rows; expected one a row")
+    if groups.dtype == object and len({type(each) for each in groups}) > 1:
+        raise TopModelError("groups of several types, as text and numbers; expected one: make all of them text")
+    return groups
+
+
 def check_weights(
     weight: NDArray[np.float64], y: NDArray[Any], classes: NDArray[Any] | None, folds: Sequence[Fold]
 ) -> None:
-    """Refuse weights of samples that float32 cannot hold, or that leave a class, or a test part, without any.
+    """Refuse weights below 0, or that float32 cannot hold, or that leave a class or a test part without any.
 
     Raises
     ------
     TopModelError
     """
+    if (weight < 0).any():
+        raise TopModelError(f"a sample weight of {weight.min():g}; expected numbers from 0 up")
     some = weight[weight > 0]
     if len(some) and not 1e-30 < some.min() <= some.max() < 1e30:
         raise TopModelError(

@@ -124,3 +124,11 @@ def test_without_cleanlab_the_error_names_the_extra(two_class_bank, monkeypatch)
     monkeypatch.setattr(label_errors, "find_spec", lambda name: None)
     with pytest.raises(NotInstalledError, match=r"pip install 'featurebank\[explore\]'"):
         label_issues(two_class_bank)
+
+
+def test_a_class_of_a_single_sample_is_doubtful(flipped):
+    bank, wrong = flipped
+    bank.label(pd.DataFrame({"path": ["cat/05.png"], "label": ["catt"]}))
+    found = label_issues(bank, **OPTIONS)
+    assert found.loc[0, ["path", "given", "suggested", "quality"]].tolist() == ["cat/05.png", "catt", "cat", 0]
+    assert set(found["path"][1:4]) == set(wrong)

@@ -808,9 +808,23 @@ def test_a_model_that_breaks_down_is_left_out_whatever_it_raises():
     [
         (np.arange(20) % 2, "every row of the class 0 has the sample weight 0; expected some above 0"),
         (np.full(20, 1e-35), "sample weights from 1e-35 to 1e-35; expected numbers from about 1e-30"),
+        (np.where(np.arange(20) == 3, -1.0, 1.0), "a sample weight of -1; expected numbers from 0 up"),
         (np.arange(20) > 15, "a fold tests rows of the sample weight 0 only"),
     ],
 )
 def test_weights_that_nothing_can_be_learned_or_scored_with_are_refused(weight, message):
     with pytest.raises(TopModelError, match=message):
         TopModelSearchCV(SVM, cv=Folds("plain")).fit(np.eye(20), np.arange(20) % 2, sample_weight=weight.astype(float))
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (["a", None, "b", "b"] * 5, "5 of 20 rows have no group"),
+        (["a", 1, "b", "b"] * 5, "groups of several types"),
+        (["a", "b"], r"groups of shape \(2,\) for 20 rows"),
+    ],
+)
+def test_groups_that_are_missing_or_mixed_are_refused(groups, message):
+    with pytest.raises(TopModelError, match=message):
+        TopModelSearchCV(SVM).fit(np.eye(20), np.arange(20) % 2, groups=groups)
