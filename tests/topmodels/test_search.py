@@ -821,7 +821,7 @@ def test_weights_that_nothing_can_be_learned_or_scored_with_are_refused(weight, 
     ("groups", "message"),
     [
         (["a", None, "b", "b"] * 5, "5 of 20 rows have no group"),
-        (["a", 1, "b", "b"] * 5, "groups of several types"),
+        (np.array(["a", 1, "b", "b"] * 5, object), "groups of several types"),
         (["a", "b"], r"groups of shape \(2,\) for 20 rows"),
     ],
 )
