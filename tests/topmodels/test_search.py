@@ -683,7 +683,7 @@ def test_control_c_before_anything_is_finished_goes_through(data):
 def test_a_gram_matrix_that_does_not_fit_is_solved_plainly_and_said(data):
     X, y, _, _ = data
     small = TopModelSearchCV(SVM, cv=3, memory=1000).fit(X, y)
-    assert "svm on X: plain SVC for 1 cells: kernels need" in small.warnings_[0]
+    assert "svm on X: plain SVC for 1 cell: kernels need" in small.warnings_[0]
     assert small.best_candidate_.fold_scores == TopModelSearchCV(SVM, cv=3).fit(X, y).best_candidate_.fold_scores
 
 
