@@ -203,7 +203,8 @@ def _print(report: dict[str, Any]) -> None:
             click.echo(f"No better than the frozen features on these few{more}.")
     last = report["history"][-1]["number"]
     if last < report["recipe"]["epochs"] and not report["interrupted"]:
-        click.echo(f"Stopped after epoch {last}: no better one since epoch {best['number']} (--patience).")
+        since = last - report["recipe"]["patience"]
+        click.echo(f"Stopped after epoch {last}: no better one since epoch {since} (--patience).")
     if report["interrupted"]:
         click.echo("Interrupted: the best epoch so far is kept; --resume goes on.")
     if "comparison" in report:

@@ -102,7 +102,8 @@ class Recipe(RecipeOptions):
     weight_decay : float, default 0.01
         Of weights; never of biases and normalisations.
     patience : int, default 5
-        Epochs without a better validation score until training stops.
+        Epochs without a better validation score than an earlier one's until training stops; the head before any
+        training counts in the choice of the best, not here.
     validation : float, default 0.15
         Share of the images that choose the epoch; 0 for none, then all epochs are run.
     refit : bool, default False

@@ -114,6 +114,21 @@ def has_diverged(history: Sequence[Epoch], classes: int) -> bool:
     return all(loss is not None and not loss <= least for loss in epochs)
 
 
+def best_trained(history: Sequence[Epoch]) -> int:
+    """Return the best epoch of training so far, the start where there is none: patience counts from there.
+
+    The start itself may stay the best for long: while the rates rise, the first epochs are often behind a good head on
+    frozen features, and become better all the time.
+
+    Examples
+    --------
+    >>> best_trained([Epoch(0, None, 0.38, 0.85), Epoch(1, 0.36, 0.41, 0.82), Epoch(2, 0.33, 0.37, 0.84)])
+    2
+    """
+    trained = history[1:] or history
+    return max(trained, key=lambda each: (each.score or 0.0, -(each.loss or 0.0))).number
+
+
 @dataclass
 class TrainerState:
     """Where a training stands: all that a checkpoint holds beside the optimiser.
@@ -200,7 +215,7 @@ class Trainer:
         self.state = state
         try:
             for number in range(state.history[-1].number + 1, (last or self.recipe.epochs) + 1):
-                if number - state.best_epoch > self.recipe.patience and len(self.validation):
+                if number - best_trained(state.history) > self.recipe.patience and len(self.validation):
                     break
                 self._epoch(state, number)
         except KeyboardInterrupt:
