@@ -18,7 +18,8 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-settings.register_profile("repeatable", derandomize=True)  # the same cases in every run; fuzz.py looks further
+# The same cases in every run, however slow; fuzz.py looks further.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 os.environ["FEATUREBANK_CACHE"] = tempfile.mkdtemp(prefix="featurebank-tests-")  # exports; child processes inherit it

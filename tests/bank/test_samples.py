@@ -158,7 +158,7 @@ def tables(draw):
     return samples.make_table(fields, pd.DataFrame(columns, index=range(n)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tables())
 def test_any_table_is_read_back_as_it_was_written(tmp_path_factory, written):
     again = decode_table(round_trip(tmp_path_factory.getbasetemp(), written))
