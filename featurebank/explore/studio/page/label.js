@@ -56,7 +56,7 @@ function waitForMore() {
 }
 
 function waitingFor(state) {
-  if (!state?.ready) return state?.message ? "There is nothing to label: see above." : "Opening the bank …";
+  if (!state?.ready && !state?.message) return "Opening the bank …";
   if (state.extracting && !state.images) return "The network is loading and the first images are being embedded, which takes some seconds. The first one appears here by itself.";
   if (!state.images) return "There is no image to label yet.";
   if (state.labelled < state.images) return "Looking for the next image …";
@@ -111,6 +111,7 @@ whenUndone((items) => {
 });
 whenState((state, before) => {
   if (!current && state.ready) refill();
+  else if (!state.ready) waitForMore();
   if (current && before && before.model_revision !== state.model_revision) refill();
 });
 byId("skip").addEventListener("click", skip);

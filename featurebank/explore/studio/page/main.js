@@ -11,7 +11,7 @@ import { showView } from "./views.js";
 import { count } from "./words.js";
 
 function headline({ target, labelled, images, by, ready, message }) {
-  if (!ready) return message ? "" : "Opening the bank …";
+  if (!ready && !message) return "Opening the bank …";
   if (!images) return "No image is ready yet";
   return `${labelled} of ${images} labelled${target ? ` (${shown(target)})` : ""}${by ? ` by ${shown(by)}` : ""}`;
 }
