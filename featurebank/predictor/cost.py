@@ -25,8 +25,8 @@ MEASURED = 4
 def measure_cost(predictor: Predictor, table: SampleTable) -> dict[str, Any]:
     """Measure how long a predictor takes for an image, reading and decoding included.
 
-    The images go the way of `predict`: several are read ahead, and networks that can be exported are, before any is
-    timed, since a predictor runs the exported ones.
+    The images go the way of `Predictor.predict_table`: some are read ahead. Networks that can be exported are, before
+    any image is timed, since a predictor runs the exported ones.
 
     Parameters
     ----------
@@ -53,22 +53,21 @@ def measure_cost(predictor: Predictor, table: SampleTable) -> dict[str, Any]:
     items = list(islice(cycle(Item(source, row) for row in range(len(wanted))), (MEASURED + 1) * CPU_BATCH))
     for network in predictor.networks():
         keep(network)
-    predictor.embed_some(items[:CPU_BATCH])
+    predictor.predict_columns(items[:CPU_BATCH])
     marks = [(0, time.perf_counter())]
 
     def mark(done: int, _: int) -> None:
         marks.append((done, time.perf_counter()))
 
-    parts, errors, _ = predictor.embed_some(items[CPU_BATCH:], mark)
-    if all(errors):
+    errors = predictor.predict_columns(items[CPU_BATCH:], mark)["error"]
+    answered = time.perf_counter()
+    is_read = [not error for error in errors]
+    if not any(is_read):
         raise ImageError(errors[0])
-    started = time.perf_counter()
-    for each in predictor.tasks.values():
-        each.answers(predictor.seen_by(each.features, parts), np.ones(errors.count(""), bool))
-    answering = (time.perf_counter() - started) / errors.count("")
+    answering = (answered - marks[-1][1]) / sum(is_read)
     return {
-        "seconds_an_image": pace(marks, [not error for error in errors]) + answering,
-        "images": errors.count(""),
+        "seconds_an_image": pace(marks, is_read) + answering,
+        "images": sum(is_read),
         "backbones": predictor.backbone_names,
         "engine": predictor.engine_names,
     }

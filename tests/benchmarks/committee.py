@@ -141,7 +141,11 @@ def against(scores: dict[str, list[float]], name: str, folds: Any) -> dict[str, 
 
 
 def random_labels(bank: Bank, repeats: int) -> dict[str, Any]:
-    """Score committees on labels that are drawn at random, beside chance and what the search says of its luck."""
+    """Score committees on labels that are drawn at random, beside chance and what the search says of its luck.
+
+    The standard error is of the draws: answers to cells that look alike go together, so that the rows tell less than
+    their number.
+    """
     names = [name for family in sets_of(bank) for name in family]
     X, _ = bank.load(names, "B")
     random = np.random.default_rng(0)
@@ -157,7 +161,7 @@ def random_labels(bank: Bank, repeats: int) -> dict[str, Any]:
         found["single, selected"].append(best.mean)
         found["luck of the single"].append(selection_bias(single, best))
         print(f"random labels, {len(single)} candidates:", {name: each[-1] for name, each in found.items()}, flush=True)
-    error = 0.5 / np.sqrt(600 * repeats)
+    error = float(np.std(found["committee"], ddof=1) / np.sqrt(repeats)) if repeats > 1 else None
     return {**{name: float(np.mean(each)) for name, each in found.items()}, "chance": 0.5, "standard_error": error}
 
 
