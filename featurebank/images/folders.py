@@ -18,12 +18,20 @@ from featurebank.images.tables import MANIFESTS
 from featurebank.storage.files import AnyPath
 from featurebank.storage.objects import ObjectPath
 
+_INSTEAD = dict.fromkeys((".zip", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"), "unpack it first")
+_INSTEAD |= dict.fromkeys((".xlsx", ".xls", ".ods"), "save the table as CSV")
+_INSTEAD |= {".json": "write it as JSON Lines (.jsonl), an object a line"}
+"""What to do about files that are no source, by the ends of their names."""
+
 
 def scan_folder(name: AnyPath, root: AnyPath, options: TableOptions) -> Source:
     """List a folder's images; see `featurebank.scan`."""
     if isinstance(root, Path) and not root.is_dir():
         found = "is a file" if root.exists() else "does not exist"
-        raise SourceError(f"{str(root)!r} {found}; expected a folder of images, or a {', '.join(MANIFESTS)} manifest")
+        way = f": {_INSTEAD[root.suffix.lower()]}" if root.suffix.lower() in _INSTEAD else ""
+        raise SourceError(
+            f"{str(root)!r} {found}; expected a folder of images, or a {', '.join(MANIFESTS)} manifest{way}"
+        )
     ignored: Counter[str] = Counter()
     entries = sorted(listing.walk(root, ignored), key=itemgetter(0))
     if not entries and (images := scan_parquet_folder(name, root)) is not None:

@@ -40,7 +40,7 @@ KEPT_BLOCKS = 16
 KEPT_SHARDS = 64
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _COLUMNS = {"cls": "label", "txt": "text"}
-_RULES = f"2 {sorted(formats.SUFFIXES)}"
+_RULES = f"3 {sorted(formats.SUFFIXES)}"
 """What decides which members are images; a list that was kept under other rules is not used."""
 _SEEN: dict[ObjectPath, Any] = {}
 """What a store said of a shard when it was listed last; it is not asked for every image."""
@@ -220,7 +220,8 @@ def _take(found: Index, tar: tarfile.TarFile, name: str, info: tarfile.TarInfo) 
         found.members.append(Member(name, info.offset_data, info.size, _problem(name, info)))
     elif not is_hidden and note in NOTES and info.size <= LARGEST_NOTE:
         file = tar.extractfile(info)
-        found.notes.setdefault(key, {})[note] = file.read().decode("utf-8", "replace") if file else ""
+        text = file.read().decode("utf-8-sig", "surrogateescape") if file else ""
+        found.notes.setdefault(key, {})[note] = text
     else:
         found.ignored[suffix] += 1
 
@@ -259,7 +260,7 @@ def columns_of(indexes: list[Index]) -> tuple[pd.DataFrame, dict[int, str]]:
 
 
 def _row(notes: dict[str, str]) -> dict[str, Any]:
-    """Return the cells that the texts beside an image make."""
+    """Return the cells that the texts beside an image make; bytes that are not UTF-8 stay, as in names."""
     row: dict[str, Any] = {}
     if "json" in notes:
         facts = json.loads(notes["json"])

@@ -196,6 +196,14 @@ def test_names_that_are_not_utf_8_stay_what_they_are(tmp_path):
     assert found.read(0)[0] == decoding.content_digest(png(1))
 
 
+def test_notes_that_are_not_utf_8_lose_nothing_and_a_mark_is_no_text(tmp_path):
+    labels = [*(word.encode("cp1252") for word in ("größe", "grüße")), "\ufeffOl".encode()]
+    members = [pair for n, label in enumerate(labels) for pair in ((f"{n}.png", png(n)), (f"{n}.cls", label))]
+    (tmp_path / "a.tar").write_bytes(tar(members))
+    found = scan(tmp_path / "a.tar").columns["label"].tolist()
+    assert [os.fsencode(label) for label in found] == [*labels[:2], b"Ol"]
+
+
 def test_a_repeated_name_is_an_error(tmp_path):
     with pytest.raises(SourceError, match="more than once"):
         scan(write(tmp_path, tar([("a.png", png(1)), ("a.png", png(2))])))

@@ -693,3 +693,12 @@ def test_extraction_from_and_into_object_storage(memory_commands, tmp_path, buck
     assert far[1].tolist() == near[1].tolist()
     assert source_of(Bank(bank).select()).read(0)[0] == Bank(bank).table.rows["digest"][0]
     assert f"--bank {bank}" in repair_hints.extract_command(Bank(bank), Bank(bank).feature_sets[0].spec, str(address))
+
+
+@pytest.mark.parametrize(
+    ("name", "way"), [("a.zip", "unpack it first"), ("a.xlsx", "save the table as CSV"), ("a.json", "as JSON Lines")]
+)
+def test_a_file_that_is_no_source_is_refused_with_what_to_do(tmp_path, name, way):
+    (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(SourceError, match=f"is a file; expected a folder of images, .* manifest: .*{way}"):
+        scan(tmp_path / name)
