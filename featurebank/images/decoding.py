@@ -297,7 +297,7 @@ def from_array(array: NDArray[Any], pixels: PixelRules = PLAIN) -> Image.Image:
     if not is_known or not array.size or not (channels in (1, 3, 4) or (channels and pixels.channels)):
         raise ImageError(
             f"an array of {array.dtype} with shape {array.shape}; expected uint8, uint16 or float "
-            "(height, width[, 3 or 4])"
+            "(height, width[, 3 or 4]), or with channels= any number of channels"
         )
     return as_rgb(array, pixels, has_alpha=channels == 4)
 
@@ -314,6 +314,11 @@ def as_image(item: Any, pixels: PixelRules = PLAIN) -> Image.Image:
     return to_rgb(item.copy(), pixels) if isinstance(item, Image.Image) else from_array(item, pixels)
 
 
+def is_tensor(item: Any) -> bool:
+    """Say whether something is a tensor of torch; files have a `detach` too."""
+    return hasattr(item, "detach") and hasattr(item, "ndim")
+
+
 def unwrap(item: Any) -> Image.Image | NDArray[Any]:
     """Return the PIL image, or the array (height, width[, channels]), that an item in memory is or holds.
 
@@ -326,8 +331,9 @@ def unwrap(item: Any) -> Image.Image | NDArray[Any]:
         return unwrap(item[0])
     if isinstance(item, Image.Image):
         return item
-    if hasattr(item, "detach"):  # a torch tensor: CxHxW to HxWxC
-        item = item.detach().cpu().numpy()
+    if is_tensor(item):  # CxHxW to HxWxC
+        item = item.detach().cpu()
+        item = (item.float() if "bfloat16" in str(item.dtype) else item).numpy()
         if item.ndim == 3:
             item = item[0] if len(item) == 1 else item.transpose(1, 2, 0)
     if isinstance(item, np.ndarray):

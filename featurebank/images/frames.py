@@ -11,13 +11,14 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from featurebank.errors import SourceError, counted, no_column, one_line
+from featurebank.errors import SourceError, no_column, one_line
 from featurebank.images import formats
 from featurebank.images.arrow import as_series, choose_column, holds_bytes, user_columns
 from featurebank.images.cells import notes_on_strangers
 from featurebank.images.columns import is_missing, tidy
 from featurebank.images.dataframes import pd
 from featurebank.images.items import is_path, is_picture
+from featurebank.images.locating import say_left_out
 from featurebank.images.memory import scan_list, scan_memory
 from featurebank.images.path_columns import find_path_column
 from featurebank.images.sources import Source
@@ -56,9 +57,7 @@ def scan_frame(
     names = list(frame.index if ids is None else ids)
     given = [not is_missing(cell) and not (is_path(cell) and not str(cell).strip()) for cell in frame[column]]
     if not all(given):
-        what = f"nothing in column {column!r} and"
-        empty = counted(given.count(False), f"row has {what} is", f"rows have {what} are")
-        _LOG.warning("%s left out", empty)
+        say_left_out(given, f"nothing in column {column!r}")
         names = [each for each, has_one in zip(names, given, strict=False) if has_one]
     cells, rest = list(frame[column][given]), frame[given].drop(columns=column)
     mixed = [each for each in rest if pd.api.types.infer_dtype(rest[each]) in ("mixed", "mixed-integer")]

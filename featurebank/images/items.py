@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,9 @@ def is_file(value: Any) -> bool:
 
 def is_picture(value: Any) -> bool:
     """Say whether a value is an image in memory, by its kind: a PIL image, pixels, a file's bytes, or such a dict."""
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return _opens(bytes(value))
-    is_pixels = isinstance(value, np.ndarray) or hasattr(value, "detach")
+    if isinstance(value, (bytes, bytearray, memoryview, BytesIO)):
+        return _opens(picture_of(value))
+    is_pixels = isinstance(value, np.ndarray) or decoding.is_tensor(value)
     return isinstance(value, Image.Image) or is_file(value) or (is_pixels and value.ndim in (2, 3))
 
 
@@ -63,6 +64,8 @@ def picture_of(item: Any) -> Any:
         return picture_of(item["path"] if item[BYTES] is None and item.get("path") else item[BYTES])
     if isinstance(item, Mapping):
         return picture_of(item[picture_key(item)])
+    if isinstance(item, BytesIO):
+        return item.getvalue()
     return bytes(item) if isinstance(item, (bytearray, memoryview)) else item
 
 

@@ -11,6 +11,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from featurebank.errors import SourceError, one_line
 from featurebank.images import clutter, decoding, formats
 from featurebank.images.content import A_PAGE, INSIDE, read_file
@@ -152,6 +154,8 @@ def read_image(item: Any) -> tuple[bytes, Callable[..., Any]]:
 def _read_memory(item: Any) -> tuple[bytes, Callable[..., Any]]:
     """Return the digest of an image in memory; what is seen of more than 8 bits is decided when it is decoded."""
     deep = deep_values(item)
+    if deep is None and isinstance(item, np.ndarray) and item.ndim == 3 and item.shape[2] not in (1, 3, 4):
+        deep = item  # which of its channels are seen is decided later as well
     if deep is not None:
         return values_digest(deep), lambda least=0, on_gpu=False, pixels=PLAIN: decoding.as_image(item, pixels)
     image = decoding.as_image(item)

@@ -25,7 +25,6 @@ OUTSIDE = "the manifest's path leaves the root"
 URL = "a URL, and only files are read: download it, and write where the file is"
 UNREAD = "cannot be read"
 """How the problem of a file begins that is not there."""
-_URL = "(?i)https?://"
 _LISTED = 300_000
 """Most files of a root that a name is looked for among."""
 _TRIED, _SHOWN = 20, 5
@@ -35,12 +34,22 @@ _LOG = logging.getLogger(__name__)
 def rows_with_path(cells: Sequence[Any]) -> list[int]:
     """Return the rows that have a path; the log names those without one."""
     has_path = [not is_missing(cell) and bool(str(cell).strip()) for cell in cells]
-    empty = [number for number, there in enumerate(has_path, 1) if not there]
+    say_left_out(has_path, "no path")
+    return [number for number, there in enumerate(has_path) if there]
+
+
+def say_left_out(given: Sequence[bool], what: str) -> None:
+    """Tell the log of the rows that are not given, by their numbers, and what they have."""
+    empty = [number for number, there in enumerate(given, 1) if not there]
     if empty:
         numbers = ", ".join(map(str, empty[:_SHOWN])) + ", …" * (len(empty) > _SHOWN)
-        rows = counted(len(empty), "row has no path and is", "rows have no path and are")
+        rows = counted(len(empty), f"row has {what} and is", f"rows have {what} and are")
         _LOG.warning("%s left out: %s", rows, numbers)
-    return [number for number, there in enumerate(has_path) if there]
+
+
+def is_url(text: str) -> bool:
+    """Say whether a path is the address of a web page or file."""
+    return re.match("(?i)https?://", text) is not None
 
 
 def say_ignored(texts: Sequence[str], names: Sequence[bytes], ignored: Sequence[str]) -> None:
@@ -139,7 +148,7 @@ class _Locator:
 
     def entry(self, text: str) -> Entry:
         """Return where a path leads."""
-        if re.match(_URL, text):
+        if is_url(text):
             return os.fsencode(text), 0, 0, URL
         first: Entry | None = None
         is_outside = is_address(text) and not text.startswith(f"{self._key}/")
@@ -194,7 +203,7 @@ class _Locator:
         """Raise an error that names the root that has the files, where one is known."""
         what = f"none of the {len(texts)} paths in {str(self._manifest)!r} is a file below {self._key!r}, the first is "
         what += repr(printable(texts[0]))
-        if all(re.match(_URL, text) for text in texts):
+        if all(map(is_url, texts)):
             raise SourceError(f"{what}: {URL}")
         root = self.wider([]) if len(self.outside) >= len(texts) else self._elsewhere(texts)
         if root:

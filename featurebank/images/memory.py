@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from featurebank.errors import ImageError, SourceError, counted, one_line
+from featurebank.errors import ImageError, SourceError, counted, one_line, printable
 from featurebank.images import listing
 from featurebank.images.columns import tidy
 from featurebank.images.dataframes import pd
 from featurebank.images.items import facts_of, picture_of, plain
-from featurebank.images.locating import match_lost
+from featurebank.images.locating import URL, is_url, match_lost
 from featurebank.images.sources import Source, of_files
 from featurebank.storage.objects import is_address
 
@@ -25,15 +25,26 @@ IN_MEMORY = "memory"
 
 def scan_list(paths: Sequence[Any], columns: Any, root: str | os.PathLike[str] = "") -> Source:
     """List images by their paths, matched below a root that is given; see `featurebank.scan`."""
-    if any(is_address(os.fspath(path)) for path in paths):
+    texts = [os.fspath(path).removeprefix("file://") for path in paths]
+    if all(map(is_url, texts)):
+        raise SourceError(f"none of the {len(texts)} paths is a file, the first is {printable(texts[0])!r}: {URL}")
+    if any(is_address(text) and not is_url(text) for text in texts):
         raise SourceError("a list holds paths of files; give addresses as a folder, or as a manifest with root=")
-    keys = [os.fsencode(os.path.abspath(os.path.join(root, path))).lstrip(b"/") for path in paths]
+    keys = [_key(text, root) for text in texts]
     if len(set(keys)) != len(keys):
         raise SourceError("the list names a path more than once; expected each image once")
-    entries = [(key, *listing.stat_file(b"/" + key)) for key in keys]
+    entries = [
+        (key, 0, 0, URL) if is_url(text) else (key, *listing.stat_file(b"/" + key))
+        for key, text in zip(keys, texts, strict=True)
+    ]
     if root:
-        entries = match_lost(entries, list(map(os.fspath, paths)), Path(root))
+        entries = match_lost(entries, texts, Path(root))
     return of_files("files", "/", entries, tidy_columns(columns, len(keys)))
+
+
+def _key(text: str, root: str | os.PathLike[str]) -> bytes:
+    """Return the path from ``/``; an address as it is."""
+    return os.fsencode(text if is_url(text) else os.path.abspath(os.path.join(root, text)).lstrip("/"))
 
 
 def scan_memory(items: Any, ids: Sequence[Any] | None, columns: Any, name: str | None = None) -> Source:

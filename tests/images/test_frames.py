@@ -1,3 +1,4 @@
+import io
 import itertools
 import os
 
@@ -14,6 +15,7 @@ from featurebank.errors import ImageError, SourceError
 from featurebank.images import decoding
 from featurebank.images.frames import as_items
 from featurebank.images.items import picture_of
+from featurebank.images.pixels import PixelRules
 from featurebank.images.scanning import scan
 
 NET = {"backbone": "resnet18", "weights": "random:0", "size": 32, "engine": "eager"}
@@ -95,9 +97,17 @@ def test_root_and_path_column_are_those_of_a_table(paths):
 def test_rows_of_a_table_without_a_path_are_told_and_left_out(paths, caplog):
     source = scan(pd.DataFrame({"path": [paths[0], None, "", np.nan, paths[1]], "label": list("abcde")}))
     assert labels_of(source) == ["a", "e"]
-    assert caplog.messages == ["3 rows have nothing in column 'path' and are left out"]
+    assert caplog.messages == ["3 rows have nothing in column 'path' and are left out: 2, 3, 4"]
     with pytest.raises(SourceError, match="has no image in its column 'path'"):
         scan(pd.DataFrame({"path": [None, ""]}))
+
+
+def test_urls_in_a_table_are_called_urls(paths):
+    source = scan(pd.DataFrame({"path": [f"file://{os.path.abspath(paths[0])}", "https://example.org/1.png"]}))
+    assert (sorted(source.problems), source.paths[1]) == ([1], b"https://example.org/1.png")
+    assert source.problems[1].startswith("a URL, and only files are read: download it")
+    with pytest.raises(SourceError, match=r"the first is 'https://example.org/1.png': a URL, and only files are read"):
+        scan(["https://example.org/1.png"])
 
 
 @pytest.mark.parametrize(
@@ -228,6 +238,16 @@ def test_the_picture_of_a_tuple_may_come_second_and_its_facts_in_a_dict():
     facts = scan(Items((picture(0), {"label": "x", "box": [1, 2]}), (picture(1), {"label": "y"}))).columns
     assert facts.to_dict("list") == {"label": ["x", "y"]}
     assert scan(Items((picture(0), np.array([3])), (picture(1), np.array([4])))).columns["label"].tolist() == [3, 4]
+
+
+def test_files_in_memory_half_floats_and_many_channels_are_images():
+    assert np.array_equal(scan([io.BytesIO(png(0))], ids=["a"]).read(0)[1](), np.asarray(picture(0)))
+    half = scan([torch.tensor([[[0.0, 1.0], [0.5, 0.25]]]).bfloat16()], ids=["a"]).read(0)[1]
+    assert np.asarray(half(pixels=PixelRules(range=(0, 1))))[:, :, 0].tolist() == [[0, 255], [128, 64]]
+    five = scan([np.arange(20, dtype="u1").reshape(2, 2, 5)], ids=["a"]).read(0)[1]
+    assert np.asarray(five(pixels=PixelRules(channels=(4,))))[:, :, 0].tolist() == [[4, 9], [14, 19]]
+    with pytest.raises(ImageError, match="or with channels= any number of channels"):
+        five()
 
 
 def test_an_index_of_paths_is_a_column_of_them(paths):
