@@ -79,7 +79,8 @@ def score_interval(
     Returns
     -------
     Interval
-        The whole range of the score where there is one unit only, which says nothing; of NaN where that is infinite.
+        Where one unit, or units that do not differ, say nothing of how the score varies: its whole range, or that of a
+        share of so many trials; of NaN where the range is infinite.
 
     Examples
     --------
@@ -94,6 +95,8 @@ def score_interval(
     if blocks < 2 or not np.isfinite(mean):
         return Interval(*((least, greatest) if np.isfinite(width) else (np.nan, np.nan)), "none")
     error, reach = _error(influence, folds), _student(blocks - 1)
+    if error <= 1e-12 * abs(mean) and not np.isfinite(width):
+        return Interval(np.nan, np.nan, "none")
     share = round((mean - least) / width, 12)  # a sum of steps, as average precision is, may miss 1 by a rounding
     if not np.isfinite(width) or not 0 <= share <= 1:
         return Interval(*bounded(scoring, [mean - reach * error, mean + reach * error]), "jackknife")
@@ -162,7 +165,7 @@ def ratio_interval(score: Callable[[NDArray[np.intp]], float], part: Part, shown
         return float(np.log(max(1 - score(rows), np.finfo(float).tiny)))
 
     influence = block_influence(logarithm, [part])
-    if len(influence) < 2 or not np.isfinite(shown):
+    if not influence.any() or not np.isfinite(shown):
         return Interval(np.nan, np.nan, "none")
     centre, reach = logarithm(0, np.arange(len(part.units))), _student(len(influence) - 1) * _error(influence, folds)
     with np.errstate(over="ignore"):
@@ -327,6 +330,8 @@ def difference_interval(value: float, influence: NDArray[np.float64], *, folds: 
     >>> round(low, 3), round(high, 3)
     (-0.06, 0.06)
     """
+    if not influence.any():  # the same answers on every row
+        return Interval(value, value, "jackknife")
     return score_interval(value, influence, "difference", rows=len(influence), folds=folds)
 
 

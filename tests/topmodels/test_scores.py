@@ -148,3 +148,10 @@ def test_a_perfect_correlation_of_few_rows_has_the_interval_of_their_share_in_it
 def test_one_unit_leaves_the_whole_range():
     assert score_interval(0.8, np.zeros(1), "matthews_corrcoef", rows=10)[:2] == (-1, 1)
     assert np.isnan(score_interval(0.8, np.zeros(1), "r2", rows=10).low)
+
+
+def test_errors_that_do_not_differ_say_nothing_of_how_they_vary():
+    assert np.isnan(score_interval(-1.0, np.zeros(9), "neg_mean_absolute_error", rows=9).low)
+    constant = ratio_interval(lambda rows: 0.0, Part(np.arange(9), np.ones(9)), 0.0)
+    assert np.isnan(constant.low)
+    assert difference_interval(0.0, np.zeros(9))[:2] == (0, 0)
