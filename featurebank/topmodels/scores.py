@@ -99,7 +99,8 @@ def score_interval(
         return Interval(np.nan, np.nan, "none")
     share = round((mean - least) / width, 12)  # a sum of steps, as average precision is, may miss 1 by a rounding
     if not np.isfinite(width) or not 0 <= share <= 1:
-        return Interval(*bounded(scoring, [mean - reach * error, mean + reach * error]), "jackknife")
+        low, high = bounded(scoring, [mean - reach * error, mean + reach * error])
+        return Interval(low, high, "jackknife")
     error /= width
     fewer = min((_student(max(rows - 1, 1)) / reach) ** 2, 1)  # a variance of few units is a guess
     trials = min(share * (1 - share) / error**2, rows) * fewer if error > 0 and 0 < share < 1 else rows
