@@ -117,11 +117,19 @@ def _read_tensors(path: Path) -> Any:
         return torch.load(path, "cpu", weights_only=True)
 
 
+def _is_torch_archive(path: Path) -> bool:
+    """Say whether a file is a ZIP archive as torch.save writes one."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/data.pkl") for name in archive.namelist())
+
+
 def _about_unreadable(error: Exception, path: Path) -> str:
     """Say what a file is, or holds beside tensors and how to save them alone; otherwise what its reader said."""
     with open(path, "rb") as file:
         kind = kind_of(file.read(256))
-    if kind:
+    if kind and not _is_torch_archive(path):
         return f"it is {kind}; expected what torch.save or safetensors wrote: fetch it anew"
     refused = re.search(r"GLOBAL (\S+) was not", str(error))
     if refused is None:

@@ -96,8 +96,7 @@ class ExtractReport:
         count = f"{self.failed} of {self.samples}" if self.failed < self.samples else f"none of the {self.samples}"
         verb = "could not be read" if self.failed < self.samples else "could be read"
         first = self.failures[0]
-        noun = "image" if self.samples == 1 else "images"
-        return f"{count} {noun} {verb}; first: {printable(first['path'])}: {printable(first['error'])}"
+        return f"{count} images {verb}; first: {printable(first['path'])}: {printable(first['error'])}"
 
     def __repr__(self) -> str:
         counts = f"{self.embedded} embedded, {self.reused} reused, {self.failed} failed"

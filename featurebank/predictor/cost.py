@@ -50,7 +50,7 @@ def measure_cost(predictor: Predictor, table: SampleTable) -> dict[str, Any]:
         raise ImageError("the images of this bank were in memory, so that none can be read again to time it")
     wanted = np.unique(np.linspace(0, len(files) - 1, (MEASURED + 1) * CPU_BATCH).astype(np.int64))
     source = source_of(files.take(wanted))
-    items = list(islice(cycle(Item(source, row) for row in range(len(wanted))), (MEASURED + 1) * CPU_BATCH))
+    items: list[Any] = list(islice(cycle(Item(source, row) for row in range(len(wanted))), (MEASURED + 1) * CPU_BATCH))
     for network in predictor.networks():
         keep(network)
     predictor.predict_columns(items[:CPU_BATCH])

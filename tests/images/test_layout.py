@@ -45,7 +45,7 @@ def test_parts_of_a_split_in_each_class_are_one_too():
     assert columns == {"label": ["cat", "cat", "dog", None], "split": ["train", "test", "train", None]}
     assert notes == [
         "'Train', 'Test' are the parts of a split (column split: train 2, test 1), the folders around them are the "
-        "classes; 1 images outside have neither"
+        "classes; 1 image outside has neither"
     ]
 
 
