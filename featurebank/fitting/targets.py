@@ -93,8 +93,9 @@ def read_target(table: SampleTable, target: Target) -> TargetValues:
         raise ColumnError(f"one column {name!r} of several labels; name the separator, or several columns")
     task, strange = target.task, notes_on_strangers(table.columns[[name]], table.paths) if name in table.columns else []
     if task is None:
+        told = _about_strangers(y, strange)  # which cells made numbers text says more than that hardly a text comes twice
         task, notes = task_of(y, name, target.either)
-        notes += _about_strangers(y, strange)
+        notes += told
     _check_values(y, name, task, strange)
     return TargetValues(y.astype(np.float64) if task == "regression" else y, task, None, notes)
 
