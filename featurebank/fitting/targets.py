@@ -93,7 +93,7 @@ def read_target(table: SampleTable, target: Target) -> TargetValues:
         raise ColumnError(f"one column {name!r} of several labels; name the separator, or several columns")
     task, strange = target.task, notes_on_strangers(table.columns[[name]], table.paths) if name in table.columns else []
     if task is None:
-        told = _about_strangers(y, strange)  # which cells made numbers text says more than that hardly a text comes twice
+        told = _about_strangers(y, strange)  # before what is said of text that hardly comes twice
         task, notes = task_of(y, name, target.either)
         notes += told
     _check_values(y, name, task, strange)
