@@ -127,7 +127,7 @@ def fit_normal(
     model.fit(X[known.learned], groups=known.groups)
     said = _said(model, X, known)
     maps, map_tensors = patch_maps(bank, rows.table.take(known.learned), known.groups, names, rate, random_state)
-    report = _report(known, found, chosen, model, said)
+    report = _report(known, found, chosen, model, said) | ({} if groups is None else {"groups": groups})
     report["one_class"]["maps"] = [] if maps is None else [each.spec.name for each in maps.features]
     report["seconds"] = time.perf_counter() - started
     specs, tensors = predictor_features(bank, names)

@@ -61,7 +61,7 @@ def fit_rows(
     _check_models(plan, rows)
     parts = 1 + plan.nested * (cv.get_n_splits() if isinstance(cv, Folds) else len(cv))
     search = _search(plan, rows, target, cv, _part(progress, 0, parts))
-    report = assessment.facts(search, rows, target)
+    report = assessment.facts(search, rows, target) | ({} if plan.groups is None else {"groups": plan.groups})
     report["warnings"] = rows.notes + straddling(every, _place(search, is_held_out), plan.groups) + search.warnings_
     about, oof = _about_labels(plan, search, rows)
     report |= about

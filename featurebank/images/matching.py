@@ -115,9 +115,9 @@ def _folded(name: str) -> str:
 
 
 def _bare(name: str) -> str:
-    """Return a folded path without the suffix of an image."""
+    """Return a folded path without the suffix of an image, ``.ome.tif`` and its kin as a whole."""
     stem, suffix = posixpath.splitext(_folded(name))
-    return stem if suffix in formats.SUFFIXES else stem + suffix
+    return stem.removesuffix(".ome") if suffix in formats.SUFFIXES else stem + suffix
 
 
 def _unpadded(name: str) -> str:

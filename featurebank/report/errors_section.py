@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import precision_recall_fscore_support
 
@@ -27,7 +28,7 @@ from featurebank.images.reading import Progress
 from featurebank.predictor.task import ANOMALY
 from featurebank.report.data_section import sides
 from featurebank.report.inputs import Inputs, OofPredictions
-from featurebank.topmodels.scores import wilson_interval
+from featurebank.topmodels.scores import score_interval, wilson_interval
 
 MOST_CLASSES = 24
 """Classes up to which the whole confusion matrix is shown; beyond, the pairs that are confused most."""
@@ -58,7 +59,7 @@ def errors(inputs: Inputs) -> dict[str, Any]:
         "confusion": confusion(found) if found is not None and is_classes else None,
         "mistakes": mistakes(found) if found is not None else [],
         "flagged": flagged(inputs),
-        "per_class": per_class(found) if found is not None and is_classes else [],
+        "per_class": per_class(found, inputs.groups) if found is not None and is_classes else [],
     }
 
 
@@ -82,8 +83,8 @@ def confusion(found: OofPredictions) -> dict[str, Any]:
     }
 
 
-def per_class(found: OofPredictions) -> list[dict[str, Any]]:
-    """Return precision, recall with its Wilson interval, and F1 of each class."""
+def per_class(found: OofPredictions, groups: NDArray[np.int64] | None = None) -> list[dict[str, Any]]:
+    """Return precision, recall with its interval, and F1 of each class; rows of a group count as much as they tell."""
     codes = np.arange(len(found.classes))
     precision, recall, f1, count = precision_recall_fscore_support(
         found.true, found.predicted, labels=codes, zero_division=0
@@ -96,10 +97,21 @@ def per_class(found: OofPredictions) -> list[dict[str, Any]]:
             "recall": float(r),
             "f1": float(f),
             "n": int(n),
-            "ci95": wilson_interval(r * n, int(n)) if n else None,
+            "ci95": _recall_interval(found, code, groups) if n else None,
         }
-        for name, p, r, f, n in rows
+        for code, (name, p, r, f, n) in enumerate(rows)
     ]
+
+
+def _recall_interval(found: OofPredictions, code: int, groups: NDArray[np.int64] | None) -> tuple[float, float]:
+    """Return the interval of the recall of a class that has rows: Wilson's, or that of the groups its rows are of."""
+    own = found.true == code
+    is_right = found.predicted[own] == code
+    if groups is None:
+        return wilson_interval(int(is_right.sum()), len(is_right))
+    units = np.unique(groups[found.row[own]], return_inverse=True)[1]
+    influence = np.bincount(units, is_right - is_right.mean()) / len(is_right)
+    return score_interval(float(is_right.mean()), influence, "accuracy", rows=len(is_right)).ends
 
 
 def mistakes(found: OofPredictions) -> list[dict[str, Any]]:

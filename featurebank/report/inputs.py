@@ -69,6 +69,12 @@ class Inputs:
         return found if "scoring" in found else {}
 
     @property
+    def groups(self) -> NDArray[np.int64] | None:
+        """Number of the group of each sample, by the column that the fit kept together; None where it named none."""
+        name = self.fit.get("groups")
+        return None if name not in self.table.columns else pd.factorize(self.table.columns[name])[0]
+
+    @property
     def folds(self) -> pd.Series | None:
         """Fold of each sample, missing for those in none; None where there are no out-of-fold predictions."""
         if self.oof is None:

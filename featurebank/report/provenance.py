@@ -17,12 +17,17 @@ from featurebank.report.inputs import Inputs
 
 LIBRARIES = ("numpy", "pandas", "scikit-learn", "torch", "torchvision", "timm")
 _DEFAULTS = {"views": "mean", "normalize": "standardize"}
-_SETTINGS = ("target", "separator", "task", "scoring", "folds", "seed", "n_samples", "interrupted", "timed_out")
+_SETTINGS = ("target", "separator", "task", "scoring", "groups", "folds", "seed", "n_samples")
+_ENDINGS = ("interrupted", "timed_out")
 
 
 def settings(fit: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the settings of a fit, as far as its report has them."""
-    given = {name: fit[name] for name in _SETTINGS if name in fit and fit[name] is not None and fit[name] is not False}
+    given = {
+        name: fit[name]
+        for name in _SETTINGS + _ENDINGS
+        if name in fit and fit[name] is not None and fit[name] is not False
+    }
     found = [(name.replace("_", " "), str(value)) for name, value in given.items()]
     if "candidates" in fit:
         found += [("candidates", str(len(fit["candidates"]))), ("seconds", f"{fit.get('seconds', 0):.0f}")]
@@ -103,7 +108,7 @@ def _fit_command(inputs: Inputs) -> str:
         words += [*_one_class_words(fit), "-o", str(inputs.file)]
         return " ".join(map(shell_word, words))
     words += [word for name in _targets(inputs) for word in ("--target", name)]
-    for key in ("separator", "folds", "seed", *([] if "domain" in fit else ["scoring"])):
+    for key in ("separator", "groups", "folds", "seed", *([] if "domain" in fit else ["scoring"])):
         words += [f"--{key}", str(fit[key])] if fit.get(key) is not None else []
     words += _domain_words(fit["domain"]) if "domain" in fit else _extra_words(fit)
     words += ["-o", str(inputs.file)] if fit else []
@@ -121,6 +126,7 @@ def _one_class_words(fit: Mapping[str, Any]) -> list[str]:
     """Return the flags of a fit of normal images alone."""
     known = fit.get("normal")
     words = ["--normal", "*"] if known is None else ["--target", str(fit["target"]), "--normal", str(known)]
+    words += ["--groups", str(fit["groups"])] if "groups" in fit else []
     return [*words, "--false-alarms", f"{fit['one_class']['false_alarms']:g}", "--seed", str(fit["seed"])]
 
 

@@ -48,6 +48,7 @@ def test_what_is_ignored_is_said():
     assert matcher.find(NFC) == (NFD, "Unicode normalisation")
     assert matcher.find(b"cat/1.PNG") == (b"cat/1.png", "letter case")
     assert matcher.find(b"cat/1") == (b"cat/1.png", "its suffix")
+    assert Matcher([b"cat/st3.ome.tif"]).find(b"cat/st3") == (b"cat/st3.ome.tif", "its suffix")
     assert matcher.find(b"x/cat/1.png") == (b"cat/1.png", "the folders above it")
 
 

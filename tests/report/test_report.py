@@ -18,7 +18,8 @@ from featurebank.explore.page import encode_column, encode_coordinates, encode_p
 from featurebank.report import data_section, errors_section, make_report, results_section
 from featurebank.report.inputs import OofPredictions, match_predictions, read_inputs
 from featurebank.report.map_section import ACROSS, SIDE, encode_pictures, make_pictures
-from featurebank.report.provenance import commands
+from featurebank.report.provenance import commands, settings
+from featurebank.topmodels.scores import wilson_interval
 
 
 @pytest.fixture(scope="module")
@@ -294,6 +295,14 @@ def test_a_class_that_is_never_answered_has_scores_of_zero():
     assert second["ci95"][0] == 0
 
 
+def test_the_recall_of_a_class_has_the_interval_of_its_groups():
+    found = outcomes([0] * 12, [0] * 9 + [1] * 3, [0.9] * 12)
+    (alone, _), (grouped, _) = (errors_section.per_class(found, each) for each in (None, np.arange(12) // 3))
+    assert alone["ci95"] == pytest.approx(wilson_interval(9, 12))
+    assert grouped["ci95"][0] < alone["ci95"][0]
+    assert grouped["ci95"][1] > alone["ci95"][1]
+
+
 def test_reliability_is_the_share_that_is_right():
     found = results_section.reliability(outcomes([0] * 100, [0] * 80 + [1] * 20, [0.8] * 100))
     np.testing.assert_allclose((found["confidence"], found["accuracy"]), [[0.8], [0.8]])
@@ -510,6 +519,7 @@ def test_the_commands_fit_the_same_candidates_again(labelled):
         "--model centroid --target label --folds 3 --seed 0 --scoring accuracy --nested --learning-curve "
         f"-o {predictor}"
     )
+
     extract_both, *others = found["again"]
     assert extract_both.startswith("featurebank extract ")
     assert extract_both.endswith(" --layer layer3 --layer penultimate")
@@ -527,3 +537,13 @@ def test_a_path_is_one_word_of_a_command(labelled, tmp_path):
     found = commands(read_inputs(bank))
     for name in ("fit", "label", "layer", "duplicates", "issues", "report"):
         assert f"'{bank.path}'" in found[name]
+
+
+def test_the_groups_of_a_fit_are_in_its_settings_and_command(labelled, tmp_path):
+    bank, _, _ = labelled
+    file = tmp_path / "a.featurebank"
+    fit(bank, target="label", features="penultimate", models=["centroid"], groups="age", folds=2).save(file)
+    found = read_inputs(bank, file)
+    assert ("groups", "age") in settings(found.fit)
+    assert " --groups age --folds 2 " in commands(found)["fit"]
+    assert found.groups.tolist() == pd.factorize(found.table.columns["age"])[0].tolist()
