@@ -9,7 +9,7 @@ import click
 from cloup import command, option, option_group
 
 from featurebank.errors import counted, printable
-from featurebank.topmodels.formatting import percent, signed_text
+from featurebank.topmodels.formatting import gain_ends, interval_text, percent, signed_text
 from featurebank_cli.fitted import conclude_fit, predictor_path
 from featurebank_cli.options import (
     bank_argument,
@@ -136,14 +136,12 @@ def _row(each: dict[str, Any], is_chosen: bool) -> list[str]:
     cells += (
         ["", "", ""]
         if target is None
-        else [percent(target["accuracy"]), _interval(target["ci95"]), percent(target["macro_f1"])]
+        else [percent(target["accuracy"]), interval_text(target["ci95"], "accuracy"), percent(target["macro_f1"])]
     )
-    cells += ["", ""] if gain is None else [signed_text(gain["accuracy"], "accuracy"), _interval(gain["ci95"])]
+    cells += (
+        ["", ""] if gain is None else [signed_text(gain["accuracy"], "accuracy"), gain_ends(gain["ci95"], "accuracy")]
+    )
     return [*cells, "chosen" if is_chosen else ""]
-
-
-def _interval(ends: list[float]) -> str:
-    return "..".join(percent(end) for end in ends)
 
 
 def _verdict(report: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from cloup import command, option
 
 from featurebank.bank.spec import common_backbone, short
 from featurebank.errors import counted
-from featurebank.topmodels.formatting import interval_text, score_text, signed_text
+from featurebank.topmodels.formatting import gain_ends, interval_text, score_text, signed_text
 from featurebank_cli.options import (
     bank_argument,
     features_option,
@@ -114,8 +114,8 @@ def _to_the_best(report: dict[str, Any], each: dict[str, Any]) -> tuple[str, str
     values = (each["difference"], each["difference_low"], each["difference_high"])
     if not any(values):  # the best itself
         return "", ""
-    gap, low, high = (signed_text(value, report["scoring"]) for value in values)
-    return f"{gap}{'*' if each['told_apart'] else ''}", f"{low}..{high}"
+    star = "*" if each["told_apart"] else ""
+    return signed_text(values[0], report["scoring"]) + star, gain_ends(values[1:], report["scoring"])
 
 
 def _number(value: float | None, form: str) -> str:

@@ -16,6 +16,7 @@ from featurebank.errors import counted, printable
 from featurebank.topmodels.formatting import (
     COMMITTEE,
     cost_text,
+    gain_ends,
     interval_text,
     is_share,
     luck_text,
@@ -418,10 +419,11 @@ def _print_unlabelled(report: dict[str, Any]) -> None:
     """Print what the rows without a label brought, each method beside the supervised fit."""
     found, rows, scoring = report["unlabelled"], [], report["scoring"]
     for each in found["methods"]:
-        found_gain = [each["difference"], *each["difference_ci95"]] if "difference" in each else []
-        gain = [signed_text(value, scoring) for value in found_gain]
+        gain = ["", ""]
+        if "difference" in each:
+            gain = [signed_text(each["difference"], scoring), gain_ends(each["difference_ci95"], scoring)]
         mean, ends = score_text(each["mean"], scoring, unit=""), interval_text(each["ci95"], scoring)
-        rows.append([each["method"], each["model"], mean, ends, "".join(gain[:1]), "..".join(gain[1:])])
+        rows.append([each["method"], each["model"], mean, ends, *gain])
     title = f"{counted(found['rows'], 'row')} without a label; parameters chosen inside each fold"
     print_table(title, ["method", "model", "mean", "95 %", "gain", "95 %"], rows, right=range(2, 6))
     click.echo(f"{found['sentence']}.")

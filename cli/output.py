@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,16 +24,9 @@ ROWS_WRITTEN = 8192
 
 def print_json(value: Any) -> None:
     """Print one JSON object on stdout."""
-    click.echo(json.dumps(_without_nan(value), indent=2, allow_nan=False, default=str))
+    from featurebank.bank.display import json_text
 
-
-def _without_nan(value: Any) -> Any:
-    """Return a value with None for every number that JSON has no word for: those that are not known."""
-    if isinstance(value, Mapping):
-        return {name: _without_nan(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    click.echo(json_text(value, indent=2, default=str))
 
 
 def records(frame: Any) -> list[dict[str, Any]]:

@@ -101,7 +101,9 @@ def test_the_fields_of_json_are_those_of_the_page(run_json, two_classes, two_cla
         "extract": run_json(
             "extract", two_classes, "--bank", own_bank, "--backbone", "resnet18", "--weights", "random:0"
         ),
-        "fit": run_json("fit", own_bank, "--model", "ridge", "--nested", "-o", tmp_path / "a.featurebank"),
+        "fit": run_json(
+            "fit", own_bank, "--model", "ridge", "--groups", "path", "--nested", "-o", tmp_path / "a.featurebank"
+        ),
         "evaluate": run_json("evaluate", two_class_predictor, two_classes.parent / "new"),
     }
     missing = {command: promised[command] - set(found) for command, found in shown.items()}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -30,3 +33,25 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     [{'a': 1.5}, {'a': None}]
     """
     return list(frame.astype(object).where(frame.notna(), None).to_dict("records"))
+
+
+def json_text(value: Any, **options: Any) -> str:
+    """Return JSON in which a number that is not known is null, whatever JSON itself has no word for.
+
+    Examples
+    --------
+    >>> json_text({"ci95": [0.5, float("nan")]})
+    '{"ci95": [0.5, null]}'
+    """
+    try:
+        return json.dumps(value, allow_nan=False, **options)
+    except ValueError:  # few values hold such numbers, and looking for them takes longer than writing
+        return json.dumps(_without_nan(value), allow_nan=False, **options)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_nan(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

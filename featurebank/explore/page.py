@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
@@ -18,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from featurebank.bank.display import json_text
 from featurebank.errors import ColumnError, NotInstalledError, install_hint, printable
 from featurebank.topmodels.formatting import percent
 
@@ -130,7 +130,7 @@ def to_json(value: Any) -> str:
     >>> to_json("</script>")
     '"\\\\u003c/script>"'
     """
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return json_text(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
 # --- what the script gets of each sample -------------------------------------------------------------------

@@ -170,10 +170,24 @@ def gain_text(found: Mapping[str, Any], scoring: Any) -> str:
     --------
     >>> gain_text({"difference": 0.01, "ci95": [-0.01, 0.03]}, "accuracy")
     '+1.0 points (95 % -1.0..+3.0)'
+    >>> gain_text({"difference": 0.0, "ci95": [float("nan"), float("nan")]}, "accuracy")
+    '+0.0 points (95 % not known)'
     """
-    low, high = (signed_text(end, scoring) for end in found["ci95"])
     unit = " points" if is_share(scoring) else ""
-    return f"{signed_text(found['difference'], scoring)}{unit} (95 % {low}..{high})"
+    return f"{signed_text(found['difference'], scoring)}{unit} (95 % {gain_ends(found['ci95'], scoring)})"
+
+
+def gain_ends(interval: Sequence[float], scoring: Any) -> str:
+    """Return the interval of a difference of two scores as it is shown.
+
+    Examples
+    --------
+    >>> gain_ends([-0.01, 0.03], "accuracy")
+    '-1.0..+3.0'
+    """
+    if any(math.isnan(end) for end in interval):
+        return "not known"
+    return "..".join(signed_text(end, scoring) for end in interval)
 
 
 def luck_text(report: Mapping[str, Any]) -> str:

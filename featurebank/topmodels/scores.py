@@ -366,6 +366,31 @@ def least_interval(value: float, rows: float) -> Interval:
     return Interval(max(apart / every - reach, -1.0), min(apart / every + reach, 1.0), "agresti-min")
 
 
+def gains_interval(gains: NDArray[np.float64], *, folds: int = 1) -> Interval:
+    """Return the 95 % interval of the mean of what one model gains on another, row by row.
+
+    It is never narrower than that which so many rows allow (`least_interval`): where the two are right on the same
+    rows, the rows alone say how far they may differ.
+
+    Parameters
+    ----------
+    gains : ndarray of float64, shape (n,)
+        1 where the first model is right and the second wrong, -1 where it is the other way round, else 0; or means of
+        several such.
+    folds : int, default 1
+
+    Examples
+    --------
+    >>> low, high, _ = gains_interval(np.zeros(60))
+    >>> round(low, 3), round(high, 3)
+    (-0.032, 0.032)
+    """
+    gain, rows = float(gains.mean()), len(gains)
+    low, high, method = difference_interval(gain, (gains - gain) / rows, folds=folds)
+    least = least_interval(gain, rows)
+    return Interval(min(low, least.low), max(high, least.high), method)
+
+
 def paired_interval(
     first: Sequence[float], second: Sequence[float], n_train: float, n_test: float, by_rows: Interval | None = None
 ) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
+from featurebank.bank.display import json_text
 from featurebank.errors import BankError, FeatureBankError, one_line
 from featurebank.explore.page import SHARED
 from featurebank.explore.studio.opening import Opening
@@ -73,7 +74,7 @@ def _told(asked: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Awa
 
 
 def _json(value: Any, status: int = 200) -> Response:
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)  # in ASCII: a path may hold what is no Unicode
+    text = json_text(value, separators=(",", ":"))  # in ASCII: a path may hold what is no Unicode
     return Response(text, status, media_type="application/json", headers={"Cache-Control": "no-store"})
 
 

@@ -12,9 +12,9 @@ from featurebank.errors import FeatureBankError, counted, one_line
 from featurebank.explore.studio.learner import learn
 from featurebank.explore.studio.view import Judged, View
 from featurebank.topmodels.folds import make_folds
-from featurebank.topmodels.formatting import interval_text, percent, signed_text
+from featurebank.topmodels.formatting import gain_text, interval_text, percent
 from featurebank.topmodels.learning_curve import learning_curve
-from featurebank.topmodels.scores import score_interval, wilson_interval
+from featurebank.topmodels.scores import gains_interval, score_interval, wilson_interval
 
 LEAST_TESTED = 5
 """Labels of the random tenth below which no curve is drawn."""
@@ -22,8 +22,6 @@ LEAST_RANDOM = 10
 """Those below which nothing is said of chosen labels against random ones."""
 LEAST_FOR_VERDICT = 30
 REPEATS, FOLDS = 4, 5
-DIFFERENCE = "difference"
-"""Name of a score that is no share."""
 SIZES = (10, 20, 35, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 1500, 2000)
 """Numbers of labels at which the curve has points."""
 
@@ -88,7 +86,7 @@ def paid(view: View, seed: int) -> Facts:
     chosen_score, random_score = right.mean(axis=1) / REPEATS
     gains = (right[0] - right[1]) / REPEATS
     gain = float(gains.mean())
-    ends = score_interval(gain, (gains - gain) / len(gains), DIFFERENCE, rows=len(gains), folds=FOLDS).ends
+    ends = gains_interval(gains, folds=FOLDS).ends
     count = len(tested) * (FOLDS - 1) // FOLDS
     facts = {"labels": count, "chosen": float(chosen_score), "random": float(random_score)}
     return {**facts, "gain": gain, "ci95": list(ends), "text": _paid_text(gain, ends, count)}
@@ -102,10 +100,8 @@ def _predicted(view: View, rows: NDArray[np.int64], asked: NDArray[np.int64]) ->
 
 
 def _paid_text(gain: float, ends: tuple[float, float], count: int) -> str:
-    low, high = (signed_text(end, "accuracy") for end in ends)
-    told = (
-        f"{signed_text(gain, 'accuracy')} points (95 % {low}..{high}) for {count} chosen labels against {count} random"
-    )
+    told = gain_text({"difference": gain, "ci95": ends}, "accuracy")
+    told += f" for {count} chosen labels against {count} random"
     if ends[0] > 0:
         return f"Choosing pays: {told}."
     if ends[1] < 0:

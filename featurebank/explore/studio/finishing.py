@@ -18,13 +18,12 @@ from featurebank.bank.answers import Answers, is_given
 from featurebank.bank.bank import Bank
 from featurebank.bank.samples import rows_of
 from featurebank.errors import BankError, FeatureBankError, one_line, shell_word
-from featurebank.explore.studio.evidence import DIFFERENCE
 from featurebank.fitting.fit import default_output, fit
 from featurebank.fitting.result import FitResult
 from featurebank.predictor.predictor import Predictor
 from featurebank.storage.files import free
-from featurebank.topmodels.formatting import bounded, interval_text, percent, score_text, signed_text
-from featurebank.topmodels.scores import score_interval
+from featurebank.topmodels.formatting import bounded, gain_text, interval_text, percent, score_text
+from featurebank.topmodels.scores import gains_interval
 
 SUFFIX = ".featurebank"
 FOLDS = inspect.signature(fit).parameters["folds"].default
@@ -214,13 +213,11 @@ def compared(bank: Bank, target: str, result: FitResult) -> Facts | None:
         return {"text": f"{path.name} and the new predictor have no rows in common to be compared on."}
     first, second = (each[both] == true[both] for each in (new, present))
     gains = first.astype(float) - second
-    gain = float(gains.mean())
-    ends = score_interval(gain, (gains - gain) / len(gains), DIFFERENCE, rows=len(gains), folds=2).ends
-    told = f"{signed_text(gain, 'accuracy')} points (95 % {signed_text(ends[0], 'accuracy')}.."
+    gain = {"difference": float(gains.mean()), "ci95": list(gains_interval(gains, folds=2).ends)}
     text = f"The new predictor is right on {percent(first.mean())} % of {len(both)} labelled images, {path.name} on "
-    text += f"{percent(second.mean())} %: {told}{signed_text(ends[1], 'accuracy')}); each as it judged images unseen."
+    text += f"{percent(second.mean())} %: {gain_text(gain, 'accuracy')}; each as it judged images unseen."
     rows = [["the new predictor", f"{percent(first.mean())} %"], [path.name, f"{percent(second.mean())} %"]]
-    return {"text": text, "rows": rows, "n": len(both), "difference": gain, "ci95": list(ends)}
+    return {"text": text, "rows": rows, "n": len(both), **gain}
 
 
 def _said_unseen(bank: Bank, target: str, predictor: Predictor) -> Any:
