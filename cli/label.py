@@ -48,7 +48,7 @@ def label(
     """
     from featurebank.bank.bank import Bank
     from featurebank.bank.label_paths import is_sample
-    from featurebank.images.cells import notes_on_strangers
+    from featurebank.images.cells import notes_on_cells
     from featurebank.images.path_columns import find_path_column
     from featurebank.images.table_options import TableOptions
     from featurebank.images.tables import read_table
@@ -58,8 +58,8 @@ def label(
     table = undefused(read_table(labels, TableOptions(**options), path_column=path_column, is_name=is_name))
     paths = find_path_column(table, path_column) or path_column or "path"
     table = _take(table, paths, chosen)
-    if paths in table and options["labels_as"] != "text":
-        for note in notes_on_strangers(table.drop(columns=paths), list(map(str, table[paths]))):
+    if paths in table:
+        for note in notes_on_cells(table.drop(columns=paths), list(map(str, table[paths])), options["labels_as"]):
             state.warn(note)
     changed = opened.label(table, path_column=paths)
     columns = [name for name in table.columns if name not in (paths, "source")]

@@ -174,10 +174,22 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("acc", ["jaccard", "accuracy"])
     'did you mean accuracy? '
     """
+    near = nearest(name, known)
+    return "" if near is None else f"did you mean {near}? "
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that was probably meant, whatever its capitals: one that begins so, or is spelt alike.
+
+    Examples
+    --------
+    >>> nearest("acc", ["jaccard", "accuracy"]), nearest("benin", ["malign", "benign"]), nearest("x", ["age"])
+    ('accuracy', 'benign', None)
+    """
     folded, asked = {str(each).casefold(): each for each in known}, str(name).casefold()
     begun = sorted((each for each in folded if each.startswith(asked)), key=len) if len(asked) > 1 else []
     near = begun or difflib.get_close_matches(asked, folded, n=1)
-    return f"did you mean {folded[near[0]]}? " if near else ""
+    return folded[near[0]] if near else None
 
 
 def near_names(name: str, known: Iterable[str], most: int | None = None) -> str:

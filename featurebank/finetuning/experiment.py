@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -102,9 +101,7 @@ def _divided(data: TrainingSet, rows: Rows, share: float, random_state: int) -> 
     largest = max(len(np.unique(units[part.y == name])) for name in np.unique(part.y))
     kind = default_kind("classification", part.ties is not None)
     folds = Folds(kind, max(2, min(round(1 / share), largest)), random_state=random_state)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class")  # it need not be in every fold: one is taken
-        train, validation = make_folds(folds, np.zeros((len(rows), 1)), part.y, part.ties, random_state)[0]
+    train, validation = make_folds(folds, np.zeros((len(rows), 1)), part.y, part.ties, random_state)[0]
     return rows[train], rows[validation]
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from featurebank.bank.samples import SampleTable, values_of
 from featurebank.errors import ColumnError
 from featurebank.images.cells import notes_on_strangers
+from featurebank.images.near_values import notes_on_near_values
 
 CLASSES_AT_MOST = 10
 """Distinct whole numbers that are taken for classes without more ado."""
@@ -97,6 +98,8 @@ def read_target(table: SampleTable, target: Target) -> TargetValues:
         task, notes = task_of(y, name, target.either)
         notes += told
     _check_values(y, name, task, strange)
+    if task == "classification" and name in table.columns:
+        notes += notes_on_near_values(table.columns[[name]], table.paths)
     return TargetValues(y.astype(np.float64) if task == "regression" else y, task, None, notes)
 
 

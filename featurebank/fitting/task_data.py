@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -81,10 +80,8 @@ class TaskData:
         seed : int
         """
         codes, groups = self.every.y[kept], self.every.groups
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of combinations too rare for the folds
-            strata = combinations(codes, splitter)
-            return make_folds(splitter, codes, strata, None if groups is None else groups[kept], seed)
+        strata = combinations(codes, splitter)
+        return make_folds(splitter, codes, strata, None if groups is None else groups[kept], seed)
 
 
 def is_multitask(bank: Bank, target: Target) -> bool:

@@ -10,6 +10,7 @@ from functools import partial
 from featurebank.errors import printable
 from featurebank.images.columns import is_missing, kind_of, tidy
 from featurebank.images.dataframes import pd
+from featurebank.images.near_values import notes_on_near_values
 
 MISSING_WORDS = frozenset({"na", "n/a", "#n/a", "nan", "null", "none", "-", "?"})
 """Words for a missing number, in small letters."""
@@ -178,7 +179,13 @@ def _about_commas(column: pd.Series) -> str:
     return ""
 
 
-# --- columns of numbers that are text --------------------------------------------------------------------------
+# --- cells that are probably slips --------------------------------------------------------------------------
+
+
+def notes_on_cells(columns: pd.DataFrame, rows: Sequence[str], labels_as: str = "auto") -> list[str]:
+    """Return a note for each column with cells that are probably slips: no numbers among numbers, mistyped classes."""
+    strange = [] if labels_as == "text" else notes_on_strangers(columns, rows)
+    return [*strange, *notes_on_near_values(columns, rows)]
 
 
 def notes_on_strangers(columns: pd.DataFrame, rows: Sequence[str]) -> list[str]:

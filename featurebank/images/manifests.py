@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from featurebank.errors import SourceError, no_column
-from featurebank.images.cells import describe, notes_on_strangers
+from featurebank.images.cells import describe, notes_on_cells
 from featurebank.images.locating import locate, rows_with_path
 from featurebank.images.path_columns import find_path_column, path_column_hint
 from featurebank.images.sources import Source, key_of, of_files, refuse_repeats
@@ -37,9 +37,9 @@ def scan_manifest(
     refuse_repeats(manifest, [path for path, *_ in entries])
     columns = table.drop(columns=column)
     _LOG.info("columns of %s: %s", manifest.name, describe(columns))
-    if options is None or options.labels_as != "text":
-        for note in notes_on_strangers(columns, [str(cell) for cell in table[column]]):
-            _LOG.warning("%s", note)
+    names = [str(cell) for cell in table[column]]
+    for note in notes_on_cells(columns, names, (options or TableOptions()).labels_as):
+        _LOG.warning("%s", note)
     return of_files(key_of(manifest), key_of(root), entries, columns, whole=True)
 
 

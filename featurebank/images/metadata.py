@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from featurebank.errors import SourceError, counted
-from featurebank.images.cells import notes_on_strangers
+from featurebank.images.cells import notes_on_cells
 from featurebank.images.columns import concat_columns, tidy
 from featurebank.images.dataframes import pd
 from featurebank.images.listing import Entry
@@ -71,8 +71,8 @@ def add_metadata(
     given = rows.set_axis(paths).reindex([path for path, *_ in entries]).reset_index(drop=True)
     kept = columns.drop(columns=[name for name in given if name in columns]).reindex(range(len(entries)))
     without = len(entries) - len(paths)
-    for strange in [] if options.labels_as == "text" else notes_on_strangers(rows, list(map(os.fsdecode, wanted))):
-        _LOG.warning("%s", strange)
+    for doubt in notes_on_cells(rows, list(map(os.fsdecode, wanted)), options.labels_as):
+        _LOG.warning("%s", doubt)
     note = f"{', '.join(map(repr, rows.columns)) or 'no column'} from {', '.join(name for name, *_ in found)}"
     return (
         entries,

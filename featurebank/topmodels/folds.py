@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -125,7 +126,9 @@ def make_folds(
     try:
         if isinstance(cv, (int, np.integer)):
             cv = Folds(default_kind(task, groups is not None), int(cv), random_state=random_state)
-        folds = list(check_cv(cv, strata, classifier=task != "regression").split(X, strata, groups))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The least populated class")  # see `rare_class_notes`
+            folds = list(check_cv(cv, strata, classifier=task != "regression").split(X, strata, groups))
     except TopModelError:
         raise
     except ValueError as error:
@@ -138,6 +141,25 @@ def make_folds(
         raise TopModelError(f"fold {empty[0]} would be empty; ask for fewer folds than the data has groups")
     _check_labels(folds, y)
     return folds
+
+
+def rare_class_notes(cv: Any, y: NDArray[Any]) -> list[str]:
+    """Say which class has fewer rows than there are stratified folds, so that not every fold tests it.
+
+    Of a class of one row more is said elsewhere: no model that is tested by it has learned it.
+
+    Examples
+    --------
+    >>> rare_class_notes(5, np.repeat(["a", "rare"], [20, 3]))
+    ["class 'rare' has 3 rows for 5 folds: not every fold tests it, and its recall stands on these few"]
+    """
+    is_stratified = not isinstance(cv, Folds) or cv.kind.startswith("stratified")
+    known = isinstance(cv, (Folds, StratifiedKFold, StratifiedGroupKFold)) and is_stratified
+    folds = cv.n_splits if known else int(cv) if isinstance(cv, (int, np.integer)) else 0
+    names, counts = np.unique(y, return_counts=True)
+    few = [(rows, str(name)) for name, rows in zip(names, counts.tolist(), strict=True) if 2 <= rows < folds]
+    why = f"rows for {folds} folds: not every fold tests it, and its recall stands on these few"
+    return [f"class {name!r} has {rows} {why}" for rows, name in sorted(few)[:1]]
 
 
 def combinations(y: NDArray[Any], cv: Any) -> NDArray[np.int64]:

@@ -27,7 +27,7 @@ from featurebank.topmodels.class_weights import ClassWeight, under_looked_up_nam
 from featurebank.topmodels.committees.search import GivenMember, form_committee
 from featurebank.topmodels.comparison import compared
 from featurebank.topmodels.evaluation import SearchData, refitted, scorer_of
-from featurebank.topmodels.folds import make_folds
+from featurebank.topmodels.folds import make_folds, rare_class_notes
 from featurebank.topmodels.models import DEFAULT_MODELS, TASKS, Models, TopModel
 from featurebank.topmodels.out_of_fold import OutOfFold, gather
 from featurebank.topmodels.refitting import score_fitted
@@ -270,7 +270,9 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
             run = SearchRun(data, self.scoring, self._options(), groups, deadline, self.progress, **known)
             self._evaluate(run)
             self._keep(run)
-        self.warnings_[:0] = [*(positive_note(self.scorer_, self.scoring) if self.positive is None else []), *run.notes]
+        notes = positive_note(self.scorer_, self.scoring) if self.positive is None else []
+        notes += rare_class_notes(self.cv, y) if self.task == "classification" else []
+        self.warnings_[:0] = [*notes, *run.notes]
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:

@@ -593,6 +593,14 @@ def test_a_mistyped_label_is_listed_and_its_row_stays(tmp_path):
         assert result.predictor.classes.tolist() == ["c0", "c1", "c2", "c3", "typo"]
 
 
+def test_a_mistyped_class_is_named_with_what_was_meant_in_our_own_words(tmp_path, random):
+    y = np.repeat(["benign", "malign", "benin"], [12, 12, 1])
+    bank = make_bank(tmp_path / "t.bank", random.normal(size=(25, 4)), label=y)
+    told = fit(bank, models={"ridge": {"alpha": [1.0]}}, nested=True).report["warnings"]
+    assert sum("'benin' in 1 row" in each and "did you mean benign?" in each for each in told) == 1
+    assert not any("least populated" in each for each in told)
+
+
 def test_a_nested_search_has_as_many_folds_as_its_rows_have_groups(tmp_path, random):
     y, groups = np.arange(60) % 2, np.arange(60) // 20
     bank = make_bank(tmp_path / "a.bank", random.normal(size=(60, 6)) + y[:, None], label=y, patient=groups)

@@ -12,7 +12,7 @@ from sklearn.model_selection import (
 )
 
 from featurebank.errors import TopModelError
-from featurebank.topmodels.folds import Folds, fold_numbers, make_folds, tie
+from featurebank.topmodels.folds import Folds, fold_numbers, make_folds, rare_class_notes, tie
 
 Y = np.array(["a", "b", "b"] * 20)
 X = np.zeros((60, 1))
@@ -132,3 +132,12 @@ def test_ties_are_the_transitive_closure_of_sharing(pairs):
                     expected[each] = merged
     groups = tie([a for a, _ in pairs], [b for _, b in pairs])
     assert [set(np.flatnonzero(groups == group)) for group in groups] == expected
+
+
+def test_classes_too_rare_for_the_folds_are_told_of_in_our_words_alone(recwarn):
+    y = np.repeat(["a", "b", "rare"], [12, 12, 2])
+    assert len(make_folds(5, np.zeros((26, 1)), y, None, 0)) == 5
+    assert not recwarn.list
+    said = "class 'rare' has 2 rows for 5 folds: not every fold tests it, and its recall stands on these few"
+    assert rare_class_notes(5, y) == rare_class_notes(Folds("stratified", 5), y) == [said]
+    assert rare_class_notes(Folds("plain", 5), y) == rare_class_notes([], y) == rare_class_notes(2, y) == []
