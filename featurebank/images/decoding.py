@@ -162,6 +162,7 @@ def _decode_tiff(data: bytes, pixels: PixelRules) -> Image.Image:
             image.load()
             found = to_rgb(image, pixels)
     note_of(found).update({} if is_chosen or len(stack.pages) == 1 else {"pages": len(stack.pages)})
+    note_of(found).update({"channels": stack.channels} if stack.channels > 1 and pixels.channels is None else {})
     return found
 
 

@@ -39,6 +39,7 @@ class DecodingNotes:
         """Take what was noted of a decoded image (`featurebank.images.values.note_of`)."""
         if noted:
             self._count("pages", "pages" in noted, f"{os.fsdecode(path)} has {noted.get('pages')}")
+            self._count("channels", "channels" in noted, f"{os.fsdecode(path)} has {noted.get('channels')}")
             self._count("frames", "frames" in noted, os.fsdecode(path))
             self._count("deep", "levels" in noted, "")
             self._count("dark", noted.get("levels", 256) < FEWEST_LEVELS, os.fsdecode(path))
@@ -57,6 +58,9 @@ class DecodingNotes:
         if counts["pages"]:
             which = f"{_images(counts['pages'], 'a stack', 'stacks')} of several pages ({example['pages']})"
             found.append(f"{which}: only the first page is seen; choose with --pages first, mean, max or each")
+        if counts["channels"]:
+            which = f"{_images(counts['channels'], 'a stack', 'stacks')} of several channels ({example['channels']})"
+            found.append(f"{which}: {_about_channels(rules)}")
         if counts["frames"]:
             which = f"{_images(counts['frames'], 'an animation', 'animations')} ({example['frames']})"
             found.append(f"{which}: only the first frame is seen")
@@ -68,6 +72,13 @@ class DecodingNotes:
                     f"{limits} ({example[what]}); --range LOW..HIGH makes features of their own that fit"
                 )
         return found
+
+
+def _about_channels(rules: PixelRules) -> str:
+    """Say what becomes of channels that lie in pages of their own where nobody chose some, and how one does."""
+    apart = "" if rules.pages == "first" else f" --pages {rules.pages}"
+    seen = "sees the first page of the first channel alone" if rules.pages == "first" else "takes them all for one"
+    return f"--pages {rules.pages} {seen}; --channels 0,1{apart} makes them colours, --channels 0{apart} takes one"
 
 
 def _images(count: int, one: str, many: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from featurebank.errors import ImageError, SourceError, counted
 from featurebank.images.content import PAGE, read_file
 from featurebank.images.sources import Source
-from featurebank.images.tiff_pages import is_tiff, look
+from featurebank.images.tiff_pages import Data, is_tiff, look
 from featurebank.storage.objects import is_address
 
 COLUMN = "stack"
@@ -34,10 +34,11 @@ def each_page(source: Source) -> Source:
     if COLUMN in source.columns:
         raise SourceError(f"the source has a column {COLUMN!r}, which says whose the pages are: rename it")
     root = os.fsencode(source.root)
-    pages = [
-        1 if position in source.problems else _count_pages(os.fsdecode(os.path.join(root, path)))
+    sizes = [
+        (1, 1) if position in source.problems else _count(os.fsdecode(os.path.join(root, path)))
         for position, path in enumerate(source.paths)
     ]
+    pages = [count for count, _ in sizes]
     rows = np.repeat(np.arange(len(pages)), np.maximum(pages, 1))
     names = [os.fsdecode(path) for path in source.paths]
     paths = [
@@ -48,7 +49,10 @@ def each_page(source: Source) -> Source:
     some = source.take(rows)
     stacks, made = sum(count > 1 for count in pages), sum(count for count in pages if count > 1)
     what = counted(stacks, "stack is", "stacks are")
-    said = f"{what} {made} samples, a page each; `fit --groups {COLUMN}` keeps those of a stack together"
+    mixed = sum(channels > 1 for _, channels in sizes)
+    own = f" (of one channel, where {mixed} have several; --channels 0,1 without --pages makes these colours)"
+    together = f"`fit --groups {COLUMN}` keeps those of a stack together"
+    said = f"{what} {made} samples, a page each{own if mixed else ''}; {together}"
     return replace(
         some,
         paths=paths,
@@ -61,19 +65,26 @@ def each_page(source: Source) -> Source:
 
 def pages_of(path: str) -> list[str]:
     """Return the paths of a file's pages (``file.tif#page=3``); a file of one page is its own."""
-    count = _count_pages(path)
+    count, _ = _count(path)
     return [f"{path}#{PAGE}={number}" for number in range(1, count + 1)] if count > 1 else [path]
 
 
-def _count_pages(path: str) -> int:
-    """Return how many pages of one size a file has; what cannot be read is one sample, which says why."""
+def _count(path: str) -> tuple[int, int]:
+    """Return how many pages of one size a file has, and of how many channels these are.
+
+    What cannot be read is one sample, which says why.
+    """
     if not _SUFFIXES.search(os.fsencode(path)):
-        return 1
+        return 1, 1
     try:
         if is_address(path) or not os.path.isfile(path):  # on a store, or packed with others
-            data = read_file(path)
-            return len(look(data).pages) if is_tiff(data) else 1
+            return _counted(read_file(path))
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            return len(look(mapped).pages) if is_tiff(mapped) else 1
+            return _counted(mapped)
     except (ImageError, OSError, ValueError):  # said when it is embedded
-        return 1
+        return 1, 1
+
+
+def _counted(data: Data) -> tuple[int, int]:
+    stack = look(data) if is_tiff(data) else None
+    return (1, 1) if stack is None else (len(stack.pages), stack.channels)

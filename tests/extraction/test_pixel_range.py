@@ -1,5 +1,6 @@
 """The range of a bank: measured once, kept with the features, carried to predictors."""
 
+import re
 import warnings
 
 import numpy as np
@@ -11,6 +12,8 @@ from featurebank import Bank, FeatureExtractor, Predictor, extract, fit
 from featurebank.errors import ImageError
 from featurebank.extraction import pixel_range
 from featurebank.images.pixels import PixelRules
+from featurebank.images.scanning import scan
+from featurebank.images.stacks import each_page
 
 NET = {"backbone": "resnet18", "weights": "random:0", "size": 32}
 EAGER = {**NET, "engine": "eager"}
@@ -95,6 +98,28 @@ def test_a_stack_is_said_to_be_one_unless_its_pages_are_chosen(tmp_path):
     assert each.samples["path"].tolist() == [f"{n}.tif#page={page}" for n in range(2) for page in (1, 2, 3)]
     assert each.samples["stack"].tolist() == ["0.tif"] * 3 + ["1.tif"] * 3
     assert each.feature_sets[0].rows == 6
+
+
+@pytest.mark.parametrize(
+    ("pages", "said"),
+    [
+        ("max", "--pages max takes them all for one; --channels 0,1 --pages max makes them colours"),
+        ("first", "--pages first sees the first page of the first channel alone; --channels 0,1 makes them colours"),
+    ],
+)
+def test_what_becomes_of_channels_in_pages_is_said_unless_they_are_chosen(tmp_path, pages, said):
+    stacks = tmp_path / "stacks"
+    stacks.mkdir()
+    for number in range(2):
+        values = np.stack([picture(number + page) for page in range(6)]).reshape(3, 2, *picture(0).shape)
+        tifffile.imwrite(stacks / f"{number}.tif", values, imagej=True, metadata={"axes": "ZCYX"})
+    with pytest.warns(UserWarning, match=re.escape(said)):
+        extract(stacks, tmp_path / "a.bank", pages=pages, **EAGER)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        extract(stacks, tmp_path / "b.bank", pages=pages, channels="0,1", **EAGER)
+    (note,) = each_page(scan(stacks)).notes
+    assert note.startswith("2 stacks are 12 samples, a page each (of one channel, where 2 have several")
 
 
 def test_rules_stand_in_the_command_that_asks_again(cells, tmp_path):
