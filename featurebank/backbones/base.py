@@ -186,7 +186,7 @@ class Backbone:
 
     def with_pixels(self, pixels: PixelRules) -> Backbone:
         """Return the same backbone for images that are seen by these rules; the default ones change nothing."""
-        return replace(self, pixels=pixels) if pixels and pixels != self.pixels else self
+        return self if pixels in (PLAIN, self.pixels) else replace(self, pixels=pixels)
 
     def unseen(self, size: tuple[int, int]) -> float:
         """Return the share of an image of a width and height that the network never sees; 0 where that is not known."""

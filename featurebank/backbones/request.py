@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from featurebank.backbones.framing import FRAMINGS, check_tiles
@@ -78,9 +78,11 @@ class Request(StoredRequest):
         if self.loaded is not None or not isinstance(self.backbone, str):
             return self.load()
         try:
-            return UnloadedBackbone(spec, self.load)
+            known = UnloadedBackbone(spec, self.load)
         except (TypeError, BackboneError):  # a spec of another version
             return self.load()
+        known.pixels = replace(spec.pixels, pages=self.pixels.pages)  # a spec has the first page and none chosen alike
+        return known
 
     def spec(self, layer: str) -> FeatureSpec:
         """Return the feature spec of one layer, from the loaded backbone."""
