@@ -73,9 +73,9 @@ def compare(
 def _print(report: dict[str, Any]) -> None:
     sets = report["features"]
     common = common_backbone(each["features"] for each in sets)
-    kind = f", {len(report['classes'])} classes" if report["classes"] else ""
-    kind = f"{counted(report['n_samples'], 'sample')}{kind}"
-    title = f"{report['model']}: {report['scoring']}, {report['folds']}-fold, {kind}"
+    classes = f", {len(report['classes'])} classes" if report["classes"] else ""
+    samples = counted(report["n_samples"], "sample")
+    title = f"{report['model']}: {report['scoring']}, {report['folds']}-fold, {samples}{classes}"
     columns = ["features", "mean", "95 %", "to best", "95 %", "LogME", "H-score", "ridge"]
     rows = [_row(report, each, common) for each in sets]
     if any(each["missing"] for each in sets):

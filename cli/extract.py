@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 SHOWN = 10
 CLASSES_SHOWN = 6
 TABLE = ("path_column", "separator", "encoding", "labels_as")
-WHOLE = "with the start"
-"""What the rate at the end is of, unlike that of the progress bar."""
 UNSEEN = 0.1
 """Share of the images that may stay unseen without a word."""
 ASKED = ("weights", "size", "views", "store", "precision", "decoder", "framing")
@@ -264,8 +262,8 @@ def _explain(found: Any, bank: AnyPath, request: Any, as_json: bool) -> None:
     more = " ".join(f"+{count} {word}" for word, count in unread.items())
     tail = f", {more}: hit or miss is not known until they are read" if unread else ""
     for each in facts["feature_sets"]:
-        found = f"{counted(each['hits'], 'hit')}, {counted(each['misses'], 'miss', 'misses')}"
-        click.echo(f"  {each['name']}@{each['fingerprint'][:8]}: {found}{tail}")
+        cached = f"{counted(each['hits'], 'hit')}, {counted(each['misses'], 'miss', 'misses')}"
+        click.echo(f"  {each['name']}@{each['fingerprint'][:8]}: {cached}{tail}")
         for field, (there, asked) in each.get("differs", {}).items():
             click.echo(f"    unlike {each['nearest']}: {field} is {asked!r}, there {there!r}")
 
@@ -279,7 +277,7 @@ def _summary(report: Any, bank: AnyPath) -> None:
         + (f"; {report.gone} gone" if report.gone else "")
         + f" in {report.seconds:.1f} s"
         + (
-            f" ({report.images_per_second:.1f} images/s {WHOLE}, {'; '.join(report.engines)})"
+            f" ({report.images_per_second:.1f} images/s with the start, {'; '.join(report.engines)})"
             if report.embedded
             else ""
         )

@@ -151,7 +151,7 @@ def _decode_tiff(data: bytes, pixels: PixelRules) -> Image.Image:
     if needs_tifffile(stack, pixels):
         first = stack.pages[0]
         values = read_values(data, stack, pixels, MAX_PIXELS)
-        found = as_rgb(values, pixels, has_alpha=first.has_alpha and values.shape[2] == first.samples)
+        found = as_rgb(values, pixels, has_alpha=first.keeps_alpha(values))
         found = _turn_back(found, TURNS.get(first.orientation))
     else:
         try:

@@ -156,7 +156,7 @@ def read_deep(item: Any, rules: PixelRules) -> tuple[NDArray[Any], int | None] |
     values = _read_by_pillow(item)
     if values is None:
         return None
-    return _seen(values, rules, values.shape[2:] in ((2,), (4,))), _png_bits(item)
+    return _seen(values, rules, values.ndim == 3 and values.shape[2] in (2, 4)), _png_bits(item)
 
 
 def _read_deep_tiff(data: bytes, rules: PixelRules) -> tuple[NDArray[Any], int | None] | None:
@@ -166,8 +166,7 @@ def _read_deep_tiff(data: bytes, rules: PixelRules) -> tuple[NDArray[Any], int |
         return None
     if needs_tifffile(stack, rules.with_range((0, 1))):
         values = read_values(data, stack, rules, decoding.MAX_PIXELS)
-        has_alpha = first.has_alpha and values.shape[2] == first.samples
-        return _seen(values, rules, has_alpha), stack.stated_bits
+        return _seen(values, rules, first.keeps_alpha(values)), stack.stated_bits
     found = _read_by_pillow(first_alone(data, stack))
     return None if found is None else (_seen(found, rules), stack.stated_bits)
 

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from numpy.typing import NDArray
+
 from featurebank.errors import ImageError
 
 Data = bytes | mmap.mmap
@@ -114,6 +116,10 @@ class Page:
     def has_alpha(self) -> bool:
         """Whether its last sample says how opaque a pixel is."""
         return self.samples in (2, 4) and self.tags.get(_EXTRA, ())[-1:] in ((1,), (2,))
+
+    def keeps_alpha(self, values: NDArray[Any]) -> bool:
+        """Say whether the last channel of what was read of it, shape (height, width, channels), is its opacity."""
+        return self.has_alpha and values.shape[2] == self.samples
 
     @property
     def is_extra(self) -> bool:

@@ -17,17 +17,15 @@ from featurebank.report.inputs import Inputs
 
 LIBRARIES = ("numpy", "pandas", "scikit-learn", "torch", "torchvision", "timm")
 _DEFAULTS = {"views": "mean", "normalize": "standardize"}
-_SETTINGS = ("target", "separator", "task", "scoring", "groups", "folds", "seed", "n_samples")
-_ENDINGS = ("interrupted", "timed_out")
+_SETTINGS = (
+    *("target", "separator", "task", "scoring", "groups", "folds", "seed", "n_samples"),
+    *("interrupted", "timed_out"),
+)
 
 
 def settings(fit: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the settings of a fit, as far as its report has them."""
-    given = {
-        name: fit[name]
-        for name in _SETTINGS + _ENDINGS
-        if name in fit and fit[name] is not None and fit[name] is not False
-    }
+    given = {name: fit[name] for name in _SETTINGS if name in fit and fit[name] is not None and fit[name] is not False}
     found = [(name.replace("_", " "), str(value)) for name, value in given.items()]
     if "candidates" in fit:
         found += [("candidates", str(len(fit["candidates"]))), ("seconds", f"{fit.get('seconds', 0):.0f}")]

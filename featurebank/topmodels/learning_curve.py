@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import is_regressor
-from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.pipeline import make_pipeline
 
 from featurebank.bank.display import as_html
 from featurebank.errors import TopModelError
 from featurebank.images.reading import Progress
 from featurebank.topmodels.folds import Fold, sizes_of
 from featurebank.topmodels.formatting import gain_text, is_share
+from featurebank.topmodels.refitting import guess_scores
 from featurebank.topmodels.scores import fold_interval, paired_interval
-from featurebank.topmodels.subsampling import Draw, Measured, Subsampling, failures, measured, subsampling
+from featurebank.topmodels.subsampling import Measured, Subsampling, failures, measured, subsampling
 
 EXPONENTS = np.geomspace(0.01, 2, 200)
 """Rates of a power law that are tried; its other two parameters have a closed form for each."""
@@ -391,12 +390,10 @@ def _point(each: Measured, n_train: float, n_test: float, scorer: Any, tested: i
 
 
 def _chance(task: Subsampling, best: NDArray[np.float64], n_train: float, n_test: float) -> dict[str, Any] | None:
-    """Compare scores, one a fold, with those of the mean, or of the classes' shares and the most frequent class."""
-    guess = replace(
-        task, pipeline=make_pipeline(DummyRegressor() if is_regressor(task.pipeline) else DummyClassifier())
-    )
-    scores = [guess.outcome(Draw(0, fold, 0, train))[0] for fold, (train, _) in enumerate(task.folds)]
-    if not np.isfinite(scores).all():
+    """Compare scores, one a fold, with those of a guess that never looks at an image."""
+    kind = "regression" if is_regressor(task.pipeline) else "classification"
+    scores = guess_scores(task.scorer, kind, task.y, task.folds, task.weight)
+    if scores is None:
         return None
     margin = paired_interval(best.tolist(), scores, n_train, n_test)
     return {"score": float(np.mean(scores)), "ci95": margin["ci95"]}

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 AT_ONCE = 0.1
 """Seconds within which images are told of that were embedded in one batch."""
-
-
 WAIT = 10.0
 """Seconds that a batch has to end when the studio is closed."""
 

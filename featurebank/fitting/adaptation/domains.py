@@ -114,9 +114,10 @@ def load_domains(
         )
     strange = int((~np.isin(every, known) & (every != UNKNOWN)).sum())
     if strange:
-        of, that = f"of {pair.target_domain}", f"that {pair.source} lacks, and so"
-        what = counted(strange, f"sample {of} is of a class {that} counts", f"samples {of} are of classes {that} count")
-        notes.append(f"{what} as mistakes")
+        target, source = pair.target_domain, pair.source
+        one = f"sample of {target} is of a class that {source} lacks, and so counts as a mistake"
+        many = f"samples of {target} are of classes that {source} lacks, and so count as mistakes"
+        notes.append(counted(strange, one, many))
     rows = replace(load_table(bank, names, table, groups, None, ["mean"]), y=every, task=found.task, notes=notes)
     return rows, Domains(rows.X, every, classes, is_source, rows.groups)
 
