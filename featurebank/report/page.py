@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from featurebank.errors import FeatureBankError, PredictorError, one_line
 from featurebank.explore import page
 from featurebank.images.reading import Progress
-from featurebank.report import data_section, errors_section, provenance, results_section
+from featurebank.report import data_section, errors_section, provenance, results_section, summary_section
 from featurebank.report.inputs import Inputs, OofPredictions
 from featurebank.report.map_section import make_pictures, map_facts
 
 SECTIONS = {
+    "summary": "In short",
     "data": "Data",
     "map": "Map",
     "candidates": "Candidates",
@@ -74,6 +75,7 @@ def _checked_results(inputs: Inputs) -> dict[str, Any]:
     """Return what a fit found; a predictor file is not trusted to hold a report of the right shape."""
     try:
         return {
+            "summary": summary_section.summary(inputs.fit),
             **results_section.scores(inputs.fit),
             "relabelled": inputs.relabelled,
             **errors_section.errors(inputs),
@@ -91,4 +93,5 @@ def _checked_results(inputs: Inputs) -> dict[str, Any]:
 
 def render_report(facts: Mapping[str, Any]) -> str:
     """Return the page of a report's facts; see `featurebank.explore.page.render`."""
-    return page.render("featurebank.report", "report.html", {**facts, "sections": list(SECTIONS.items())})
+    sections = [each for each in SECTIONS.items() if each[0] != "summary" or facts["summary"]["lead"]]
+    return page.render("featurebank.report", "report.html", {**facts, "sections": sections})

@@ -19,7 +19,6 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import PredictionErrorDisplay
 
 from featurebank.bank.spec import common_backbone, short
-from featurebank.errors import counted
 from featurebank.explore import plot_abstention, plot_layer_curve, plot_learning_curve
 from featurebank.explore.plots import figure_bytes
 from featurebank.report.inputs import OofPredictions
@@ -62,7 +61,6 @@ def scores(fit: Fit) -> dict[str, Any]:
     calibration, curve = fit.get("calibration"), fit.get("learning_curve")
     return {
         "plan": plan_text(fit),
-        "headline": headline(fit, rows),
         "one_class": [str(each) for each in fit.get("one_class", {}).get("sentences", [])],
         "candidates": rows,
         "luck": luck_text(fit),
@@ -75,18 +73,6 @@ def scores(fit: Fit) -> dict[str, Any]:
         "calibration": calibration_text(calibration) if calibration else "",
         "learning_verdict": str(curve["verdict"]) if curve else "",
     }
-
-
-def headline(fit: Fit, rows: list[dict[str, Any]]) -> str:
-    """Return the best score; of normal images alone, how well the bank's anomalies are told from them."""
-    if "one_class" not in fit:
-        return f"Best: {rows[0]['score']} {fit['scoring']}, {rows[0]['interval']}." if rows else ""
-    found = fit["one_class"]["scores"]
-    if found is None or "roc_auc" not in found:
-        return f"Learned from {counted(fit['one_class']['normals'], 'normal image')}; no anomaly to score on."
-    ends = interval_text(found["intervals"]["roc_auc"], "roc_auc", between=" to ", unit=" %")
-    anomalies = counted(found["n_anomalies"], "anomaly", "anomalies")
-    return f"AUROC {score_text(found['roc_auc'], 'roc_auc')}, {ends}, of {anomalies}."
 
 
 def drawn(fit: Fit, found: OofPredictions | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from featurebank.report import data_section, errors_section, make_report, result
 from featurebank.report.inputs import OofPredictions, match_predictions, read_inputs
 from featurebank.report.map_section import ACROSS, SIDE, encode_pictures, make_pictures
 from featurebank.report.provenance import commands, settings
+from featurebank.report.summary_section import summary
 from featurebank.topmodels.scores import wilson_interval
 
 
@@ -54,7 +55,7 @@ def test_every_section_is_there_and_tells_what_the_fit_said(labelled):
     _, predictor, page = labelled
     ids = re.findall(r'<section id="(\w+)"', page.html)
     assert ids == [
-        "data", "map", "candidates", "confusion", "mistakes", "classes",
+        "summary", "data", "map", "candidates", "confusion", "mistakes", "classes",
         "calibration", "learning", "suspects", "why", "provenance",
     ]  # fmt: skip
     found = Predictor.load(predictor).report
@@ -64,6 +65,26 @@ def test_every_section_is_there_and_tells_what_the_fit_said(labelled):
     assert 'aria-label="accuracy over layer. layer3: ' in page.html
     assert page.html.count("<svg ") == 4  # layers, reliability, abstention, learning curve
     assert 'class="lacks"' not in page.html.split('id="why"')[0]
+
+
+def test_the_page_begins_with_the_score_to_expect_and_says_why_the_chosen_one_is_higher(labelled):
+    first = labelled[2].html.split('<section id="data"')[0].split('<section id="summary"')[1]
+    assert re.search(r"<b>On new images like these expect \d", first)
+    assert first.index("This is the nested score") < first.index("Best: ")
+    scores = {"mean": 0.9, "ci95": [0.8, 0.95]}
+    report = {"candidates": [scores] * 9, "best": scores, "scoring": "accuracy", "task": "classification"}
+    guess = {"guess": {"mean": 0.5, "told_apart": False}, "selection": {"candidates": 9, "bias": 0.02}}
+    plain = summary(report | guess)
+    assert plain["lead"] == "Best: 90.0 % accuracy (95 % interval 80.0 % to 95.0 %)."
+    assert plain["more"][0] == "The best was chosen by this score, so that new images fare a little worse."
+    assert plain["more"][-1] == "A guess scores 50.0 %, from which this cannot be told."
+    nested = summary(report | guess | {"nested": {"mean": 0.86, "ci95": [0.7, 0.93]}, "groups": "patient"})
+    assert nested["lead"] == (
+        "On new images, of a patient that is not among these, expect 86.0 % accuracy (95 % interval 70.0 % to 93.0 %): "
+        "about 86 right answers of 100."
+    )
+    assert "It is higher, since the best of 9 candidates was picked by this very score" in nested["more"][1]
+    assert summary({}) == {"lead": "", "more": []}
 
 
 def test_the_page_is_the_same_in_every_run(labelled):
