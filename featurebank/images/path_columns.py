@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from featurebank.errors import shell_word
 from featurebank.images import formats
+from featurebank.images.columns import is_missing
 from featurebank.images.dataframes import pd
 
 PATH_COLUMNS = (
@@ -25,6 +26,14 @@ PATH_COLUMNS = (
     "id_code",
 )
 """Names of a column of paths, in small letters; of several that a table has, the first counts."""
+OTHER_NAMES = (
+    *("pfad", "dateipfad", "bildpfad", "dateiname", "bilddatei", "bildname", "bild", "datei"),
+    *("chemin", "nom_de_fichier", "nom_fichier", "fichier"),
+    *("ruta", "nombre_de_archivo", "nombre_archivo", "archivo", "imagen"),
+)
+"""The same in German, French and Spanish; they count where all that stands there ends as files of images do."""
+_IDS = ("id", "image_id", "img_id", "id_code")
+"""Names of `PATH_COLUMNS` that may as well be those of anything else."""
 _LOOKED_AT = 100
 _FIRST = 5
 """Rows of which one may have the names, below a title."""
@@ -33,16 +42,28 @@ _FIRST = 5
 def find_path_column(columns: Iterable[str], asked: str | None) -> str | None:
     """Return the column of paths: the one asked for, else the first of `PATH_COLUMNS`; None where there is none.
 
+    Of a table also one of `OTHER_NAMES`, before a column that is called id.
+
     Examples
     --------
     >>> find_path_column(["label", "Filename"], None)
     'Filename'
+    >>> find_path_column(pd.DataFrame({"ID": ["7"], "Nom de fichier": ["a/7.tif"]}), None)
+    'Nom de fichier'
     """
     names = list(columns)
     if asked is not None:
         return asked if asked in names else None
-    lowered = {str(name).lower(): str(name) for name in reversed(names)}
-    return next((lowered[name] for name in PATH_COLUMNS if name in lowered), None)
+    lowered = {"_".join(str(name).lower().split()): str(name) for name in reversed(names)}
+    known = [name for name in PATH_COLUMNS if name in lowered][:1]
+    if isinstance(columns, pd.DataFrame) and (not known or known[0] in _IDS):
+        known = [name for name in OTHER_NAMES if name in lowered and _are_images(columns[lowered[name]])][:1] or known
+    return lowered[known[0]] if known else None
+
+
+def _are_images(cells: pd.Series) -> bool:
+    some = [cell for cell in cells.head(_LOOKED_AT) if not is_missing(cell) and str(cell).strip()]
+    return bool(some) and all(map(_is_image, some))
 
 
 def path_column_hint(frame: pd.DataFrame) -> str:
@@ -59,4 +80,4 @@ def path_column_hint(frame: pd.DataFrame) -> str:
 
 
 def _is_image(cell: object) -> bool:
-    return str(cell).lower().endswith(tuple(formats.SUFFIXES))
+    return str(cell).strip().lower().endswith(tuple(formats.SUFFIXES))

@@ -126,6 +126,13 @@ def test_the_column_of_paths_goes_by_several_names(images, name):
     assert scan(write(images / "list.csv", *NAMES, head=f"{name},label")).paths == FOUND
 
 
+@pytest.mark.parametrize("name", ["Bild", "Datei", "Dateiname", "Pfad", "Nom de fichier", "fichier", "Archivo", "ruta"])
+def test_names_in_other_languages_count_where_images_stand_there(images, name):
+    assert scan(write(images / "list.csv", *NAMES, head=f"{name},label")).paths == FOUND
+    with pytest.raises(SourceError, match="has no column 'path'; .*--path-column"):
+        scan(write(images / "list.csv", "cat/000.png", "letter.pdf", head=f"{name},label"))
+
+
 @pytest.mark.parametrize(
     ("head", "hint"),
     [
