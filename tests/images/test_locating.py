@@ -129,7 +129,7 @@ def test_the_column_of_paths_goes_by_several_names(images, name):
 @pytest.mark.parametrize("name", ["Bild", "Datei", "Dateiname", "Pfad", "Nom de fichier", "fichier", "Archivo", "ruta"])
 def test_names_in_other_languages_count_where_images_stand_there(images, name):
     assert scan(write(images / "list.csv", *NAMES, head=f"{name},label")).paths == FOUND
-    with pytest.raises(SourceError, match="has no column 'path'; .*--path-column"):
+    with pytest.raises(SourceError, match=r"has no column 'path'; .*--path-column"):
         scan(write(images / "list.csv", "cat/000.png", "letter.pdf", head=f"{name},label"))
 
 
