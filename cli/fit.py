@@ -337,6 +337,8 @@ def print_findings(report: dict[str, Any]) -> None:
     _print_choice(report)
     _print_other_scores(report)
     _print_decisions(report)
+    if "likely_groups" in report:
+        click.echo(printable(report["likely_groups"]))
     if "second_backbone" in report:
         click.echo(report["second_backbone"])
     if "unlabelled" in report:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from featurebank.fitting import assessment
 from featurebank.fitting.checks import check_class_options, check_nested, check_target, check_threshold
 from featurebank.fitting.committee import check_held_out, given_members
+from featurebank.fitting.group_hints import about_groups
 from featurebank.fitting.plan import Plan, class_weight_of, folds_of
 from featurebank.fitting.predictor import make_calibrator, make_predictor
 from featurebank.fitting.result import FitResult
@@ -85,6 +86,9 @@ def fit_rows(
     hint = about_second_backbone(plan.bank, report)
     if hint is not None:
         report["second_backbone"] = hint
+    groups = about_groups(rows, target.columns) if plan.groups is None and isinstance(cv, Folds) else None
+    if groups is not None:
+        report["likely_groups"] = groups
     report["seconds"] = time.perf_counter() - started
     predictor = make_predictor(plan.bank, search, model, rows, target, report, oof, calibrator)
     return FitResult(report, predictor, search=search)
