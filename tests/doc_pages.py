@@ -1,11 +1,15 @@
 """Pages of the documentation: their blocks, the folder that they speak of, and how they are run.
 
 ``python tests/doc_pages.py PAGE`` runs the blocks of a page in the working folder, in order: those of ``sh`` in bash,
-those of ``python`` in one namespace. Blocks of other languages (``console``, ``text``) need what a test does not have.
+or, where they are nothing but featurebank's commands, in this process, which imports torch once; those of ``python``
+in one namespace. Blocks of other languages (``console``, ``text``) need what a test does not have.
 """
 
+import contextlib
+import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -13,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from featurebank_cli import main
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -26,6 +32,8 @@ FIRST = (
 )
 """The commands of the first tutorial whose files the guides begin with."""
 _BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_PLAIN = re.compile(r"featurebank [^|<>$&;`\\]*$")
+"""A line that a shell would change nothing in: no pipe, no variable, no second command."""
 _TARGET = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -71,8 +79,9 @@ def make_folder(folder: Path) -> None:
 def begin(folder: Path) -> None:
     """Make the folder that the first tutorial leaves."""
     make_folder(folder)
-    for line in FIRST:
-        subprocess.run([FEATUREBANK, "--quiet", *line.split()], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
+        for line in FIRST:
+            run_command(f"featurebank --quiet {line}")
 
 
 def run(page: Path) -> None:
@@ -81,9 +90,18 @@ def run(page: Path) -> None:
     for language, text in blocks(page):
         if language == "python":
             exec(compile(text, str(page), "exec"), names)
+        elif all(_PLAIN.match(line) for line in text.splitlines()):
+            for line in text.splitlines():
+                run_command(line)
         else:
             subprocess.run(["bash", "-ec", text], check=True, env=ENVIRONMENT)
         sys.stdout.flush()
+
+
+def run_command(line: str) -> None:
+    """Run a command of featurebank in this process."""
+    code = main(shlex.split(line)[1:], prog_name="featurebank", standalone_mode=False)
+    assert not code, f"{line} ended with {code}"
 
 
 def _stripes(is_dog: bool, random: np.random.Generator) -> np.ndarray:

@@ -21,12 +21,13 @@ from featurebank.errors import ImageError, StorageError, counted
 from featurebank.finetuning.cut import layer_at
 from featurebank.finetuning.experiment import Experiment
 from featurebank.finetuning.network import Network
-from featurebank.finetuning.recipe import Recipe
 from featurebank.images.reading import worker_count
 from featurebank.images.views import count_views, make_views
 
 _IMAGES = 4
 _TIMES = 2
+_LONG = 0.5
+"""Seconds of a first run that count on a CPU: repeating it would cost more than it would tell."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def estimate(experiment: Experiment, folds: int = 0) -> Estimate:
         live = _frozen_seconds(experiment, network) + _reading_seconds(experiment)
     judged = len(experiment.data.y) * recipe.validation * count_views(recipe.views)
     trained = len(experiment.data.y) * (1 - recipe.validation)
-    epoch = trained * _step_seconds(network, recipe, True) + judged * _step_seconds(network, recipe, False)
+    epoch = trained * _step_seconds(experiment, network, True) + judged * _step_seconds(experiment, network, False)
     epoch += 0.0 if recipe.is_cached else live * (trained + judged)
     first = missing * views * live
     seconds = first + recipe.epochs * epoch * max(folds, 1)
@@ -101,9 +102,10 @@ def _check_room(experiment: Experiment, needed: int) -> None:
         )
 
 
-def _step_seconds(network: Network, recipe: Recipe, trains: bool) -> float:
+def _step_seconds(experiment: Experiment, network: Network, trains: bool) -> float:
     """Return the seconds that one row takes from the cut on, there and back."""
-    x = network.place(torch.zeros(recipe.batch_size, *network.shape))
+    rows = min(experiment.recipe.batch_size, len(experiment.data.y))
+    x = network.place(torch.zeros(rows, *network.shape))
     network.tail.requires_grad_(trains)
 
     def run() -> None:
@@ -113,7 +115,7 @@ def _step_seconds(network: Network, recipe: Recipe, trains: bool) -> float:
             found.backward()
             network.tail.zero_grad(set_to_none=True)
 
-    return _timed(run, network.device) / recipe.batch_size
+    return _timed(run, network.device) / rows
 
 
 def _frozen_seconds(experiment: Experiment, network: Network) -> float:
@@ -145,11 +147,16 @@ def _reading_seconds(experiment: Experiment) -> float:
 
 
 def _timed(run: Callable[[], Any], device: torch.device) -> float:
-    """Return the seconds of a run, after one to warm up."""
-    run()
-    synchronize(device)
+    """Return the seconds of a run: of the first where it is long, else of a few that it has warmed up for."""
+    first = _seconds(run, device, 1)
+    is_enough = device.type == "cpu" and first > _LONG  # on a GPU the first run takes longer than any later one
+    return first if is_enough else _seconds(run, device, _TIMES)
+
+
+def _seconds(run: Callable[[], Any], device: torch.device, times: int) -> float:
+    """Return the mean seconds of runs that begin on a device which has nothing left to do."""
     started = time.perf_counter()
-    for _ in range(_TIMES):
+    for _ in range(times):
         run()
     synchronize(device)
-    return (time.perf_counter() - started) / _TIMES
+    return (time.perf_counter() - started) / times

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks.planted_faults import flipped_labels
 
+from featurebank import Bank
 from featurebank_cli.solar_cells import cells_folder
 
 FEATUREBANK = Path(sys.executable).with_name("featurebank")
@@ -75,3 +77,8 @@ def test_the_predictor_labels_a_cell(folder, first):
     by_demo = first["predictions"][0]
     assert (by_demo["path"], by_demo["label"]) == ("cell0001.png", "defective")
     assert row["probability"] == pytest.approx(by_demo["probability"], abs=1e-4)
+
+
+def test_flipped_labels_of_certain_cells_are_found(folder, first):
+    for seed in range(2):
+        assert flipped_labels(Bank(folder / "solar.bank"), seed)["recall at that budget"] >= 0.5
