@@ -9,7 +9,7 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from featurebank.errors import SourceError, counted, printable, shell_word
@@ -217,7 +217,7 @@ class _Locator:
             return ""
         near = [Path(self._base), *list(Path(self._base).parents)[:3], Path.cwd()]
         for folder in [each for each in dict.fromkeys(near) if str(each) != self._key]:
-            if any(os.path.isfile(folder / end) for text in texts[:_TRIED] for end in _ends(text)):
+            if any(os.path.isfile(os.path.join(folder, end)) for text in texts[:_TRIED] for end in _ends(text)):
                 return str(folder)
         return ""
 
@@ -229,10 +229,10 @@ def _split(name: str) -> tuple[str, str]:
     return store, name.removeprefix(store)
 
 
-def _ends(text: str) -> list[PurePosixPath]:
+def _ends(text: str) -> list[str]:
     """Return a path without more and more of its first folders, but with one at least."""
     parts = [part for part in text.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    return [PurePosixPath(*parts[start:]) for start in range(max(1, len(parts) - 1))]
+    return ["/".join(parts[start:]) for start in range(max(1, len(parts) - 1))]
 
 
 def _leaves(inside: str) -> bool:
