@@ -249,8 +249,10 @@ def _estimate(
 def _explain(found: Any, bank: AnyPath, request: Any, as_json: bool) -> None:
     from featurebank.bank.bank import Bank
     from featurebank.extraction.planning import explain
+    from featurebank.storage.files import as_path
 
-    facts = explain(found, Bank(bank), request)
+    is_new = not as_path(bank).exists()
+    facts = explain(found, None if is_new else Bank(bank), request)
     if as_json:
         print_json(facts)
         return
@@ -258,6 +260,8 @@ def _explain(found: Any, bank: AnyPath, request: Any, as_json: bool) -> None:
         f"{counted(facts['samples'], 'sample')}: {facts['unchanged']} unchanged, {facts['changed']} changed, "
         f"{facts['new']} new; changed and new files would be read"
     )
+    if is_new:
+        click.echo(f"  {printable(str(bank))} does not exist yet: extract would make it, and embed all of them")
     unread = {word: facts[word] for word in ("new", "changed") if facts[word]}
     more = " ".join(f"+{count} {word}" for word, count in unread.items())
     tail = f", {more}: hit or miss is not known until they are read" if unread else ""

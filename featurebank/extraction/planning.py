@@ -39,14 +39,15 @@ SAMPLE_BYTES = 100
 # --- reused or computed ------------------------------------------------------------------------------------
 
 
-def explain(source: Source, bank: Bank, request: Request) -> dict[str, Any]:
+def explain(source: Source, bank: Bank | None, request: Request) -> dict[str, Any]:
     """Say what `extract` would find in a bank; nothing is embedded or written. A new bank's range is measured.
 
     Parameters
     ----------
     source : Source
         From `featurebank.scan`.
-    bank : Bank
+    bank : Bank or None
+        None where there is no bank yet: all samples are new.
     request : Request
         The backbone and layers; the network is loaded only for a request that the bank has not seen.
 
@@ -59,6 +60,10 @@ def explain(source: Source, bank: Bank, request: Request) -> dict[str, Any]:
     """
     request, source, _ = settle_source(request, source, bank)
     specs = request.specs(bank)
+    if bank is None:
+        sets = [{"name": each.name, "fingerprint": each.fingerprint, "hits": 0, "misses": 0} for each in specs]
+        count = len(source.paths)
+        return {"samples": count, "unchanged": 0, "changed": 0, "new": count, "feature_sets": sets}
     tracker = Tracker(source, bank, specs, verify=False)
     known = int((tracker.before >= 0).sum())
     same = tracker.unchanged()

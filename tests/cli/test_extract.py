@@ -186,6 +186,16 @@ def test_explain_says_what_would_be_done_and_does_nothing(run_cli, run_json, pho
     assert sorted(bank.rglob("*")) == before
 
 
+def test_explain_says_what_would_be_done_before_there_is_a_bank(run_cli, run_json, photos, tmp_path):
+    bank = tmp_path / "a.bank"
+    facts = run_json("extract", photos, "--bank", bank, *NET, "--explain")
+    assert (facts["samples"], facts["unchanged"], facts["new"]) == (4, 0, 4)
+    assert [(each["name"], each["hits"]) for each in facts["feature_sets"]] == [("resnet18/penultimate", 0)]
+    shown = run_cli("extract", photos, "--bank", bank, *NET, "--explain")
+    assert (shown.exit_code, "a.bank does not exist yet: extract would make it" in shown.stdout) == (0, True)
+    assert not bank.exists()
+
+
 def test_views_are_stored_and_named_by_explain(run_cli, run_json, photos, tmp_path):
     bank = tmp_path / "a.bank"
     run_json("extract", photos, "--bank", bank, *NET)
