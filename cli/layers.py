@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from cloup import command, option, option_group
@@ -11,6 +11,7 @@ from cloup import command, option, option_group
 from featurebank.errors import counted, printable
 from featurebank_cli.options import (
     FILE,
+    PLACE,
     channels_option,
     check_folder,
     framing_option,
@@ -23,6 +24,9 @@ from featurebank_cli.options import (
 from featurebank_cli.output import print_json, print_table
 from featurebank_cli.state import State
 
+if TYPE_CHECKING:
+    from featurebank.storage.files import AnyPath
+
 
 @command()
 @click.argument("backbone")
@@ -34,6 +38,7 @@ from featurebank_cli.state import State
     range_option,
     pages_option,
     channels_option,
+    option("--bank", type=PLACE, help="Open it with the range, pages and channels that this bank was read with."),
     output_option("The drawing, a PNG file.  [default: seen.png]"),
 )
 @json_option
@@ -44,6 +49,7 @@ def layers(
     size: int | None,
     preview: Path | None,
     framing: str | None,
+    bank: AnyPath | None,
     output: Path | None,
     as_json: bool,
     **pixels: Any,
@@ -57,13 +63,17 @@ def layers(
         featurebank layers resnet18
         featurebank layers resnet18 --preview photo.jpg --fit pad -o seen.png
         featurebank layers resnet18 --preview cells.tif --range 0..4095 --pages max
+        featurebank layers resnet18 --preview cells.tif --bank cells.bank
     """
+    is_plain = pixels == {"range": "auto", "pages": None, "channels": None}
+    if bank is not None and not is_plain:
+        raise click.UsageError("give --bank, or --range, --pages and --channels, not both")
     if preview is not None:
-        image = _open(state, preview, **pixels)
+        image = _open(state, preview, bank, **pixels)
         _preview(backbone, size, image, framing, output or Path("seen.png"), as_json)
         return
-    if framing is not None or output is not None or pixels != {"range": "auto", "pages": None, "channels": None}:
-        raise click.UsageError("--fit, --range, --pages, --channels and -o go with --preview IMAGE")
+    if framing is not None or output is not None or bank is not None or not is_plain:
+        raise click.UsageError("--fit, --range, --pages, --channels, --bank and -o go with --preview IMAGE")
     from featurebank.backbones.registry import layers_of
 
     found = layers_of(backbone, size)
@@ -92,19 +102,21 @@ def layers(
     )
 
 
-def _open(state: State, path: Path, **pixels: Any) -> Any:
-    """Open an image as `featurebank extract` would open it alone, and say what was decided; of all pages the first."""
+def _open(state: State, path: Path, bank: AnyPath | None, **pixels: Any) -> Any:
+    """Open an image as `featurebank extract` would open it alone, or in a bank, and say so; of all pages the first."""
     import os
 
+    from featurebank.bank.bank import Bank
     from featurebank.extraction.pixel_range import settle_image
     from featurebank.images.notes import DecodingNotes
-    from featurebank.images.pixels import PixelRules
+    from featurebank.images.pixels import PixelRules, as_text
     from featurebank.images.reading import open_image
     from featurebank.images.stacks import pages_of
     from featurebank.images.values import note_of
 
     place, *others = pages_of(str(path)) if pixels["pages"] == "each" else [str(path)]
-    rules, said = settle_image(place, PixelRules.parse(**pixels))
+    rules, said = settle_image(place, PixelRules.parse(**pixels) if bank is None else Bank(bank).pixels)
+    said = said or (f"range: {as_text(rules.limits)}, as in the bank" if bank is not None else "")
     image, _ = open_image(place, pixels=rules)
     notes = DecodingNotes()
     notes.take(note_of(image), os.fsencode(path))

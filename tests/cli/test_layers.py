@@ -89,6 +89,17 @@ def test_the_preview_opens_an_image_as_extract_does(run_cli, stack, tmp_path, op
     assert ("page 1 of 3; --preview" in result.stderr) == ("each" in options)
 
 
+def test_the_preview_opens_an_image_as_a_bank_was_read(run_cli, stack, tmp_path):
+    net = ["--backbone", "resnet18", "--weights", "random:0", "--size", 32]
+    run_cli("extract", stack.parent, "--bank", tmp_path / "a.bank", *net, "--range", "0..4000", "--pages", "max")
+    options = ["--preview", stack, "--bank", tmp_path / "a.bank", "-o", tmp_path / "seen.png"]
+    result = run_cli("layers", "resnet18", "--size", 32, *options)
+    assert "range: 0..4000, as in the bank" in result.stderr
+    assert np.asarray(Image.open(tmp_path / "seen.png"))[16, 448 + 8 + 16].tolist() == [191] * 3
+    both = run_cli("layers", "resnet18", *options, "--range", "full")
+    assert (both.exit_code, "give --bank, or --range" in both.stderr) == (2, True)
+
+
 def test_the_preview_of_chosen_channels(run_cli, tmp_path):
     Image.fromarray(np.full((64, 64, 3), (10, 20, 90), np.uint8)).save(tmp_path / "a.png")
     for channels, colour in (("2,1,0", [90, 20, 10]), ("mean", [40, 40, 40])):
