@@ -26,7 +26,7 @@ from featurebank.topmodels.folds import Fold, folds_of, make_folds, sizes_of
 from featurebank.topmodels.formatting import gain_text, paid_text, percent
 from featurebank.topmodels.refitting import fit_pipeline, over_folds
 from featurebank.topmodels.scaling import with_floor
-from featurebank.topmodels.scores import paired_interval
+from featurebank.topmodels.scores import Trials, fold_difference, trials_of
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def compare(
     dict
         ``frozen`` and ``tuned`` (``mean, fold_scores``), ``is_anew`` (whether the frozen side is no predictor's model,
         but a logistic regression that is chosen in each fold), ``diverged`` (folds whose training did), the difference
-        with its interval (`featurebank.topmodels.scores.paired_interval`), ``seconds``, ``interrupted``, a
+        with its interval (`featurebank.topmodels.scores.fold_difference`), ``seconds``, ``interrupted``, a
         ``sentence``.
     """
     started = time.perf_counter()
@@ -122,9 +122,10 @@ def compare(
         over_folds(both, folds, progress, pairs)
     except KeyboardInterrupt:
         is_interrupted = True
-    seconds = time.perf_counter() - started
+    data, seconds = experiment.data, time.perf_counter() - started
+    trials = trials_of(len(data.y), data.ties)
     facts = {"is_anew": frozen.model is None, "seconds": seconds, "interrupted": is_interrupted}
-    return {**_summary(frozen.name, pairs, folds), **facts}
+    return {**_summary(frozen.name, pairs, folds, trials), **facts}
 
 
 def _scores(
@@ -145,7 +146,9 @@ def _scores(
     return frozen.score(train, test), judge(logits, experiment.data.codes[test], part.weight)[1], diverged
 
 
-def _summary(name: str, pairs: Sequence[tuple[float, float, bool]], folds: Sequence[Fold]) -> dict[str, Any]:
+def _summary(
+    name: str, pairs: Sequence[tuple[float, float, bool]], folds: Sequence[Fold], trials: Trials
+) -> dict[str, Any]:
     """Return both sides and their difference, as JSON can hold them."""
     before, after = ([pair[side] for pair in pairs] for side in (0, 1))
     found: dict[str, Any] = {
@@ -156,7 +159,7 @@ def _summary(name: str, pairs: Sequence[tuple[float, float, bool]], folds: Seque
     }
     if len(pairs) < 2:
         return {**found, "sentence": "Fewer than two folds were finished, which compare nothing."}
-    found |= paired_interval(after, before, *sizes_of(folds))
+    found |= fold_difference(after, before, *sizes_of(folds), "accuracy", trials=trials)
     return {**found, "sentence": sentence(found)}
 
 

@@ -27,12 +27,12 @@ from featurebank.topmodels.comparison import selection_bias
 from featurebank.topmodels.cross_calibration import choose_method, cross_calibrated
 from featurebank.topmodels.evaluation import scorer_of
 from featurebank.topmodels.folds import Folds, sizes_of
-from featurebank.topmodels.formatting import is_share, score_name, told_apart_text
+from featurebank.topmodels.formatting import score_name, told_apart_text
 from featurebank.topmodels.learning_curve import learning_curve as make_learning_curve
 from featurebank.topmodels.models import OVERSURE
 from featurebank.topmodels.out_of_fold import OutOfFold
 from featurebank.topmodels.refitting import fit_pipeline, guess_scores, over_folds, score_fitted
-from featurebank.topmodels.scores import fold_interval, least_interval, paired_interval
+from featurebank.topmodels.scores import fold_difference, fold_interval
 from featurebank.topmodels.search import TopModelSearchCV
 from featurebank.topmodels.thresholds import abstention_curve, best_threshold, cross_thresholds
 
@@ -78,8 +78,7 @@ def _about_guess(search: TopModelSearchCV, rows: TrainingData) -> dict[str, Any]
     if scores is None:
         return None
     best, scoring = search.best_candidate_, score_name(search.scoring, rows.task)
-    least = least_interval(best.mean - float(np.mean(scores)), search.trials_) if is_share(scoring) else None
-    found = paired_interval(best.fold_scores, scores, *sizes_of(search.folds_), least)
+    found = fold_difference(best.fold_scores, scores, *sizes_of(search.folds_), scoring, trials=search.trials_)
     return {"mean": float(np.mean(scores)), **found, "sentence": told_apart_text(GUESSED, "a guess", found, scoring)}
 
 
@@ -322,7 +321,7 @@ def nested(search: TopModelSearchCV, rows: TrainingData, cv: Any, progress: Call
     scores, scoring = over_folds(score, search.folds_), score_name(search.scoring, search.task)
     return {
         "mean": float(np.mean(scores)),
-        "ci95": list(fold_interval(scores, *sizes_of(search.folds_), scoring, rows=len(rows.y)).ends),
+        "ci95": list(fold_interval(scores, *sizes_of(search.folds_), scoring, trials=search.trials_).ends),
         "fold_scores": scores,
     }
 

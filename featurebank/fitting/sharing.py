@@ -22,7 +22,7 @@ from featurebank.topmodels.folds import Fold, sizes_of
 from featurebank.topmodels.formatting import gain_text, paid_text, score_name, score_text
 from featurebank.topmodels.models import TopModel
 from featurebank.topmodels.multiview import reduce_views
-from featurebank.topmodels.scores import paired_interval
+from featurebank.topmodels.scores import fold_difference
 from featurebank.topmodels.search import TopModelSearchCV
 from featurebank.topmodels.solvers import plain
 from featurebank.topmodels.solvers.problem import Cells, Events, Note, Prediction, SolverOptions
@@ -210,15 +210,15 @@ def compared(search: TopModelSearchCV, name: str) -> dict[str, Any] | None:
     Returns
     -------
     dict or None
-        ``shared`` and ``alone`` (the candidates), `topmodels.scores.paired_interval` and a ``sentence``; None where
+        ``shared`` and ``alone`` (the candidates), `topmodels.scores.fold_difference` and a ``sentence``; None where
         one of them is missing.
     """
     networks = (each for each in search.candidates_ if each.model in (ALONE, SHARED))
     best = best_of_each(networks, lambda each: each.model, mean_of)
     if len(best) < 2 or len(search.folds_) < 2:
         return None
-    found = paired_interval(best[SHARED].fold_scores, best[ALONE].fold_scores, *sizes_of(search.folds_))
-    scoring = score_name(search.scoring, search.task)
+    scoring, scores = score_name(search.scoring, search.task), [best[each].fold_scores for each in (SHARED, ALONE)]
+    found = fold_difference(*scores, *sizes_of(search.folds_), scoring, trials=search.trials_)
     text = sentence(name, best[SHARED].mean, best[ALONE].mean, found, scoring)
     return {"shared": best[SHARED].to_dict(), "alone": best[ALONE].to_dict(), **found, "sentence": text}
 

@@ -27,12 +27,12 @@ from featurebank.predictor.predictor import Predictor
 from featurebank.predictor.task import Task
 from featurebank.topmodels.calibration import Calibrator
 from featurebank.topmodels.evaluation import SearchData
-from featurebank.topmodels.folds import Fold, sizes_of
-from featurebank.topmodels.formatting import gain_text
+from featurebank.topmodels.folds import sizes_of
+from featurebank.topmodels.formatting import gain_text, score_name
 from featurebank.topmodels.models import TASKS, TopModel, parse_models
 from featurebank.topmodels.out_of_fold import OutOfFold, gather
 from featurebank.topmodels.refitting import over_folds, score_fitted
-from featurebank.topmodels.scores import fold_interval, paired_interval
+from featurebank.topmodels.scores import fold_difference, fold_interval
 from featurebank.topmodels.search import TopModelSearchCV
 from featurebank.topmodels.solvers.problem import Prediction, prediction_of
 
@@ -256,21 +256,20 @@ def _model_name(search: TopModelSearchCV) -> str:
 
 
 def _compared(
-    searches: dict[str, TopModelSearchCV], scores: dict[str, list[float]], folds: Sequence[Fold]
+    searches: dict[str, TopModelSearchCV], scores: dict[str, list[float]], made: TopModelSearchCV
 ) -> list[dict[str, Any]]:
     """Return a row of facts for each method, the supervised one first."""
-    sizes, facts = sizes_of(folds), []
-    scoring, tested = searches[SUPERVISED].scoring, len(np.unique(np.concatenate([test for _, test in folds])))
+    sizes, scoring, trials, facts = sizes_of(made.folds_), score_name(made.scoring, made.task), made.trials_, []
     for name, mine in scores.items():
         about: dict[str, Any] = {
             "method": name,
             "model": _model_name(searches[name]),
             "mean": float(np.mean(mine)),
-            "ci95": list(fold_interval(mine, *sizes, scoring, rows=tested).ends),
+            "ci95": list(fold_interval(mine, *sizes, scoring, trials=trials).ends),
             "fold_scores": mine,
         }
         if name != SUPERVISED:
-            gain = paired_interval(mine, scores[SUPERVISED], *sizes)
+            gain = fold_difference(mine, scores[SUPERVISED], *sizes, scoring, trials=trials)
             about |= {"difference_ci95": gain.pop("ci95"), **gain}
         facts.append(about)
     return facts
@@ -297,7 +296,7 @@ def _shipped(
 ) -> FitResult:
     """Return the result of what has the best mean, refitted on all rows."""
     report, search = result.report, result.search
-    methods = _compared(searches, scores, search.folds_)
+    methods = _compared(searches, scores, search)
     name = max(methods, key=lambda row: row["mean"])["method"]  # the supervised one, the first, of equals
     report["unlabelled"] = {
         "rows": len(rows.pool),

@@ -11,7 +11,7 @@ from featurebank.errors import counted
 from featurebank.topmodels.candidates import Candidate, called, ranked
 from featurebank.topmodels.folds import sizes_of
 from featurebank.topmodels.formatting import score_name, told_apart_text
-from featurebank.topmodels.scores import paired_interval
+from featurebank.topmodels.scores import fold_difference, paired_interval
 from featurebank.topmodels.solvers.problem import Prediction
 from featurebank.topmodels.uncertainty import Uncertainty
 
@@ -37,6 +37,8 @@ def compared(
 def difference(uncertainty: Uncertainty, first: Candidate, second: Candidate, said: Said) -> dict[str, Any]:
     """Return the difference of two candidates and its interval: from the folds, and from rows where they were kept.
 
+    Where these tell nothing, since both were right on the same rows, it is as wide as their number allows.
+
     Returns
     -------
     dict
@@ -45,9 +47,12 @@ def difference(uncertainty: Uncertainty, first: Candidate, second: Candidate, sa
     scores, sizes = (first.fold_scores, second.fold_scores), sizes_of(uncertainty.data.folds)
     one, other = said.get(id(first)), said.get(id(second))
     if one is None or other is None:
-        return paired_interval(*scores, *sizes)
-    by_rows = uncertainty.difference(one, other, first.mean - second.mean)
-    return {**paired_interval(*scores, *sizes, by_rows), "same_answers": _same_answers(first, second, said)}
+        return fold_difference(*scores, *sizes, uncertainty.name, trials=uncertainty.trials)
+    by_rows, is_same = uncertainty.difference(one, other, first.mean - second.mean), _same_answers(first, second, said)
+    if is_same or by_rows.low < by_rows.high:
+        return {**paired_interval(*scores, *sizes, by_rows), "same_answers": is_same}
+    found = fold_difference(*scores, *sizes, uncertainty.name, trials=uncertainty.trials)
+    return {**found, "same_answers": False}  # right on the same rows, and wrong in other ways
 
 
 def _same_answers(first: Candidate, second: Candidate, said: Said) -> bool:

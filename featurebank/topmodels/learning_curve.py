@@ -17,7 +17,7 @@ from featurebank.images.reading import Progress
 from featurebank.topmodels.folds import Fold, sizes_of
 from featurebank.topmodels.formatting import gain_text, is_share
 from featurebank.topmodels.refitting import guess_scores
-from featurebank.topmodels.scores import fold_interval, paired_interval
+from featurebank.topmodels.scores import Trials, effective_rows, fold_difference, fold_interval, trials_of
 from featurebank.topmodels.subsampling import Measured, Subsampling, failures, measured, subsampling
 
 EXPONENTS = np.geomspace(0.01, 2, 200)
@@ -362,8 +362,7 @@ def _curve(task: Subsampling, found: Sequence[Measured], random_state: int, note
     n_train, n_test = sizes_of(task.folds)
     bound = _bound(task.scorer)
     chance = _chance(task, _filled(found[-1].scores).mean(axis=1), n_train, n_test)
-    tested = len(np.unique(np.concatenate([test for _, test in task.folds])))
-    points = [_point(each, n_train, n_test, task.scorer, tested) for each in found]
+    points = [_point(each, n_train, n_test, task.scorer, _trials(task)) for each in found]
     fitted = [each for each in found if each.size.is_fitted]
     rows = np.array([each.n_train for each in fitted])
     if len(np.unique(rows)) < LEAST_SIZES:
@@ -375,9 +374,9 @@ def _curve(task: Subsampling, found: Sequence[Measured], random_state: int, note
     return LearningCurve(points, len(task.y), law, again, chance, bound == 1, task.scorer, notes)
 
 
-def _point(each: Measured, n_train: float, n_test: float, scorer: Any, tested: int) -> dict[str, Any]:
+def _point(each: Measured, n_train: float, n_test: float, scorer: Any, trials: Trials) -> dict[str, Any]:
     by_fold = _by_fold(each.scores).compressed()
-    interval = fold_interval(by_fold.tolist(), n_train, n_test, scorer, rows=tested)
+    interval = fold_interval(by_fold.tolist(), n_train, n_test, scorer, trials=trials)
     return {
         "n_train": each.n_train,
         "per_class": None if each.size.is_share else each.size.amount,
@@ -389,13 +388,19 @@ def _point(each: Measured, n_train: float, n_test: float, scorer: Any, tested: i
     }
 
 
+def _trials(task: Subsampling) -> Trials:
+    tested = np.unique(np.concatenate([test for _, test in task.folds]))
+    rows = len(tested) if task.weight is None else effective_rows(task.weight[tested])
+    return trials_of(rows, None if task.groups is None else task.groups[tested])
+
+
 def _chance(task: Subsampling, best: NDArray[np.float64], n_train: float, n_test: float) -> dict[str, Any] | None:
     """Compare scores, one a fold, with those of a guess that never looks at an image."""
     kind = "regression" if is_regressor(task.pipeline) else "classification"
     scores = guess_scores(task.scorer, kind, task.y, task.folds, task.weight)
     if scores is None:
         return None
-    margin = paired_interval(best.tolist(), scores, n_train, n_test)
+    margin = fold_difference(best.tolist(), scores, n_train, n_test, task.scorer, trials=_trials(task))
     return {"score": float(np.mean(scores)), "ci95": margin["ci95"]}
 
 

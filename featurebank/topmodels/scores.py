@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from featurebank.topmodels.formatting import bounded, is_share, range_of
+from featurebank.topmodels.formatting import bounded, range_of
 from featurebank.topmodels.influence import Part, block_influence
 
 CONFIDENCE = 0.95
@@ -174,7 +174,25 @@ def ratio_interval(score: Callable[[NDArray[np.intp]], float], part: Part, shown
     return Interval(min(float(low), shown), max(float(high), shown), "log-jackknife")
 
 
-def fold_interval(scores: Sequence[float], n_train: float, n_test: float, scoring: Any, *, rows: float) -> Interval:
+class Trials(NamedTuple):
+    """What a score stands on: so many rows of equal weight, in so many units (groups of rows, or the rows)."""
+
+    rows: float
+    units: float
+
+
+def trials_of(rows: float, groups: NDArray[Any] | None) -> Trials:
+    """Return what a score of rows stands on, that belong to groups, shape (n,), or to none.
+
+    Examples
+    --------
+    >>> trials_of(6, np.array([0, 0, 0, 1, 1, 1])), trials_of(6, None)
+    (Trials(rows=6, units=2), Trials(rows=6, units=6))
+    """
+    return Trials(rows, rows if groups is None else min(rows, len(np.unique(groups))))
+
+
+def fold_interval(scores: Sequence[float], n_train: float, n_test: float, scoring: Any, *, trials: Trials) -> Interval:
     """Return the 95 % interval of a mean over folds of which only the scores are known.
 
     Parameters
@@ -183,21 +201,29 @@ def fold_interval(scores: Sequence[float], n_train: float, n_test: float, scorin
     n_train, n_test : float
         Mean number of rows in the training and test parts.
     scoring : str, callable or None
-    rows : float
-        Rows that the folds test in all; the interval of a share is not narrower than these allow.
+    trials : Trials
+        Of the rows that the folds test in all; where the score has a least and a greatest value, the interval is not
+        narrower than these allow.
+
+    Returns
+    -------
+    Interval
+        Of NaN where one fold is all that is known of a score without such a range.
 
     Examples
     --------
-    >>> low, high, method = fold_interval([1.0] * 5, 80, 20, "accuracy", rows=100)
+    >>> low, high, method = fold_interval([1.0] * 5, 80, 20, "accuracy", trials=Trials(100, 100))
     >>> round(low, 3), high, method
     (0.964, 1.0, 'nadeau-bengio')
     """
     low, high = corrected_interval(scores, n_train, n_test)
-    mean = float(np.mean(scores))
-    if is_share(scoring) and 0 <= mean <= 1:
-        least = exact_interval(mean, rows)
-        low, high = max(min(low, least[0]), 0.0), min(max(high, least[1]), 1.0)
-    return Interval(low, high, "nadeau-bengio")
+    mean, (bottom, top) = float(np.mean(scores)), range_of(scoring)
+    if np.isfinite(top - bottom) and bottom <= mean <= top:
+        apart = max(_units_apart(np.subtract(scores, mean)), 1)
+        least = exact_interval((mean - bottom) / (top - bottom), max(min(trials.rows, trials.units * apart), 1))
+        ends = [bottom + (top - bottom) * end for end in least]
+        low, high = bounded(scoring, [np.fmin(low, ends[0]), np.fmax(high, ends[1])])
+    return Interval(float(low), float(high), "nadeau-bengio")
 
 
 def averages_classes(scoring: Any) -> bool:
@@ -305,7 +331,7 @@ def corrected_interval(
     k = len(scores)
     mean = float(np.mean(scores))
     if k < 2:
-        return mean, mean
+        return np.nan, np.nan
     error = float(np.sqrt(np.var(scores, ddof=1) * (1 / k + n_test / n_train)))
     reach = _student(k - 1, confidence) * error
     return mean - reach, mean + reach
@@ -406,7 +432,7 @@ def paired_interval(
     n_train, n_test : float
         Mean number of rows in the training and test parts.
     by_rows : Interval, optional
-        From the rows that both answered (`difference_interval`), or from how many these are (`least_interval`), with
+        From the rows that both answered (`difference_interval`), or from how many these are (`fold_difference`), with
         which the interval is united: where two models score alike in every fold, only the rows tell how far they
         differ.
 
@@ -423,5 +449,39 @@ def paired_interval(
     differences = [one - two for one, two in zip(first, second, strict=True)]
     low, high = corrected_interval(differences, n_train, n_test)
     if by_rows is not None:
-        low, high = float(np.nanmin([low, by_rows.low])), float(np.nanmax([high, by_rows.high]))
+        low, high = float(np.fmin(low, by_rows.low)), float(np.fmax(high, by_rows.high))
     return {"difference": float(np.mean(differences)), "ci95": [low, high], "told_apart": bool(low > 0 or high < 0)}
+
+
+def fold_difference(
+    first: Sequence[float], second: Sequence[float], n_train: float, n_test: float, scoring: Any, *, trials: Trials
+) -> dict[str, Any]:
+    """Compare two candidates on the same folds of which only the scores are known.
+
+    Parameters
+    ----------
+    first, second : sequence of k floats
+    n_train, n_test : float
+    scoring : str, callable or None
+    trials : Trials
+        As in `fold_interval`: the interval of a difference of shares is not narrower than these allow. Where the
+        difference is the same in every fold, the folds say nothing of how groups differ, and each group is one trial.
+
+    Returns
+    -------
+    dict
+        As of `paired_interval`.
+
+    Examples
+    --------
+    >>> found = fold_difference([0.9] * 5, [0.9] * 5, 80, 20, "accuracy", trials=Trials(100, 100))
+    >>> [round(end, 3) for end in found["ci95"]], found["told_apart"]
+    ([-0.019, 0.019], False)
+    """
+    differences, (least, greatest) = np.subtract(first, second), range_of(scoring)
+    if not np.isfinite(greatest - least):
+        return paired_interval(first, second, n_train, n_test)
+    width, spread = greatest - least, np.ptp(differences)
+    by_rows = least_interval(float(differences.mean()) / width, trials.rows if spread > 1e-12 else trials.units)
+    by_rows = by_rows._replace(low=width * by_rows.low, high=width * by_rows.high)
+    return paired_interval(first, second, n_train, n_test, by_rows)

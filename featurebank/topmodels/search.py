@@ -145,8 +145,8 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         Row numbers of each fold.
     classes_ : ndarray, shape (k,)
         The classes, sorted.
-    trials_ : float
-        How many rows of equal weight, or groups of them, a score stands on.
+    trials_ : Trials
+        How many rows of equal weight, and groups of them, a score stands on.
     interrupted_, timed_out_ : bool
         Whether Ctrl-C, or the time limit, ended the search early.
     warnings_ : list of str

@@ -17,6 +17,7 @@ from featurebank.topmodels.formatting import score_name
 from featurebank.topmodels.influence import Part, block_influence, mean_influence
 from featurebank.topmodels.scores import (
     Interval,
+    Trials,
     averages_classes,
     difference_interval,
     effective_rows,
@@ -24,6 +25,7 @@ from featurebank.topmodels.scores import (
     is_ratio,
     ratio_interval,
     score_interval,
+    trials_of,
     wilson_interval,
 )
 from featurebank.topmodels.solvers.problem import Prediction
@@ -60,16 +62,16 @@ class Uncertainty:
         """Return the 95 % interval of a candidate's mean over the folds; of its folds alone where no row is known."""
         if found is None:
             sizes = sizes_of(self.data.folds)
-            return fold_interval(candidate.fold_scores, *sizes, self._name, rows=self._rows)
+            return fold_interval(candidate.fold_scores, *sizes, self.name, trials=self.trials)
         if self.is_accuracy and len(self.data.folds) == 1 and self.data.weight is None and self.clusters is None:
             count = len(self.data.folds[0][1])
             return Interval(*wilson_interval(candidate.mean * count, count), "wilson")
         parts, folds = self._parts(found), len(self.data.folds)
-        if is_ratio(self._name):
+        if is_ratio(self.name):
             return ratio_interval(self._score_together(found), _together(parts), candidate.mean, folds=folds)
         influence = self._influence(found)
         units = len(np.unique(_together(parts).units))
-        return score_interval(candidate.mean, influence, self._name, rows=self._rows, folds=folds, units=units)
+        return score_interval(candidate.mean, influence, self.name, rows=self._rows, folds=folds, units=units)
 
     def difference(self, first: Found, second: Found, value: float) -> Interval:
         """Return the 95 % interval of the difference `value` of two candidates, from the rows that both answered."""
@@ -77,9 +79,10 @@ class Uncertainty:
         return difference_interval(value, influence, folds=len(self.data.folds))
 
     @property
-    def trials(self) -> float:
-        """How many rows of equal weight, or groups of rows that belong together, a score stands on."""
-        return self._rows if self.clusters is None else min(self._rows, len(np.unique(self.clusters)))
+    def trials(self) -> Trials:
+        """How many rows of equal weight, and groups of rows that belong together, a score stands on."""
+        tested = np.concatenate([test for _, test in self.data.folds])
+        return trials_of(self._rows, None if self.clusters is None else self.clusters[tested])
 
     def _influence(self, found: Found) -> NDArray[np.float64]:
         if self.is_accuracy:
@@ -119,7 +122,8 @@ class Uncertainty:
         return [Part(own, weight[test]) for own, test in zip(units, tests, strict=True)]
 
     @property
-    def _name(self) -> Any:
+    def name(self) -> Any:
+        """The scorer's name; that of the default where none was given."""
         return score_name(self.scoring, self.data.task)
 
     @cached_property

@@ -55,6 +55,18 @@ def test_the_same_answers_on_every_row_are_said_so():
     assert found["sentence"] == "svm on X and mlp on X give the same answers on every row"
 
 
+def test_models_that_are_right_on_the_same_rows_and_wrong_in_other_ways_differ_by_as_much_as_the_rows_allow():
+    data, scores = SearchData(np.zeros((40, 1)), Y, {}, FOLDS), [0.9] * 4
+    first, second = (Candidate(("X",), name, {}, fold_scores=scores) for name in ("svm", "mlp"))
+    other = [
+        each._replace(labels=np.where(Y[FOLDS[each.fold][1]] == each.labels, each.labels, 7)) for each in answers([0])
+    ]
+    said = {id(first): answers([0]), id(second): other}
+    found = compared(Uncertainty(data, None, get_scorer("accuracy"), None), first, [first, second], said)
+    assert found["ci95"] == pytest.approx([-1.96 / 42, 1.96 / 42], abs=1e-4)
+    assert "cannot be told apart" in found["sentence"]
+
+
 def test_all_that_give_the_same_answers_are_counted():
     found = told([0, 9], [0, 9], [0, 9])["sentence"]
     assert found == "svm on X, mlp on X and 1 other give the same answers on every row"

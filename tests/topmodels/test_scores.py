@@ -5,9 +5,11 @@ import pytest
 
 from featurebank.topmodels.influence import Part, block_influence, mean_influence
 from featurebank.topmodels.scores import (
+    Trials,
     corrected_interval,
     difference_interval,
     exact_interval,
+    fold_difference,
     fold_interval,
     paired_interval,
     ratio_interval,
@@ -37,7 +39,7 @@ def test_the_corrected_interval_is_wider_than_the_naive_one():
 
 
 def test_one_fold_says_nothing_about_spread():
-    assert corrected_interval([0.7], 75, 25) == (0.7, 0.7)
+    assert np.isnan(corrected_interval([0.7], 75, 25)).all()
 
 
 @pytest.mark.parametrize(
@@ -73,9 +75,9 @@ def test_leaving_out_blocks_gives_the_influence_on_a_mean():
 
 
 def test_folds_of_equal_scores_have_the_interval_of_their_rows():
-    low, high, method = fold_interval([0.9] * 5, 80, 20, "accuracy", rows=100)
+    low, high, method = fold_interval([0.9] * 5, 80, 20, "accuracy", trials=Trials(100, 100))
     assert (low, high, method) == (*exact_interval(0.9, 100), "nadeau-bengio")
-    assert fold_interval([0.9] * 5, 80, 20, "r2", rows=100)[:2] == (0.9, 0.9)
+    assert fold_interval([0.9] * 5, 80, 20, "r2", trials=Trials(100, 100))[:2] == (0.9, 0.9)
 
 
 def test_a_score_that_is_no_share_has_students_interval():
@@ -155,3 +157,25 @@ def test_errors_that_do_not_differ_say_nothing_of_how_they_vary():
     constant = ratio_interval(lambda rows: 0.0, Part(np.arange(9), np.ones(9)), 0.0)
     assert np.isnan(constant.low)
     assert difference_interval(0.0, np.zeros(9))[:2] == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "scoring", "trials", "low", "high"),
+    [
+        ([0.9] * 5, [0.9] * 5, "accuracy", Trials(60, 60), -0.032, 0.032),  # sqrt(1) / 62 x 1.96
+        ([0.9] * 5, [0.85] * 5, "accuracy", Trials(60, 60), 0.048 - 0.062, 0.048 + 0.062),  # sqrt(4 - 9 / 62) / 62
+        ([1.0] * 5, [1.0] * 5, "accuracy", Trials(300, 5), -0.28, 0.28),  # five groups: 1.96 / 7
+        ([0.9] * 5, [0.9] * 5, "matthews_corrcoef", Trials(60, 60), -0.063, 0.063),  # its range is twice as wide
+        ([0.9], [0.8], "r2", Trials(60, 60), np.nan, np.nan),
+    ],
+)
+def test_two_that_differ_alike_in_every_fold_have_the_interval_of_their_rows(first, second, scoring, trials, low, high):
+    found = fold_difference(first, second, 48, 12, scoring, trials=trials)
+    assert found["ci95"] == pytest.approx([low, high], abs=1e-3, nan_ok=True)
+    assert not found["told_apart"]
+
+
+def test_folds_that_are_all_right_are_as_many_trials_as_groups():
+    assert fold_interval([1.0] * 5, 240, 60, "accuracy", trials=Trials(300, 5)).low == pytest.approx(0.025**0.2)
+    assert fold_interval([1.0] * 5, 240, 60, "matthews_corrcoef", trials=Trials(300, 5)).low > -0.05
+    assert np.isnan(fold_interval([0.7], 75, 25, "r2", trials=Trials(25, 25)).ends).all()

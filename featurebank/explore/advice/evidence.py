@@ -38,7 +38,6 @@ from featurebank.images.reading import Progress
 from featurebank.topmodels.candidates import Candidate
 from featurebank.topmodels.evaluation import scorer_of
 from featurebank.topmodels.folds import Fold, Folds, default_kind, fold_numbers, sizes_of
-from featurebank.topmodels.formatting import is_share
 from featurebank.topmodels.learning_curve import LearningCurve, learning_curve
 from featurebank.topmodels.models import TASKS
 from featurebank.topmodels.refitting import fit_and_score, over_folds
@@ -190,8 +189,10 @@ def _evidence(
     """Return where the plateau begins, and what the probe says."""
     sizes, wanted = sizes_of(search.folds_), network.candidates
     mine = [each for each in search.candidates_ if each.features in wanted]
-    layers, trials = network.curve, search.trials_ if is_share(scoring) else None
-    curve = read_curve(mine, [each.name for each in layers], sizes, HALF, trials) if network.has_curve else None
+    layers, trials = network.curve, search.trials_
+    curve = (
+        read_curve(mine, [each.name for each in layers], sizes, HALF, scoring, trials) if network.has_curve else None
+    )
     counts = np.unique(rows.y, return_counts=True)[1] if rows.task == "classification" else np.array([])
     return network.top if curve is None else layers[curve.plateau], Evidence(
         n_samples=len(rows.y),
@@ -199,7 +200,7 @@ def _evidence(
         smallest_class=int(counts.min(initial=len(rows.y))),
         largest_class=int(counts.max(initial=0)) or len(rows.y),
         score=max(each.mean for each in mine),
-        above_chance=compared(crossed(mine), guess, sizes, trials),
+        above_chance=compared(crossed(mine), guess, sizes, scoring, trials),
         lead=None if curve is None else curve.lead,
         lead_error=0.0 if curve is None else curve.error,
         plateau=1.0 if curve is None else curve.place,

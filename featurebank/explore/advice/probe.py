@@ -21,7 +21,7 @@ from featurebank.topmodels.folds import Fold, Folds, Sizes, make_folds
 from featurebank.topmodels.learning_curve import NEGLIGIBLE
 from featurebank.topmodels.models import ALPHAS
 from featurebank.topmodels.refitting import guess_scores
-from featurebank.topmodels.scores import least_interval, paired_interval
+from featurebank.topmodels.scores import Trials, fold_difference
 from featurebank.topmodels.search import TopModelSearchCV
 from featurebank.topmodels.solvers import ridge
 from featurebank.topmodels.solvers.problem import Prediction, Problem, SolverOptions
@@ -106,13 +106,9 @@ def crossed(candidates: Sequence[Candidate]) -> list[float]:
     return chosen
 
 
-def compared(first: Sequence[float], second: Sequence[float], sizes: Sizes, trials: float | None = None) -> Interval:
-    """Return the first's scores less the second's on the same folds (`topmodels.scores.paired_interval`).
-
-    Shares are given the `trials` that they stand on: the interval is not narrower than these allow.
-    """
-    least = None if trials is None else least_interval(float(np.mean(first) - np.mean(second)), trials)
-    found = paired_interval(first, second, *sizes, least)
+def compared(first: Sequence[float], second: Sequence[float], sizes: Sizes, scoring: Any, trials: Trials) -> Interval:
+    """Return the first's scores less the second's on the same folds (`topmodels.scores.fold_difference`)."""
+    found = fold_difference(first, second, *sizes, scoring, trials=trials)
     return Interval(found["difference"], *found["ci95"])
 
 
@@ -131,12 +127,12 @@ def chance(rows: TrainingData, folds: Sequence[Fold], scoring: Any) -> list[floa
 
 
 def read_curve(
-    candidates: Sequence[Candidate], layers: Sequence[str], sizes: Sizes, half: float, trials: float | None = None
+    candidates: Sequence[Candidate], layers: Sequence[str], sizes: Sizes, half: float, scoring: Any, trials: Trials
 ) -> Curve:
     """Return what a layer curve says, the choice among the lower layers and among strengths crossed.
 
     The candidates are the probe's, the layers two feature sets or more, the earliest first; those up to the place
-    `half` are the lower half; `trials` see `compared`.
+    `half` are the lower half; `trials` are those of `topmodels.scores.fold_difference`.
     """
     places = [number / (len(layers) - 1) for number in range(len(layers))]
     lower = {(layer,) for layer, place in zip(layers, places, strict=True) if place <= half}
@@ -144,7 +140,7 @@ def read_curve(
     last = crossed([each for each in candidates if each.features == (layers[-1],)])
     first = crossed([each for each in candidates if each.features in lower])
     number = plateau([best[(layer,)].fold_scores for layer in layers], sizes)
-    lead, error = compared(last, first, sizes, trials), standard_error(np.subtract(last, first), sizes)
+    lead, error = compared(last, first, sizes, scoring, trials), standard_error(np.subtract(last, first), sizes)
     return Curve(lead, error, number, places[number])
 
 

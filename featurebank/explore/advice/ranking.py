@@ -17,13 +17,13 @@ from featurebank.bank.display import as_html, records
 from featurebank.errors import renamed
 from featurebank.explore.advice.measures import h_score, logme
 from featurebank.explore.advice.networks import complete_sets
-from featurebank.explore.advice.probe import PROBE, best_by_features, compared, search_rows
+from featurebank.explore.advice.probe import PROBE, Interval, best_by_features, compared, search_rows
 from featurebank.fitting.targets import Target
 from featurebank.fitting.training_data import TrainingData, load_rows, straddling
 from featurebank.images.progress import shown
 from featurebank.images.reading import Progress
 from featurebank.topmodels.folds import Folds, default_kind, fold_numbers, sizes_of
-from featurebank.topmodels.formatting import score_text
+from featurebank.topmodels.formatting import score_name, score_text
 from featurebank.topmodels.search import TopModelSearchCV
 
 MODELS = {"classification": "logreg", "regression": "svr"}
@@ -174,10 +174,12 @@ def _scored(rows: TrainingData, search: TopModelSearchCV, model: str) -> pd.Data
     """Return the rows of the table that have scores, the best first."""
     real, probe = (best_by_features(search.candidates_, name) for name in (model, PROBE))
     best = max(real.values(), key=lambda each: each.mean)
-    found = []
+    scoring, found = score_name(search.scoring, search.task), []
     for names, each in real.items():
         X = rows.features(names)
-        gap = compared(each.fold_scores, best.fold_scores, sizes_of(search.folds_))
+        gap = Interval(0.0, 0.0, 0.0)  # the best, to itself
+        if each is not best:
+            gap = compared(each.fold_scores, best.fold_scores, sizes_of(search.folds_), scoring, search.trials_)
         found.append(
             {
                 "features": "+".join(names),

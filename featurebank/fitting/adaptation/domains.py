@@ -22,7 +22,7 @@ from featurebank.topmodels.folds import Fold, Folds, combinations, default_kind,
 from featurebank.topmodels.formatting import interval_text, score_text
 from featurebank.topmodels.refitting import over_folds
 from featurebank.topmodels.scaling import FlooredScaler
-from featurebank.topmodels.scores import fold_interval
+from featurebank.topmodels.scores import fold_interval, trials_of
 
 UNKNOWN = -1
 """The class of a row whose label is unknown, or that is not to be learned from."""
@@ -246,7 +246,7 @@ def domain_shift(
         raise TopModelError("a fold would hold rows of one domain only; ask for fewer folds, or other groups")
     found = np.array(over_folds(partial(_told_apart, X, is_source), parts))
     (low, high, _), (auc_low, auc_high, _) = (
-        fold_interval(list(scores), *sizes_of(parts), name, rows=len(X))
+        fold_interval(list(scores), *sizes_of(parts), name, trials=trials_of(len(X), groups))
         for name, scores in zip(("accuracy", "roc_auc"), found.T, strict=True)
     )
     accuracy, auc = found.mean(axis=0).tolist()

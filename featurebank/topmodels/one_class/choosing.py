@@ -29,7 +29,7 @@ from featurebank.topmodels.candidates import Candidate
 from featurebank.topmodels.folds import Fold, sizes_of
 from featurebank.topmodels.one_class.detectors import make_detector
 from featurebank.topmodels.one_class.model import normal_folds
-from featurebank.topmodels.scores import fold_interval
+from featurebank.topmodels.scores import fold_interval, trials_of
 from featurebank.topmodels.threads import delayed
 
 SCORING = "roc_auc on artificial anomalies"
@@ -93,7 +93,7 @@ def compare(
     rows, parts = X[drawn], None if groups is None else groups[drawn]
     folds = normal_folds(len(rows), parts, random_state, FOLDS)
     strange = mixed(rows, random)
-    wanted, found = list(product(columns, names)), []
+    trials, wanted, found = trials_of(len(rows), parts), list(product(columns, names)), []
     tasks = (
         delayed(_score)(make_detector(name, columns[features], len(rows)), rows, strange, fold)
         for features, name in wanted
@@ -102,7 +102,7 @@ def compare(
     done = joblib.Parallel(n_jobs, prefer="threads", return_as="generator")(tasks)
     for features, name in wanted:
         scores, seconds = zip(*islice(done, len(folds)), strict=True)
-        ends = fold_interval(scores, *sizes_of(folds), SCORING, rows=len(rows)).ends
+        ends = fold_interval(scores, *sizes_of(folds), SCORING, trials=trials).ends
         found.append(Candidate(features, name, {}, fold_scores=list(scores), ci95=ends, interval="nadeau-bengio"))
         found[-1].seconds = sum(seconds)
         if progress is not None:

@@ -21,7 +21,7 @@ from featurebank.fitting.targets import Target
 from featurebank.fitting.training_data import load_rows
 from featurebank.topmodels.candidates import Candidate
 from featurebank.topmodels.folds import Folds, sizes_of
-from featurebank.topmodels.scores import corrected_interval
+from featurebank.topmodels.scores import Trials, corrected_interval
 
 EVEN = Sizes(80, 20)
 
@@ -71,7 +71,7 @@ def test_the_error_is_that_of_the_interval():
     differences = [0.1, 0.2, 0.4, 0.1, 0.3]
     low, high = corrected_interval(differences, *EVEN)
     assert (high - low) / 2 == pytest.approx(2.776445 * standard_error(differences, EVEN))
-    found = compared(differences, [0.0] * 5, EVEN)
+    found = compared(differences, [0.0] * 5, EVEN, "r2", Trials(100, 100))
     assert found == (pytest.approx(0.22), low, high)
 
 
@@ -107,10 +107,12 @@ def test_chance_is_the_most_frequent_class_or_the_mean(rows):
 
 def test_folds_that_all_score_alike_still_leave_an_interval():
     perfect, guess = [1.0] * 5, [1 / 3] * 5
-    value, low, high = compared(perfect, guess, Sizes(48, 12), 60)
-    assert (compared(perfect, guess, Sizes(48, 12)).low, value) == pytest.approx((2 / 3, 2 / 3))
+    value, low, high = compared(perfect, guess, Sizes(48, 12), "accuracy", Trials(60, 60))
+    assert (compared(perfect, guess, Sizes(48, 12), "r2", Trials(60, 60)).low, value) == pytest.approx((2 / 3, 2 / 3))
     assert (low, high) == pytest.approx((0.52, 0.77), abs=0.01)
-    assert compared(guess, guess, Sizes(48, 12), 60)[1:] == pytest.approx((-0.032, 0.032), abs=1e-3)
+    assert compared(guess, guess, Sizes(48, 12), "accuracy", Trials(60, 60))[1:] == pytest.approx(
+        (-0.032, 0.032), abs=1e-3
+    )
 
 
 # --- sets and networks -------------------------------------------------------------------------------------
@@ -183,7 +185,7 @@ def test_a_curve_says_whether_the_last_layer_leads_the_lower_half_and_where_it_f
     candidates = []
     for name, mean, turn in zip(names, means, range(4), strict=True):
         candidates += scored(mean + np.roll(spread, turn), mean - 0.1 + spread, features=(name,))
-    curve = read_curve(candidates, names, EVEN, 0.5)
+    curve = read_curve(candidates, names, EVEN, 0.5, "accuracy", Trials(400, 400))
     assert (curve.lead.value > 0.05) == is_ahead
     assert curve.plateau == number
     assert curve.place == number / 3
