@@ -23,18 +23,21 @@ from featurebank.images.columns import join_frames
 from featurebank.storage.memory import releasing
 from featurebank.topmodels.calibration import KEEP_LABELS
 from featurebank.topmodels.calibration_error import confidence_of, expected_calibration_error
+from featurebank.topmodels.candidates import Candidate
 from featurebank.topmodels.comparison import selection_bias
 from featurebank.topmodels.cross_calibration import choose_method, cross_calibrated
-from featurebank.topmodels.evaluation import scorer_of
+from featurebank.topmodels.evaluation import SearchData, scorer_of
 from featurebank.topmodels.folds import Folds, sizes_of
 from featurebank.topmodels.formatting import score_name, told_apart_text
 from featurebank.topmodels.learning_curve import learning_curve as make_learning_curve
 from featurebank.topmodels.models import OVERSURE
 from featurebank.topmodels.out_of_fold import OutOfFold
 from featurebank.topmodels.refitting import fit_pipeline, guess_scores, over_folds, score_fitted
-from featurebank.topmodels.scores import fold_difference, fold_interval
+from featurebank.topmodels.scores import fold_difference
 from featurebank.topmodels.search import TopModelSearchCV
+from featurebank.topmodels.solvers.problem import Prediction, prediction_of
 from featurebank.topmodels.thresholds import abstention_curve, best_threshold, cross_thresholds
+from featurebank.topmodels.uncertainty import Uncertainty
 
 AUTO = "auto"
 GUESSED = "the best of these"
@@ -300,6 +303,8 @@ def label_metric(scoring: str) -> Callable[..., float]:
 def nested(search: TopModelSearchCV, rows: TrainingData, cv: Any, progress: Callable[[int], Any]) -> dict[str, Any]:
     """Score the whole procedure: the search runs again inside each fold's training part.
 
+    Its interval rests on the rows, or groups of them, as that of every candidate.
+
     Parameters
     ----------
     search : TopModelSearchCV
@@ -312,18 +317,18 @@ def nested(search: TopModelSearchCV, rows: TrainingData, cv: Any, progress: Call
     """
     scorer, numbers = search.scorer_, count()
 
-    def score(train: NDArray[np.int64], test: NDArray[np.int64]) -> float:
-        part, rest = rows.take(train), rows.take(test)
-        inner = clone(search).set_params(cv=_as_many(cv, part), progress=progress(next(numbers)))
-        inner.fit(part.X, part.y, groups=part.groups, sample_weight=part.weight)
-        return score_fitted(scorer, inner.best_estimator_, rest.X, rest.y, rest.weight)
+    def run(train: NDArray[np.int64], test: NDArray[np.int64]) -> tuple[float, Prediction]:
+        part, rest, number = rows.take(train), rows.take(test), next(numbers)
+        inner = clone(search).set_params(cv=_as_many(cv, part), progress=progress(number))
+        best = inner.fit(part.X, part.y, groups=part.groups, sample_weight=part.weight).best_estimator_
+        return score_fitted(scorer, best, rest.X, rest.y, rest.weight), prediction_of(best, rest.X, fold=number)
 
-    scores, scoring = over_folds(score, search.folds_), score_name(search.scoring, search.task)
-    return {
-        "mean": float(np.mean(scores)),
-        "ci95": list(fold_interval(scores, *sizes_of(search.folds_), scoring, trials=search.trials_).ends),
-        "fold_scores": scores,
-    }
+    scores, found = map(list, zip(*over_folds(run, search.folds_), strict=True))
+    data = SearchData(rows.X, rows.y, {}, search.folds_, search.task, rows.weight)
+    interval = Uncertainty(data, search.scoring, scorer, rows.groups).interval(
+        Candidate((), "nested", {}, fold_scores=scores), found
+    )
+    return {"mean": float(np.mean(scores)), "ci95": list(interval.ends), "fold_scores": scores}
 
 
 def _as_many(cv: Any, rows: TrainingData) -> Any:

@@ -601,6 +601,17 @@ def test_a_mistyped_class_is_named_with_what_was_meant_in_our_own_words(tmp_path
     assert not any("least populated" in each for each in told)
 
 
+@pytest.mark.parametrize("options", [{}, {"groups": "patient"}, {"scoring": "roc_auc"}, {"target": "age"}])
+def test_where_nothing_is_chosen_the_nested_score_has_the_interval_of_the_only_candidate(tmp_path, options):
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    about = {"label": np.where(X[:, 0] > 0.3 * X[:, 1], "a", "b"), "age": X[:, 0], "patient": np.arange(60) // 4}
+    bank = make_bank(tmp_path / "a.bank", X, **about)
+    asked = {"target": "label", "models": {"ridge": {"alpha": [9.0]}}, "folds": 3, "nested": True}
+    report = fit(bank, **asked | options).report
+    assert report["nested"]["mean"] == pytest.approx(report["best"]["mean"])
+    assert report["nested"]["ci95"] == pytest.approx(report["best"]["ci95"])
+
+
 def test_a_nested_search_has_as_many_folds_as_its_rows_have_groups(tmp_path, random):
     y, groups = np.arange(60) % 2, np.arange(60) // 20
     bank = make_bank(tmp_path / "a.bank", random.normal(size=(60, 6)) + y[:, None], label=y, patient=groups)
