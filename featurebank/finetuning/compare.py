@@ -37,13 +37,14 @@ class Frozen:
     name: str
     model: Pipeline | None
     experiment: Experiment
+    widths: tuple[int, ...] = ()
 
     def score(self, train: Rows, test: Rows) -> float:
         """Return the accuracy on the test rows of what is learned from the training rows."""
         data, recipe = self.experiment.data, self.experiment.recipe
         part = data.take(train)
         if self.model is not None:
-            fitted = fit_pipeline(with_floor(self.model), self.X[train], part.y, part.weight)
+            fitted = fit_pipeline(with_floor(self.model, self.widths), self.X[train], part.y, part.weight)
         else:
             options = {
                 "sample_weight": part.weight,
@@ -73,9 +74,16 @@ def frozen_of(
         X = experiment.network().embeddings(activations, rows, count_views(recipe.views), recipe.batch_size)
         return Frozen(X, f"{experiment.backbone.name}/penultimate + logreg", None, experiment)
     keys = as_keys(table.rows["digest"])
-    X = np.concatenate(predictor.read(experiment.bank, keys), axis=1)
+    parts = predictor.read(experiment.bank, keys)
     names = "+".join(each.spec.name for each in predictor.features)
-    return Frozen(X, f"{names} + {type(predictor.model[-1]).__name__}", predictor.model, experiment)
+    widths = tuple(part.shape[1] for part in parts)
+    return Frozen(
+        np.concatenate(parts, axis=1),
+        f"{names} + {type(predictor.model[-1]).__name__}",
+        predictor.model,
+        experiment,
+        widths,
+    )
 
 
 def shared_folds(predictor: Predictor | None, experiment: Experiment, table: SampleTable, count: int) -> list[Fold]:

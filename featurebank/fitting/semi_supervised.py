@@ -16,7 +16,7 @@ from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 
 from featurebank.errors import TopModelError
 from featurebank.topmodels.search import TopModelSearchCV
-from featurebank.topmodels.transforms import normalization
+from featurebank.topmodels.transforms import Step, normalization
 
 INNER_FOLDS = 5
 SURE = 0.9
@@ -62,6 +62,12 @@ def tuned(search: TopModelSearchCV, X: NDArray[Any], y: NDArray[Any], groups: An
     return search.fit(X, y, groups=groups)
 
 
+def _before(search: TopModelSearchCV) -> list[Step]:
+    """Return fresh steps that normalise rows as a search of one normalisation does."""
+    widths = [block.stop - block.start for block in (search.blocks or {}).values()]
+    return normalization(str(search.normalize), widths=widths)
+
+
 def supervised(search: TopModelSearchCV, rows: TrainingRows) -> Pipeline:
     """Return the best pipeline of the labelled rows alone, fitted on them.
 
@@ -101,7 +107,7 @@ def spreading(search: TopModelSearchCV, rows: TrainingRows) -> Pipeline:
     """
     classes, codes = rows.codes()
     Z = rows.all_rows()
-    for _, step in [*normalization(str(search.normalize)), ("unit", Normalizer())]:
+    for _, step in [*_before(search), ("unit", Normalizer())]:
         Z = step.fit_transform(Z)
     spread = LabelSpreading(kernel="knn", n_neighbors=min(NEIGHBOURS, len(Z) - 1), max_iter=200).fit(Z, codes)
     shares = np.nan_to_num(spread.label_distributions_)
@@ -118,14 +124,14 @@ def whiten(search: TopModelSearchCV, rows: TrainingRows) -> Pipeline:
     are those of `supervised`.
     """
     every, Z = rows.all_rows(), rows.X
-    steps = normalization(str(search.normalize))
+    steps = _before(search)
     for _, step in steps:
         every = step.fit_transform(every)
         Z = step.transform(Z)
     tried = []
     for count in COMPONENTS:
         pca = PCA(min(count, *every.shape), whiten=True, random_state=search.random_state).fit(every)
-        found = tuned(search, pca.transform(Z), rows.y, rows.groups, normalize="none", select=None)
+        found = tuned(search, pca.transform(Z), rows.y, rows.groups, normalize="none", select=None, blocks=None)
         tried.append((pca, found))
     pca, found = max(tried, key=lambda pair: pair[1].best_score_)
     return Pipeline([*steps, ("whiten", pca), found.best_estimator_.steps[-1]])

@@ -217,7 +217,7 @@ def compared(search: TopModelSearchCV, name: str) -> dict[str, Any] | None:
     best = best_of_each(networks, lambda each: each.model, mean_of)
     if len(best) < 2 or len(search.folds_) < 2:
         return None
-    scoring, scores = score_name(search.scoring, search.task), [best[each].fold_scores for each in (SHARED, ALONE)]
+    scoring, scores = score_name(search.scoring, search.task), (best[SHARED].fold_scores, best[ALONE].fold_scores)
     found = fold_difference(*scores, *sizes_of(search.folds_), scoring, trials=search.trials_)
     text = sentence(name, best[SHARED].mean, best[ALONE].mean, found, scoring)
     return {"shared": best[SHARED].to_dict(), "alone": best[ALONE].to_dict(), **found, "sentence": text}

@@ -84,6 +84,10 @@ class TrainingData:
         """Return the columns of some feature sets side by side, shape (n, d)."""
         return np.concatenate([np.asarray(self.X[:, self.blocks[name]]) for name in names], axis=1)
 
+    def widths(self, names: Sequence[str]) -> tuple[int, ...]:
+        """Return how many columns each of some feature sets has in `features`."""
+        return tuple(len(range(self.X.shape[1])[self.blocks[name]]) for name in names)
+
     @property
     def alike_in(self) -> str:
         """The feature set that near-duplicates are looked for in: the penultimate one, else the deepest before logits.

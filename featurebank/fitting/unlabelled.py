@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -103,7 +103,7 @@ def fit_semi_supervised(
         return _uncompared(result)
     searched, is_grouped = result.predictor.report["samples"], bool(result.report["grouped"])
     rows = _load(bank, result.search.best_features_, target, options.get("groups"), searched, is_grouped)
-    searches = {name: _alone(result.search, name == "self-training") for name in (SUPERVISED, *methods)}
+    searches = {name: _alone(result.search, rows.blocks, name == "self-training") for name in (SUPERVISED, *methods)}
     try:
         scores, found = _cross_validate(rows, searches, result.search, on_compared)
     except KeyboardInterrupt:
@@ -149,6 +149,7 @@ class PartlyLabelled:
     """
 
     X: NDArray[np.float32]
+    blocks: Mapping[str, slice]
     y: NDArray[Any]
     groups: NDArray[np.int64]
     labelled: NDArray[np.int64]
@@ -188,7 +189,9 @@ def _load(
     labelled = np.array([position[source, path] for source, path, *_ in searched])
     held_out = np.setdiff1d(np.flatnonzero(has_label), labelled)
     ties = np.arange(len(table)) if rows.groups is None else rows.groups
-    return PartlyLabelled(rows.X, y, ties, labelled, held_out, other_contents(table, has_label), is_grouped)
+    return PartlyLabelled(
+        rows.X, rows.blocks, y, ties, labelled, held_out, other_contents(table, has_label), is_grouped
+    )
 
 
 def _models(models: Any) -> dict[str, TopModel]:
@@ -199,7 +202,7 @@ def _has_proba(model: TopModel) -> bool:
     return hasattr(model.estimator, "predict_proba")
 
 
-def _alone(search: TopModelSearchCV, needs_proba: bool) -> TopModelSearchCV:
+def _alone(search: TopModelSearchCV, blocks: Mapping[str, slice], needs_proba: bool) -> TopModelSearchCV:
     """Return the search of the best candidate's top model alone, or of the best with probabilities on its features."""
     models = _models(search.models)
     able = [
@@ -215,7 +218,7 @@ def _alone(search: TopModelSearchCV, needs_proba: bool) -> TopModelSearchCV:
     if model.name in TASKS["classification"]:
         grid = None if model.is_default_grid else model.grid
     single = {"models": {model.name: grid}, "normalize": best.normalize, "select": best.select}
-    alone = {"blocks": None, "features": None, "time_limit": None, "progress": None}
+    alone = {"blocks": blocks, "features": [tuple(blocks)], "time_limit": None, "progress": None}
     return clone(search).set_params(**single, **alone)
 
 

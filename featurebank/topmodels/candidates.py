@@ -111,6 +111,8 @@ class CandidateGroup:
     params : sequence of dict
         Parameters of the first candidates; see `add`.
     views : str
+    widths : tuple of int
+        Columns of each feature set, where it sees several.
     candidates : list of Candidate
     scores : dict
         Score by the candidate's number in the group, and fold.
@@ -124,6 +126,7 @@ class CandidateGroup:
     model: TopModel
     params: InitVar[Sequence[dict[str, Any]]]
     views: str = "mean"
+    widths: tuple[int, ...] = ()
     candidates: list[Candidate] = field(default_factory=list)
     scores: dict[int, dict[int, float]] = field(default_factory=dict)
     predictions: dict[int, list[Prediction]] = field(default_factory=dict)
@@ -141,7 +144,7 @@ class CandidateGroup:
 
     def before(self) -> list[Step]:
         """Return fresh steps that stand before the model."""
-        return normalization(self.normalize, self.select)
+        return normalization(self.normalize, self.select, self.widths)
 
     @property
     def cells(self) -> dict[int, dict[str, Any]]:

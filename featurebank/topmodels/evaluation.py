@@ -47,6 +47,8 @@ class SearchData:
     class_weight : dict, "balanced" or None
     layouts : dict
         How the views lie in the columns of each candidate's features, where an image has several.
+    widths : dict
+        Columns of each feature set, of one view, among a candidate's features where these are several.
     """
 
     X: NDArray[Any]
@@ -57,6 +59,7 @@ class SearchData:
     weight: NDArray[np.float64] | None = None
     class_weight: Any = None
     layouts: dict[tuple[str, ...], Layout] = field(default_factory=dict)
+    widths: dict[tuple[str, ...], tuple[int, ...]] = field(default_factory=dict)
 
     @cached_property
     def classes(self) -> NDArray[Any]:
@@ -128,13 +131,13 @@ def _problems(data: SearchData, group: CandidateGroup, folds: Sequence[int]) -> 
     for step in leading:
         X = step.fit_transform(X)
     if not learning:
-        yield list(folds), _problem(data, X, folds, is_scaled)
+        yield list(folds), _problem(data, X, folds, is_scaled, group.widths)
         return
     for fold in folds:
         train, Z = data.folds[fold][0], X
         for step in learning:
             Z = step.fit(Z[train], data.y[train]).transform(Z)
-        yield [fold], _problem(data, Z, [fold], is_scaled)
+        yield [fold], _problem(data, Z, [fold], is_scaled, ())
 
 
 def split_steps(steps: list[Step]) -> tuple[list[Any], list[Any], bool]:
@@ -147,8 +150,11 @@ def split_steps(steps: list[Step]) -> tuple[list[Any], list[Any], bool]:
     return each[:lead], each[lead:], is_scaled
 
 
-def _problem(data: SearchData, X: NDArray[Any], folds: Sequence[int], standardize: bool) -> Problem:
-    return Problem(X, data.y, [data.folds[fold] for fold in folds], standardize, data.weight, data.class_weight)
+def _problem(
+    data: SearchData, X: NDArray[Any], folds: Sequence[int], standardize: bool, widths: tuple[int, ...]
+) -> Problem:
+    chosen = [data.folds[fold] for fold in folds]
+    return Problem(X, data.y, chosen, standardize, data.weight, data.class_weight, widths)
 
 
 def _of_images(numbers: list[int], views: int, found: Prediction) -> Prediction:

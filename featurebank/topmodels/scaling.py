@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ RESOLUTIONS = 2.0**-11, 2.0**-24
 """Largest rounding error of a number as a share of it, in float16 and in float32."""
 
 
-def floored(deviation: Array, mean: Array) -> Array:
+def floored(deviation: Array, mean: Array, widths: Sequence[int] = ()) -> Array:
     """Return the scales that columns are divided by: their deviations, and a floor where these are small.
 
     On grey or dark images hundreds of a network's channels hardly ever respond. Divided by its own deviation such a
@@ -42,6 +43,9 @@ def floored(deviation: Array, mean: Array) -> Array:
     ----------
     deviation, mean : ndarray of float64, shape (d,)
         Standard deviation and mean of each column over the training rows.
+    widths : sequence of int, optional
+        Columns of each feature set, where several lie side by side: each has a floor of its own, since networks and
+        layers differ in the size of their numbers.
 
     Returns
     -------
@@ -53,6 +57,9 @@ def floored(deviation: Array, mean: Array) -> Array:
     >>> floored(np.array([3.0, 2.0, 1.0, 1e-6, 0.0]), np.zeros(5)).tolist()
     [3.0, 2.0, 1.0, 0.4, 0.4]
     """
+    if len(widths) > 1:
+        ends = np.cumsum(widths)[:-1]
+        return np.concatenate(list(map(floored, np.split(deviation, ends), np.split(mean, ends))))
     least = FAINT * np.quantile(np.nan_to_num(deviation), 0.9)
     for resolution in RESOLUTIONS:  # the second where no column varies by what float16 tells apart: it never held these
         alive = deviation > np.maximum(resolution * np.abs(mean), least)
@@ -83,6 +90,8 @@ class FlooredScaler(StandardScaler):
 
     Parameters
     ----------
+    widths : sequence of int, optional
+        Columns of each feature set, see `floored`.
     copy, with_mean, with_std : bool, default True
         As in `StandardScaler`.
 
@@ -98,6 +107,10 @@ class FlooredScaler(StandardScaler):
     ([0.0, 0.0, 1.41], [0.0, 0.0, 0.0])
     """
 
+    def __init__(self, widths: Sequence[int] = (), *, copy: bool = True, with_mean: bool = True, with_std: bool = True):
+        super().__init__(copy=copy, with_mean=with_mean, with_std=with_std)
+        self.widths = widths
+
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> FlooredScaler:
         """Learn the means and scales from more rows; `fit` does the same from none before.
 
@@ -109,7 +122,7 @@ class FlooredScaler(StandardScaler):
         """
         super().partial_fit(X, y, sample_weight)
         if self.with_std:
-            self.scale_ = floored(np.sqrt(self.var_), self.mean_)
+            self.scale_ = floored(np.sqrt(self.var_), self.mean_, self.widths)
         return self
 
 
@@ -139,15 +152,24 @@ def plain(model: Any) -> Any:
         return type(model)(map(plain, model))
     if not isinstance(model, BaseEstimator):
         return model
-    twin = StandardScaler() if type(model) is FlooredScaler else copy.copy(model)
-    vars(twin).update({name: plain(value) for name, value in vars(model).items()})
+    is_floored = type(model) is FlooredScaler
+    twin = StandardScaler() if is_floored else copy.copy(model)
+    held = {name: plain(value) for name, value in vars(model).items() if not (is_floored and name == "widths")}
+    vars(twin).update(held)
     return twin
 
 
-def with_floor(model: Pipeline) -> Pipeline:
-    """Return an unfitted pipeline whose scalers have a floor; those of a file (`plain`) lose theirs once refitted."""
-    steps = [
-        (name, FlooredScaler(**step.get_params()) if type(step) is StandardScaler else step)
-        for name, step in clone(model).steps
-    ]
-    return Pipeline(steps)
+def with_floor(model: Pipeline, widths: Sequence[int] = ()) -> Pipeline:
+    """Return an unfitted pipeline whose scalers have a floor; those of a file (`plain`) lose theirs once refitted.
+
+    `widths` are the columns of each feature set, for a scaler that sees them all.
+    """
+
+    def floor_of(fitted: Any, step: Any) -> Any:
+        if type(step) is not StandardScaler:
+            return step
+        seen = widths if getattr(fitted, "n_features_in_", None) == sum(widths) else ()
+        return FlooredScaler(seen, **step.get_params())
+
+    pairs = zip(model.steps, clone(model).steps, strict=True)
+    return Pipeline([(name, floor_of(fitted, step)) for (_, fitted), (name, step) in pairs])

@@ -383,8 +383,9 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
         quick = TASKS[self.task]["ridge"]
         wanted = self._features(run, self._streamed(quick) if is_streamed else quick)
         groups = [
-            CandidateGroup(features, select, normalize, model, cells_for(model, run.data.folds), views)
+            CandidateGroup(features, select, normalize, model, cells_for(model, run.data.folds), views, widths)
             for features in wanted
+            for widths in [run.data.widths[features]]
             for views in _several(self.views)[: None if features in run.data.layouts else 1]
             for select in _several(self.select)
             for normalize in _several(self.normalize)

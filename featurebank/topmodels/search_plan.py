@@ -229,15 +229,16 @@ class Blocks:
         return wanted
 
     def tell(self, data: SearchData, names: tuple[str, ...]) -> None:
-        """Tell the data which columns some blocks are, None for all of them, and how their views lie in these."""
+        """Tell the data which columns some blocks are, None for all of them, and how sets and views lie in these."""
         every = np.arange(self.width)
         taken: NDArray[np.int64] = np.concatenate([every[self.columns[name]] for name in names])
         data.columns[names] = None if np.array_equal(taken, every) else taken
         layout = self._layout(names)
-        if layout is not None:
+        data.widths[names] = layout.widths if len(names) > 1 else ()
+        if layout.views > 1:
             data.layouts[names] = layout
 
-    def _layout(self, names: tuple[str, ...]) -> Layout | None:
+    def _layout(self, names: tuple[str, ...]) -> Layout:
         counts = [self.views.get(name, 1) if isinstance(self.views, Mapping) else int(self.views) for name in names]
         widths = [len(range(self.width)[self.columns[name]]) for name in names]
         for name, count, width in zip(names, counts, widths, strict=True):
@@ -248,4 +249,4 @@ class Blocks:
                 f"{' + '.join(names)} have {', '.join(map(str, counts))} views; expected as many in sets that are "
                 "concatenated: name sets of the same views"
             )
-        return Layout(counts[0], tuple(width // counts[0] for width in widths)) if counts[0] > 1 else None
+        return Layout(counts[0], tuple(width // counts[0] for width in widths))

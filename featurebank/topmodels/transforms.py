@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ WHITENED = 0.99
 Step = tuple[str, Any]
 
 
-def normalization(name: str, select: float | None = None) -> list[Step]:
+def normalization(name: str, select: float | None = None, widths: Sequence[int] = ()) -> list[Step]:
     """Return the steps that stand before a top model, each to be fitted inside the fold.
 
     Parameters
@@ -36,6 +37,9 @@ def normalization(name: str, select: float | None = None) -> list[Step]:
         principal components that hold 99 % of the variance, each of deviation 1: Coates, Lee and Ng 2011).
     select : float, optional
         Share of the dimensions to keep, by `SelectRelevant`.
+    widths : sequence of int, optional
+        Columns of each feature set, where several lie side by side, of which some may be selected: they are
+        standardised first.
 
     Raises
     ------
@@ -51,13 +55,15 @@ def normalization(name: str, select: float | None = None) -> list[Step]:
         raise TopModelError(f"no normalisation {name!r}; {near_names(name, NORMALIZATIONS)}")
     rows: dict[str, list[Step]] = {"l2": [("unit", Normalizer())], "signed-sqrt": [("root", SignedSquareRoot())]}
     columns: dict[str, list[Step]] = {
-        "standardize": [("scale", FlooredScaler())],
-        "signed-sqrt": [("scale", FlooredScaler())],
+        "standardize": [("scale", FlooredScaler(widths))],
+        "signed-sqrt": [("scale", FlooredScaler(widths))],
         "center-l2": [("center", StandardScaler(with_std=False)), ("unit", Normalizer())],
-        "whiten": [("scale", FlooredScaler()), ("whiten", PCA(WHITENED, whiten=True))],
+        "whiten": [("scale", FlooredScaler(widths)), ("whiten", PCA(WHITENED, whiten=True))],
     }
     chosen: list[Step] = [] if select is None else [("relevant", SelectRelevant(select))]
-    return rows.get(name, []) + chosen + columns.get(name, [])
+    after = columns.get(name, [])
+    first = 1 if len(widths) > 1 and after and after[0][0] == "scale" else 0
+    return rows.get(name, []) + after[:first] + chosen + after[first:]
 
 
 class SignedSquareRoot(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):

@@ -51,7 +51,8 @@ def test_scores_equal_those_of_the_search_over_loaded_rows(two_class_bank):
     names = ["resnet18/penultimate", "resnet18/layer3"]
     X, y = Bank(two_class_bank).load(names, "label")
     result = fit(two_class_bank, features="+".join(names), models=SVM, random_state=5)
-    search = TopModelSearchCV(SVM, random_state=5).fit(X, y)
+    blocks = {names[0]: slice(0, 512), names[1]: slice(512, None)}
+    search = TopModelSearchCV(SVM, blocks=blocks, features=[names], random_state=5).fit(X, y)
     assert result.report["best"]["features"] == names
     assert result.report["best"]["fold_scores"] == search.best_candidate_.fold_scores
     np.testing.assert_array_equal(result.predictor.model.decision_function(X), search.decision_function(X))

@@ -107,3 +107,32 @@ def test_what_a_file_holds_gets_its_floor_back_when_it_is_fitted_again():
     fitted = make_pipeline(FlooredScaler(), RidgeClassifier()).fit(X, y)
     again = with_floor(plain(fitted)).fit(X, y)
     assert np.array_equal(again[0].scale_, fitted[0].scale_)
+
+
+@pytest.mark.parametrize("model", ["ridge", "lda", "logreg", "svm", "knn"])
+@pytest.mark.parametrize("options", [{}, {"normalize": "whiten"}, {"select": 0.5}], ids=["plain", "whiten", "select"])
+def test_a_set_of_small_numbers_beside_one_of_large_ones_keeps_its_scale(model, options):
+    random, y = np.random.default_rng(0), np.arange(60) % 2
+    X = random.normal(size=(60, 12))
+    X[:, 6:] += y[:, None]
+    wide = np.concatenate([X[:, :6], X[:, 6:] / 2**10], axis=1)
+    names = {"a": slice(0, 6), "b": slice(6, 12)}
+
+    def scores(rows):
+        search = TopModelSearchCV([model], blocks=names, features=[["a", "b"]], refine=0, n_jobs=1, **options)
+        search.fit(rows, y)
+        return [each.mean for each in search.candidates_], search.best_estimator_.predict(rows)
+
+    (small, said), (even, expected) = scores(wide), scores(X)
+    assert small == pytest.approx(even)
+    assert max(even) > 0.8
+    assert (said == expected).all()
+
+
+def test_a_refitted_model_of_several_sets_has_a_floor_in_each():
+    X = np.concatenate([np.eye(4), np.eye(4) / 1000], axis=1)
+    fitted = plain(make_pipeline(FlooredScaler((4, 4)), RidgeClassifier()).fit(X, [0, 0, 1, 1]))
+    assert "widths" not in vars(fitted[0])
+    again = with_floor(fitted, (4, 4)).fit(X, [0, 0, 1, 1])
+    assert again[0].scale_.tolist() == fitted[0].scale_.tolist()
+    assert with_floor(fitted, (3, 3))[0].widths == ()

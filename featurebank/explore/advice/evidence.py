@@ -125,7 +125,7 @@ def measure(bank: Bank, question: Question, progress: Progress | None = None) ->
     guess = chance(rows, folds, search.scorer_)
     winner = max(best.values(), key=lambda each: each.mean)
     model = TASKS[rows.task][PROBE].pipeline(
-        winner.params, question.random_state, normalization("standardize"), weights
+        winner.params, question.random_state, normalization("standardize", widths=rows.widths(winner.features)), weights
     )
     X = rows.features(winner.features)
     learning = _learning_curve(model, X, rows, folds, scoring, question, _phase(progress, 1))

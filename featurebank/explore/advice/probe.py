@@ -217,7 +217,8 @@ def _scores(
 ) -> NDArray[np.float64]:
     """Return the share of the squares explained on each fold, shape (strengths, folds, shuffles)."""
     X = rows.features(names)
-    problem = Problem(X, targets.reshape(len(X), -1), list(folds), sample_weight=rows.weight)
+    targets_of_rows = targets.reshape(len(X), -1)
+    problem = Problem(X, targets_of_rows, list(folds), sample_weight=rows.weight, widths=rows.widths(names))
     cells = {number: {"alpha": alpha} for number, alpha in enumerate(ALPHAS)}
     scores = np.zeros((len(cells), len(folds), targets.shape[1]))
     for event in ridge.solve(problem, cells, SolverOptions(n_jobs=n_jobs), Ridge()):

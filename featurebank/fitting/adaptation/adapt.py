@@ -216,7 +216,8 @@ class _Fit:
         best, top, seed = search.best_candidate_, self.known[search.best_model_], self.random_state
         both = replace(self.both, X=self.rows.features(best.features))
         model = top.pipeline(best.params, seed)[-1]
-        plain = TrialSettings(normalization(best.normalize), model, self.scorer, self.target_labels, seed)
+        before = normalization(best.normalize, widths=self.rows.widths(best.features))
+        plain = TrialSettings(before, model, self.scorer, self.target_labels, seed)
         parts = both.folds(self.folds, seed)
         fewest = min(int((~both.is_source[train]).sum()) for train, _ in parts)
         tried = candidates(self.names, both.counts[0], fewest, both.X.shape[1])

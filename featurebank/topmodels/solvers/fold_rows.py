@@ -27,7 +27,7 @@ def _scaling(problem: Problem, train: NDArray[np.intp]) -> tuple[NDArray[np.floa
     parts = [StandardScaler().fit(problem.X[train, start : start + COLUMNS]) for start in starts]
     mean = np.concatenate([part.mean_ for part in parts])
     deviation = np.sqrt(np.concatenate([part.var_ for part in parts]))
-    return mean, floored(deviation, mean) if problem.standardize else np.ones(len(mean))
+    return mean, floored(deviation, mean, problem.widths) if problem.standardize else np.ones(len(mean))
 
 
 def standardised(problem: Problem, fold: Fold) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -35,7 +35,7 @@ def standardised(problem: Problem, fold: Fold) -> tuple[NDArray[Any], NDArray[An
     train, test = problem.X[fold[0]], problem.X[fold[1]]
     if not problem.standardize:
         return train, test
-    scaler = FlooredScaler(copy=False).fit(train)
+    scaler = FlooredScaler(problem.widths, copy=False).fit(train)
     return scaler.transform(train), scaler.transform(test)
 
 

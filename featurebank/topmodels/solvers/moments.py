@@ -95,11 +95,11 @@ class Moments:
         if not self.problem.standardize:
             return -self.origin, np.ones(d)
         if (weights != 1).any():  # the scaler knows no weights
-            scaler = FlooredScaler().fit(self.problem.X[train])
+            scaler = FlooredScaler(self.problem.widths).fit(self.problem.X[train])
             return scaler.mean_ - self.origin, scaler.scale_
         mean = sums.x / sums.weight
         spread = deviation(mean, np.diag(sums.xx) / sums.weight, self.origin)
-        return mean, floored(spread, mean + self.origin)
+        return mean, floored(spread, mean + self.origin, self.problem.widths)
 
 
 def deviation(mean: Array, square: Array, origin: Array) -> Array:

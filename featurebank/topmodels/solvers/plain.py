@@ -46,7 +46,7 @@ def solve(
 
 def pipeline(problem: Problem, estimator: BaseEstimator, cell: Mapping[str, Any], random_state: int) -> Pipeline:
     """The pipeline whose predictions every solver reproduces."""
-    scaler = FlooredScaler() if problem.standardize else "passthrough"
+    scaler = FlooredScaler(problem.widths) if problem.standardize else "passthrough"
     return make_pipeline(
         scaler, configured(estimator, cell, class_weight=problem.class_weight, random_state=random_state)
     )

@@ -33,6 +33,8 @@ class Problem:
     sample_weight : ndarray of shape (n,) or None
         Given to the top model, not to the scaler.
     class_weight : mapping, "balanced" or None
+    widths : tuple of int
+        Columns of each feature set, where there are several: `FlooredScaler` has a floor for each.
     """
 
     X: NDArray[Any]
@@ -41,6 +43,7 @@ class Problem:
     standardize: bool = True
     sample_weight: NDArray[np.float64] | None = None
     class_weight: Mapping[Any, float] | str | None = None
+    widths: tuple[int, ...] = ()
 
     def weights(self, rows: NDArray[np.intp]) -> NDArray[np.float64] | None:
         """Sample weights of `rows` (n_rows,), or None when there are none."""

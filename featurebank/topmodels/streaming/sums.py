@@ -70,7 +70,7 @@ class StreamedMoments:
         count, total, square = self._of_training("plain", fold)
         mean = total / count
         spread = deviation(mean, square / count, self.origin)
-        return mean, floored(spread, mean + self.origin)
+        return mean, floored(spread, mean + self.origin, self.problem.widths)
 
     def _of_training(self, name: str, fold: int) -> Array:
         sums: list[Array] = [getattr(part, name) for part in self.parts]
@@ -158,7 +158,7 @@ def scalers(problem: Problem) -> list[FlooredScaler]:
     for (total, square), (train, _) in zip(sums, folds, strict=True):
         count = len(train)
         mean = total / count + origin
-        scale = floored(deviation(total / count, square / count, origin), mean)
+        scale = floored(deviation(total / count, square / count, origin), mean, problem.widths)
         found.append(make_scaler(mean, scale, count))
     return found
 

@@ -144,6 +144,7 @@ def _seen(data: SearchData, group: CandidateGroup, folds: Sequence[int]) -> tupl
         is_scaled,
         data.weight,
         data.class_weight,
+        group.widths,
     )
     return problem, steps[: len(leading)], learning[-1] if learning else None
 
