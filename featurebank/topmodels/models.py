@@ -153,13 +153,16 @@ REGRESSORS = {
     )
 }
 TASKS = {"classification": CLASSIFIERS, "multilabel": CLASSIFIERS, "regression": REGRESSORS}
+"""Models of each task that are tried with "all"."""
+KNOWN = {task: models if task == "regression" else models | FOR_MANY_ROWS for task, models in TASKS.items()}
+"""Models of each task that can be named."""
 OURS = tuple(each.estimator for models in (CLASSIFIERS, FOR_MANY_ROWS, REGRESSORS) for each in models.values())
 DEFAULT_MODELS = {
     "classification": ("logreg", "svm", "mlp"),
     "multilabel": ("logreg", "svm", "mlp"),
     "regression": ("ridge", "svr", "mlp"),
 }
-OVERSURE = frozenset(each.name for each in CLASSIFIERS.values() if each.is_oversure)
+OVERSURE = frozenset(each.name for each in KNOWN["classification"].values() if each.is_oversure)
 """Models whose own probabilities, in many dimensions, are nearly always 0 or 1."""
 
 
@@ -183,11 +186,10 @@ def get_top_model(name: str, task: str = "classification") -> TopModel:
     >>> get_top_model("svm").pipeline({"C": 10.0}, random_state=0)[-1]
     SVC(C=10.0, random_state=0)
     """
-    known = TASKS[task] if task == "regression" else TASKS[task] | FOR_MANY_ROWS
-    if name in known:
-        return known[name]
+    if name in KNOWN[task]:
+        return KNOWN[task][name]
     if "." not in name:
-        hint = near_names(name, known)
+        hint = near_names(name, KNOWN[task])
         others = [other for other, models in TASKS.items() if name in models]
         raise TopModelError(
             f"no top model {name!r} for {task}{f' (it is for {others[0]})' if others else ''}; {hint} "

@@ -28,7 +28,7 @@ from featurebank.topmodels.committees.search import GivenMember, form_committee
 from featurebank.topmodels.comparison import compared
 from featurebank.topmodels.evaluation import SearchData, refitted, scorer_of
 from featurebank.topmodels.folds import make_folds, rare_class_notes
-from featurebank.topmodels.models import DEFAULT_MODELS, TASKS, Models, TopModel
+from featurebank.topmodels.models import DEFAULT_MODELS, KNOWN, TASKS, Models, TopModel
 from featurebank.topmodels.out_of_fold import OutOfFold, gather
 from featurebank.topmodels.refitting import score_fitted
 from featurebank.topmodels.scorers import check_test_parts, positive_note, positive_of, resolved_scorer
@@ -458,7 +458,7 @@ class TopModelSearchCV(MetaEstimatorMixin, BaseEstimator):
 
     def _choose(self) -> Candidate:
         """Keep the facts of the best candidate, and return it."""
-        order = sorted(TASKS[self.task], key=lambda name: TASKS[self.task][name].simplicity)
+        order = sorted(KNOWN[self.task], key=lambda name: KNOWN[self.task][name].simplicity)
         self.best_index_ = best_of(self.candidates_, self.rule, order)
         best = self.best_candidate_ = self.candidates_[self.best_index_]
         self.best_score_, self.best_params_ = best.mean, best.params

@@ -15,6 +15,7 @@ from featurebank.fitting.sharing import SHARED
 from featurebank.fitting.targets import Target
 from featurebank.fitting.task_data import Labels, folds_of, is_multitask
 from featurebank.fitting.tasks import models_of
+from featurebank.topmodels.models import CLASSIFIERS
 from featurebank.topmodels.search import TopModelSearchCV
 
 PLAIN = {"logreg": {"C": [0.1]}, "ridge": {"alpha": [10.0]}}
@@ -355,7 +356,7 @@ def test_the_default_models_are_those_of_each_kind_with_a_network_shared():
     assert [each.name for each in first] == ["logreg", "svm", "mlp"]
     assert [each.name for each in second] == ["ridge", "svr", "mlp"]
     assert "knn" not in [each.name for each in models_of(None, tasks, True, True)[0]]
-    assert len(models_of("all", tasks, False, False)[0]) == 8
+    assert len(models_of("all", tasks, False, False)[0]) == len(CLASSIFIERS)
 
 
 def test_an_estimator_of_your_own_stays_what_it_is(tmp_path, random):

@@ -25,7 +25,7 @@ from featurebank.errors import BackboneError, FeatureBankError, PredictorError, 
 from featurebank.predictor.features import PredictorFeature
 from featurebank.predictor.task import Task
 from featurebank.topmodels.calibration import CALIBRATIONS, Calibrator, LabelsCalibrator
-from featurebank.topmodels.models import CLASSIFIERS, REGRESSORS
+from featurebank.topmodels.models import KNOWN, REGRESSORS
 from featurebank.topmodels.novelty import Mahalanobis, Unlike
 from featurebank.topmodels.transforms import NORMALIZATIONS, normalization
 
@@ -175,10 +175,12 @@ def test_saving_refuses_what_loading_would(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("model", sorted(CLASSIFIERS))
+@pytest.mark.parametrize("model", sorted(KNOWN["classification"]))
 def test_the_allow_list_covers_every_shipped_top_model(tmp_path, model):
     X, y = rows()
-    pipeline = Pipeline([("scale", StandardScaler()), ("model", clone(CLASSIFIERS[model].estimator))]).fit(X, y)
+    pipeline = Pipeline([("scale", StandardScaler()), ("model", clone(KNOWN["classification"][model].estimator))]).fit(
+        X, y
+    )
     path = tmp_path / "a.featurebank"
     make_predictor(model=pipeline).save(path)
     assert (Predictor.load(path).model.predict(X) == pipeline.predict(X)).all()
@@ -210,7 +212,7 @@ def test_the_allow_list_covers_every_normalisation_calibration_and_threshold(tmp
 def test_the_allow_list_covers_several_labels(tmp_path):
     X, y = rows()
     labels = np.column_stack([y == name for name in np.unique(y)]).astype(int)
-    model = Pipeline([("model", OneVsRestClassifier(clone(CLASSIFIERS["svm"].estimator)))]).fit(X, labels)
+    model = Pipeline([("model", OneVsRestClassifier(clone(KNOWN["classification"]["svm"].estimator)))]).fit(X, labels)
     calibrator = LabelsCalibrator().fit(model.decision_function(X), labels)
     path = tmp_path / "a.featurebank"
     names = {"kind": "multilabel", "labels": ["a", "b", "c"], "calibrator": calibrator}

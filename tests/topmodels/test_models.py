@@ -6,11 +6,11 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from featurebank.errors import TopModelError
-from featurebank.topmodels.models import CLASSIFIERS, REGRESSORS, get_top_model, parse_models
+from featurebank.topmodels.models import CLASSIFIERS, KNOWN, REGRESSORS, get_top_model, parse_models
 from featurebank.topmodels.scaling import FlooredScaler
 from featurebank.topmodels.transforms import normalization
 
-ALL = [("classification", name) for name in CLASSIFIERS] + [("regression", name) for name in REGRESSORS]
+ALL = [(task, name) for task in ("classification", "regression") for name in KNOWN[task]]
 
 
 def facts(models):

@@ -25,7 +25,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from featurebank import TopModelSearchCV
 from featurebank.errors import TopModelError
 from featurebank.topmodels.folds import Folds
-from featurebank.topmodels.models import CLASSIFIERS, REGRESSORS
+from featurebank.topmodels.models import CLASSIFIERS, KNOWN, REGRESSORS
 from featurebank.topmodels.scores import wilson_interval
 from featurebank.topmodels.transforms import NORMALIZATIONS, SelectRelevant, normalization
 
@@ -559,12 +559,12 @@ def test_the_grid_is_refined_around_the_best_cell(data):
 
 def test_the_one_standard_error_rule_takes_the_simplest_within_reach(data):
     X, y, _, _ = data
-    options = {"models": ["ridge", "svm", "knn"], "cv": 5, "refine": 0}
+    options = {"models": ["ridge", "svm", "knn", "sgd-svm"], "cv": 5, "refine": 0}
     best, simple = (TopModelSearchCV(**options, rule=rule).fit(X, y) for rule in ("best", "one-se"))
     top = best.best_candidate_
     error = np.std(top.fold_scores, ddof=1) / np.sqrt(5)
     within = [c for c in simple.candidates_ if c.mean >= top.mean - error]
-    assert simple.best_candidate_.model == min(within, key=lambda c: CLASSIFIERS[c.model].simplicity).model
+    assert simple.best_candidate_.model == min(within, key=lambda c: KNOWN["classification"][c.model].simplicity).model
     assert simple.best_candidate_.mean >= top.mean - error
 
 
