@@ -40,8 +40,9 @@ class Calibrator(BaseEstimator):
     ----------
     method : str, default "sigmoid"
         ``"sigmoid"``: logistic regression on the scores (Platt 1999, Probabilistic outputs for support vector
-        machines), multinomial for more than two classes. ``"isotonic"``: for each class an increasing step of its
-        score against the rest (Zadrozny & Elkan 2002, Transforming classifier scores into accurate multiclass
+        machines), multinomial for more than two classes; scores that spread by less than 1 count as spread by 1, so
+        that those of a strongly penalised model say as much as any. ``"isotonic"``: for each class an increasing step
+        of its score against the rest (Zadrozny & Elkan 2002, Transforming classifier scores into accurate multiclass
         probability estimates), then each row is divided by its sum; it wants a thousand rows or so.
         ``"temperature"``: the softmax of the scores divided by one number (Guo et al. 2017, On calibration of modern
         neural networks), which never changes the predicted class. Scores without a mistake, of which no temperature
@@ -107,8 +108,9 @@ class Calibrator(BaseEstimator):
         if self.method == "class-temperature":
             self.temperatures_ = _class_temperatures(logits(columns), true, weight, self.temperature_)
         elif self.method == "sigmoid":
-            model = LogisticRegression(max_iter=1000).fit(columns, true, sample_weight=weight)
-            self.coef_, self.intercept_ = model.coef_, model.intercept_
+            unit = _unit(columns)
+            model = LogisticRegression(max_iter=1000).fit(columns / unit, true, sample_weight=weight)
+            self.coef_, self.intercept_ = model.coef_ / unit, model.intercept_
         elif self.method == "isotonic":
             self.x_, self.y_ = _isotonic(columns, true, weight)
         return self
@@ -225,6 +227,12 @@ def _isotonic(
         for number, column in enumerate(columns.T, first)
     ]
     return [each.X_thresholds_ for each in fitted], [each.y_thresholds_ for each in fitted]
+
+
+def _unit(columns: NDArray[np.float64]) -> float:
+    """The spread of scores that is less than 1, by which the penalty of a sigmoid would else keep it flat; else 1."""
+    spread = float(columns.std(axis=0).max())
+    return spread if 1e-9 < spread < 1 else 1.0
 
 
 def _temperature(logits: NDArray[np.float64], true: NDArray[np.int64], weight: NDArray[np.float64]) -> float:

@@ -55,6 +55,15 @@ def test_sigmoid_is_logistic_regression_on_the_scores(data):
     np.testing.assert_allclose(found.predict_proba(scores), expected.predict_proba(columns), rtol=1e-12)
 
 
+@every_data
+def test_sigmoid_says_the_same_of_scores_in_any_unit(data):
+    scores, y = data()
+    small = scores / scores.std(axis=0).max()
+    expected = Calibrator().fit(small, y).predict_proba(small)
+    np.testing.assert_allclose(Calibrator().fit(small / 1e4, y).predict_proba(small / 1e4), expected, atol=1e-3)
+    assert np.mean(expected.max(axis=1) > 0.9) > 0.1
+
+
 def test_isotonic_of_two_classes_is_isotonic_regression():
     scores, y = two_classes()
     expected = IsotonicRegression(out_of_bounds="clip").fit(scores, y == "dog")

@@ -158,7 +158,8 @@ def _next(session: Session, request: Request) -> Any:
 
 
 def _grid(session: Session, request: Request) -> Any:
-    return {"items": session.grid(request.query_params.get("label"), _count(request, 48))}
+    items = session.grid(request.query_params.get("label"), _count(request, 48))
+    return {"items": items, "tests": session.tests_left()}
 
 
 def _similar(session: Session, request: Request) -> Any:

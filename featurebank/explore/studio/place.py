@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 AT_ONCE = 0.1
 """Seconds within which images are told of that were embedded in one batch."""
-WAIT = 10.0
-"""Seconds that a batch has to end when the studio is closed."""
 
 
 class NotYetError(BankError):
@@ -92,10 +90,10 @@ class Place:
         return bank
 
     def close(self) -> None:
-        """End the extraction after its batch: a process that ends in the middle of one would be aborted."""
+        """End the extraction after its batch, or once the network is loaded: a process that ends before is aborted."""
         self._ended.set()
         if self._thread.is_alive():
-            self._thread.join(WAIT)
+            self._thread.join()
 
     def _extract(self, bank: Bank, found: Source | None) -> None:
         from featurebank.backbones.request import Request

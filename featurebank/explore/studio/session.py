@@ -150,6 +150,11 @@ class Session:
             rows = rows[np.argsort(-view.sure[rows], kind="stable")[:count]]
             return self._items(view, [(content, None) for content in view.pool.contents[rows].tolist()])
 
+    def tests_left(self) -> int:
+        """Return how many contents of the test part have no label: `grid` never has them, `next` does."""
+        with self.answers.lock:
+            return int((~is_given(self.answers.labels))[self.work.draw_now.asked].sum())
+
     def similar(self, digest: bytes, count: int) -> list[Facts]:
         """Return the contents without a label that are most similar to one."""
         with self.answers.lock:

@@ -19,6 +19,7 @@ from studio_walks import (
 
 import featurebank
 from featurebank import Predictor
+from featurebank.topmodels.calibration import KEEP_LABELS
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +51,7 @@ def test_from_a_folder_of_images_without_labels_to_a_predictor_by_keys_alone(bro
     paths = sorted(save_photos(tmp_path / "new", 2, seed=1).iterdir())
     predictor = Predictor.load(tmp_path / "photos.featurebank")
     assert list(predictor.predict(paths)) == [kind_of(each.name) for each in paths]
+    assert predictor.report["calibration"]["method"] in KEEP_LABELS
 
 
 def test_a_fit_that_begins_while_the_page_still_asks_is_followed_to_its_end(page, studio):
@@ -161,6 +163,31 @@ def test_every_image_says_why_it_comes(page):
     page.keyboard.press("u")
     page.locator("#status", has_text="Undone").wait_for()
     assert page.inner_text("#stage-why") in {*whys, "opened again"}
+
+
+def test_images_drawn_before_there_is_a_model_make_room_for_those_it_asks_for(browser, studio):
+    is_early, random = True, "drawn at random, without a model"
+
+    def early(route):
+        found = route.fetch().json()
+        if is_early:
+            found |= {"model_revision": 0} if "state" in route.request.url else {}
+            found |= {"items": [{**each, "why": "any"} for each in found["items"]]} if "items" in found else {}
+        route.fulfill(json=found)
+
+    def hold(page):
+        page.route("**/api/state", early)
+        page.route("**/api/next*", early)
+
+    with watched(browser, studio[1], prepare=hold) as page:
+        shown(page)
+        assert page.inner_text("#stage-why") == random
+        is_early = False
+        with page.expect_response("**/api/next*"):
+            pass
+        page.wait_for_timeout(300)
+        answer(page, 1)
+        assert page.inner_text("#stage-why") != random
 
 
 def test_the_first_keys_are_keys_and_not_letters_of_a_name(page, studio):

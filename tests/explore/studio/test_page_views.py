@@ -4,7 +4,7 @@ import base64
 
 import pytest
 from studio_run import until
-from studio_walks import answer, go, kind_of, labels_of, press_kind, save_photos, saved, watched
+from studio_walks import KINDS, PER_KIND, answer, go, kind_of, labels_of, press_kind, save_photos, saved, watched
 
 pytestmark = pytest.mark.slow
 DROP = """([name, text]) => {
@@ -76,6 +76,24 @@ def test_a_grid_is_selected_by_clicks_shift_and_a_dragged_box_and_one_key_labels
     page.keyboard.press("u")
     page.locator("#status", has_text="Undone: 3 answers").wait_for()
     assert set(labels_of(bank)) == set(found) - set(names[1:4])
+
+
+def test_an_empty_grid_says_where_the_images_are_that_are_left(page, studio):
+    learned(page)
+    names = page.locator("#classes b").all_inner_texts()
+    while True:
+        page.select_option("#grid-wanted", "")
+        page.wait_for_timeout(500)
+        if page.locator("#grid-count", has_text="All images here have a label.").count():
+            break
+        page.click("#grid-all")
+        page.keyboard.press("1")
+        saved(page)
+    left = len(KINDS) * PER_KIND - len(labels_of(studio[0]))
+    assert left > 1
+    assert f" {left} images of the test part are left: Label (L)" in page.inner_text("#grid-count")
+    page.select_option("#grid-wanted", names[0])
+    page.locator("#grid-count", has_text=f"No image is suggested as {names[0]} any more.").wait_for()
 
 
 def test_a_grid_is_selected_by_keys(page, studio):

@@ -77,7 +77,9 @@ def test_suggestions_and_neighbours_are_of_the_kind_and_never_of_the_test_part(a
     near = run.get("similar", digest=some, count=20)["items"]
     assert {run.truth[each["digest"]] for each in near} == {"cat"}
     tested = {bytes(run.work.answers.digests[each]).hex() for each in run.work.draw_now.asked}
-    assert not tested & {each["digest"] for each in [*items, *near, *run.get("grid", count=200)["items"]]}
+    grid = run.get("grid", count=200)
+    assert not tested & {each["digest"] for each in [*items, *near, *grid["items"]]}
+    assert len(grid["items"]) + grid["tests"] == 150 - 60  # and nobody has to guess where the rest is
 
 
 def test_what_is_asked_of_the_test_part_comes_without_a_suggestion(annotated_run):

@@ -31,8 +31,8 @@ export function curveOf(points) {
 
 function axes(x, y, most, least) {
   const found = [];
-  for (let k = 0; k <= 4; k++) {
-    const score = least + (1 - least) * k / 4;
+  const step = [0.05, 0.1, 0.2].find((each) => 1 - least <= 5.01 * each);
+  for (let score = 1; score > least - 0.001; score -= step) {
     found.push(draw("line", { class: "rule", x1: LEFT, x2: WIDTH - RIGHT, y1: y(score), y2: y(score) }));
     found.push(draw("text", { x: LEFT - 6, y: y(score) + 4, "text-anchor": "end" }, percent(score)));
   }

@@ -12,7 +12,7 @@ async function start(event) {
   event.preventDefault();
   const options = {
     folds: Number(byId("finish-folds").value) || 5,
-    calibrate: byId("finish-calibrate").checked ? "sigmoid" : null,
+    calibrate: byId("finish-calibrate").checked ? "auto" : null,
     learning_curve: byId("finish-curve").checked,
   };
   asked = byId("finish-path").value.trim();

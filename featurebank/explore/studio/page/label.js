@@ -5,7 +5,7 @@ import { showSuggestion } from "./classes.js";
 import { openSimilar } from "./pictures.js";
 import { byId, make, shown } from "./reading.js";
 import { store, whenState } from "./store.js";
-import { dropLabelled, fill, prepared, putBack, skipped, take } from "./upcoming.js";
+import { dropLabelled, fill, prepared, putBack, renew, skipped, take } from "./upcoming.js";
 import { isShown, register } from "./views.js";
 import { percent, say } from "./words.js";
 
@@ -112,7 +112,9 @@ whenUndone((items) => {
 whenState((state, before) => {
   if (!current && state.ready) refill();
   else if (!state.ready) waitForMore();
-  if (current && before && before.model_revision !== state.model_revision) refill();
+  if (!before || before.model_revision === state.model_revision) return;
+  if (!before.model_revision || before.extracting) renew();
+  if (current) refill();
 });
 byId("skip").addEventListener("click", skip);
 byId("similar").addEventListener("click", () => current && openSimilar(current.item));

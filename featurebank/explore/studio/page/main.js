@@ -13,7 +13,7 @@ import { count } from "./words.js";
 function headline({ target, labelled, images, by, ready, message }) {
   if (!ready && !message) return "Opening the bank …";
   if (!images) return "No image is ready yet";
-  return `${labelled} of ${images} labelled${target ? ` (${shown(target)})` : ""}${by ? ` by ${shown(by)}` : ""}`;
+  return `${labelled} of ${images} labelled${target && target !== "label" ? ` (${shown(target)})` : ""}${by ? ` by ${shown(by)}` : ""}`;
 }
 
 function showHead(state) {

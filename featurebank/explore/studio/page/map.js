@@ -77,7 +77,7 @@ async function answer(label) {
 
 function openChosen() {
   const items = chosenRows().map(itemAt);
-  if (items.length) openPictures({ title: `${count(items.length, "image")} of the map`, load: async () => ({ items }), lacks: "No image of the region is left." });
+  if (items.length) openPictures({ title: `${count(items.length, "image")} of the map`, load: async () => ({ items }), lacks: () => "No image of the region is left." });
 }
 
 scene.showPicture = (element, row) => {

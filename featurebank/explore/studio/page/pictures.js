@@ -11,9 +11,14 @@ const MOST = 48;
 const suggestions = {
   title: "Suggestions",
   load: () => get("grid", { count: MOST, ...(byId("grid-wanted").value ? { label: byId("grid-wanted").value } : {}) }),
-  lacks: "No image without a label is left here.",
+  lacks: ({ tests }) => {
+    const wanted = byId("grid-wanted").value;
+    if (wanted) return `No image is suggested as ${shown(wanted)} any more. Choose another class, or any.`;
+    if (tests) return `All images here have a label. ${count(tests, "image")} of the test part ${tests === 1 ? "is" : "are"} left: Label (L) shows them one at a time.`;
+    return "No image without a label is left.";
+  },
 };
-// `load()` gives {items}; `isAgain` says that labelled images make room for others.
+// `load()` gives {items, …}; `lacks(…)` says from the rest that there are none.
 let source = suggestions, asked = 0;
 const grid = makeGrid(byId("grid"), tellSelection);
 
@@ -25,10 +30,10 @@ function tellSelection({ items }) {
 
 async function load() {
   const mine = ++asked;
-  const { items, since, error } = await source.load().catch((error) => ({ items: [], error }));
+  const { items, since, error, ...rest } = await source.load().catch((error) => ({ items: [], error }));
   if (mine !== asked) return;
   grid.show(remember(items, since));
-  if (!items.length) byId("grid-count").textContent = error?.message ?? source.lacks;
+  if (!items.length) byId("grid-count").textContent = error?.message ?? source.lacks(rest);
 }
 
 export function openPictures(next) {
@@ -47,7 +52,7 @@ export const openSimilar = (item) => openPictures({
   title: `Looks like ${shown(item.name)}`,
   digest: item.digest,
   load: () => get("similar", { digest: item.digest, count: MOST }),
-  lacks: "No image without a label is left that could look like it.",
+  lacks: () => "No image without a label is left that could look like it.",
 });
 
 async function answer(label) {

@@ -65,11 +65,11 @@ function showIssues(items) {
 const openCell = (truth, predicted) => openPictures({
   title: `Answered ${shown(truth)}, predicted ${shown(predicted)}`,
   load: () => get("confusion", { truth, predicted }),
-  lacks: "No image is in this cell any more.",
+  lacks: () => "No image is in this cell any more.",
 });
 
 byId("issues-open").addEventListener("click", () => openPictures({
-  title: "Suspected label errors", load: () => get("issues"), lacks: "No label is suspected any more.",
+  title: "Suspected label errors", load: () => get("issues"), lacks: () => "No label is suspected any more.",
 }));
 whenState((state) => { if (state.ready && state.model_revision !== revision && reading.isRested()) reading.now(); });
 whenUndone(() => { revision = null; });
