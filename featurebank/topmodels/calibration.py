@@ -41,14 +41,15 @@ class Calibrator(BaseEstimator):
     method : str, default "sigmoid"
         ``"sigmoid"``: logistic regression on the scores (Platt 1999, Probabilistic outputs for support vector
         machines), multinomial for more than two classes; scores that spread by less than 1 count as spread by 1, so
-        that those of a strongly penalised model say as much as any. ``"isotonic"``: for each class an increasing step
-        of its score against the rest (Zadrozny & Elkan 2002, Transforming classifier scores into accurate multiclass
-        probability estimates), then each row is divided by its sum; it wants a thousand rows or so.
-        ``"temperature"``: the softmax of the scores divided by one number (Guo et al. 2017, On calibration of modern
-        neural networks), which never changes the predicted class. Scores without a mistake, of which no temperature
-        is too low, get that of one mistake in n + 2 rows. ``"class-temperature"``: one number for each predicted
-        class, drawn to that of all (after Frenkel and Goldberger 2021, Network calibration by class-based
-        temperature scaling), which keeps the predicted class as well. `choose_method` takes what the rows allow.
+        that those of a strongly penalised model say as much as any. Of two classes it is flat where it would fall.
+        ``"isotonic"``: for each class an increasing step of its score against the rest (Zadrozny & Elkan 2002,
+        Transforming classifier scores into accurate multiclass probability estimates), then each row is divided by
+        its sum; it wants a thousand rows or so. ``"temperature"``: the softmax of the scores divided by one number
+        (Guo et al. 2017, On calibration of modern neural networks), which never changes the predicted class. Scores
+        without a mistake, of which no temperature is too low, get that of one mistake in n + 2 rows.
+        ``"class-temperature"``: one number for each predicted class, drawn to that of all (after Frenkel and
+        Goldberger 2021, Network calibration by class-based temperature scaling), which keeps the predicted class as
+        well. `choose_method` takes what the rows allow.
 
     Attributes
     ----------
@@ -108,9 +109,7 @@ class Calibrator(BaseEstimator):
         if self.method == "class-temperature":
             self.temperatures_ = _class_temperatures(logits(columns), true, weight, self.temperature_)
         elif self.method == "sigmoid":
-            unit = _unit(columns)
-            model = LogisticRegression(max_iter=1000).fit(columns / unit, true, sample_weight=weight)
-            self.coef_, self.intercept_ = model.coef_ / unit, model.intercept_
+            self.coef_, self.intercept_ = _sigmoid(columns, true, weight)
         elif self.method == "isotonic":
             self.x_, self.y_ = _isotonic(columns, true, weight)
         return self
@@ -227,6 +226,21 @@ def _isotonic(
         for number, column in enumerate(columns.T, first)
     ]
     return [each.X_thresholds_ for each in fitted], [each.y_thresholds_ for each in fitted]
+
+
+def _sigmoid(
+    columns: NDArray[np.float64], true: NDArray[np.int64], weight: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Coefficients and intercepts of the logistic regression; of one column it never falls, and is flat at the least.
+
+    A model that is more often wrong than right out of fold would be turned round, and its bad luck counted as skill.
+    """
+    unit = _unit(columns)
+    model = LogisticRegression(max_iter=1000).fit(columns / unit, true, sample_weight=weight)
+    if columns.shape[1] > 1 or model.coef_[0, 0] >= 0:
+        return model.coef_ / unit, model.intercept_
+    share = np.average(true, weights=weight)
+    return np.zeros((1, 1)), np.array([np.log(share / (1 - share))])
 
 
 def _unit(columns: NDArray[np.float64]) -> float:

@@ -64,6 +64,12 @@ def test_sigmoid_says_the_same_of_scores_in_any_unit(data):
     assert np.mean(expected.max(axis=1) > 0.9) > 0.1
 
 
+def test_a_sigmoid_of_two_classes_never_turns_a_model_round():
+    scores, y = np.array([1.0, 2.0, 3.0, -1.0]), np.array(["cat", "cat", "cat", "dog"])
+    found = Calibrator().fit(scores, y, sample_weight=[1, 1, 1, 2])  # the higher the score, the less likely the dog
+    np.testing.assert_allclose(found.predict_proba([-5.0, 5.0]), [[0.6, 0.4]] * 2, rtol=1e-12)
+
+
 def test_isotonic_of_two_classes_is_isotonic_regression():
     scores, y = two_classes()
     expected = IsotonicRegression(out_of_bounds="clip").fit(scores, y == "dog")

@@ -133,6 +133,15 @@ def test_on_random_labels_a_committee_is_at_chance():
     assert abs(np.mean(scores) - 0.5) < 3 * 0.5 / np.sqrt(4 * 120)
 
 
+def test_models_that_are_wrong_out_of_fold_are_not_turned_round():
+    X, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 2
+    twins, labels = np.vstack([X, X]), np.r_[y, 1 - y]  # whoever learned a row's twin says the wrong class of it
+    blocks = {"left": slice(0, 4), "right": slice(4, 8)}
+    found = TopModelSearchCV({"svm": {"C": [10.0]}}, blocks=blocks, ensemble=True, cv=3, n_jobs=1).fit(twins, labels)
+    assert max(each.mean for each in found.candidates_) < 0.35
+    assert found.committee_.candidate.mean <= 0.5
+
+
 def test_one_fold_repeats_and_the_scoring_asked_for(digits):
     X, y = digits
     one = TopModelSearchCV(MODELS, blocks=BLOCKS, ensemble=True, cv=[(np.arange(200), np.arange(200, 300))], n_jobs=1)
