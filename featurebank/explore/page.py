@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from featurebank.bank.display import json_text
-from featurebank.errors import ColumnError, NotInstalledError, install_hint, printable
+from featurebank.errors import ColumnError, NotInstalledError, counted, install_hint, printable
 from featurebank.topmodels.formatting import percent
 
 SCRIPTS = (
@@ -97,6 +97,7 @@ def render(package: str, template: str, facts: Mapping[str, Any]) -> str:
     loader = ChoiceLoader([PackageLoader(each) for each in dict.fromkeys((package, "featurebank.explore"))])
     environment = Environment(autoescape=True, loader=loader, undefined=StrictUndefined, trim_blocks=True)
     environment.filters |= {"shown": lambda text: printable(str(text)), "percent": lambda share: f"{percent(share)} %"}
+    environment.filters["counted"] = counted
 
     def text_of(name: str) -> str:
         return loader.get_source(environment, name)[0]

@@ -40,7 +40,8 @@ def _expected(fit: Fit) -> str:
     """Return what to expect of new images, by the nested score."""
     groups = fit.get("groups")
     of = f", of a {groups} that is not among these," if groups and groups not in NEAR_DUPLICATES else " like these"
-    of_hundred = f": about {100 * fit['nested']['mean']:.0f} right answers of 100" if _is_accuracy(fit) else ""
+    right = round(100 * fit["nested"]["mean"])
+    of_hundred = f": about {right} right answers of 100" if _is_accuracy(fit) and right < 100 else ""
     return f"On new images{of} expect {_scored(fit['nested'], fit['scoring'])}{of_hundred}."
 
 

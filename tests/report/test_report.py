@@ -84,6 +84,8 @@ def test_the_page_begins_with_the_score_to_expect_and_says_why_the_chosen_one_is
         "about 86 right answers of 100."
     )
     assert "It is higher, since the best of 9 candidates was picked by this very score" in nested["more"][1]
+    perfect = summary(report | {"nested": {"mean": 1.0, "ci95": [0.97, 1.0]}})
+    assert perfect["lead"] == "On new images like these expect 100.0 % accuracy (95 % interval 97.0 % to 100.0 %)."
     assert summary({}) == {"lead": "", "more": []}
 
 
