@@ -373,7 +373,7 @@ def test_failures_and_copies_are_told(two_classes, tmp_path):
     page = make_report(bank, maps=["pca"])
     assert page.facts["data"]["copies"] == {"repeats": 1, "torn": 1}
     assert page.facts["data"]["failures"]["listed"][0]["path"] == "b/2.png"
-    assert "1 images of identical content carry different values of label" in page.html
+    assert "1 image has copies with other values of label" in page.html
     assert [[one["text"] for one in group] for group in page.facts["groups"]] == [["exact", "exact"]]
 
 
