@@ -351,6 +351,7 @@ _CLASSIFIERS: dict[str, Callable[[Any], nn.Module]] = {
     "LogisticRegression": lambda fitted: nn.Sequential(_linear(fitted), Chances()),
     "LinearDiscriminantAnalysis": lambda fitted: nn.Sequential(_linear(fitted), Chances()),
     "NearestCentroid": _centroid_chances,
+    "LikeliestCentroid": _centroid_chances,
     "RidgeClassifier": _linear,
     "SVC": _svc,
     "SGDClassifier": _stochastic,

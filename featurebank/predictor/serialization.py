@@ -17,6 +17,7 @@ _SCHEMA = "schema.json"  # of skops: the types, by module and name
 ALLOWED_TYPES = (  # beyond skops's own; nothing else is ever loaded or saved
     "featurebank.topmodels.calibration.Calibrator",
     "featurebank.topmodels.calibration.LabelsCalibrator",
+    "featurebank.topmodels.centroid.LikeliestCentroid",
     "featurebank.topmodels.committees.models.CommitteeClassifier",
     "featurebank.topmodels.committees.models.CommitteeRegressor",
     "featurebank.fitting.shared_network.NetworkClassifier",

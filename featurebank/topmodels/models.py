@@ -11,13 +11,14 @@ from sklearn.base import BaseEstimator, is_classifier
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier, SGDClassifier
 from sklearn.model_selection import ParameterGrid
-from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NearestCentroid
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC, SVR
 from sklearn.utils.validation import has_fit_parameter
 
 from featurebank.errors import TopModelError, near_names
+from featurebank.topmodels.centroid import LikeliestCentroid
 from featurebank.topmodels.solvers import knn, lda, logistic, plain, ridge, svm
 from featurebank.topmodels.solvers.problem import Events, configured
 from featurebank.topmodels.transforms import Step
@@ -106,7 +107,7 @@ EPOCHS = 50
 CLASSIFIERS = {
     model.name: model
     for model in (
-        TopModel("centroid", NearestCentroid(), {}, simplicity=0, is_cheap=True, is_oversure=True),
+        TopModel("centroid", LikeliestCentroid(), {}, simplicity=0, is_cheap=True, is_oversure=True),
         TopModel("ridge", RidgeClassifier(), {"alpha": ALPHAS}, ridge.solve, simplicity=1, is_cheap=True),
         TopModel(
             "lda",

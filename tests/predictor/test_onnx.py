@@ -21,6 +21,7 @@ from featurebank.errors import NotInstalledError, PredictorError
 from featurebank.predictor.features import PredictorFeature
 from featurebank.predictor.task import Task
 from featurebank.topmodels.calibration import Calibrator
+from featurebank.topmodels.centroid import LikeliestCentroid
 from featurebank.topmodels.transforms import SelectDimensions, SelectRelevant, SignedSquareRoot
 
 torch = pytest.importorskip("torch")
@@ -51,7 +52,7 @@ MODELS = {
     "lda": LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1),
     "mlp": MLPClassifier((8,), max_iter=100, random_state=0),
     "deep": MLPClassifier((8, 6), activation="tanh", max_iter=100, random_state=0),
-    "centroid": NearestCentroid(),
+    "centroid": LikeliestCentroid(),
     "sgd-logreg": SGDClassifier(loss="log_loss", average=True, alpha=0.1, random_state=0),
 }
 DECIDERS = {

@@ -1,14 +1,28 @@
 import numpy as np
 import pytest
+from made_bank import make_bank
 from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
+from featurebank import Predictor, fit
 from featurebank.errors import TopModelError
 from featurebank.topmodels.models import CLASSIFIERS, KNOWN, REGRESSORS, get_top_model, parse_models
 from featurebank.topmodels.scaling import FlooredScaler
 from featurebank.topmodels.transforms import normalization
+
+
+def uneven(classes):
+    """Rows of classes of unequal size that overlap, in columns whose spread within the classes differs greatly."""
+    random, y = np.random.default_rng(0), np.repeat(np.arange(classes), [90, 40, 20][:classes])
+    X = (
+        random.normal(size=(len(y), 12)) * np.r_[np.full(6, 1.0), np.full(6, 5.0)]
+        + np.eye(12)[y]
+        + 4 * np.eye(12)[y + 7]
+    )
+    return X.astype(np.float32), np.array(list("abc"))[y]
+
 
 ALL = [(task, name) for task in ("classification", "regression") for name in KNOWN[task]]
 
@@ -26,7 +40,7 @@ def test_every_promised_model_is_there():
         "ridge": "RidgeClassifier",
         "lda": "LinearDiscriminantAnalysis",
         "knn": "KNeighborsClassifier",
-        "centroid": "NearestCentroid",
+        "centroid": "LikeliestCentroid",
     }
     assert {name: type(model.estimator).__name__ for name, model in REGRESSORS.items()} == {
         "ridge": "Ridge",
@@ -119,3 +133,22 @@ def test_nothing_to_try_is_an_error():
         parse_models([])
     with pytest.raises(TopModelError, match="the grid has no value for 'C'"):
         parse_models({"svm": {"C": []}})
+
+
+# The label of a support vector machine of several classes is what most pairs of them vote for.
+UNVOTED = [name for name, model in KNOWN["classification"].items() if type(model.estimator).__name__ != "SVC"]
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("name", UNVOTED)
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer", "ignore:Maximum number of iteration")
+def test_the_label_is_the_most_probable_class(tmp_path, name, classes):
+    X, y = uneven(classes)
+    bank = make_bank(tmp_path / "a.bank", X, label=y)
+    predictor = fit(bank, models=name, folds=3).predictor
+    predictor.save(tmp_path / "a.featurebank")
+    for each in (predictor, Predictor.load(tmp_path / "a.featurebank")):
+        table = each.predict_bank(bank)
+        proba = table[[f"proba_{label}" for label in each.classes]]
+        assert len(set(table["label"])) == classes
+        assert table["probability"].tolist() == proba.max(axis=1).tolist()
