@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import posixpath
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
@@ -14,6 +15,7 @@ from featurebank.images import formats
 PATHS_COMPARED = 20_000
 _GUESSES = 5
 _SHOWN = 3
+_DIGITS = re.compile("[0-9]+")
 
 
 class Matcher:
@@ -140,18 +142,27 @@ def _form(text: str) -> str:
 def near_path(path: str, known: Iterable[bytes]) -> str:
     """Return the known path that was probably meant: one that ends, looks or is spelt alike; empty for none.
 
+    One of other numbers was not meant: they tell the images of a folder apart.
+
     Examples
     --------
     >>> near_path("photos/cat/1.jpg", [b"cat/1.jpg", b"dog/1.jpg"])
     'cat/1.jpg'
     >>> near_path("cat/O.JPG", [b"cat/0.jpg", b"cat/9.jpg"])
     'cat/0.jpg'
+    >>> near_path("cat/img_7.jpg", [b"cat/img_17.jpg", b"cat/img_007.jpg"]), near_path("a/7.jpg", [b"a/8.jpg"])
+    ('cat/img_007.jpg', '')
     """
     names = list(dict.fromkeys(os.fsdecode(each) for each in known))
     alike = [name for name in names if f"/{path}".endswith(f"/{name}") or f"/{name}".endswith(f"/{path}")]
     alike = alike or [name for name in names if _looks(name) == _looks(path)]
-    alike = alike or difflib.get_close_matches(path, names[:PATHS_COMPARED], n=1)
+    numbered = [name for name in names if _numbers(name) == _numbers(path)]
+    alike = alike or difflib.get_close_matches(path, numbered[:PATHS_COMPARED], n=1)
     return alike[0] if alike else ""
+
+
+def _numbers(path: str) -> list[int]:
+    return [int(digits) for digits in _DIGITS.findall(path)]
 
 
 def _looks(path: str) -> str:
