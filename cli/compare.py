@@ -112,7 +112,7 @@ def _row(report: dict[str, Any], each: dict[str, Any], common: str) -> list[str]
 def _to_the_best(report: dict[str, Any], each: dict[str, Any]) -> tuple[str, str]:
     """Return the difference to the best, with a star where the two are told apart, and its interval."""
     values = (each["difference"], each["difference_low"], each["difference_high"])
-    if not any(values):  # the best itself
+    if values == (0, 0, 0):  # the best itself
         return "", ""
     star = "*" if each["told_apart"] else ""
     return signed_text(values[0], report["scoring"]) + star, gain_ends(values[1:], report["scoring"])

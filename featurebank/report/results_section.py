@@ -23,7 +23,7 @@ from featurebank.explore import plot_abstention, plot_layer_curve, plot_learning
 from featurebank.explore.plots import figure_bytes
 from featurebank.report.inputs import OofPredictions
 from featurebank.topmodels.candidates import ranked
-from featurebank.topmodels.formatting import bounded, cost_text, interval_text, luck_text, score_text
+from featurebank.topmodels.formatting import bounded, cost_text, interval_text, is_known, luck_text, score_text
 from featurebank.topmodels.one_class.model import FOLDS as THRESHOLD_FOLDS
 
 BINS = 10
@@ -92,24 +92,25 @@ def drawn(fit: Fit, found: OofPredictions | None) -> dict[str, Any]:
 def candidates(fit: Fit) -> list[dict[str, Any]]:
     """Return the best of each features × normalisation × model, best first, with its interval on a common scale.
 
-    ``low, mean, high`` are positions in percent of the column's width.
+    ``low, mean, high`` are positions in percent of the column's width, low and high None where not known.
     """
     rows = ranked(fit.get("candidates", []))
     if not rows:
         return []
-    ends = [[*bounded(fit["scoring"], each["ci95"]), each["mean"]] for each in rows]
-    scale = min(map(min, ends)), max(map(max, ends))
+    ends = [end for each in rows if is_known(each["ci95"]) for end in bounded(fit["scoring"], each["ci95"])]
+    shown = [*ends, *(each["mean"] for each in rows)]
+    scale = min(shown), max(shown)
     common = common_backbone("+".join(each["features"]) for each in rows)
     return [_candidate(fit, each, scale, common) for each in rows]
 
 
 def _candidate(fit: Fit, each: Any, scale: tuple[float, float], common: str) -> dict[str, Any]:
-    low, high = bounded(fit["scoring"], each["ci95"])
+    low, high = bounded(fit["scoring"], each["ci95"]) if is_known(each["ci95"]) else (None, None)
     notes = [] if each.get("views", "mean") == "mean" else [f"views: {each['views']}"]
     notes += [] if each["normalize"] == "standardize" else [each["normalize"]]
     notes += [] if each["select"] is None else [f"{each['select']:g} of the dimensions"]
     span = max(scale[1] - scale[0], 1e-9)
-    ends = [100 * (value - scale[0]) / span for value in (low, each["mean"], high)]
+    ends = [None if value is None else 100 * (value - scale[0]) / span for value in (low, each["mean"], high)]
     return {
         "features": short("+".join(each["features"])).removeprefix(common),
         "notes": ", ".join(notes),
@@ -162,8 +163,8 @@ def held_out(fit: Fit) -> dict[str, Any] | None:
         return None
     found = fit["held_out"]
     name = "r2" if fit["task"] == "regression" else "accuracy"
-    low, high = found["intervals"][name]
-    return {"n": found["n_samples"], "text": f"{name} {found[name]:.3f} (95 % {low:.3f} to {high:.3f})"}
+    ends = interval_text(found["intervals"][name], name, between=" to ", unit=" %")
+    return {"n": found["n_samples"], "text": f"{name} {score_text(found[name], name)} (95 % {ends})"}
 
 
 def calibration_text(found: Mapping[str, Any]) -> str:

@@ -131,6 +131,17 @@ def score_text(value: float, scoring: Any, *, unit: str = " %") -> str:
     return f"{percent(value)}{unit}" if is_share(scoring) else f"{value:.3f}"
 
 
+def is_known(interval: Sequence[float | None]) -> bool:
+    """Say whether an interval has ends: those that are not known are NaN, and None in JSON.
+
+    Examples
+    --------
+    >>> is_known([0.5, 0.7]), is_known([float("nan"), float("nan")]), is_known([None, None])
+    (True, False, False)
+    """
+    return all(end is not None and math.isfinite(end) for end in interval)
+
+
 def interval_text(interval: Sequence[float], scoring: Any, *, between: str = "..", unit: str = "") -> str:
     """Return the interval of a score as it is shown, no share below 0 or above 1.
 
@@ -141,7 +152,7 @@ def interval_text(interval: Sequence[float], scoring: Any, *, between: str = "..
     >>> interval_text([float("nan"), float("nan")], "r2")
     'not known'
     """
-    if any(math.isnan(end) for end in interval):
+    if not is_known(interval):
         return "not known"
     return between.join(score_text(end, scoring, unit=unit) for end in bounded(scoring, interval))
 
@@ -185,7 +196,7 @@ def gain_ends(interval: Sequence[float], scoring: Any) -> str:
     >>> gain_ends([-0.01, 0.03], "accuracy")
     '-1.0..+3.0'
     """
-    if any(math.isnan(end) for end in interval):
+    if not is_known(interval):
         return "not known"
     return "..".join(signed_text(end, scoring) for end in interval)
 

@@ -171,6 +171,8 @@ def ratio_interval(score: Callable[[NDArray[np.intp]], float], part: Part, shown
     centre, reach = logarithm(0, np.arange(len(part.units))), _student(len(influence) - 1) * _error(influence, folds)
     with np.errstate(over="ignore"):
         low, high = 1 - np.exp(centre + reach), 1 - np.exp(centre - reach)
+    if not np.isfinite(low):
+        return Interval(np.nan, np.nan, "none")
     return Interval(min(float(low), shown), max(float(high), shown), "log-jackknife")
 
 

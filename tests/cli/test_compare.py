@@ -33,6 +33,19 @@ def test_the_tables_show_every_set_and_how_well_the_measures_rank(run_cli, plant
     assert last[3].endswith("*")
 
 
+def test_intervals_that_are_not_known_are_told_as_such(run_cli, run_json, planted_bank):
+    """Two sets that hold the answer: without an error nothing tells how an error without a range varies."""
+    age = np.repeat(np.arange(5.0), 12)
+    bank = planted_bank(
+        {"layer1": np.eye(5)[age.astype(int)], "penultimate": 2 * np.eye(5)[age.astype(int)]}, {"age": age}
+    )
+    options = [bank, "--task", "regression", "--model", "knn", "--scoring", "neg_mean_absolute_error"]
+    (first, second) = run_json("compare", *options)["features"]
+    assert (first["score"], first["ci_low"], second["ci_high"]) == (0, None, None)
+    lines = [line.split() for line in run_cli("compare", *options).stdout.splitlines()]
+    assert [line[1:4] for line in lines if line[:1] in (["layer1"], ["penultimate"])] == 2 * [["0.000", "not", "known"]]
+
+
 def test_a_set_that_lacks_rows_has_its_line_and_a_warning(run_cli, planted_bank, planted_layers):
     layers, y = planted_layers(40, 2, {"layer1": 1.0, "penultimate": 2.0})
     layers["layer1"][:3] = np.nan

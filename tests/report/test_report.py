@@ -133,6 +133,22 @@ def test_numbers_get_an_error_list_and_a_scatter(labelled, tmp_path):
     assert "--calibrate" not in page.html
 
 
+def test_intervals_that_are_not_known_are_told_as_such(labelled, tmp_path):
+    """One image to compare on, and one held out, say nothing of how an error varies."""
+    bank = Bank(shutil.copytree(labelled[0].path, tmp_path / "own.bank"))
+    part = np.array(["val", "test", *["train"] * 38])
+    bank.label(bank.samples[["path"]].assign(part=part))
+    options = {"target": "age", "models": ["ridge"], "split": "part", "scoring": "neg_mean_absolute_error"}
+    fit(bank, learning_curve=True, **options).save(tmp_path / "age.featurebank")
+    page = make_report(bank, tmp_path / "age.featurebank", maps=["pca"])
+    assert all(each["low"] is None and each["interval"] == "not known" for each in page.facts["candidates"])
+    assert page.facts["held_out"]["text"] == "r2 0.000 (95 % not known)"
+    assert page.html.count('<span class="mean" style="left:') == len(page.facts["candidates"])
+    assert 'class="reach"' not in page.html
+    assert "nan" not in re.findall(r"\w+", re.sub(r"<script.*?</script>", "", page.html, flags=re.DOTALL).lower())
+    json.loads(json.dumps(page.facts["points"]), parse_constant=pytest.fail)
+
+
 def test_several_labels_have_scores_by_label(labelled, tmp_path):
     bank = Bank(shutil.copytree(labelled[0].path, tmp_path / "own.bank"))
     samples = bank.samples[["path"]]

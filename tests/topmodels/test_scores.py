@@ -129,6 +129,13 @@ def test_the_interval_of_r2_is_a_jackknife_of_its_logarithm():
     assert ratio_interval(score, Part(everyone, np.ones(30)), -5.0, folds=5).low == -5
 
 
+def test_one_group_with_all_the_error_leaves_the_interval_of_r2_unknown():
+    y, groups = np.arange(30.0), np.repeat(np.arange(3), 10)
+    score = r2_of(y, y + (groups == 0))
+    low, high, method = ratio_interval(score, Part(groups, np.ones(30)), score(np.arange(30)))
+    assert (np.isnan([low, high]).all(), method) == (True, "none")
+
+
 def test_models_that_score_alike_in_every_fold_differ_by_their_rows():
     folds = [0.9] * 5, [0.9] * 5
     gains = np.repeat([1.0, -1.0, 0.0], [5, 5, 90]) / 100
