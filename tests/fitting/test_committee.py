@@ -57,6 +57,42 @@ def test_the_report_says_who_is_in_it_what_it_brought_and_what_it_costs(result):
     assert result.predictor.report["ensemble"] == found
 
 
+def test_the_luck_of_a_committee_that_is_shipped_is_told_as_of_any_best(result):
+    report = result.report
+    assert report["best"]["model"] == "committee"
+    scores = np.array([each["fold_scores"] for each in report["candidates"]])
+    luck = np.mean(scores.max(axis=0) - report["best"]["fold_scores"])
+    assert report["selection"] == {"candidates": len(scores), "bias": pytest.approx(luck)}
+
+
+def random_labels(path, seed, **options):
+    """Return what a fit with a committee reports of five layers of noise that share a little, and random labels."""
+    random = np.random.default_rng(seed)
+    shared, label = random.normal(size=(162, 3)), random.permutation(np.arange(162) % 2)
+    layers = {name: shared @ random.normal(size=(3, 24)) + random.normal(size=(162, 24)) for name in "vwxyz"}
+    models = {"logreg": {"C": [0.01, 1.0]}, "svm": {"C": [1.0]}}
+    bank = make_bank(path / f"{seed}.bank", layers, label=label)
+    return fit(bank, target="label", models=models, ensemble=True, n_jobs=1, **options).report
+
+
+@pytest.mark.slow
+def test_on_random_labels_the_interval_less_the_luck_holds_chance(tmp_path):
+    reports = [random_labels(tmp_path, seed, folds=5) for seed in range(60)]
+    ends = np.array([each["best"]["ci95"] for each in reports])
+    luck = np.array([each["selection"]["bias"] for each in reports])
+    plain, less = (((low <= 0.5) & (high >= 0.5)).sum() for low, high in (ends.T, ends.T - luck))
+    print(plain, less)
+    assert less >= 53  # of 60: fewer come in 1 % of cases where it is 95 %
+    assert plain < 53  # there is luck to be told of
+
+
+@pytest.mark.slow
+def test_on_random_labels_a_nested_score_with_committees_is_chance(tmp_path):
+    found = [random_labels(tmp_path, seed, nested=True, folds=3)["nested"]["mean"] for seed in range(20)]
+    print(np.mean(found), np.std(found, ddof=1) / np.sqrt(20))
+    assert abs(np.mean(found) - 0.5) < 2.5 * np.std(found, ddof=1) / np.sqrt(20)
+
+
 def test_the_predictor_holds_each_member_with_its_features(result, halves_bank, tmp_path):
     result.save(tmp_path / "two.featurebank")
     found = Predictor.load(tmp_path / "two.featurebank")
