@@ -72,7 +72,7 @@ def selection_bias(candidates: Sequence[Candidate], best: Candidate) -> float | 
     """Return by how much the best of many candidates may look better than it is, from the scores of the folds alone.
 
     In each fold, the score of the candidate that is the best there less that of the best over all folds; the mean over
-    the folds. It is on the careful side where folds are small.
+    the folds. It is on the careful side where folds are small, and too little where there are but three.
 
     Returns
     -------

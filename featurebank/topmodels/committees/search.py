@@ -120,10 +120,10 @@ def form_committee(run: SearchRun, found: Found, members: int | None, given: Seq
     """Choose a committee of a search's candidates, and score it.
 
     The weights that answer for the rows of a fold are chosen on rows of other folds, from candidates that are the best
-    on other folds, so that the scores are those of rows whose own answers had no part in it; nothing is fitted again.
-    A little optimism is left, less than that of the best of many candidates: the models that answered on other folds
-    had learned from this one. (A member's decision values become probabilities by a calibrator of one or two numbers,
-    which saw all folds but the row's own.)
+    on other folds, so that the scores are those of rows whose own answers had no part in it; nothing is fitted again. A
+    little optimism is left, less than that of the best of many candidates: the models that answered on other folds had
+    learned from this one. So the comparison with the best single candidate errs towards that one. (A member's decision
+    values become probabilities by a calibrator of one or two numbers, which saw all folds but the row's own.)
 
     Parameters
     ----------
