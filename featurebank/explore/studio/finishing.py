@@ -102,7 +102,8 @@ def about(result: FitResult) -> str:
 
 def after(bank: Bank, path: Path, result: FitResult) -> Facts:
     """Return what one does with a predictor: ``commands``; and its learning curve, ``curve`` and ``verdict``."""
-    predictor, place = shell_word(path), shell_word(Path(bank.path).absolute())
+    where = bank.path.absolute() if isinstance(bank.path, Path) else bank.path
+    predictor, place = shell_word(path), shell_word(where)
     commands = [f"featurebank predict {predictor} IMAGES", f"featurebank report {place} --predictor {predictor}"]
     found = result.report.get("learning_curve", {"points": [], "verdict": None})
     return {"commands": commands, "curve": [_point(each) for each in found["points"]], "verdict": found["verdict"]}
