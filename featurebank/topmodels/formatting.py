@@ -189,16 +189,18 @@ def gain_text(found: Mapping[str, Any], scoring: Any) -> str:
 
 
 def gain_ends(interval: Sequence[float], scoring: Any) -> str:
-    """Return the interval of a difference of two scores as it is shown.
+    """Return the interval of a difference of two scores as it is shown, within what two scores can differ by.
 
     Examples
     --------
-    >>> gain_ends([-0.01, 0.03], "accuracy")
-    '-1.0..+3.0'
+    >>> gain_ends([-0.01, 0.03], "accuracy"), gain_ends([-1.35, 1.59], "accuracy"), gain_ends([-1.35, 1.59], "r2")
+    ('-1.0..+3.0', '-100.0..+100.0', '-1.350..+1.590')
     """
     if not is_known(interval):
         return "not known"
-    return "..".join(signed_text(end, scoring) for end in interval)
+    least, greatest = range_of(scoring)
+    most = greatest - least
+    return "..".join(signed_text(min(max(end, -most), most), scoring) for end in interval)
 
 
 def luck_text(report: Mapping[str, Any]) -> str:
