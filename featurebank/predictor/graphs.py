@@ -59,7 +59,7 @@ def graph_of(model: Any, calibrator: Any, task: str) -> nn.Module:
         return nn.Sequential(*parts)
     if not hasattr(last, "predict_proba"):
         return nn.Sequential(*parts, _calibrated(calibrator))
-    return nn.Sequential(*parts, Logarithm(), _calibrated(calibrator))
+    return nn.Sequential(*parts[:-1], _logarithms(parts[-1], last), _calibrated(calibrator))
 
 
 class Averaged(nn.Module):
@@ -196,7 +196,14 @@ _STEPS: dict[str, Callable[[Any], nn.Module]] = {
 
 
 class Chances(nn.Module):
-    """Probabilities from decision values: the sigmoid of one column, the softmax of several."""
+    """Probabilities from decision values: the sigmoid of one column, the softmax of several.
+
+    Of two classes the model takes the first one's probability as 1 less the second's, or by itself (`is_by_itself`).
+    """
+
+    def __init__(self, is_by_itself: bool = False):
+        super().__init__()
+        self.is_by_itself = is_by_itself
 
     def forward(self, decision: Tensor) -> Tensor:
         """Return (n, k) from (n, 1) for two classes or (n, k)."""
@@ -217,6 +224,39 @@ class OneAgainstRest(nn.Module):
             if decision.shape[1] == 1
             else positive / positive.sum(1, keepdim=True)
         )
+
+
+class LogChances(nn.Module):
+    """Logarithms of the probabilities of `Chances`, of two classes the log odds.
+
+    They come from decision values, for models whose probabilities are float64: in float32 these would be 0 or 1 where
+    the model's are not. What is 0 in float64 too counts as `LEAST_LOG`, as `Logarithm` has it.
+    """
+
+    zeros: Tensor
+
+    def __init__(self, chances: Chances):
+        super().__init__()
+        least = np.log(np.finfo(np.float64).smallest_subnormal)
+        self.register_buffer("zeros", _tensor([least if chances.is_by_itself else LEAST_LOG, least]))
+
+    def forward(self, decision: Tensor) -> Tensor:
+        """Return (n, k) from (n, k), or (n, 1) from (n, 1)."""
+        if decision.shape[1] > 1:
+            logs = torch.log_softmax(decision, 1)
+            return torch.where(logs < self.zeros[1], LEAST_LOG, logs)
+        logs = torch.log_softmax(torch.cat([torch.zeros_like(decision), decision], 1), 1)
+        logs = torch.where(logs < self.zeros, LEAST_LOG, logs)
+        return logs[:, 1:] - logs[:, :1]
+
+
+def _logarithms(model: nn.Module, fitted: Any) -> nn.Module:
+    """Return the module of a fitted model with the logarithms of its probabilities as output."""
+    *before, last = model if isinstance(model, nn.Sequential) else [model]
+    said = fitted.predict_proba(np.zeros((1, fitted.n_features_in_), np.float32))
+    if isinstance(last, Chances) and said.dtype == np.float64:
+        return nn.Sequential(*before, LogChances(last))
+    return nn.Sequential(model, Logarithm())
 
 
 class Kernel(nn.Module):
@@ -300,7 +340,7 @@ def _centroid(fitted: Any) -> nn.Module:
 def _centroid_chances(fitted: Any) -> nn.Module:
     if fitted.metric != "euclidean":
         raise PredictorError(f"NearestCentroid({fitted.metric!r}) cannot be expressed in ONNX; expected 'euclidean'")
-    return nn.Sequential(_centroid(fitted), Chances())
+    return nn.Sequential(_centroid(fitted), Chances(is_by_itself=True))
 
 
 def _perceptron(fitted: Any) -> list[nn.Module]:

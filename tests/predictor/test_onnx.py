@@ -82,6 +82,32 @@ def test_models_with_a_calibrator(name, classes, method):
     assert difference(model, Calibrator(method).fit(model.decision_function(X), y), X) < 1e-4
 
 
+def far_rows(classes):
+    """Rows of classes that overlap in part, and as many again that are far from all."""
+    random, y = np.random.default_rng(1), np.arange(240) % classes
+    X = random.normal(size=(240, 512)) + 8 * np.eye(classes, 512)[y] + 3
+    y = np.array(list("abc"))[y]
+    return np.concatenate([X, X + 3 * random.normal(size=X.shape)]).astype(np.float32), np.concatenate([y, y])
+
+
+@pytest.mark.parametrize("method", ["sigmoid", "temperature", "class-temperature"])
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("name", [*MODELS, "svm", "linear-svm", "ridge", "sgd-svm"])
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer", "ignore:divide by zero")
+def test_calibrated_models_that_are_surer_than_single_precision_holds(name, classes, method):
+    X, y = far_rows(classes)
+    model = Pipeline([("scale", StandardScaler()), ("model", (MODELS | DECIDERS)[name])]).fit(X[:120], y[:120])
+    scores = np.log(model.predict_proba(X)) if hasattr(model, "predict_proba") else model.decision_function(X)
+    calibrator = Calibrator(method).fit(scores, y)
+    assert difference(model, calibrator, X) < 1e-4
+    if name == "centroid":
+        assert scores.min() < -103  # exp(-104) is 0 in single precision
+    if method != "sigmoid" and name in ("centroid", "lda", "logreg", "mlp"):
+        with torch.inference_mode():
+            found = graph_of(model, calibrator, "classification")(torch.from_numpy(X)).argmax(1).numpy()
+        assert model.classes_[found].tolist() == model.predict(X).tolist()
+
+
 @pytest.mark.parametrize("name", ["linear-svm", "gamma"])
 def test_kernels_and_their_packed_coefficients(name):
     X, y = rows(5, n=60)  # classes of unequal numbers of support vectors
