@@ -214,16 +214,18 @@ class Chances(nn.Module):
 
 
 class OneAgainstRest(nn.Module):
-    """Probabilities from decision values of each class against the rest: their sigmoids, brought to a sum of 1."""
+    """Probabilities from decision values of each class against the rest: their sigmoids, brought to a sum of 1.
+
+    Where no class has any, all have the same, as in scikit-learn.
+    """
 
     def forward(self, decision: Tensor) -> Tensor:
         """Return (n, 2) from (n, 1), or (n, k)."""
         positive = torch.sigmoid(decision)
-        return (
-            torch.cat([1 - positive, positive], 1)
-            if decision.shape[1] == 1
-            else positive / positive.sum(1, keepdim=True)
-        )
+        if decision.shape[1] == 1:
+            return torch.cat([1 - positive, positive], 1)
+        total = positive.sum(1, keepdim=True)
+        return torch.where(total > 0, positive / total, 1 / decision.shape[1])
 
 
 class LogChances(nn.Module):

@@ -108,6 +108,14 @@ def test_calibrated_models_that_are_surer_than_single_precision_holds(name, clas
         assert model.classes_[found].tolist() == model.predict(X).tolist()
 
 
+def test_classes_that_have_no_chance_at_all_are_equally_likely():
+    X, y = rows(3)
+    model = Pipeline([("model", SGDClassifier(loss="log_loss", random_state=0))]).fit(X, y)
+    model[-1].intercept_ -= 1e6
+    assert model.predict_proba(X).min() == np.float32(1 / 3)
+    assert difference(model, None, X) < 1e-6
+
+
 @pytest.mark.parametrize("name", ["linear-svm", "gamma"])
 def test_kernels_and_their_packed_coefficients(name):
     X, y = rows(5, n=60)  # classes of unequal numbers of support vectors
