@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
 import posixpath
 import re
@@ -156,9 +157,14 @@ def near_path(path: str, known: Iterable[bytes]) -> str:
     names = list(dict.fromkeys(os.fsdecode(each) for each in known))
     alike = [name for name in names if f"/{path}".endswith(f"/{name}") or f"/{name}".endswith(f"/{path}")]
     alike = alike or [name for name in names if _looks(name) == _looks(path)]
-    numbered = [name for name in names if _numbers(name) == _numbers(path)]
-    alike = alike or difflib.get_close_matches(path, numbered[:PATHS_COMPARED], n=1)
+    alike = alike or difflib.get_close_matches(path, _numbered_alike(path, names), n=1)
     return alike[0] if alike else ""
+
+
+def _numbered_alike(path: str, names: Iterable[str]) -> list[str]:
+    """Return the first names that have the numbers of a path, leading zeros aside."""
+    wanted = _numbers(path)
+    return list(itertools.islice((name for name in names if _numbers(name) == wanted), PATHS_COMPARED))
 
 
 def _numbers(path: str) -> list[int]:

@@ -22,6 +22,7 @@ from featurebank.bank.spec import common_backbone, short
 from featurebank.explore import plot_abstention, plot_layer_curve, plot_learning_curve
 from featurebank.explore.plots import figure_bytes
 from featurebank.report.inputs import OofPredictions
+from featurebank.report.summary_section import held_out_score
 from featurebank.topmodels.candidates import ranked
 from featurebank.topmodels.formatting import bounded, cost_text, interval_text, is_known, luck_text, score_text
 from featurebank.topmodels.one_class.model import FOLDS as THRESHOLD_FOLDS
@@ -161,10 +162,9 @@ def held_out(fit: Fit) -> dict[str, Any] | None:
     """Return the score on rows that were held out: ``n`` and ``text``; None where none were."""
     if "held_out" not in fit:
         return None
-    found = fit["held_out"]
-    name = "r2" if fit["task"] == "regression" else "accuracy"
-    ends = interval_text(found["intervals"][name], name, between=" to ", unit=" %")
-    return {"n": found["n_samples"], "text": f"{name} {score_text(found[name], name)} (95 % {ends})"}
+    name, score = held_out_score(fit)
+    ends = interval_text(score["ci95"], name, between=" to ", unit=" %")
+    return {"n": fit["held_out"]["n_samples"], "text": f"{name} {score_text(score['mean'], name)} (95 % {ends})"}
 
 
 def calibration_text(found: Mapping[str, Any]) -> str:

@@ -26,7 +26,8 @@ def summary(fit: Fit) -> dict[str, Any]:
         return {"lead": _expected(fit), "more": [*_of_nested(fit, best), *_of_guess(fit)]}
     if "held_out" in fit:
         held = fit["held_out"]
-        lead = f"On {counted(held['n_samples'], 'image')} held out of everything: {_held_out(fit)}."
+        name, score = held_out_score(fit)
+        lead = f"On {counted(held['n_samples'], 'image')} held out of everything: {_scored(score, name)}."
         return {"lead": lead, "more": [f"{best}, on the other images, by which it was chosen.", *_of_guess(fit)]}
     return {"lead": f"{best}.", "more": [*_of_choice(fit), *_of_guess(fit)]}
 
@@ -41,12 +42,8 @@ def _expected(fit: Fit) -> str:
     groups = fit.get("groups")
     of = f", of a {groups} that is not among these," if groups and groups not in NEAR_DUPLICATES else " like these"
     right = round(100 * fit["nested"]["mean"])
-    of_hundred = f": about {right} right answers of 100" if _is_accuracy(fit) and right < 100 else ""
+    of_hundred = f": about {right} right answers of 100" if fit["scoring"] == "accuracy" and right < 100 else ""
     return f"On new images{of} expect {_scored(fit['nested'], fit['scoring'])}{of_hundred}."
-
-
-def _is_accuracy(fit: Fit) -> bool:
-    return bool(fit["scoring"] == "accuracy")
 
 
 def _of_nested(fit: Fit, best: str) -> list[str]:
@@ -86,11 +83,11 @@ def _of_guess(fit: Fit) -> list[str]:
     return [f"A guess scores {score}" + ("." if found["told_apart"] else ", from which this cannot be told.")]
 
 
-def _held_out(fit: Fit) -> str:
-    """Return the score of the rows that were held out, with its interval."""
+def held_out_score(fit: Fit) -> tuple[str, dict[str, Any]]:
+    """Return the name of the score that is told of the rows that were held out, and its ``mean`` and ``ci95``."""
     found = fit["held_out"]
     name = "r2" if fit["task"] == "regression" else "accuracy"
-    return _scored({"mean": found[name], "ci95": found["intervals"][name]}, name)
+    return name, {"mean": found[name], "ci95": found["intervals"][name]}
 
 
 def _of_normals(fit: Mapping[str, Any]) -> str:

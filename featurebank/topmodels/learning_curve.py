@@ -361,8 +361,9 @@ def _check_options(shots: Sequence[int], shares: Sequence[float], seeds: int, n_
 def _curve(task: Subsampling, found: Sequence[Measured], random_state: int, notes: list[str]) -> LearningCurve:
     n_train, n_test = sizes_of(task.folds)
     bound = _bound(task.scorer)
-    chance = _chance(task, _filled(found[-1].scores).mean(axis=1), n_train, n_test)
-    points = [_point(each, n_train, n_test, task.scorer, _trials(task)) for each in found]
+    trials = _trials(task)
+    chance = _chance(task, _filled(found[-1].scores).mean(axis=1), n_train, n_test, trials)
+    points = [_point(each, n_train, n_test, task.scorer, trials) for each in found]
     fitted = [each for each in found if each.size.is_fitted]
     rows = np.array([each.n_train for each in fitted])
     if len(np.unique(rows)) < LEAST_SIZES:
@@ -394,13 +395,15 @@ def _trials(task: Subsampling) -> Trials:
     return trials_of(rows, None if task.groups is None else task.groups[tested])
 
 
-def _chance(task: Subsampling, best: NDArray[np.float64], n_train: float, n_test: float) -> dict[str, Any] | None:
+def _chance(
+    task: Subsampling, best: NDArray[np.float64], n_train: float, n_test: float, trials: Trials
+) -> dict[str, Any] | None:
     """Compare scores, one a fold, with those of a guess that never looks at an image."""
     kind = "regression" if is_regressor(task.pipeline) else "classification"
     scores = guess_scores(task.scorer, kind, task.y, task.folds, task.weight)
     if scores is None:
         return None
-    margin = fold_difference(best.tolist(), scores, n_train, n_test, task.scorer, trials=_trials(task))
+    margin = fold_difference(best.tolist(), scores, n_train, n_test, task.scorer, trials=trials)
     return {"score": float(np.mean(scores)), "ci95": margin["ci95"]}
 
 
